@@ -1,0 +1,163 @@
+"""The command: compose the configuration, build the parts, run."""
+
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from evohydra import composition
+
+if TYPE_CHECKING:
+    from evohydra.run import Run
+
+logger = logging.getLogger(__name__)
+
+# What a run's results do not depend on, or (budget, top) what may change when it goes on.
+INCIDENTAL = ("run", "budget", "top", "tracker", "executor", "device", "threads", "cache_gb", "shard_gb", "baselines")
+
+
+def build(config: DictConfig, directory: Path) -> "Run":
+    """All parts of a run; every user error that can be found before an evaluation is raised here."""
+    from evohydra import sources
+    from evohydra.benchmarks import BenchmarkError
+    from evohydra.merge import Engine
+    from evohydra.run import Run, baseline_nodes
+    from evohydra.trackers import Guarded, without_secrets
+
+    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    chosen = {name: sources.parse(name, fields) for name, fields in plain["model"]["sources"].items()}
+    family = _instantiate({"_target_": sources.common_family(chosen)})
+    _set_threads(plain["threads"])
+    models, base = sources.checkpoints(chosen)
+    opened = sources.open_sources(models, base, family)
+    first = opened.directories[models[0].name]
+    device = _device(plain["device"])
+    dtype = family.dtype(first) if plain["dtype"] == "auto" else sources.parse_dtype(plain["dtype"])
+
+    engine = Engine(opened.tensors, device=device, cache_bytes=int(plain["cache_gb"] * 1024**3))
+    parts = {
+        "models": opened.models,
+        "base": opened.base,
+        "locations": family.locations(first, tuple(engine.shapes(opened.models[0]))),
+    }
+    space = _instantiate(plain["merge"]["parameter"])(**parts)
+    engine.probe(space.default())
+    baselines = {name: _instantiate(spec)(**parts) for name, spec in (plain.get("baselines") or {}).items()}
+    if not plain["benchmark"]:
+        raise BenchmarkError("no benchmark: choose one or more, for example benchmark=[mgsm_ja]")
+    benchmarks = {}
+    for name, spec in plain["benchmark"].items():
+        benchmarks.update(_instantiate(spec)(name))
+    for benchmark in benchmarks.values():
+        if family.name not in benchmark.families:
+            raise BenchmarkError(
+                f"benchmark {benchmark.name!r} scores models of the families {list(benchmark.families)}, the sources "
+                f"are of the family {family.name!r}"
+            )
+    identity = {key: value for key, value in plain.items() if key not in INCIDENTAL}
+    identity["model"] = {
+        model.name: model.to_dict() for model in (*opened.models, *([opened.base] if opened.base else []))
+    }
+    identity |= {"device": device.type, "dtype": str(dtype)}
+    return Run(
+        directory=directory,
+        sources=opened,
+        licences={name: source.licence for name, source in chosen.items()},
+        family=family,
+        live=family.live_model(first, device, dtype),
+        engine=engine,
+        space=space,
+        baselines=baseline_nodes(baselines, engine),
+        benchmarks=benchmarks,
+        make_optimizer=lambda dimension, start: _instantiate(plain["optimizer"])(
+            dimension=dimension, seed=plain["seed"], start=start
+        ),
+        executor=_instantiate(plain["executor"]),
+        tracker=Guarded(
+            lambda: _instantiate(plain["tracker"])(
+                name=directory.name, directory=directory, config=without_secrets(plain), group=_sweep()
+            )
+        ),
+        budget=plain["budget"],
+        seed=plain["seed"],
+        top=plain["top"],
+        start=plain["start"] or [],
+        shard_bytes=int(plain["shard_gb"] * 1e9),
+        identity=identity,
+    )
+
+
+def _instantiate(spec: Mapping[str, Any]) -> Any:
+    return hydra.utils.instantiate(dict(spec))
+
+
+def _set_threads(threads: int | str) -> None:
+    import torch
+
+    if threads != "auto":
+        torch.set_num_threads(int(threads))
+
+
+def _device(name: str) -> Any:
+    import torch
+
+    if name not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"device: expected auto, cpu or cuda, got {name!r}")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device=cuda, but torch finds no CUDA device here; use device=auto or cpu")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _sweep() -> str | None:
+    """The name that all jobs of a multirun share."""
+    settings = HydraConfig.get()
+    return Path(settings.sweep.dir).name if settings.mode == RunMode.MULTIRUN else None
+
+
+def _quiet() -> None:
+    """One progress display is enough; the libraries below have their own."""
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    for name in ("lm_eval", "transformers", "datasets", "huggingface_hub", "matplotlib", "wandb"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+@hydra.main(version_base="1.3", config_path=composition.conf_dir(), config_name="config")
+def job(config: DictConfig) -> float:
+    """One run; returns the winner's score on validation, larger is better."""
+    _quiet()
+    from rich.console import Console
+
+    settings = HydraConfig.get()
+    try:
+        summary = build(config, Path(settings.runtime.output_dir))(Console())
+    except (ValueError, OSError, RuntimeError) as error:
+        if settings.mode == RunMode.MULTIRUN or os.environ.get("HYDRA_FULL_ERROR"):
+            raise
+        logger.info("the run ended with an error", exc_info=True)
+        sys.exit(f"evohydra: {type(error).__name__}: {error}\n(details in {settings.runtime.output_dir}/evohydra.log)")
+    return float(summary["validation"]["winner"]["score"])
+
+
+def main() -> None:
+    """The console script, and python -m evohydra."""
+    composition.register()
+    try:
+        job()
+    except SystemExit as ending:
+        if ending.code == 1:  # Hydra could not compose the configuration, and has said so
+            for hint in composition.explain(sys.argv[1:]):
+                print(hint, file=sys.stderr)
+        raise
+
+
+if __name__ == "__main__":
+    main()

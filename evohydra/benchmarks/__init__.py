@@ -1,0 +1,30 @@
+"""Benchmarks: a live model and the examples of a split -> one score for each example."""
+
+from typing import Literal, Protocol, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evohydra.families import LiveModel
+
+Split = Literal["search", "validation", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+
+class BenchmarkError(ValueError):
+    """A benchmark that cannot be used as configured: what was expected and what came."""
+
+
+class Benchmark(Protocol):
+    """Scores a model on disjoint splits of examples."""
+
+    name: str
+    families: tuple[str, ...]  # names of the families whose models it can score
+
+    def size(self, split: Split) -> int:
+        """The number of examples in `split`."""
+        ...
+
+    def __call__(self, live: LiveModel, split: Split) -> NDArray[np.float64]:
+        """(size,) one score for each example of `split`, larger is better."""
+        ...

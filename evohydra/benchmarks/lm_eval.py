@@ -1,0 +1,238 @@
+"""Any lm-evaluation-harness task or group on the live model, with its scores example by example."""
+
+import copy
+import difflib
+import logging
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets.exceptions import DatasetsError
+from lm_eval.api.task import Task
+from lm_eval.tasks import TaskManager
+from numpy.typing import NDArray
+
+from evohydra.benchmarks import SPLITS, BenchmarkError, Split
+from evohydra.benchmarks.live_lm import LiveLM
+from evohydra.benchmarks.splits import Slice, check_disjoint
+from evohydra.families import LiveModel
+
+TASKS = Path(__file__).parent / "tasks"
+FEWSHOT_SEED = 1234  # simple_evaluate's default
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How tasks are asked and scored. None leaves the task's own setting.
+
+    metric and filter choose what counts, generation_kwargs are merged over the task's, data_files replaces its data set
+    by local JSON files ({split: path} or one path), include_path is a directory with task yamls of one's own, shuffle
+    is the seed of the order in which splits are cut (None: as the examples come), limit caps each split.
+    """
+
+    metric: str | None = None
+    filter: str | None = None
+    num_fewshot: int | None = None
+    limit: int | None = None
+    shuffle: int | None = None
+    generation_kwargs: Mapping[str, Any] | None = None
+    chat_template: bool | str = False
+    system_prompt: str | None = None
+    fewshot_as_multiturn: bool = False
+    data_files: str | Mapping[str, str] | None = None
+    include_path: str | None = None
+    batch_size: int | str = 64
+
+
+def lm_eval_benchmarks(
+    name: str, *, task: str, splits: Mapping[str, Mapping[str, Any]], **options: Any
+) -> "dict[str, LMEvalBenchmark]":
+    """A benchmark for each leaf of `task`, by name: one for a task, several for a group.
+
+    `splits` gives a `Slice` for search, validation and test. Raises BenchmarkError for unknown tasks, metrics and
+    filters (with the known ones), data that cannot be had, and splits that are empty or overlap.
+    """
+    chosen = _checked(name, options)
+    if sorted(splits) != sorted(SPLITS):
+        raise BenchmarkError(f"benchmark {name!r}: expected the splits {', '.join(SPLITS)}, got {sorted(splits)}")
+    slices = {split: Slice(**splits[split]) for split in SPLITS}
+    leaves = {
+        split: _load(at.task or task, at.data_files or chosen.data_files, chosen.include_path)
+        for split, at in slices.items()
+    }
+    if len({len(tasks) for tasks in leaves.values()}) > 1:
+        raise BenchmarkError(f"benchmark {name!r}: its splits have different numbers of tasks: {leaves}")
+    benchmarks = {}
+    for position, leaf in enumerate(leaves["search"]):
+        label = name if len(leaves["search"]) == 1 else f"{name}/{leaf}"
+        tasks = {split: list(leaves[split].values())[position] for split in SPLITS}
+        benchmarks[label] = LMEvalBenchmark(label, tasks, slices, chosen)
+    return benchmarks
+
+
+def _checked(name: str, options: Mapping[str, Any]) -> Options:
+    unknown = sorted(set(options) - set(Options.__dataclass_fields__))
+    if unknown:
+        raise BenchmarkError(
+            f"benchmark {name!r}: unknown options {unknown}; known are {sorted(Options.__dataclass_fields__)}"
+        )
+    return Options(**options)
+
+
+class LMEvalBenchmark:
+    """One lm-eval task; its requests are built once a run."""
+
+    families = ("causal_lm",)
+
+    def __init__(self, name: str, tasks: Mapping[Split, Task], slices: Mapping[Split, Slice], options: Options) -> None:
+        self.name = name
+        self._options = options
+        self._lm: LiveLM | None = None
+        self._built: set[Split] = set()
+        self._tasks: dict[Split, Task] = {}
+        self._indices = {
+            split: slices[split].indices(len(task.eval_docs), options.shuffle, options.limit)
+            for split, task in tasks.items()
+        }
+        texts = {s: [repr(tasks[s].eval_docs[i]) for i in indices] for s, indices in self._indices.items()}
+        check_disjoint(name, texts)
+        for split, task in tasks.items():
+            self._tasks[split] = copy.copy(task)  # shares the data, holds requests of its own
+            self._configure(self._tasks[split])
+        self._metric = self._chosen_metric()
+
+    def _configure(self, task: Task) -> None:
+        if self._options.num_fewshot is not None or task.get_config("num_fewshot") is None:
+            task.set_config(key="num_fewshot", value=self._options.num_fewshot or 0)
+        task.set_fewshot_seed(seed=FEWSHOT_SEED)
+        if self._options.generation_kwargs:
+            task.set_config(key="generation_kwargs", value=dict(self._options.generation_kwargs), update=True)
+
+    def _chosen_metric(self) -> str:
+        known = sorted(self._tasks["search"].higher_is_better())
+        metric: str | None = self._options.metric or (known[0] if len(known) == 1 else None)
+        if metric is None or metric not in known:
+            raise BenchmarkError(f"benchmark {self.name!r}: metric {metric!r} is none of {known}")
+        return metric
+
+    def size(self, split: Split) -> int:
+        """The number of examples in `split`."""
+        return len(self._indices[split])
+
+    def __call__(self, live: LiveModel, split: Split) -> NDArray[np.float64]:
+        """(size,) the metric for each example of `split`, negated where lower is better."""
+        if self._lm is None:
+            self._lm = LiveLM(live.module, live.tokenizer, self._options.batch_size)
+        task = self._tasks[split]
+        if split not in self._built:
+            self._build_requests(self._lm, task, split)
+            self._built.add(split)
+        for instance in task.instances:
+            instance.resps, instance.filtered_resps = [], {}
+        self._answer(self._lm, task)
+        return self._scores(task, split)
+
+    def _build_requests(self, lm: LiveLM, task: Task, split: Split) -> None:
+        templated = bool(self._options.chat_template)
+        if isinstance(self._options.chat_template, str):
+            lm.chat_template(self._options.chat_template)
+        task.build_all_requests(
+            samples=self._indices[split],
+            system_instruction=self._options.system_prompt,
+            apply_chat_template=templated,
+            fewshot_as_multiturn=self._options.fewshot_as_multiturn,
+            chat_template=lm.apply_chat_template if templated else None,
+            tokenizer_name=lm.tokenizer_name if templated else "",
+        )
+
+    @staticmethod
+    def _answer(lm: LiveLM, task: Task) -> None:
+        by_type: dict[str, list[Any]] = defaultdict(list)
+        for instance in task.instances:
+            by_type[instance.request_type] += [instance] * instance.repeats
+        for request_type, instances in by_type.items():
+            responses = getattr(lm, request_type)(instances, disable_tqdm=True)
+            for instance, response in zip(instances, responses, strict=True):
+                instance.resps.append(response)
+        task.apply_filters()
+
+    def _scores(self, task: Task, split: Split) -> NDArray[np.float64]:
+        filters = list(task.instances[0].filtered_resps)
+        chosen = self._options.filter or filters[0]
+        if chosen not in filters:
+            raise BenchmarkError(f"benchmark {self.name!r}: filter {chosen!r} is none of {filters}")
+        by_document: dict[int, list[Any]] = defaultdict(list)
+        for instance in task.instances:
+            by_document[instance.doc_id].append(instance)
+        sign = 1.0 if task.higher_is_better()[self._metric] else -1.0
+        scores = []
+        for instances in by_document.values():
+            instances.sort(key=lambda instance: instance.idx)
+            results = task.process_results(instances[0].doc, [i.filtered_resps[chosen] for i in instances])
+            scores.append(sign * self._number(results))
+        assert len(scores) == self.size(split)
+        return np.array(scores)
+
+    def _number(self, results: Mapping[str, Any]) -> float:
+        value = results.get(self._metric)
+        if isinstance(value, bool | int | float | np.number):
+            return float(value)
+        numeric = sorted(key for key, v in results.items() if isinstance(v, bool | int | float | np.number))
+        raise BenchmarkError(
+            f"benchmark {self.name!r}: metric {self._metric!r} gives {value!r} for an example, not a number; it can "
+            f"only be computed for all examples at once. Metrics with a number for each example: {numeric}"
+        )
+
+
+def _load(task: str, data_files: str | Mapping[str, str] | None, include_path: str | None) -> dict[str, Task]:
+    """The leaf tasks of `task` by name."""
+    include = [TASKS, *([Path(include_path).resolve()] if include_path else [])]
+    manager = TaskManager(include_path=include, include_defaults=False)
+    if task not in manager.task_index:
+        ours = manager.all_tasks
+        logger.info("reading lm-eval's own tasks to find %r; this takes a while", task)
+        manager = TaskManager(include_path=include, include_defaults=True)
+        if task not in manager.task_index:
+            close = difflib.get_close_matches(task, manager.all_tasks, n=8, cutoff=0.5)
+            raise BenchmarkError(
+                f"unknown lm-eval task {task!r}; close to it are {close}, evohydra's own are {ours}, and lm-eval "
+                f"has {len(manager.all_tasks)} more (lm-eval ls tasks)"
+            )
+    entry = manager.task_index[task]
+    overrides = _local_data(data_files, entry.cfg, entry.yaml_path)
+    try:
+        loaded = manager.load([{"group": "evohydra", "task": [{"task": task, **overrides}]}])
+    except (OSError, ValueError, DatasetsError) as error:
+        raise BenchmarkError(
+            f"could not load the data of lm-eval task {task!r} ({type(error).__name__}: {str(error)[:300]}). "
+            "Without a network give local JSON or JSON-lines files with the same columns, for example "
+            "benchmark.<name>.data_files=/data/test.jsonl (for one split: benchmark.<name>.splits.test.data_files)"
+        ) from error
+    return dict(loaded["tasks"])
+
+
+def _local_data(
+    data_files: str | Mapping[str, str] | None, config: Mapping[str, Any] | None, yaml: Path | None
+) -> dict[str, Any]:
+    """Overrides that make the task read local files: those given, or those that lie beside its yaml."""
+    if data_files is None:
+        beside = ((config or {}).get("dataset_kwargs") or {}).get("data_files")
+        if yaml is None or not isinstance(beside, Mapping):
+            return {}
+        absolute = {split: file if "://" in file else str(yaml.parent / file) for split, file in beside.items()}
+        return {"dataset_kwargs": {"data_files": absolute}}
+    files = dict(data_files) if isinstance(data_files, Mapping) else _every_split(data_files, config)
+    for file in files.values():
+        if not Path(file).is_file():
+            raise BenchmarkError(f"data_files: no such file: {file}")
+    absolute = {split: str(Path(file).resolve()) for split, file in files.items()}
+    return {"dataset_path": "json", "dataset_name": None, "dataset_kwargs": {"data_files": absolute}}
+
+
+def _every_split(file: str, config: Mapping[str, Any] | None) -> dict[str, str]:
+    keys: Sequence[str] = ("training_split", "validation_split", "test_split", "fewshot_split")
+    return {split: file for key in keys if (split := (config or {}).get(key))} or {"test": file}

@@ -1,0 +1,175 @@
+"""Lazy, memory-mapped safetensors checkpoints: finding, reading, checking and fingerprinting them."""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+ZOO = Path(__file__).parent / "zoo"
+INDEX = "model.safetensors.index.json"
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+
+
+class SourceError(ValueError):
+    """A source model that cannot be used: which one, what was expected and what came."""
+
+
+class TensorSource(Protocol):
+    """Named tensors that are read one at a time."""
+
+    shapes: Mapping[str, tuple[int, ...]]
+
+    def read(self, name: str) -> Tensor:
+        """The tensor `name`, on the CPU, not to be written to."""
+        ...
+
+
+def locate(path: str, revision: str | None = None, *, weights: bool = True) -> Path:
+    """The local directory of a zoo model, a directory or a hub id; downloads the last where it is not cached.
+
+    Raises SourceError where there is no such directory, or the hub cannot be reached.
+    """
+    if path.startswith("zoo://"):
+        directory = ZOO / path.removeprefix("zoo://")
+        if not (directory / "config.json").is_file():
+            known = sorted(config.parent.name for config in ZOO.glob("*/config.json"))
+            raise SourceError(f"{path}: no such model in the zoo; it holds {known}")
+        return directory
+    directory = Path(path).expanduser()
+    if directory.is_dir():
+        return directory.resolve()
+    if directory.is_absolute() or path.startswith((".", "~")) or path.count("/") != 1:
+        raise SourceError(f"{path}: no such directory (and not a hub id of the form owner/name)")
+    return _download(path, revision, weights)
+
+
+def _download(repository: str, revision: str | None, weights: bool) -> Path:
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    patterns = ["*.json", "*.txt", "*.model", "*.jinja"] + (["*.safetensors"] if weights else [])
+    try:
+        return Path(huggingface_hub.snapshot_download(repository, revision=revision, allow_patterns=patterns))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        at = f" at revision {revision}" if revision else ""
+        raise SourceError(
+            f"could not reach {repository!r}{at} on the Hugging Face hub, and it is not in the local cache "
+            f"({type(error).__name__}). Download it where there is a network and give the directory, "
+            f"for example model.sources.<name>.path=/models/{repository.split('/')[1]} "
+            f"(a base model: model.sources.<name>.base=/models/<base>), or check the spelling and your login "
+            "(hf auth login) for a gated model."
+        ) from error
+
+
+class CheckpointReader:
+    """The tensors of a local checkpoint directory, read lazily from its safetensors files.
+
+    Raises SourceError for a missing, truncated or inconsistent file, an index that points outside the directory, and
+    for checkpoints that exist as pickles only.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._files: dict[str, Any] = {}
+        self._where = self._index()
+        self.shapes: Mapping[str, tuple[int, ...]] = {name: self._shape(name) for name in sorted(self._where)}
+
+    def _index(self) -> dict[str, str]:
+        index = self.directory / INDEX
+        if index.is_file():
+            return self._sharded(index)
+        single = self.directory / "model.safetensors"
+        if not single.is_file():
+            found = sorted(self.directory.glob("*.safetensors"))
+            if len(found) > 1:
+                raise SourceError(f"{self.directory}: {len(found)} safetensors files and no {INDEX}")
+            if not found:
+                pickles = sorted(file.name for pattern in PICKLES for file in self.directory.glob(pattern))
+                reason = (
+                    f"only pickle files ({', '.join(pickles)}), which evohydra never loads: they can run code. "
+                    "Convert them to safetensors first"
+                    if pickles
+                    else "no safetensors file"
+                )
+                raise SourceError(f"{self.directory}: expected model.safetensors or {INDEX}, found {reason}")
+            single = found[0]
+        return dict.fromkeys(self._open(single.name).keys(), single.name)
+
+    def _sharded(self, index: Path) -> dict[str, str]:
+        try:
+            where: dict[str, str] = json.loads(index.read_text())["weight_map"]
+            shards = sorted(set(where.values()))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise SourceError(f"{index}: expected a JSON object with a weight_map, got {error!r}") from error
+        for shard in shards:
+            if Path(shard).name != shard or shard in ("", ".", ".."):
+                raise SourceError(f"{index}: shard {shard!r} points outside the checkpoint's directory")
+            if not (self.directory / shard).is_file():
+                raise SourceError(f"{index}: shard {shard!r} is missing from {self.directory}")
+        for name, shard in where.items():
+            if name not in self._open(shard).keys():  # noqa: SIM118  (safe_open is no mapping)
+                raise SourceError(f"{index}: tensor {name!r} is not in its shard {shard!r}")
+        return where
+
+    def _open(self, file: str) -> Any:
+        if file not in self._files:
+            try:
+                self._files[file] = safe_open(self.directory / file, framework="pt", device="cpu")
+            except (SafetensorError, OSError) as error:
+                size = (self.directory / file).stat().st_size
+                raise SourceError(
+                    f"{self.directory / file}: truncated or corrupt safetensors file of {size} bytes ({error})"
+                ) from error
+        return self._files[file]
+
+    def _shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self._open(self._where[name]).get_slice(name).get_shape())
+
+    def read(self, name: str) -> Tensor:
+        """The tensor `name` as stored, on the CPU."""
+        tensor: Tensor = self._open(self._where[name]).get_tensor(name)
+        return tensor
+
+
+def fingerprint(name: str, source: TensorSource) -> str:
+    """SHA-256 over the sorted names, types, shapes and bytes of all tensors, however they are sharded.
+
+    Reads every tensor once, and on the way raises SourceError where one holds NaN or infinite numbers.
+    """
+    total = hashlib.sha256()
+    for tensor_name, shape in sorted(source.shapes.items()):
+        tensor = source.read(tensor_name).contiguous()
+        # A sum is non-finite where an element is; only then is it worth looking closer.
+        if tensor.is_floating_point() and not math.isfinite(tensor.sum(dtype=torch.float64).item()):
+            bad = int((~tensor.isfinite()).sum())
+            if bad:
+                raise SourceError(f"source {name!r}: tensor {tensor_name!r} holds {bad} NaN or infinite numbers")
+        total.update(f"{tensor_name}|{tensor.dtype}|{shape}|".encode())
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
+
+
+def check_compatible(sources: Mapping[str, TensorSource]) -> None:
+    """Raise SourceError, naming tensor and shapes, unless all sources hold the same tensors."""
+    (first, reference), *others = sources.items()
+    for name, source in others:
+        for one, other, label in ((reference, source, name), (source, reference, first)):
+            missing = sorted(set(one.shapes) - set(other.shapes))
+            if missing:
+                holder = first if one is reference else name
+                raise SourceError(
+                    f"sources {first!r} and {name!r} have different tensors: {len(missing)} of {holder!r} are missing "
+                    f"from {label!r}, the first is {missing[0]!r} (another architecture or number of layers?)"
+                )
+        for tensor_name, shape in reference.shapes.items():
+            if shape != source.shapes[tensor_name]:
+                raise SourceError(
+                    f"tensor {tensor_name!r} has shape {shape} in {first!r} and {source.shapes[tensor_name]} in "
+                    f"{name!r}"
+                )

@@ -1,0 +1,110 @@
+"""How Hydra finds conf/, and the plugin that makes `model=a+b+c` the composition of the files a, b and c."""
+
+import difflib
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from hydra.plugins.config_source import ConfigResult, ConfigSource
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+
+def conf_dir() -> str:
+    """conf/ inside the package (an installed wheel), or beside it (a checkout)."""
+    package = Path(__file__).resolve().parent
+    inside = package / "conf"
+    return str(inside if (inside / "config.yaml").is_file() else package.parent / "conf")
+
+
+class PlusSource(ConfigSource):
+    """Any config whose last path part holds a + is the defaults list of its parts."""
+
+    @staticmethod
+    def scheme() -> str:
+        """The scheme of this source's search path entry."""
+        return "plus"
+
+    def available(self) -> bool:
+        """It always is."""
+        return True
+
+    def is_group(self, config_path: str) -> bool:
+        """It holds no groups of its own."""
+        return False
+
+    def is_config(self, config_path: str) -> bool:
+        """Whether the path's last part is a composition."""
+        return "+" in config_path.rsplit("/", 1)[-1]
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        """A config that consists of a defaults list alone."""
+        path = self._normalize_file_name(config_path).removesuffix(".yaml")
+        parts = [part for part in path.rsplit("/", 1)[-1].split("+") if part]
+        return ConfigResult(
+            provider=self.provider,
+            path=f"{self.scheme()}://{path}",
+            config=OmegaConf.create({"defaults": parts}),
+            header={"package": None},
+        )
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
+        """Nothing: compositions are not enumerated."""
+        return []
+
+
+class PlusSearchPath(SearchPathPlugin):
+    """Puts the source on every search path."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Append the source."""
+        search_path.append("evohydra", "plus://")
+
+
+def register() -> None:
+    """Make the plugin known to Hydra; once more does nothing."""
+    Plugins.instance().register(PlusSource)
+    Plugins.instance().register(PlusSearchPath)
+
+
+def explain(arguments: list[str]) -> list[str]:
+    """For each override whose key does not exist: what the known keys at that place are."""
+    given = [argument for argument in arguments if not argument.startswith("-") and "=" in argument]
+    try:
+        overrides = list(zip(given, OverridesParser.create().parse_overrides(given), strict=True))
+        choices = [text for text, o in overrides if _is_group(o.key_or_group) and not o.is_sweep_override()]
+        config = _compose(choices)
+    except (HydraException, OmegaConfBaseException):
+        return []
+    hints = []
+    for _, override in overrides:
+        parent, _, key = override.key_or_group.rpartition(".")
+        node = OmegaConf.select(config, parent) if parent else config
+        if _is_group(override.key_or_group) or override.is_add() or not isinstance(node, DictConfig) or key in node:
+            continue
+        known = sorted({*map(str, node), *([] if parent else _groups())})
+        close = difflib.get_close_matches(key, known, n=1)
+        meant = f"; did you mean {close[0]!r}?" if close else ""
+        place = f"keys of {parent!r}" if parent else "options"
+        hints.append(f"unknown option {override.key_or_group!r}{meant} Known {place}: {', '.join(known)}")
+    return hints
+
+
+def _is_group(key: str) -> bool:
+    return key.split("@")[0] in _groups()
+
+
+def _groups() -> list[str]:
+    return sorted(path.name for path in Path(conf_dir()).iterdir() if path.is_dir())
+
+
+def _compose(overrides: list[str]) -> DictConfig:
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        return compose("config", overrides)

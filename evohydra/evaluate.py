@@ -1,0 +1,74 @@
+"""A recipe -> its merge in the live model -> scores for each benchmark; failures are kept with their reason."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+
+from evohydra.benchmarks import Benchmark, BenchmarkError, Split
+from evohydra.families import LiveModel
+from evohydra.merge import Engine
+from evohydra.recipe import Node
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores example by example for each benchmark, empty where `error` says why there are none; seconds by part."""
+
+    scores: Mapping[str, list[float]]
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    error: str | None = None
+
+
+class Evaluator:
+    """Evaluates recipes, one after the other, in one live model."""
+
+    def __init__(self, engine: Engine, live: LiveModel, benchmarks: Mapping[str, Benchmark]) -> None:
+        self._engine, self._live, self._benchmarks = engine, live, benchmarks
+        self._clock = _ForwardClock(live)
+
+    def __call__(self, recipe: Node, split: Split) -> Evaluation:
+        """The scores of `recipe` on `split`.
+
+        What a bad genome can cause (a merge that is not finite, a model that cannot answer, memory that runs out) gives
+        an evaluation with an error. A wrong configuration (BenchmarkError) and full disks are raised.
+        """
+        self._clock.seconds = 0.0
+        start = merged = time.perf_counter()
+        scores: dict[str, list[float]] = {}
+        error = None
+        try:
+            self._engine.merge_into(recipe, self._live.parameters)
+            merged = time.perf_counter()
+            for name, benchmark in self._benchmarks.items():
+                scores[name] = [float(score) for score in benchmark(self._live, split)]
+        except BenchmarkError:
+            raise
+        except (ArithmeticError, ValueError, RuntimeError) as reason:
+            scores, error = {}, f"{type(reason).__name__}: {reason}"
+        end = time.perf_counter()
+        seconds = {"merge": merged - start, "evaluate": end - merged, "forward": self._clock.seconds}
+        return Evaluation(scores, {part: round(value, 4) for part, value in seconds.items()}, error)
+
+
+class _ForwardClock:
+    """Seconds spent in the live model's forward passes."""
+
+    def __init__(self, live: LiveModel) -> None:
+        self.seconds = 0.0
+        self._started = 0.0
+        self._cuda = live.device.type == "cuda"
+        live.module.register_forward_pre_hook(self._start)
+        live.module.register_forward_hook(self._stop)
+
+    def _start(self, *_: object) -> None:
+        self._started = self._now()
+
+    def _stop(self, *_: object) -> None:
+        self.seconds += self._now() - self._started
+
+    def _now(self) -> float:
+        if self._cuda:  # kernels run behind the caller's back
+            torch.cuda.synchronize()
+        return time.perf_counter()

@@ -1,0 +1,73 @@
+"""Genes: a coordinate of the unit interval stands for a real, an integer or a choice."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["continuous", "integer", "categorical"]
+Value = float | int | bool | str
+
+
+@dataclass(frozen=True)
+class Real:
+    """A real number between `low` and `high`, on a linear or (`log`) a logarithmic scale."""
+
+    name: str
+    low: float
+    high: float
+    log: bool = False
+    kind: Kind = "continuous"
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
+            raise ValueError(f"gene {self.name!r}: expected finite low < high, got low={self.low}, high={self.high}")
+        if self.log and self.low <= 0:
+            raise ValueError(f"gene {self.name!r}: a logarithmic range needs low > 0, got low={self.low}")
+
+    def value(self, unit: float) -> float:
+        """The number at `unit` in [0, 1]."""
+        if self.log:
+            return math.exp(math.log(self.low) + unit * (math.log(self.high) - math.log(self.low)))
+        return self.low + unit * (self.high - self.low)
+
+    def unit(self, value: Value) -> float:
+        """The coordinate of `value`; ValueError where it lies outside the range."""
+        number = float(value)
+        if not self.low <= number <= self.high:
+            raise ValueError(f"gene {self.name!r}: {number} is outside [{self.low}, {self.high}]")
+        if self.log:
+            return (math.log(number) - math.log(self.low)) / (math.log(self.high) - math.log(self.low))
+        return (number - self.low) / (self.high - self.low)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of `options`, each with an equal share of the unit interval."""
+
+    name: str
+    options: tuple[Value, ...]
+    kind: Kind = "categorical"
+
+    def __post_init__(self) -> None:
+        if len(self.options) < 2:
+            raise ValueError(f"gene {self.name!r}: expected two or more choices, got {list(self.options)}")
+
+    def value(self, unit: float) -> Value:
+        """The option at `unit` in [0, 1]."""
+        return self.options[min(int(unit * len(self.options)), len(self.options) - 1)]
+
+    def unit(self, value: Value) -> float:
+        """The middle of the share of `value`; ValueError where it is no option."""
+        if value not in self.options:
+            raise ValueError(f"gene {self.name!r}: {value!r} is none of {list(self.options)}")
+        return (self.options.index(value) + 0.5) / len(self.options)
+
+
+def integer(name: str, low: int, high: int) -> Choice:
+    """An integer from `low` to `high`, both included."""
+    if low >= high:
+        raise ValueError(f"gene {name!r}: expected low < high, got low={low}, high={high}")
+    return Choice(name, tuple(range(low, high + 1)), kind="integer")
+
+
+Gene = Real | Choice

@@ -1,0 +1,163 @@
+"""The append-only record of evaluated recipes; to resume is to run again."""
+
+import errno
+import fcntl
+import json
+import logging
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evohydra.benchmarks import Split
+from evohydra.evaluate import Evaluation
+from evohydra.objectives import mean
+from evohydra.recipe import Node, digest
+
+logger = logging.getLogger(__name__)
+Evaluate = Callable[[Node, Split], Evaluation]
+
+
+class LedgerError(ValueError):
+    """A run directory that belongs to another run, is in use, or holds a damaged ledger."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One evaluated genome: a line of ledger.jsonl. `fitness` is None where the evaluation failed, see `error`."""
+
+    index: int
+    generation: int
+    genome: list[float]
+    genes: Mapping[str, Any]
+    recipe: str
+    fitness: float | None
+    scores: Mapping[str, list[float]]
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    error: str | None = None
+
+
+class JsonLines:
+    """A file of JSON objects, one a line, appended and flushed; a torn last line is cut off when it is opened."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.entries: list[dict[str, Any]] = []
+        self._file = path.open("a+b", buffering=0)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise LedgerError(f"{path}: another process is working on this run") from error
+        except OSError as error:
+            logger.warning("%s: this file system has no locks (%s); start each run once only", path, error)
+        self._read()
+
+    def _read(self) -> None:
+        self._file.seek(0)
+        content = self._file.read()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            self._file.truncate(whole)
+        for number, line in enumerate(content[:whole].splitlines(), start=1):
+            try:
+                self.entries.append(json.loads(line))
+            except ValueError as error:
+                raise LedgerError(f"{self.path}: line {number} is damaged ({error})") from error
+
+    def append(self, entry: Mapping[str, Any]) -> None:
+        """Write one line, whole or not at all; OSError where the disk is full."""
+        line = json.dumps(entry, ensure_ascii=False).encode() + b"\n"
+        size = os.fstat(self._file.fileno()).st_size
+        try:
+            written = self._file.write(line)
+            if written != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+        except OSError:
+            os.ftruncate(self._file.fileno(), size)
+            raise
+        self.entries.append(dict(entry))
+
+    def close(self) -> None:
+        """Release the file to other processes."""
+        self._file.close()
+
+
+class Ledger:
+    """What a run has evaluated: genomes in ledger.jsonl, and recipes on the other splits in finals.jsonl.
+
+    `identity` says what the scores depend on; a directory that was begun with another one is refused.
+    """
+
+    def __init__(self, directory: Path, identity: Mapping[str, Any]) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self._lines = JsonLines(directory / "ledger.jsonl")
+        self._finals = JsonLines(directory / "finals.jsonl")
+        _check_identity(directory / "run.json", identity)
+        self.records: list[Record] = []
+        self.replayed = len(self._lines.entries)
+
+    def remember(self, index: int, generation: int, genome: NDArray[np.float64], genes: Mapping[str, Any],
+                 recipe: Node, evaluate: Evaluate) -> Record:  # fmt: skip
+        """The record of genome `index`: the one on file, or that of evaluating it now on the search split."""
+        if index < len(self._lines.entries):
+            record = Record(**self._lines.entries[index])
+            if record.index != index or not np.allclose(record.genome, genome, rtol=0, atol=1e-12):
+                raise LedgerError(
+                    f"{self._lines.path}: line {index + 1} holds another genome than the search asks for; another "
+                    "version of a library may have written it. Start a new run"
+                )
+        else:
+            evaluation = evaluate(recipe, "search")
+            fitness = mean(evaluation.scores) if evaluation.scores else None
+            if fitness is not None and not math.isfinite(fitness):
+                fitness, evaluation = None, Evaluation({}, evaluation.seconds, f"fitness is {fitness}")
+            record = Record(index, generation, [float(u) for u in genome], dict(genes), digest(recipe), fitness,
+                            evaluation.scores, evaluation.seconds, evaluation.error)  # fmt: skip
+            self._lines.append(asdict(record))
+        self.records.append(record)
+        return record
+
+    def final(self, label: str, recipe: Node, split: Split, evaluate: Evaluate) -> Evaluation:
+        """The evaluation of `recipe` on `split`, once a run; `label` is for readers of the file."""
+        key = {"split": split, "recipe": digest(recipe)}
+        for entry in self._finals.entries:
+            if {"split": entry["split"], "recipe": entry["recipe"]} == key:
+                return Evaluation(entry["scores"], entry["seconds"], entry["error"])
+        evaluation = evaluate(recipe, split)
+        self._finals.append({"label": label, **key, **asdict(evaluation)})
+        return evaluation
+
+    def close(self) -> None:
+        """Release the run directory to other processes."""
+        self._lines.close()
+        self._finals.close()
+
+
+def _check_identity(path: Path, identity: Mapping[str, Any]) -> None:
+    current = json.loads(json.dumps(identity))
+    if not path.is_file():
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(current, indent=2, ensure_ascii=False) + "\n")
+        temporary.replace(path)
+        return
+    known = json.loads(path.read_text())
+    if known != current:
+        differing = "; ".join(
+            f"{key} was {was!r}, is now {now!r}" for key, was, now in sorted(_differences(known, current))[:5]
+        )
+        raise LedgerError(
+            f"{path.parent} holds a run of another configuration ({differing}). Choose another name with run=NAME, or "
+            "delete the directory"
+        )
+
+
+def _differences(known: Any, current: Any, at: str = "") -> Sequence[tuple[str, Any, Any]]:
+    if isinstance(known, dict) and isinstance(current, dict):
+        keys = sorted(known.keys() | current.keys())
+        return [d for key in keys for d in _differences(known.get(key), current.get(key), f"{at}.{key}".lstrip("."))]
+    return [] if known == current else [(at, known, current)]

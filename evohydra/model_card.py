@@ -1,0 +1,54 @@
+"""The winner's model card."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from evohydra.recipe import Node, checkpoints
+from evohydra.report.tables import gain_sentence, markdown
+
+
+def model_card(
+    name: str, recipe: Node, licences: Mapping[str, str | None], summary: Mapping[str, Any], note: str
+) -> str:
+    """Markdown with the front matter of the Hugging Face hub: sources, licences, scores and how to rebuild."""
+    sources = {checkpoint.name: checkpoint for checkpoint in checkpoints(recipe)}
+    front = {
+        "base_model": sorted({c.path for c in sources.values() if not c.path.startswith("zoo://")}) or None,
+        "tags": ["merge", "evohydra"],
+        "library_name": "transformers",
+    }
+    rows = "\n".join(
+        f"| {c.name} | {c.path}{f' @ {c.revision}' if c.revision else ''} | {licences.get(c.name) or 'unknown'} | "
+        f"`{(c.fingerprint or '')[:16]}` |"
+        for c in sources.values()
+    )
+    return f"""---
+{yaml.safe_dump({key: value for key, value in front.items() if value}, sort_keys=False).strip()}
+---
+
+# {name}
+
+The best merge that [evohydra](https://pypi.org/project/evohydra/) found among {summary["evaluations"]} genomes; no
+gradient step was taken. `recipe.json` says exactly how it is made: `python -m evohydra.rebuild recipe.json OUT` makes
+the same weights again, bit for bit.
+
+## Scores on the test split
+
+{markdown(summary)}
+
+{gain_sentence(summary["gain"])} Search, validation and test examples are disjoint; the winner was chosen on validation
+(its score there: {summary["validation"]["winner"]["score"]:.3f}) among the best genomes of the search (its score there:
+{summary["search"]["winner"]["score"]:.3f}).
+
+## Sources
+
+| name | checkpoint | licence | fingerprint |
+|---|---|---|---|
+{rows}
+
+The merge falls under the licences of all of its sources.
+
+{note}
+"""

@@ -1,0 +1,42 @@
+"""Optimizers: ask for a batch of genomes, tell their fitness. All maximise over the unit cube.
+
+A yaml in conf/optimizer is `_partial_`: the search adds `dimension`, `seed` and `start`, points that the first
+generation is to hold. Every optimizer owns its random generator, and repeats itself given the same seed and fitness.
+"""
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Points = NDArray[np.float64]
+
+
+class Optimizer(Protocol):
+    """A search strategy."""
+
+    population: int  # the size of a generation
+
+    def ask(self) -> Points:
+        """The next generation, (population, dimension), in the unit cube."""
+        ...
+
+    def tell(self, genomes: Points, fitness: NDArray[np.float64]) -> None:
+        """Learn from a whole generation: what `ask` gave, and its fitness, (population,), finite, larger is better."""
+        ...
+
+    def close(self) -> None:
+        """Release what the optimizer holds."""
+        ...
+
+
+def starting_points(start: Points | None, dimension: int, population: int) -> Points:
+    """`start` as (k, dimension) in the unit cube, cut to a generation; ValueError for another dimension."""
+    points = np.empty((0, dimension)) if start is None else np.asarray(start, dtype=np.float64).reshape(-1, dimension)
+    return np.clip(points[:population], 0.0, 1.0)
+
+
+def check_dimension(dimension: int) -> None:
+    """ValueError unless there is something to search."""
+    if dimension < 1:
+        raise ValueError("nothing to search: every gene is frozen")

@@ -1,0 +1,77 @@
+"""python -m evohydra.rebuild recipe.json OUT: the weights of a recipe, bit for bit."""
+
+import argparse
+import json
+import pkgutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from evohydra.artifacts import FORMAT, ArtifactError, whole_directory, write_json, write_weights
+from evohydra.families import Family
+from evohydra.merge import Engine
+from evohydra.recipe import checkpoints, from_dict
+from evohydra.sources import BASE, open_sources, parse_dtype
+
+
+def rebuild(
+    recipe: dict[str, Any], target: Path, paths: dict[str, str], device: torch.device
+) -> tuple[str, str | None]:
+    """Write the merge of a recipe file's content to `target`; `paths` says where sources are that have moved.
+
+    Returns the fingerprint of what was written and the one that the recipe promises. Raises ValueError for a recipe
+    that makes no sense, or sources that are not those of the recipe.
+    """
+    if recipe.get("format") != FORMAT:
+        raise ValueError(f"expected a recipe file of format {FORMAT}, got {recipe.get('format')!r}")
+    try:
+        node, dtype = from_dict(recipe["recipe"]), parse_dtype(recipe["dtype"])
+        family: Family = pkgutil.resolve_name(recipe["family"])()
+        shard_bytes, files_from = int(recipe["shard_bytes"]), recipe["files_from"]
+    except (KeyError, ImportError, AttributeError, TypeError) as error:
+        raise ValueError(f"not a whole recipe file: {error!r}") from error
+    named = {checkpoint.name: checkpoint for checkpoint in checkpoints(node)}
+    unknown = sorted(set(paths) - set(named))
+    if unknown:
+        raise ValueError(f"--source: the recipe has no source {unknown}; its sources are {sorted(named)}")
+    moved = {name: replace(c, path=paths.get(name, c.path)) for name, c in named.items()}
+    models = tuple(c for name, c in moved.items() if name != BASE)
+    opened = open_sources(models, moved.get(BASE), family)
+    engine = Engine(opened.tensors, device=device, cache_bytes=0)
+    with whole_directory(target) as directory:
+        written = write_weights(node, engine, directory, dtype, shard_bytes)
+        family.copy_files(opened.directories[files_from], directory, dtype)
+        write_json(directory / "recipe.json", recipe)
+    return written, recipe.get("weights")
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m evohydra.rebuild", description="Make the merge of a recipe again.")
+    parser.add_argument("recipe", type=Path, help="recipe.json of a run or of a winner")
+    parser.add_argument("out", type=Path, help="directory to write; must not exist")
+    parser.add_argument("--source", action="append", default=[], metavar="NAME=PATH", help="where a source is now")
+    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    arguments = parser.parse_args()
+    if arguments.out.exists():
+        sys.exit(f"rebuild: {arguments.out} exists; give a directory that does not")
+    try:
+        recipe = json.loads(arguments.recipe.read_text())
+        paths = dict(item.split("=", 1) for item in arguments.source)
+        written, promised = rebuild(recipe, arguments.out, paths, torch.device(arguments.device))
+    except (ArtifactError, ValueError, OSError) as error:
+        sys.exit(f"rebuild: {error}")
+    print(f"wrote {arguments.out} (sha256 of the tensors {written})")
+    if promised is None:
+        print("the recipe carries no fingerprint to compare with")
+    elif written == promised:
+        print("identical, bit for bit, to the weights of the recipe")
+    else:
+        sys.exit(f"rebuild: NOT identical: the recipe promises {promised}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,232 @@
+"""A whole run: search, choose on validation, score on test, write the winner and the report."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from evohydra import mergekit
+from evohydra.artifacts import recipe_file, versions, whole_directory, write_json, write_weights
+from evohydra.benchmarks import Benchmark
+from evohydra.evaluate import Evaluation, Evaluator
+from evohydra.executors import Executor
+from evohydra.families import Family, LiveModel
+from evohydra.ledger import Ledger, Record
+from evohydra.merge import Engine
+from evohydra.model_card import model_card
+from evohydra.optimizers import Optimizer, Points
+from evohydra.recipe import Merge, Node, digest
+from evohydra.report.figures import fitness_figure, genome_figure
+from evohydra.report.progress import SearchProgress
+from evohydra.report.tables import gain_sentence, summary_table
+from evohydra.search import Candidate, SearchError, choose, search
+from evohydra.sources import OpenSources
+from evohydra.spaces import Space
+from evohydra.statistics import interval, paired_gain
+from evohydra.trackers import Guarded
+
+logger = logging.getLogger(__name__)
+UNIFORM = "evohydra.methods.linear:linear"
+GPU_TOLERANCE = 0.02  # of the largest logit: kernels round differently there
+
+
+@dataclass(frozen=True)
+class Run:
+    """The parts of a run, built from a configuration."""
+
+    directory: Path
+    sources: OpenSources
+    licences: Mapping[str, str | None]
+    family: Family
+    live: LiveModel
+    engine: Engine
+    space: Space
+    baselines: Mapping[str, Node]
+    benchmarks: Mapping[str, Benchmark]
+    make_optimizer: Callable[[int, Points], Optimizer]
+    executor: Executor
+    tracker: Guarded
+    budget: int
+    seed: int
+    top: int
+    start: Sequence[str]
+    shard_bytes: int
+    identity: Mapping[str, Any]
+
+    def __call__(self, console: Console) -> dict[str, Any]:
+        """Carry it out, or go on with it; returns what summary.json holds."""
+        began = time.perf_counter()
+        evaluate = Evaluator(self.engine, self.live, self.benchmarks)
+        ledger = Ledger(self.directory, self.identity)
+        try:
+            records = self._search(evaluate, ledger, console)
+            candidates = choose(self.space, ledger, evaluate, self.top)
+            if not candidates or candidates[0].validation is None:
+                raise SearchError("none of the best genomes could be scored on the validation split; see finals.jsonl")
+            summary = self._summarise(evaluate, ledger, candidates, records)
+            summary["seconds"]["other"] = round(time.perf_counter() - began - _evaluated_now(ledger), 3)
+            self._write(summary, candidates[0], records)
+        finally:
+            ledger.close()
+            self.tracker.close()
+        self._report(summary, console)
+        return summary
+
+    def _search(self, evaluate: Evaluator, ledger: Ledger, console: Console) -> list[Record]:
+        optimizer = self.make_optimizer(len(self.space.names), self._starting_points())
+        try:
+            with SearchProgress(console, self.budget, ledger.replayed) as progress:
+                observers = (progress, self.tracker.genome)
+                return search(self.space, optimizer, self.executor, evaluate, ledger, self.budget, observers)
+        finally:
+            optimizer.close()
+
+    def _starting_points(self) -> Points:
+        points = []
+        for name, node in self.space.landmarks().items():
+            if ("uniform" if name == "uniform" else "sources") in self.start:
+                try:
+                    points.append(self.space.encode(node))
+                except ValueError as reason:
+                    logger.warning("%s is not in the search space and not in generation 0: %s", name, reason)
+        return np.array(points).reshape(-1, len(self.space.names))
+
+    def _summarise(
+        self, evaluate: Evaluator, ledger: Ledger, candidates: Sequence[Candidate], records: Sequence[Record]
+    ) -> dict[str, Any]:
+        winner = candidates[0]
+        models: dict[str, Node] = {model.name: model for model in self.sources.models}
+        others: dict[str, Node] = {"uniform": self.uniform(), **self.baselines}
+        if self.sources.base:
+            others["base"] = self.sources.base
+        test = {name: ledger.final(name, node, "test", evaluate) for name, node in {**models, **others}.items()}
+        test_winner = ledger.final("winner", winner.recipe, "test", evaluate)
+        validation = ledger.final("winner", winner.recipe, "validation", evaluate)
+        return {
+            "test": {
+                "winner": _scored(test_winner),
+                "uniform": _scored(test["uniform"]),
+                "sources": {name: _scored(test[name]) for name in models},
+                "base": _scored(test["base"]) if "base" in test else None,
+                "baselines": {name: _scored(test[name]) for name in self.baselines},
+            },
+            "validation": {
+                "winner": _scored(validation),
+                "candidates": [
+                    {"index": c.record.index, "search": c.record.fitness, "validation": c.validation}
+                    for c in candidates
+                ],
+            },
+            "search": {
+                "winner": _scored(Evaluation(winner.record.scores)),
+                "index": winner.record.index,
+                "best": max(r.fitness for r in records if r.fitness is not None),
+                "failed": sum(r.fitness is None for r in records),
+            },
+            "gain": _gain(test_winner, {name: test[name] for name in models}),
+            "evaluations": len(records),
+            "seconds": {
+                part: round(sum(r.seconds[part] for r in records), 3) for part in ("merge", "evaluate", "forward")
+            },
+            "versions": versions(),
+            "recipe_digest": digest(winner.recipe),
+        }
+
+    def uniform(self) -> Merge:
+        """The plain average of the sources."""
+        shares = tuple(1 / len(self.sources.models) for _ in self.sources.models)
+        template = self.space.default()
+        assert isinstance(template, Merge)
+        groups = tuple(type(group)(group.name, group.tensors, {"weight": shares}) for group in template.groups)
+        return Merge(UNIFORM, self.sources.base, self.sources.models, groups)
+
+    def _write(self, summary: dict[str, Any], winner: Candidate, records: Sequence[Record]) -> None:
+        figures = {
+            "fitness": fitness_figure(records, self.directory / "fitness.png"),
+            "genome": genome_figure(winner.recipe, self.directory / "genome.png"),
+        }
+        target = self.directory / "winner"
+        self.engine.merge_into(winner.recipe, self.live.parameters)
+        with whole_directory(target) as directory:
+            recipe = self._write_winner(directory, winner, summary)
+        write_json(self.directory / "recipe.json", recipe)
+        write_json(self.directory / "summary.json", summary)
+        self.tracker.finish(summary, figures, target)
+
+    def _write_winner(self, directory: Path, winner: Candidate, summary: Mapping[str, Any]) -> dict[str, Any]:
+        first = self.sources.models[0]
+        # On the CPU whatever the search ran on: anyone can then make the same bits again.
+        engine = Engine(self.sources.tensors, device=torch.device("cpu"), cache_bytes=0)
+        found = {"seed": self.seed, "budget": self.budget, "genome": winner.record.index}
+        recipe = recipe_file(winner.recipe, self.family, first.name, self.live.dtype, self.shard_bytes, found)
+        recipe["weights"] = write_weights(winner.recipe, engine, directory, self.live.dtype, self.shard_bytes)
+        self.family.copy_files(self.sources.directories[first.name], directory, self.live.dtype)
+        difference = self.family.verify(directory, self.live)
+        if difference > (GPU_TOLERANCE if self.live.device.type == "cuda" else 0.0):
+            raise SearchError(
+                f"the written winner differs from the live model by {difference:.2g} of its largest logit"
+            )
+        write_json(directory / "recipe.json", recipe)
+        note = ""
+        try:
+            config = mergekit.to_yaml(winner.recipe, str(self.live.dtype).removeprefix("torch."))
+            (directory / "mergekit.yaml").write_text(config)
+        except mergekit.NotExpressible as reason:
+            note = f"There is no `mergekit.yaml`: {reason}."
+        card = model_card(self.directory.name, winner.recipe, self.licences, summary, note)
+        (directory / "README.md").write_text(card)
+        return recipe
+
+    def _report(self, summary: Mapping[str, Any], console: Console) -> None:
+        console.print(summary_table(summary, ", ".join(self.benchmarks)))
+        console.print(gain_sentence(summary["gain"]), highlight=False)
+        seconds = summary["seconds"]
+        console.print(
+            f"{summary['evaluations']} genomes: {seconds['merge']:.1f} s to merge, {seconds['evaluate']:.1f} s to evaluate, "
+            f"{seconds['forward'] / max(seconds['merge'] + seconds['evaluate'], 1e-9):.0%} of both in forward passes; "
+            f"{seconds['other']:.1f} s all else",
+            highlight=False,
+        )
+        for name, what in (("winner", "the merged model"), ("recipe.json", "how to make it again"),
+                           ("summary.json", "all scores"), ("ledger.jsonl", "every genome"),
+                           ("fitness.png", "the search"), ("genome.png", "the winning genome")):  # fmt: skip
+            console.print(f"  {self.directory / name}: {what}", highlight=False, soft_wrap=True)
+
+
+def _scored(evaluation: Evaluation) -> dict[str, Any]:
+    if not evaluation.scores:
+        return {"score": None, "low": None, "high": None, "n": 0, "error": evaluation.error}
+    each = {name: sum(values) / len(values) for name, values in evaluation.scores.items()}
+    return asdict(interval(evaluation.scores)) | ({"benchmarks": each} if len(each) > 1 else {})
+
+
+def _gain(winner: Evaluation, sources: Mapping[str, Evaluation]) -> dict[str, Any]:
+    scored = {name: interval(evaluation.scores).score for name, evaluation in sources.items() if evaluation.scores}
+    if not winner.scores or not scored:
+        return {"best_source": None, "difference": None, "low": None, "high": None, "p": None}
+    best = max(scored, key=lambda name: scored[name])
+    return {"best_source": best, **asdict(paired_gain(winner.scores, sources[best].scores))}
+
+
+def _evaluated_now(ledger: Ledger) -> float:
+    """Seconds that this process spent on evaluations of the search; replayed ones cost it nothing."""
+    fresh = ledger.records[ledger.replayed :]
+    return sum(record.seconds["merge"] + record.seconds["evaluate"] for record in fresh)
+
+
+def baseline_nodes(spaces: Mapping[str, Space], engine: Engine) -> dict[str, Node]:
+    """The default recipe of each space that these sources allow; the others are left out with a warning."""
+    nodes: dict[str, Node] = {}
+    for name, space in spaces.items():
+        try:
+            engine.probe(space.default())
+            nodes[name] = space.default()
+        except ValueError as reason:
+            logger.warning("baseline %s is left out: %s", name, reason)
+    return nodes

@@ -1,0 +1,88 @@
+"""The search loop: ask, evaluate what the ledger does not hold, tell; then choose the winner on validation."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evohydra.executors import Executor
+from evohydra.ledger import Evaluate, Ledger, Record
+from evohydra.objectives import finite, mean
+from evohydra.optimizers import Optimizer
+from evohydra.recipe import Node
+from evohydra.spaces import Space
+
+Observer = Callable[[Record], None]
+
+
+class SearchError(RuntimeError):
+    """A search that cannot go on."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One of the best genomes of a search, with its score on the validation split (None where that failed)."""
+
+    record: Record
+    recipe: Node
+    validation: float | None
+
+
+def search(
+    space: Space,
+    optimizer: Optimizer,
+    executor: Executor,
+    evaluate: Evaluate,
+    ledger: Ledger,
+    budget: int,
+    observers: Iterable[Observer] = (),
+) -> list[Record]:
+    """Evaluate `budget` genomes and return their records in order.
+
+    Raises ValueError where the budget is smaller than a generation, SearchError where the whole first generation fails.
+    """
+    if budget < optimizer.population:
+        raise ValueError(
+            f"budget={budget} is smaller than one generation of {optimizer.population} genomes; raise the budget or "
+            "lower optimizer.population"
+        )
+    observers = tuple(observers)
+    generation = 0
+    while len(ledger.records) < budget:
+        first = len(ledger.records)
+        genomes = optimizer.ask()
+        batch = genomes[: budget - first]
+
+        def one(place: int, batch: NDArray[np.float64] = batch, first: int = first, now: int = generation) -> Record:
+            x = batch[place]
+            return ledger.remember(first + place, now, x, space.values(x), space.decode(x), evaluate)
+
+        for record in executor.map(one, range(len(batch))):
+            for observe in observers:
+                observe(record)
+        records = ledger.records[first:]
+        if generation == 0 and all(record.fitness is None for record in records):
+            raise SearchError(f"every genome of the first generation failed; the first one: {records[0].error}")
+        if len(batch) == len(genomes):
+            fitness = finite([record.fitness for record in records], (r.fitness for r in ledger.records))
+            optimizer.tell(genomes, np.array(fitness))
+        generation += 1
+    return ledger.records
+
+
+def choose(space: Space, ledger: Ledger, evaluate: Evaluate, top: int) -> list[Candidate]:
+    """The `top` different recipes of the search re-scored on validation, the winner first."""
+    ranked = sorted((r for r in ledger.records if r.fitness is not None), key=lambda r: (-(r.fitness or 0.0), r.index))
+    best: dict[str, Record] = {}
+    for record in ranked:
+        best.setdefault(record.recipe, record)
+    candidates = []
+    for record in list(best.values())[:top]:
+        recipe = space.decode(np.array(record.genome))
+        evaluation = ledger.final(f"genome {record.index}", recipe, "validation", evaluate)
+        candidates.append(Candidate(record, recipe, mean(evaluation.scores) if evaluation.scores else None))
+    candidates.sort(
+        key=lambda c: (-(c.validation if c.validation is not None else -np.inf), -(c.record.fitness or 0.0))
+    )
+    return candidates

@@ -1,0 +1,125 @@
+"""The source models of a run: found, opened, checked against each other, and fingerprinted."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from evohydra.adapters import Adapted
+from evohydra.checkpoints import CheckpointReader, SourceError, TensorSource, fingerprint, locate
+from evohydra.families import Family
+from evohydra.recipe import Checkpoint
+
+BASE = "base"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source as it stands in conf/model; paths are hub ids, directories or zoo://<name>."""
+
+    path: str
+    family: str
+    base: str | None = None
+    revision: str | None = None
+    base_revision: str | None = None
+    adapter: str | None = None
+    dtype: str | None = None
+    licence: str | None = None
+
+
+@dataclass(frozen=True)
+class OpenSources:
+    """The checkpoints of a run as recipe nodes, and by name their directories and tensors (the base is called base)."""
+
+    models: tuple[Checkpoint, ...]
+    base: Checkpoint | None
+    directories: Mapping[str, Path]
+    tensors: Mapping[str, TensorSource]
+
+
+def parse(name: str, fields: Mapping[str, object]) -> Source:
+    """The source `name` of a configuration; SourceError for keys that no source has."""
+    unknown = sorted(set(fields) - set(Source.__dataclass_fields__))
+    if unknown:
+        known = sorted(Source.__dataclass_fields__)
+        raise SourceError(f"model.sources.{name}: unknown keys {unknown}; a source has {known}")
+    return Source(**fields)  # type: ignore[arg-type]
+
+
+def common_family(sources: Mapping[str, Source]) -> str:
+    """The family of all sources; SourceError where there is none, or more than one."""
+    if not sources:
+        raise SourceError("no source models: choose some, for example model=tiny_ja+tiny_math")
+    if BASE in sources:
+        raise SourceError(f"model.sources.{BASE}: no source may be called {BASE!r}, the name of the sources' base")
+    families = {name: source.family for name, source in sources.items()}
+    if len(set(families.values())) > 1:
+        raise SourceError(f"sources of different families cannot be merged: {families}")
+    return next(iter(families.values()))
+
+
+def checkpoints(sources: Mapping[str, Source]) -> tuple[tuple[Checkpoint, ...], Checkpoint | None]:
+    """The sources and their common base as recipe nodes; a source without a base takes that of the others.
+
+    Raises SourceError where sources name different bases.
+    """
+    bases = {name: (source.base, source.base_revision) for name, source in sources.items() if source.base is not None}
+    if len(set(bases.values())) > 1:
+        named = ", ".join(f"{name} on {path}{f'@{rev}' if rev else ''}" for name, (path, rev) in bases.items())
+        raise SourceError(f"the sources disagree on their base model: {named}. Task vectors need one common base")
+    models = tuple(Checkpoint(n, s.path, s.revision, s.adapter, s.dtype) for n, s in sources.items())
+    if not bases:
+        return models, None
+    path, revision = next(iter(bases.values()))
+    assert path is not None
+    return models, Checkpoint(BASE, path, revision)
+
+
+def open_sources(models: tuple[Checkpoint, ...], base: Checkpoint | None, family: Family) -> OpenSources:
+    """Locate, read and check all checkpoints, then fingerprint them (one pass over their bytes).
+
+    Raises SourceError for all that can be wrong with a source, before anything is evaluated; also where a node already
+    has a fingerprint and the tensors have another.
+    """
+    nodes = (*((base,) if base else ()), *models)
+    directories = {node.name: locate(node.path, node.revision) for node in nodes}
+    tensors = {node.name: _open(node, directories[node.name]) for node in nodes}
+    family.check(directories, tensors)
+    marked = {node.name: replace(node, fingerprint=fingerprint(node.name, tensors[node.name])) for node in nodes}
+    for node in nodes:
+        if node.fingerprint not in (None, marked[node.name].fingerprint):
+            raise SourceError(
+                f"source {node.name!r} at {directories[node.name]} is not the one of the recipe: expected the "
+                f"fingerprint {node.fingerprint}, got {marked[node.name].fingerprint}"
+            )
+    return OpenSources(tuple(marked[m.name] for m in models), marked.get(BASE), directories, tensors)
+
+
+def _open(node: Checkpoint, directory: Path) -> TensorSource:
+    tensors: TensorSource = CheckpointReader(directory)
+    if node.adapter:
+        tensors = Adapted(tensors, locate(node.adapter))
+    return _Converted(tensors, parse_dtype(node.dtype)) if node.dtype else tensors
+
+
+class _Converted:
+    """Tensors whose floating-point numbers are rounded to `dtype` as they are read."""
+
+    def __init__(self, tensors: TensorSource, dtype: torch.dtype) -> None:
+        self.shapes = tensors.shapes
+        self._tensors, self._dtype = tensors, dtype
+
+    def read(self, name: str) -> Tensor:
+        """The tensor `name` in the chosen type; integers as they are."""
+        tensor = self._tensors.read(name)
+        return tensor.to(self._dtype) if tensor.is_floating_point() else tensor
+
+
+def parse_dtype(name: str) -> torch.dtype:
+    """The floating-point type called `name`; ValueError for others."""
+    types = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if name not in types:
+        raise ValueError(f"dtype: expected auto or one of {', '.join(types)}, got {name!r}")
+    return types[name]

@@ -1,0 +1,36 @@
+"""Search spaces: points of the unit cube <-> recipes."""
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evohydra.genome import Kind, Value
+from evohydra.recipe import Node
+
+
+class Space(Protocol):
+    """What is searched."""
+
+    names: tuple[str, ...]
+    kinds: tuple[Kind, ...]
+
+    def decode(self, x: NDArray[np.float64]) -> Node:
+        """The recipe at `x`, (dim,), in the unit cube."""
+        ...
+
+    def values(self, x: NDArray[np.float64]) -> dict[str, Value]:
+        """Each gene's value at `x`, (dim,), by name."""
+        ...
+
+    def encode(self, node: Node) -> NDArray[np.float64]:
+        """The point, (dim,), whose recipe is `node`; ValueError where this space holds no such recipe."""
+        ...
+
+    def landmarks(self) -> dict[str, Node]:
+        """Known recipes of this space by name: each source alone, and the uniform merge."""
+        ...
+
+    def default(self) -> Node:
+        """The recipe at the usual defaults of its method."""
+        ...

@@ -1,0 +1,88 @@
+"""Which tensors share their genes: the granularity of a parameter-space search."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+EMBEDDINGS, HEAD = "embeddings", "head"
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where in a model a tensor sits: in layer `layer` (0-based) as part of `module`, or at an edge of the model.
+
+    `module` is attention, mlp or norms inside a layer; embeddings or head at the edges, where `layer` is None.
+    """
+
+    module: str
+    layer: int | None = None
+
+
+@dataclass(frozen=True)
+class Granularity:
+    """How tensors are grouped.
+
+    layers: "whole" (one group), "each", or a number of blocks of consecutive layers.
+    modules: attention, MLP and norms of each group of layers apart.
+    edges: embeddings, and head with the final norm, are groups of their own; else they join the nearest layers.
+    filters: name -> regular expression; a tensor whose name it finds joins that group instead, first match first.
+    """
+
+    layers: str | int = "each"
+    modules: bool = False
+    edges: bool = True
+    filters: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        blocks = isinstance(self.layers, int) and not isinstance(self.layers, bool) and self.layers >= 1
+        if self.layers not in ("whole", "each") and not blocks:
+            raise ValueError(f"granularity.layers: expected whole, each or a number of blocks, got {self.layers!r}")
+        for name, pattern in self.filters.items():
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(
+                    f"granularity.filters.{name}: {pattern!r} is no regular expression: {error}"
+                ) from error
+
+    def group(self, locations: Mapping[str, Location | None]) -> dict[str, tuple[str, ...]]:
+        """Group name -> its tensors, in the order of the model; tensors with location None belong to no group."""
+        depth = 1 + max((at.layer for at in locations.values() if at and at.layer is not None), default=-1)
+        if isinstance(self.layers, int) and self.layers > depth:
+            raise ValueError(f"granularity.layers: {self.layers} blocks, but the model has {depth} layers")
+        groups: dict[str, list[str]] = {}
+        for tensor, location in sorted(locations.items(), key=lambda item: _order(item[0], item[1], depth)):
+            if location is not None:
+                groups.setdefault(self._name(tensor, location, depth), []).append(tensor)
+        for name in self.filters:
+            if name not in groups:
+                raise ValueError(f"granularity.filters.{name}: {self.filters[name]!r} matches no tensor")
+        return {name: tuple(tensors) for name, tensors in groups.items()}
+
+    def _name(self, tensor: str, location: Location, depth: int) -> str:
+        for name, pattern in self.filters.items():
+            if re.search(pattern, tensor):
+                return name
+        layer = location.layer
+        if layer is None:
+            if self.edges:
+                return location.module
+            layer = 0 if location.module == EMBEDDINGS else depth - 1
+        name = self._block(layer, depth)
+        return f"{name}.{location.module}" if self.modules and location.layer is not None else name
+
+    def _block(self, layer: int, depth: int) -> str:
+        if self.layers == "whole":
+            return "layers" if self.edges else "model"
+        if self.layers == "each":
+            return f"layers.{layer}"
+        blocks = int(self.layers)
+        block = layer * blocks // depth
+        members = [i for i in range(depth) if i * blocks // depth == block]
+        return f"layers.{members[0]}-{members[-1]}" if len(members) > 1 else f"layers.{members[0]}"
+
+
+def _order(tensor: str, location: Location | None, depth: int) -> tuple[int, str]:
+    if location is None or location.layer is None:
+        return (-1 if location and location.module == EMBEDDINGS else depth, tensor)
+    return (location.layer, tensor)

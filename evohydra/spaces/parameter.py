@@ -1,0 +1,215 @@
+"""Parameter space (arXiv 2403.13187, section 3.1): the genes of one merge method for each group of tensors."""
+
+import fnmatch
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evohydra.genome import Choice, Gene, Kind, Real, Value, integer
+from evohydra.methods import SUPPLIED, resolve
+from evohydra.recipe import Checkpoint, Group, Merge, Node, Parameter
+from evohydra.spaces.grouping import Granularity, Location
+
+SHARE = "share"  # as the value of `uniform`: 1 / number of models
+
+
+@dataclass(frozen=True)
+class GeneSpec:
+    """How a parameter of a method is searched, as it stands in conf/merge.
+
+    per: one gene for each "source" in each group, for each "group", or one for the whole "merge".
+    low, high, log, integer or choices: its range. default: the method's usual value.
+    alone: the values with which a merge is one of its sources; per source (its own, that of the others), per group one
+    for each source. uniform: the value with which it is the average of the sources, `share` for 1 / N. Both None: the
+    parameter does not bear on either.
+    """
+
+    per: str
+    default: Value
+    low: float | None = None
+    high: float | None = None
+    log: bool = False
+    integer: bool = False
+    choices: Sequence[Value] | None = None
+    alone: Sequence[float] | None = None
+    uniform: float | str | None = None
+
+    def gene(self, name: str) -> Gene:
+        """The gene called `name`; ValueError where the range makes no sense."""
+        if self.choices is not None:
+            return Choice(name, tuple(self.choices))
+        if self.low is None or self.high is None:
+            raise ValueError(f"gene {name!r}: expected low and high, or choices")
+        if self.integer:
+            return integer(name, int(self.low), int(self.high))
+        return Real(name, float(self.low), float(self.high), self.log)
+
+
+class ParameterSpace:
+    """Recipes that merge `models` by `method`, each group of tensors with its own genes.
+
+    Gene names are "<group>/<parameter>/<source>", "<group>/<parameter>" or "merge/<parameter>". `frozen` maps patterns
+    of such names (as in a shell) to the value that they keep; what is frozen is no coordinate. `genes` may also give a
+    plain value instead of a range: it then holds everywhere. `options` go to the method as they are.
+    """
+
+    def __init__(
+        self,
+        *,
+        models: Sequence[Checkpoint],
+        base: Checkpoint | None,
+        locations: Mapping[str, Location | None],
+        method: str,
+        genes: Mapping[str, Any],
+        options: Mapping[str, Any] | None = None,
+        granularity: Mapping[str, Any] | None = None,
+        frozen: Mapping[str, Value] | None = None,
+        mask_seed: int = 0,
+    ) -> None:
+        self._method, self._models, self._base = method, tuple(models), base
+        self._groups = Granularity(**(granularity or {})).group(locations)
+        self._constants: dict[str, Any] = {"mask_seed": mask_seed, **(options or {})}
+        self._specs: dict[str, GeneSpec] = {}
+        for name, spec in genes.items():
+            if isinstance(spec, Mapping):
+                self._specs[name] = _spec(name, spec)
+            else:
+                self._constants[name] = spec
+        self._check_names()
+        self._slots = self._frozen_or_free(dict(frozen or {}))
+        self._free = {name: slot for name, slot in self._slots.items() if isinstance(slot, Real | Choice)}
+        self.names = tuple(self._free)
+        self.kinds: tuple[Kind, ...] = tuple(gene.kind for gene in self._free.values())
+
+    def _check_names(self) -> None:
+        method = resolve(self._method)
+        known = method.parameters.difference(SUPPLIED)
+        given = {*self._specs, *self._constants} - {"mask_seed"}
+        if given - known:
+            raise ValueError(
+                f"{self._method} has no parameter {sorted(given - known)}; its parameters are {sorted(known)}"
+            )
+        if (method.required - set(SUPPLIED)) - given:
+            raise ValueError(f"{self._method} needs a gene or option for {sorted((method.required & known) - given)}")
+
+    def _frozen_or_free(self, frozen: dict[str, Value]) -> dict[str, Gene | float]:
+        slots: dict[str, Any] = {}
+        used = set()
+        for parameter, spec in self._specs.items():
+            for name in self._slot_names(parameter, spec):
+                slots[name] = spec.gene(name)
+                for pattern, value in frozen.items():
+                    if fnmatch.fnmatchcase(name, pattern):
+                        used.add(pattern)
+                        slots[name] = value
+        if set(frozen) - used:
+            raise ValueError(
+                f"frozen: no gene matches {sorted(set(frozen) - used)}; genes are {', '.join(list(slots)[:6])}, ..."
+            )
+        return slots
+
+    def _slot_names(self, parameter: str, spec: GeneSpec) -> list[str]:
+        if spec.per == "merge":
+            return [f"merge/{parameter}"]
+        if spec.per == "group":
+            return [f"{group}/{parameter}" for group in self._groups]
+        return [f"{group}/{parameter}/{model.name}" for group in self._groups for model in self._models]
+
+    def decode(self, x: NDArray[np.float64]) -> Merge:
+        """The recipe at `x`, (dim,), in the unit cube."""
+        if x.shape != (len(self.names),):
+            raise ValueError(f"expected a genome of shape ({len(self.names)},), got {x.shape}")
+        units = np.clip(x, 0.0, 1.0)
+        values = {name: gene.value(float(u)) for (name, gene), u in zip(self._free.items(), units, strict=True)}
+        return self._recipe(values)
+
+    def values(self, x: NDArray[np.float64]) -> dict[str, Value]:
+        """Each gene's value at `x`, (dim,), by name."""
+        return {name: gene.value(float(u)) for (name, gene), u in zip(self._free.items(), x, strict=True)}
+
+    def encode(self, node: Node) -> NDArray[np.float64]:
+        """The point, (dim,), whose recipe is `node`; ValueError where this space holds no such recipe."""
+        if not isinstance(node, Merge) or node.method != self._method or node.models != self._models:
+            raise ValueError("this space holds only merges of its own sources by its own method")
+        values = dict(self._named_values(node))
+        point = np.array([gene.unit(values[name]) for name, gene in self._free.items()])
+        for name, slot in self._slots.items():
+            if name not in self._free and values[name] != slot:
+                raise ValueError(f"{name} is frozen to {slot}, the recipe has {values[name]}")
+        return point
+
+    def _named_values(self, node: Merge) -> list[tuple[str, Any]]:
+        named: list[tuple[str, Any]] = [(f"merge/{name}", value) for name, value in node.options.items()]
+        for group in node.groups:
+            for name, value in group.parameters.items():
+                if isinstance(value, tuple):
+                    named += [(f"{group.name}/{name}/{m.name}", v) for m, v in zip(self._models, value, strict=True)]
+                else:
+                    named.append((f"{group.name}/{name}", value))
+        return named
+
+    def landmarks(self) -> dict[str, Node]:
+        """Each source alone and the uniform merge, as far as this method's ranges hold them."""
+        found: dict[str, Node] = {}
+        for index, model in enumerate(self._models):
+            found[model.name] = self._fill(lambda spec, own, i=index: _alone(spec, own, i))
+        found["uniform"] = self._fill(lambda spec, _: 1 / len(self._models) if spec.uniform == SHARE else spec.uniform)
+        return found
+
+    def default(self) -> Merge:
+        """The recipe at the method's usual values, whatever is frozen here."""
+        return self._fill(lambda spec, _: spec.default)
+
+    def _fill(self, choose: Any) -> Merge:
+        values: dict[str, Value] = {}
+        for parameter, spec in self._specs.items():
+            for position, name in enumerate(self._slot_names(parameter, spec)):
+                chosen = choose(spec, position % len(self._models))
+                values[name] = spec.default if chosen is None else chosen
+        return self._recipe(values)
+
+    def _recipe(self, values: Mapping[str, Value]) -> Merge:
+        def at(name: str) -> Any:
+            return values[name] if name in values else self._slots[name]
+
+        options: dict[str, Parameter] = dict(self._constants)
+        groups: dict[str, dict[str, Parameter]] = {group: {} for group in self._groups}
+        for parameter, spec in self._specs.items():
+            if spec.per == "merge":
+                options[parameter] = at(f"merge/{parameter}")
+                continue
+            for group, parameters in groups.items():
+                if spec.per == "group":
+                    parameters[parameter] = at(f"{group}/{parameter}")
+                else:
+                    parameters[parameter] = tuple(at(f"{group}/{parameter}/{model.name}") for model in self._models)
+        return Merge(
+            method=self._method,
+            base=self._base,
+            models=self._models,
+            groups=tuple(Group(name, tensors, groups[name]) for name, tensors in self._groups.items()),
+            options=options,
+        )
+
+
+def _alone(spec: GeneSpec, position: int, index: int) -> float | None:
+    if spec.alone is None:
+        return None
+    if spec.per == "source":
+        own, other = spec.alone
+        return own if position == index else other
+    return spec.alone[index] if index < len(spec.alone) else None
+
+
+def _spec(name: str, fields: Mapping[str, Any]) -> GeneSpec:
+    try:
+        spec = GeneSpec(**fields)
+    except TypeError as error:
+        known = sorted(GeneSpec.__dataclass_fields__)
+        raise ValueError(f"genes.{name}: expected the keys {known}, got {sorted(fields)} ({error})") from error
+    if spec.per not in ("source", "group", "merge"):
+        raise ValueError(f"genes.{name}.per: expected source, group or merge, got {spec.per!r}")
+    return spec

@@ -1,0 +1,71 @@
+"""Trackers: where a run is shown besides its own directory."""
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from evohydra.ledger import Record
+
+logger = logging.getLogger(__name__)
+SECRETS = ("token", "secret", "password", "api_key", "apikey", "credential")
+
+
+class Tracker(Protocol):
+    """Receives a run as it goes. A yaml in conf/tracker is `_partial_`: the run adds name, directory and config."""
+
+    def genome(self, record: Record) -> None:
+        """One genome of the search, in order; a resumed run repeats those on file."""
+        ...
+
+    def finish(self, summary: Mapping[str, Any], figures: Mapping[str, Path], winner: Path) -> None:
+        """The end of a run: its summary, its pictures, and the directory of the merged model."""
+        ...
+
+    def close(self) -> None:
+        """The run is over, well or badly."""
+        ...
+
+
+class Guarded:
+    """A tracker whose failures are reported once, and never stop a search."""
+
+    def __init__(self, make: Callable[[], Tracker]) -> None:
+        self._tracker: Tracker | None = None
+        self._try(lambda: setattr(self, "_tracker", make()))
+
+    def _try(self, act: Callable[[], object]) -> None:
+        try:
+            act()
+        except Exception as error:  # whatever a tracking service does, the search goes on
+            logger.warning("the tracker failed and is left out from here on: %s: %s", type(error).__name__, error)
+            self._tracker = None
+
+    def genome(self, record: Record) -> None:
+        """Pass on one genome."""
+        if (tracker := self._tracker) is not None:
+            self._try(lambda: tracker.genome(record))
+
+    def finish(self, summary: Mapping[str, Any], figures: Mapping[str, Path], winner: Path) -> None:
+        """Pass on the end of a run."""
+        if (tracker := self._tracker) is not None:
+            self._try(lambda: tracker.finish(summary, figures, winner))
+
+    def close(self) -> None:
+        """Pass on that the run is over."""
+        if (tracker := self._tracker) is not None:
+            self._try(tracker.close)
+
+
+def without_secrets(config: Any) -> Any:
+    """`config` with the values of keys that name a secret blotted out."""
+    if isinstance(config, Mapping):
+        return {
+            key: "(not shown)"
+            if value and any(word in str(key).lower() for word in SECRETS)
+            else without_secrets(value)
+            for key, value in config.items()
+        }
+    if isinstance(config, list | tuple):
+        return [without_secrets(value) for value in config]
+    return config

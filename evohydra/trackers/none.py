@@ -1,0 +1,23 @@
+"""No tracker: the run's own directory is all there is."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from evohydra.ledger import Record
+
+
+class NoTracker:
+    """Takes everything and keeps nothing."""
+
+    def __init__(self, *, name: str, directory: Path, config: Mapping[str, Any], group: str | None) -> None:
+        """Nothing to set up."""
+
+    def genome(self, record: Record) -> None:
+        """Nothing."""
+
+    def finish(self, summary: Mapping[str, Any], figures: Mapping[str, Path], winner: Path) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""

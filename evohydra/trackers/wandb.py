@@ -1,0 +1,105 @@
+"""Weights & Biases: a row for each genome, a table of all, the figures, and the winner as an artifact."""
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import wandb
+
+from evohydra.ledger import Record
+
+
+class WandbTracker:
+    """Logs a run to W&B, offline unless the user is logged in or asks for `mode=online`.
+
+    A run that is resumed logs under the same id again, so that syncing continues it. Offline, the winner's artifact
+    refers to the files in the run directory; online they are uploaded (`artifact`: auto, upload, reference, none).
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        directory: Path,
+        config: Mapping[str, Any],
+        group: str | None,
+        project: str = "evohydra",
+        entity: str | None = None,
+        mode: str = "auto",
+        tags: Sequence[str] = (),
+        artifact: str = "auto",
+    ) -> None:
+        for option, value, known in (
+            ("mode", mode, ("auto", "online", "offline")),
+            ("artifact", artifact, ("auto", "upload", "reference", "none")),
+        ):
+            if value not in known:
+                raise ValueError(f"tracker.{option}: expected one of {', '.join(known)}, got {value!r}")
+        self._mode = ("online" if wandb.setup().settings.api_key else "offline") if mode == "auto" else mode
+        self._artifact = artifact
+        self._best = -math.inf
+        self._records: list[Record] = []
+        self._run = wandb.init(
+            project=project,
+            entity=entity,
+            name=name,
+            group=group,
+            job_type=str(config.get("optimizer", {}).get("_target_", "search")).rsplit(".", 1)[-1],
+            id=hashlib.sha256(f"{group}/{name}".encode()).hexdigest()[:16],
+            resume="allow" if self._mode == "online" else None,
+            config=dict(config),
+            tags=list(tags),
+            dir=str(directory),
+            mode="online" if self._mode == "online" else "offline",
+            settings=wandb.Settings(
+                silent=True, console="off", x_disable_stats=True, disable_git=True, save_code=False
+            ),
+        )
+
+    def genome(self, record: Record) -> None:
+        """A row: fitness, best so far, the mean score on each benchmark, every gene, and the seconds."""
+        self._records.append(record)
+        if record.fitness is not None:
+            self._best = max(self._best, record.fitness)
+        row: dict[str, Any] = {"index": record.index, "generation": record.generation, "recipe": record.recipe}
+        if record.fitness is not None:
+            row["fitness"] = record.fitness
+        if math.isfinite(self._best):
+            row["best"] = self._best
+        if record.error:
+            row["error"] = record.error
+        row |= {f"score/{name}": sum(scores) / len(scores) for name, scores in record.scores.items()}
+        row |= {f"gene/{name}": value for name, value in record.genes.items()}
+        row |= {f"seconds/{part}": value for part, value in record.seconds.items()}
+        self._run.log(row, step=record.index)
+
+    def finish(self, summary: Mapping[str, Any], figures: Mapping[str, Path], winner: Path) -> None:
+        """The table of all genomes, the figures, the summary and the winner."""
+        genes = list(self._records[0].genes) if self._records else []
+        table = wandb.Table(
+            columns=["index", "generation", "fitness", "error", *genes],
+            data=[
+                [r.index, r.generation, r.fitness, r.error, *(r.genes[gene] for gene in genes)] for r in self._records
+            ],
+        )
+        self._run.log({"genomes": table, **{name: wandb.Image(str(path)) for name, path in figures.items()}})
+        self._run.summary.update({key: summary[key] for key in ("test", "validation", "search", "gain", "seconds")})
+        if self._artifact != "none":
+            self._run.log_artifact(self._winner(winner))
+
+    def _winner(self, directory: Path) -> Any:
+        artifact = wandb.Artifact(f"winner-{self._run.id}", type="model")
+        upload = self._artifact == "upload" or (self._artifact == "auto" and self._mode == "online")
+        if upload:
+            artifact.add_dir(str(directory), policy="immutable")
+        else:
+            artifact.add_reference(directory.resolve().as_uri(), checksum=False)
+            for name in ("recipe.json", "README.md"):
+                artifact.add_file(str(directory / name))
+        return artifact
+
+    def close(self) -> None:
+        """End the W&B run, so that the next job of a multirun begins one of its own."""
+        self._run.finish(quiet=True)
