@@ -134,11 +134,11 @@ def _quiet() -> None:
 def job(config: DictConfig) -> float:
     """One run; returns the winner's score on validation, larger is better."""
     _quiet()
-    from rich.console import Console
+    from evohydra.report import make_console
 
     settings = HydraConfig.get()
     try:
-        summary = build(config, Path(settings.runtime.output_dir))(Console())
+        summary = build(config, Path(settings.runtime.output_dir))(make_console())
     except (ValueError, OSError, RuntimeError) as error:
         if settings.mode == RunMode.MULTIRUN or os.environ.get("HYDRA_FULL_ERROR"):
             raise

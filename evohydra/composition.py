@@ -1,6 +1,7 @@
 """How Hydra finds conf/, and the plugin that makes `model=a+b+c` the composition of the files a, b and c."""
 
 import difflib
+from collections.abc import Callable
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -8,12 +9,12 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 
 def conf_dir() -> str:
@@ -74,37 +75,36 @@ def register() -> None:
 
 
 def explain(arguments: list[str]) -> list[str]:
-    """For each override whose key does not exist: what the known keys at that place are."""
+    """For each override that names what does not exist: what the known names at that place are."""
     given = [argument for argument in arguments if not argument.startswith("-") and "=" in argument]
     try:
-        overrides = list(zip(given, OverridesParser.create().parse_overrides(given), strict=True))
-        choices = [text for text, o in overrides if _is_group(o.key_or_group) and not o.is_sweep_override()]
-        config = _compose(choices)
-    except (HydraException, OmegaConfBaseException):
+        overrides = OverridesParser.create().parse_overrides(given)
+    except HydraException:
         return []
-    hints = []
-    for _, override in overrides:
-        parent, _, key = override.key_or_group.rpartition(".")
-        node = OmegaConf.select(config, parent) if parent else config
-        if _is_group(override.key_or_group) or override.is_add() or not isinstance(node, DictConfig) or key in node:
-            continue
-        known = sorted({*map(str, node), *([] if parent else _groups())})
-        close = difflib.get_close_matches(key, known, n=1)
-        meant = f"; did you mean {close[0]!r}?" if close else ""
-        place = f"keys of {parent!r}" if parent else "options"
-        hints.append(f"unknown option {override.key_or_group!r}{meant} Known {place}: {', '.join(known)}")
-    return hints
-
-
-def _is_group(key: str) -> bool:
-    return key.split("@")[0] in _groups()
-
-
-def _groups() -> list[str]:
-    return sorted(path.name for path in Path(conf_dir()).iterdir() if path.is_dir())
-
-
-def _compose(overrides: list[str]) -> DictConfig:
+    searchpath = [text for text in given if text.startswith("hydra.searchpath=")]
     GlobalHydra.instance().clear()
     with initialize_config_dir(conf_dir(), version_base="1.3"):
-        return compose("config", overrides)
+        loader = GlobalHydra.instance().config_loader()
+
+        def options(group: str) -> list[str]:
+            return loader.get_group_options(group, config_name="config", overrides=searchpath)
+
+        config = compose("config", searchpath)
+        return [hint for override in overrides if (hint := _hint(override, config, options))]
+
+
+def _hint(override: Override, config: DictConfig, options: Callable[[str], list[str]]) -> str | None:
+    key = override.key_or_group.split("@")[0]
+    if (Path(conf_dir()) / key).is_dir():
+        wanted = [part for text in override.get_value_string().strip("[]").split(",") for part in text.split("+")]
+        known = options(key)
+        unknown = [part for part in wanted if part not in (*known, "null")]
+        return f"unknown {key} {', '.join(unknown)}. Known: {', '.join(known)}" if unknown else None
+    parent, _, leaf = key.rpartition(".")
+    node = OmegaConf.select(config, parent) if parent else config
+    if override.is_add() or not isinstance(node, DictConfig) or leaf in node:
+        return None
+    known = sorted(map(str, node))
+    close = difflib.get_close_matches(leaf, known, n=1)
+    meant = f"; did you mean {close[0]!r}?" if close else "."
+    return f"unknown option {key!r}{meant} Known {f'keys of {parent!r}' if parent else 'options'}: {', '.join(known)}"

@@ -187,10 +187,10 @@ class Run:
         console.print(summary_table(summary, ", ".join(self.benchmarks)))
         console.print(gain_sentence(summary["gain"]), highlight=False)
         seconds = summary["seconds"]
+        of_genomes = seconds["merge"] + seconds["evaluate"]
         console.print(
-            f"{summary['evaluations']} genomes: {seconds['merge']:.1f} s to merge, {seconds['evaluate']:.1f} s to evaluate, "
-            f"{seconds['forward'] / max(seconds['merge'] + seconds['evaluate'], 1e-9):.0%} of both in forward passes; "
-            f"{seconds['other']:.1f} s all else",
+            f"{summary['evaluations']} genomes: {seconds['merge']:.1f} s merging, {seconds['evaluate']:.1f} s evaluating "
+            f"({seconds['forward'] / max(of_genomes, 1e-9):.0%} of both in forward passes), {seconds['other']:.1f} s else",
             highlight=False,
         )
         for name, what in (("winner", "the merged model"), ("recipe.json", "how to make it again"),

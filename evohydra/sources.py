@@ -83,7 +83,7 @@ def open_sources(models: tuple[Checkpoint, ...], base: Checkpoint | None, family
     Raises SourceError for all that can be wrong with a source, before anything is evaluated; also where a node already
     has a fingerprint and the tensors have another.
     """
-    nodes = (*((base,) if base else ()), *models)
+    nodes = (*models, *((base,) if base else ()))
     directories = {node.name: locate(node.path, node.revision) for node in nodes}
     tensors = {node.name: _open(node, directories[node.name]) for node in nodes}
     family.check(directories, tensors)

@@ -32,6 +32,7 @@ class Guarded:
 
     def __init__(self, make: Callable[[], Tracker]) -> None:
         self._tracker: Tracker | None = None
+        self._failed = False
         self._try(lambda: setattr(self, "_tracker", make()))
 
     def _try(self, act: Callable[[], object]) -> None:
@@ -39,16 +40,16 @@ class Guarded:
             act()
         except Exception as error:  # whatever a tracking service does, the search goes on
             logger.warning("the tracker failed and is left out from here on: %s: %s", type(error).__name__, error)
-            self._tracker = None
+            self._failed = True
 
     def genome(self, record: Record) -> None:
         """Pass on one genome."""
-        if (tracker := self._tracker) is not None:
+        if (tracker := self._tracker) is not None and not self._failed:
             self._try(lambda: tracker.genome(record))
 
     def finish(self, summary: Mapping[str, Any], figures: Mapping[str, Path], winner: Path) -> None:
         """Pass on the end of a run."""
-        if (tracker := self._tracker) is not None:
+        if (tracker := self._tracker) is not None and not self._failed:
             self._try(lambda: tracker.finish(summary, figures, winner))
 
     def close(self) -> None:

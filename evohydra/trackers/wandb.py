@@ -95,11 +95,13 @@ class WandbTracker:
         if upload:
             artifact.add_dir(str(directory), policy="immutable")
         else:
-            artifact.add_reference(directory.resolve().as_uri(), checksum=False)
-            for name in ("recipe.json", "README.md"):
-                artifact.add_file(str(directory / name))
+            for path in sorted(directory.resolve().iterdir()):
+                if path.suffix == ".safetensors":
+                    artifact.add_reference(path.as_uri(), name=path.name, checksum=False)
+                else:
+                    artifact.add_file(str(path), policy="immutable")
         return artifact
 
     def close(self) -> None:
         """End the W&B run, so that the next job of a multirun begins one of its own."""
-        self._run.finish(quiet=True)
+        self._run.finish()
