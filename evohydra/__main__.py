@@ -132,7 +132,7 @@ def _quiet() -> None:
 
 @hydra.main(version_base="1.3", config_path=composition.conf_dir(), config_name="config")
 def job(config: DictConfig) -> float:
-    """One run; returns the winner's score on validation, larger is better."""
+    """One run; returns the winner's score on validation (on search where there is none), larger is better."""
     _quiet()
     from evohydra.report import make_console
 
@@ -144,7 +144,8 @@ def job(config: DictConfig) -> float:
             raise
         logger.info("the run ended with an error", exc_info=True)
         sys.exit(f"evohydra: {type(error).__name__}: {error}\n(details in {settings.runtime.output_dir}/evohydra.log)")
-    return float(summary["validation"]["winner"]["score"])
+    validation = summary["validation"]["winner"]["score"]
+    return float(summary["search"]["winner"]["score"] if validation is None else validation)
 
 
 def main() -> None:

@@ -38,9 +38,7 @@ the same weights again, bit for bit.
 
 {markdown(summary)}
 
-{gain_sentence(summary["gain"])} Search, validation and test examples are disjoint; the winner was chosen on validation
-(its score there: {summary["validation"]["winner"]["score"]:.3f}) among the best genomes of the search (its score there:
-{summary["search"]["winner"]["score"]:.3f}).
+{gain_sentence(summary["gain"])} Search, validation and test examples are disjoint. {_chosen(summary)}
 
 ## Sources
 
@@ -52,3 +50,10 @@ The merge falls under the licences of all of its sources.
 
 {note}
 """
+
+
+def _chosen(summary: Mapping[str, Any]) -> str:
+    search, validation = (summary[split]["winner"]["score"] for split in ("search", "validation"))
+    if validation is None:
+        return f"The winner is the best genome of the search ({search:.3f} there), without a validation split."
+    return f"The winner was chosen on validation ({validation:.3f} there) from the best of the search ({search:.3f} there)."

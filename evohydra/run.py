@@ -66,8 +66,9 @@ class Run:
         ledger = Ledger(self.directory, self.identity)
         try:
             records = self._search(evaluate, ledger, console)
-            candidates = choose(self.space, ledger, evaluate, self.top)
-            if not candidates or candidates[0].validation is None:
+            validated = self._has_validation()
+            candidates = choose(self.space, ledger, evaluate if validated else None, self.top)
+            if not candidates or (validated and candidates[0].validation is None):
                 raise SearchError("none of the best genomes could be scored on the validation split; see finals.jsonl")
             summary = self._summarise(evaluate, ledger, candidates, records)
             summary["seconds"]["other"] = round(time.perf_counter() - began - _evaluated_now(ledger), 3)
@@ -86,6 +87,19 @@ class Run:
                 return search(self.space, optimizer, self.executor, evaluate, ledger, self.budget, observers)
         finally:
             optimizer.close()
+
+    def _has_validation(self) -> bool:
+        sizes = {name: benchmark.size("validation") for name, benchmark in self.benchmarks.items()}
+        if any(sizes.values()) and not all(sizes.values()):
+            raise ValueError(
+                f"validation examples for some benchmarks only: {sizes}; give all a validation split, or none"
+            )
+        return all(sizes.values())
+
+    def _validation(self, winner: Candidate, ledger: Ledger, evaluate: Evaluator) -> Evaluation:
+        if winner.validation is None:
+            return Evaluation({}, error="no validation split: the winner is the best of the search")
+        return ledger.final("winner", winner.recipe, "validation", evaluate)
 
     def _starting_points(self) -> Points:
         points = []
@@ -107,7 +121,6 @@ class Run:
             others["base"] = self.sources.base
         test = {name: ledger.final(name, node, "test", evaluate) for name, node in {**models, **others}.items()}
         test_winner = ledger.final("winner", winner.recipe, "test", evaluate)
-        validation = ledger.final("winner", winner.recipe, "validation", evaluate)
         return {
             "test": {
                 "winner": _scored(test_winner),
@@ -117,7 +130,7 @@ class Run:
                 "baselines": {name: _scored(test[name]) for name in self.baselines},
             },
             "validation": {
-                "winner": _scored(validation),
+                "winner": _scored(self._validation(winner, ledger, evaluate)),
                 "candidates": [
                     {"index": c.record.index, "search": c.record.fitness, "validation": c.validation}
                     for c in candidates
@@ -188,9 +201,10 @@ class Run:
         console.print(gain_sentence(summary["gain"]), highlight=False)
         seconds = summary["seconds"]
         of_genomes = seconds["merge"] + seconds["evaluate"]
+        forward = seconds["forward"] / max(of_genomes, 1e-9)
         console.print(
-            f"{summary['evaluations']} genomes: {seconds['merge']:.1f} s merging, {seconds['evaluate']:.1f} s evaluating "
-            f"({seconds['forward'] / max(of_genomes, 1e-9):.0%} of both in forward passes), {seconds['other']:.1f} s else",
+            f"{summary['evaluations']} genomes: {seconds['merge']:.1f} s to merge, {seconds['evaluate']:.1f} s to "
+            f"evaluate ({forward:.0%} of both in forward passes), {seconds['other']:.1f} s else",
             highlight=False,
         )
         for name, what in (("winner", "the merged model"), ("recipe.json", "how to make it again"),

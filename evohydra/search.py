@@ -71,8 +71,11 @@ def search(
     return ledger.records
 
 
-def choose(space: Space, ledger: Ledger, evaluate: Evaluate, top: int) -> list[Candidate]:
-    """The `top` different recipes of the search re-scored on validation, the winner first."""
+def choose(space: Space, ledger: Ledger, evaluate: Evaluate | None, top: int) -> list[Candidate]:
+    """The `top` different recipes of the search re-scored on validation by `evaluate`, the winner first.
+
+    Without `evaluate` there is no validation, and the best of the search is the winner.
+    """
     ranked = sorted((r for r in ledger.records if r.fitness is not None), key=lambda r: (-(r.fitness or 0.0), r.index))
     best: dict[str, Record] = {}
     for record in ranked:
@@ -80,6 +83,8 @@ def choose(space: Space, ledger: Ledger, evaluate: Evaluate, top: int) -> list[C
     candidates = []
     for record in list(best.values())[:top]:
         recipe = space.decode(np.array(record.genome))
+        if evaluate is None:
+            return [Candidate(record, recipe, None)]
         evaluation = ledger.final(f"genome {record.index}", recipe, "validation", evaluate)
         candidates.append(Candidate(record, recipe, mean(evaluation.scores) if evaluation.scores else None))
     candidates.sort(

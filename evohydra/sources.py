@@ -84,7 +84,7 @@ def open_sources(models: tuple[Checkpoint, ...], base: Checkpoint | None, family
     has a fingerprint and the tensors have another.
     """
     nodes = (*models, *((base,) if base else ()))
-    directories = {node.name: locate(node.path, node.revision) for node in nodes}
+    directories = {node.name: _located(node) for node in nodes}
     tensors = {node.name: _open(node, directories[node.name]) for node in nodes}
     family.check(directories, tensors)
     marked = {node.name: replace(node, fingerprint=fingerprint(node.name, tensors[node.name])) for node in nodes}
@@ -95,6 +95,13 @@ def open_sources(models: tuple[Checkpoint, ...], base: Checkpoint | None, family
                 f"fingerprint {node.fingerprint}, got {marked[node.name].fingerprint}"
             )
     return OpenSources(tuple(marked[m.name] for m in models), marked.get(BASE), directories, tensors)
+
+
+def _located(node: Checkpoint) -> Path:
+    try:
+        return locate(node.path, node.revision)
+    except SourceError as error:
+        raise SourceError(f"source {node.name!r}: {error}") from error
 
 
 def _open(node: Checkpoint, directory: Path) -> TensorSource:

@@ -22,7 +22,7 @@ class Benchmark(Protocol):
     families: tuple[str, ...]  # names of the families whose models it can score
 
     def size(self, split: Split) -> int:
-        """The number of examples in `split`."""
+        """The number of examples in `split`; 0 where a run does without a validation split."""
         ...
 
     def __call__(self, live: LiveModel, split: Split) -> NDArray[np.float64]:

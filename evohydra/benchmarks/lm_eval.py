@@ -49,17 +49,19 @@ class Options:
 
 
 def lm_eval_benchmarks(
-    name: str, *, task: str, splits: Mapping[str, Mapping[str, Any]], **options: Any
+    name: str, *, task: str, splits: Mapping[str, Mapping[str, Any] | None], **options: Any
 ) -> "dict[str, LMEvalBenchmark]":
     """A benchmark for each leaf of `task`, by name: one for a task, several for a group.
 
-    `splits` gives a `Slice` for search, validation and test. Raises BenchmarkError for unknown tasks, metrics and
-    filters (with the known ones), data that cannot be had, and splits that are empty or overlap.
+    `splits` gives a `Slice` for search, validation (or None: no validation) and test. Raises BenchmarkError for unknown
+    tasks, metrics and filters (with the known ones), data that cannot be had, and splits that are empty or overlap.
     """
     chosen = _checked(name, options)
     if sorted(splits) != sorted(SPLITS):
         raise BenchmarkError(f"benchmark {name!r}: expected the splits {', '.join(SPLITS)}, got {sorted(splits)}")
-    slices = {split: Slice(**splits[split]) for split in SPLITS}
+    if splits["search"] is None or splits["test"] is None:
+        raise BenchmarkError(f"benchmark {name!r}: only the validation split may be null")
+    slices = {split: Slice(**at) for split in SPLITS if (at := splits[split]) is not None}
     leaves = {
         split: _load(at.task or task, at.data_files or chosen.data_files, chosen.include_path)
         for split, at in slices.items()
@@ -69,7 +71,7 @@ def lm_eval_benchmarks(
     benchmarks = {}
     for position, leaf in enumerate(leaves["search"]):
         label = name if len(leaves["search"]) == 1 else f"{name}/{leaf}"
-        tasks = {split: list(leaves[split].values())[position] for split in SPLITS}
+        tasks = {split: list(leaves[split].values())[position] for split in slices}
         benchmarks[label] = LMEvalBenchmark(label, tasks, slices, chosen)
     return benchmarks
 
@@ -121,7 +123,7 @@ class LMEvalBenchmark:
 
     def size(self, split: Split) -> int:
         """The number of examples in `split`."""
-        return len(self._indices[split])
+        return len(self._indices.get(split, ()))
 
     def __call__(self, live: LiveModel, split: Split) -> NDArray[np.float64]:
         """(size,) the metric for each example of `split`, negated where lower is better."""
