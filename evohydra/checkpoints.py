@@ -61,8 +61,8 @@ def _download(repository: str, revision: str | None, weights: bool) -> Path:
         raise SourceError(
             f"could not reach {repository!r}{at} on the Hugging Face hub, and it is not in the local cache "
             f"({type(error).__name__}). Without a network download it elsewhere and give the directory: "
-            f"model.sources.<name>.path=/models/{repository.split('/')[1]}, or model.sources.<name>.base=... for a base "
-            "model. With one, check the spelling, and your login (hf auth login) if the model is gated."
+            f"model.sources.<name>.path=/models/{repository.split('/')[1]}, or model.sources.<name>.base=... for a "
+            "base model. With one, check the spelling, and your login (hf auth login) if the model is gated."
         ) from error
 
 

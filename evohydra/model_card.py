@@ -56,4 +56,4 @@ def _chosen(summary: Mapping[str, Any]) -> str:
     search, validation = (summary[split]["winner"]["score"] for split in ("search", "validation"))
     if validation is None:
         return f"The winner is the best genome of the search ({search:.3f} there), without a validation split."
-    return f"The winner was chosen on validation ({validation:.3f} there) from the best of the search ({search:.3f} there)."
+    return f"The winner was chosen on validation ({validation:.3f}) from the best genomes of the search ({search:.3f})."
