@@ -36,8 +36,8 @@ def build(config: DictConfig, directory: Path) -> "Run":
     family = _instantiate({"_target_": sources.common_family(chosen)})
     _set_threads(plain["threads"])
     models, base = sources.checkpoints(chosen)
-    opened = sources.open_sources(models, base, family)
-    first = opened.directories[models[0].name]
+    opened = sources.open_sources(models, base, family, plain["tokenizer"])
+    first = opened.directories[opened.files_from]
     device = _device(plain["device"])
     dtype = family.dtype(first) if plain["dtype"] == "auto" else sources.parse_dtype(plain["dtype"])
 
@@ -89,6 +89,7 @@ def build(config: DictConfig, directory: Path) -> "Run":
         seed=plain["seed"],
         top=plain["top"],
         start=plain["start"] or [],
+        tokenizer=plain["tokenizer"],
         shard_bytes=int(plain["shard_gb"] * 1e9),
         identity=identity,
     )

@@ -79,13 +79,20 @@ def _stored(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 
 def recipe_file(
-    node: Node, family: Family, model: str, dtype: torch.dtype, shard_bytes: int, search: Mapping[str, Any]
+    node: Node,
+    family: Family,
+    files_from: str,
+    tokenizer: str,
+    dtype: torch.dtype,
+    shard_bytes: int,
+    search: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """A recipe as self-contained JSON data; `model` is the source that gives configuration and tokenizer."""
+    """A recipe as self-contained JSON data; `files_from` gives configuration and tokenizer."""
     return {
         "format": FORMAT,
         "family": f"{type(family).__module__}.{type(family).__qualname__}",
-        "files_from": model,
+        "files_from": files_from,
+        "tokenizer": tokenizer,
         "dtype": str(dtype).removeprefix("torch."),
         "shard_bytes": shard_bytes,
         "recipe": node.to_dict(),

@@ -7,6 +7,7 @@ import logging
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,12 +51,19 @@ class JsonLines:
         self.entries: list[dict[str, Any]] = []
         self._file = path.open("a+b", buffering=0)
         try:
+            self._lock()
+            self._read()
+        except LedgerError:
+            self._file.close()
+            raise
+
+    def _lock(self) -> None:
+        try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise LedgerError(f"{path}: another process is working on this run") from error
+            raise LedgerError(f"{self.path}: another process is working on this run") from error
         except OSError as error:
-            logger.warning("%s: this file system has no locks (%s); start each run once only", path, error)
-        self._read()
+            logger.warning("%s: this file system has no locks (%s); start each run once only", self.path, error)
 
     def _read(self) -> None:
         self._file.seek(0)
@@ -95,9 +103,11 @@ class Ledger:
 
     def __init__(self, directory: Path, identity: Mapping[str, Any]) -> None:
         directory.mkdir(parents=True, exist_ok=True)
-        self._lines = JsonLines(directory / "ledger.jsonl")
-        self._finals = JsonLines(directory / "finals.jsonl")
-        _check_identity(directory / "run.json", identity)
+        with ExitStack() as opened:  # closes what is open where the next step fails
+            self._lines = opened.enter_context(closing(JsonLines(directory / "ledger.jsonl")))
+            self._finals = opened.enter_context(closing(JsonLines(directory / "finals.jsonl")))
+            _check_identity(directory / "run.json", identity)
+            opened.pop_all()
         self.records: list[Record] = []
         self.replayed = len(self._lines.entries)
 

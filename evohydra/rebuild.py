@@ -30,7 +30,7 @@ def rebuild(
     try:
         node, dtype = from_dict(recipe["recipe"]), parse_dtype(recipe["dtype"])
         family: Family = pkgutil.resolve_name(recipe["family"])()
-        shard_bytes, files_from = int(recipe["shard_bytes"]), recipe["files_from"]
+        shard_bytes, files_from, tokenizer = int(recipe["shard_bytes"]), recipe["files_from"], recipe["tokenizer"]
     except (KeyError, ImportError, AttributeError, TypeError) as error:
         raise ValueError(f"not a whole recipe file: {error!r}") from error
     named = {checkpoint.name: checkpoint for checkpoint in checkpoints(node)}
@@ -39,7 +39,7 @@ def rebuild(
         raise ValueError(f"--source: the recipe has no source {unknown}; its sources are {sorted(named)}")
     moved = {name: replace(c, path=paths.get(name, c.path)) for name, c in named.items()}
     models = tuple(c for name, c in moved.items() if name != BASE)
-    opened = open_sources(models, moved.get(BASE), family)
+    opened = open_sources(models, moved.get(BASE), family, tokenizer)
     engine = Engine(opened.tensors, device=device, cache_bytes=0)
     with whole_directory(target) as directory:
         written = write_weights(node, engine, directory, dtype, shard_bytes)

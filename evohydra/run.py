@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,7 @@ class Run:
     seed: int
     top: int
     start: Sequence[str]
+    tokenizer: str
     shard_bytes: int
     identity: Mapping[str, Any]
 
@@ -63,8 +65,7 @@ class Run:
         """Carry it out, or go on with it; returns what summary.json holds."""
         began = time.perf_counter()
         evaluate = Evaluator(self.engine, self.live, self.benchmarks)
-        ledger = Ledger(self.directory, self.identity)
-        try:
+        with closing(self.tracker), closing(Ledger(self.directory, self.identity)) as ledger:
             records = self._search(evaluate, ledger, console)
             validated = self._has_validation()
             candidates = choose(self.space, ledger, evaluate if validated else None, self.top)
@@ -73,9 +74,6 @@ class Run:
             summary = self._summarise(evaluate, ledger, candidates, records)
             summary["seconds"]["other"] = round(time.perf_counter() - began - _evaluated_now(ledger), 3)
             self._write(summary, candidates[0], records)
-        finally:
-            ledger.close()
-            self.tracker.close()
         self._report(summary, console)
         return summary
 
@@ -173,13 +171,15 @@ class Run:
         self.tracker.finish(summary, figures, target)
 
     def _write_winner(self, directory: Path, winner: Candidate, summary: Mapping[str, Any]) -> dict[str, Any]:
-        first = self.sources.models[0]
         # On the CPU whatever the search ran on: anyone can then make the same bits again.
         engine = Engine(self.sources.tensors, device=torch.device("cpu"), cache_bytes=0)
         found = {"seed": self.seed, "budget": self.budget, "genome": winner.record.index}
-        recipe = recipe_file(winner.recipe, self.family, first.name, self.live.dtype, self.shard_bytes, found)
+        source = self.sources.files_from
+        recipe = recipe_file(
+            winner.recipe, self.family, source, self.tokenizer, self.live.dtype, self.shard_bytes, found
+        )
         recipe["weights"] = write_weights(winner.recipe, engine, directory, self.live.dtype, self.shard_bytes)
-        self.family.copy_files(self.sources.directories[first.name], directory, self.live.dtype)
+        self.family.copy_files(self.sources.directories[source], directory, self.live.dtype)
         difference = self.family.verify(directory, self.live)
         if difference > (GPU_TOLERANCE if self.live.device.type == "cuda" else 0.0):
             raise SearchError(

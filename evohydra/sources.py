@@ -31,12 +31,16 @@ class Source:
 
 @dataclass(frozen=True)
 class OpenSources:
-    """The checkpoints of a run as recipe nodes, and by name their directories and tensors (the base is called base)."""
+    """The checkpoints of a run as recipe nodes, and by name their directories and tensors (the base is called base).
+
+    `files_from` is the first one whose vocabulary is that of the merge: it gives configuration and tokenizer.
+    """
 
     models: tuple[Checkpoint, ...]
     base: Checkpoint | None
     directories: Mapping[str, Path]
     tensors: Mapping[str, TensorSource]
+    files_from: str
 
 
 def parse(name: str, fields: Mapping[str, object]) -> Source:
@@ -77,15 +81,19 @@ def checkpoints(sources: Mapping[str, Source]) -> tuple[tuple[Checkpoint, ...], 
     return models, Checkpoint(BASE, path, revision)
 
 
-def open_sources(models: tuple[Checkpoint, ...], base: Checkpoint | None, family: Family) -> OpenSources:
+def open_sources(
+    models: tuple[Checkpoint, ...], base: Checkpoint | None, family: Family, tokenizer: str = "same"
+) -> OpenSources:
     """Locate, read and check all checkpoints, then fingerprint them (one pass over their bytes).
 
+    `tokenizer`: "same", all must agree; "base", tokens that a source has added behind the base's last are left out.
     Raises SourceError for all that can be wrong with a source, before anything is evaluated; also where a node already
     has a fingerprint and the tensors have another.
     """
     nodes = (*models, *((base,) if base else ()))
     directories = {node.name: _located(node) for node in nodes}
-    tensors = {node.name: _open(node, directories[node.name]) for node in nodes}
+    published = {node.name: _open(node, directories[node.name]) for node in nodes}
+    tensors = _on_common_tokens(published, base, family, tokenizer)
     family.check(directories, tensors)
     marked = {node.name: replace(node, fingerprint=fingerprint(node.name, tensors[node.name])) for node in nodes}
     for node in nodes:
@@ -94,7 +102,20 @@ def open_sources(models: tuple[Checkpoint, ...], base: Checkpoint | None, family
                 f"source {node.name!r} at {directories[node.name]} is not the one of the recipe: expected the "
                 f"fingerprint {node.fingerprint}, got {marked[node.name].fingerprint}"
             )
-    return OpenSources(tuple(marked[m.name] for m in models), marked.get(BASE), directories, tensors)
+    whole = [name for name in tensors if tensors[name].shapes == published[name].shapes]
+    return OpenSources(tuple(marked[m.name] for m in models), marked.get(BASE), directories, tensors, whole[0])
+
+
+def _on_common_tokens(
+    tensors: Mapping[str, TensorSource], base: Checkpoint | None, family: Family, tokenizer: str
+) -> Mapping[str, TensorSource]:
+    if tokenizer not in ("same", "base"):
+        raise ValueError(f"tokenizer: expected same or base, got {tokenizer!r}")
+    if tokenizer == "same":
+        return tensors
+    if base is None:
+        raise SourceError("tokenizer=base, but the sources name no base model")
+    return {name: family.without_added_tokens(source, tensors[BASE]) for name, source in tensors.items()}
 
 
 def _located(node: Checkpoint) -> Path:

@@ -30,6 +30,10 @@ class Family(Protocol):
         """Raise SourceError unless these sources can be merged with one another."""
         ...
 
+    def without_added_tokens(self, tensors: TensorSource, reference: TensorSource) -> TensorSource:
+        """`tensors` without what belongs to tokens behind the last one of `reference`."""
+        ...
+
     def locations(self, directory: Path, names: tuple[str, ...]) -> dict[str, Location | None]:
         """Where each tensor sits; None: copied, never merged."""
         ...

@@ -22,6 +22,8 @@ EMBEDDING = re.compile(r"(embed|wte|wpe)")
 ATTENTION = re.compile(r"attn|attention")
 NORM = re.compile(r"norm|(^|\.)ln_")
 BUFFERS = re.compile(r"rotary_emb\.inv_freq$|attn\.(masked_)?bias$|attention\.(masked_)?bias$")
+# No network here, and no code that a checkpoint brings along; transformers would ask at the terminal whether to run it.
+LOCAL = {"local_files_only": True, "trust_remote_code": False}
 # All of a checkpoint directory that is neither weights nor documentation.
 SIDE_FILES = ("*.json", "*.jinja", "*.model", "vocab.txt", "merges.txt")
 NOT_COPIED = ("config.json", "*.safetensors.index.json", "recipe.json", "adapter_config.json")
@@ -44,13 +46,24 @@ class CausalLM:
     name = "causal_lm"
 
     def check(self, directories: Mapping[str, Path], sources: Mapping[str, TensorSource]) -> None:
-        """Raise SourceError for different tensors, shapes, architectures or vocabularies."""
+        """Raise SourceError for different tensors, shapes, architectures or (of the rows that there are) tokens."""
         configs = {name: _config(directory) for name, directory in directories.items()}
         types = {name: config.model_type for name, config in configs.items()}
         if len(set(types.values())) > 1:
             raise SourceError(f"sources of different architectures: {types}")
-        check_compatible(sources)
-        vocabularies = {name: _vocabulary(directory) for name, directory in directories.items()}
+        try:
+            check_compatible(sources)
+        except SourceError as error:
+            if len({_rows(tensors) for tensors in sources.values()}) > 1:
+                raise SourceError(
+                    f"{error}; tokenizer=base leaves out tokens that a source added to its base's"
+                ) from error
+            raise
+        rows = _rows(next(iter(sources.values())))
+        vocabularies = {
+            name: {token: row for token, row in _vocabulary(directory).items() if row < rows}
+            for name, directory in directories.items()
+        }
         (first, reference), *others = vocabularies.items()
         for name, vocabulary in others:
             if vocabulary != reference:
@@ -65,6 +78,10 @@ class CausalLM:
                     f"first is {token!r} with id {reference.get(token)} and {vocabulary.get(token)}"
                 )
 
+    def without_added_tokens(self, tensors: TensorSource, reference: TensorSource) -> TensorSource:
+        """`tensors` without the rows of embeddings and head behind the last one of `reference`."""
+        return _FirstRows(tensors, _rows(reference))
+
     def locations(self, directory: Path, names: tuple[str, ...]) -> dict[str, Location | None]:
         """Where each tensor sits, from its name; buffers have no place and are copied."""
         return {name: _location(name) for name in names}
@@ -76,9 +93,9 @@ class CausalLM:
 
     def live_model(self, directory: Path, device: torch.device, dtype: torch.dtype) -> LiveCausalLM:
         """The checkpoint's own model and tokenizer, in evaluation mode."""
-        module = transformers.AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, local_files_only=True)
+        module = transformers.AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, **LOCAL)
         module.to(device).eval().requires_grad_(False)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(directory, local_files_only=True)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(directory, **LOCAL)
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
         return LiveCausalLM(module, tokenizer, device, dtype, dict(module.named_parameters()))
@@ -110,7 +127,7 @@ class CausalLM:
 
 def _config(directory: Path) -> Any:
     try:
-        return transformers.AutoConfig.from_pretrained(directory, local_files_only=True)
+        return transformers.AutoConfig.from_pretrained(directory, **LOCAL)
     except (OSError, ValueError, KeyError) as error:
         raise SourceError(
             f"{directory}: expected the config.json of a causal language model that transformers knows; models that "
@@ -120,12 +137,37 @@ def _config(directory: Path) -> Any:
 
 def _vocabulary(directory: Path) -> dict[str, int]:
     try:
-        vocabulary: dict[str, int] = transformers.AutoTokenizer.from_pretrained(
-            directory, local_files_only=True
-        ).get_vocab()
+        vocabulary: dict[str, int] = transformers.AutoTokenizer.from_pretrained(directory, **LOCAL).get_vocab()
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SourceError(f"{directory}: expected a tokenizer that transformers loads ({error})") from error
     return vocabulary
+
+
+def _rows(tensors: TensorSource) -> int:
+    """The number of rows of the input embeddings, the first matrix among the embeddings."""
+    return next(shape[0] for name, shape in tensors.shapes.items() if _is_vocabulary(name, shape))
+
+
+def _is_vocabulary(name: str, shape: tuple[int, ...]) -> bool:
+    location = _location(name)
+    positions = re.search(r"wpe|position", name)
+    return location is not None and location.layer is None and len(shape) == 2 and not positions
+
+
+class _FirstRows:
+    """Tensors whose embeddings and head are cut to their first rows."""
+
+    def __init__(self, tensors: TensorSource, rows: int) -> None:
+        self._tensors, self._rows = tensors, rows
+        self.shapes: Mapping[str, tuple[int, ...]] = {
+            name: (min(rows, shape[0]), *shape[1:]) if _is_vocabulary(name, shape) else shape
+            for name, shape in tensors.shapes.items()
+        }
+
+    def read(self, name: str) -> Tensor:
+        """The tensor `name`, cut where it has a row for each token."""
+        tensor = self._tensors.read(name)
+        return tensor[: self._rows] if _is_vocabulary(name, tuple(tensor.shape)) else tensor
 
 
 def _location(name: str) -> Location | None:

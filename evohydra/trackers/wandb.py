@@ -53,8 +53,9 @@ class WandbTracker:
             tags=list(tags),
             dir=str(directory),
             mode="online" if self._mode == "online" else "offline",
+            # No metadata: it holds the command line, and with it any secret that was given there.
             settings=wandb.Settings(
-                silent=True, console="off", x_disable_stats=True, disable_git=True, save_code=False
+                silent=True, console="off", x_disable_stats=True, x_disable_meta=True, disable_git=True, save_code=False
             ),
         )
 
