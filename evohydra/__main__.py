@@ -88,7 +88,7 @@ def build(config: DictConfig, directory: Path) -> "Run":
         budget=plain["budget"],
         seed=plain["seed"],
         top=plain["top"],
-        start=plain["start"] or [],
+        start=_start(plain["start"] or []),
         tokenizer=plain["tokenizer"],
         shard_bytes=int(plain["shard_gb"] * 1e9),
         identity=identity,
@@ -97,6 +97,13 @@ def build(config: DictConfig, directory: Path) -> "Run":
 
 def _instantiate(spec: Mapping[str, Any]) -> Any:
     return hydra.utils.instantiate(dict(spec))
+
+
+def _start(start: list[str]) -> list[str]:
+    unknown = sorted(set(start) - {"sources", "uniform"})
+    if unknown:
+        raise ValueError(f"start: expected sources, uniform, both or none of them, got {unknown}")
+    return start
 
 
 def _set_threads(threads: int | str) -> None:

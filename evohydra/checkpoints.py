@@ -104,6 +104,8 @@ class CheckpointReader:
         try:
             where: dict[str, str] = json.loads(index.read_text())["weight_map"]
             shards = sorted(set(where.values()))
+            if not shards or not all(isinstance(shard, str) for shard in shards):
+                raise ValueError(f"a weight_map to {shards}")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise SourceError(f"{index}: expected a JSON object with a weight_map, got {error!r}") from error
         for shard in shards:

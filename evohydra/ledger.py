@@ -115,7 +115,10 @@ class Ledger:
                  recipe: Node, evaluate: Evaluate) -> Record:  # fmt: skip
         """The record of genome `index`: the one on file, or that of evaluating it now on the search split."""
         if index < len(self._lines.entries):
-            record = Record(**self._lines.entries[index])
+            try:
+                record = Record(**self._lines.entries[index])
+            except TypeError as error:
+                raise LedgerError(f"{self._lines.path}: line {index + 1} is damaged ({error})") from error
             if record.index != index or not np.allclose(record.genome, genome, rtol=0, atol=1e-12):
                 raise LedgerError(
                     f"{self._lines.path}: line {index + 1} holds another genome than the search asks for; another "

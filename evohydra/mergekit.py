@@ -100,6 +100,8 @@ def _slice(recipe: Merge, layer: int, suffixes: Mapping[str, Group], edges: Mapp
             name: _filtered({tensor: _of_model(group.parameters, position)[name] for tensor, group in groups.items()})
             for name in names
         }
+    if isinstance(recipe.base, Checkpoint) and METHODS[recipe.method] != "linear":
+        sources.append({"model": _path(recipe.base), "layer_range": [layer, layer + 1]})  # slices want it named
     return {"sources": sources}
 
 

@@ -107,7 +107,7 @@ class Run:
                     points.append(self.space.encode(node))
                 except ValueError as reason:
                     logger.warning("%s is not in the search space and not in generation 0: %s", name, reason)
-        return np.array(points).reshape(-1, len(self.space.names))
+        return np.array(points).reshape(len(points), len(self.space.names))
 
     def _summarise(
         self, evaluate: Evaluator, ledger: Ledger, candidates: Sequence[Candidate], records: Sequence[Record]

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor
+from transformers.core_model_loading import revert_weight_conversion
 
-from evohydra.checkpoints import SourceError, TensorSource, check_compatible
+from evohydra.checkpoints import CheckpointReader, SourceError, TensorSource, check_compatible
 from evohydra.families import LiveModel
 from evohydra.spaces.grouping import EMBEDDINGS, HEAD, Location
 
@@ -21,7 +22,7 @@ LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.(.*)")
 EMBEDDING = re.compile(r"(embed|wte|wpe)")
 ATTENTION = re.compile(r"attn|attention")
 NORM = re.compile(r"norm|(^|\.)ln_")
-BUFFERS = re.compile(r"rotary_emb\.inv_freq$|attn\.(masked_)?bias$|attention\.(masked_)?bias$")
+BUFFERS = re.compile(r"rotary_emb\.inv_freq$|\b(attn|attention)\.(masked_)?bias$")
 # No network here, and no code that a checkpoint brings along; transformers would ask at the terminal whether to run it.
 LOCAL = {"local_files_only": True, "trust_remote_code": False}
 # All of a checkpoint directory that is neither weights nor documentation.
@@ -54,7 +55,7 @@ class CausalLM:
         try:
             check_compatible(sources)
         except SourceError as error:
-            if len({_rows(tensors) for tensors in sources.values()}) > 1:
+            if len({_rows(tensors) for tensors in sources.values()} - {0}) > 1:
                 raise SourceError(
                     f"{error}; tokenizer=base leaves out tokens that a source added to its base's"
                 ) from error
@@ -98,7 +99,7 @@ class CausalLM:
         tokenizer = transformers.AutoTokenizer.from_pretrained(directory, **LOCAL)
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
-        return LiveCausalLM(module, tokenizer, device, dtype, dict(module.named_parameters()))
+        return LiveCausalLM(module, tokenizer, device, dtype, _by_checkpoint_name(module, directory))
 
     def copy_files(self, directory: Path, target: Path, dtype: torch.dtype) -> None:
         """Configuration (with `dtype`), generation configuration and tokenizer files."""
@@ -125,6 +126,21 @@ class CausalLM:
         return float(difference / expected.abs().max())
 
 
+def _by_checkpoint_name(module: Any, directory: Path) -> dict[str, Tensor]:
+    """The parameters under their names on disk; transformers renames some as it loads (GPT-NeoX's and GPT-2's)."""
+    known = CheckpointReader(directory).shapes
+    prefix = f"{module.base_model_prefix}."
+    named = revert_weight_conversion(module, dict(module.named_parameters()))
+    found = {name if name in known else name.removeprefix(prefix): tensor for name, tensor in named.items()}
+    missing = sorted(set(found) - set(known))
+    if missing:
+        raise SourceError(
+            f"{directory}: {len(missing)} parameters of the loaded model have no tensor of their own in the checkpoint, "
+            f"the first is {missing[0]!r}; architectures whose tensors are fused on loading cannot be merged in place"
+        )
+    return found
+
+
 def _config(directory: Path) -> Any:
     try:
         return transformers.AutoConfig.from_pretrained(directory, **LOCAL)
@@ -144,8 +160,8 @@ def _vocabulary(directory: Path) -> dict[str, int]:
 
 
 def _rows(tensors: TensorSource) -> int:
-    """The number of rows of the input embeddings, the first matrix among the embeddings."""
-    return next(shape[0] for name, shape in tensors.shapes.items() if _is_vocabulary(name, shape))
+    """The number of rows of the input embeddings, the first matrix among the embeddings; 0 where there is none."""
+    return next((shape[0] for name, shape in tensors.shapes.items() if _is_vocabulary(name, shape)), 0)
 
 
 def _is_vocabulary(name: str, shape: tuple[int, ...]) -> bool:

@@ -17,11 +17,11 @@ def weighted_sum(vectors: Sequence[Tensor], weight: Sequence[float], normalize: 
     total = sum(weight) if normalize else 1.0
     if abs(total) < 1e-12:
         raise ValueError(f"cannot normalize weights that sum to 0: {list(weight)}")
-    result = vectors[0] * (weight[0] / total)
+    result = vectors[0] * weight[0]
     for vector, factor in zip(vectors[1:], weight[1:], strict=True):
         # Not add_(alpha=...): whether that rounds once or twice depends on the processor.
-        result.add_(vector * (factor / total))
-    return result
+        result.add_(vector * factor)
+    return result.div_(total) if normalize else result
 
 
 def add_scaled(base: Tensor, delta: Tensor, scaling: float) -> Tensor:

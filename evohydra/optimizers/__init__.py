@@ -32,7 +32,9 @@ class Optimizer(Protocol):
 
 def starting_points(start: Points | None, dimension: int, population: int) -> Points:
     """`start` as (k, dimension) in the unit cube, cut to a generation; ValueError for another dimension."""
-    points = np.empty((0, dimension)) if start is None else np.asarray(start, dtype=np.float64).reshape(-1, dimension)
+    points = np.empty((0, dimension)) if start is None else np.asarray(start, dtype=np.float64)
+    if points.ndim != 2 or points.shape[1] != dimension:
+        raise ValueError(f"starting points: expected the shape (k, {dimension}), got {points.shape}")
     return np.clip(points[:population], 0.0, 1.0)
 
 

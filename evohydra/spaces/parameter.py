@@ -22,6 +22,7 @@ class GeneSpec:
 
     per: one gene for each "source" in each group, for each "group", or one for the whole "merge".
     low, high, log, integer or choices: its range. default: the method's usual value.
+    within: what the method allows at all, its lowest and its highest value; None: any number.
     alone: the values with which a merge is one of its sources; per source (its own, that of the others), per group one
     for each source. uniform: the value with which it is the average of the sources, `share` for 1 / N. Both None: the
     parameter does not bear on either.
@@ -34,6 +35,7 @@ class GeneSpec:
     log: bool = False
     integer: bool = False
     choices: Sequence[Value] | None = None
+    within: Sequence[float] | None = None
     alone: Sequence[float] | None = None
     uniform: float | str | None = None
 
@@ -43,9 +45,16 @@ class GeneSpec:
             return Choice(name, tuple(self.choices))
         if self.low is None or self.high is None:
             raise ValueError(f"gene {name!r}: expected low and high, or choices")
+        for bound in (self.low, self.high):
+            self.check(name, bound)
         if self.integer:
             return integer(name, int(self.low), int(self.high))
         return Real(name, float(self.low), float(self.high), self.log)
+
+    def check(self, name: str, value: Value) -> None:
+        """ValueError where the method has no use for `value`."""
+        if self.within is not None and not self.within[0] <= float(value) <= self.within[1]:
+            raise ValueError(f"gene {name!r}: expected values in {list(self.within)}, got {value}")
 
 
 class ParameterSpace:
@@ -77,7 +86,7 @@ class ParameterSpace:
             if isinstance(spec, Mapping):
                 self._specs[name] = _spec(name, spec)
             else:
-                self._constants[name] = spec
+                self._constants[name] = tuple(spec) if isinstance(spec, list) else spec
         self._check_names()
         self._slots = self._frozen_or_free(dict(frozen or {}))
         self._free = {name: slot for name, slot in self._slots.items() if isinstance(slot, Real | Choice)}
@@ -104,6 +113,7 @@ class ParameterSpace:
                 for pattern, value in frozen.items():
                     if fnmatch.fnmatchcase(name, pattern):
                         used.add(pattern)
+                        spec.check(name, value)
                         slots[name] = value
         if set(frozen) - used:
             raise ValueError(
@@ -135,6 +145,15 @@ class ParameterSpace:
         if not isinstance(node, Merge) or node.method != self._method or node.models != self._models:
             raise ValueError("this space holds only merges of its own sources by its own method")
         values = dict(self._named_values(node))
+        constants = {name: value for name, value in node.options.items() if name in self._constants}
+        groups = {group.name: group.tensors for group in node.groups}
+        if (
+            node.base != self._base
+            or groups != self._groups
+            or constants != self._constants
+            or self._slots.keys() - values
+        ):
+            raise ValueError("this space holds only merges on its own base with its own groups and options")
         point = np.array([gene.unit(values[name]) for name, gene in self._free.items()])
         for name, slot in self._slots.items():
             if name not in self._free and values[name] != slot:

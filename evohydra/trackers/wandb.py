@@ -74,7 +74,7 @@ class WandbTracker:
         row |= {f"score/{name}": sum(scores) / len(scores) for name, scores in record.scores.items()}
         row |= {f"gene/{name}": value for name, value in record.genes.items()}
         row |= {f"seconds/{part}": value for part, value in record.seconds.items()}
-        self._run.log(row, step=record.index)
+        self._run.log(row, step=record.index, commit=True)
 
     def finish(self, summary: Mapping[str, Any], figures: Mapping[str, Path], winner: Path) -> None:
         """The table of all genomes, the figures, the summary and the winner."""
@@ -85,7 +85,8 @@ class WandbTracker:
                 [r.index, r.generation, r.fitness, r.error, *(r.genes[gene] for gene in genes)] for r in self._records
             ],
         )
-        self._run.log({"genomes": table, **{name: wandb.Image(str(path)) for name, path in figures.items()}})
+        images = {f"figure/{name}": wandb.Image(str(path)) for name, path in figures.items()}
+        self._run.log({"genomes": table, **images})
         self._run.summary.update({key: summary[key] for key in ("test", "validation", "search", "gain", "seconds")})
         if self._artifact != "none":
             self._run.log_artifact(self._winner(winner))

@@ -1,0 +1,82 @@
+"""The command for tests: in a process of its own, or composed and carried out in this one."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf, open_dict
+from rich.console import Console
+
+from evohydra import composition
+from evohydra.__main__ import build
+from evohydra.run import Run
+from tests.tiny_models import overrides, save_conf, save_task, save_trio
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def workspace(root: Path, **changes: object) -> list[str]:
+    """Tiny models, a task and a conf/ below `root`; the command line of a run on them in generations of 6."""
+    base, one, two = save_trio(root, **changes)
+    task = save_task(root / "task")
+    save_conf(root)
+    return [*overrides(root, base, one, two, task), "optimizer.population=6", "batch_size=64"]
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """The environment of a user without a login, without a network, and with this checkout."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("WANDB") and k != "HYDRA_FULL_ERROR"}
+    return kept | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"} | changes
+
+
+def python(*arguments: object, cwd: Path, **changes: str) -> subprocess.CompletedProcess[str]:
+    """`python ARGUMENTS` to its end, with nobody at the keyboard."""
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=cwd,
+        env=environment(**changes),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def evohydra(*arguments: str, cwd: Path, **changes: str) -> subprocess.CompletedProcess[str]:
+    """`python -m evohydra ARGUMENTS` to its end."""
+    return python("-m", "evohydra", *arguments, cwd=cwd, **changes)
+
+
+def built(arguments: list[str], directory: Path) -> Run:
+    """The parts of the run that these arguments ask for, in this process."""
+    composition.register()
+    with initialize_config_dir(composition.conf_dir(), version_base="1.3"):
+        config = compose("config", overrides=arguments, return_hydra_config=True)
+    HydraConfig.instance().set_config(config)
+    with open_dict(config):
+        del config["hydra"]
+    assert isinstance(OmegaConf.to_container(config), dict)
+    return build(config, directory)
+
+
+def carried_out(arguments: list[str], directory: Path) -> dict[str, Any]:
+    """The summary of the run that these arguments ask for, carried out in this process."""
+    return built(arguments, directory)(Console(file=io.StringIO(), width=140))
+
+
+def json_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a ledger; none where there is no file."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+def files(directory: Path) -> dict[str, bytes]:
+    """Every file below `directory` with its content."""
+    return {
+        str(path.relative_to(directory)): path.read_bytes() for path in sorted(directory.rglob("*")) if path.is_file()
+    }

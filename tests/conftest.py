@@ -1,0 +1,54 @@
+"""One thread, no hub, no caches in the home directory; a trio of tiny models and a toy task for all tests."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# Before anything imports transformers, datasets or lm-eval; commands that tests start inherit it.
+CACHE = tempfile.mkdtemp(prefix="evohydra-tests-")
+os.environ |= {
+    "HF_DATASETS_CACHE": CACHE,
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TQDM_DISABLE": "1",
+}
+os.environ.pop("HYDRA_FULL_ERROR", None)
+
+import shutil  # noqa: E402
+
+import torch  # noqa: E402
+from hydra.core.global_hydra import GlobalHydra  # noqa: E402
+from hypothesis import settings  # noqa: E402
+
+from tests import tiny_models  # noqa: E402
+
+torch.set_num_threads(1)
+settings.register_profile("quick", deadline=None, max_examples=25, database=None, derandomize=True)
+settings.load_profile("quick")
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(CACHE, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def _fresh_hydra() -> Iterator[None]:
+    """Hydra keeps the last configuration's loader in a global."""
+    yield
+    GlobalHydra.instance().clear()
+
+
+@pytest.fixture(scope="session")
+def trio(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+    """A base and two models that began as it; not to be written to."""
+    return tiny_models.save_trio(tmp_path_factory.mktemp("trio"))
+
+
+@pytest.fixture(scope="session")
+def sums(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a generation task for lm-eval; not to be written to."""
+    return tiny_models.save_task(tmp_path_factory.mktemp("sums"))

@@ -1,0 +1,40 @@
+"""What the contract suites test: every yaml of conf/, and of directories of your own beside it.
+
+Your own method or optimizer is a function or class that Python can import, and a yaml in a conf/ directory that looks
+like evohydra's. From a checkout of evohydra, with both in /my:
+
+    PYTHONPATH=/my EVOHYDRA_CONF=/my/conf python -m pytest tests/contracts -k "my_method or my_optimizer"
+
+EVOHYDRA_CONF may name several directories, separated as in PATH.
+"""
+
+import functools
+import os
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+from evohydra import composition
+
+CONF = Path(composition.conf_dir())
+OWN = [Path(directory).resolve() for directory in os.environ.get("EVOHYDRA_CONF", "").split(os.pathsep) if directory]
+
+
+def names(group: str) -> list[str]:
+    """The options of a configuration group."""
+    return sorted({file.stem for conf in (CONF, *OWN) for file in (conf / group).glob("*.yaml")})
+
+
+@functools.cache
+def composed(*overrides: str) -> dict[str, Any]:
+    """The configuration of this command line, as plain data."""
+    composition.register()
+    GlobalHydra.instance().clear()
+    searchpath = ",".join(f"file://{directory}" for directory in OWN)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config", [f"hydra.searchpath=[{searchpath}]", *overrides])
+    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    return plain

@@ -1,0 +1,230 @@
+"""What every merge method of conf/merge keeps to; discovery.py says how to run it on a method of your own."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import hydra.utils
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from evohydra.merge import Engine
+from evohydra.recipe import Checkpoint, Group, Merge
+from evohydra.spaces.grouping import Location
+from evohydra.spaces.parameter import ParameterSpace
+from tests.contracts.discovery import composed, names
+
+METHODS = [name for name in names("merge") if "method" in composed(f"merge={name}")["merge"].get("parameter", {})]
+MODELS = (Checkpoint("one", "-"), Checkpoint("two", "-"))
+BASE = Checkpoint("base", "-")
+SHAPES = {
+    "embed": (6, 4), "scalar": (), "single": (1,), "empty": (0,), "hollow": (3, 0), "row": (1, 5), "column": (5, 1),
+    "matrix": (16, 12), "cube": (2, 3, 4), "head": (4, 6),
+}  # fmt: skip
+LOCATIONS = {name: Location("mlp", index % 2) for index, name in enumerate(SHAPES)} | {
+    "embed": Location("embeddings"),
+    "head": Location("head"),
+}
+CLOSE = {"rtol": 1e-5, "atol": 1e-6}
+
+
+class Memory:
+    """Tensors that are there already."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self.tensors = tensors
+        self.shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+    def read(self, name: str) -> Tensor:
+        return self.tensors[name]
+
+
+def sources(dtype: torch.dtype = torch.float32, shapes: Mapping[str, tuple[int, ...]] = SHAPES) -> dict[str, Memory]:
+    """A base and two random steps away from it."""
+    generator = torch.Generator().manual_seed(7)
+    base = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    models = {"base": base}
+    for model in ("one", "two"):
+        models[model] = {name: t + 0.5 * torch.randn(t.shape, generator=generator) for name, t in base.items()}
+    return {model: Memory({n: t.to(dtype) for n, t in tensors.items()}) for model, tensors in models.items()}
+
+
+def engine(tensors: Mapping[str, Memory], cache: int = 2**24) -> Engine:
+    return Engine(tensors, device=torch.device("cpu"), cache_bytes=cache)
+
+
+def space(name: str, locations: Mapping[str, Location] = LOCATIONS, base: Checkpoint | None = BASE) -> ParameterSpace:
+    """The yaml's own search space over two models."""
+    spec = composed(f"merge={name}")["merge"]["parameter"]
+    built: ParameterSpace = hydra.utils.instantiate(spec)(models=MODELS, base=base, locations=locations)
+    return built
+
+
+def merged(recipe: Merge, tensors: Mapping[str, Memory]) -> dict[str, Tensor]:
+    merger = engine(tensors)
+    return {name: merger.tensor(recipe, name) for name in tensors["one"].shapes}
+
+
+def with_genes(recipe: Merge, **values: float) -> Merge:
+    """The recipe with every number of the given genes replaced."""
+
+    def changed(group: Group) -> Group:
+        parameters = dict(group.parameters)
+        for gene, value in values.items():
+            parameters[gene] = tuple(value for _ in MODELS) if isinstance(parameters[gene], tuple) else value
+        return replace(group, parameters=parameters)
+
+    return replace(recipe, groups=tuple(changed(group) for group in recipe.groups))
+
+
+def needs_base(name: str) -> bool:
+    try:
+        merged(space(name, base=None).landmarks()["one"], sources())
+    except ValueError:
+        return True
+    return False
+
+
+WITH_BASE = [name for name in METHODS if needs_base(name)]
+GENES = {name: composed(f"merge={name}")["merge"]["parameter"]["genes"] for name in METHODS}
+PER_SOURCE = [name for name in METHODS if all(spec["per"] == "source" for spec in GENES[name].values())]
+
+
+def test_the_suite_has_found_the_methods() -> None:
+    assert {"linear", "ties", "dare_ties", "slerp"} <= set(METHODS)
+    assert {"task_arithmetic", "ties"} <= set(WITH_BASE)
+    assert not {"linear", "slerp"} & set(WITH_BASE)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", METHODS)
+def test_one_hot_weights_at_full_density_give_that_source(name: str, dtype: torch.dtype) -> None:
+    tensors = sources(dtype)
+    for model in MODELS:
+        for tensor, result in merged(space(name).landmarks()[model.name], tensors).items():
+            torch.testing.assert_close(result, tensors[model.name].read(tensor).float(), **CLOSE)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_uniform_gives_the_average_where_signs_and_directions_agree(name: str) -> None:
+    """Sign election and great circles differ from the average elsewhere, and are meant to."""
+    direction = sources()["one"].tensors
+    tensors = {
+        model: Memory({name: factor * tensor for name, tensor in direction.items()})
+        for model, factor in {"base": 0.5, "one": 1.0, "two": 1.5}.items()
+    }
+    for tensor, result in merged(space(name).landmarks()["uniform"], tensors).items():
+        torch.testing.assert_close(result, 1.25 * direction[tensor], **CLOSE)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_uniform_of_a_model_with_itself_is_that_model(name: str) -> None:
+    tensors = sources()
+    tensors["two"] = tensors["one"]
+    for tensor, result in merged(space(name).landmarks()["uniform"], tensors).items():
+        torch.testing.assert_close(result, tensors["one"].read(tensor), **CLOSE)
+
+
+@pytest.mark.parametrize("name", [name for name in WITH_BASE if "weight" in GENES[name]])
+def test_zero_weights_give_the_base(name: str) -> None:
+    tensors = sources()
+    for tensor, result in merged(with_genes(space(name).default(), weight=0.0), tensors).items():
+        assert torch.equal(result, tensors["base"].read(tensor))
+
+
+@pytest.mark.parametrize("name", WITH_BASE)
+def test_a_missing_base_is_an_error_that_says_so(name: str) -> None:
+    with pytest.raises(ValueError, match="base"):
+        merged(space(name, base=None).default(), sources())
+
+
+@pytest.mark.parametrize("cache", [0, 2**24], ids=["no cache", "cache"])
+@pytest.mark.parametrize("name", METHODS)
+def test_inputs_are_not_written_to(name: str, cache: int) -> None:
+    tensors, untouched = sources(), sources()
+    merger = engine(tensors, cache)
+    searched = space(name)
+    points = np.random.default_rng(3).uniform(0.1, 0.9, (3, len(searched.names)))
+    runs = [
+        [merger.tensor(searched.decode(x), tensor).clone() for x in points for tensor in SHAPES] for _ in range(2)
+    ]
+    assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
+    for model, memory in tensors.items():
+        for tensor in SHAPES:
+            assert torch.equal(memory.read(tensor), untouched[model].read(tensor)), (model, tensor)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64], ids=str)
+@pytest.mark.parametrize("name", METHODS)
+def test_results_have_the_shape_of_the_sources_and_full_precision(name: str, dtype: torch.dtype) -> None:
+    for tensor, result in merged(space(name).default(), sources(dtype)).items():
+        assert result.shape == SHAPES[tensor]
+        assert result.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+        assert bool(result.isfinite().all())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_large_tensors_merge_like_small_ones(name: str) -> None:
+    shapes = {"large": (1031, 1021)}
+    tensors = sources(shapes=shapes)
+    searched = space(name, {"large": Location("mlp", 0)})
+    for model in MODELS:
+        result = merged(searched.landmarks()[model.name], tensors)["large"]
+        torch.testing.assert_close(result, tensors[model.name].read("large"), **CLOSE)
+    result = merged(searched.decode(np.full(len(searched.names), 0.5)), tensors)["large"]
+    drift = (result - tensors["base"].read("large")).abs().max()
+    assert 0 < drift < 10
+
+
+@pytest.mark.parametrize("name", PER_SOURCE)
+def test_the_order_of_the_models_does_not_matter(name: str) -> None:
+    tensors, searched = sources(), space(name)
+    recipe = searched.decode(np.random.default_rng(5).uniform(0.1, 0.9, len(searched.names)))
+    groups = tuple(
+        replace(group, parameters={gene: tuple(reversed(each)) for gene, each in group.parameters.items()})
+        for group in recipe.groups
+    )
+    swapped = merged(replace(recipe, models=recipe.models[::-1], groups=groups), tensors)
+    for tensor, result in merged(recipe, tensors).items():
+        torch.testing.assert_close(result, swapped[tensor], **CLOSE)
+
+
+@pytest.mark.parametrize("name", METHODS)
+@given(data=st.data())
+def test_points_and_recipes_are_each_others_images(name: str, data: st.DataObject) -> None:
+    searched = space(name)
+    size = len(searched.names)
+    x = np.array(data.draw(st.lists(st.floats(0, 1), min_size=size, max_size=size)))
+    recipe = searched.decode(x)
+    again = searched.encode(recipe)
+    assert again.shape == x.shape
+    assert searched.values(again) == pytest.approx(searched.values(x), abs=1e-9)
+    continuous = np.array([kind == "continuous" for kind in searched.kinds])
+    np.testing.assert_allclose(again[continuous], x[continuous], atol=1e-9)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_landmarks_lie_in_the_search_space(name: str) -> None:
+    searched = space(name)
+    assert list(searched.landmarks()) == ["one", "two", "uniform"]
+    for node in searched.landmarks().values():
+        point = searched.encode(node)
+        assert ((point >= 0) & (point <= 1)).all()
+        assert searched.decode(point) == node
+
+
+@pytest.mark.parametrize("name", METHODS)
+@given(data=st.data())
+def test_every_corner_of_the_cube_merges_or_is_a_user_error(name: str, data: st.DataObject) -> None:
+    """Generations hold corners: what a corner may not do is crash the run (search catches these two alone)."""
+    searched, tensors = space(name), sources()
+    size = len(searched.names)
+    x = np.array(data.draw(st.lists(st.sampled_from([0.0, 1.0]), min_size=size, max_size=size)))
+    try:
+        results = merged(searched.decode(x), tensors)
+    except (ArithmeticError, ValueError):
+        return
+    assert all(bool(result.isfinite().all()) for result in results.values())

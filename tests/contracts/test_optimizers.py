@@ -1,0 +1,231 @@
+"""What every optimizer of conf/optimizer keeps to; discovery.py says how to run it on one of your own."""
+
+import hashlib
+import json
+import os
+import random
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hydra.utils
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from evohydra.optimizers import Optimizer
+from evohydra.optimizers.random import RandomSearch
+from tests.contracts.discovery import composed, names
+
+OPTIMIZERS = names("optimizer")
+DIMENSION = 5
+CENTRE = np.linspace(0.2, 0.8, DIMENSION)
+Fitness = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+
+
+def sphere(genomes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Largest, 0, at CENTRE."""
+    distances: NDArray[np.float64] = -((genomes - CENTRE) ** 2).sum(axis=1)
+    return distances
+
+
+def make(name: str, seed: int = 1, **arguments: Any) -> Optimizer:
+    spec = composed(f"optimizer={name}")["optimizer"]
+    optimizer: Optimizer = hydra.utils.instantiate(spec)(**{"dimension": DIMENSION, "seed": seed, **arguments})
+    return optimizer
+
+
+def trace(
+    name: str, generations: int = 6, fitness: Fitness = sphere, meanwhile: Callable[[], object] = int, **arguments: Any
+) -> NDArray[np.float64]:
+    """(generation, population, dimension): all that is asked; `meanwhile` is called between any two calls."""
+    optimizer = make(name, **arguments)
+    asked = []
+    try:
+        for _ in range(generations):
+            meanwhile()
+            asked.append(optimizer.ask())
+            meanwhile()
+            optimizer.tell(asked[-1], fitness(asked[-1]))
+    finally:
+        optimizer.close()
+    return np.array(asked)
+
+
+def fingerprints() -> dict[str, str]:
+    """What each optimizer asks for, as a hash of its bytes."""
+    return {name: hashlib.sha256(trace(name, seed=11).tobytes()).hexdigest() for name in OPTIMIZERS}
+
+
+@pytest.fixture(scope="module")
+def elsewhere() -> dict[str, str]:
+    """`fingerprints()` in another process with another hash seed."""
+    code = "import json; from tests.contracts.test_optimizers import fingerprints; print(json.dumps(fingerprints()))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parents[2], env={**os.environ, "PYTHONHASHSEED": "77"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def test_the_suite_has_found_the_optimizers() -> None:
+    assert {"cmaes", "sep_cmaes", "de", "random"} <= set(OPTIMIZERS)
+
+
+@pytest.mark.parametrize("dimension", [2, DIMENSION, 40])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_generations_lie_in_the_unit_cube(name: str, dimension: int) -> None:
+    """Also when the optimum is a corner."""
+    population = (probe := make(name, dimension=dimension)).population
+    probe.close()
+    asked = trace(name, 12, lambda genomes: genomes.sum(axis=1), dimension=dimension)
+    assert asked.shape == (12, population, dimension)
+    assert asked.dtype == np.float64
+    assert ((asked >= 0) & (asked <= 1)).all()
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_space_without_genes_is_an_error(name: str) -> None:
+    with pytest.raises(ValueError, match="every gene is frozen"):
+        make(name, dimension=0)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_starting_points_are_in_generation_0(name: str) -> None:
+    start = np.array([np.zeros(DIMENSION), np.ones(DIMENSION), np.linspace(0, 1, DIMENSION)])
+    asked = trace(name, 8, start=start)
+    for point in start:
+        assert (asked[0] == point).all(axis=1).any()
+    assert not np.isin(asked[0, 3:], (0.0, 1.0)).any()  # the others are the optimizer's own
+    assert ((asked >= 0) & (asked <= 1)).all()
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_more_starting_points_than_a_generation_holds_are_cut(name: str) -> None:
+    start = np.random.default_rng(0).random((500, DIMENSION))
+    asked = trace(name, 2, start=start)
+    np.testing.assert_array_equal(np.sort(asked[0], axis=0), np.sort(start[: asked.shape[1]], axis=0))
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_starting_points_of_another_dimension_are_an_error(name: str) -> None:
+    with pytest.raises(ValueError, match=r"\(k, 5\)"):
+        make(name, start=np.zeros((DIMENSION, 2)))
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_repeats_in_another_process(name: str, elsewhere: dict[str, str]) -> None:
+    assert elsewhere[name] == hashlib.sha256(trace(name, seed=11).tobytes()).hexdigest()
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_global_random_generators_change_nothing(name: str) -> None:
+    """lm-eval reseeds all of them at every call."""
+
+    def reseed() -> None:
+        random.seed(0)
+        np.random.seed(0)  # noqa: NPY002
+        torch.manual_seed(0)
+
+    state = np.random.get_state()  # noqa: NPY002
+    try:
+        disturbed = trace(name, meanwhile=reseed)
+    finally:
+        np.random.set_state(state)  # noqa: NPY002
+    np.testing.assert_array_equal(disturbed, trace(name))
+    assert len(np.unique(disturbed.reshape(-1, DIMENSION), axis=0)) == disturbed.shape[0] * disturbed.shape[1]
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_leaves_the_global_random_generators_alone(name: str) -> None:
+    def states() -> list[Any]:
+        return [random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()]  # noqa: NPY002
+
+    before = states()
+    trace(name)
+    assert states() == before
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_another_seed_asks_for_other_points(name: str) -> None:
+    one, other = trace(name, seed=1), trace(name, seed=2)
+    assert not np.isin(one, other).any()
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_survives_generations_of_equal_fitness(name: str) -> None:
+    """Every genome of a hard benchmark scores 0 for a long time; the search must go on looking."""
+    asked = trace(name, 60, lambda genomes: np.zeros(len(genomes)))
+    assert ((asked >= 0) & (asked <= 1)).all()
+    assert len(np.unique(asked.reshape(-1, DIMENSION), axis=0)) > 60
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_survives_the_worst_value(name: str) -> None:
+    """A failed genome counts as the worst one seen: one of a generation, or all but one."""
+
+    def one_failed(genomes: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.where(np.arange(len(genomes)) == 0, -1e6, sphere(genomes))
+
+    def one_left(genomes: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.where(np.arange(len(genomes)) == 0, sphere(genomes), -1e6)
+
+    for fitness in (one_failed, one_left):
+        asked = trace(name, 20, fitness)
+        assert ((asked >= 0) & (asked <= 1)).all()
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_learns_from_400_evaluations(name: str) -> None:
+    """The last generation lies much nearer to the optimum than the first, whatever the seed."""
+    (probe := make(name)).close()
+    if isinstance(probe, RandomSearch):
+        pytest.skip("random search does not learn")
+    for seed in (1, 2, 3):
+        asked = trace(name, 400 // probe.population, seed=seed)
+        assert sphere(asked[-1]).mean() > sphere(asked[0]).mean() / 10
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_the_callers_arrays_are_left_as_they_are(name: str) -> None:
+    optimizer = make(name, start=(start := np.full((2, DIMENSION), 0.25)))
+    try:
+        for _ in range(4):
+            genomes = optimizer.ask()
+            fitness = sphere(genomes)
+            kept = genomes.copy(), fitness.copy()
+            genomes.flags.writeable = fitness.flags.writeable = False
+            optimizer.tell(genomes, fitness)
+            np.testing.assert_array_equal(genomes, kept[0])
+            np.testing.assert_array_equal(fitness, kept[1])
+    finally:
+        optimizer.close()
+    assert (start == 0.25).all()
+
+
+@pytest.mark.parametrize("generations", [0, 1, 3])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_closing_twice_ends_all_threads_once(name: str, generations: int) -> None:
+    before = set(threading.enumerate())
+    optimizer = make(name)
+    for _ in range(generations):
+        genomes = optimizer.ask()
+        optimizer.tell(genomes, sphere(genomes))
+    optimizer.close()
+    optimizer.close()
+    assert set(threading.enumerate()) <= before
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_closing_between_ask_and_tell_ends_all_threads(name: str) -> None:
+    before = set(threading.enumerate())
+    optimizer = make(name)
+    optimizer.ask()
+    optimizer.close()
+    assert set(threading.enumerate()) <= before

@@ -1,0 +1,53 @@
+"""Parts of a run that misbehave, for tests to name by dotted path."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class RaisingTracker:
+    """Raises at one point: init, genome, finish or close."""
+
+    def __init__(self, *, at: str, **_: object) -> None:
+        self._at = at
+        self._raise_at("init")
+
+    def _raise_at(self, point: str) -> None:
+        if point == self._at:
+            raise ConnectionError(f"no service at {point}")
+
+    def genome(self, record: object) -> None:
+        self._raise_at("genome")
+
+    def finish(self, summary: Mapping[str, Any], figures: Mapping[str, Path], winner: Path) -> None:
+        self._raise_at("finish")
+
+    def close(self) -> None:
+        self._raise_at("close")
+
+
+class Fussy:
+    """Scores a model by the mean of its weights, and refuses the search evaluations that `refuses` counts."""
+
+    def __init__(self, name: str, families: Sequence[str], refuses: str) -> None:
+        self.name, self.families, self._refuses = name, tuple(families), re.compile(refuses)
+        self._calls = 0
+
+    def size(self, split: str) -> int:
+        return 2
+
+    def __call__(self, live: Any, split: str) -> NDArray[np.float64]:
+        if split == "search":
+            self._calls += 1
+            if self._refuses.fullmatch(str(self._calls)):
+                raise ValueError(f"cannot stand evaluation {self._calls}")
+        mean = float(sum(parameter.mean() for parameter in live.parameters.values()))
+        return np.array([mean, mean / 2])
+
+
+def fussy(name: str, *, families: Sequence[str] = ("causal_lm",), refuses: str = "") -> dict[str, Fussy]:
+    return {name: Fussy(name, families, refuses)}

@@ -1,0 +1,159 @@
+"""Kill a run again and again, carry it to its end, and compare it with one that was left alone.
+
+    python -m tests.kill_repeatedly --kills 20 -- model=tiny_ja+tiny_math budget=30 tracker=none
+
+What follows -- are overrides of the run, but for its name. Every second kill comes at a random moment of the time that
+the command needs to start; each of the others waits until the run has taken a random number of steps (lines of
+ledger.jsonl and finals.jsonl, files of the winner), and then a little longer. So kills land in the start, in the
+search, on validation and test, and while the winner is written.
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+STEP_FILES = (".winner.partial", ".winner.partial/model.safetensors", "winner", "recipe.json", "summary.json")
+POLL = 0.0005  # seconds
+
+
+@dataclass(frozen=True)
+class Kill:
+    """One kill: whether the process was alive, in which phase it was, and the lines that it left."""
+
+    alive: bool
+    phase: str
+    genomes: int
+    finals: int
+
+
+def start(overrides: list[str], directory: Path) -> subprocess.Popen[bytes]:
+    """The run in `directory`, leading a process group of its own."""
+    command = [sys.executable, "-m", "evohydra", *overrides, f"hydra.run.dir={directory}"]
+    log = (directory.parent / "output.txt").open("ab")
+    with log:
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+
+
+def finish(overrides: list[str], directory: Path) -> None:
+    """The run carried to its end; RuntimeError with its output where that fails."""
+    if start(overrides, directory).wait() != 0:
+        raise RuntimeError((directory.parent / "output.txt").read_text()[-3000:])
+
+
+def lines(path: Path) -> int:
+    """How many whole lines `path` has."""
+    return path.read_bytes().count(b"\n") if path.is_file() else 0
+
+
+def steps(directory: Path) -> int:
+    """How far the run has come; it only grows, but for the winner's own files."""
+    written = sum((directory / name).exists() for name in STEP_FILES)
+    return lines(directory / "ledger.jsonl") + lines(directory / "finals.jsonl") + written
+
+
+def phase(directory: Path, genomes: int) -> str:
+    """What a run that is to evaluate `genomes` genomes is busy with."""
+    if (directory / "winner").exists() or (directory / ".winner.partial").exists():
+        return "writing the winner"
+    if lines(directory / "ledger.jsonl") == genomes:
+        return "validation and test"
+    return "search" if (directory / "ledger.jsonl").exists() else "start"
+
+
+def kill(overrides: list[str], directory: Path, genomes: int, *, after: float, at_step: int, longer: float) -> Kill:
+    """Start the run; kill its group `after` seconds, or `longer` seconds after it has taken `at_step` steps."""
+    process = start(overrides, directory)
+    until = time.monotonic() + after
+    while process.poll() is None and time.monotonic() < until and steps(directory) < at_step:
+        time.sleep(POLL)
+    time.sleep(longer)
+    alive = process.poll() is None
+    when = phase(directory, genomes)
+    if alive:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    return Kill(alive, when, lines(directory / "ledger.jsonl"), lines(directory / "finals.jsonl"))
+
+
+def without_seconds(data: Any) -> Any:
+    """`data` without what no two runs have in common."""
+    if isinstance(data, dict):
+        return {key: without_seconds(value) for key, value in data.items() if key != "seconds"}
+    return [without_seconds(value) for value in data] if isinstance(data, list) else data
+
+
+def content(directory: Path) -> dict[str, Any]:
+    """All that a run promises to repeat: ledgers, summary, recipe, and every byte of the winner."""
+    found: dict[str, Any] = {
+        str(path.relative_to(directory)): path.read_bytes()
+        for path in (directory / "winner").rglob("*")
+        if path.is_file()
+    }
+    for name in ("ledger.jsonl", "finals.jsonl"):
+        found[name] = [without_seconds(json.loads(line)) for line in (directory / name).read_text().splitlines()]
+    for name in ("summary.json", "recipe.json", "run.json"):
+        found[name] = without_seconds(json.loads((directory / name).read_text()))
+    found["left over"] = [path.name for path in directory.iterdir() if path.name.endswith((".partial", ".tmp"))]
+    return found
+
+
+def differences(kills: int, seed: int, overrides: list[str], root: Path) -> tuple[list[Kill], list[str]]:
+    """`kills` kills of a run, and the names of what then differs from the same run left alone."""
+    runs = {name: root / name / "run" for name in ("alone", "killed")}
+    for directory in runs.values():
+        directory.parent.mkdir(parents=True)
+    began = time.monotonic()
+    process = start(overrides, runs["alone"])
+    while process.poll() is None and not lines(runs["alone"] / "ledger.jsonl"):
+        time.sleep(POLL)
+    starting, first_line = time.monotonic() - began, time.monotonic()
+    if process.wait() != 0:
+        raise RuntimeError((runs["alone"].parent / "output.txt").read_text()[-3000:])
+    genomes = lines(runs["alone"] / "ledger.jsonl")
+    total = steps(runs["alone"]) + 2  # the two that are gone by now
+    pace = (time.monotonic() - first_line) / total
+    generator = random.Random(seed)
+    moments = sorted(generator.randint(1, total - 1) for _ in range(kills // 2))
+    done = []
+    for number in range(kills):
+        at_step = moments[number // 2] if number % 2 and number // 2 < len(moments) else 2**31
+        after = generator.uniform(0, starting) if at_step == 2**31 else 3600.0
+        longer = generator.uniform(0, pace)
+        done.append(kill(overrides, runs["killed"], genomes, after=after, at_step=at_step, longer=longer))
+        last = done[-1]
+        print(
+            f"kill {number + 1}: {last.phase}, {'alive' if last.alive else 'it had ended'}, {last.genomes} genomes and "
+            f"{last.finals} finals on file",
+            flush=True,
+        )
+    finish(overrides, runs["killed"])
+    expected, found = content(runs["alone"]), content(runs["killed"])
+    return done, sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description="Kill a run again and again; it must end as if nothing had happened.")
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("overrides", nargs="*", help="overrides of the run, after --")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as root:
+        kills, differing = differences(arguments.kills, arguments.seed, arguments.overrides, Path(root))
+    print(f"{sum(k.alive for k in kills)} of {len(kills)} kills hit a living process")
+    if differing:
+        sys.exit(f"differs from the run that was left alone: {', '.join(differing)}")
+    print("the same ledger, summary, recipe and winner as the run that was left alone")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""LoRA adapters applied on read against PEFT's merge_and_unload, on tiny Llama and GPT-2 models."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import peft
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+from evohydra.adapters import Adapted
+from evohydra.checkpoints import CheckpointReader, SourceError
+from tests import tiny_models
+
+LLAMA = ["q_proj", "v_proj", "down_proj"]
+GPT2 = ["c_attn", "c_fc", "c_proj"]
+ADAPTERS: dict[str, dict[str, Any]] = {
+    "plain": {"target_modules": LLAMA, "r": 4, "lora_alpha": 6},
+    "rank-stabilised": {"target_modules": LLAMA, "r": 4, "lora_alpha": 6, "use_rslora": True},
+    "patterns": {
+        "target_modules": LLAMA, "r": 4, "lora_alpha": 6, "rank_pattern": {"v_proj": 2, r"layers\.1\.mlp\.down_proj": 3},
+        "alpha_pattern": {"model.layers.0.self_attn.q_proj": 11, "down_proj": 5},
+    },
+    "patterns, rank-stabilised": {
+        "target_modules": LLAMA, "r": 4, "lora_alpha": 6, "use_rslora": True, "rank_pattern": {"v_proj": 2},
+        "alpha_pattern": {"v_proj": 9},
+    },
+    "head": {"target_modules": ["lm_head", "o_proj"], "r": 2, "lora_alpha": 2},
+    "all linear": {"target_modules": "all-linear", "r": 2, "lora_alpha": 3},
+    "GPT-2": {"target_modules": GPT2, "r": 4, "lora_alpha": 6, "fan_in_fan_out": True},
+    "GPT-2, patterns": {
+        "target_modules": GPT2, "r": 4, "lora_alpha": 6, "fan_in_fan_out": True, "rank_pattern": {"attn.c_proj": 2},
+        "alpha_pattern": {"c_fc": 1},
+    },
+}  # fmt: skip
+
+
+def llama(directory: Path) -> Any:
+    return transformers.AutoModelForCausalLM.from_pretrained(tiny_models.save_model(directory, 3))
+
+
+def gpt2(directory: Path) -> Any:
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        model = transformers.GPT2LMHeadModel(
+            transformers.GPT2Config(
+                vocab_size=20, n_embd=16, n_layer=2, n_head=2, n_positions=32, bos_token_id=None, eos_token_id=1
+            )
+        )
+    model.save_pretrained(directory)
+    return model
+
+
+def adapter(root: Path, settings: dict[str, Any], make: Callable[[Path], Any]) -> dict[str, torch.Tensor]:
+    """Save a base and an adapter of random weights below `root`; the state that PEFT merges them to."""
+    with torch.random.fork_rng():
+        torch.manual_seed(9)
+        model = peft.get_peft_model(make(root / "base"), peft.LoraConfig(task_type="CAUSAL_LM", **settings))
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if "lora_" in name:
+                    parameter.copy_(torch.randn(parameter.shape))
+    model.save_pretrained(root / "adapter", save_embedding_layers=False)
+    state: dict[str, torch.Tensor] = model.merge_and_unload().state_dict()
+    return state
+
+
+@pytest.mark.parametrize("kind", ADAPTERS)
+def test_adapted_tensors_are_those_that_peft_merges(kind: str, tmp_path: Path) -> None:
+    expected = adapter(tmp_path, ADAPTERS[kind], gpt2 if kind.startswith("GPT") else llama)
+    plain = CheckpointReader(tmp_path / "base")
+    adapted = Adapted(plain, tmp_path / "adapter")
+    assert adapted.shapes == plain.shapes
+    changed = set()
+    for name in adapted.shapes:
+        torch.testing.assert_close(adapted.read(name), expected[name], rtol=1e-5, atol=1e-5)
+        if not torch.equal(adapted.read(name), plain.read(name)):
+            changed.add(name)
+    targets = {key.split("base_model.model.")[1].split(".lora_")[0] + ".weight" for key in adapted.adapter.shapes}
+    assert changed == targets
+
+
+def test_the_adapted_tensor_has_the_type_of_the_checkpoint(tmp_path: Path) -> None:
+    expected = adapter(tmp_path, ADAPTERS["plain"], llama)
+    weights = tmp_path / "base" / "model.safetensors"
+    save_file({name: t.bfloat16() for name, t in load_file(weights).items()}, weights, metadata={"format": "pt"})
+    name = "model.layers.1.self_attn.q_proj.weight"
+    result = Adapted(CheckpointReader(tmp_path / "base"), tmp_path / "adapter").read(name)
+    assert result.dtype == torch.bfloat16
+    torch.testing.assert_close(result.float(), expected[name], rtol=0.02, atol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"use_dora": True}, "use_dora"),
+        ({"bias": "all"}, "all"),
+        ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
+        ({"peft_type": "LOHA"}, "LOHA"),
+        ({"r": None}, None),
+    ],
+)
+def test_adapters_of_another_kind_are_refused(change: dict[str, Any], message: str | None, tmp_path: Path) -> None:
+    adapter(tmp_path, ADAPTERS["plain"], llama)
+    file = tmp_path / "adapter" / "adapter_config.json"
+    config = json.loads(file.read_text()) | change
+    if message is None:
+        del config["r"]
+    file.write_text(json.dumps(config))
+    with pytest.raises(SourceError, match=message or "LoRA configuration"):
+        Adapted(CheckpointReader(tmp_path / "base"), tmp_path / "adapter")
+
+
+def test_a_target_that_the_checkpoint_lacks_is_an_error(tmp_path: Path) -> None:
+    adapter(tmp_path, ADAPTERS["plain"], llama)
+    gpt2(tmp_path / "other")
+    with pytest.raises(SourceError, match=r"self_attn\.q_proj|mlp\.down_proj"):
+        Adapted(CheckpointReader(tmp_path / "other"), tmp_path / "adapter")
+
+
+def test_an_adapter_of_embeddings_is_refused(tmp_path: Path) -> None:
+    adapter(tmp_path, {"target_modules": ["embed_tokens"], "r": 2}, llama)
+    with pytest.raises(SourceError, match="lora_A and lora_B weights only"):
+        Adapted(CheckpointReader(tmp_path / "base"), tmp_path / "adapter")
+
+
+def test_a_pickled_adapter_is_not_loaded(tmp_path: Path) -> None:
+    adapter(tmp_path, ADAPTERS["plain"], llama)
+    (tmp_path / "adapter" / "adapter_model.safetensors").rename(tmp_path / "adapter" / "adapter_model.bin")
+    with pytest.raises(SourceError, match="never loaded"):
+        Adapted(CheckpointReader(tmp_path / "base"), tmp_path / "adapter")

@@ -1,0 +1,174 @@
+"""DARE: how much is kept, what is expected of it, how it is rescaled; and where its random masks come from."""
+
+import hashlib
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from evohydra.merge import Engine
+from evohydra.methods.dare import dare_linear, dare_ties, drop
+from evohydra.methods.randomness import stream_key, uniforms
+from evohydra.recipe import Checkpoint, Group, Merge
+from tests.contracts.test_methods import Memory
+
+CPU = torch.device("cpu")
+MANY = 400_000
+SHAPES = {"a": (30, 20), "b": (30, 20), "c": (601,)}
+
+
+def random_numbers(seed: int, size: int = MANY) -> Tensor:
+    return uniforms(stream_key(seed, "tensor", "source"), (size,), CPU)
+
+
+def lowbias32(x: np.ndarray) -> np.ndarray:
+    """As published: C. Wellons, Prospecting for Hash Functions (2018), in the 32-bit arithmetic of its C code."""
+    x ^= x >> np.uint32(16)
+    x *= np.uint32(0x7FEB352D)
+    x ^= x >> np.uint32(15)
+    x *= np.uint32(0x846CA68B)
+    x ^= x >> np.uint32(16)
+    return x
+
+
+@given(key=st.integers(0, 2**32 - 1))
+def test_random_numbers_are_the_published_hash(key: int) -> None:
+    counter = np.arange(5000, dtype=np.uint32)
+    expected = (lowbias32(lowbias32(counter) ^ np.uint32(key)) >> np.uint32(8)) / 2.0**24
+    np.testing.assert_array_equal(uniforms(key, (50, 100), CPU).numpy().reshape(-1), expected.astype(np.float32))
+
+
+def test_random_numbers_are_uniform_and_independent() -> None:
+    """Tolerances are five standard errors of uniform numbers."""
+    one, other = random_numbers(1), random_numbers(2)
+    assert 0.0 <= float(one.min())
+    assert float(one.max()) < 1.0
+    assert float(one.mean()) == pytest.approx(0.5, abs=5 / math.sqrt(12 * MANY))
+    counts = torch.histc(one, 100, 0, 1)
+    assert float(((counts - MANY / 100) ** 2 / (MANY / 100)).sum()) < 99 + 5 * math.sqrt(2 * 99)
+    for a, b in ((one, other), (one[1:], one[:-1]), (one[2:], one[:-2])):
+        assert abs(float(torch.corrcoef(torch.stack([a, b]))[0, 1])) < 5 / math.sqrt(MANY - 2)
+
+
+@pytest.mark.parametrize("density", [0.01, 0.3, 0.5, 0.95])
+def test_a_share_of_density_is_kept(density: float) -> None:
+    kept = drop(torch.ones(MANY), density, random_numbers(3), "none")
+    assert set(kept.unique().tolist()) == {0.0, 1.0}
+    error = math.sqrt(density * (1 - density) / MANY)
+    assert float(kept.mean()) == pytest.approx(density, abs=5 * error)
+
+
+def test_a_density_of_1_keeps_all_and_of_0_nothing() -> None:
+    delta = torch.randn(1000, generator=torch.Generator().manual_seed(1))
+    for rescale in ("none", "density", "l1"):
+        torch.testing.assert_close(drop(delta, 1.0, random_numbers(4, 1000), rescale), delta)
+        assert not drop(delta, 0.0, random_numbers(4, 1000), rescale).any()
+
+
+@pytest.mark.parametrize("density", [0.2, 0.7])
+def test_rescaling_by_density_keeps_the_expectation(density: float) -> None:
+    """Equation 2 of the paper: the mean over masks is the task vector itself."""
+    delta = torch.tensor([3.0, -1.0, 0.5, 0.0, -2.0])
+    runs = 20_000
+    numbers = random_numbers(5, runs * 5).reshape(runs, 5)
+    mean = torch.stack([drop(delta, density, row, "density") for row in numbers[:200]]).mean(0)
+    assert torch.allclose(mean, drop(delta.expand(200, 5), density, numbers[:200], "density").mean(0))
+    error = delta.abs() * math.sqrt((1 - density) / density / runs)
+    assert ((drop(delta.expand(runs, 5), density, numbers, "density").mean(0) - delta).abs() <= 5 * error).all()
+
+
+def test_what_is_kept_is_rescaled_as_named() -> None:
+    delta = torch.tensor([4.0, -2.0, 1.0, 3.0])
+    numbers = torch.tensor([0.1, 0.9, 0.2, 0.7])  # a density of 0.5 keeps the first and the third
+    expected = {
+        "none": [4.0, 0.0, 1.0, 0.0],
+        "density": [8.0, 0.0, 2.0, 0.0],  # over 0.5
+        "l1": [8.0, 0.0, 2.0, 0.0],  # |4|+|2|+|1|+|3| = 10 before, 5 after: times 2
+    }
+    for rescale, values in expected.items():
+        assert drop(delta, 0.5, numbers, rescale).tolist() == values
+    # 0.25 keeps the same two; by density times 4, by L1 norm still times 2.
+    assert drop(delta, 0.25, numbers, "density").tolist() == [16.0, 0.0, 4.0, 0.0]
+    assert drop(delta, 0.25, numbers, "l1").tolist() == [8.0, 0.0, 2.0, 0.0]
+
+
+def test_a_mask_that_keeps_nothing_gives_zeros() -> None:
+    for rescale in ("none", "density", "l1"):
+        assert drop(torch.ones(3), 0.1, torch.full((3,), 0.5), rescale).tolist() == [0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize(("density", "rescale"), [(1.5, "density"), (-0.1, "none"), (0.5, "yes")])
+def test_wrong_settings_are_errors(density: float, rescale: str) -> None:
+    with pytest.raises(ValueError, match="density|rescale"):
+        drop(torch.ones(3), density, torch.zeros(3), rescale)
+
+
+def test_dare_before_task_arithmetic_and_before_sign_election_by_hand() -> None:
+    base = torch.tensor([1.0, 1.0, 1.0])
+    models = [base + torch.tensor([2.0, -4.0, 6.0]), base + torch.tensor([-3.0, -5.0, 7.0])]
+    numbers = [torch.tensor([0.0, 0.4, 0.9]), torch.tensor([0.1, 0.2, 0.3])]
+    # Density 0.5, over 0.5: [4, -8, 0] and [-6, -10, 14]; weights (1, 2): [4, -8, 0] and [-12, -20, 28].
+    settings = {"weight": [1.0, 2.0], "density": [0.5, 0.5], "uniforms": numbers}
+    assert dare_linear(base, models, **settings).tolist() == [1 - 8, 1 - 28, 1 + 28]
+    # Sums -8, -28, 28: in the first entry only -12 agrees.
+    assert dare_ties(base, models, **settings).tolist() == [1 - 12, 1 - 28, 1 + 28]
+    # The weights of what agrees: 2, 1 + 2, 2.
+    expected = [1 - 12 / 2, 1 - 28 / 3, 1 + 28 / 2]
+    assert dare_ties(base, models, **settings, normalize=True).tolist() == pytest.approx(expected)
+
+
+def masks(order: tuple[str, ...] = ("a", "b", "c"), models: tuple[str, ...] = ("one", "two"), seed: int = 5,
+          cache: int = 2**20) -> dict[str, Tensor]:  # fmt: skip
+    """What of source `one` alone is kept, tensor by tensor: ones and zeros."""
+    tensors = {name: torch.zeros(shape) for name, shape in SHAPES.items()}
+    filled = {name: torch.ones(shape) for name, shape in SHAPES.items()}
+    sources = {"base": Memory(tensors), **{model: Memory(filled) for model in models}}
+    weight = tuple(float(model == "one") for model in models)
+    parameters = {"weight": weight, "density": tuple(0.5 for _ in models)}
+    recipe = Merge(
+        "evohydra.methods.dare:dare_linear", Checkpoint("base", "-"), tuple(Checkpoint(m, "-") for m in models),
+        (Group("all", tuple(SHAPES), parameters),), {"mask_seed": seed, "rescale": "none"},
+    )  # fmt: skip
+    engine = Engine(sources, device=CPU, cache_bytes=cache)
+    return {name: engine.tensor(recipe, name) for name in order}
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+def mask_digest() -> str:
+    return hashlib.sha256(b"".join(tensor.numpy().tobytes() for _, tensor in sorted(masks().items()))).hexdigest()
+
+
+def test_masks_depend_on_seed_tensor_and_source_alone() -> None:
+    reference = masks()
+    assert same(reference, masks(order=("c", "a", "b")))
+    assert same(reference, masks(models=("two", "one", "three")))
+    assert same(reference, masks(cache=0))
+    assert not any(torch.equal(tensor, masks(seed=6)[name]) for name, tensor in reference.items())
+    assert not torch.equal(reference["a"], reference["b"])
+    torch.manual_seed(1)
+    first = masks()
+    torch.manual_seed(2)
+    assert same(first, masks())
+    keys = [stream_key(seed, t, s) for seed in (1, 11) for t in ("a", "ab") for s in ("b", "bb", "one")]
+    assert len(set(keys)) == len(keys)
+
+
+def test_masks_are_the_same_in_another_process() -> None:
+    code = "import json; from tests.reference.test_dare import mask_digest; print(json.dumps(mask_digest()))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parents[2], env={**os.environ, "PYTHONHASHSEED": "123"},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert json.loads(done.stdout.splitlines()[-1]) == mask_digest()

@@ -1,0 +1,181 @@
+"""Settings that cannot work: each is refused before any evaluation, with what was expected and what came."""
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from evohydra.benchmarks import BenchmarkError
+from evohydra.ledger import LedgerError
+from tests.commands import built, carried_out, evohydra, json_lines, workspace
+from tests.tiny_models import save_model
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Models, task and conf/ that every test of this file reads and none changes."""
+    root = tmp_path_factory.mktemp("workspace")
+    (root / "arguments.json").write_text(json.dumps([*workspace(root), "baselines=null", "budget=6", "top=1"]))
+    (root / "conf" / "benchmark").mkdir()
+    (root / "conf" / "benchmark" / "fussy.yaml").write_text(
+        "# @package benchmark.fussy\n_target_: tests.fakes.fussy\n_partial_: true\nfamilies: [causal_lm]\nrefuses: ''\n"
+    )
+    return root
+
+
+@pytest.fixture
+def arguments(root: Path) -> list[str]:
+    given: list[str] = json.loads((root / "arguments.json").read_text())
+    return given
+
+
+def without(arguments: Iterable[str], *parts: str) -> list[str]:
+    return [each for each in arguments if not any(part in each for part in parts)]
+
+
+def refused(arguments: list[str], directory: Path, expected: str, kind: type[Exception] = ValueError) -> None:
+    """Building the parts fails with `expected` in the message, and leaves nothing behind."""
+    with pytest.raises(kind, match=expected):
+        built(arguments, directory)
+    assert not directory.exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("device=tpu", r"device: expected auto, cpu or cuda, got 'tpu'"),
+        ("dtype=float8", r"dtype: expected auto or one of float32, bfloat16, float16, got 'float8'"),
+        ("merge=slerp", None),
+        ("merge.parameter.frozen={'nothing/*': 0.5}", r"no gene matches \['nothing/\*'\]; genes are embeddings/weight"),
+        ("merge.parameter.genes.weight.high=-1", r"gene 'embeddings/weight/one': expected finite low < high"),
+        ("+merge.parameter.genes.weight.hihg=1", r"genes.weight: expected the keys .*'high'.*got .*'hihg'"),
+        ("+merge.parameter.options.lambda=1", r"no parameter \['lambda'\]; its parameters are .*'scaling'"),
+        ("merge.parameter.granularity.layers=9", r"granularity.layers: 9 blocks, but the model has 2 layers"),
+        ("merge.parameter.granularity.layers=some", r"expected whole, each or a number of blocks, got 'some'"),
+        ("merge.parameter.granularity.filters={x: 'q_porj'}", r"filters.x: 'q_porj' matches no tensor"),
+        ("merge.parameter.method=evohydra.methods.ties:tise", r"expected package.module:function"),
+        ("+model.sources.two.pth=x", r"model.sources.two: unknown keys \['pth'\]; a source has \['adapter'"),
+        ("model.sources.two.dtype=int8", r"dtype: expected .* got 'int8'"),
+        ("benchmark.lm_eval.splits.test={start: 1.0, stop: 1.0}", r"'lm_eval': the test split is empty"),
+        (
+            "benchmark.lm_eval.splits.test={start: 0.3, stop: 0.7}",
+            r"splits overlap: example \d+ of test is example \d+",
+        ),
+        ("benchmark.lm_eval.splits.test={start: 50, stop: 61}", r"reaches to example 61, but the task has 60"),
+        ("benchmark.lm_eval.splits.test={start: 0.5, stop: 1.5}", r"must lie in \[0, 1\], got 1.5"),
+        ("benchmark.lm_eval.task=smus", r"unknown lm-eval task 'smus'; close to it are \[.*'sums'"),
+        ("benchmark.lm_eval.metric=acc", r"'lm_eval': metric 'acc' is none of \['closeness', 'exact'\]"),
+        ("benchmark.lm_eval.metric=null", r"'lm_eval': metric None is none of \['closeness', 'exact'\]"),
+        ("benchmark.lm_eval.filter=strict", r"'lm_eval': filter 'strict' is none of \['none'\]"),
+        ("benchmark.lm_eval.data_files=/no/such.jsonl", r"data_files: no such file: /no/such.jsonl"),
+        ("+benchmark.lm_eval.shots=3", r"'lm_eval': unknown options \['shots'\]; known are .*'num_fewshot'"),
+        ("~benchmark.lm_eval", r"no benchmark: choose one or more"),
+    ],
+)
+def test_one_bad_setting(setting: str, expected: str | None, arguments: list[str], tmp_path: Path):
+    if expected is None:
+        assert built([*arguments, setting], tmp_path / "run").space.names  # slerp takes two sources
+    else:
+        given = without(arguments, "benchmark") if setting == "~benchmark.lm_eval" else arguments
+        setting = "benchmark=[]" if setting == "~benchmark.lm_eval" else setting
+        refused([*given, setting], tmp_path / "run", expected)
+
+
+@pytest.mark.parametrize("merge", ["ties", "dare_ties", "dare_linear"])
+@pytest.mark.parametrize("change", ["genes.density.high=1.5", "genes.density.low=-0.5", "frozen={'*/density/two': 2}"])
+def test_densities_are_shares(merge: str, change: str, arguments: list[str], tmp_path: Path):
+    expected = r"gene '(embeddings|.*)/density/(one|two)': expected values in \[0, 1\], got (1.5|-0.5|2)"
+    refused([*arguments, f"merge={merge}", f"merge.parameter.{change}"], tmp_path / "run", expected)
+
+
+def test_every_gene_frozen(arguments: list[str], tmp_path: Path):
+    with pytest.raises(ValueError, match="nothing to search: every gene is frozen"):
+        carried_out([*arguments, "merge.parameter.frozen={'*': 0.5}"], tmp_path / "run")
+    assert json_lines(tmp_path / "run" / "ledger.jsonl") == []
+
+
+def test_a_budget_below_one_generation(arguments: list[str], tmp_path: Path):
+    with pytest.raises(ValueError, match=r"budget=5 is smaller than one generation of 6 genomes; raise the budget"):
+        carried_out([*arguments, "budget=5"], tmp_path / "run")
+    assert json_lines(tmp_path / "run" / "ledger.jsonl") == []
+    assert carried_out([*arguments, "budget=6"], tmp_path / "run")["evaluations"] == 6  # the directory is not spoilt
+
+
+@pytest.mark.parametrize("merge", ["task_arithmetic", "ties", "dare_ties", "dare_linear"])
+def test_task_vectors_need_a_base(merge: str, arguments: list[str], tmp_path: Path):
+    given = [*without(arguments, ".base="), f"merge={merge}"]
+    refused(given, tmp_path / "run", r"needs the base model of its sources")
+
+
+@pytest.mark.parametrize("merge", ["linear", "slerp"])
+def test_averages_need_no_base(merge: str, arguments: list[str], tmp_path: Path):
+    summary = carried_out([*without(arguments, ".base="), f"merge={merge}"], tmp_path / "run")
+    assert summary["test"]["base"] is None
+    assert summary["test"]["winner"]["score"] is not None
+
+
+def test_slerp_takes_two_sources(root: Path, arguments: list[str], tmp_path: Path):
+    three = save_model(tmp_path / "three", 3, base=root / "base")
+    third = [f"+model.sources.three.{key}={value}" for key, value in {
+        "path": three, "base": root / "base", "family": "evohydra.families.causal_lm.CausalLM"}.items()]  # fmt: skip
+    refused([*arguments, *third, "merge=slerp"], tmp_path / "run", r"slerp takes exactly 2 models, got 3")
+
+
+def test_sources_of_different_families(arguments: list[str], tmp_path: Path):
+    other = "model.sources.two.family=elsewhere.Family"
+    refused([*arguments, other], tmp_path / "run", r"different families cannot be merged: .*'two': 'elsewhere.Family'")
+
+
+def test_a_benchmark_of_another_family(arguments: list[str], tmp_path: Path):
+    given = [*without(arguments, "benchmark"), "benchmark=fussy", "benchmark.fussy.families=[sdxl]"]
+    expected = r"'fussy' scores models of the families \['sdxl'\], the sources are of the family 'causal_lm'"
+    refused(given, tmp_path / "run", expected, BenchmarkError)
+
+
+def test_the_same_text_at_different_places_overlaps(root: Path, arguments: list[str], tmp_path: Path):
+    rows = (root / "task" / "sums.jsonl").read_text().splitlines()
+    rows[40] = rows[2]  # of test and of search, where examples are taken as they come
+    data = tmp_path / "twice.jsonl"
+    data.write_text("\n".join(rows) + "\n")
+    given = [*arguments, f"benchmark.lm_eval.data_files={data}", "benchmark.lm_eval.shuffle=null"]
+    refused(given, tmp_path / "run", r"example 4 of test is example 2 of search", BenchmarkError)
+
+
+def test_an_unreachable_data_set_names_the_way_out(root: Path, arguments: list[str], tmp_path: Path):
+    (tmp_path / "remote.yaml").write_text(
+        (root / "task" / "sums.yaml").read_text().replace("task: sums", "task: remote")
+        .replace("dataset_path: json", "dataset_path: nobody/nothing-of-the-kind")
+        .replace("dataset_kwargs: {data_files: {test: sums.jsonl}}\n", "")
+    )  # fmt: skip
+    (tmp_path / "scoring.py").write_text((root / "task" / "scoring.py").read_text())
+    given = [*without(arguments, "include_path"), f"benchmark.lm_eval.include_path={tmp_path}"]
+    expected = r"could not load the data of lm-eval task 'remote'.*benchmark\.<name>\.data_files="
+    refused([*given, "benchmark.lm_eval.task=remote"], tmp_path / "run", expected, BenchmarkError)
+
+
+def test_a_directory_of_another_configuration(arguments: list[str], tmp_path: Path):
+    carried_out(arguments, tmp_path / "run")
+    before = (tmp_path / "run" / "ledger.jsonl").read_bytes()
+    with pytest.raises(LedgerError, match=r"another configuration \(benchmark.lm_eval.limit was None, is now 5\)"):
+        carried_out([*arguments, "benchmark.lm_eval.limit=5"], tmp_path / "run")
+    save_model(tmp_path / "other", 9)
+    with pytest.raises(LedgerError, match=r"model.two.fingerprint was '[0-9a-f]+', is now '[0-9a-f]+'"):
+        carried_out([*arguments, f"model.sources.two.path={tmp_path / 'other'}"], tmp_path / "run")
+    assert (tmp_path / "run" / "ledger.jsonl").read_bytes() == before
+
+
+def test_the_command_ends_with_the_message_alone(arguments: list[str], tmp_path: Path):
+    process = evohydra(*arguments, "device=tpu", "run=r", cwd=tmp_path)
+    assert process.returncode != 0
+    message = "evohydra: ValueError: device: expected auto, cpu or cuda, got 'tpu'"
+    assert re.search(f"^{re.escape(message)}$", process.stderr, re.MULTILINE)
+    assert "Traceback" not in process.stderr
+
+
+def test_an_unknown_option_is_met_with_the_nearest(arguments: list[str], tmp_path: Path):
+    process = evohydra(*arguments, "budgte=3", cwd=tmp_path)
+    assert process.returncode != 0
+    assert "unknown option 'budgte'; did you mean 'budget'?" in process.stderr
+    assert not list(tmp_path.iterdir())

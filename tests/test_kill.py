@@ -1,0 +1,39 @@
+"""A run that is killed at random moments ends as if nothing had happened."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.commands import carried_out, environment, json_lines, workspace
+from tests.kill_repeatedly import content, differences, kill
+
+
+@pytest.fixture(autouse=True)
+def user_environment(monkeypatch: pytest.MonkeyPatch):
+    for key, value in environment().items():
+        monkeypatch.setenv(key, value)
+
+
+def test_killed_at_random_moments(tmp_path: Path):
+    overrides = [*workspace(tmp_path), "budget=14", "top=3", "baselines=null"]
+    kills, differing = differences(3, 1, overrides, tmp_path / "runs")
+    assert differing == []
+    assert sum(each.alive for each in kills) >= 2
+    genomes = [each.genomes for each in kills]
+    assert genomes == sorted(genomes)  # nothing that was on file is lost
+
+
+def test_killed_while_the_winner_is_written(tmp_path: Path):
+    overrides = [*workspace(tmp_path), "budget=6", "top=1", "baselines=null"]
+    (tmp_path / "killed").mkdir()
+    alone, killed = tmp_path / "alone" / "run", tmp_path / "killed" / "run"
+    carried_out(overrides, alone)
+    before = 6 + len(json_lines(alone / "finals.jsonl"))
+    last = kill(overrides, killed, 6, after=600.0, at_step=before + 1, longer=0.0)
+    assert last.alive
+    assert last.phase == "writing the winner"
+    assert not (killed / "summary.json").exists()
+    (killed / ".winner.partial").mkdir(exist_ok=True)  # as after a kill in the middle of a file
+    (killed / ".winner.partial" / "model.safetensors").write_bytes(b"half")
+    carried_out(overrides, killed)
+    assert content(killed) == content(alone)

@@ -1,0 +1,178 @@
+"""Trackers: what a W&B run file really holds, read back offline, and that no tracker stops a search."""
+
+import json
+import logging
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import pytest
+
+from evohydra.trackers import without_secrets
+from tests.commands import carried_out, environment, evohydra, files, json_lines, workspace
+
+SECRET = "hush-4711"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job of a multirun and the records of its W&B run file, by type."""
+
+    directory: Path
+    records: list[dict[str, Any]]
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        return [record[kind] for record in self.records if record["type"] == kind]
+
+    @property
+    def ledger(self) -> list[dict[str, Any]]:
+        return json_lines(self.directory / "ledger.jsonl")
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        return [entry["item"] for entry in self.of("history") if "index" in entry["item"]]
+
+    def logged_file(self, key: str) -> bytes:
+        """What was logged once under `key`: a table or a picture."""
+        (path,) = [e["item"][f"{key}.path"] for e in self.of("history") if f"{key}.path" in e["item"]]
+        (run,) = (self.directory / "wandb").glob("offline-run-*")
+        content: bytes = (run / "files" / path).read_bytes()
+        return content
+
+
+def read_back(directory: Path) -> list[dict[str, Any]]:
+    """The records of the one W&B run in a run directory, by wandb's own reader."""
+    (run,) = (directory / "wandb").glob("offline-run-*")
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(run)]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, env=environment(), timeout=120)
+    return [json.loads(line) for line in shown.stdout.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def jobs(tmp_path_factory: pytest.TempPathFactory) -> list[Job]:
+    root = tmp_path_factory.mktemp("tracked")
+    process = evohydra(
+        "-m", *workspace(root), "tracker=wandb", "seed=1,2", "run=sweep", "budget=8", "top=1", "baselines=null",
+        f"+api_token={SECRET}", "+nested={password: " + SECRET + "}",
+        cwd=root, HOME=str(root), NETRC=str(root / "none"), MPLCONFIGDIR=matplotlib.get_cachedir(),
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr
+    directories = [root / "outputs" / "sweep" / number for number in "01"]
+    return [Job(directory, read_back(directory)) for directory in directories]
+
+
+def test_every_genome_of_the_ledger_is_a_row(jobs: list[Job]):
+    for job in jobs:
+        assert len(job.ledger) == len(job.rows) == 8
+        best = -1.0
+        for line, row in zip(job.ledger, job.rows, strict=True):
+            best = max(best, line["fitness"])
+            assert {key: row[key] for key in ("_step", "index", "generation", "recipe")} == {
+                "_step": line["index"], **{key: line[key] for key in ("index", "generation", "recipe")},
+            }  # fmt: skip
+            assert row["fitness"] == line["fitness"]
+            assert row["best"] == best
+            assert row["score/lm_eval"] == pytest.approx(line["fitness"])
+            genes = {k.removeprefix("gene/"): value for k, value in row.items() if k.startswith("gene/")}
+            assert genes == line["genes"]
+            assert len(genes) == 8
+            seconds = {k.removeprefix("seconds/"): value for k, value in row.items() if k.startswith("seconds/")}
+            assert seconds == line["seconds"]
+
+
+def test_the_table_and_the_figures(jobs: list[Job]):
+    for job in jobs:
+        table = json.loads(job.logged_file("genomes"))
+        assert table["columns"] == ["index", "generation", "fitness", "error", *job.ledger[0]["genes"]]
+        assert table["data"] == [
+            [line["index"], line["generation"], line["fitness"], None, *line["genes"].values()] for line in job.ledger
+        ]
+        for name in ("fitness", "genome"):
+            assert job.logged_file(f"figure/{name}") == (job.directory / f"{name}.png").read_bytes()
+
+
+def test_the_summary(jobs: list[Job]):
+    for job in jobs:
+        logged: dict[str, Any] = {}
+        for record in job.of("summary"):
+            logged |= record.get("update", {})
+        summary = json.loads((job.directory / "summary.json").read_text())
+        for part in ("test", "validation", "search", "gain", "seconds"):
+            assert logged[part] == summary[part]
+
+
+def test_the_winner_is_an_artifact(jobs: list[Job]):
+    for job in jobs:
+        (artifact,) = job.of("artifact")[-1:]
+        assert artifact["type"] == "model"
+        entries = {entry["path"]: entry for entry in artifact["manifest"]["contents"]}
+        winner = job.directory / "winner"
+        assert set(entries) == set(files(winner))
+        assert {"model.safetensors", "recipe.json", "README.md", "config.json"} <= set(entries)
+        for name, entry in entries.items():
+            assert int(entry["size"]) == (winner / name).stat().st_size
+        assert entries["model.safetensors"]["ref"] == (winner / "model.safetensors").as_uri()  # offline: not copied
+
+
+def test_the_configuration_is_there_without_secrets(jobs: list[Job]):
+    for seed, job in enumerate(jobs, start=1):
+        (run,) = job.of("run")
+        config = run["config"]["update"]
+        assert (config["seed"], config["budget"]) == (seed, 8)
+        assert config["merge"]["parameter"]["method"].endswith("task_arithmetic")
+        assert config["api_token"] == "(not shown)"
+        assert config["nested"] == {"password": "(not shown)"}
+        for name, content in files(job.directory / "wandb").items():
+            assert SECRET.encode() not in content, name
+        for name, content in files(job.directory / "winner").items():
+            assert SECRET.encode() not in content, name
+
+
+def test_jobs_of_a_multirun_are_finished_runs_of_one_group(jobs: list[Job]):
+    runs = [job.of("run")[0] for job in jobs]
+    assert {run["run_group"] for run in runs} == {"sweep"}
+    assert len({run["run_id"] for run in runs}) == 2
+    assert [run["display_name"] for run in runs] == ["0", "1"]
+    for job in jobs:
+        (end,) = job.of("exit")
+        assert end.get("exit_code", 0) == 0
+
+
+def test_secrets_are_blotted_out_wherever_they_are():
+    config = {"a": [{"HF_TOKEN": "x", "tokenizer": "base"}], "wandb_api_key": "y", "b": {"password": None}, "n": 3}
+    shown = without_secrets(config)
+    assert shown["a"][0]["HF_TOKEN"] == shown["wandb_api_key"] == "(not shown)"
+    assert shown["b"] == {"password": None}
+    assert shown["n"] == 3
+    assert config["wandb_api_key"] == "y"
+
+
+@pytest.mark.parametrize("at", ["init", "genome", "finish", "close", "never"])
+def test_a_tracker_that_raises_stops_nothing(at: str, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    arguments = workspace(tmp_path)
+    group = tmp_path / "conf" / "tracker"
+    group.mkdir()
+    (group / "broken.yaml").write_text(f"_target_: tests.fakes.RaisingTracker\n_partial_: true\nat: {at}\n")
+    arguments[arguments.index("tracker=none")] = "tracker=broken"
+    with caplog.at_level(logging.WARNING):
+        summary = carried_out([*arguments, "budget=6", "top=1", "baselines=null"], tmp_path / "run")
+    assert summary["evaluations"] == len(json_lines(tmp_path / "run" / "ledger.jsonl")) == 6
+    assert (tmp_path / "run" / "winner" / "model.safetensors").is_file()
+    warnings = [record.getMessage() for record in caplog.records if "tracker failed" in record.getMessage()]
+    assert len(warnings) == (at != "never")
+    assert all(f"ConnectionError: no service at {at}" in warning for warning in warnings)
+
+
+@pytest.mark.parametrize("option", ["mode", "artifact"])
+def test_unknown_options_of_the_tracker_name_the_known_ones(option: str, tmp_path: Path, caplog: Any):
+    arguments = [each for each in workspace(tmp_path) if each != "tracker=none"]
+    with caplog.at_level(logging.WARNING):
+        carried_out(
+            [*arguments, "tracker=wandb", f"tracker.{option}=sideways", "budget=6", "top=1", "baselines=null"],
+            tmp_path / "run",
+        )
+    assert f"tracker.{option}: expected one of" in caplog.text
+    assert not (tmp_path / "run" / "wandb").exists()
