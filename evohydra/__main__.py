@@ -50,7 +50,7 @@ def build(config: DictConfig, directory: Path) -> "Run":
     space = _instantiate(plain["merge"]["parameter"])(**parts)
     engine.probe(space.default())
     baselines = {name: _instantiate(spec)(**parts) for name, spec in (plain.get("baselines") or {}).items()}
-    if not plain["benchmark"]:
+    if not plain.get("benchmark"):
         raise BenchmarkError("no benchmark: choose one or more, for example benchmark=[mgsm_ja]")
     benchmarks = {}
     for name, spec in plain["benchmark"].items():

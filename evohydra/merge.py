@@ -75,6 +75,10 @@ class Engine:
         models = [self._float(model, name) for model in node.models]
         method = self._method(node.method)
         given = {**node.options, **group.parameters}
+        if missing := sorted(method.required - given.keys() - set(SUPPLIED)):
+            raise ValueError(
+                f"{node.method} needs {missing} for group {group.name!r}, the recipe gives {sorted(given)}"
+            )
         supplied = self._supply(method, node, name, base, models, given)
         merged = method.function(base, models, **{k: v for k, v in given.items() if k in method.parameters}, **supplied)
         if not bool(merged.isfinite().all()):

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from evohydra.artifacts import FORMAT, ArtifactError, whole_directory, write_json, write_weights
+from evohydra.artifacts import FORMAT, whole_directory, write_json, write_weights
 from evohydra.families import Family
 from evohydra.merge import Engine
 from evohydra.recipe import checkpoints, from_dict
@@ -25,8 +25,9 @@ def rebuild(
     Returns the fingerprint of what was written and the one that the recipe promises. Raises ValueError for a recipe
     that makes no sense, or sources that are not those of the recipe.
     """
-    if recipe.get("format") != FORMAT:
-        raise ValueError(f"expected a recipe file of format {FORMAT}, got {recipe.get('format')!r}")
+    if not isinstance(recipe, dict) or recipe.get("format") != FORMAT:
+        got = repr(recipe.get("format")) if isinstance(recipe, dict) else type(recipe).__name__
+        raise ValueError(f"expected a recipe file of format {FORMAT}, got {got}")
     try:
         node, dtype = from_dict(recipe["recipe"]), parse_dtype(recipe["dtype"])
         family: Family = pkgutil.resolve_name(recipe["family"])()
@@ -34,6 +35,8 @@ def rebuild(
     except (KeyError, ImportError, AttributeError, TypeError) as error:
         raise ValueError(f"not a whole recipe file: {error!r}") from error
     named = {checkpoint.name: checkpoint for checkpoint in checkpoints(node)}
+    if files_from not in named:
+        raise ValueError(f"files_from: the recipe has no source {files_from!r}; its sources are {sorted(named)}")
     unknown = sorted(set(paths) - set(named))
     if unknown:
         raise ValueError(f"--source: the recipe has no source {unknown}; its sources are {sorted(named)}")
@@ -62,7 +65,7 @@ def main() -> None:
         recipe = json.loads(arguments.recipe.read_text())
         paths = dict(item.split("=", 1) for item in arguments.source)
         written, promised = rebuild(recipe, arguments.out, paths, torch.device(arguments.device))
-    except (ArtifactError, ValueError, OSError) as error:
+    except (ArithmeticError, ValueError, OSError, RuntimeError) as error:
         sys.exit(f"rebuild: {error}")
     print(f"wrote {arguments.out} (sha256 of the tensors {written})")
     if promised is None:

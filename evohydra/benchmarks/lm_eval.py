@@ -106,6 +106,7 @@ class LMEvalBenchmark:
             self._tasks[split] = copy.copy(task)  # shares the data, holds requests of its own
             self._configure(self._tasks[split])
         self._metric = self._chosen_metric()
+        self._check_filter()
 
     def _configure(self, task: Task) -> None:
         if self._options.num_fewshot is not None or task.get_config("num_fewshot") is None:
@@ -117,9 +118,20 @@ class LMEvalBenchmark:
     def _chosen_metric(self) -> str:
         known = sorted(self._tasks["search"].higher_is_better())
         metric: str | None = self._options.metric or (known[0] if len(known) == 1 else None)
-        if metric is None or metric not in known:
-            raise BenchmarkError(f"benchmark {self.name!r}: metric {metric!r} is none of {known}")
+        for split, task in self._tasks.items():
+            known = sorted(task.higher_is_better())
+            if metric is None or metric not in known:
+                raise BenchmarkError(f"benchmark {self.name!r}, {split} split: metric {metric!r} is none of {known}")
+        assert metric is not None
         return metric
+
+    def _check_filter(self) -> None:
+        for split, task in self._tasks.items():
+            known = [ensemble.name for ensemble in task._filters]
+            if self._options.filter not in (None, *known):
+                raise BenchmarkError(
+                    f"benchmark {self.name!r}, {split} split: filter {self._options.filter!r} is none of {known}"
+                )
 
     def size(self, split: Split) -> int:
         """The number of examples in `split`."""
@@ -163,10 +175,7 @@ class LMEvalBenchmark:
         task.apply_filters()
 
     def _scores(self, task: Task, split: Split) -> NDArray[np.float64]:
-        filters = list(task.instances[0].filtered_resps)
-        chosen = self._options.filter or filters[0]
-        if chosen not in filters:
-            raise BenchmarkError(f"benchmark {self.name!r}: filter {chosen!r} is none of {filters}")
+        chosen = self._options.filter or next(iter(task.instances[0].filtered_resps))
         by_document: dict[int, list[Any]] = defaultdict(list)
         for instance in task.instances:
             by_document[instance.doc_id].append(instance)

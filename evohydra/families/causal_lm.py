@@ -135,7 +135,7 @@ def _by_checkpoint_name(module: Any, directory: Path) -> dict[str, Tensor]:
     missing = sorted(set(found) - set(known))
     if missing:
         raise SourceError(
-            f"{directory}: {len(missing)} parameters of the loaded model have no tensor of their own in the checkpoint, "
+            f"{directory}: {len(missing)} parameters of the loaded model have no tensor of their own in its files, "
             f"the first is {missing[0]!r}; architectures whose tensors are fused on loading cannot be merged in place"
         )
     return found

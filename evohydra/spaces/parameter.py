@@ -145,7 +145,7 @@ class ParameterSpace:
         if not isinstance(node, Merge) or node.method != self._method or node.models != self._models:
             raise ValueError("this space holds only merges of its own sources by its own method")
         values = dict(self._named_values(node))
-        constants = {name: value for name, value in node.options.items() if name in self._constants}
+        constants = {name: value for name, value in node.options.items() if name not in self._specs}
         groups = {group.name: group.tensors for group in node.groups}
         if (
             node.base != self._base
