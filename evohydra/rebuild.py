@@ -55,12 +55,12 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m evohydra.rebuild", description="Make the merge of a recipe again.")
     parser.add_argument("recipe", type=Path, help="recipe.json of a run or of a winner")
-    parser.add_argument("out", type=Path, help="directory to write; must not exist")
+    parser.add_argument("out", type=Path, help="directory to write; must not exist, or be empty")
     parser.add_argument("--source", action="append", default=[], metavar="NAME=PATH", help="where a source is now")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     arguments = parser.parse_args()
-    if arguments.out.exists():
-        sys.exit(f"rebuild: {arguments.out} exists; give a directory that does not")
+    if arguments.out.exists() and not (arguments.out.is_dir() and not any(arguments.out.iterdir())):
+        sys.exit(f"rebuild: {arguments.out} exists; give a directory that does not, or an empty one")
     try:
         recipe = json.loads(arguments.recipe.read_text())
         paths = dict(item.split("=", 1) for item in arguments.source)

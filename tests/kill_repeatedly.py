@@ -2,8 +2,8 @@
 
     python -m tests.kill_repeatedly --kills 20 -- model=tiny_ja+tiny_math budget=30 tracker=none
 
-What follows -- are overrides of the run, but for its name. Every second kill comes at a random moment of the time that
-the command needs to start; each of the others waits until the run has taken a random number of steps (lines of
+What follows -- are overrides of the run, but for its name. Every third kill comes at a random moment of the time that
+the command needs to start; each of the others waits until the run has taken a random number of new steps (lines of
 ledger.jsonl and finals.jsonl, files of the winner), and then a little longer. So kills land in the start, in the
 search, on validation and test, and while the winner is written.
 """
@@ -61,23 +61,22 @@ def steps(directory: Path) -> int:
 
 
 def phase(directory: Path, genomes: int) -> str:
-    """What a run that is to evaluate `genomes` genomes is busy with."""
+    """What a run that is to evaluate `genomes` genomes, and has taken its first step, is busy with."""
     if (directory / "winner").exists() or (directory / ".winner.partial").exists():
         return "writing the winner"
-    if lines(directory / "ledger.jsonl") == genomes:
-        return "validation and test"
-    return "search" if (directory / "ledger.jsonl").exists() else "start"
+    return "search" if lines(directory / "ledger.jsonl") < genomes else "validation and test"
 
 
-def kill(overrides: list[str], directory: Path, genomes: int, *, after: float, at_step: int, longer: float) -> Kill:
-    """Start the run; kill its group `after` seconds, or `longer` seconds after it has taken `at_step` steps."""
+def kill(overrides: list[str], directory: Path, genomes: int, *, after: float, more: int, longer: float) -> Kill:
+    """Start the run; kill its group `after` seconds, or `longer` seconds after it has taken `more` steps."""
+    before = steps(directory)
     process = start(overrides, directory)
     until = time.monotonic() + after
-    while process.poll() is None and time.monotonic() < until and steps(directory) < at_step:
+    while process.poll() is None and time.monotonic() < until and steps(directory) < before + more:
         time.sleep(POLL)
     time.sleep(longer)
     alive = process.poll() is None
-    when = phase(directory, genomes)
+    when = phase(directory, genomes) if steps(directory) > before else "start"
     if alive:
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -122,13 +121,22 @@ def differences(kills: int, seed: int, overrides: list[str], root: Path) -> tupl
     total = steps(runs["alone"]) + 2  # the two that are gone by now
     pace = (time.monotonic() - first_line) / total
     generator = random.Random(seed)
-    moments = sorted(generator.randint(1, total - 1) for _ in range(kills // 2))
     done = []
     for number in range(kills):
-        at_step = moments[number // 2] if number % 2 and number // 2 < len(moments) else 2**31
-        after = generator.uniform(0, starting) if at_step == 2**31 else 3600.0
-        longer = generator.uniform(0, pace)
-        done.append(kill(overrides, runs["killed"], genomes, after=after, at_step=at_step, longer=longer))
+        by_time = number % 3 == 0
+        # On average the kills that are left share the steps that are left.
+        left = total - steps(runs["killed"])
+        furthest = min(left - 1, 2 * left // (1 + (kills - number) * 2 // 3))
+        done.append(
+            kill(
+                overrides,
+                runs["killed"],
+                genomes,
+                after=generator.uniform(0, starting) if by_time else 3600.0,
+                more=10**9 if by_time else generator.randint(1, max(1, furthest)),
+                longer=generator.uniform(0, pace),
+            )
+        )
         last = done[-1]
         print(
             f"kill {number + 1}: {last.phase}, {'alive' if last.alive else 'it had ended'}, {last.genomes} genomes and "

@@ -169,9 +169,10 @@ def test_the_card_and_mergekits_configuration(finished: Finished):
     weights = {group["name"]: group["parameters"]["weight"] for group in groups}
     assert [piece["sources"][0]["layer_range"] for piece in config["slices"]] == [[0, 1], [1, 2]]
     for layer, piece in enumerate(config["slices"]):
-        for position, source in enumerate(piece["sources"]):
-            assert source["model"] == str(finished.root / ("one", "two")[position])
-            numbers = {w["value"] if isinstance(w, dict) else w for w in source["parameters"]["weight"]}
+        sources = {source["model"]: source for source in piece["sources"]}
+        for position, model in enumerate(("one", "two")):
+            weight = sources[str(finished.root / model)]["parameters"]["weight"]
+            numbers = {each["value"] if isinstance(each, dict) else each for each in weight}
             assert numbers == {weights[name][position] for name in ("embeddings", f"layers.{layer}", "head")}
     card = (winner / "README.md").read_text()
     assert yaml.safe_load(card.split("---")[1])["library_name"] == "transformers"

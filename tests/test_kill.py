@@ -16,7 +16,7 @@ def user_environment(monkeypatch: pytest.MonkeyPatch):
 
 def test_killed_at_random_moments(tmp_path: Path):
     overrides = [*workspace(tmp_path), "budget=14", "top=3", "baselines=null"]
-    kills, differing = differences(3, 1, overrides, tmp_path / "runs")
+    kills, differing = differences(3, 3, overrides, tmp_path / "runs")
     assert differing == []
     assert sum(each.alive for each in kills) >= 2
     genomes = [each.genomes for each in kills]
@@ -29,7 +29,7 @@ def test_killed_while_the_winner_is_written(tmp_path: Path):
     alone, killed = tmp_path / "alone" / "run", tmp_path / "killed" / "run"
     carried_out(overrides, alone)
     before = 6 + len(json_lines(alone / "finals.jsonl"))
-    last = kill(overrides, killed, 6, after=600.0, at_step=before + 1, longer=0.0)
+    last = kill(overrides, killed, 6, after=600.0, more=before + 1, longer=0.0)
     assert last.alive
     assert last.phase == "writing the winner"
     assert not (killed / "summary.json").exists()

@@ -1,4 +1,4 @@
-"""The ledger: what is on file is not evaluated again, and no accident leaves it half-written or mixed with another run."""
+"""The ledger: what is on file is not evaluated again, and no accident leaves it torn or mixed with another run."""
 
 import json
 import os

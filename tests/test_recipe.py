@@ -62,7 +62,7 @@ def changed() -> dict[str, Node]:
         "tensors of a group": replace(MERGE, groups=(first, replace(second, tensors=("a",)))),
         "order of tensors": replace(MERGE, groups=(first, replace(second, tensors=("b", "a")))),
         "a weight": replace(MERGE, groups=(first, replace(second, parameters={"weight": (1.0, -1.1e-3)}))),
-        "a scalar": replace(MERGE, groups=(replace(first, parameters={**first.parameters, "t": 0.1250000000001}), second)),
+        "a scalar": replace(MERGE, groups=(replace(first, parameters={**first.parameters, "t": 0.12500001}), second)),
         "an option": replace(MERGE, options={**MERGE.options, "seed": 4}),
         "a missing option": replace(MERGE, options={"normalize": True}),
         "another node": CHECKPOINT,
@@ -88,8 +88,8 @@ def test_the_digest_is_the_same_in_another_process() -> None:
     code = "from tests.test_recipe import MERGE, digest; print(digest(MERGE))"
     for hash_seed in ("1", "4242"):
         done = subprocess.run(
-            [sys.executable, "-c", code], cwd=Path(__file__).parents[1], env={**os.environ, "PYTHONHASHSEED": hash_seed},
-            capture_output=True, text=True, check=True,
+            [sys.executable, "-c", code], cwd=Path(__file__).parents[1],
+            env={**os.environ, "PYTHONHASHSEED": hash_seed}, capture_output=True, text=True, check=True,
         )  # fmt: skip
         assert done.stdout.strip() == digest(MERGE)
 

@@ -86,8 +86,9 @@ metric_list:
 import zlib
 
 def share(doc, results):
-    # A number that depends on every character: each change of the answer changes it.
-    return {"closeness": zlib.crc32((doc["question"] + results[0]).encode()) / 2**32, "exact": results[0] == doc["answer"]}
+    # A number that depends on every character of the answer.
+    text = doc["question"] + results[0]
+    return {"closeness": zlib.crc32(text.encode()) / 2**32, "exact": results[0] == doc["answer"]}
 """
     )
     return root
@@ -117,7 +118,7 @@ def save_conf(root: Path) -> Path:
     group.mkdir(parents=True)
     for name in ("one", "two"):
         (group / f"local_{name}.yaml").write_text(
-            f"# @package model.sources.{name}\nfamily: evohydra.families.causal_lm.CausalLM\npath: ???\nrevision: null\n"
-            "adapter: null\ndtype: null\nbase: null\nlicence: null\n"
+            f"# @package model.sources.{name}\nfamily: evohydra.families.causal_lm.CausalLM\npath: ???\n"
+            "revision: null\nadapter: null\ndtype: null\nbase: null\nlicence: null\n"
         )
     return root

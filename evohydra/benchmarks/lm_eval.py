@@ -147,7 +147,13 @@ class LMEvalBenchmark:
             self._built.add(split)
         for instance in task.instances:
             instance.resps, instance.filtered_resps = [], {}
-        self._answer(self._lm, task)
+        try:
+            self._answer(self._lm, task)
+        except AssertionError as error:  # lm-eval's way to refuse settings
+            raise BenchmarkError(
+                f"benchmark {self.name!r}: lm-eval refuses its settings for this model: {error} (the length of answers "
+                f"is benchmark.{self.name}.generation_kwargs.max_gen_toks)"
+            ) from error
         return self._scores(task, split)
 
     def _build_requests(self, lm: LiveLM, task: Task, split: Split) -> None:

@@ -56,6 +56,7 @@ class DifferentialEvolution:
         try:
             differential_evolution(self._exchange, [(0.0, 1.0)] * dimension, vectorized=True, updating="deferred",
                                    polish=False, maxiter=2**31, tol=0.0, atol=-1.0, **options)  # fmt: skip
+            self._asked.put(RuntimeError("scipy ended the search by itself"))  # `ask` would wait for ever
         except _SearchOver:
             pass
         except BaseException as error:  # handed to the thread that waits in `ask`

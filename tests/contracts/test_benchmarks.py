@@ -115,9 +115,7 @@ def test_scores_are_those_of_lm_eval_in_the_order_of_the_examples(
 
 
 @pytest.mark.parametrize("task", KINDS)
-def test_scores_do_not_depend_on_calls_before_or_on_the_batch_size(
-    task: str, tasks: Path, live: LiveCausalLM
-) -> None:
+def test_scores_do_not_depend_on_calls_before_or_on_the_batch_size(task: str, tasks: Path, live: LiveCausalLM) -> None:
     built = benchmark(task, tasks, batch_size=24)
     first = built(live, "search")
     built(live, "test")
@@ -151,7 +149,7 @@ def test_shuffling_moves_examples_between_splits_and_keeps_their_scores(tasks: P
         return [sorted(built(live, split)) for split in SPLITS]
 
     plain, shuffled = scores(None), scores(3)
-    assert sorted(sum(shuffled, [])) == sorted(sum(plain, []))
+    assert sorted(np.concatenate(shuffled)) == sorted(np.concatenate(plain))
     assert shuffled != plain
     assert shuffled == scores(3)
     assert shuffled != scores(4)

@@ -31,13 +31,17 @@ ARCHITECTURES: dict[str, Callable[[], Any]] = {
     "gemma": lambda: transformers.GemmaConfig(**LLAMA_LIKE),
     "gpt2": lambda: transformers.GPT2Config(**COMMON, n_embd=16, n_layer=2, n_head=2, n_positions=64),
     "gpt_neox": lambda: transformers.GPTNeoXConfig(
-        **COMMON, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
+        **COMMON,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
         max_position_embeddings=64,
-    ),  # fmt: skip
+    ),
 }
 # By hand from the architectures: the parts of a name that tell where a tensor of a layer belongs.
 MODULES = {
-    "attention": ("q_proj", "k_proj", "v_proj", "o_proj", "c_attn", "attn.c_proj", "query_key_value", "attention.dense"),
+    "attention": ("q_proj", "k_proj", "v_proj", "o_proj", "c_attn", "attn.c_proj", "query_key", "attention.dense"),
     "mlp": ("gate_proj", "up_proj", "down_proj", "c_fc", "mlp.c_proj", "dense_h_to_4h", "dense_4h_to_h"),
     "norms": ("layernorm", "q_norm", "k_norm", "ln_1", "ln_2"),
 }

@@ -148,9 +148,7 @@ def test_inputs_are_not_written_to(name: str, cache: int) -> None:
     merger = engine(tensors, cache)
     searched = space(name)
     points = np.random.default_rng(3).uniform(0.1, 0.9, (3, len(searched.names)))
-    runs = [
-        [merger.tensor(searched.decode(x), tensor).clone() for x in points for tensor in SHAPES] for _ in range(2)
-    ]
+    runs = [[merger.tensor(searched.decode(x), tensor).clone() for x in points for tensor in SHAPES] for _ in range(2)]
     assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
     for model, memory in tensors.items():
         for tensor in SHAPES:

@@ -192,6 +192,14 @@ def test_learns_from_400_evaluations(name: str) -> None:
         assert sphere(asked[-1]).mean() > sphere(asked[0]).mean() / 10
 
 
+@pytest.mark.parametrize("name", ["cmaes", "sep_cmaes"])
+def test_cmaes_starts_again_when_its_distribution_has_collapsed(name: str) -> None:
+    spread = trace(name, 250, dimension=2, fitness=lambda x: -((x - 0.4) ** 2).sum(axis=1)).std(axis=1).max(axis=1)
+    collapsed = int((spread < 1e-5).argmax())
+    assert 0 < collapsed < 200
+    assert spread[collapsed:].max() > 0.05
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_the_callers_arrays_are_left_as_they_are(name: str) -> None:
     optimizer = make(name, start=(start := np.full((2, DIMENSION), 0.25)))

@@ -21,7 +21,8 @@ ADAPTERS: dict[str, dict[str, Any]] = {
     "plain": {"target_modules": LLAMA, "r": 4, "lora_alpha": 6},
     "rank-stabilised": {"target_modules": LLAMA, "r": 4, "lora_alpha": 6, "use_rslora": True},
     "patterns": {
-        "target_modules": LLAMA, "r": 4, "lora_alpha": 6, "rank_pattern": {"v_proj": 2, r"layers\.1\.mlp\.down_proj": 3},
+        "target_modules": LLAMA, "r": 4, "lora_alpha": 6,
+        "rank_pattern": {"v_proj": 2, r"layers\.1\.mlp\.down_proj": 3},
         "alpha_pattern": {"model.layers.0.self_attn.q_proj": 11, "down_proj": 5},
     },
     "patterns, rank-stabilised": {

@@ -55,6 +55,15 @@ def test_raw_tensors_are_interpolated_by_hand() -> None:
     torch.testing.assert_close(slerp(None, [first, second], t=1 / 3), torch.tensor([2 * math.sqrt(3) / 2, 4 * 0.5]))
 
 
+@pytest.mark.parametrize("degrees", [5, 15, 60, 120, 175])
+def test_small_and_large_angles(degrees: float) -> None:
+    turn = math.radians(degrees)
+    first = torch.tensor([1.0, 0.0], dtype=torch.float64)
+    second = torch.tensor([math.cos(turn), math.sin(turn)], dtype=torch.float64)
+    expected = torch.tensor([math.cos(0.3 * turn), math.sin(0.3 * turn)], dtype=torch.float64)
+    torch.testing.assert_close(slerp(None, [first, second], t=0.3), expected, rtol=0, atol=1e-12)
+
+
 @given(seed=SEEDS)
 def test_endpoints(seed: int) -> None:
     pair = torch.randn(2, 4, 5, generator=torch.Generator().manual_seed(seed))

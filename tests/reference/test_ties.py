@@ -17,7 +17,9 @@ TAU = torch.tensor([[4.0, -1.0, 2.0, -3.0, 0.5], [-2.0, 3.0, 1.0, -5.0, 0.25]])
 BASE = torch.tensor([10.0, 20.0, 30.0, 40.0, 50.0])
 
 
-def merge(deltas: Tensor, weight: list[float], density: list[float], base: Tensor | None = None, **more: object) -> Tensor:
+def merge(
+    deltas: Tensor, weight: list[float], density: list[float], base: Tensor | None = None, **more: object
+) -> Tensor:
     base = torch.zeros_like(deltas[0]) if base is None else base
     cuts = [cut(delta, magnitude_order(delta), share) for delta, share in zip(deltas, density, strict=True)]
     return ties(base, [base + delta for delta in deltas], weight=weight, density=density, cuts=cuts, **more)
