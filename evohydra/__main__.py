@@ -61,7 +61,7 @@ def build(config: DictConfig, directory: Path) -> "Run":
                 f"benchmark {benchmark.name!r} scores models of the families {list(benchmark.families)}, the sources "
                 f"are of the family {family.name!r}"
             )
-    identity = {key: value for key, value in plain.items() if key not in INCIDENTAL}
+    identity = without_secrets({key: value for key, value in plain.items() if key not in INCIDENTAL})
     identity["model"] = {
         model.name: model.to_dict() for model in (*opened.models, *([opened.base] if opened.base else []))
     }

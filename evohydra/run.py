@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -65,9 +65,16 @@ class Run:
         """Carry it out, or go on with it; returns what summary.json holds."""
         began = time.perf_counter()
         evaluate = Evaluator(self.engine, self.live, self.benchmarks)
-        with closing(self.tracker), closing(Ledger(self.directory, self.identity)) as ledger:
-            records = self._search(evaluate, ledger, console)
+        with ExitStack() as stack:
+            stack.push(lambda kind, *_: self.tracker.close(failed=kind is not None))
             validated = self._has_validation()
+            optimizer = stack.enter_context(
+                closing(self.make_optimizer(len(self.space.names), self._starting_points()))
+            )
+            ledger = stack.enter_context(closing(Ledger(self.directory, self.identity)))
+            with SearchProgress(console, self.budget, ledger.replayed) as progress:
+                observers = (progress, self.tracker.genome)
+                records = search(self.space, optimizer, self.executor, evaluate, ledger, self.budget, observers)
             candidates = choose(self.space, ledger, evaluate if validated else None, self.top)
             if not candidates or (validated and candidates[0].validation is None):
                 raise SearchError("none of the best genomes could be scored on the validation split; see finals.jsonl")
@@ -76,15 +83,6 @@ class Run:
             self._write(summary, candidates[0], records)
         self._report(summary, console)
         return summary
-
-    def _search(self, evaluate: Evaluator, ledger: Ledger, console: Console) -> list[Record]:
-        optimizer = self.make_optimizer(len(self.space.names), self._starting_points())
-        try:
-            with SearchProgress(console, self.budget, ledger.replayed) as progress:
-                observers = (progress, self.tracker.genome)
-                return search(self.space, optimizer, self.executor, evaluate, ledger, self.budget, observers)
-        finally:
-            optimizer.close()
 
     def _has_validation(self) -> bool:
         sizes = {name: benchmark.size("validation") for name, benchmark in self.benchmarks.items()}

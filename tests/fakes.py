@@ -26,7 +26,7 @@ class RaisingTracker:
     def finish(self, summary: Mapping[str, Any], figures: Mapping[str, Path], winner: Path) -> None:
         self._raise_at("finish")
 
-    def close(self) -> None:
+    def close(self, *, failed: bool) -> None:
         self._raise_at("close")
 
 

@@ -47,13 +47,13 @@ def refused(arguments: list[str], directory: Path, expected: str, kind: type[Exc
     [
         ("device=tpu", r"device: expected auto, cpu or cuda, got 'tpu'"),
         ("dtype=float8", r"dtype: expected auto or one of float32, bfloat16, float16, got 'float8'"),
-        ("+merge.parameter.frozen={nothing/*: 0.5}", r"no gene matches \['nothing/\*'\]; genes are embeddings/weight"),
+        ("merge.parameter.frozen={nothing/*: 0.5}", r"no gene matches \['nothing/\*'\]; genes are embeddings/weight"),
         ("merge.parameter.genes.weight.high=-1", r"gene 'embeddings/weight/one': expected finite low < high"),
-        ("+merge.parameter.genes.weight.hihg=1", r"genes.weight: expected the keys .*'high'.*got .*'hihg'"),
-        ("+merge.parameter.options.lambda=1", r"no parameter \['lambda'\]; its parameters are .*'scaling'"),
+        ("merge.parameter.genes.weight.hihg=1", r"genes.weight: expected the keys .*'high'.*got .*'hihg'"),
+        ("merge.parameter.options.lambda=1", r"no parameter \['lambda'\]; its parameters are .*'scaling'"),
         ("merge.parameter.granularity.layers=9", r"granularity.layers: 9 blocks, but the model has 2 layers"),
         ("merge.parameter.granularity.layers=some", r"expected whole, each or a number of blocks, got 'some'"),
-        ("+merge.parameter.granularity.filters={x: q_porj}", r"filters.x: 'q_porj' matches no tensor"),
+        ("merge.parameter.granularity.filters={x: q_porj}", r"filters.x: 'q_porj' matches no tensor"),
         ("merge.parameter.method=evohydra.methods.ties:tise", r"expected package.module:function"),
         ("+model.sources.two.pth=x", r"model.sources.two: unknown keys \['pth'\]; a source has \['adapter'"),
         ("model.sources.two.dtype=int8", r"dtype: expected .* got 'int8'"),
@@ -89,7 +89,7 @@ def test_densities_are_shares(merge: str, change: str, arguments: list[str], tmp
 
 def test_every_gene_frozen(arguments: list[str], tmp_path: Path):
     with pytest.raises(ValueError, match="nothing to search: every gene is frozen"):
-        carried_out([*arguments, "+merge.parameter.frozen={*: 0.5}"], tmp_path / "run")
+        carried_out([*arguments, "merge.parameter.frozen={*: 0.5}"], tmp_path / "run")
     assert json_lines(tmp_path / "run" / "ledger.jsonl") == []
 
 

@@ -10,8 +10,9 @@ the recipe, one number for a group or one for each model. Parameters with these 
 
 import inspect
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import get_origin
 
 from torch import Tensor
 
@@ -20,23 +21,25 @@ SUPPLIED = ("cuts", "uniforms")
 
 @dataclass(frozen=True)
 class Method:
-    """A merge function and the names of its keyword parameters."""
+    """A merge function, the names of its keyword parameters, and which of them hold a value for each model."""
 
     function: Callable[..., Tensor]
     parameters: frozenset[str]
     required: frozenset[str]
+    per_model: frozenset[str]
 
 
 def resolve(path: str) -> Method:
     """The method at "package.module:function"; ValueError where there is none."""
     try:
         function = pkgutil.resolve_name(path)
-        signature = inspect.signature(function)
-    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        signature = inspect.signature(function, eval_str=True)
+    except (ImportError, AttributeError, NameError, ValueError, TypeError) as error:
         raise ValueError(f"merge method {path!r}: expected package.module:function, got {error}") from error
     positional = [name for name, p in signature.parameters.items() if p.kind is not p.KEYWORD_ONLY]
     if positional != ["base", "models"]:
         raise ValueError(f"merge method {path!r}: expected the parameters (base, models, *, ...), got {signature}")
     keywords = {name: p for name, p in signature.parameters.items() if p.kind is p.KEYWORD_ONLY}
     required = frozenset(name for name, p in keywords.items() if p.default is p.empty)
-    return Method(function, frozenset(keywords), required)
+    per_model = frozenset(name for name, p in keywords.items() if get_origin(p.annotation) is Sequence)
+    return Method(function, frozenset(keywords), required, per_model)

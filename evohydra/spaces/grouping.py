@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 EMBEDDINGS, HEAD = "embeddings", "head"
 
@@ -31,13 +31,13 @@ class Granularity:
     layers: str | int = "each"
     modules: bool = False
     edges: bool = True
-    filters: Mapping[str, str] = field(default_factory=dict)
+    filters: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
         blocks = isinstance(self.layers, int) and not isinstance(self.layers, bool) and self.layers >= 1
         if self.layers not in ("whole", "each") and not blocks:
             raise ValueError(f"granularity.layers: expected whole, each or a number of blocks, got {self.layers!r}")
-        for name, pattern in self.filters.items():
+        for name, pattern in (self.filters or {}).items():
             try:
                 re.compile(pattern)
             except re.error as error:
@@ -54,13 +54,13 @@ class Granularity:
         for tensor, location in sorted(locations.items(), key=lambda item: _order(item[0], item[1], depth)):
             if location is not None:
                 groups.setdefault(self._name(tensor, location, depth), []).append(tensor)
-        for name in self.filters:
+        for name, pattern in (self.filters or {}).items():
             if name not in groups:
-                raise ValueError(f"granularity.filters.{name}: {self.filters[name]!r} matches no tensor")
+                raise ValueError(f"granularity.filters.{name}: {pattern!r} matches no tensor")
         return {name: tuple(tensors) for name, tensors in groups.items()}
 
     def _name(self, tensor: str, location: Location, depth: int) -> str:
-        for name, pattern in self.filters.items():
+        for name, pattern in (self.filters or {}).items():
             if re.search(pattern, tensor):
                 return name
         layer = location.layer

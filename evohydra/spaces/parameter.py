@@ -103,6 +103,12 @@ class ParameterSpace:
             )
         if (method.required - set(SUPPLIED)) - given:
             raise ValueError(f"{self._method} needs a gene or option for {sorted((method.required & known) - given)}")
+        for name in method.per_model.intersection(self._constants):
+            value = self._constants[name]
+            values = value if isinstance(value, tuple) else (value,) * len(self._models)
+            if len(values) != len(self._models):
+                raise ValueError(f"{name}: expected a value for each of {len(self._models)} models, got {list(values)}")
+            self._constants[name] = values
 
     def _frozen_or_free(self, frozen: dict[str, Value]) -> dict[str, Gene | float]:
         slots: dict[str, Any] = {}

@@ -22,7 +22,7 @@ class Tracker(Protocol):
         """The end of a run: its summary, its pictures, and the directory of the merged model."""
         ...
 
-    def close(self) -> None:
+    def close(self, *, failed: bool) -> None:
         """The run is over, well or badly."""
         ...
 
@@ -52,10 +52,10 @@ class Guarded:
         if (tracker := self._tracker) is not None and not self._failed:
             self._try(lambda: tracker.finish(summary, figures, winner))
 
-    def close(self) -> None:
+    def close(self, *, failed: bool) -> None:
         """Pass on that the run is over."""
         if (tracker := self._tracker) is not None:
-            self._try(tracker.close)
+            self._try(lambda: tracker.close(failed=failed))
 
 
 def without_secrets(config: Any) -> Any:

@@ -19,5 +19,5 @@ class NoTracker:
     def finish(self, summary: Mapping[str, Any], figures: Mapping[str, Path], winner: Path) -> None:
         """Nothing."""
 
-    def close(self) -> None:
+    def close(self, *, failed: bool) -> None:
         """Nothing."""

@@ -104,6 +104,6 @@ class WandbTracker:
                     artifact.add_file(str(path), policy="immutable")
         return artifact
 
-    def close(self) -> None:
+    def close(self, *, failed: bool) -> None:
         """End the W&B run, so that the next job of a multirun begins one of its own."""
-        self._run.finish()
+        self._run.finish(exit_code=int(failed))
