@@ -1,5 +1,6 @@
 """lm-eval's HFLM over the live model, without what it repeats for each genome."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ import transformers
 from lm_eval.models.huggingface import HFLM
 from torch import Tensor
 
+DECODED = 2**16  # answers whose text is kept
 LOOK_BACK = 2  # tokens more than a stop string has, as in lm-eval
 
 
@@ -21,7 +23,8 @@ class LiveLM(HFLM):  # type: ignore[misc]
         super().__init__(pretrained=module, tokenizer=tokenizer, batch_size=batch_size)
         self._encoded: dict[Any, list[int]] = {}
         self._encoded_batches: dict[Any, tuple[Tensor, Tensor]] = {}
-        self._completing: dict[tuple[str, ...], frozenset[int]] = {}
+        self._stops: dict[tuple[str, ...], _StopTokens] = {}
+        self._decode = functools.lru_cache(maxsize=DECODED)(super().tok_decode)
 
     def tok_encode(self, string: str, **options: Any) -> list[int]:
         """The tokens of `string`; prompts do not change between genomes."""
@@ -38,11 +41,17 @@ class LiveLM(HFLM):  # type: ignore[misc]
             self._encoded_batches[key] = (tokens.to(self.device), mask.to(self.device))
         return self._encoded_batches[key]
 
+    def tok_decode(self, tokens: Sequence[int] | int, skip_special_tokens: bool = True) -> str:
+        """The text of `tokens`; genomes of one search often give the same answers."""
+        text: str = self._decode(tuple(tokens) if isinstance(tokens, list) else tokens, skip_special_tokens)
+        return text
+
     def _model_generate(self, context: Tensor, max_length: int, stop: list[str], **options: Any) -> Tensor:
         key = tuple(stop)
-        if key not in self._completing:
-            self._completing[key] = _completing_tokens(self.tokenizer, key)
-        stopping = _StopStrings(self.tokenizer, key, self._completing[key], context.shape)
+        if key not in self._stops:
+            size = self.model.get_input_embeddings().num_embeddings
+            self._stops[key] = _StopTokens(self.tokenizer, key, size, context.device)
+        stopping = _StopStrings(self.tokenizer, self._stops[key], context.shape)
         if options.get("do_sample") is None and options.get("temperature", 0.0) == 0.0:
             options["do_sample"] = False
         if options.get("do_sample") is False and options.get("temperature", 0.0) == 0.0:
@@ -58,25 +67,35 @@ class LiveLM(HFLM):  # type: ignore[misc]
         return generated
 
 
+class _StopTokens:
+    """What tokens mean for stop strings: tables (vocabulary,) of booleans on the model's device.
+
+    holds: the token's text holds a whole stop string; completes: it may hold the last character of one (or a part of
+    a character, which could be that).
+    """
+
+    def __init__(self, tokenizer: Any, stop: Sequence[str], size: int, device: torch.device) -> None:
+        self.stop = tuple(string for string in stop if string)
+        self.window = LOOK_BACK + max((len(tokenizer.encode(s, add_special_tokens=False)) for s in stop), default=0)
+        last = {string[-1] for string in self.stop} | {"\ufffd"}
+        texts = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
+        texts += [""] * (size - len(texts))
+        self.holds = torch.tensor([any(string in text for string in self.stop) for text in texts], device=device)
+        self.completes = torch.tensor([bool(last.intersection(text)) for text in texts], device=device)
+
+
 class _StopStrings(transformers.StoppingCriteria):  # type: ignore[misc]
     """Ends each row at its first stop string; decodes only rows whose new token may complete one."""
 
-    def __init__(self, tokenizer: Any, stop: Sequence[str], completes: frozenset[int], shape: torch.Size) -> None:
-        self._tokenizer, self._stop, self._completes, self._prompt = tokenizer, stop, completes, shape[1]
-        self._done = [False] * shape[0]
-        self._window = max((len(tokenizer.encode(s, add_special_tokens=False)) for s in stop), default=0) + LOOK_BACK
+    def __init__(self, tokenizer: Any, tokens: _StopTokens, shape: torch.Size) -> None:
+        self._tokenizer, self._tokens, self._prompt = tokenizer, tokens, shape[1]
+        self._done = torch.zeros(shape[0], dtype=torch.bool, device=tokens.holds.device)
 
     def __call__(self, input_ids: Tensor, scores: Any, **options: Any) -> Tensor:
-        for row, token in enumerate(input_ids[:, -1].tolist()):
-            if not self._done[row] and token in self._completes:
-                recent = input_ids[row, self._prompt :][-self._window :]
-                text = self._tokenizer.decode(recent)
-                self._done[row] = any(stop in text for stop in self._stop)
-        return torch.tensor(self._done, device=input_ids.device)
-
-
-def _completing_tokens(tokenizer: Any, stop: Sequence[str]) -> frozenset[int]:
-    """Tokens whose text may hold the last character of a stop string (or a part of any character)."""
-    last = {string[-1] for string in stop if string} | {"\ufffd"}
-    texts = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
-    return frozenset(token for token, text in enumerate(texts) if last.intersection(text))
+        new = input_ids[:, -1]
+        self._done |= self._tokens.holds[new]
+        unsure = self._tokens.completes[new] & ~self._done
+        for row in unsure.nonzero().flatten().tolist():
+            text = self._tokenizer.decode(input_ids[row, self._prompt :][-self._tokens.window :])
+            self._done[row] = any(string in text for string in self._tokens.stop)
+        return self._done

@@ -38,6 +38,8 @@ class Granularity:
         if self.layers not in ("whole", "each") and not blocks:
             raise ValueError(f"granularity.layers: expected whole, each or a number of blocks, got {self.layers!r}")
         for name, pattern in (self.filters or {}).items():
+            if name in (EMBEDDINGS, HEAD, "layers", "model") or name.startswith("layers."):
+                raise ValueError(f"granularity.filters.{name}: this is the name of another group, choose a new one")
             try:
                 re.compile(pattern)
             except re.error as error:

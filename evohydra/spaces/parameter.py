@@ -39,6 +39,10 @@ class GeneSpec:
     alone: Sequence[float] | None = None
     uniform: float | str | None = None
 
+    def value(self, value: Value) -> Value:
+        """`value` as a gene would give it: a real is a float, also where it is a whole number."""
+        return value if self.choices is not None or self.integer else float(value)
+
     def gene(self, name: str) -> Gene:
         """The gene called `name`; ValueError where the range makes no sense."""
         if self.choices is not None:
@@ -193,7 +197,7 @@ class ParameterSpace:
         for parameter, spec in self._specs.items():
             for position, name in enumerate(self._slot_names(parameter, spec)):
                 chosen = choose(spec, position % len(self._models))
-                values[name] = spec.default if chosen is None else chosen
+                values[name] = spec.value(spec.default if chosen is None else chosen)
         return self._recipe(values)
 
     def _recipe(self, values: Mapping[str, Value]) -> Merge:
