@@ -13,6 +13,8 @@ from evohydra.methods.randomness import stream_key, uniforms
 from evohydra.methods.trimming import Cut, cut, magnitude_order
 from evohydra.recipe import Checkpoint, Group, Merge, Node, digest
 
+BUNDLE = 2**22  # elements: above this a call's overhead is nothing beside its work
+
 
 class MergeError(ArithmeticError):
     """A recipe whose merge is not finite: which tensor, and with which parameters."""
@@ -47,8 +49,32 @@ class Engine:
         Raises MergeError where a merged tensor is not finite, ValueError where a method refuses its parameters.
         """
         groups = _group_by_tensor(node)
+        bundled: set[str] = set()
+        for merge, group, names in self._bundles(node, parameters):
+            pieces = torch.split(self._bundle(merge, group, names), [parameters[name].numel() for name in names])
+            for name, piece in zip(names, pieces, strict=True):
+                parameters[name].copy_(piece.view_as(parameters[name]))
+            bundled.update(names)
         for name, parameter in parameters.items():
-            parameter.copy_(self._tensor(node, name, groups))
+            if name not in bundled:
+                parameter.copy_(self._tensor(node, name, groups))
+
+    def _bundles(self, node: Node, parameters: Mapping[str, Tensor]) -> list[tuple[Merge, Group, tuple[str, ...]]]:
+        """Groups whose tensors can be merged end to end as one: those of small models, by elementwise methods."""
+        if not isinstance(node, Merge) or not self._method(node.method).elementwise:
+            return []
+        bundles = [(group, tuple(name for name in group.tensors if name in parameters)) for group in node.groups]
+        return [
+            (node, group, names) for group, names in bundles if 0 < sum(parameters[n].numel() for n in names) <= BUNDLE
+        ]
+
+    def _bundle(self, node: Merge, group: Group, names: tuple[str, ...]) -> Tensor:
+        def flat(model: Node) -> Tensor:
+            key = ("bundle", _key(model), *names)
+            return self._resident(key, lambda: torch.cat([self._float(model, name).reshape(-1) for name in names]))
+
+        base = flat(node.base) if node.base else None
+        return self._apply(node, group, ", ".join(names), base, [flat(model) for model in node.models])
 
     @torch.inference_mode()
     def tensor(self, node: Node, name: str) -> Tensor:
@@ -73,7 +99,9 @@ class Engine:
         if group is None:
             return self.tensor(node.base or node.models[0], name)
         base = self._float(node.base, name) if node.base else None
-        models = [self._float(model, name) for model in node.models]
+        return self._apply(node, group, name, base, [self._float(model, name) for model in node.models])
+
+    def _apply(self, node: Merge, group: Group, name: str, base: Tensor | None, models: Sequence[Tensor]) -> Tensor:
         method = self._method(node.method)
         given = {**node.options, **group.parameters}
         if missing := sorted(method.required - given.keys() - set(SUPPLIED)):
@@ -84,7 +112,7 @@ class Engine:
         merged = method.function(base, models, **{k: v for k, v in given.items() if k in method.parameters}, **supplied)
         # The sum is cheaper to look at, and finite unless an element is not (or all together overflow).
         if not math.isfinite(merged.sum().item()) and not bool(merged.isfinite().all()):
-            raise MergeError(f"tensor {name!r} of group {group.name!r} is not finite after {node.method} with {given}")
+            raise MergeError(f"{name!r} of group {group.name!r} is not finite after {node.method} with {given}")
         return merged
 
     def _float(self, node: Node, name: str) -> Tensor:

@@ -21,12 +21,25 @@ SUPPLIED = ("cuts", "uniforms")
 
 @dataclass(frozen=True)
 class Method:
-    """A merge function, the names of its keyword parameters, and which of them hold a value for each model."""
+    """A merge function, its keyword parameters, and which of them are required or hold a value for each model."""
 
     function: Callable[..., Tensor]
     parameters: frozenset[str]
     required: frozenset[str]
     per_model: frozenset[str]
+    elementwise: bool
+
+
+_elementwise: set[Callable[..., Tensor]] = set()
+
+
+def elementwise(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Declare that each entry of the result depends on the same entry of base and models alone.
+
+    The engine then merges many small tensors as one.
+    """
+    _elementwise.add(function)
+    return function
 
 
 def resolve(path: str) -> Method:
@@ -42,4 +55,4 @@ def resolve(path: str) -> Method:
     keywords = {name: p for name, p in signature.parameters.items() if p.kind is p.KEYWORD_ONLY}
     required = frozenset(name for name, p in keywords.items() if p.default is p.empty)
     per_model = frozenset(name for name, p in keywords.items() if get_origin(p.annotation) is Sequence)
-    return Method(function, frozenset(keywords), required, per_model)
+    return Method(function, frozenset(keywords), required, per_model, function in _elementwise)

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from evohydra.methods import elementwise
 from evohydra.methods.task_vectors import add_scaled, task_vectors, weighted_sum
 
 
+@elementwise
 def task_arithmetic(
     base: Tensor, models: Sequence[Tensor], *, weight: Sequence[float], normalize: bool = False, scaling: float = 1.0
 ) -> Tensor:

@@ -20,7 +20,14 @@ def fitness_figure(records: Sequence[Record], path: Path) -> Path:
     if scored:
         index, fitness = (np.array(column) for column in zip(*scored, strict=True))
         axes.scatter(index, fitness, s=12, color="0.65", label="genome", zorder=1)
-        axes.plot(index, np.maximum.accumulate(fitness), color="tab:red", label="best so far", zorder=3)
+        axes.plot(
+            index,
+            np.maximum.accumulate(fitness),
+            color="tab:red",
+            drawstyle="steps-post",
+            label="best so far",
+            zorder=3,
+        )
         ends, means = [], []
         for generation in sorted({record.generation for record in records}):
             members = [r for r in records if r.generation == generation and r.fitness is not None]

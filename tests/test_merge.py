@@ -1,0 +1,58 @@
+"""The engine: what it writes into a live model is what it gives tensor by tensor, and what is not finite is named."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from evohydra.families.causal_lm import CausalLM
+from evohydra.merge import Engine, MergeError
+from evohydra.recipe import Group, Merge
+from evohydra.sources import OpenSources, Source, checkpoints, open_sources
+from tests.tiny_models import save_trio
+
+METHODS = {
+    "linear:linear": {"weight": (0.4, 0.9)},
+    "task_arithmetic:task_arithmetic": {"weight": (0.4, 1.3)},
+    "ties:ties": {"weight": (0.4, 0.9), "density": (0.3, 0.7)},
+    "dare:dare_ties": {"weight": (0.4, 0.9), "density": (0.3, 0.7)},
+}
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["untied", "tied"])
+def opened(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> OpenSources:
+    base, *models = save_trio(tmp_path_factory.mktemp("models"), tie_word_embeddings=request.param)
+    sources = {model.name: Source(str(model), "", str(base)) for model in models}
+    return open_sources(*checkpoints(sources), CausalLM())
+
+
+def recipe(opened: OpenSources, method: str, parameters: dict[str, tuple[float, ...]]) -> Merge:
+    names = sorted(opened.tensors["one"].shapes)
+    groups = (Group("first", tuple(names[::2]), parameters), Group("second", tuple(names[1::2]), parameters))
+    return Merge(f"evohydra.methods.{method}", opened.base, opened.models, groups, {"mask_seed": 3})
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("cache", [0, 2**20])
+def test_a_live_model_holds_the_tensors_of_the_recipe_bit_for_bit(opened: OpenSources, method: str, cache: int):
+    node = recipe(opened, method, METHODS[method])
+    live = CausalLM().live_model(Path(opened.directories["one"]), torch.device("cpu"), torch.float32)
+    Engine(opened.tensors, device=torch.device("cpu"), cache_bytes=cache).merge_into(node, live.parameters)
+    alone = Engine(opened.tensors, device=torch.device("cpu"), cache_bytes=0)
+    assert live.parameters
+    for name, parameter in live.parameters.items():
+        assert torch.equal(parameter, alone.tensor(node, name)), name
+        assert not torch.equal(parameter, opened.tensors["one"].read(name)), name
+
+
+@pytest.mark.parametrize("method", ["linear:linear", "dare:dare_ties"])
+def test_a_merge_that_is_not_finite_is_refused_by_name(opened: OpenSources, method: str):
+    parameters = {**METHODS[method], "weight": (3e38, 3e38)}
+    options = {"mask_seed": 3, "normalize": False, "scaling": 1e30}
+    node = replace(recipe(opened, method, parameters), options=options)
+    engine = Engine(opened.tensors, device=torch.device("cpu"))
+    live = CausalLM().live_model(Path(opened.directories["one"]), torch.device("cpu"), torch.float32)
+    with pytest.raises(MergeError, match=re.escape("of group 'first' is not finite")):
+        engine.merge_into(node, live.parameters)
