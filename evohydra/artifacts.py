@@ -104,10 +104,3 @@ def recipe_file(
 def versions() -> dict[str, str]:
     """What this run was made with."""
     return {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}}
-
-
-def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Write JSON so that `path` holds the old content or the new, never half of it."""
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n")
-    temporary.replace(path)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from evohydra.benchmarks import Split
 from evohydra.evaluate import Evaluation
+from evohydra.files import write_json
 from evohydra.objectives import mean
 from evohydra.recipe import Node, digest
 
@@ -154,9 +155,7 @@ class Ledger:
 def _check_identity(path: Path, identity: Mapping[str, Any]) -> None:
     current = json.loads(json.dumps(identity))
     if not path.is_file():
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(current, indent=2, ensure_ascii=False) + "\n")
-        temporary.replace(path)
+        write_json(path, current)
         return
     known = json.loads(path.read_text())
     if known != current:

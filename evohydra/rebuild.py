@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
-from evohydra.artifacts import FORMAT, whole_directory, write_json, write_weights
+from evohydra.artifacts import FORMAT, whole_directory, write_weights
 from evohydra.families import Family
+from evohydra.files import write_json
 from evohydra.merge import Engine
 from evohydra.recipe import checkpoints, from_dict
 from evohydra.sources import BASE, open_sources, parse_dtype

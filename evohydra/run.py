@@ -13,11 +13,12 @@ import torch
 from rich.console import Console
 
 from evohydra import mergekit
-from evohydra.artifacts import recipe_file, versions, whole_directory, write_json, write_weights
+from evohydra.artifacts import recipe_file, versions, whole_directory, write_weights
 from evohydra.benchmarks import Benchmark
 from evohydra.evaluate import Evaluation, Evaluator
 from evohydra.executors import Executor
 from evohydra.families import Family, LiveModel
+from evohydra.files import write_json
 from evohydra.ledger import Ledger, Record
 from evohydra.merge import Engine
 from evohydra.model_card import model_card

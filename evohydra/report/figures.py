@@ -1,12 +1,14 @@
 """Pictures of a search: fitness over evaluations, and the winning genome."""
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from evohydra.files import write_whole
 from evohydra.ledger import Record
 from evohydra.recipe import Merge, Node
 
@@ -68,5 +70,7 @@ def genome_figure(recipe: Node, path: Path) -> Path:
 
 
 def _save(figure: Figure, path: Path) -> Path:
-    FigureCanvasAgg(figure).print_png(str(path))  # no display, no global state
+    picture = BytesIO()
+    FigureCanvasAgg(figure).print_png(picture)  # no display, no global state
+    write_whole(path, picture.getvalue())
     return path
