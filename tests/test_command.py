@@ -118,8 +118,8 @@ def test_ledger(finished: Finished):
         ]  # fmt: skip
         assert line["generation"] == line["index"] // 6
         assert list(line["genes"]) == genes
-        # The range of every weight is [0, 1], so the gene is its coordinate.
-        assert list(line["genes"].values()) == pytest.approx(line["genome"])
+        # The range of every weight is [0, 1.5].
+        assert list(line["genes"].values()) == pytest.approx([1.5 * coordinate for coordinate in line["genome"]])
         assert len(line["scores"]["lm_eval"]) == 24
         assert line["fitness"] == pytest.approx(sum(line["scores"]["lm_eval"]) / 24)
         assert set(line["seconds"]) == {"merge", "evaluate", "forward"}

@@ -66,7 +66,8 @@ class ParameterSpace:
 
     Gene names are "<group>/<parameter>/<source>", "<group>/<parameter>" or "merge/<parameter>". `frozen` maps patterns
     of such names (as in a shell) to the value that they keep; what is frozen is no coordinate. `genes` may also give a
-    plain value instead of a range: it then holds everywhere. `options` go to the method as they are.
+    plain value instead of a range: it then holds everywhere. `options` and `mask_seed`, the seed of random masks, hold
+    for the whole merge; a range instead of a value makes them genes.
     """
 
     def __init__(
@@ -80,15 +81,15 @@ class ParameterSpace:
         options: Mapping[str, Any] | None = None,
         granularity: Mapping[str, Any] | None = None,
         frozen: Mapping[str, Value] | None = None,
-        mask_seed: int = 0,
+        mask_seed: int | Mapping[str, Any] = 0,
     ) -> None:
         self._method, self._models, self._base = method, tuple(models), base
         self._groups = Granularity(**(granularity or {})).group(locations)
-        self._constants: dict[str, Any] = {"mask_seed": mask_seed, **(options or {})}
+        self._constants: dict[str, Any] = {}
         self._specs: dict[str, GeneSpec] = {}
-        for name, spec in genes.items():
+        for name, spec in {"mask_seed": mask_seed, **(options or {}), **genes}.items():
             if isinstance(spec, Mapping):
-                self._specs[name] = _spec(name, spec)
+                self._specs[name] = _spec(name, spec if name in genes else {"per": "merge", **spec})
             else:
                 self._constants[name] = tuple(spec) if isinstance(spec, list) else spec
         self._check_names()
