@@ -86,9 +86,10 @@ class JsonLines:
             written = self._file.write(line)
             if written != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
-        except OSError:
+        except OSError as error:
             os.ftruncate(self._file.fileno(), size)
-            raise
+            reason = f"{error.strerror}; all lines so far are whole: make room and give the same command again"
+            raise OSError(error.errno, reason, str(self.path)) from error
         self.entries.append(dict(entry))
 
     def close(self) -> None:
