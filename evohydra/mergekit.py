@@ -17,6 +17,7 @@ METHODS = {
     "evohydra.methods.dare:dare_linear": "dare_linear",
     "evohydra.methods.dare:dare_ties": "dare_ties",
 }
+OPTIONS = {"normalize": "normalize", "scaling": "lambda", "rescale": "rescale"}  # our name: mergekit's
 LAYER = re.compile(r"(.*?\.(?:layers|h))\.(\d+)\.(.*)")
 
 
@@ -45,8 +46,7 @@ def to_yaml(recipe: Node, dtype: str) -> str:
 
 
 def _options(recipe: Merge) -> dict[str, Any]:
-    known = {"normalize": "normalize", "scaling": "lambda", "rescale": "rescale"}
-    options = {known[key]: value for key, value in recipe.options.items() if key in known}
+    options = {OPTIONS[key]: value for key, value in recipe.options.items() if key in OPTIONS}
     if "rescale" in options:
         options["rescale"] = options["rescale"] != "none"
     return options

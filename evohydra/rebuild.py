@@ -1,4 +1,4 @@
-"""python -m evohydra.rebuild recipe.json OUT: the weights of a recipe, bit for bit."""
+"""python -m evohydra.rebuild recipe.json OUT: the weights of a recipe, bit for bit, or those of a mergekit yaml."""
 
 import argparse
 import json
@@ -12,10 +12,14 @@ import torch
 
 from evohydra.artifacts import FORMAT, whole_directory, write_weights
 from evohydra.families import Family
+from evohydra.families.causal_lm import CausalLM
 from evohydra.files import write_json
 from evohydra.merge import Engine
-from evohydra.recipe import checkpoints, from_dict
+from evohydra.mergekit_reader import read as read_mergekit
+from evohydra.recipe import checkpoints, from_dict, with_checkpoints
 from evohydra.sources import BASE, open_sources, parse_dtype
+
+SHARD_BYTES = 5 * 10**9  # of a mergekit configuration's merge
 
 
 def rebuild(
@@ -48,14 +52,26 @@ def rebuild(
     with whole_directory(target) as directory:
         written = write_weights(node, engine, directory, dtype, shard_bytes)
         family.copy_files(opened.directories[files_from], directory, dtype)
-        write_json(directory / "recipe.json", recipe)
+        # What was still open is now known: what the sources hold, and what the merge of these sources is.
+        found = {
+            checkpoint.name: checkpoint for checkpoint in (*opened.models, *([opened.base] if opened.base else []))
+        }
+        node = with_checkpoints(node, found)
+        write_json(directory / "recipe.json", {"weights": written, **recipe, "recipe": node.to_dict()})
     return written, recipe.get("weights")
+
+
+def _read(path: Path) -> Any:
+    """The content of a recipe file; a mergekit configuration as one."""
+    if path.suffix in (".yaml", ".yml"):
+        return read_mergekit(path.read_text(), CausalLM(), SHARD_BYTES)
+    return json.loads(path.read_text())
 
 
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m evohydra.rebuild", description="Make the merge of a recipe again.")
-    parser.add_argument("recipe", type=Path, help="recipe.json of a run or of a winner")
+    parser.add_argument("recipe", type=Path, help="recipe.json of a run or of a winner, or a mergekit yaml")
     parser.add_argument("out", type=Path, help="directory to write; must not exist, or be empty")
     parser.add_argument("--source", action="append", default=[], metavar="NAME=PATH", help="where a source is now")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
@@ -63,7 +79,7 @@ def main() -> None:
     if arguments.out.exists() and not (arguments.out.is_dir() and not any(arguments.out.iterdir())):
         sys.exit(f"rebuild: {arguments.out} exists; give a directory that does not, or an empty one")
     try:
-        recipe = json.loads(arguments.recipe.read_text())
+        recipe = _read(arguments.recipe)
         paths = dict(item.split("=", 1) for item in arguments.source)
         written, promised = rebuild(recipe, arguments.out, paths, torch.device(arguments.device))
     except (ArithmeticError, ValueError, OSError, RuntimeError) as error:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 Parameter = float | int | bool | str | tuple[float, ...]
@@ -101,6 +101,14 @@ def from_dict(data: Mapping[str, Any]) -> Node:
 def digest(node: Node) -> str:
     """SHA-256 of the recipe, the same in every process and for equal recipes only."""
     return hashlib.sha256(json.dumps(node.to_dict(), sort_keys=True).encode()).hexdigest()
+
+
+def with_checkpoints(node: Node, known: Mapping[str, Checkpoint]) -> Node:
+    """The same recipe over the checkpoints of `known`, by name."""
+    if isinstance(node, Checkpoint):
+        return known[node.name]
+    base = with_checkpoints(node.base, known) if node.base else None
+    return replace(node, base=base, models=tuple(with_checkpoints(model, known) for model in node.models))
 
 
 def checkpoints(node: Node) -> Iterator[Checkpoint]:

@@ -14,11 +14,30 @@ from evohydra.spaces.grouping import Location
 class LiveModel(Protocol):
     """The one model of a run that evaluates every genome: its parameters are overwritten in place."""
 
-    module: torch.nn.Module
-    tokenizer: Any
-    device: torch.device
-    dtype: torch.dtype
-    parameters: Mapping[str, Tensor]  # by the name that each has in the checkpoints
+    @property
+    def module(self) -> torch.nn.Module:
+        """The model itself."""
+        ...
+
+    @property
+    def tokenizer(self) -> Any:
+        """Its tokenizer."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of its parameters."""
+        ...
+
+    @property
+    def parameters(self) -> Mapping[str, Tensor]:
+        """Its parameters, by the name that each has in the checkpoints."""
+        ...
 
 
 class Family(Protocol):
