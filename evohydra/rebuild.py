@@ -57,8 +57,9 @@ def rebuild(
             checkpoint.name: checkpoint for checkpoint in (*opened.models, *([opened.base] if opened.base else []))
         }
         node = with_checkpoints(node, found)
-        write_json(directory / "recipe.json", {"weights": written, **recipe, "recipe": node.to_dict()})
-    return written, recipe.get("weights")
+        promised = recipe.get("weights")
+        write_json(directory / "recipe.json", {**recipe, "recipe": node.to_dict(), "weights": promised or written})
+    return written, promised
 
 
 def _read(path: Path) -> Any:
