@@ -40,8 +40,15 @@ def build(config: DictConfig, directory: Path) -> "Run":
     first = opened.directories[opened.files_from]
     device = _device(plain["device"])
     dtype = family.dtype(first) if plain["dtype"] == "auto" else sources.parse_dtype(plain["dtype"])
+    out_dtype = sources.parse_dtype(plain["out_dtype"]) if plain["out_dtype"] else dtype
 
-    engine = Engine(opened.tensors, device=device, cache_bytes=int(plain["cache_gb"] * 1024**3))
+    engine = Engine(
+        opened.tensors,
+        device=device,
+        dtype=dtype,
+        compile_kernels=_compile(plain["merge"]["compile"], opened.tensors[opened.files_from].shapes, plain["budget"]),
+        cache_bytes=int(plain["cache_gb"] * 1024**3),
+    )
     parts = {
         "models": opened.models,
         "base": opened.base,
@@ -65,13 +72,14 @@ def build(config: DictConfig, directory: Path) -> "Run":
     identity["model"] = {
         model.name: model.to_dict() for model in (*opened.models, *([opened.base] if opened.base else []))
     }
-    identity |= {"device": device.type, "dtype": str(dtype)}
+    identity |= {"device": device.type, "dtype": str(dtype), "out_dtype": str(out_dtype)}
+    del identity["merge"]["compile"]  # changes no bit
     return Run(
         directory=directory,
         sources=opened,
         licences={name: source.licence for name, source in chosen.items()},
         family=family,
-        live=family.live_model(first, device, dtype),
+        live=family.live_model(first, device, out_dtype),
         engine=engine,
         space=space,
         baselines=baseline_nodes(baselines, engine),
@@ -104,6 +112,14 @@ def _start(start: list[str]) -> list[str]:
     if unknown:
         raise ValueError(f"start: expected sources, uniform, both or none of them, got {unknown}")
     return start
+
+
+def _compile(wanted: str | bool, shapes: Mapping[str, tuple[int, ...]], merges: int) -> bool:
+    from evohydra.merge import worth_compiling
+
+    if wanted not in ("auto", True, False):
+        raise ValueError(f"merge.compile: expected auto, true or false, got {wanted!r}")
+    return worth_compiling(shapes, merges) if wanted == "auto" else bool(wanted)
 
 
 def _set_threads(threads: int | str) -> None:

@@ -1,9 +1,10 @@
 """The winner on disk: an ordinary Hugging Face checkpoint with its recipe, written whole or not at all."""
 
 import json
+import math
 import platform
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -11,14 +12,18 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 
 from evohydra.checkpoints import INDEX, CheckpointReader, fingerprint
 from evohydra.families import Family
 from evohydra.merge import Engine
 from evohydra.recipe import Node
 
-FORMAT = 1
+FORMAT = 2  # 1 merged in float32 whatever the type of the sources
+# safetensors' names of the types that checkpoints hold.
+NAMES = {
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
+    torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
 PACKAGES = ("evohydra", "torch", "transformers", "safetensors", "lm-eval", "hydra-core", "cmaes", "scipy", "numpy")
 
 
@@ -63,10 +68,11 @@ def write_weights(node: Node, engine: Engine, directory: Path, dtype: torch.dtyp
         if len(shards) == 1
         else [f"model-{i:05d}-of-{len(shards):05d}.safetensors" for i in range(1, len(shards) + 1)]
     )
+    shapes = engine.shapes(node)
     for file, names in zip(files, shards, strict=True):
-        tensors = {name: _stored(engine.tensor(node, name), dtype) for name in names}
-        save_file(tensors, directory / file, metadata={"format": "pt"})
-        (directory / file).chmod(0o644)  # safetensors writes for the owner alone
+        types = {name: _stored_type(node, engine, name, dtype) for name in names}
+        tensors = ((name, engine.tensor(node, name).to("cpu", types[name])) for name in names)
+        _write_shard(directory / file, {name: (types[name], shapes[name]) for name in names}, tensors)
     if len(files) > 1:
         where = {name: file for file, names in zip(files, shards, strict=True) for name in names}
         index = {"metadata": {"total_size": total}, "weight_map": where}
@@ -74,8 +80,36 @@ def write_weights(node: Node, engine: Engine, directory: Path, dtype: torch.dtyp
     return fingerprint("merge", CheckpointReader(directory))
 
 
-def _stored(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    return tensor.to("cpu", dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
+def _stored_type(node: Node, engine: Engine, name: str, dtype: torch.dtype) -> torch.dtype:
+    """`dtype`, but for integers that are copied."""
+    if engine.merges(node, name):
+        return dtype
+    copied = engine.tensor(node, name)
+    return dtype if copied.is_floating_point() else copied.dtype
+
+
+def _write_shard(
+    file: Path,
+    described: Mapping[str, tuple[torch.dtype, tuple[int, ...]]],
+    tensors: Iterable[tuple[str, torch.Tensor]],
+) -> None:
+    """A safetensors file of the `described` tensors, written one after the other as they come.
+
+    safetensors itself writes only what is in memory as a whole.
+    """
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, (dtype, shape) in described.items():
+        start, end = end, end + math.prod(shape) * dtype.itemsize
+        header[name] = {"dtype": NAMES[dtype], "shape": list(shape), "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with file.open("wb") as opened:
+        opened.write(len(text).to_bytes(8, "little") + text)
+        for name, tensor in tensors:
+            dtype, shape = described[name]
+            assert (tensor.dtype, tuple(tensor.shape)) == (dtype, shape), name
+            opened.write(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
 def recipe_file(
@@ -83,17 +117,22 @@ def recipe_file(
     family: Family,
     files_from: str,
     tokenizer: str,
-    dtype: torch.dtype,
+    dtype: torch.dtype | None,
+    out_dtype: torch.dtype,
     shard_bytes: int,
     search: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """A recipe as self-contained JSON data; `files_from` gives configuration and tokenizer."""
+    """A recipe as self-contained JSON data; `files_from` gives configuration and tokenizer.
+
+    It is merged in `dtype` and written in `out_dtype`.
+    """
     return {
         "format": FORMAT,
         "family": f"{type(family).__module__}.{type(family).__qualname__}",
         "files_from": files_from,
         "tokenizer": tokenizer,
-        "dtype": str(dtype).removeprefix("torch."),
+        "dtype": str(dtype).removeprefix("torch.") if dtype else None,
+        "out_dtype": str(out_dtype).removeprefix("torch."),
         "shard_bytes": shard_bytes,
         "recipe": node.to_dict(),
         "search": dict(search),

@@ -76,6 +76,7 @@ class CheckpointReader:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._files: dict[str, Any] = {}
+        self._views: dict[str, Tensor] = {}  # of the mapped files: they hold no memory
         self._where = self._index()
         self.shapes: Mapping[str, tuple[int, ...]] = {name: self._shape(name) for name in sorted(self._where)}
 
@@ -133,9 +134,10 @@ class CheckpointReader:
         return tuple(self._open(self._where[name]).get_slice(name).get_shape())
 
     def read(self, name: str) -> Tensor:
-        """The tensor `name` as stored, on the CPU."""
-        tensor: Tensor = self._open(self._where[name]).get_tensor(name)
-        return tensor
+        """The tensor `name` as stored, on the CPU; a view of the mapped file."""
+        if name not in self._views:
+            self._views[name] = self._open(self._where[name]).get_tensor(name)
+        return self._views[name]
 
 
 def fingerprint(name: str, source: TensorSource) -> str:

@@ -11,7 +11,7 @@ from evohydra.artifacts import FORMAT
 from evohydra.checkpoints import CheckpointReader, locate
 from evohydra.families import Family
 from evohydra.mergekit import METHODS, OPTIONS
-from evohydra.methods import SUPPLIED, Method, resolve
+from evohydra.methods import Method, resolve
 from evohydra.recipe import Checkpoint, Group, Merge, Parameter
 from evohydra.sources import BASE
 from evohydra.spaces.grouping import EMBEDDINGS, Location
@@ -164,7 +164,7 @@ def _parameters(
     ours = {theirs: name for name, theirs in OPTIONS.items()}
     given = {key for settings in (*common, *at.sources.values()) for key in settings} - IGNORED
     names = {ours.get(key, key) for key in given}
-    known = method.parameters - set(SUPPLIED)
+    known = method.parameters
     if names - known:
         raise ValueError(f"{method_name} has no parameters {sorted(names - known)} here; it has {sorted(known)}")
     parameters: dict[str, Parameter] = {}

@@ -14,7 +14,7 @@ from evohydra.artifacts import FORMAT, whole_directory, write_weights
 from evohydra.families import Family
 from evohydra.families.causal_lm import CausalLM
 from evohydra.files import write_json
-from evohydra.merge import Engine
+from evohydra.merge import Engine, worth_compiling
 from evohydra.mergekit_reader import read as read_mergekit
 from evohydra.recipe import checkpoints, from_dict, with_checkpoints
 from evohydra.sources import BASE, open_sources, parse_dtype
@@ -34,7 +34,8 @@ def rebuild(
         got = repr(recipe.get("format")) if isinstance(recipe, dict) else type(recipe).__name__
         raise ValueError(f"expected a recipe file of format {FORMAT}, got {got}")
     try:
-        node, dtype = from_dict(recipe["recipe"]), parse_dtype(recipe["dtype"])
+        node, out_dtype = from_dict(recipe["recipe"]), parse_dtype(recipe["out_dtype"])
+        dtype = parse_dtype(recipe["dtype"]) if recipe["dtype"] else None
         family: Family = pkgutil.resolve_name(recipe["family"])()
         shard_bytes, files_from, tokenizer = int(recipe["shard_bytes"]), recipe["files_from"], recipe["tokenizer"]
     except (KeyError, ImportError, AttributeError, TypeError) as error:
@@ -48,10 +49,11 @@ def rebuild(
     moved = {name: replace(c, path=paths.get(name, c.path)) for name, c in named.items()}
     models = tuple(c for name, c in moved.items() if name != BASE)
     opened = open_sources(models, moved.get(BASE), family, tokenizer)
-    engine = Engine(opened.tensors, device=device, cache_bytes=0)
+    compile_kernels = worth_compiling(opened.tensors[files_from].shapes, 1)
+    engine = Engine(opened.tensors, device=device, dtype=dtype, compile_kernels=compile_kernels, cache_bytes=0)
     with whole_directory(target) as directory:
-        written = write_weights(node, engine, directory, dtype, shard_bytes)
-        family.copy_files(opened.directories[files_from], directory, dtype)
+        written = write_weights(node, engine, directory, out_dtype, shard_bytes)
+        family.copy_files(opened.directories[files_from], directory, out_dtype)
         # What was still open is now known: what the sources hold, and what the merge of these sources is.
         found = {
             checkpoint.name: checkpoint for checkpoint in (*opened.models, *([opened.base] if opened.base else []))

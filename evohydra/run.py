@@ -171,11 +171,24 @@ class Run:
 
     def _write_winner(self, directory: Path, winner: Candidate, summary: Mapping[str, Any]) -> dict[str, Any]:
         # On the CPU whatever the search ran on: anyone can then make the same bits again.
-        engine = Engine(self.sources.tensors, device=torch.device("cpu"), cache_bytes=0)
+        engine = Engine(
+            self.sources.tensors,
+            device=torch.device("cpu"),
+            dtype=self.engine.dtype,
+            compile_kernels=self.engine.compile_kernels,
+            cache_bytes=0,
+        )
         found = {"seed": self.seed, "budget": self.budget, "genome": winner.record.index}
         source = self.sources.files_from
         recipe = recipe_file(
-            winner.recipe, self.family, source, self.tokenizer, self.live.dtype, self.shard_bytes, found
+            winner.recipe,
+            self.family,
+            source,
+            self.tokenizer,
+            engine.dtype,
+            self.live.dtype,
+            self.shard_bytes,
+            found,
         )
         recipe["weights"] = write_weights(winner.recipe, engine, directory, self.live.dtype, self.shard_bytes)
         self.family.copy_files(self.sources.directories[source], directory, self.live.dtype)

@@ -39,8 +39,10 @@ def recipe(opened: OpenSources, method: str, parameters: dict[str, tuple[float, 
 def test_a_live_model_holds_the_tensors_of_the_recipe_bit_for_bit(opened: OpenSources, method: str, cache: int):
     node = recipe(opened, method, METHODS[method])
     live = CausalLM().live_model(Path(opened.directories["one"]), torch.device("cpu"), torch.float32)
-    Engine(opened.tensors, device=torch.device("cpu"), cache_bytes=cache).merge_into(node, live.parameters)
-    alone = Engine(opened.tensors, device=torch.device("cpu"), cache_bytes=0)
+    Engine(opened.tensors, device=torch.device("cpu"), dtype=torch.float32, cache_bytes=cache).merge_into(
+        node, live.parameters
+    )
+    alone = Engine(opened.tensors, device=torch.device("cpu"), dtype=torch.float32, cache_bytes=0)
     assert live.parameters
     for name, parameter in live.parameters.items():
         assert torch.equal(parameter, alone.tensor(node, name)), name
@@ -52,7 +54,7 @@ def test_a_merge_that_is_not_finite_is_refused_by_name(opened: OpenSources, meth
     parameters = {**METHODS[method], "weight": (3e38, 3e38)}
     options = {"mask_seed": 3, "normalize": False, "scaling": 1e30}
     node = replace(recipe(opened, method, parameters), options=options)
-    engine = Engine(opened.tensors, device=torch.device("cpu"))
+    engine = Engine(opened.tensors, device=torch.device("cpu"), dtype=torch.float32)
     live = CausalLM().live_model(Path(opened.directories["one"]), torch.device("cpu"), torch.float32)
     with pytest.raises(MergeError, match=re.escape("of group 'first' is not finite")):
         engine.merge_into(node, live.parameters)

@@ -1,70 +1,106 @@
-"""DARE: drop entries of the task vectors at random and rescale the rest (arXiv 2311.03099, equations 1 and 2)."""
+"""DARE: drop entries of the task vectors at random and rescale the rest (arXiv 2311.03099, equations 1 and 2).
+
+The paper divides by the density; mergekit restores the L1 norm, and so do we unless `rescale` says otherwise.
+"""
 
 from collections.abc import Sequence
+from typing import Any
 
-import torch
 from torch import Tensor
 
-from evohydra.methods.sign_election import elect_and_sum
-from evohydra.methods.task_vectors import add_scaled, task_vectors, weighted_sum
-
-RESCALES = ("none", "density", "l1")
-
-
-def drop(delta: Tensor, density: float, uniform: Tensor, rescale: str) -> Tensor:
-    """`delta` where `uniform` < density, else 0, rescaled.
-
-    `density`: by 1 / density, as in the paper; `l1`: to the L1 norm that `delta` had, as mergekit does; `none`.
-    A density of 0, or a mask that keeps nothing, gives zeros.
-    """
-    if not 0.0 <= density <= 1.0:
-        raise ValueError(f"density must lie in [0, 1], got {density}")
-    if rescale not in RESCALES:
-        raise ValueError(f"rescale must be one of {', '.join(RESCALES)}, got {rescale!r}")
-    kept = delta * (uniform < density)
-    if rescale == "none" or density == 0.0:
-        return kept
-    if rescale == "density":
-        return kept.div_(density)
-    # float64 sums are the same whatever the number of threads.
-    after = kept.abs().sum(dtype=torch.float64).item()
-    return kept.mul_(delta.abs().sum(dtype=torch.float64).item() / after) if after > 0 else kept
+from evohydra.methods import once
+from evohydra.methods.dropping import KeptNorm, check_rescale, drop, factors, kept_norm
+from evohydra.methods.fused import Entries, fused
+from evohydra.methods.randomness import random_bits, scattered, threshold
+from evohydra.methods.sign_election import elected_sum
+from evohydra.methods.sign_election import shares as agreeing_shares
+from evohydra.methods.task_vectors import add_to_base, check_weights, need_base, plain_sum, shares
+from evohydra.methods.trimming import check_shares
 
 
+@fused
+def _dare(
+    entries: Entries,
+    weights: Tensor,
+    stream: Tensor,
+    below: Tensor,
+    factor: Tensor,
+    scaling: Tensor,
+    *,
+    elect: bool,
+    normalize: bool,
+    scaled: bool,
+) -> Tensor:
+    scatter = scattered(entries.positions())
+    dropped = [
+        drop(entries, delta, random_bits(scatter, stream[k]) < below[k], factor[k])
+        for k, delta in enumerate(entries.task_vectors())
+    ]
+    mix = elected_sum if elect else plain_sum
+    return add_to_base(entries, mix(entries, dropped, weights, normalize), scaling, scaled)
+
+
+def kept_norms(
+    base: Tensor | None, models: Sequence[Tensor], *, streams: Sequence[int], rescale: str
+) -> list[KeptNorm]:
+    """The norms that masks keep, where they are asked for: a provider for `once`."""
+    pairs = zip(models, streams, strict=True)
+    return [kept_norm(base, model, stream) for model, stream in pairs] if rescale == "l1" else []
+
+
+def _merge(
+    base: Tensor | None,
+    models: Sequence[Tensor],
+    density: Sequence[float],
+    weight: Sequence[float],
+    streams: Sequence[int],
+    rescale: str,
+    norms: Sequence[KeptNorm],
+    scaling: float,
+    **how: Any,
+) -> Tensor:
+    check_weights(weight, models, how["normalize"] and not how["elect"])
+    check_shares("density", density, models)
+    check_rescale(rescale)
+    rounded = (agreeing_shares if how["elect"] else shares)(weight, models[0].dtype)
+    below = [threshold(share) for share in density]
+    numbers = (rounded, list(streams), below, factors(rescale, density, below, norms))
+    return _dare(need_base(base), models, *numbers, [float(scaling)], scaled=scaling != 1, **how)
+
+
+@once(norms=kept_norms)
 def dare_linear(
-    base: Tensor,
+    base: Tensor | None,
     models: Sequence[Tensor],
     *,
     weight: Sequence[float],
     density: Sequence[float],
-    uniforms: Sequence[Tensor],
-    rescale: str = "density",
+    streams: Sequence[int],
+    rescale: str = "l1",
     normalize: bool = False,
     scaling: float = 1.0,
+    norms: Sequence[KeptNorm] = (),
+    out: Tensor | None = None,
 ) -> Tensor:
     """DARE before task arithmetic."""
-    dropped = _drop_all(base, models, density, uniforms, rescale)
-    return add_scaled(base, weighted_sum(dropped, weight, normalize), scaling)
+    how = {"elect": False, "normalize": normalize, "out": out}
+    return _merge(base, models, density, weight, streams, rescale, norms, scaling, **how)
 
 
+@once(norms=kept_norms)
 def dare_ties(
-    base: Tensor,
+    base: Tensor | None,
     models: Sequence[Tensor],
     *,
     weight: Sequence[float],
     density: Sequence[float],
-    uniforms: Sequence[Tensor],
-    rescale: str = "density",
+    streams: Sequence[int],
+    rescale: str = "l1",
     normalize: bool = False,
     scaling: float = 1.0,
+    norms: Sequence[KeptNorm] = (),
+    out: Tensor | None = None,
 ) -> Tensor:
-    """DARE before sign election, DARE's mask in place of TIES' trimming: the method of the paper's EvoLLM-JP."""
-    dropped = _drop_all(base, models, density, uniforms, rescale)
-    return add_scaled(base, elect_and_sum(dropped, weight, normalize), scaling)
-
-
-def _drop_all(
-    base: Tensor, models: Sequence[Tensor], density: Sequence[float], uniforms: Sequence[Tensor], rescale: str
-) -> list[Tensor]:
-    deltas = task_vectors(base, models)
-    return [drop(delta, p, u, rescale) for delta, p, u in zip(deltas, density, uniforms, strict=True)]
+    """DARE before sign election, its mask in place of TIES' trimming: the method of the paper's EvoLLM-JP."""
+    how = {"elect": True, "normalize": normalize, "out": out}
+    return _merge(base, models, density, weight, streams, rescale, norms, scaling, **how)

@@ -1,33 +1,47 @@
-"""Counter-based random numbers: a function of seed and position alone, the same on every device and in any order."""
+"""Counter-based random bits: a function of stream and position alone, the same on every device and in any order."""
 
 import hashlib
 
 import torch
 from torch import Tensor
 
+BITS = 16
+STEPS: int = 2**BITS
+
 
 def stream_key(seed: int, *names: str) -> int:
-    """A 32-bit key for the stream that belongs to (seed, names)."""
+    """A 32-bit key, as a signed integer, for the stream that belongs to (seed, names)."""
     digest = hashlib.sha256("\0".join((str(seed), *names)).encode()).digest()
-    return int.from_bytes(digest[:4], "little")
+    return int.from_bytes(digest[:4], "little", signed=True)
 
 
-def uniforms(key: int, shape: tuple[int, ...], device: torch.device) -> Tensor:
-    """Numbers in [0, 1) with 24 random bits, of `shape`, float32: a hash of (key, flat index).
-
-    The hash is lowbias32 (C. Wellons, Prospecting for Hash Functions, 2018), applied twice to mix in the key, in int64
-    because torch has no full 32-bit unsigned type: the low half of each product is all that is kept. Tensors of 2^32
-    elements or more are a ValueError.
-    """
-    count = int(torch.Size(shape).numel())
-    if count >= 2**32:
-        raise ValueError(f"a tensor of {count} elements is too large: at most 2^32 - 1 can be masked")
-    bits = _lowbias32(torch.arange(count, dtype=torch.int64, device=device))
-    bits = _lowbias32(bits.bitwise_xor_(key))
-    return (bits >> 8).to(torch.float32).mul_(2.0**-24).reshape(shape)
+def scattered(positions: Tensor) -> Tensor:
+    """lowbias32 of int32 positions (C. Wellons, Prospecting for Hash Functions, 2018); what streams have in common."""
+    x = positions
+    x = (x ^ _shifted(x, 16)) * 0x7FEB352D
+    x = (x ^ _shifted(x, 15)) * (0x846CA68B - 2**32)
+    return x ^ _shifted(x, 16)
 
 
-def _lowbias32(x: Tensor) -> Tensor:
-    x = (x ^ (x >> 16)).mul_(0x7FEB352D).bitwise_and_(0xFFFFFFFF)
-    x = (x ^ (x >> 15)).mul_(0x846CA68B).bitwise_and_(0xFFFFFFFF)
-    return x ^ (x >> 16)
+def random_bits(scatter: Tensor, stream: Tensor) -> Tensor:
+    """16 random bits for each entry, int32 in [0, 2^16): the upper half of lowbias32(scatter xor stream)."""
+    x = scatter ^ stream
+    x = (x ^ _shifted(x, 16)) * 0x7FEB352D
+    x = (x ^ _shifted(x, 15)) * (0x846CA68B - 2**32)
+    return _shifted(x, 16)  # the hash's last step changes the lower half alone
+
+
+def _shifted(x: Tensor, places: int) -> Tensor:
+    """To the right, as if int32 were unsigned."""
+    shifted: Tensor = (x >> places) & (2 ** (32 - places) - 1)
+    return shifted
+
+
+def threshold(density: float) -> int:
+    """Of 2^16 equally likely values, how many keep an entry: the density to the nearest 2^-16."""
+    return round(density * STEPS)
+
+
+def positions_of(start: int, stop: int) -> Tensor:
+    """Flat indices from `start` to `stop`, int32, modulo 2^32."""
+    return torch.arange(start, stop, dtype=torch.int64).to(torch.int32)

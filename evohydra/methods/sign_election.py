@@ -5,22 +5,48 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from evohydra.methods.arithmetic import stored
+from evohydra.methods.fused import Entries
+from evohydra.methods.task_vectors import total, weighted
 
-def elect_and_sum(deltas: Sequence[Tensor], weight: Sequence[float], normalize: bool) -> Tensor:
+SELECTED = 3  # up to so many models the sums of weights are made beforehand, one for each set of models that agree
+
+
+def shares(weight: Sequence[float], dtype: torch.dtype) -> list[float]:
+    """The weights as `dtype` holds them, then for few models the reciprocals of what each set of them sums to.
+
+    Bit k of a set's number says whether model k belongs to it. Sums of 0 count as 1.
+    """
+    rounded = stored(weight, dtype)
+    if dtype.itemsize != 2 or len(weight) > SELECTED:
+        return rounded
+    sums = [sum(w for k, w in enumerate(rounded) if chosen >> k & 1) for chosen in range(2 ** len(rounded))]
+    return [*rounded, *(1 / whole if whole else 1.0 for whole in stored(sums, dtype))]
+
+
+def elected_sum(entries: Entries, deltas: Sequence[Tensor], weights: Tensor, normalize: bool) -> Tensor:
     """The weighted sum of the entries whose sign is the elected one, of the shape of each delta.
 
     The elected sign is that of sum_k w_k delta_k, plus where it is 0; an entry counts where w_k delta_k is not 0 and
     has that sign. Where `normalize`, the sum is divided by the weights of the entries that count (by 1 where those sum
-    to 0): with equal weights the paper's disjoint mean. mergekit's semantics.
+    to 0): with equal weights the paper's disjoint mean. mergekit's semantics. `weights` are as from `shares`.
     """
-    weighted = [delta * factor for delta, factor in zip(deltas, weight, strict=True)]
-    elected_positive = sum(weighted[1:], start=weighted[0]) >= 0
-    result = torch.zeros_like(weighted[0])
-    divisor = torch.zeros_like(weighted[0])
-    for delta, factor in zip(weighted, weight, strict=True):
-        agrees = torch.where(elected_positive, delta > 0, delta < 0)
-        result += delta * agrees
-        divisor += factor * agrees
-    if normalize:
-        result /= torch.where(divisor == 0, torch.ones_like(divisor), divisor)
-    return result
+    terms = weighted(entries, deltas, weights)
+    plus = total(terms) >= 0
+    agrees = [torch.where(plus, term > 0, term < 0) for term in terms]
+    mixed = entries.rounded(total([torch.where(which, term, 0.0) for which, term in zip(agrees, terms, strict=True)]))
+    if not normalize:
+        return mixed
+    if entries.dtype.itemsize == 2 and len(terms) <= SELECTED:  # rounds to the same number, see `divided`
+        return entries.rounded(mixed * _selected(weights, len(terms), agrees, 0))
+    divisor = entries.rounded(total([torch.where(which, weights[k], 0.0) for k, which in enumerate(agrees)]))
+    return entries.rounded(mixed / torch.where(divisor == 0, 1.0, divisor))
+
+
+def _selected(weights: Tensor, count: int, agrees: Sequence[Tensor], chosen: int) -> Tensor:
+    """The reciprocal of the set of models that agree, of which `chosen` are those after the ones in `agrees`."""
+    if not agrees:
+        return weights[count + chosen]
+    k = len(agrees) - 1
+    one, other = (_selected(weights, count, agrees[:-1], chosen | bit << k) for bit in (1, 0))
+    return torch.where(agrees[-1], one, other)

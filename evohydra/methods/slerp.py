@@ -6,29 +6,59 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from evohydra.methods import once
+from evohydra.methods.fused import Entries, fused
+from evohydra.methods.task_vectors import combination
+
 PARALLEL = 0.9995  # above this |cosine| the great circle is a straight line for all that floats can tell
+SMALL = 1e-8  # norms up to this are not divided by
+BLOCK = 2**20  # entries
 
 
-def slerp(base: Tensor | None, models: Sequence[Tensor], *, t: float) -> Tensor:
+@fused
+def _interpolation(entries: Entries, coefficients: Tensor) -> Tensor:
+    return combination(entries, coefficients)
+
+
+def cosine(base: Tensor | None, models: Sequence[Tensor]) -> float:
+    """The cosine between the two flattened models; a provider for `once`.
+
+    Sums are float64, the same whatever the number of threads; mergekit's are float32.
+    """
+    _check(models)
+    first, second = (model.reshape(-1) for model in models)
+    products = torch.zeros(3, dtype=torch.float64)
+    for start in range(0, first.shape[0], BLOCK):
+        x, y = (flat[start : start + BLOCK].to(torch.float64) for flat in (first, second))
+        products += torch.stack([x @ x, y @ y, x @ y]).cpu()
+    norms = [norm if norm > SMALL else 1.0 for norm in products[:2].sqrt().tolist()]
+    return max(-1.0, min(1.0, float(products[2]) / norms[0] / norms[1]))
+
+
+@once(cosine=cosine)
+def slerp(
+    base: Tensor | None,
+    models: Sequence[Tensor],
+    *,
+    t: float,
+    cosine: float | None = None,
+    out: Tensor | None = None,
+) -> Tensor:
     """From the first model (t = 0) to the second (t = 1) along the great circle of the flattened tensors.
 
     The directions give the angle, the raw tensors are interpolated: sin((1-t) a) / sin a * v0 + sin(t a) / sin a * v1.
-    Tensors that are nearly parallel, or zero, are interpolated linearly. The base takes no part.
+    Tensors that are nearly parallel are interpolated linearly. The base takes no part.
     """
+    _check(models)
+    assert cosine is not None
+    if abs(cosine) > PARALLEL:
+        coefficients = [1 - t, float(t)]
+    else:
+        angle = math.acos(cosine)
+        coefficients = [math.sin((1 - t) * angle) / math.sin(angle), math.sin(t * angle) / math.sin(angle)]
+    return _interpolation(None, models, coefficients, out=out)
+
+
+def _check(models: Sequence[Tensor]) -> None:
     if len(models) != 2:
         raise ValueError(f"slerp takes exactly 2 models, got {len(models)}")
-    first, second = models
-    cosine = _cosine(first, second)
-    if abs(cosine) > PARALLEL:
-        return first * (1 - t) + second * t
-    angle = math.acos(cosine)
-    return first * (math.sin((1 - t) * angle) / math.sin(angle)) + second * (math.sin(t * angle) / math.sin(angle))
-
-
-def _cosine(first: Tensor, second: Tensor) -> float:
-    # float64 sums make the angle, and so the merge, the same whatever the number of threads.
-    flat0, flat1 = first.reshape(-1).to(torch.float64), second.reshape(-1).to(torch.float64)
-    norms = flat0.norm().item() * flat1.norm().item()
-    if norms == 0.0:
-        return 1.0
-    return float(max(-1.0, min(1.0, (flat0 @ flat1).item() / norms)))

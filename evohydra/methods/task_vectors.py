@@ -1,29 +1,76 @@
-"""Task vectors, and their weighted sum added to the base (Editing Models with Task Arithmetic, arXiv 2212.04089)."""
+"""Task vectors and their weighted sums (Editing Models with Task Arithmetic, arXiv 2212.04089)."""
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
+
+from evohydra.methods.arithmetic import stored
+from evohydra.methods.fused import Entries
+
+
+def need_base(base: Tensor | None) -> Tensor:
+    """`base`; ValueError where there is none."""
+    if base is None:
+        raise ValueError("this merge method needs the base model of its sources, and the sources name none")
+    return base
 
 
 def task_vectors(base: Tensor | None, models: Sequence[Tensor]) -> list[Tensor]:
-    """tau_k = theta_k - theta_base (section 2); ValueError without a base."""
-    if base is None:
-        raise ValueError("this merge method needs the base model of its sources, and the sources name none")
-    return [model - base for model in models]
+    """tau_k = theta_k - theta_base (section 2), in the type of the models; ValueError without a base."""
+    origin = need_base(base)
+    return [model - origin for model in models]
 
 
-def weighted_sum(vectors: Sequence[Tensor], weight: Sequence[float], normalize: bool) -> Tensor:
-    """sum_k w_k x_k, divided by sum_k w_k where `normalize`; ValueError where that sum is 0."""
-    total = sum(weight) if normalize else 1.0
-    if abs(total) < 1e-12:
+def check_weights(weight: Sequence[float], models: Sequence[Tensor], normalize: bool) -> None:
+    """ValueError unless there is a finite weight for each model, with a sum that is not 0 where it is divided by."""
+    if len(weight) != len(models):
+        raise ValueError(f"expected a weight for each of {len(models)} models, got {list(weight)}")
+    if not all(abs(value) < float("inf") for value in weight):
+        raise ValueError(f"expected finite weights, got {list(weight)}")
+    if normalize and abs(sum(weight)) < 1e-8:
         raise ValueError(f"cannot normalize weights that sum to 0: {list(weight)}")
-    result = vectors[0] * weight[0]
-    for vector, factor in zip(vectors[1:], weight[1:], strict=True):
-        # Not add_(alpha=...): whether that rounds once or twice depends on the processor.
-        result.add_(vector * factor)
-    return result.div_(total) if normalize else result
 
 
-def add_scaled(base: Tensor, delta: Tensor, scaling: float) -> Tensor:
-    """Theta = theta_base + lambda * tau; `delta` is consumed."""
-    return delta.mul_(scaling).add_(base)
+def total(terms: Sequence[Tensor]) -> Tensor:
+    """The sum of all terms, in their order."""
+    result = terms[0]
+    for term in terms[1:]:
+        result = result + term
+    return result
+
+
+def shares(weight: Sequence[float], dtype: torch.dtype) -> list[float]:
+    """The weights as `dtype` holds them, then their sum and its reciprocal."""
+    rounded = stored(weight, dtype)
+    whole = stored([sum(rounded)], dtype)[0]
+    return [*rounded, whole, 1 / whole if whole else 1.0]
+
+
+def weighted(entries: Entries, deltas: Sequence[Tensor], weight: Tensor) -> list[Tensor]:
+    """w_k tau_k, rounded."""
+    return [entries.rounded(delta * weight[k]) for k, delta in enumerate(deltas)]
+
+
+def divided(entries: Entries, x: Tensor, divisor: Tensor) -> Tensor:
+    """`x` / divisor[0], rounded; divisor[1] is its reciprocal.
+
+    Where both have at most 11 bits, as 16-bit floats do, the product with the reciprocal rounds to the same number.
+    """
+    return entries.rounded(x * divisor[1] if entries.dtype.itemsize == 2 else x / divisor[0])
+
+
+def plain_sum(entries: Entries, deltas: Sequence[Tensor], weights: Tensor, normalize: bool) -> Tensor:
+    """sum_k w_k tau_k, divided by sum_k w_k where `normalize`; `weights` as from `shares`."""
+    mixed = entries.rounded(total(weighted(entries, deltas, weights)))
+    return divided(entries, mixed, weights[len(deltas) :]) if normalize else mixed
+
+
+def add_to_base(entries: Entries, delta: Tensor, scaling: Tensor, scaled: bool) -> Tensor:
+    """theta_base + lambda * tau (section 3); `scaled` says whether lambda is another number than 1."""
+    return entries.base + (entries.rounded(delta * scaling[0]) if scaled else delta)
+
+
+def combination(entries: Entries, coefficients: Tensor) -> Tensor:
+    """sum_k c_k theta_k, rounded once, at its end."""
+    return total([model * coefficients[k] for k, model in enumerate(entries.models)])

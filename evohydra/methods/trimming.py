@@ -1,40 +1,81 @@
-"""Trimming a task vector to its entries of largest magnitude (TIES-Merging, arXiv 2306.01708, section 4.1)."""
+"""Trimming a task vector by magnitude (TIES-Merging, arXiv 2306.01708, section 4.1)."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from evohydra.methods.arithmetic import rounded, wide
+from evohydra.methods.fused import Stepped
+from evohydra.methods.ranking import ABOVE_ALL, BELOW_ALL, Cut, Ranking, Values
+from evohydra.methods.task_vectors import need_base
 
-class Cut(NamedTuple):
-    """Where trimming cuts: entries above `magnitude` stay, of those equal to it the ones up to flat index `last`."""
-
-    magnitude: float
-    last: int
-
-
-def magnitude_order(delta: Tensor) -> Tensor:
-    """Flat indices by falling magnitude, equal ones in the order of the tensor; (n,) int64."""
-    return delta.reshape(-1).abs().argsort(descending=True, stable=True)
+ENDS = (BELOW_ALL, ABOVE_ALL)
 
 
-def cut(delta: Tensor, order: Tensor, density: float) -> Cut:
-    """The cut that keeps exactly max(1, int(density * n)) entries; `order` as from `magnitude_order`.
+def magnitudes(base: Tensor | None, model: Tensor) -> Values:
+    """|theta - theta_base|, rounded to their type, as a function of a range of flat indices."""
+    flat_base, flat_model = need_base(base).reshape(-1), model.reshape(-1)
 
-    ValueError unless 0 <= density <= 1. An empty tensor has nothing to cut.
-    """
-    if not 0.0 <= density <= 1.0:
-        raise ValueError(f"density must lie in [0, 1], got {density}")
-    if delta.numel() == 0:
-        return Cut(0.0, 0)
-    kept = max(1, int(density * delta.numel()))
-    last = int(order[kept - 1])
-    return Cut(float(delta.reshape(-1)[last].abs()), last)
+    def values(start: int, stop: int) -> Tensor:
+        delta = wide(flat_model[start:stop]) - wide(flat_base[start:stop])
+        return rounded(delta, model.dtype).abs().to(model.dtype)
+
+    return values
 
 
-def trim(delta: Tensor, at: Cut) -> Tensor:
-    """`delta` with all entries beyond the cut set to zero."""
-    magnitude = delta.abs()
-    index = torch.arange(delta.numel(), device=delta.device).reshape(delta.shape)
-    keep = (magnitude > at.magnitude) | ((magnitude == at.magnitude) & (index <= at.last))
-    return delta * keep
+def rankings(base: Tensor | None, models: Sequence[Tensor]) -> list[Ranking]:
+    """The order of magnitudes of each task vector: a provider for `once`."""
+    return [Ranking(model.numel(), magnitudes(base, model)) for model in models]
+
+
+def check_shares(name: str, shares: Sequence[float], models: Sequence[Tensor]) -> None:
+    """ValueError unless there is a share in [0, 1] for each model."""
+    if len(shares) != len(models) or not all(0.0 <= share <= 1.0 for share in shares):
+        raise ValueError(f"{name} must lie in [0, 1] for each of {len(models)} models, got {list(shares)}")
+
+
+def largest(
+    base: Tensor | None, models: Sequence[Tensor], density: Sequence[float], ranks: Sequence[Ranking]
+) -> list[Cut]:
+    """For each task vector the cut above which are its max(1, int(density * n)) largest entries, none at density 0."""
+    kept = [max(1, int(share * rank.size)) if share > 0 else 0 for share, rank in zip(density, ranks, strict=True)]
+    return [
+        rank.largest(count, magnitudes(base, model)) for model, count, rank in zip(models, kept, ranks, strict=True)
+    ]
+
+
+def at_least(cuts: Sequence[Cut]) -> Stepped:
+    """For each cut the smallest value that is above it, along the tensor: of equal ones the first are."""
+    return _along([(cut, cut.value, _next(cut.value, np.inf)) for cut in cuts])
+
+
+def more_than(cuts: Sequence[Cut]) -> Stepped:
+    """For each cut the smallest value that is not below it, along the tensor: of equal ones the first are."""
+    return _along([(cut, _next(cut.value, np.inf), cut.value) for cut in cuts])
+
+
+def at_most(cuts: Sequence[Cut]) -> Stepped:
+    """For each cut the largest value that is below it, along the tensor: of equal ones the first are."""
+    return _along([(cut, cut.value, _next(cut.value, -np.inf)) for cut in cuts])
+
+
+def _along(limits: Sequence[tuple[Cut, float, float]]) -> Stepped:
+    """From each cut's limit for entries up to its last one, and its limit behind."""
+    starts = sorted({0, *(cut.last + 1 for cut, _, _ in limits)})
+
+    def at(start: int) -> tuple[float, ...]:
+        return tuple(upto if start <= cut.last or cut in ENDS else behind for cut, upto, behind in limits)
+
+    return Stepped(tuple(starts), tuple(at(start) for start in starts))
+
+
+def _next(value: float, towards: float) -> float:
+    """The number next to `value` in float32, the type in which kernels compare."""
+    return float(np.nextafter(np.float32(value), np.float32(towards)))
+
+
+def keep(delta: Tensor, which: Tensor) -> Tensor:
+    """`delta` where `which`, else zero."""
+    return torch.where(which, delta, 0.0)

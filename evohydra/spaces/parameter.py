@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evohydra.genome import Choice, Gene, Kind, Real, Value, integer
-from evohydra.methods import SUPPLIED, resolve
+from evohydra.methods import resolve
 from evohydra.recipe import Checkpoint, Group, Merge, Node, Parameter
 from evohydra.spaces.grouping import Granularity, Location
 
+SOURCES, UNIFORM = "sources", "uniform"
 SHARE = "share"  # as the value of `uniform`: 1 / number of models
 
 
@@ -67,7 +68,8 @@ class ParameterSpace:
     Gene names are "<group>/<parameter>/<source>", "<group>/<parameter>" or "merge/<parameter>". `frozen` maps patterns
     of such names (as in a shell) to the value that they keep; what is frozen is no coordinate. `genes` may also give a
     plain value instead of a range: it then holds everywhere. `options` and `mask_seed`, the seed of random masks, hold
-    for the whole merge; a range instead of a value makes them genes.
+    for the whole merge; a range instead of a value makes them genes. `landmarks` says which known merges the method can
+    give: each of its "sources" alone, and their "uniform" average.
     """
 
     def __init__(
@@ -82,8 +84,12 @@ class ParameterSpace:
         granularity: Mapping[str, Any] | None = None,
         frozen: Mapping[str, Value] | None = None,
         mask_seed: int | Mapping[str, Any] = 0,
+        landmarks: Sequence[str] = (SOURCES, UNIFORM),
     ) -> None:
         self._method, self._models, self._base = method, tuple(models), base
+        self._known = tuple(landmarks)
+        if set(self._known) - {SOURCES, UNIFORM}:
+            raise ValueError(f"landmarks: expected some of {[SOURCES, UNIFORM]}, got {list(landmarks)}")
         self._groups = Granularity(**(granularity or {})).group(locations)
         self._constants: dict[str, Any] = {}
         self._specs: dict[str, GeneSpec] = {}
@@ -100,14 +106,14 @@ class ParameterSpace:
 
     def _check_names(self) -> None:
         method = resolve(self._method)
-        known = method.parameters.difference(SUPPLIED)
+        known = method.parameters
         given = {*self._specs, *self._constants} - {"mask_seed"}
         if given - known:
             raise ValueError(
                 f"{self._method} has no parameter {sorted(given - known)}; its parameters are {sorted(known)}"
             )
-        if (method.required - set(SUPPLIED)) - given:
-            raise ValueError(f"{self._method} needs a gene or option for {sorted((method.required & known) - given)}")
+        if method.required - given:
+            raise ValueError(f"{self._method} needs a gene or option for {sorted(method.required - given)}")
         for name in method.per_model.intersection(self._constants):
             value = self._constants[name]
             values = value if isinstance(value, tuple) else (value,) * len(self._models)
@@ -182,11 +188,13 @@ class ParameterSpace:
         return named
 
     def landmarks(self) -> dict[str, Node]:
-        """Each source alone and the uniform merge, as far as this method's ranges hold them."""
+        """Each source alone and the uniform merge, as far as this method has them."""
         found: dict[str, Node] = {}
-        for index, model in enumerate(self._models):
+        for index, model in enumerate(self._models if SOURCES in self._known else ()):
             found[model.name] = self._fill(lambda spec, own, i=index: _alone(spec, own, i))
-        found["uniform"] = self._fill(lambda spec, _: 1 / len(self._models) if spec.uniform == SHARE else spec.uniform)
+        if UNIFORM in self._known:
+            share = 1 / len(self._models)
+            found[UNIFORM] = self._fill(lambda spec, _: share if spec.uniform == SHARE else spec.uniform)
         return found
 
     def default(self) -> Merge:

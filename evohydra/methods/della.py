@@ -1,0 +1,163 @@
+"""DELLA: drop entries of the task vectors at random, large ones less often (MAGPRUNE, arXiv 2406.11617, section 3.1).
+
+The chance that an entry stays grows with its rank by magnitude in its row, from density - epsilon to density + epsilon.
+The paper divides each entry by its own chance; mergekit restores the L1 norm of the tensor, and so do we.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from evohydra.methods import once
+from evohydra.methods.dropping import KeptNorm, check_rescale, drop, factors, kept_norm
+from evohydra.methods.fused import Entries, fused
+from evohydra.methods.randomness import STEPS, random_bits, scattered, threshold
+from evohydra.methods.sign_election import elected_sum
+from evohydra.methods.sign_election import shares as agreeing_shares
+from evohydra.methods.task_vectors import add_to_base, check_weights, need_base, plain_sum, shares, task_vectors
+from evohydra.methods.trimming import check_shares
+
+MIDDLE = 127  # ranks are kept as 0 to 2 * MIDDLE, in a byte
+
+
+@fused
+def _della(
+    entries: Entries,
+    weights: Tensor,
+    stream: Tensor,
+    below: Tensor,
+    slope: Tensor,
+    factor: Tensor,
+    scaling: Tensor,
+    *,
+    elect: bool,
+    normalize: bool,
+    scaled: bool,
+) -> Tensor:
+    scatter = scattered(entries.positions())
+    dropped = []
+    for k, delta in enumerate(entries.task_vectors()):
+        offset = ((entries.extras[k].to(torch.int32) - MIDDLE) * slope[k]) >> 8
+        dropped.append(drop(entries, delta, random_bits(scatter, stream[k]) < below[k] + offset, factor[k]))
+    mix = elected_sum if elect else plain_sum
+    return add_to_base(entries, mix(entries, dropped, weights, normalize), scaling, scaled)
+
+
+def _slope(epsilon: float) -> int:
+    """How much a rank adds to the threshold of random bits, times 2^8."""
+    return round(epsilon * STEPS * 2**8 / MIDDLE)
+
+
+def row_ranks(base: Tensor | None, models: Sequence[Tensor]) -> list[Tensor]:
+    """The rank of each entry by magnitude in its row, from 0 to 2 * MIDDLE, uint8; a provider for `once`.
+
+    A vector is one row, and ranks go along the second dimension of what has more than two, as in mergekit. In rows of
+    one entry, where mergekit fails, it has the middle rank: it stays with a chance of density.
+    """
+    ranks = []
+    for delta in task_vectors(base, models):
+        rows = delta.abs().reshape(1, -1) if delta.ndim < 2 else delta.abs()
+        width = rows.shape[1]
+        scaled = (torch.arange(width, device=delta.device) * (2 * MIDDLE) / max(1, width - 1)).round().to(torch.uint8)
+        if width == 1:
+            scaled.fill_(MIDDLE)
+        order = rows.argsort(dim=1, stable=True)
+        shape = [1, width, *[1] * (rows.ndim - 2)]
+        ranks.append(torch.empty_like(order, dtype=torch.uint8).scatter_(1, order, scaled.view(shape).expand_as(order)))
+    return [rank.reshape(model.shape) for rank, model in zip(ranks, models, strict=True)]
+
+
+def kept_norms(
+    base: Tensor | None,
+    models: Sequence[Tensor],
+    *,
+    streams: Sequence[int],
+    rescale: str,
+    epsilon: Sequence[float],
+    ranks: Sequence[Tensor],
+) -> list[KeptNorm]:
+    """The norms that masks keep, where they are asked for: a provider for `once`."""
+    if rescale != "l1":
+        return []
+    tables = []
+    for model, stream, wide, rank in zip(models, streams, epsilon, ranks, strict=True):
+        flat, slope = rank.reshape(-1).cpu(), _slope(wide)
+
+        def offsets(start: int, stop: int, flat: Tensor = flat, slope: int = slope) -> Any:
+            return (((flat[start:stop].to(torch.int64) - MIDDLE) * slope) >> 8).numpy()
+
+        tables.append(kept_norm(base, model, stream, offsets))
+    return tables
+
+
+def _merge(
+    base: Tensor | None,
+    models: Sequence[Tensor],
+    density: Sequence[float],
+    epsilon: Sequence[float],
+    weight: Sequence[float],
+    streams: Sequence[int],
+    rescale: str,
+    ranks: Sequence[Tensor],
+    norms: Sequence[KeptNorm],
+    scaling: float,
+    **how: Any,
+) -> Tensor:
+    check_weights(weight, models, how["normalize"] and not how["elect"])
+    check_shares("density", density, models)
+    check_rescale(rescale)
+    rounded = (agreeing_shares if how["elect"] else shares)(weight, models[0].dtype)
+    for share, wide in zip(density, epsilon, strict=True):
+        if 0 < share < 1 and not (wide >= 0 and share - wide > 0 and share + wide < 1):
+            raise ValueError(f"epsilon must keep density +- epsilon in (0, 1), got epsilon {wide} at density {share}")
+    below = [threshold(share) for share in density]
+    # All or nothing, whatever the rank.
+    slopes = [_slope(wide) if 0 < share < 1 else 0 for share, wide in zip(density, epsilon, strict=True)]
+    scale = factors(rescale, density, below, norms)
+    scale = [factor if 0 < share < 1 else 1.0 for share, factor in zip(density, scale, strict=True)]
+    numbers = (rounded, list(streams), below, slopes, scale)
+    return _della(need_base(base), models, *numbers, [float(scaling)], extras=ranks, scaled=scaling != 1, **how)
+
+
+@once(ranks=row_ranks, norms=kept_norms)
+def della(
+    base: Tensor | None,
+    models: Sequence[Tensor],
+    *,
+    weight: Sequence[float],
+    density: Sequence[float],
+    epsilon: Sequence[float],
+    streams: Sequence[int],
+    rescale: str = "l1",
+    normalize: bool = True,
+    scaling: float = 1.0,
+    ranks: Sequence[Tensor] = (),
+    norms: Sequence[KeptNorm] = (),
+    out: Tensor | None = None,
+) -> Tensor:
+    """MAGPRUNE before sign election (section 3.2)."""
+    how = {"elect": True, "normalize": normalize, "out": out}
+    return _merge(base, models, density, epsilon, weight, streams, rescale, ranks, norms, scaling, **how)
+
+
+@once(ranks=row_ranks, norms=kept_norms)
+def della_linear(
+    base: Tensor | None,
+    models: Sequence[Tensor],
+    *,
+    weight: Sequence[float],
+    density: Sequence[float],
+    epsilon: Sequence[float],
+    streams: Sequence[int],
+    rescale: str = "l1",
+    normalize: bool = False,
+    scaling: float = 1.0,
+    ranks: Sequence[Tensor] = (),
+    norms: Sequence[KeptNorm] = (),
+    out: Tensor | None = None,
+) -> Tensor:
+    """MAGPRUNE before task arithmetic."""
+    how = {"elect": False, "normalize": normalize, "out": out}
+    return _merge(base, models, density, epsilon, weight, streams, rescale, ranks, norms, scaling, **how)

@@ -1,0 +1,79 @@
+"""Dropping entries of task vectors at random and rescaling the rest (DARE, arXiv 2311.03099, equations 1 and 2)."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from evohydra.methods.fused import Entries
+from evohydra.methods.randomness import positions_of, random_bits, scattered
+from evohydra.methods.trimming import magnitudes
+
+RESCALES = ("none", "density", "l1")
+BLOCK = 2**20  # entries
+NEGLIGIBLE = 1e-7  # L1 norms below this are not divided by, as in mergekit
+
+
+class KeptNorm:
+    """How much of a task vector's L1 norm is kept by the masks of one stream, at every density.
+
+    An entry is kept where its key is below a threshold; `sums` has the norm of all entries whose key is at most that of
+    the same place in `keys`.
+    """
+
+    def __init__(self, histogram: NDArray[np.float64], lowest: int) -> None:
+        used = np.flatnonzero(histogram)
+        self._keys = (used + lowest).astype(np.int32)
+        self._sums = np.cumsum(histogram[used])
+        self.nbytes: int = self._keys.nbytes + self._sums.nbytes
+
+    def kept(self, below: int) -> float:
+        """The L1 norm of the entries whose key is below `below`."""
+        place = int(np.searchsorted(self._keys, below, "left"))
+        return float(self._sums[place - 1]) if place else 0.0
+
+    def factor(self, below: int) -> float:
+        """What gives those entries the L1 norm that all of them had; 1 where there is nothing to divide by."""
+        before, after = self.kept(2**30), self.kept(below)
+        return before / after if min(before, after) >= NEGLIGIBLE else 1.0
+
+
+Offsets = Callable[[int, int], NDArray[np.int64]]
+
+
+def kept_norm(base: Tensor | None, model: Tensor, stream: int, offsets: Offsets | None = None) -> KeptNorm:
+    """The table of one model; `offsets(start, stop)` are taken from the random bits to give the keys."""
+    values = magnitudes(base, model)
+    lowest = 0 if offsets is None else -(2**17)
+    histogram = np.zeros(2**16 - 2 * lowest, np.float64)
+    key = torch.tensor(stream, dtype=torch.int32)
+    for start in range(0, model.numel(), BLOCK):
+        stop = min(model.numel(), start + BLOCK)
+        keys = random_bits(scattered(positions_of(start, stop)), key).numpy().astype(np.int64)
+        if offsets is not None:
+            keys = keys - offsets(start, stop)
+        weights = values(start, stop).to("cpu", torch.float64).numpy()
+        histogram += np.bincount(keys - lowest, weights=weights, minlength=len(histogram))
+    return KeptNorm(histogram, lowest)
+
+
+def check_rescale(rescale: str) -> None:
+    """ValueError for a rescaling that there is not."""
+    if rescale not in RESCALES:
+        raise ValueError(f"rescale must be one of {', '.join(RESCALES)}, got {rescale!r}")
+
+
+def factors(rescale: str, density: Sequence[float], below: Sequence[int], norms: Sequence[KeptNorm]) -> list[float]:
+    """What each kept task vector is multiplied by: 1 / density as in the paper, to its L1 norm as in mergekit, or 1."""
+    if rescale == "none":
+        return [1.0 for _ in density]
+    if rescale == "density":
+        return [1.0 / share if share > 0 else 1.0 for share in density]
+    return [norm.factor(limit) for norm, limit in zip(norms, below, strict=True)]
+
+
+def drop(entries: Entries, delta: Tensor, kept: Tensor, factor: Tensor) -> Tensor:
+    """`delta` where `kept`, rescaled, else 0."""
+    return entries.rounded(torch.where(kept, delta, 0.0) * factor)

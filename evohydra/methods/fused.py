@@ -1,0 +1,189 @@
+"""Kernels: the entry-by-entry part of a merge method, one pass over memory, eager or compiled with the same bits."""
+
+import bisect
+import functools
+import itertools
+import logging
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from evohydra.methods.arithmetic import rounded, wide
+
+logger = logging.getLogger(__name__)
+Kernel = Callable[..., Tensor]
+Step = Callable[[list[Tensor], Tensor, list[Tensor], Tensor], None]
+EAGER_BLOCK = 2**16  # entries: what an eager kernel makes on the way stays in the processor's cache
+COMPILED_BLOCK = 2**30  # entries: positions in a block are int32
+WORTH_COMPILED = 2**14  # entries: below this the call costs more than the work
+PROOF = 2**12  # entries on which a compiled kernel is held against the eager one before it is used
+_compiling: ContextVar[bool] = ContextVar("compiling", default=False)
+_compiled: dict[object, Step | None] = {}
+_warned: list[str] = []
+
+
+class NotFinite(ArithmeticError):  # noqa: N818  (what the result is)
+    """A kernel whose result holds NaN or infinite numbers."""
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """Numbers that change along a tensor: values[i] holds from flat index starts[i] on; starts[0] is 0."""
+
+    starts: tuple[int, ...]
+    values: tuple[tuple[float, ...], ...]
+
+    def at(self, place: int) -> tuple[float, ...]:
+        """The numbers at flat index `place`."""
+        return self.values[bisect.bisect_right(self.starts, place) - 1]
+
+
+class Entries:
+    """The same entries, (n,), of base, models and extras, as a kernel sees them: in the type of the arithmetic."""
+
+    def __init__(self, base: Tensor | None, models: Sequence[Tensor], extras: Sequence[Tensor], first: Tensor) -> None:
+        self.dtype = models[0].dtype
+        self.base = wide(base) if base is not None else torch.zeros(())
+        self.models = [wide(model) for model in models]
+        self.extras = list(extras)
+        self._first = first
+
+    def rounded(self, x: Tensor) -> Tensor:
+        """`x` as the checkpoints' type holds it."""
+        return rounded(x, self.dtype)
+
+    def task_vectors(self) -> list[Tensor]:
+        """theta_k - theta_base, rounded."""
+        return [self.rounded(model - self.base) for model in self.models]
+
+    def positions(self) -> Tensor:
+        """Where in the tensor each entry is, int32; modulo 2^32 in tensors that are larger."""
+        like = self.models[0]
+        return torch.arange(like.shape[0], dtype=torch.int32, device=like.device) + self._first
+
+
+@contextmanager
+def compiling(wanted: bool) -> Iterator[None]:
+    """Whether kernels inside are compiled (where a compiler is there)."""
+    token = _compiling.set(wanted)
+    try:
+        yield
+    finally:
+        _compiling.reset(token)
+
+
+def fused(kernel: Kernel) -> Callable[..., Tensor]:
+    """Make `kernel(entries, *numbers, **flags) -> (n,)` a function of whole tensors.
+
+    The function is `merge(base, models, *numbers, extras=(), out=None, **flags) -> Tensor`: `base` (or None), `models`
+    and `extras` have one shape, `numbers` are sequences of floats or of ints (or `Stepped`), which reach the kernel as
+    tensors, and flags are constants of the kernel. The result has the shape, type and device of the models, and is
+    written into `out` where that is given. Raises NotFinite.
+    """
+
+    @functools.wraps(kernel)
+    def merge(
+        base: Tensor | None,
+        models: Sequence[Tensor],
+        *numbers: Sequence[float] | Stepped,
+        extras: Sequence[Tensor] = (),
+        out: Tensor | None = None,
+        **flags: Any,
+    ) -> Tensor:
+        result = torch.empty_like(models[0], memory_format=torch.contiguous_format) if out is None else out
+        inputs = [x.reshape(-1) for x in (*((base,) if base is not None else ()), *models, *extras)]
+        target = result.view(-1)
+        size = target.shape[0]
+        pack = functools.cache(lambda values: _packed(values, wide(target[:0]).dtype, target.device))
+        eager = _step(kernel, base is not None, len(models), tuple(sorted(flags.items())))
+        quick = _quick(eager, inputs, [pack(_at(values, 0)) for values in numbers], target)
+        changes = {start for values in numbers if isinstance(values, Stepped) for start in values.starts}
+        block = EAGER_BLOCK if quick is None and target.device.type == "cpu" else COMPILED_BLOCK
+        edges = sorted({start for start in changes if start < size}.union(range(0, size, block)))
+        for start, stop in itertools.pairwise([*edges, size]):
+            step = eager if quick is None or stop - start < WORTH_COMPILED else quick
+            pieces = [x[start:stop] for x in inputs]
+            here = [pack(_at(values, start)) for values in numbers]
+            step(pieces, pack(((start + 2**31) % 2**32 - 2**31,)), here, target[start:stop])
+        if not is_finite(result):
+            raise NotFinite(f"the result of {kernel.__name__} is not finite")
+        return result
+
+    return merge
+
+
+def is_finite(x: Tensor) -> bool:
+    """Whether all of `x` is finite. Its sum is cheap, and finite unless an element is not or all together overflow."""
+    return math.isfinite(x.sum().item()) or bool(x.isfinite().all())
+
+
+def _at(values: Sequence[float] | Stepped, place: int) -> tuple[float, ...]:
+    return values.at(place) if isinstance(values, Stepped) else tuple(values)
+
+
+def _packed(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    integers = all(isinstance(value, int) for value in values)
+    return torch.tensor(values, dtype=torch.int32 if integers else dtype).to(device, non_blocking=True)
+
+
+@functools.cache
+def _step(kernel: Kernel, has_base: bool, count: int, flags: tuple[tuple[str, Any], ...]) -> Step:
+    """The kernel on one block of flat tensors, written into `target`."""
+
+    def step(inputs: list[Tensor], first: Tensor, numbers: list[Tensor], target: Tensor) -> None:
+        base, others = (inputs[0], inputs[1:]) if has_base else (None, inputs)
+        target.copy_(kernel(Entries(base, others[:count], others[count:], first), *numbers, **dict(flags)))
+
+    # Dynamo counts the versions of a function by its code: each kernel gets a copy.
+    step.__code__ = step.__code__.replace(co_name=f"{kernel.__name__}_of_{count}")
+    return step
+
+
+def _quick(step: Step, inputs: Sequence[Tensor], numbers: Sequence[Tensor], target: Tensor) -> Step | None:
+    """`step` compiled, where that is wanted, worth it and possible."""
+    if not _compiling.get() or target.shape[0] < WORTH_COMPILED:
+        return None
+    key = (step, target.dtype, target.device.type)
+    if key not in _compiled:
+        _compiled[key] = _proven(step, inputs, numbers, target)
+    return _compiled[key]
+
+
+def _proven(step: Step, inputs: Sequence[Tensor], numbers: Sequence[Tensor], target: Tensor) -> Step | None:
+    """`step` compiled, or None (with a warning, once) where there is no compiler or it gives other bits."""
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path.home() / ".cache" / "evohydra" / "kernels"))
+    first = torch.zeros(1, dtype=torch.int32, device=target.device)
+    pieces = [x[:PROOF].clone() for x in inputs]
+    expected, got = (torch.zeros_like(target[:PROOF]) for _ in range(2))
+    try:
+        from torch._inductor import config as inductor
+
+        # Roundings that a kernel asks for are kept, and no product is fused with a sum: compiled bits are eager bits.
+        # Set for all of the process: as an option of one compilation it costs as much as a small merge at every call.
+        inductor.emulate_precision_casts = True
+        compiled: Step = torch.compile(step, dynamic=True)
+        compiled(pieces, first, list(numbers), got)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, ImportError, OSError) as reason:
+        _warn_once(f"kernels are not compiled, merging is slower: {str(reason).strip().splitlines()[0]}")
+        return None
+    step(pieces, first, list(numbers), expected)
+    if not torch.equal(got.nan_to_num(), expected.nan_to_num()):
+        _warn_once(f"the compiled kernel {step.__code__.co_name} gives other bits and is not used")
+        return None
+    return compiled
+
+
+def _warn_once(message: str) -> None:
+    if message not in _warned:
+        _warned.append(message)
+        logger.warning(message)

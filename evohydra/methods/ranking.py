@@ -1,0 +1,118 @@
+"""Which entries of a tensor are the largest: tables made once, from which any number of them is found exactly."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+BLOCK = 2**16 - 1  # entries whose counts fit 16 bits
+Values = Callable[[int, int], Tensor]
+
+
+class Cut(NamedTuple):
+    """Where a ranking is cut: at `value`, and of the entries equal to it behind the one at flat index `last`."""
+
+    value: float
+    last: int
+
+
+BELOW_ALL, ABOVE_ALL = Cut(-1.0, -1), Cut(float("inf"), -1)
+
+
+class Ranking:
+    """The order of n non-negative numbers by size, equal ones in the order of the tensor.
+
+    `values(start, stop)` gives a part of them, (stop - start,), and must give the same whenever it is called. Of 16-bit
+    floats the bit patterns are counted, for each block of the tensor: a pattern is its own rank, and a number's place
+    is found by looking into one block. Of wider ones the sorted numbers are kept.
+    """
+
+    def __init__(self, size: int, values: Values) -> None:
+        self.size = size
+        self._dtype = values(0, 0).dtype
+        self.by_pattern = self._dtype.itemsize == 2
+        numbers = (values(start, min(size, start + BLOCK)) for start in range(0, size, BLOCK))
+        self._sorted: NDArray[np.float64 | np.float32] | None = None
+        self._counts = np.zeros((0, 0), np.uint16)  # (blocks, patterns)
+        self._first = 0  # the smallest pattern
+        self._below = np.zeros(1, np.int64)  # (patterns + 1,): numbers below each pattern
+        if not self.by_pattern:
+            self._sorted = np.sort(np.concatenate([np.zeros(0, np.float32), *(x.cpu().numpy() for x in numbers)]))
+            self.nbytes: int = self._sorted.nbytes
+            return
+        blocks = [np.bincount(_patterns(x), minlength=2**15).astype(np.uint16) for x in numbers]
+        if blocks:
+            counts = np.stack(blocks)
+            used = np.flatnonzero(counts.any(axis=0))
+            self._first = int(used[0])
+            self._counts = np.ascontiguousarray(counts[:, self._first : used[-1] + 1])
+            self._below = np.concatenate([[0], np.cumsum(self._counts.sum(axis=0, dtype=np.int64))])
+        self.nbytes = self._counts.nbytes + self._below.nbytes
+
+    def nonzero(self) -> int:
+        """How many of the numbers are above zero."""
+        if self._sorted is not None:
+            return self.size - int(np.searchsorted(self._sorted, 0.0, "right"))
+        return self.size - (int(self._below[1]) if self.size and self._first == 0 else 0)
+
+    def largest(self, kept: int, values: Values) -> Cut:
+        """The cut above which are the `kept` largest numbers; of those equal to it the first."""
+        if kept <= 0:
+            return ABOVE_ALL
+        if kept >= self.size:
+            return BELOW_ALL
+        value, below, equal = self._at(self.size - kept)
+        return self._cut(value, kept - (self.size - below - equal), equal, values)
+
+    def smallest(self, kept: int, values: Values) -> Cut:
+        """The cut below which are the `kept` smallest numbers; of those equal to it the first."""
+        if kept <= 0:
+            return BELOW_ALL
+        if kept >= self.size:
+            return ABOVE_ALL
+        value, below, equal = self._at(kept - 1)
+        return self._cut(value, kept - below, equal, values)
+
+    def _at(self, rank: int) -> tuple[float, int, int]:
+        """The number at `rank`, from the smallest; how many are below it, and how many equal it."""
+        if self._sorted is not None:
+            value = float(self._sorted[rank])
+        else:
+            place = int(np.searchsorted(self._below, rank, "right")) - 1
+            value = float(torch.tensor([self._first + place], dtype=torch.int16).view(self._dtype))
+        return value, *self.around(value)
+
+    def around(self, value: float) -> tuple[int, int]:
+        """How many of the numbers are below `value`, one of them, and how many equal it."""
+        if self._sorted is not None:
+            below, upto = (int(np.searchsorted(self._sorted, value, side)) for side in ("left", "right"))
+            return below, upto - below
+        place = self._place(value)
+        return int(self._below[place]), int(self._below[place + 1] - self._below[place])
+
+    def _place(self, value: float) -> int:
+        return int(torch.tensor([value], dtype=self._dtype).view(torch.int16)) - self._first
+
+    def _cut(self, value: float, taken: int, equal: int, values: Values) -> Cut:
+        """The cut at `value` of which `taken` out of `equal` entries are on the near side."""
+        if taken == equal or value == 0.0:  # zeros may be on either side
+            return Cut(value, self.size)
+        block = 0
+        if self._sorted is None:
+            place = self._place(value)
+            upto = np.cumsum(self._counts[:, place], dtype=np.int64)
+            block = int(np.searchsorted(upto, taken, "left"))
+            taken -= int(upto[block] - self._counts[block, place])
+        for start in range(block * BLOCK, self.size, BLOCK):
+            found = (values(start, min(self.size, start + BLOCK)) == value).nonzero()
+            if len(found) >= taken:
+                return Cut(value, start + int(found[taken - 1]))
+            taken -= len(found)
+        raise AssertionError("the values have changed since they were ranked")
+
+
+def _patterns(x: Tensor) -> NDArray[np.int16]:
+    return x.contiguous().view(torch.int16).cpu().numpy()
