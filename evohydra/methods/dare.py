@@ -11,7 +11,7 @@ from torch import Tensor
 from evohydra.methods import once
 from evohydra.methods.dropping import KeptNorm, check_rescale, drop, factors, kept_norm
 from evohydra.methods.fused import Entries, fused
-from evohydra.methods.randomness import random_bits, scattered, threshold
+from evohydra.methods.randomness import last_word, random_words, scattered, threshold
 from evohydra.methods.sign_election import elected_sum
 from evohydra.methods.sign_election import shares as agreeing_shares
 from evohydra.methods.task_vectors import add_to_base, check_weights, need_base, plain_sum, shares
@@ -23,7 +23,7 @@ def _dare(
     entries: Entries,
     weights: Tensor,
     stream: Tensor,
-    below: Tensor,
+    last: Tensor,
     factor: Tensor,
     scaling: Tensor,
     *,
@@ -33,7 +33,7 @@ def _dare(
 ) -> Tensor:
     scatter = scattered(entries.positions())
     dropped = [
-        drop(entries, delta, random_bits(scatter, stream[k]) < below[k], factor[k])
+        drop(entries, delta, random_words(scatter, stream[k]) <= last[k], factor[k])
         for k, delta in enumerate(entries.task_vectors())
     ]
     mix = elected_sum if elect else plain_sum
@@ -64,7 +64,7 @@ def _merge(
     check_rescale(rescale)
     rounded = (agreeing_shares if how["elect"] else shares)(weight, models[0].dtype)
     below = [threshold(share) for share in density]
-    numbers = (rounded, list(streams), below, factors(rescale, density, below, norms))
+    numbers = (rounded, list(streams), list(map(last_word, below)), factors(rescale, density, below, norms))
     return _dare(need_base(base), models, *numbers, [float(scaling)], scaled=scaling != 1, **how)
 
 

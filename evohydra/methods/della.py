@@ -13,7 +13,7 @@ from torch import Tensor
 from evohydra.methods import once
 from evohydra.methods.dropping import KeptNorm, check_rescale, drop, factors, kept_norm
 from evohydra.methods.fused import Entries, fused
-from evohydra.methods.randomness import STEPS, random_bits, scattered, threshold
+from evohydra.methods.randomness import STEPS, random_words, scattered, threshold
 from evohydra.methods.sign_election import elected_sum
 from evohydra.methods.sign_election import shares as agreeing_shares
 from evohydra.methods.task_vectors import add_to_base, check_weights, need_base, plain_sum, shares, task_vectors
@@ -40,7 +40,8 @@ def _della(
     dropped = []
     for k, delta in enumerate(entries.task_vectors()):
         offset = ((entries.extras[k].to(torch.int32) - MIDDLE) * slope[k]) >> 8
-        dropped.append(drop(entries, delta, random_bits(scatter, stream[k]) < below[k] + offset, factor[k]))
+        kept = (random_words(scatter, stream[k]) >> 16) < below[k] + offset
+        dropped.append(drop(entries, delta, kept, factor[k]))
     mix = elected_sum if elect else plain_sum
     return add_to_base(entries, mix(entries, dropped, weights, normalize), scaling, scaled)
 
@@ -116,7 +117,6 @@ def _merge(
     # All or nothing, whatever the rank.
     slopes = [_slope(wide) if 0 < share < 1 else 0 for share, wide in zip(density, epsilon, strict=True)]
     scale = factors(rescale, density, below, norms)
-    scale = [factor if 0 < share < 1 else 1.0 for share, factor in zip(density, scale, strict=True)]
     numbers = (rounded, list(streams), below, slopes, scale)
     return _della(need_base(base), models, *numbers, [float(scaling)], extras=ranks, scaled=scaling != 1, **how)
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from evohydra.methods.fused import Entries
-from evohydra.methods.randomness import positions_of, random_bits, scattered
+from evohydra.methods.randomness import STEPS, positions_of, random_words, scattered
 from evohydra.methods.trimming import magnitudes
 
 RESCALES = ("none", "density", "l1")
@@ -46,12 +46,12 @@ Offsets = Callable[[int, int], NDArray[np.int64]]
 def kept_norm(base: Tensor | None, model: Tensor, stream: int, offsets: Offsets | None = None) -> KeptNorm:
     """The table of one model; `offsets(start, stop)` are taken from the random bits to give the keys."""
     values = magnitudes(base, model)
-    lowest = 0 if offsets is None else -(2**17)
-    histogram = np.zeros(2**16 - 2 * lowest, np.float64)
+    lowest = -STEPS  # room for offsets of less than half of the steps
+    histogram = np.zeros(2 * STEPS, np.float64)
     key = torch.tensor(stream, dtype=torch.int32)
     for start in range(0, model.numel(), BLOCK):
         stop = min(model.numel(), start + BLOCK)
-        keys = random_bits(scattered(positions_of(start, stop)), key).numpy().astype(np.int64)
+        keys = (random_words(scattered(positions_of(start, stop)), key) >> 16).numpy().astype(np.int64)
         if offsets is not None:
             keys = keys - offsets(start, stop)
         weights = values(start, stop).to("cpu", torch.float64).numpy()
@@ -66,12 +66,16 @@ def check_rescale(rescale: str) -> None:
 
 
 def factors(rescale: str, density: Sequence[float], below: Sequence[int], norms: Sequence[KeptNorm]) -> list[float]:
-    """What each kept task vector is multiplied by: 1 / density as in the paper, to its L1 norm as in mergekit, or 1."""
-    if rescale == "none":
-        return [1.0 for _ in density]
-    if rescale == "density":
-        return [1.0 / share if share > 0 else 1.0 for share in density]
-    return [norm.factor(limit) for norm, limit in zip(norms, below, strict=True)]
+    """What each kept task vector is multiplied by: 1 / density as in the paper, to its L1 norm as in mergekit, or 1.
+
+    0 at a density of 0, and 1 where everything is kept.
+    """
+    scales = {
+        "none": [1.0 for _ in density],
+        "density": [1.0 / share if share > 0 else 0.0 for share in density],
+        "l1": [norm.factor(limit) for norm, limit in zip(norms, below, strict=True)] if norms else [],
+    }[rescale]
+    return [0.0 if share == 0 else 1.0 if share == 1 else scale for share, scale in zip(density, scales, strict=True)]
 
 
 def drop(entries: Entries, delta: Tensor, kept: Tensor, factor: Tensor) -> Tensor:

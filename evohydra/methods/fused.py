@@ -22,8 +22,9 @@ logger = logging.getLogger(__name__)
 Kernel = Callable[..., Tensor]
 Step = Callable[[list[Tensor], Tensor, list[Tensor], Tensor], None]
 EAGER_BLOCK = 2**16  # entries: what an eager kernel makes on the way stays in the processor's cache
-COMPILED_BLOCK = 2**30  # entries: positions in a block are int32
-WORTH_COMPILED = 2**14  # entries: below this the call costs more than the work
+COMPILED_BLOCK = 2**20  # entries: what was written is still in the cache when it is looked at
+DEVICE_BLOCK = 2**30  # entries: positions in a block are int32
+WORTH_COMPILED = 2**12  # entries: below this the call costs more than the work
 PROOF = 2**12  # entries on which a compiled kernel is held against the eager one before it is used
 _compiling: ContextVar[bool] = ContextVar("compiling", default=False)
 _compiled: dict[object, Step | None] = {}
@@ -106,15 +107,16 @@ def fused(kernel: Kernel) -> Callable[..., Tensor]:
         eager = _step(kernel, base is not None, len(models), tuple(sorted(flags.items())))
         quick = _quick(eager, inputs, [pack(_at(values, 0)) for values in numbers], target)
         changes = {start for values in numbers if isinstance(values, Stepped) for start in values.starts}
-        block = EAGER_BLOCK if quick is None and target.device.type == "cpu" else COMPILED_BLOCK
+        block = COMPILED_BLOCK if quick else EAGER_BLOCK
+        block = block if target.device.type == "cpu" else DEVICE_BLOCK
         edges = sorted({start for start in changes if start < size}.union(range(0, size, block)))
         for start, stop in itertools.pairwise([*edges, size]):
             step = eager if quick is None or stop - start < WORTH_COMPILED else quick
             pieces = [x[start:stop] for x in inputs]
             here = [pack(_at(values, start)) for values in numbers]
             step(pieces, pack(((start + 2**31) % 2**32 - 2**31,)), here, target[start:stop])
-        if not is_finite(result):
-            raise NotFinite(f"the result of {kernel.__name__} is not finite")
+            if not is_finite(target[start:stop]):
+                raise NotFinite(f"the result of {kernel.__name__} is not finite")
         return result
 
     return merge

@@ -5,8 +5,7 @@ import hashlib
 import torch
 from torch import Tensor
 
-BITS = 16
-STEPS: int = 2**BITS
+STEPS: int = 2**16
 
 
 def stream_key(seed: int, *names: str) -> int:
@@ -23,12 +22,14 @@ def scattered(positions: Tensor) -> Tensor:
     return x ^ _shifted(x, 16)
 
 
-def random_bits(scatter: Tensor, stream: Tensor) -> Tensor:
-    """16 random bits for each entry, int32 in [0, 2^16): the upper half of lowbias32(scatter xor stream)."""
-    x = scatter ^ stream
-    x = (x ^ _shifted(x, 16)) * 0x7FEB352D
-    x = (x ^ _shifted(x, 15)) * (0x846CA68B - 2**32)
-    return _shifted(x, 16)  # the hash's last step changes the lower half alone
+def random_words(scatter: Tensor, stream: Tensor) -> Tensor:
+    """A random int32 for each entry, of which the upper 16 bits are used.
+
+    lowbias32(scatter xor stream) without its first step, which `scattered` has just done, and its last, which changes
+    the lower bits alone.
+    """
+    x = (scatter ^ stream) * 0x7FEB352D
+    return (x ^ _shifted(x, 15)) * (0x846CA68B - 2**32)
 
 
 def _shifted(x: Tensor, places: int) -> Tensor:
@@ -38,8 +39,13 @@ def _shifted(x: Tensor, places: int) -> Tensor:
 
 
 def threshold(density: float) -> int:
-    """Of 2^16 equally likely values, how many keep an entry: the density to the nearest 2^-16."""
-    return round(density * STEPS)
+    """Below which upper half of a random word an entry is kept: the density to the nearest 2^-16, of STEPS values."""
+    return round(density * STEPS) - STEPS // 2
+
+
+def last_word(below: int) -> int:
+    """The largest random word whose upper half is below `below` (and -2^31 where there is none)."""
+    return max(below * 2**16 - 1, -(2**31))
 
 
 def positions_of(start: int, stop: int) -> Tensor:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 BLOCK = 2**16 - 1  # entries whose counts fit 16 bits
+SMALLEST_BLOCK, BLOCKS = 2**13, 64  # of smaller tensors: what is looked through to find an entry, and how many of them
 Values = Callable[[int, int], Tensor]
 
 
@@ -34,7 +35,8 @@ class Ranking:
         self.size = size
         self._dtype = values(0, 0).dtype
         self.by_pattern = self._dtype.itemsize == 2
-        numbers = (values(start, min(size, start + BLOCK)) for start in range(0, size, BLOCK))
+        self._block = min(BLOCK, max(SMALLEST_BLOCK, size // BLOCKS))
+        numbers = (values(start, min(size, start + self._block)) for start in range(0, size, self._block))
         self._sorted: NDArray[np.float64 | np.float32] | None = None
         self._counts = np.zeros((0, 0), np.uint16)  # (blocks, patterns)
         self._first = 0  # the smallest pattern
@@ -106,8 +108,8 @@ class Ranking:
             upto = np.cumsum(self._counts[:, place], dtype=np.int64)
             block = int(np.searchsorted(upto, taken, "left"))
             taken -= int(upto[block] - self._counts[block, place])
-        for start in range(block * BLOCK, self.size, BLOCK):
-            found = (values(start, min(self.size, start + BLOCK)) == value).nonzero()
+        for start in range(block * self._block, self.size, self._block):
+            found = (values(start, min(self.size, start + self._block)) == value).nonzero()
             if len(found) >= taken:
                 return Cut(value, start + int(found[taken - 1]))
             taken -= len(found)
