@@ -17,7 +17,7 @@ from evohydra.artifacts import recipe_file, versions, whole_directory, write_wei
 from evohydra.benchmarks import Benchmark
 from evohydra.evaluate import Evaluation, Evaluator
 from evohydra.executors import Executor
-from evohydra.families import Family, LiveModel
+from evohydra.families import Family, LiveModel, Rules
 from evohydra.files import write_json
 from evohydra.ledger import Ledger, Record
 from evohydra.merge import Engine
@@ -58,7 +58,7 @@ class Run:
     seed: int
     top: int
     start: Sequence[str]
-    tokenizer: str
+    rules: Rules
     shard_bytes: int
     identity: Mapping[str, Any]
 
@@ -175,10 +175,11 @@ class Run:
         found = {"seed": self.seed, "budget": self.budget, "genome": winner.record.index}
         source = self.sources.files_from
         recipe = recipe_file(
-            winner.recipe, self.family, source, self.tokenizer, self.live.dtype, self.shard_bytes, found
+            winner.recipe, self.family, source, self.rules.tokenizer, self.live.dtype, self.shard_bytes, found
         )
+        recipe |= {**asdict(self.rules), "warnings": list(self.sources.warnings)}
         recipe["weights"] = write_weights(winner.recipe, engine, directory, self.live.dtype, self.shard_bytes)
-        self.family.copy_files(self.sources.directories[source], directory, self.live.dtype)
+        self.family.copy_files(self.sources.directories[source], directory, self.live.dtype, self.sources.form)
         difference = self.family.verify(directory, self.live)
         if difference > (GPU_TOLERANCE if self.live.device.type == "cuda" else 0.0):
             raise SearchError(
@@ -191,9 +192,13 @@ class Run:
             (directory / "mergekit.yaml").write_text(config)
         except mergekit.NotExpressible as reason:
             note = f"There is no `mergekit.yaml`: {reason}."
-        card = model_card(self.directory.name, winner.recipe, self.licences, summary, note)
+        card = model_card(self.directory.name, winner.recipe, self.licences, summary, self._notes(note))
         (directory / "README.md").write_text(card)
         return recipe
+
+    def _notes(self, note: str) -> str:
+        warnings = "".join(f"- {warning}\n" for warning in self.sources.warnings)
+        return f"{note}\n\n## Warnings\n\n{warnings}" if warnings else note
 
     def _report(self, summary: Mapping[str, Any], console: Console) -> None:
         console.print(summary_table(summary, ", ".join(self.benchmarks)))

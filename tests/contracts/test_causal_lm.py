@@ -1,4 +1,4 @@
-"""The family of causal language models over tiny models of seven architectures, made from their configurations."""
+"""The family of causal language models over tiny models of fourteen architectures, made from their configurations."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from evohydra.artifacts import write_weights
 from evohydra.checkpoints import CheckpointReader, SourceError
+from evohydra.families import Rules
 from evohydra.families.causal_lm import CausalLM
 from evohydra.merge import Engine
 from evohydra.recipe import Checkpoint, Group, Merge
@@ -38,11 +39,48 @@ ARCHITECTURES: dict[str, Callable[[], Any]] = {
         num_attention_heads=2,
         max_position_embeddings=64,
     ),
+    "gemma2": lambda: transformers.Gemma2Config(**LLAMA_LIKE),
+    "gemma3": lambda: transformers.Gemma3TextConfig(**LLAMA_LIKE),
+    "phi3": lambda: transformers.Phi3Config(**{k: v for k, v in LLAMA_LIKE.items() if k != "head_dim"}),
+    "olmo2": lambda: transformers.Olmo2Config(**LLAMA_LIKE),
+    "mixtral": lambda: transformers.MixtralConfig(**LLAMA_LIKE, num_local_experts=3, num_experts_per_tok=2),
+    "qwen2_moe": lambda: transformers.Qwen2MoeConfig(
+        **LLAMA_LIKE,
+        num_experts=3,
+        num_experts_per_tok=2,
+        moe_intermediate_size=8,
+        shared_expert_intermediate_size=12,
+    ),
+    "qwen3_moe": lambda: transformers.Qwen3MoeConfig(
+        **LLAMA_LIKE, num_experts=3, num_experts_per_tok=2, moe_intermediate_size=8
+    ),
 }
 # By hand from the architectures: the parts of a name that tell where a tensor of a layer belongs.
 MODULES = {
-    "attention": ("q_proj", "k_proj", "v_proj", "o_proj", "c_attn", "attn.c_proj", "query_key", "attention.dense"),
-    "mlp": ("gate_proj", "up_proj", "down_proj", "c_fc", "mlp.c_proj", "dense_h_to_4h", "dense_4h_to_h"),
+    "attention": (
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "o_proj",
+        "c_attn",
+        "attn.c_proj",
+        "query_key",
+        "attention.dense",
+        "qkv_proj",
+    ),
+    "mlp": (
+        "gate_proj",
+        "up_proj",
+        "down_proj",
+        "c_fc",
+        "mlp.c_proj",
+        "dense_h_to_4h",
+        "dense_4h_to_h",
+        "gate_up_proj",
+        "block_sparse_moe",
+        "mlp.gate.",
+        "shared_expert",
+    ),
     "norms": ("layernorm", "q_norm", "k_norm", "ln_1", "ln_2"),
 }
 EDGES = {
@@ -172,7 +210,7 @@ def test_sources_that_do_not_fit_are_refused(trio: tuple[Path, Path, Path], tmp_
 
     def check(directory: Path) -> None:
         directories = {"first": one, "second": directory}
-        FAMILY.check(directories, {name: CheckpointReader(path) for name, path in directories.items()})
+        FAMILY.align(directories, {name: CheckpointReader(path) for name, path in directories.items()}, None, Rules())
 
     check(base)
     for directory, message in (
