@@ -14,9 +14,8 @@ import transformers
 from torch import Tensor
 
 from evohydra.checkpoints import CheckpointReader, SourceError, TensorSource, check_same_shapes, check_same_tensors
-from evohydra.families import PUBLISHED, Aligned, Form, LiveModel, Rules
+from evohydra.families import PUBLISHED, Aligned, Form, LiveModel, Rules, tokenizers
 from evohydra.families import tensor_sets as sets
-from evohydra.families import tokenizers
 from evohydra.families.in_place import by_checkpoint_name
 from evohydra.families.tokenizers import LOCAL
 from evohydra.families.vocabulary import EMBEDDING, TokenRows, Vocabulary, embeddings_of, plan, rows_of
@@ -58,7 +57,7 @@ class CausalLM:
         Raises SourceError for different architectures, tensors, shapes or tokens as far as `rules` do not allow them.
         """
         configs = {name: _config(directory) for name, directory in directories.items()}
-        sources = sets.with_common_names(tensors, f"{_prefix(configs)}.")
+        sources: Mapping[str, TensorSource] = sets.with_common_names(tensors, f"{_prefix(configs)}.")
         sources = sets.without_buffers(sources)
         embeddings = embeddings_of(next(iter(sources.values())).shapes)
         tied = None
@@ -194,8 +193,9 @@ def _on_common_tokens(
     united = None
     if rules.tokenizer == "same":
         if len({each.rows for each in vocabularies.values()}) > 1:
+            sizes = {name: each.rows for name, each in vocabularies.items()}
             raise SourceError(
-                f"sources with embeddings of different sizes: { {name: each.rows for name, each in vocabularies.items()} } "
+                f"sources with embeddings of different sizes: {sizes} "
                 "rows; tokenizer=base leaves out tokens that a source added to its base's, tokenizer=union keeps them"
             )
         tokenizers.check_same(vocabularies)

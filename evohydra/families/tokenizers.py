@@ -109,7 +109,7 @@ def union(tokenizers: Mapping[str, Any], vocabularies: Mapping[str, Vocabulary],
 
 def _merges(models: list[Mapping[str, Any]], ids: Mapping[str, int]) -> list[Any]:
     """The merges of all BPE models, in order, each once; without those whose tokens have no row."""
-    merges = {}
+    merges: dict[tuple[str, str], Any] = {}
     for model in models:
         for merge in model["merges"]:
             left, right = merge if isinstance(merge, list) else merge.split(" ")
@@ -133,7 +133,7 @@ def _loaded(owner: Any, data: Mapping[str, Any], added: list[Any], ids: Mapping[
     wrong = sorted(token for token, row in ids.items() if got.get(token) != row)
     if wrong:
         raise SourceError(
-            f"tokenizer=union: transformers does not load the united tokenizer as it is meant; {len(wrong)} tokens have "
-            f"other ids, the first is {wrong[0]!r} ({type(united).__name__})"
+            f"tokenizer=union: transformers does not load the united tokenizer as it is meant; {len(wrong)} tokens "
+            f"have other ids, the first is {wrong[0]!r} ({type(united).__name__})"
         )
     return united

@@ -123,7 +123,7 @@ class TokenRows:
         rows = tensor.new_zeros((len(own), *tensor.shape[1:]))
         rows[own >= 0] = tensor[own[own >= 0]]
         if gifts:
-            positions = torch.cat([at for _, at, _ in gifts]).unique()
+            positions = torch.unique(torch.cat([at for _, at, _ in gifts]))
             total = torch.zeros((len(positions), *tensor.shape[1:]))  # float32, as merges are
             donors = torch.zeros(len(positions))
             for donor, at, theirs in gifts:
