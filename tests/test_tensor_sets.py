@@ -131,7 +131,9 @@ def with_biases(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def test_tensors_that_only_some_sources_have_are_named(root: Path) -> None:
     store(root / "two", with_biases)
-    with pytest.raises(SourceError, match=r"2 of 'two' are missing from 'one' and 'base': 'model.*0.self_attn.q_proj.b"):
+    with pytest.raises(
+        SourceError, match=r"2 of 'two' are missing from 'one' and 'base': 'model.*0.self_attn.q_proj.b"
+    ):
         opened(root)
 
 
@@ -206,7 +208,9 @@ def test_quantised_checkpoints_are_refused(root: Path) -> None:
 
 def test_a_source_of_another_base_is_refused_with_numbers(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     save_model(root / "two", 77)
-    with pytest.raises(SourceError, match=r"source 'two' does not look like .* cosine .* is -?0\.\d+ \(expected at least"):
+    with pytest.raises(
+        SourceError, match=r"source 'two' does not look like .* cosine .* is -?0\.\d+ \(expected at least"
+    ):
         opened(root)
     with caplog.at_level(logging.WARNING):
         sources = opened(root, Rules(allow_other_base=True))
@@ -218,7 +222,9 @@ def test_a_source_of_another_base_is_refused_with_numbers(root: Path, caplog: py
 def test_a_named_disagreement_on_the_base_is_a_warning_where_it_is_allowed(root: Path) -> None:
     save_model(root / "other", 0)
     named = {name: Source(str(root / name), "-", base=str(root / b)) for name, b in (("one", "base"), ("two", "other"))}
-    with pytest.raises(SourceError, match=r"disagree on their base model: one on .*base, two on .*other.*allow_other_base"):
+    with pytest.raises(
+        SourceError, match=r"disagree on their base model: one on .*base, two on .*other.*allow_other_base"
+    ):
         checkpoints(named)
     assert checkpoints(named, Rules(allow_other_base=True))[1].path == str(root / "base")  # type: ignore[union-attr]
 
@@ -241,7 +247,13 @@ def test_warnings_reach_the_model_card_and_the_recipe_which_can_be_rebuilt(tmp_p
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("missing", "skip"), ("tokenizer", 3), ("pad_vocabulary_to", 0), ("pad_vocabulary_to", "8"), ("allow_other_base", 1)],
+    [
+        ("missing", "skip"),
+        ("tokenizer", 3),
+        ("pad_vocabulary_to", 0),
+        ("pad_vocabulary_to", "8"),
+        ("allow_other_base", 1),
+    ],
 )
 def test_rules_that_make_no_sense_are_refused(key: str, value: object) -> None:
     with pytest.raises(ValueError, match=f"{key}: expected .* got {value!r}"):

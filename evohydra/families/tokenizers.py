@@ -48,7 +48,10 @@ def check_comparable(tokenizers: Mapping[str, Any]) -> None:
 
     Byte-level tokenizers write "Ġa" where others write "▁a", and every letter beyond ASCII as other letters.
     """
-    byte_level = {name: "ByteLevel" in json.dumps(_data(name, each)) for name, each in tokenizers.items()}
+    byte_level = {}
+    for name, tokenizer in tokenizers.items():
+        data = _data(name, tokenizer)
+        byte_level[name] = "ByteLevel" in json.dumps([data["pre_tokenizer"], data["decoder"]])
     if len(set(byte_level.values())) > 1:
         yes, no = (sorted(n for n, value in byte_level.items() if value is each) for each in (True, False))
         raise SourceError(
