@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +188,8 @@ class Run:
         write_json(directory / "recipe.json", recipe)
         note = ""
         try:
+            if replace(self.rules, allow_other_base=False) != Rules():
+                raise mergekit.NotExpressible("its sources were matched by token or completed, see recipe.json")
             config = mergekit.to_yaml(winner.recipe, str(self.live.dtype).removeprefix("torch."))
             (directory / "mergekit.yaml").write_text(config)
         except mergekit.NotExpressible as reason:

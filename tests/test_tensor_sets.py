@@ -148,6 +148,13 @@ def test_missing_tensors_come_from_the_base(root: Path) -> None:
     assert sources.warnings == (f"1 tensors that source 'two' lacks are copied from the base: {lost!r}",)
 
 
+def test_a_missing_head_comes_from_the_base_too(root: Path) -> None:
+    store(root / "two", lambda t: {name: tensor for name, tensor in t.items() if name != HEAD})
+    base, one = (load_file(root / name / "model.safetensors") for name in ("base", "one"))
+    got = merged(opened(root, Rules(missing="base")), root / "got")
+    torch.testing.assert_close(got[HEAD], (one[HEAD] + base[HEAD]) / 2)
+
+
 def test_tensors_that_the_base_lacks_are_left_out_with_a_warning(root: Path) -> None:
     store(root / "two", with_biases)
     sources = opened(root, Rules(missing="base"))

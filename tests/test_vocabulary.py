@@ -202,7 +202,7 @@ def test_added_tokens_behind_the_bases_last_are_cut_or_kept(tmp_path: Path) -> N
     longer.add_tokens(["<|user|>"], special_tokens=True)
     for name, seed, tokenizer in (("base", 0, plain), ("one", 1, longer), ("two", 2, plain)):
         save(tmp_path / name, seed, tokenizer)
-    with pytest.raises(SourceError, match="different sizes: .*'one': 48.*tokenizer=base leaves out"):
+    with pytest.raises(SourceError, match=r"different sizes: .*'one': 48.*tokenizer=base leaves out"):
         opened(tmp_path)
     cut = opened(tmp_path, tokenizer="base")
     one = load_file(tmp_path / "one" / "model.safetensors")

@@ -59,12 +59,13 @@ class CausalLM:
         configs = {name: _config(directory) for name, directory in directories.items()}
         sources: Mapping[str, TensorSource] = sets.with_common_names(tensors, f"{_prefix(configs)}.")
         sources = sets.without_buffers(sources)
+        ties = {name: bool(getattr(config, "tie_word_embeddings", False)) for name, config in configs.items()}
         embeddings = embeddings_of(next(iter(sources.values())).shapes)
         tied = None
         if embeddings is not None and all(embeddings in source.shapes for source in sources.values()):
-            ties = {name: bool(config.tie_word_embeddings) for name, config in configs.items()}
-            sources, tied = sets.with_common_head(sources, ties, embeddings, directories)
+            sources, tied = sets.with_common_head(sources, ties, embeddings)
         sources, left_out = sets.completed(sources, base, rules.missing)
+        sets.check_heads(sources, ties, directories)
         files_from = _files_from(tuple(sources), base, rules)
         before = rows_of(sources[files_from])
         check_same_tensors(sources)
@@ -73,7 +74,7 @@ class CausalLM:
         changes: dict[str, Any] = {}
         if (rows := rows_of(sources[files_from])) != before:
             changes["vocab_size"] = rows
-        if tied is False and configs[files_from].tie_word_embeddings:
+        if tied is False and ties[files_from]:
             changes["tie_word_embeddings"] = False
         form = Form(frozenset(sources[files_from].shapes), changes, tokenizer)
         return Aligned(sources, files_from, form, left_out)

@@ -68,31 +68,40 @@ def without_buffers(sources: Mapping[str, TensorSource]) -> dict[str, TensorSour
 
 
 def with_common_head(
-    sources: Mapping[str, TensorSource], ties: Mapping[str, bool], embeddings: str, directories: Mapping[str, Path]
+    sources: Mapping[str, TensorSource], ties: Mapping[str, bool], embeddings: str
 ) -> tuple[dict[str, TensorSource], bool]:
     """The sources with a head each, or without where in all of them it is the embeddings; and whether it is so.
 
-    `ties`: what each configuration says. A stored head that equals the embeddings is tied whatever is stored; one that
-    differs is a head of its own, as transformers treats it. Raises SourceError for a head that is neither stored nor
-    tied.
+    `ties`: what each configuration says. A stored head that equals the embeddings is then no head of its own; one that
+    differs is, as transformers treats it. A source whose head is neither stored nor tied stays without.
     """
     heads = {name: next(filter(HEADS.search, tensors.shapes), None) for name, tensors in sources.items()}
-    tied = {}
+    tied = {
+        name: ties[name] and (head is None or _equal(sources[name], head, embeddings)) for name, head in heads.items()
+    }
+    label = next(filter(None, heads.values()), None)
+    if all(tied.values()) or label is None:
+        return {name: _without(tensors, lambda t: bool(HEADS.search(t))) for name, tensors in sources.items()}, True
+    headed: dict[str, TensorSource] = {}
     for name, tensors in sources.items():
-        head = heads[name]
-        if head is None and not ties[name]:
+        lacks = heads[name] is None and ties[name]
+        headed[name] = Renamed(tensors, {**{t: t for t in tensors.shapes}, label: embeddings}) if lacks else tensors
+    return headed, False
+
+
+def check_heads(sources: Mapping[str, TensorSource], ties: Mapping[str, bool], directories: Mapping[str, Path]) -> None:
+    """Raise SourceError for a source without a head whose configuration does not tie it to the embeddings."""
+    for name, tensors in sources.items():
+        if not ties[name] and not any(map(HEADS.search, tensors.shapes)):
             raise SourceError(
                 f"source {name!r} at {directories[name]}: expected a head (lm_head.weight), for its config.json does "
                 f"not tie the head to the embeddings; got {len(tensors.shapes)} tensors without one"
             )
-        tied[name] = head is None or (ties[name] and torch.equal(tensors.read(head), tensors.read(embeddings)))
-    if all(tied.values()):
-        return {name: _without(tensors, lambda t: bool(HEADS.search(t))) for name, tensors in sources.items()}, True
-    label = next(filter(None, heads.values()))
-    return {
-        name: Renamed(tensors, {**{t: t for t in tensors.shapes}, label: heads[name] or embeddings})
-        for name, tensors in sources.items()
-    }, False
+
+
+def _equal(tensors: TensorSource, one: str, other: str) -> bool:
+    first, second = tensors.read(one), tensors.read(other)
+    return first.dtype == second.dtype and torch.equal(first, second)
 
 
 def completed(

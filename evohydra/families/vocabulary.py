@@ -120,8 +120,8 @@ class TokenRows:
         own, gifts = self._rows.own, self._rows.gifts
         if self._unmoved:
             return tensor[: len(own)]
-        rows = tensor.new_zeros((len(own), *tensor.shape[1:]))
-        rows[own >= 0] = tensor[own[own >= 0]]
+        rows = tensor[own.clamp(min=0)]
+        rows[own < 0] = 0
         if gifts:
             positions = torch.unique(torch.cat([at for _, at, _ in gifts]))
             total = torch.zeros((len(positions), *tensor.shape[1:]))  # float32, as merges are

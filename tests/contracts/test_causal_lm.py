@@ -1,5 +1,7 @@
 """The family of causal language models over tiny models of fourteen architectures, made from their configurations."""
 
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -190,6 +192,69 @@ def test_a_written_merge_loads_with_transformers_and_equals_the_live_model(
     assert tokenizer("12+3")["input_ids"] == tiny_models.tokenizer()("12+3")["input_ids"]
     engine.merge_into(recipe.models[1], live.parameters)
     assert FAMILY.verify(tmp_path, live) > 0.01  # the comparison can fail
+
+
+@pytest.mark.parametrize("bare", ["one", "two"])
+def test_sources_with_and_without_the_prefix_merge_to_the_same(
+    pair: tuple[Path, Path], bare: str, tmp_path: Path
+) -> None:
+    recipe, engine = average(pair)
+    expected = {name: engine.tensor(recipe, name) for name in engine.shapes(recipe)}
+    directories = dict(zip(("one", "two"), pair, strict=True))
+    shutil.copytree(directories[bare], tmp_path / bare)
+    directories[bare] = tmp_path / bare
+    file = tmp_path / bare / "model.safetensors"
+    prefix = re.compile(r"^(model|transformer|gpt_neox)\.")
+    tensors = {prefix.sub("", name): tensor.clone() for name, tensor in load_file(file).items()}
+    file.unlink()
+    save_file(tensors, file, metadata={"format": "pt"})
+    aligned = FAMILY.align(directories, {n: CheckpointReader(path) for n, path in directories.items()}, None, Rules())
+    live = FAMILY.live_model(directories["one"], CPU, torch.float32, aligned.form)
+    group = Group("all", tuple(live.parameters), {"weight": (0.5, 0.5)})
+    Engine(aligned.tensors, device=CPU).merge_into(Merge(recipe.method, None, recipe.models, (group,)), live.parameters)
+    assert {prefix.sub("", name) for name in live.parameters} == {prefix.sub("", name) for name in expected}
+    for name, tensor in expected.items():
+        own = prefix.sub("", name) if bare == "one" else name
+        torch.testing.assert_close(live.parameters[own], tensor)
+
+
+def test_every_architecture_takes_more_rows(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    directories = dict(zip(("one", "two"), pair, strict=True))
+    rules = Rules(pad_vocabulary_to=32)
+    aligned = FAMILY.align(directories, {n: CheckpointReader(path) for n, path in directories.items()}, None, rules)
+    group = Group("all", tuple(aligned.tensors["one"].shapes), {"weight": (0.5, 0.5)})
+    recipe = Merge("evohydra.methods.linear:linear", None, tuple(Checkpoint(n, "-") for n in directories), (group,))
+    engine = Engine(aligned.tensors, device=CPU)
+    live = FAMILY.live_model(pair[0], CPU, torch.float32, aligned.form)
+    engine.merge_into(recipe, live.parameters)
+    write_weights(recipe, engine, tmp_path, torch.float32, 10**9)
+    FAMILY.copy_files(pair[0], tmp_path, torch.float32, aligned.form)
+    assert FAMILY.verify(tmp_path, live) == 0.0
+    assert live.module(torch.tensor([[2, 3]])).logits.shape[-1] == 64
+    assert {p.shape[0] for name, p in live.parameters.items() if "embed" in name or "wte" in name} == {64}
+
+
+def test_experts_are_views_of_what_is_fused(tmp_path: Path) -> None:
+    transformers.AutoModelForCausalLM.from_config(ARCHITECTURES["mixtral"]()).save_pretrained(tmp_path)
+    tiny_models.tokenizer().save_pretrained(tmp_path)
+    live = FAMILY.live_model(tmp_path, CPU, torch.float32)
+    fused = live.module.get_parameter("model.layers.1.mlp.experts.gate_up_proj")
+    live.parameters["model.layers.1.block_sparse_moe.experts.2.w3.weight"].fill_(7)
+    assert (fused == 7).sum() == 24 * 16
+    assert (fused[2, 24:] == 7).all()
+
+
+def test_an_architecture_whose_tensors_are_computed_on_loading_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the inverse of loading computes new tensors, writing to them would not reach the model."""
+    transformers.AutoModelForCausalLM.from_config(ARCHITECTURES["mistral"]()).save_pretrained(tmp_path)
+    tiny_models.tokenizer().save_pretrained(tmp_path)
+    monkeypatch.setattr(
+        "evohydra.families.in_place.revert_weight_conversion", lambda _, named: {n: t * 1 for n, t in named.items()}
+    )
+    with pytest.raises(SourceError, match="21 parameters of the loaded model are no tensor of its files"):
+        FAMILY.live_model(tmp_path, CPU, torch.float32)
 
 
 def test_copied_files_name_the_type_that_was_written(pair: tuple[Path, Path], tmp_path: Path) -> None:
