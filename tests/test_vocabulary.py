@@ -229,6 +229,9 @@ def test_rows_without_a_token_are_the_sources_own_then_the_owners_then_zero(tmp_
     assert torch.equal(rows["two"][:49], files["two"][EMBEDDINGS])
     assert torch.equal(rows["two"][49:51], files["base"][EMBEDDINGS][49:51])
     assert not any(each[51:].any() for each in rows.values())
+    of_two = opened(tmp_path, tokenizer="two").tensors
+    assert torch.equal(of_two["one"].read(EMBEDDINGS)[47:], files["two"][EMBEDDINGS][47:49])
+    assert torch.equal(of_two["base"].read(EMBEDDINGS), files["base"][EMBEDDINGS][:49])
     got = merged(sources, tmp_path / "got")
     assert json.loads((tmp_path / "got" / "config.json").read_text())["vocab_size"] == len(got[HEAD]) == 56
 
