@@ -27,6 +27,7 @@ def build(config: DictConfig, directory: Path) -> "Run":
     """All parts of a run; every user error that can be found before an evaluation is raised here."""
     from evohydra import sources
     from evohydra.benchmarks import BenchmarkError
+    from evohydra.families import Rules
     from evohydra.merge import Engine
     from evohydra.run import Run, baseline_nodes
     from evohydra.trackers import Guarded, without_secrets
@@ -35,11 +36,14 @@ def build(config: DictConfig, directory: Path) -> "Run":
     chosen = {name: sources.parse(name, fields) for name, fields in plain["model"]["sources"].items()}
     family = _instantiate({"_target_": sources.common_family(chosen)})
     _set_threads(plain["threads"])
-    models, base = sources.checkpoints(chosen)
-    opened = sources.open_sources(models, base, family, plain["tokenizer"])
+    rules = Rules(**{key: plain[key] for key in ("tokenizer", "missing", "pad_vocabulary_to", "allow_other_base")})
+    models, base = sources.checkpoints(chosen, rules)
+    differing = sources.disagreement(chosen)
+    opened = sources.open_sources(models, base, family, rules, (differing,) if differing else ())
     first = opened.directories[opened.files_from]
     device = _device(plain["device"])
-    dtype = family.dtype(first) if plain["dtype"] == "auto" else sources.parse_dtype(plain["dtype"])
+    published = opened.directories[opened.models[0].name]
+    dtype = family.dtype(published) if plain["dtype"] == "auto" else sources.parse_dtype(plain["dtype"])
     out_dtype = sources.parse_dtype(plain["out_dtype"]) if plain["out_dtype"] else dtype
 
     engine = Engine(
@@ -52,7 +56,7 @@ def build(config: DictConfig, directory: Path) -> "Run":
     parts = {
         "models": opened.models,
         "base": opened.base,
-        "locations": family.locations(first, tuple(engine.shapes(opened.models[0]))),
+        "locations": family.locations(first, tuple(engine.shapes(opened.models[0])), opened.copied),
     }
     space = _instantiate(plain["merge"]["parameter"])(**parts)
     engine.probe(space.default())
@@ -79,7 +83,7 @@ def build(config: DictConfig, directory: Path) -> "Run":
         sources=opened,
         licences={name: source.licence for name, source in chosen.items()},
         family=family,
-        live=family.live_model(first, device, out_dtype),
+        live=family.live_model(first, device, out_dtype, opened.form),
         engine=engine,
         space=space,
         baselines=baseline_nodes(baselines, engine),
@@ -97,7 +101,7 @@ def build(config: DictConfig, directory: Path) -> "Run":
         seed=plain["seed"],
         top=plain["top"],
         start=_start(plain["start"] or []),
-        tokenizer=plain["tokenizer"],
+        rules=rules,
         shard_bytes=int(plain["shard_gb"] * 1e9),
         identity=identity,
     )

@@ -3,7 +3,8 @@
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -140,39 +141,73 @@ class CheckpointReader:
         return self._views[name]
 
 
-def fingerprint(name: str, source: TensorSource) -> str:
-    """SHA-256 over the sorted names, types, shapes and bytes of all tensors, however they are sharded.
+@dataclass(frozen=True)
+class Survey:
+    """What one pass over all tensors finds.
 
-    Reads every tensor once, and on the way raises SourceError where one holds NaN or infinite numbers.
+    fingerprint: SHA-256 over the sorted names, types, shapes and bytes of all tensors, however they are sharded;
+    integers: names of the tensors that are not floating-point numbers.
     """
+
+    fingerprint: str
+    integers: frozenset[str]
+
+
+def survey(name: str, source: TensorSource) -> Survey:
+    """Read every tensor of `source` once; SourceError, with `name`, where one holds NaN or infinite numbers."""
     total = hashlib.sha256()
+    integers = set()
     for tensor_name, shape in sorted(source.shapes.items()):
         tensor = source.read(tensor_name).contiguous()
+        if not tensor.is_floating_point():
+            integers.add(tensor_name)
         # A sum is non-finite where an element is; only then is it worth looking closer.
-        if tensor.is_floating_point() and not math.isfinite(tensor.sum(dtype=torch.float64).item()):
+        elif not math.isfinite(tensor.sum(dtype=torch.float64).item()):
             bad = int((~tensor.isfinite()).sum())
             if bad:
                 raise SourceError(f"source {name!r}: tensor {tensor_name!r} holds {bad} NaN or infinite numbers")
         total.update(f"{tensor_name}|{tensor.dtype}|{shape}|".encode())
         total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return total.hexdigest()
+    return Survey(total.hexdigest(), frozenset(integers))
 
 
-def check_compatible(sources: Mapping[str, TensorSource]) -> None:
-    """Raise SourceError, naming tensor and shapes, unless all sources hold the same tensors."""
+def fingerprint(name: str, source: TensorSource) -> str:
+    """The fingerprint of a survey of `source`."""
+    return survey(name, source).fingerprint
+
+
+def check_same_tensors(sources: Mapping[str, TensorSource]) -> None:
+    """Raise SourceError, saying who has and who lacks them, for tensors that only some sources have."""
+    first, *others = sources
+    for name in others:
+        for one, other in ((first, name), (name, first)):
+            missing = sorted(set(sources[one].shapes) - set(sources[other].shapes))
+            if missing:
+                having = [each for each in sources if missing[0] in sources[each].shapes]
+                lacking = [each for each in sources if missing[0] not in sources[each].shapes]
+                raise SourceError(
+                    f"sources {first!r} and {name!r} have different tensors: {len(missing)} of {_listed(having)} are "
+                    f"missing from {_listed(lacking)}: {first_few(missing)} (another architecture or number of "
+                    "layers? missing=base gives every source the tensors of the base)"
+                )
+
+
+def check_same_shapes(sources: Mapping[str, TensorSource]) -> None:
+    """Raise SourceError, naming tensor and shapes, where a tensor of the first source is another size elsewhere."""
     (first, reference), *others = sources.items()
     for name, source in others:
-        for one, other, label in ((reference, source, name), (source, reference, first)):
-            missing = sorted(set(one.shapes) - set(other.shapes))
-            if missing:
-                holder = first if one is reference else name
-                raise SourceError(
-                    f"sources {first!r} and {name!r} have different tensors: {len(missing)} of {holder!r} are missing "
-                    f"from {label!r}, the first is {missing[0]!r} (another architecture or number of layers?)"
-                )
         for tensor_name, shape in reference.shapes.items():
             if shape != source.shapes[tensor_name]:
                 raise SourceError(
                     f"tensor {tensor_name!r} has shape {shape} in {first!r} and {source.shapes[tensor_name]} in "
                     f"{name!r}"
                 )
+
+
+def first_few(names: Sequence[str]) -> str:
+    """The first three of the names, and whether there are more."""
+    return ", ".join(repr(name) for name in names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(repr(name) for name in names)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from evohydra.artifacts import FORMAT, whole_directory, write_weights
-from evohydra.families import Family
+from evohydra.families import Family, Rules
 from evohydra.families.causal_lm import CausalLM
 from evohydra.files import write_json
 from evohydra.merge import Engine, worth_compiling
@@ -37,7 +37,10 @@ def rebuild(
         node, out_dtype = from_dict(recipe["recipe"]), parse_dtype(recipe["out_dtype"])
         dtype = parse_dtype(recipe["dtype"]) if recipe["dtype"] else None
         family: Family = pkgutil.resolve_name(recipe["family"])()
-        shard_bytes, files_from, tokenizer = int(recipe["shard_bytes"]), recipe["files_from"], recipe["tokenizer"]
+        shard_bytes, files_from = int(recipe["shard_bytes"]), recipe["files_from"]
+        # A recipe has been accepted already, whatever its sources descend from.
+        chosen = {key: recipe[key] for key in ("missing", "pad_vocabulary_to") if key in recipe}
+        rules = Rules(tokenizer=recipe["tokenizer"], **chosen, allow_other_base=True)
     except (KeyError, ImportError, AttributeError, TypeError) as error:
         raise ValueError(f"not a whole recipe file: {error!r}") from error
     named = {checkpoint.name: checkpoint for checkpoint in checkpoints(node)}
@@ -48,12 +51,12 @@ def rebuild(
         raise ValueError(f"--source: the recipe has no source {unknown}; its sources are {sorted(named)}")
     moved = {name: replace(c, path=paths.get(name, c.path)) for name, c in named.items()}
     models = tuple(c for name, c in moved.items() if name != BASE)
-    opened = open_sources(models, moved.get(BASE), family, tokenizer)
+    opened = open_sources(models, moved.get(BASE), family, rules)
     compile_kernels = worth_compiling(opened.tensors[files_from].shapes, 1)
     engine = Engine(opened.tensors, device=device, dtype=dtype, compile_kernels=compile_kernels, cache_bytes=0)
     with whole_directory(target) as directory:
         written = write_weights(node, engine, directory, out_dtype, shard_bytes)
-        family.copy_files(opened.directories[files_from], directory, out_dtype)
+        family.copy_files(opened.directories[files_from], directory, out_dtype, opened.form)
         # What was still open is now known: what the sources hold, and what the merge of these sources is.
         found = {
             checkpoint.name: checkpoint for checkpoint in (*opened.models, *([opened.base] if opened.base else []))

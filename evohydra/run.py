@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from evohydra.artifacts import recipe_file, versions, whole_directory, write_wei
 from evohydra.benchmarks import Benchmark
 from evohydra.evaluate import Evaluation, Evaluator
 from evohydra.executors import Executor
-from evohydra.families import Family, LiveModel
+from evohydra.families import Family, LiveModel, Rules
 from evohydra.files import write_json
 from evohydra.ledger import Ledger, Record
 from evohydra.merge import Engine
@@ -58,7 +58,7 @@ class Run:
     seed: int
     top: int
     start: Sequence[str]
-    tokenizer: str
+    rules: Rules
     shard_bytes: int
     identity: Mapping[str, Any]
 
@@ -184,14 +184,15 @@ class Run:
             winner.recipe,
             self.family,
             source,
-            self.tokenizer,
+            self.rules.tokenizer,
             engine.dtype,
             self.live.dtype,
             self.shard_bytes,
             found,
         )
+        recipe |= {**asdict(self.rules), "warnings": list(self.sources.warnings)}
         recipe["weights"] = write_weights(winner.recipe, engine, directory, self.live.dtype, self.shard_bytes)
-        self.family.copy_files(self.sources.directories[source], directory, self.live.dtype)
+        self.family.copy_files(self.sources.directories[source], directory, self.live.dtype, self.sources.form)
         difference = self.family.verify(directory, self.live)
         if difference > (GPU_TOLERANCE if self.live.device.type == "cuda" else 0.0):
             raise SearchError(
@@ -200,13 +201,19 @@ class Run:
         write_json(directory / "recipe.json", recipe)
         note = ""
         try:
+            if replace(self.rules, allow_other_base=False) != Rules():
+                raise mergekit.NotExpressible("its sources were matched by token or completed, see recipe.json")
             config = mergekit.to_yaml(winner.recipe, str(self.live.dtype).removeprefix("torch."))
             (directory / "mergekit.yaml").write_text(config)
         except mergekit.NotExpressible as reason:
             note = f"There is no `mergekit.yaml`: {reason}."
-        card = model_card(self.directory.name, winner.recipe, self.licences, summary, note)
+        card = model_card(self.directory.name, winner.recipe, self.licences, summary, self._notes(note))
         (directory / "README.md").write_text(card)
         return recipe
+
+    def _notes(self, note: str) -> str:
+        warnings = "".join(f"- {warning}\n" for warning in self.sources.warnings)
+        return f"{note}\n\n## Warnings\n\n{warnings}" if warnings else note
 
     def _report(self, summary: Mapping[str, Any], console: Console) -> None:
         console.print(summary_table(summary, ", ".join(self.benchmarks)))

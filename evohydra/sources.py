@@ -1,5 +1,6 @@
 """The source models of a run: found, opened, checked against each other, and fingerprinted."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,11 +9,14 @@ import torch
 from torch import Tensor
 
 from evohydra.adapters import Adapted
-from evohydra.checkpoints import CheckpointReader, SourceError, TensorSource, fingerprint, locate
-from evohydra.families import Family
+from evohydra.checkpoints import CheckpointReader, SourceError, TensorSource, locate, survey
+from evohydra.families import Family, Form, Rules
+from evohydra.kinship import check_kinship
 from evohydra.recipe import Checkpoint
 
+logger = logging.getLogger(__name__)
 BASE = "base"
+STRICT = Rules()
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,8 @@ class Source:
 class OpenSources:
     """The checkpoints of a run as recipe nodes, and by name their directories and tensors (the base is called base).
 
-    `files_from` is the first one whose vocabulary is that of the merge: it gives configuration and tokenizer.
+    `files_from` is the one that gives configuration and tokenizer, `form` what changes in them; `copied` are tensors
+    that are never merged, `warnings` what a reader of the model card has to know.
     """
 
     models: tuple[Checkpoint, ...]
@@ -41,6 +46,9 @@ class OpenSources:
     directories: Mapping[str, Path]
     tensors: Mapping[str, TensorSource]
     files_from: str
+    form: Form
+    copied: frozenset[str] = frozenset()
+    warnings: tuple[str, ...] = ()
 
 
 def parse(name: str, fields: Mapping[str, object]) -> Source:
@@ -64,58 +72,69 @@ def common_family(sources: Mapping[str, Source]) -> str:
     return next(iter(families.values()))
 
 
-def checkpoints(sources: Mapping[str, Source]) -> tuple[tuple[Checkpoint, ...], Checkpoint | None]:
+def disagreement(sources: Mapping[str, Source]) -> str | None:
+    """What the bases are that sources name, where it is not one; else None."""
+    bases = {name: (source.base, source.base_revision) for name, source in sources.items() if source.base is not None}
+    if len(set(bases.values())) < 2:
+        return None
+    named = ", ".join(f"{name} on {path}{f'@{rev}' if rev else ''}" for name, (path, rev) in bases.items())
+    return f"the sources disagree on their base model: {named}. Task vectors need one common base"
+
+
+def checkpoints(
+    sources: Mapping[str, Source], rules: Rules = STRICT
+) -> tuple[tuple[Checkpoint, ...], Checkpoint | None]:
     """The sources and their common base as recipe nodes; a source without a base takes that of the others.
 
-    Raises SourceError where sources name different bases.
+    Where sources name different bases, raises SourceError, or takes the first one if `rules.allow_other_base`.
     """
-    bases = {name: (source.base, source.base_revision) for name, source in sources.items() if source.base is not None}
-    if len(set(bases.values())) > 1:
-        named = ", ".join(f"{name} on {path}{f'@{rev}' if rev else ''}" for name, (path, rev) in bases.items())
-        raise SourceError(f"the sources disagree on their base model: {named}. Task vectors need one common base")
+    differing = disagreement(sources)
+    if differing and not rules.allow_other_base:
+        raise SourceError(f"{differing} (allow_other_base=true takes the first one)")
     models = tuple(Checkpoint(n, s.path, s.revision, s.adapter, s.dtype) for n, s in sources.items())
-    if not bases:
-        return models, None
-    path, revision = next(iter(bases.values()))
-    assert path is not None
-    return models, Checkpoint(BASE, path, revision)
+    bases = [(source.base, source.base_revision) for source in sources.values() if source.base is not None]
+    return models, Checkpoint(BASE, *bases[0]) if bases else None
 
 
 def open_sources(
-    models: tuple[Checkpoint, ...], base: Checkpoint | None, family: Family, tokenizer: str = "same"
+    models: tuple[Checkpoint, ...],
+    base: Checkpoint | None,
+    family: Family,
+    rules: Rules = STRICT,
+    warnings: tuple[str, ...] = (),
 ) -> OpenSources:
-    """Locate, read and check all checkpoints, then fingerprint them (one pass over their bytes).
+    """Locate, read and check all checkpoints, then fingerprint them as published (one pass over their bytes).
 
-    `tokenizer`: "same", all must agree; "base", tokens that a source has added behind the base's last are left out.
-    Raises SourceError for all that can be wrong with a source, before anything is evaluated; also where a node already
-    has a fingerprint and the tensors have another.
+    What `rules` allow although it is doubtful is logged, and joins `warnings`. Raises SourceError for all that can be
+    wrong with a source, before anything is evaluated; also where a node already has a fingerprint and the tensors have
+    another.
     """
     nodes = (*models, *((base,) if base else ()))
     directories = {node.name: _located(node) for node in nodes}
     published = {node.name: _open(node, directories[node.name]) for node in nodes}
-    tensors = _on_common_tokens(published, base, family, tokenizer)
-    family.check(directories, tensors)
-    marked = {node.name: replace(node, fingerprint=fingerprint(node.name, tensors[node.name])) for node in nodes}
+    aligned = family.align(directories, published, base.name if base else None, rules)
+    surveys = {node.name: survey(node.name, published[node.name]) for node in nodes}
     for node in nodes:
-        if node.fingerprint not in (None, marked[node.name].fingerprint):
+        if node.fingerprint not in (None, surveys[node.name].fingerprint):
             raise SourceError(
                 f"source {node.name!r} at {directories[node.name]} is not the one of the recipe: expected the "
-                f"fingerprint {node.fingerprint}, got {marked[node.name].fingerprint}"
+                f"fingerprint {node.fingerprint}, got {surveys[node.name].fingerprint}"
             )
-    whole = [name for name in tensors if tensors[name].shapes == published[name].shapes]
-    return OpenSources(tuple(marked[m.name] for m in models), marked.get(BASE), directories, tensors, whole[0])
-
-
-def _on_common_tokens(
-    tensors: Mapping[str, TensorSource], base: Checkpoint | None, family: Family, tokenizer: str
-) -> Mapping[str, TensorSource]:
-    if tokenizer not in ("same", "base"):
-        raise ValueError(f"tokenizer: expected same or base, got {tokenizer!r}")
-    if tokenizer == "same":
-        return tensors
-    if base is None:
-        raise SourceError("tokenizer=base, but the sources name no base model")
-    return {name: family.without_added_tokens(source, tensors[BASE]) for name, source in tensors.items()}
+    doubts = check_kinship(aligned.tensors, base.name, rules.allow_other_base) if base else ()
+    marked = {node.name: replace(node, fingerprint=surveys[node.name].fingerprint) for node in nodes}
+    warnings = (*warnings, *doubts, *aligned.left_out)
+    for warning in warnings:
+        logger.warning("%s", warning)
+    return OpenSources(
+        models=tuple(marked[model.name] for model in models),
+        base=marked.get(BASE),
+        directories=directories,
+        tensors=aligned.tensors,
+        files_from=aligned.files_from,
+        form=aligned.form,
+        copied=frozenset().union(*(each.integers for each in surveys.values())),
+        warnings=warnings,
+    )
 
 
 def _located(node: Checkpoint) -> Path:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ class Transfers:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._there: dict[Key, Tensor] = {}
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._stream: Any = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self._reader = ThreadPoolExecutor(1, "transfers") if self._stream else None
 
     def ahead(self, items: Sequence[str], reads: Callable[[str], Reads]) -> Iterator[str]:

@@ -157,7 +157,8 @@ def test_a_directory_of_another_configuration(arguments: list[str], tmp_path: Pa
     before = (tmp_path / "run" / "ledger.jsonl").read_bytes()
     with pytest.raises(LedgerError, match=r"another configuration \(benchmark.lm_eval.limit was None, is now 5\)"):
         carried_out([*arguments, "benchmark.lm_eval.limit=5"], tmp_path / "run")
-    save_model(tmp_path / "other", 9)
+    base = next(argument.split("=", 1)[1] for argument in arguments if "two.base=" in argument)
+    save_model(tmp_path / "other", 9, base=Path(base))
     with pytest.raises(LedgerError, match=r"model.two.fingerprint was '[0-9a-f]+', is now '[0-9a-f]+'"):
         carried_out([*arguments, f"model.sources.two.path={tmp_path / 'other'}"], tmp_path / "run")
     assert (tmp_path / "run" / "ledger.jsonl").read_bytes() == before

@@ -1,6 +1,7 @@
 """Families: all that differs between kinds of models (causal language models, vision-language models, diffusion)."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -9,6 +10,63 @@ from torch import Tensor
 
 from evohydra.checkpoints import TensorSource
 from evohydra.spaces.grouping import Location
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What to do where sources differ; the defaults refuse.
+
+    tokenizer: "same" (all must agree), "base", "union", or the name of the source whose tokenizer the merge has.
+    missing: "error", or "base": the merge has the base's tensors, and sources that lack some take the base's.
+    pad_vocabulary_to: embeddings and head get rows up to a multiple of it.
+    allow_other_base: sources on another base are a warning.
+    """
+
+    tokenizer: str = "same"
+    missing: str = "error"
+    pad_vocabulary_to: int | None = None
+    allow_other_base: bool = False
+
+    def __post_init__(self) -> None:
+        if self.missing not in ("error", "base"):
+            raise ValueError(f"missing: expected error or base, got {self.missing!r}")
+        if not isinstance(self.tokenizer, str) or not self.tokenizer:
+            raise ValueError(f"tokenizer: expected same, base, union or the name of a source, got {self.tokenizer!r}")
+        multiple = self.pad_vocabulary_to
+        if multiple is not None and (isinstance(multiple, bool) or not isinstance(multiple, int) or multiple < 1):
+            raise ValueError(f"pad_vocabulary_to: expected null or a whole number of at least 1, got {multiple!r}")
+        if not isinstance(self.allow_other_base, bool):
+            raise ValueError(f"allow_other_base: expected true or false, got {self.allow_other_base!r}")
+
+
+@dataclass(frozen=True)
+class Form:
+    """How the merge differs from the checkpoint whose files it takes.
+
+    names: of its tensors, None where they are the checkpoint's; config: keys of its configuration that change;
+    tokenizer: the one it has instead of the checkpoint's, None for the checkpoint's own.
+    """
+
+    names: frozenset[str] | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+    tokenizer: Any = None
+
+
+PUBLISHED = Form()
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """Sources of which each holds the same tensors in the same shapes, whatever they held when they were published.
+
+    `files_from` names the source that gives configuration and tokenizer, `form` what changes in them; `left_out` says
+    in a sentence each what of the sources is not in the merge.
+    """
+
+    tensors: Mapping[str, TensorSource]
+    files_from: str
+    form: Form
+    left_out: tuple[str, ...] = ()
 
 
 class LiveModel(Protocol):
@@ -36,7 +94,7 @@ class LiveModel(Protocol):
 
     @property
     def parameters(self) -> Mapping[str, Tensor]:
-        """Its parameters, by the name that each has in the checkpoints."""
+        """Its parameters, by the name that each has in the checkpoints; views where several are one in memory."""
         ...
 
 
@@ -45,28 +103,36 @@ class Family(Protocol):
 
     name: str
 
-    def check(self, directories: Mapping[str, Path], sources: Mapping[str, TensorSource]) -> None:
-        """Raise SourceError unless these sources can be merged with one another."""
+    def align(
+        self, directories: Mapping[str, Path], tensors: Mapping[str, TensorSource], base: str | None, rules: Rules
+    ) -> Aligned:
+        """The sources brought to the same tensors as far as `rules` allow; nothing is read before it is asked for.
+
+        `base` is the name of the base among them. Raises SourceError, with what differs, where they cannot be merged.
+        """
         ...
 
-    def without_added_tokens(self, tensors: TensorSource, reference: TensorSource) -> TensorSource:
-        """`tensors` without what belongs to tokens behind the last one of `reference`."""
+    def locations(
+        self, directory: Path, names: tuple[str, ...], copied: frozenset[str] = frozenset()
+    ) -> dict[str, Location | None]:
+        """Where each tensor sits; None: copied, never merged, as are those of `copied` (integers and booleans)."""
         ...
 
-    def locations(self, directory: Path, names: tuple[str, ...]) -> dict[str, Location | None]:
-        """Where each tensor sits; None: copied, never merged."""
-        ...
+    def live_model(
+        self, directory: Path, device: torch.device, dtype: torch.dtype, form: Form = PUBLISHED
+    ) -> LiveModel:
+        """A model in memory with the architecture, buffers and tokenizer of `directory`, but for what `form` changes.
 
-    def live_model(self, directory: Path, device: torch.device, dtype: torch.dtype) -> LiveModel:
-        """A model in memory with the architecture, buffers and tokenizer of `directory`."""
+        Its parameters hold arbitrary numbers where their shapes have changed.
+        """
         ...
 
     def dtype(self, directory: Path) -> torch.dtype:
         """The floating-point type in which the model was published."""
         ...
 
-    def copy_files(self, directory: Path, target: Path, dtype: torch.dtype) -> None:
-        """Write all of a checkpoint but its weights: configuration, tokenizer and the like."""
+    def copy_files(self, directory: Path, target: Path, dtype: torch.dtype, form: Form = PUBLISHED) -> None:
+        """Write all of a checkpoint but its weights: configuration, tokenizer and the like, changed as `form` says."""
         ...
 
     def verify(self, directory: Path, live: LiveModel) -> float:

@@ -1,5 +1,6 @@
 """Causal language models: decoders of transformers whose layers are a list."""
 
+import copy
 import json
 import re
 import shutil
@@ -11,23 +12,25 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor
-from transformers.core_model_loading import revert_weight_conversion
 
-from evohydra.checkpoints import CheckpointReader, SourceError, TensorSource, check_compatible
-from evohydra.families import LiveModel
+from evohydra.checkpoints import CheckpointReader, SourceError, TensorSource, check_same_shapes, check_same_tensors
+from evohydra.families import PUBLISHED, Aligned, Form, LiveModel, Rules, tokenizers
+from evohydra.families import tensor_sets as sets
+from evohydra.families.in_place import by_checkpoint_name
+from evohydra.families.tokenizers import LOCAL
+from evohydra.families.vocabulary import EMBEDDING, TokenRows, Vocabulary, embeddings_of, plan, rows_of
 from evohydra.spaces.grouping import EMBEDDINGS, HEAD, Location
 
 transformers.utils.logging.disable_progress_bar()
-LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.(.*)")
-EMBEDDING = re.compile(r"(embed|wte|wpe)")
 ATTENTION = re.compile(r"attn|attention")
 NORM = re.compile(r"norm|(^|\.)ln_")
-BUFFERS = re.compile(r"rotary_emb\.inv_freq$|\b(attn|attention)\.(masked_)?bias$")
-# No network here, and no code that a checkpoint brings along; transformers would ask at the terminal whether to run it.
-LOCAL = {"local_files_only": True, "trust_remote_code": False}
 # All of a checkpoint directory that is neither weights nor documentation.
 SIDE_FILES = ("*.json", "*.jinja", "*.model", "vocab.txt", "merges.txt")
 NOT_COPIED = ("config.json", "*.safetensors.index.json", "recipe.json", "adapter_config.json")
+# Of these the ones of a tokenizer, which another tokenizer brings itself.
+OF_TOKENIZER = (
+    "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model", "*.jinja"
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -46,70 +49,75 @@ class CausalLM:
 
     name = "causal_lm"
 
-    def check(self, directories: Mapping[str, Path], sources: Mapping[str, TensorSource]) -> None:
-        """Raise SourceError for different tensors, shapes, architectures or (of the rows that there are) tokens."""
+    def align(
+        self, directories: Mapping[str, Path], tensors: Mapping[str, TensorSource], base: str | None, rules: Rules
+    ) -> Aligned:
+        """The sources under common names, with a head each or none, the same tensors, and the rows of one vocabulary.
+
+        Raises SourceError for different architectures, tensors, shapes or tokens as far as `rules` do not allow them.
+        """
         configs = {name: _config(directory) for name, directory in directories.items()}
-        types = {name: config.model_type for name, config in configs.items()}
-        if len(set(types.values())) > 1:
-            raise SourceError(f"sources of different architectures: {types}")
-        try:
-            check_compatible(sources)
-        except SourceError as error:
-            if len({_rows(tensors) for tensors in sources.values()} - {0}) > 1:
-                raise SourceError(
-                    f"{error}; tokenizer=base leaves out tokens that a source added to its base's"
-                ) from error
-            raise
-        rows = _rows(next(iter(sources.values())))
-        vocabularies = {
-            name: {token: row for token, row in _vocabulary(directory).items() if row < rows}
-            for name, directory in directories.items()
-        }
-        (first, reference), *others = vocabularies.items()
-        for name, vocabulary in others:
-            if vocabulary != reference:
-                differing = sorted(
-                    token
-                    for token in vocabulary.keys() | reference.keys()
-                    if vocabulary.get(token) != reference.get(token)
-                )
-                token = differing[0]
-                raise SourceError(
-                    f"sources {first!r} and {name!r} have different tokenizers: {len(differing)} tokens differ, the "
-                    f"first is {token!r} with id {reference.get(token)} and {vocabulary.get(token)}"
-                )
+        sources: Mapping[str, TensorSource] = sets.with_common_names(tensors, f"{_prefix(configs)}.")
+        sources = sets.without_buffers(sources)
+        ties = {name: bool(getattr(config, "tie_word_embeddings", False)) for name, config in configs.items()}
+        embeddings = embeddings_of(next(iter(sources.values())).shapes)
+        tied = None
+        if embeddings is not None and all(embeddings in source.shapes for source in sources.values()):
+            sources, tied = sets.with_common_head(sources, ties, embeddings)
+        sources, left_out = sets.completed(sources, base, rules.missing)
+        sets.check_heads(sources, ties, directories)
+        files_from = _files_from(tuple(sources), base, rules)
+        before = rows_of(sources[files_from])
+        check_same_tensors(sources)
+        sources, tokenizer = _on_common_tokens(sources, directories, base, rules, files_from)
+        check_same_shapes(sources)
+        changes: dict[str, Any] = {}
+        if (rows := rows_of(sources[files_from])) != before:
+            changes["vocab_size"] = rows
+        if tied is False and ties[files_from]:
+            changes["tie_word_embeddings"] = False
+        form = Form(frozenset(sources[files_from].shapes), changes, tokenizer)
+        return Aligned(sources, files_from, form, left_out)
 
-    def without_added_tokens(self, tensors: TensorSource, reference: TensorSource) -> TensorSource:
-        """`tensors` without the rows of embeddings and head behind the last one of `reference`."""
-        return _FirstRows(tensors, _rows(reference))
-
-    def locations(self, directory: Path, names: tuple[str, ...]) -> dict[str, Location | None]:
-        """Where each tensor sits, from its name; buffers have no place and are copied."""
-        return {name: _location(name) for name in names}
+    def locations(
+        self, directory: Path, names: tuple[str, ...], copied: frozenset[str] = frozenset()
+    ) -> dict[str, Location | None]:
+        """Where each tensor sits, from its name; buffers and those of `copied` have no place and are copied."""
+        return {name: None if name in copied else _location(name) for name in names}
 
     def dtype(self, directory: Path) -> torch.dtype:
         """The type that the configuration names, float32 where it names none."""
         dtype = _config(directory).dtype
         return dtype if isinstance(dtype, torch.dtype) else torch.float32
 
-    def live_model(self, directory: Path, device: torch.device, dtype: torch.dtype) -> LiveCausalLM:
-        """The checkpoint's own model and tokenizer, in evaluation mode."""
-        module = transformers.AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, **LOCAL)
+    def live_model(
+        self, directory: Path, device: torch.device, dtype: torch.dtype, form: Form = PUBLISHED
+    ) -> LiveCausalLM:
+        """The checkpoint's own model and tokenizer as `form` changes them, in evaluation mode."""
+        changes = {key: value for key, value in form.config.items() if key != "vocab_size"}
+        module = transformers.AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, **changes, **LOCAL)
+        if "vocab_size" in form.config:
+            # The rows will be written over: no need to draw new ones from the distribution of the old.
+            module.resize_token_embeddings(form.config["vocab_size"], mean_resizing=False)
         module.to(device).eval().requires_grad_(False)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(directory, **LOCAL)
-        if tokenizer.pad_token_id is None:
-            tokenizer.pad_token = tokenizer.eos_token
-        return LiveCausalLM(module, tokenizer, device, dtype, _by_checkpoint_name(module, directory))
+        own = tokenizers.load(directory) if form.tokenizer is None else copy.deepcopy(form.tokenizer)
+        if own.pad_token_id is None:
+            own.pad_token = own.eos_token
+        known = form.names if form.names is not None else CheckpointReader(directory).shapes.keys()
+        return LiveCausalLM(module, own, device, dtype, by_checkpoint_name(module, known))
 
-    def copy_files(self, directory: Path, target: Path, dtype: torch.dtype) -> None:
-        """Configuration (with `dtype`), generation configuration and tokenizer files."""
+    def copy_files(self, directory: Path, target: Path, dtype: torch.dtype, form: Form = PUBLISHED) -> None:
+        """Configuration (with `dtype` and the changes of `form`), generation configuration and tokenizer files."""
+        left_out = NOT_COPIED if form.tokenizer is None else (*NOT_COPIED, *OF_TOKENIZER)
         for pattern in SIDE_FILES:
             for file in directory.glob(pattern):
-                if not any(file.match(left_out) for left_out in NOT_COPIED):
+                if not any(file.match(each) for each in left_out):
                     shutil.copyfile(file, target / file.name)
+        if form.tokenizer is not None:
+            form.tokenizer.save_pretrained(target)
         config = json.loads((directory / "config.json").read_text())
         config.pop("torch_dtype", None)
-        config["dtype"] = str(dtype).removeprefix("torch.")
+        config |= {"dtype": str(dtype).removeprefix("torch."), **form.config}
         (target / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
     @torch.inference_mode()
@@ -126,21 +134,6 @@ class CausalLM:
         return float(difference / expected.abs().max())
 
 
-def _by_checkpoint_name(module: Any, directory: Path) -> dict[str, Tensor]:
-    """The parameters under their names on disk; transformers renames some as it loads (GPT-NeoX's and GPT-2's)."""
-    known = CheckpointReader(directory).shapes
-    prefix = f"{module.base_model_prefix}."
-    named = revert_weight_conversion(module, dict(module.named_parameters()))
-    found = {name if name in known else name.removeprefix(prefix): tensor for name, tensor in named.items()}
-    missing = sorted(set(found) - set(known))
-    if missing:
-        raise SourceError(
-            f"{directory}: {len(missing)} parameters of the loaded model have no tensor of their own in its files, "
-            f"the first is {missing[0]!r}; architectures whose tensors are fused on loading cannot be merged in place"
-        )
-    return found
-
-
 def _config(directory: Path) -> Any:
     try:
         return transformers.AutoConfig.from_pretrained(directory, **LOCAL)
@@ -151,45 +144,81 @@ def _config(directory: Path) -> Any:
         ) from error
 
 
-def _vocabulary(directory: Path) -> dict[str, int]:
-    try:
-        vocabulary: dict[str, int] = transformers.AutoTokenizer.from_pretrained(directory, **LOCAL).get_vocab()
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SourceError(f"{directory}: expected a tokenizer that transformers loads ({error})") from error
-    return vocabulary
+def _prefix(configs: Mapping[str, Any]) -> str:
+    """What comes before the names of all tensors but the head's, in most published checkpoints."""
+    types = {name: config.model_type for name, config in configs.items()}
+    if len(set(types.values())) > 1:
+        raise SourceError(f"sources of different architectures: {types}")
+    for name, config in configs.items():
+        if config.to_dict().get("quantization_config"):
+            raise SourceError(
+                f"source {name!r}: expected weights in a floating-point type, got a quantised checkpoint; merge the "
+                "model that it was made from"
+            )
+    kind = type(next(iter(configs.values())))
+    if kind not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise SourceError(f"expected sources that are causal language models, got {next(iter(types.values()))!r}")
+    prefix: str = transformers.MODEL_FOR_CAUSAL_LM_MAPPING[kind].base_model_prefix
+    return prefix
 
 
-def _rows(tensors: TensorSource) -> int:
-    """The number of rows of the input embeddings, the first matrix among the embeddings; 0 where there is none."""
-    return next((shape[0] for name, shape in tensors.shapes.items() if _is_vocabulary(name, shape)), 0)
+def _files_from(names: tuple[str, ...], base: str | None, rules: Rules) -> str:
+    """The source whose configuration, and tokenizer or the start of it, the merge has."""
+    if rules.tokenizer == "base" and base is None:
+        raise SourceError("tokenizer=base, but the sources name no base model")
+    if rules.tokenizer not in ("same", "base", "union", *names):
+        raise SourceError(
+            f"tokenizer: expected same, base, union or one of the sources {sorted(set(names) - {base})}, "
+            f"got {rules.tokenizer!r}"
+        )
+    if rules.missing == "base" and rules.tokenizer in names and rules.tokenizer != base:
+        raise SourceError(
+            f"missing=base gives the merge the base's configuration, and tokenizer={rules.tokenizer} that of the "
+            "source: choose tokenizer=base or union"
+        )
+    if base is not None and (rules.tokenizer in ("base", "union") or rules.missing == "base"):
+        return base
+    return rules.tokenizer if rules.tokenizer in names else names[0]
 
 
-def _is_vocabulary(name: str, shape: tuple[int, ...]) -> bool:
-    location = _location(name)
-    positions = re.search(r"wpe|position", name)
-    return location is not None and location.layer is None and len(shape) == 2 and not positions
-
-
-class _FirstRows:
-    """Tensors whose embeddings and head are cut to their first rows."""
-
-    def __init__(self, tensors: TensorSource, rows: int) -> None:
-        self._tensors, self._rows = tensors, rows
-        self.shapes: Mapping[str, tuple[int, ...]] = {
-            name: (min(rows, shape[0]), *shape[1:]) if _is_vocabulary(name, shape) else shape
-            for name, shape in tensors.shapes.items()
-        }
-
-    def read(self, name: str) -> Tensor:
-        """The tensor `name`, cut where it has a row for each token."""
-        tensor = self._tensors.read(name)
-        return tensor[: self._rows] if _is_vocabulary(name, tuple(tensor.shape)) else tensor
+def _on_common_tokens(
+    sources: Mapping[str, TensorSource],
+    directories: Mapping[str, Path],
+    base: str | None,
+    rules: Rules,
+    files_from: str,
+) -> tuple[Mapping[str, TensorSource], Any]:
+    """The sources with the rows of the merge's vocabulary, and its tokenizer where that is none of theirs."""
+    loaded = {name: tokenizers.load(directory) for name, directory in directories.items()}
+    vocabularies = {name: tokenizers.vocabulary(each, rows_of(sources[name])) for name, each in loaded.items()}
+    united = None
+    if rules.tokenizer == "same":
+        if len({each.rows for each in vocabularies.values()}) > 1:
+            sizes = {name: each.rows for name, each in vocabularies.items()}
+            raise SourceError(
+                f"sources with embeddings of different sizes: {sizes} "
+                "rows; tokenizer=base leaves out tokens that a source added to its base's, tokenizer=union keeps them"
+            )
+        tokenizers.check_same(vocabularies)
+        if rules.pad_vocabulary_to is None:
+            return sources, None
+    else:
+        tokenizers.check_comparable(loaded)
+    target = vocabularies[files_from]
+    if rules.tokenizer == "union":
+        united = tokenizers.union(loaded, vocabularies, files_from)
+        tokens = united.get_vocab()
+        target = Vocabulary(tokens, max(target.rows, 1 + max(tokens.values(), default=-1)))
+    multiple = rules.pad_vocabulary_to or 1
+    target = Vocabulary(target.tokens, -(-target.rows // multiple) * multiple)
+    rows = plan(vocabularies, target, files_from, base)
+    return {name: TokenRows(name, sources, rows[name]) for name in sources}, united
 
 
 def _location(name: str) -> Location | None:
-    if BUFFERS.search(name):
+    if sets.BUFFERS.search(name):
         return None
-    layer = LAYER.search(name)
+    layer = sets.LAYER.search(name)
     if layer is None:
         return Location(EMBEDDINGS if EMBEDDING.search(name) and "embed_out" not in name else HEAD)
     rest = layer.group(2)

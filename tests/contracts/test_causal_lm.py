@@ -1,5 +1,7 @@
-"""The family of causal language models over tiny models of seven architectures, made from their configurations."""
+"""The family of causal language models over tiny models of fourteen architectures, made from their configurations."""
 
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from evohydra.artifacts import write_weights
 from evohydra.checkpoints import CheckpointReader, SourceError
+from evohydra.families import Rules
 from evohydra.families.causal_lm import CausalLM
 from evohydra.merge import Engine
 from evohydra.recipe import Checkpoint, Group, Merge
@@ -38,11 +41,48 @@ ARCHITECTURES: dict[str, Callable[[], Any]] = {
         num_attention_heads=2,
         max_position_embeddings=64,
     ),
+    "gemma2": lambda: transformers.Gemma2Config(**LLAMA_LIKE),
+    "gemma3": lambda: transformers.Gemma3TextConfig(**LLAMA_LIKE),
+    "phi3": lambda: transformers.Phi3Config(**{k: v for k, v in LLAMA_LIKE.items() if k != "head_dim"}),
+    "olmo2": lambda: transformers.Olmo2Config(**LLAMA_LIKE),
+    "mixtral": lambda: transformers.MixtralConfig(**LLAMA_LIKE, num_local_experts=3, num_experts_per_tok=2),
+    "qwen2_moe": lambda: transformers.Qwen2MoeConfig(
+        **LLAMA_LIKE,
+        num_experts=3,
+        num_experts_per_tok=2,
+        moe_intermediate_size=8,
+        shared_expert_intermediate_size=12,
+    ),
+    "qwen3_moe": lambda: transformers.Qwen3MoeConfig(
+        **LLAMA_LIKE, num_experts=3, num_experts_per_tok=2, moe_intermediate_size=8
+    ),
 }
 # By hand from the architectures: the parts of a name that tell where a tensor of a layer belongs.
 MODULES = {
-    "attention": ("q_proj", "k_proj", "v_proj", "o_proj", "c_attn", "attn.c_proj", "query_key", "attention.dense"),
-    "mlp": ("gate_proj", "up_proj", "down_proj", "c_fc", "mlp.c_proj", "dense_h_to_4h", "dense_4h_to_h"),
+    "attention": (
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "o_proj",
+        "c_attn",
+        "attn.c_proj",
+        "query_key",
+        "attention.dense",
+        "qkv_proj",
+    ),
+    "mlp": (
+        "gate_proj",
+        "up_proj",
+        "down_proj",
+        "c_fc",
+        "mlp.c_proj",
+        "dense_h_to_4h",
+        "dense_4h_to_h",
+        "gate_up_proj",
+        "block_sparse_moe",
+        "mlp.gate.",
+        "shared_expert",
+    ),
     "norms": ("layernorm", "q_norm", "k_norm", "ln_1", "ln_2"),
 }
 EDGES = {
@@ -154,6 +194,69 @@ def test_a_written_merge_loads_with_transformers_and_equals_the_live_model(
     assert FAMILY.verify(tmp_path, live) > 0.01  # the comparison can fail
 
 
+@pytest.mark.parametrize("bare", ["one", "two"])
+def test_sources_with_and_without_the_prefix_merge_to_the_same(
+    pair: tuple[Path, Path], bare: str, tmp_path: Path
+) -> None:
+    recipe, engine = average(pair)
+    expected = {name: engine.tensor(recipe, name) for name in engine.shapes(recipe)}
+    directories = dict(zip(("one", "two"), pair, strict=True))
+    shutil.copytree(directories[bare], tmp_path / bare)
+    directories[bare] = tmp_path / bare
+    file = tmp_path / bare / "model.safetensors"
+    prefix = re.compile(r"^(model|transformer|gpt_neox)\.")
+    tensors = {prefix.sub("", name): tensor.clone() for name, tensor in load_file(file).items()}
+    file.unlink()
+    save_file(tensors, file, metadata={"format": "pt"})
+    aligned = FAMILY.align(directories, {n: CheckpointReader(path) for n, path in directories.items()}, None, Rules())
+    live = FAMILY.live_model(directories["one"], CPU, torch.float32, aligned.form)
+    group = Group("all", tuple(live.parameters), {"weight": (0.5, 0.5)})
+    Engine(aligned.tensors, device=CPU).merge_into(Merge(recipe.method, None, recipe.models, (group,)), live.parameters)
+    assert {prefix.sub("", name) for name in live.parameters} == {prefix.sub("", name) for name in expected}
+    for name, tensor in expected.items():
+        own = prefix.sub("", name) if bare == "one" else name
+        torch.testing.assert_close(live.parameters[own], tensor)
+
+
+def test_every_architecture_takes_more_rows(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    directories = dict(zip(("one", "two"), pair, strict=True))
+    rules = Rules(pad_vocabulary_to=32)
+    aligned = FAMILY.align(directories, {n: CheckpointReader(path) for n, path in directories.items()}, None, rules)
+    group = Group("all", tuple(aligned.tensors["one"].shapes), {"weight": (0.5, 0.5)})
+    recipe = Merge("evohydra.methods.linear:linear", None, tuple(Checkpoint(n, "-") for n in directories), (group,))
+    engine = Engine(aligned.tensors, device=CPU)
+    live = FAMILY.live_model(pair[0], CPU, torch.float32, aligned.form)
+    engine.merge_into(recipe, live.parameters)
+    write_weights(recipe, engine, tmp_path, torch.float32, 10**9)
+    FAMILY.copy_files(pair[0], tmp_path, torch.float32, aligned.form)
+    assert FAMILY.verify(tmp_path, live) == 0.0
+    assert live.module(torch.tensor([[2, 3]])).logits.shape[-1] == 64
+    assert {p.shape[0] for name, p in live.parameters.items() if "embed" in name or "wte" in name} == {64}
+
+
+def test_experts_are_views_of_what_is_fused(tmp_path: Path) -> None:
+    transformers.AutoModelForCausalLM.from_config(ARCHITECTURES["mixtral"]()).save_pretrained(tmp_path)
+    tiny_models.tokenizer().save_pretrained(tmp_path)
+    live = FAMILY.live_model(tmp_path, CPU, torch.float32)
+    fused = live.module.get_parameter("model.layers.1.mlp.experts.gate_up_proj")
+    live.parameters["model.layers.1.block_sparse_moe.experts.2.w3.weight"].fill_(7)
+    assert (fused == 7).sum() == 24 * 16
+    assert (fused[2, 24:] == 7).all()
+
+
+def test_an_architecture_whose_tensors_are_computed_on_loading_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the inverse of loading computes new tensors, writing to them would not reach the model."""
+    transformers.AutoModelForCausalLM.from_config(ARCHITECTURES["mistral"]()).save_pretrained(tmp_path)
+    tiny_models.tokenizer().save_pretrained(tmp_path)
+    monkeypatch.setattr(
+        "evohydra.families.in_place.revert_weight_conversion", lambda _, named: {n: t * 1 for n, t in named.items()}
+    )
+    with pytest.raises(SourceError, match="21 parameters of the loaded model are no tensor of its files"):
+        FAMILY.live_model(tmp_path, CPU, torch.float32)
+
+
 def test_copied_files_name_the_type_that_was_written(pair: tuple[Path, Path], tmp_path: Path) -> None:
     FAMILY.copy_files(pair[0], tmp_path, torch.bfloat16)
     assert FAMILY.dtype(pair[0]) == torch.float32
@@ -172,7 +275,7 @@ def test_sources_that_do_not_fit_are_refused(trio: tuple[Path, Path, Path], tmp_
 
     def check(directory: Path) -> None:
         directories = {"first": one, "second": directory}
-        FAMILY.check(directories, {name: CheckpointReader(path) for name, path in directories.items()})
+        FAMILY.align(directories, {name: CheckpointReader(path) for name, path in directories.items()}, None, Rules())
 
     check(base)
     for directory, message in (

@@ -1,6 +1,7 @@
 """LoRA adapters applied on read against PEFT's merge_and_unload, on tiny Llama and GPT-2 models."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ ADAPTERS: dict[str, dict[str, Any]] = {
         "alpha_pattern": {"v_proj": 9},
     },
     "head": {"target_modules": ["lm_head", "o_proj"], "r": 2, "lora_alpha": 2},
+    "embeddings": {"target_modules": ["embed_tokens", "q_proj"], "r": 2, "lora_alpha": 3},
+    "trained whole": {"target_modules": ["q_proj"], "r": 2, "lora_alpha": 3, "modules_to_save": ["lm_head", "norm"]},
     "all linear": {"target_modules": "all-linear", "r": 2, "lora_alpha": 3},
     "GPT-2": {"target_modules": GPT2, "r": 4, "lora_alpha": 6, "fan_in_fan_out": True},
     "GPT-2, patterns": {
@@ -39,11 +42,12 @@ ADAPTERS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def llama(directory: Path) -> Any:
-    return transformers.AutoModelForCausalLM.from_pretrained(tiny_models.save_model(directory, 3))
+def llama(directory: Path, dtype: torch.dtype = torch.float32) -> Any:
+    saved = tiny_models.save_model(directory, 3, dtype=dtype)
+    return transformers.AutoModelForCausalLM.from_pretrained(saved, dtype=dtype)
 
 
-def gpt2(directory: Path) -> Any:
+def gpt2(directory: Path, dtype: torch.dtype = torch.float32) -> Any:
     with torch.random.fork_rng():
         torch.manual_seed(3)
         model = transformers.GPT2LMHeadModel(
@@ -51,18 +55,20 @@ def gpt2(directory: Path) -> Any:
                 vocab_size=20, n_embd=16, n_layer=2, n_head=2, n_positions=32, bos_token_id=None, eos_token_id=1
             )
         )
-    model.save_pretrained(directory)
+    model.to(dtype).save_pretrained(directory)
     return model
 
 
-def adapter(root: Path, settings: dict[str, Any], make: Callable[[Path], Any]) -> dict[str, torch.Tensor]:
+def adapter(
+    root: Path, settings: dict[str, Any], make: Callable[..., Any], dtype: torch.dtype = torch.float32
+) -> dict[str, torch.Tensor]:
     """Save a base and an adapter of random weights below `root`; the state that PEFT merges them to."""
     with torch.random.fork_rng():
         torch.manual_seed(9)
-        model = peft.get_peft_model(make(root / "base"), peft.LoraConfig(task_type="CAUSAL_LM", **settings))
+        model = peft.get_peft_model(make(root / "base", dtype), peft.LoraConfig(task_type="CAUSAL_LM", **settings))
         with torch.no_grad():
             for name, parameter in model.named_parameters():
-                if "lora_" in name:
+                if "lora_" in name or "modules_to_save" in name:
                     parameter.copy_(torch.randn(parameter.shape))
     model.save_pretrained(root / "adapter", save_embedding_layers=False)
     state: dict[str, torch.Tensor] = model.merge_and_unload().state_dict()
@@ -80,7 +86,8 @@ def test_adapted_tensors_are_those_that_peft_merges(kind: str, tmp_path: Path) -
         torch.testing.assert_close(adapted.read(name), expected[name], rtol=1e-5, atol=1e-5)
         if not torch.equal(adapted.read(name), plain.read(name)):
             changed.add(name)
-    targets = {key.split("base_model.model.")[1].split(".lora_")[0] + ".weight" for key in adapted.adapter.shapes}
+    parts = [re.split(r"\.lora_|\.weight", key.split("base_model.model.")[1]) for key in adapted.adapter.shapes]
+    targets = {part[0] + ".weight" for part in parts}
     assert changed == targets
 
 
@@ -99,7 +106,8 @@ def test_the_adapted_tensor_has_the_type_of_the_checkpoint(tmp_path: Path) -> No
     [
         ({"use_dora": True}, "use_dora"),
         ({"bias": "all"}, "all"),
-        ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
+        ({"target_parameters": ["mlp.experts.gate_up_proj"]}, "target_parameters"),
+        ({"init_lora_weights": "pissa_niter_4"}, "init_lora_weights=pissa_niter_4"),
         ({"peft_type": "LOHA"}, "LOHA"),
         ({"r": None}, None),
     ],
@@ -122,9 +130,61 @@ def test_a_target_that_the_checkpoint_lacks_is_an_error(tmp_path: Path) -> None:
         Adapted(CheckpointReader(tmp_path / "other"), tmp_path / "adapter")
 
 
-def test_an_adapter_of_embeddings_is_refused(tmp_path: Path) -> None:
-    adapter(tmp_path, {"target_modules": ["embed_tokens"], "r": 2}, llama)
-    with pytest.raises(SourceError, match="lora_A and lora_B weights only"):
+@pytest.mark.parametrize("kind", ADAPTERS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("factors", [torch.float32, torch.bfloat16])
+def test_adapted_tensors_are_bit_for_bit_those_of_merge_and_unload(
+    kind: str, dtype: torch.dtype, factors: torch.dtype, tmp_path: Path
+) -> None:
+    make = gpt2 if kind.startswith("GPT") else llama
+    adapter(tmp_path, ADAPTERS[kind], make, dtype)
+    weights = tmp_path / "adapter" / "adapter_model.safetensors"
+    save_file({name: t.to(factors) for name, t in load_file(weights).items()}, weights)
+    base = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=dtype)
+    merged = peft.PeftModel.from_pretrained(base, str(tmp_path / "adapter")).merge_and_unload().state_dict()
+    adapted = Adapted(CheckpointReader(tmp_path / "base"), tmp_path / "adapter")
+    for name in adapted.shapes:
+        read = adapted.read(name)
+        assert read.dtype == merged[name].dtype == dtype
+        assert torch.equal(read, merged[name]), name
+
+
+@pytest.mark.parametrize("change", ["dropped", "added"])
+def test_the_checkpoint_may_have_another_prefix_than_the_adapted_model(change: str, tmp_path: Path) -> None:
+    adapter(tmp_path, ADAPTERS["patterns"], llama)
+    before = Adapted(CheckpointReader(tmp_path / "base"), tmp_path / "adapter")
+    expected = {name: before.read(name).clone() for name in before.shapes}
+
+    def renamed(name: str) -> str:
+        return name.removeprefix("model.") if change == "dropped" else f"language.{name}"
+
+    weights = tmp_path / "base" / "model.safetensors"
+    save_file({renamed(name): t for name, t in load_file(weights).items()}, weights, metadata={"format": "pt"})
+    after = Adapted(CheckpointReader(tmp_path / "base"), tmp_path / "adapter")
+    for name, tensor in expected.items():
+        assert torch.equal(after.read(renamed(name)), tensor)
+
+
+def test_an_adapter_of_another_model_is_refused_by_its_shapes(tmp_path: Path) -> None:
+    adapter(tmp_path, ADAPTERS["plain"], llama)
+    tiny_models.save_model(tmp_path / "wider", 1, hidden_size=32)
+    with pytest.raises(SourceError, match=r"expected a product of shape \(24, 32\)|shape \(32,"):
+        Adapted(CheckpointReader(tmp_path / "wider"), tmp_path / "adapter")
+
+
+def test_tensors_that_are_no_factors_and_have_no_target_are_refused(tmp_path: Path) -> None:
+    adapter(tmp_path, ADAPTERS["plain"], llama)
+    weights = tmp_path / "adapter" / "adapter_model.safetensors"
+    save_file(load_file(weights) | {"base_model.model.extra.lora_magnitude_vector.weight": torch.ones(2)}, weights)
+    with pytest.raises(SourceError, match=r"target 'extra\.lora_magnitude_vector\.weight' is not in"):
+        Adapted(CheckpointReader(tmp_path / "base"), tmp_path / "adapter")
+
+
+def test_an_adapter_of_a_resized_vocabulary_is_refused(tmp_path: Path) -> None:
+    adapter(tmp_path, ADAPTERS["plain"], llama)
+    weights = tmp_path / "adapter" / "adapter_model.safetensors"
+    save_file(load_file(weights) | {"base_model.model.lm_head.weight": torch.ones(99, 16)}, weights)
+    with pytest.raises(SourceError, match=r"lm_head.weight' has shape \(99, 16\), expected \(47, 16\)"):
         Adapted(CheckpointReader(tmp_path / "base"), tmp_path / "adapter")
 
 
