@@ -20,7 +20,8 @@ from evohydra.methods.arithmetic import rounded, wide
 
 logger = logging.getLogger(__name__)
 Kernel = Callable[..., Tensor]
-Step = Callable[[list[Tensor], Tensor, list[Tensor], Tensor], None]
+Layout = tuple[tuple[bool, int], ...]  # of numbers: whether they are integers, how many
+Step = Callable[[list[Tensor], Tensor, Tensor, Tensor], None]
 EAGER_BLOCK = 2**16  # entries: what an eager kernel makes on the way stays in the processor's cache
 COMPILED_BLOCK = 2**20  # entries: what was written is still in the cache when it is looked at
 DEVICE_BLOCK = 2**30  # entries: positions in a block are int32
@@ -103,18 +104,16 @@ def fused(kernel: Kernel) -> Callable[..., Tensor]:
         inputs = [x.reshape(-1) for x in (*((base,) if base is not None else ()), *models, *extras)]
         target = result.view(-1)
         size = target.shape[0]
-        pack = functools.cache(lambda values: _packed(values, wide(target[:0]).dtype, target.device))
-        eager = _step(kernel, base is not None, len(models), tuple(sorted(flags.items())))
-        quick = _quick(eager, inputs, [pack(_at(values, 0)) for values in numbers], target)
-        changes = {start for values in numbers if isinstance(values, Stepped) for start in values.starts}
+        layout = tuple((_are_integers(_at(values, 0)), len(_at(values, 0))) for values in numbers)
+        eager = _step(kernel, base is not None, len(models), layout, tuple(sorted(flags.items())))
+        quick = _quick(eager, inputs, _packed(numbers, 0, target), target)
         block = COMPILED_BLOCK if quick else EAGER_BLOCK
         block = block if target.device.type == "cpu" else DEVICE_BLOCK
+        changes = {start for values in numbers if isinstance(values, Stepped) for start in values.starts}
         edges = sorted({start for start in changes if start < size}.union(range(0, size, block)))
         for start, stop in itertools.pairwise([*edges, size]):
             step = eager if quick is None or stop - start < WORTH_COMPILED else quick
-            pieces = [x[start:stop] for x in inputs]
-            here = [pack(_at(values, start)) for values in numbers]
-            step(pieces, pack(((start + 2**31) % 2**32 - 2**31,)), here, target[start:stop])
+            step([x[start:stop] for x in inputs], *_packed(numbers, start, target), target[start:stop])
             if not is_finite(target[start:stop]):
                 raise NotFinite(f"the result of {kernel.__name__} is not finite")
         return result
@@ -127,21 +126,39 @@ def is_finite(x: Tensor) -> bool:
     return math.isfinite(x.sum().item()) or bool(x.isfinite().all())
 
 
-def _at(values: Sequence[float] | Stepped, place: int) -> tuple[float, ...]:
-    return values.at(place) if isinstance(values, Stepped) else tuple(values)
+def _at(values: Sequence[float] | Stepped, place: int) -> Sequence[float]:
+    return values.at(place) if isinstance(values, Stepped) else values
 
 
-def _packed(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    integers = all(isinstance(value, int) for value in values)
-    return torch.tensor(values, dtype=torch.int32 if integers else dtype).to(device, non_blocking=True)
+def _are_integers(values: Sequence[float]) -> bool:
+    return all(isinstance(value, int) for value in values)
+
+
+def _packed(numbers: Sequence[Sequence[float] | Stepped], place: int, target: Tensor) -> tuple[Tensor, Tensor]:
+    """All floats and all integers that hold at flat index `place`, each end to end; the first integer is `place`."""
+    floats: list[float] = [0.0]
+    integers = [(place + 2**31) % 2**32 - 2**31]
+    for values in numbers:
+        here = _at(values, place)
+        (integers if _are_integers(here) else floats).extend(here)  # type: ignore[arg-type]
+    made = (
+        torch.tensor(floats, dtype=torch.float64 if target.dtype == torch.float64 else torch.float32),
+        torch.tensor(integers, dtype=torch.int32),
+    )
+    return made if target.device.type == "cpu" else (made[0].to(target.device), made[1].to(target.device))
 
 
 @functools.cache
-def _step(kernel: Kernel, has_base: bool, count: int, flags: tuple[tuple[str, Any], ...]) -> Step:
+def _step(kernel: Kernel, has_base: bool, count: int, layout: Layout, flags: tuple[tuple[str, Any], ...]) -> Step:
     """The kernel on one block of flat tensors, written into `target`."""
+    sizes = {kind: [1, *(size for integer, size in layout if integer is kind)] for kind in (False, True)}
 
-    def step(inputs: list[Tensor], first: Tensor, numbers: list[Tensor], target: Tensor) -> None:
+    def step(inputs: list[Tensor], floats: Tensor, integers: Tensor, target: Tensor) -> None:
         base, others = (inputs[0], inputs[1:]) if has_base else (None, inputs)
+        parts = {False: list(torch.split(floats, sizes[False])), True: list(torch.split(integers, sizes[True]))}
+        parts[False].pop(0)
+        first = parts[True].pop(0)
+        numbers = [parts[integer].pop(0) for integer, _ in layout]
         target.copy_(kernel(Entries(base, others[:count], others[count:], first), *numbers, **dict(flags)))
 
     # Dynamo counts the versions of a function by its code: each kernel gets a copy.
@@ -149,7 +166,7 @@ def _step(kernel: Kernel, has_base: bool, count: int, flags: tuple[tuple[str, An
     return step
 
 
-def _quick(step: Step, inputs: Sequence[Tensor], numbers: Sequence[Tensor], target: Tensor) -> Step | None:
+def _quick(step: Step, inputs: Sequence[Tensor], numbers: tuple[Tensor, Tensor], target: Tensor) -> Step | None:
     """`step` compiled, where that is wanted, worth it and possible."""
     if not _compiling.get() or target.shape[0] < WORTH_COMPILED:
         return None
@@ -159,10 +176,9 @@ def _quick(step: Step, inputs: Sequence[Tensor], numbers: Sequence[Tensor], targ
     return _compiled[key]
 
 
-def _proven(step: Step, inputs: Sequence[Tensor], numbers: Sequence[Tensor], target: Tensor) -> Step | None:
+def _proven(step: Step, inputs: Sequence[Tensor], numbers: tuple[Tensor, Tensor], target: Tensor) -> Step | None:
     """`step` compiled, or None (with a warning, once) where there is no compiler or it gives other bits."""
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path.home() / ".cache" / "evohydra" / "kernels"))
-    first = torch.zeros(1, dtype=torch.int32, device=target.device)
     pieces = [x[:PROOF].clone() for x in inputs]
     expected, got = (torch.zeros_like(target[:PROOF]) for _ in range(2))
     try:
@@ -172,13 +188,13 @@ def _proven(step: Step, inputs: Sequence[Tensor], numbers: Sequence[Tensor], tar
         # Set for all of the process: as an option of one compilation it costs as much as a small merge at every call.
         inductor.emulate_precision_casts = True
         compiled: Step = torch.compile(step, dynamic=True)
-        compiled(pieces, first, list(numbers), got)
+        compiled(pieces, *numbers, got)
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, ImportError, OSError) as reason:
         _warn_once(f"kernels are not compiled, merging is slower: {str(reason).strip().splitlines()[0]}")
         return None
-    step(pieces, first, list(numbers), expected)
+    step(pieces, *numbers, expected)
     if not torch.equal(got.nan_to_num(), expected.nan_to_num()):
         _warn_once(f"the compiled kernel {step.__code__.co_name} gives other bits and is not used")
         return None

@@ -71,13 +71,20 @@ def test_endpoints(seed: int) -> None:
     torch.testing.assert_close(slerp(None, list(pair), t=1.0), pair[1])
 
 
-@pytest.mark.parametrize("factor", [1.0, 3.0, -1.0, 0.0])
-def test_parallel_antiparallel_and_zero_tensors_are_interpolated_linearly(factor: float) -> None:
+@pytest.mark.parametrize("factor", [1.0, 3.0, -1.0])
+def test_parallel_and_antiparallel_tensors_are_interpolated_linearly(factor: float) -> None:
     first = torch.tensor([1.0, -2.0, 0.5])
     for t in (0.0, 0.25, 1.0):
         expected = first * (1 - t) + factor * first * t
         torch.testing.assert_close(slerp(None, [first, factor * first], t=t), expected)
         torch.testing.assert_close(slerp(None, [factor * first, first], t=1 - t), expected)
+
+
+def test_zero_tensors_count_as_orthogonal_to_all() -> None:
+    """mergekit's choice: the other tensor shrinks by the sine, not linearly."""
+    first = torch.tensor([1.0, -2.0, 0.5])
+    torch.testing.assert_close(slerp(None, [first, torch.zeros(3)], t=1 / 3), first * math.sin(math.pi / 3))
+    torch.testing.assert_close(slerp(None, [torch.zeros(3), first], t=1 / 3), first * math.sin(math.pi / 6))
     assert not slerp(None, [torch.zeros(3), torch.zeros(3)], t=0.5).any()
 
 

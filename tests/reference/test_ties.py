@@ -8,7 +8,6 @@ from peft.utils.merge_utils import ties as peft_ties
 from torch import Tensor
 
 from evohydra.methods.ties import ties
-from evohydra.methods.trimming import cut, magnitude_order, trim
 
 # Two task vectors of five entries, trimmed to density 0.6, that is to int(0.6 * 5) = 3 entries each:
 #   tau_1 = [ 4, -1, 2, -3, 0.5 ]   -> largest magnitudes 4, 3, 2 -> [  4, 0, 2, -3, 0 ]
@@ -21,8 +20,12 @@ def merge(
     deltas: Tensor, weight: list[float], density: list[float], base: Tensor | None = None, **more: object
 ) -> Tensor:
     base = torch.zeros_like(deltas[0]) if base is None else base
-    cuts = [cut(delta, magnitude_order(delta), share) for delta, share in zip(deltas, density, strict=True)]
-    return ties(base, [base + delta for delta in deltas], weight=weight, density=density, cuts=cuts, **more)
+    return ties(base, [base + delta for delta in deltas], weight=weight, density=density, **more)
+
+
+def trimmed(delta: Tensor, density: float) -> Tensor:
+    """What is left of one task vector."""
+    return merge(delta[None], [1.0], [density])
 
 
 def test_equal_weights_by_hand() -> None:
@@ -75,29 +78,46 @@ def test_equals_peft_at_equal_weights(seed: int, size: int, count: int, share: i
 
 
 @given(
-    values=st.lists(st.integers(-2, 2), min_size=1, max_size=40), density=st.floats(0, 1), rows=st.sampled_from([1, 2])
-)
-def test_trimming_keeps_exactly_the_entries_of_largest_magnitude(values: list[int], density: float, rows: int) -> None:
-    """Of equal magnitudes the first ones: exactly max(1, int(density * n)) entries, never more."""
-    delta = torch.tensor(values * rows, dtype=torch.float32).reshape(rows, -1)
-    trimmed = trim(delta, cut(delta, magnitude_order(delta), density)).reshape(-1).tolist()
+    values=st.lists(st.integers(-2, 2), min_size=1, max_size=40), density=st.floats(0, 1), rows=st.sampled_from([1, 2]),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float16]),
+)  # fmt: skip
+def test_trimming_keeps_exactly_the_entries_of_largest_magnitude(
+    values: list[int], density: float, rows: int, dtype: torch.dtype
+) -> None:
+    """Of equal magnitudes the first ones: exactly max(1, int(density * n)) entries, never more; none at density 0."""
+    delta = torch.tensor(values * rows, dtype=dtype).reshape(rows, -1)
     flat = delta.reshape(-1).tolist()
-    count = max(1, int(density * len(flat)))
+    count = max(1, int(density * len(flat))) if density > 0 else 0
     ranked = sorted(range(len(flat)), key=lambda i: (-abs(flat[i]), i))  # falling magnitude, then position
     kept = set(ranked[:count])
-    assert trimmed == [value if i in kept else 0.0 for i, value in enumerate(flat)]
+    assert trimmed(delta, density).reshape(-1).tolist() == [v if i in kept else 0.0 for i, v in enumerate(flat)]
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (1, 1), (7, 1), (1, 7)])
 def test_trimming_of_small_tensors_keeps_at_least_one_entry(shape: tuple[int, ...]) -> None:
     delta = torch.full(shape, -2.0)
-    for density in (0.0, 1e-9, 0.5, 1.0):
-        trimmed = trim(delta, cut(delta, magnitude_order(delta), density))
-        assert trimmed.shape == shape
-        assert int((trimmed != 0).sum()) == max(1, int(density * delta.numel()))
+    for density in (1e-9, 0.5, 1.0):
+        result = trimmed(delta, density)
+        assert result.shape == shape
+        assert int((result != 0).sum()) == max(1, int(density * delta.numel()))
+    assert not trimmed(delta, 0.0).any()
 
 
 @pytest.mark.parametrize("density", [-0.1, 1.1, float("nan")])
 def test_densities_outside_of_0_and_1_are_errors(density: float) -> None:
-    with pytest.raises(ValueError, match="density"):
-        cut(TAU[0], magnitude_order(TAU[0]), density)
+    with pytest.raises(ValueError, match=r"density must lie in \[0, 1\]"):
+        trimmed(TAU[0], density)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("size", [70_000, 200_001])
+def test_many_equal_magnitudes_over_many_blocks(dtype: torch.dtype, size: int) -> None:
+    """As sorting the whole tensor does it, for cuts anywhere in it."""
+    generator = torch.Generator().manual_seed(size)
+    delta = torch.randint(-40, 41, (size,), generator=generator).to(dtype) / 8
+    order = delta.abs().float().argsort(descending=True, stable=True)
+    for density in (0.0001, 0.31, 0.5, 0.87, 0.999):
+        expected = torch.zeros_like(delta)
+        kept = order[: int(density * size)]
+        expected[kept] = delta[kept]
+        assert torch.equal(trimmed(delta, density), expected)
