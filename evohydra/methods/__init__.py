@@ -1,36 +1,53 @@
 """Merge methods: pure functions of tensors, one file each.
 
 A method is `method(base, models, *, ...) -> Tensor`: `base` is None where the recipe has none, `models` are tensors of
-one shape, float32 or wider, and none of them is written to. Its keyword parameters come from the genes and options of
-the recipe, one number for a group or one for each model. Parameters with these names are supplied by the engine:
+one shape, type and device, and none of them is written to. The result has that shape and type; arithmetic rounds where
+mergekit's does (see `arithmetic`). The keyword parameters come from the genes and options of the recipe, one number for
+a group or one for each model. Parameters that the engine supplies, by name:
 
-- `cuts`: a `Cut` for each model, where its `density` falls in the magnitudes of its task vector (see `trimming`);
-- `uniforms`: for each model numbers in [0, 1), of the shape of the tensor, from (mask_seed, tensor, model) alone.
+- `out`: a tensor of the result's shape and type to write it into, or None;
+- `streams`: for each model the key of its random numbers (see `randomness`), from (mask_seed, tensor, model) alone;
+- those that the decorator `once` names: what depends on the sources alone, computed once for each tensor.
 """
 
+import functools
 import inspect
 import pkgutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import get_origin
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, get_origin
 
 from torch import Tensor
 
-SUPPLIED = ("cuts", "uniforms")
+OUT, STREAMS = "out", "streams"
+Provider = Callable[..., Any]
 
 
 @dataclass(frozen=True)
 class Method:
-    """A merge function, its keyword parameters, and which of them are required or hold a value for each model."""
+    """A merge function and what is known of its keyword parameters.
+
+    parameters: those of genes and options, `required` without a default, `per_model` with a value for each model.
+    supplied: those that the engine gives. providers: of these, what computes each, and from which parameters.
+    """
 
     function: Callable[..., Tensor]
     parameters: frozenset[str]
     required: frozenset[str]
     per_model: frozenset[str]
+    defaults: Mapping[str, Any]
+    supplied: frozenset[str]
+    providers: Mapping[str, Provider]
     elementwise: bool
 
 
-_elementwise: set[Callable[..., Tensor]] = set()
+@dataclass
+class _Declared:
+    elementwise: bool = False
+    providers: dict[str, Provider] = field(default_factory=dict)
+
+
+_declared: dict[Callable[..., Tensor], _Declared] = {}
 
 
 def elementwise(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -38,10 +55,39 @@ def elementwise(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
     The engine then merges many small tensors as one.
     """
-    _elementwise.add(function)
+    _declared.setdefault(function, _Declared()).elementwise = True
     return function
 
 
+def once(**providers: Provider) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
+    """Declare parameters of a method that are computed from its sources: `provider(base, models, *, ...)`.
+
+    A provider's keyword parameters are parameters of the method that must not change from genome to genome. The engine
+    computes each once for each tensor and keeps it; without an engine it is computed when the method is called.
+    """
+
+    def declare(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        defaults = {name: p.default for name, p in inspect.signature(function).parameters.items()}
+
+        @functools.wraps(function)
+        def method(base: Tensor | None, models: Sequence[Tensor], **given: Any) -> Tensor:
+            for name, provider in providers.items():
+                if given.get(name) is None:
+                    given[name] = provider(base, models, **{key: given.get(key, defaults[key]) for key in asks(provider)})
+            return function(base, models, **given)
+
+        _declared[method] = _Declared(providers=providers)
+        return method
+
+    return declare
+
+
+def asks(provider: Provider) -> tuple[str, ...]:
+    """The parameters of the method from which a provider computes."""
+    return tuple(name for name, p in inspect.signature(provider).parameters.items() if p.kind is p.KEYWORD_ONLY)
+
+
+@functools.cache
 def resolve(path: str) -> Method:
     """The method at "package.module:function"; ValueError where there is none."""
     try:
@@ -52,7 +98,17 @@ def resolve(path: str) -> Method:
     positional = [name for name, p in signature.parameters.items() if p.kind is not p.KEYWORD_ONLY]
     if positional != ["base", "models"]:
         raise ValueError(f"merge method {path!r}: expected the parameters (base, models, *, ...), got {signature}")
+    declared = _declared.get(function, _Declared())
     keywords = {name: p for name, p in signature.parameters.items() if p.kind is p.KEYWORD_ONLY}
-    required = frozenset(name for name, p in keywords.items() if p.default is p.empty)
-    per_model = frozenset(name for name, p in keywords.items() if get_origin(p.annotation) is Sequence)
-    return Method(function, frozenset(keywords), required, per_model, function in _elementwise)
+    supplied = frozenset(keywords).intersection({OUT, STREAMS, *declared.providers})
+    own = {name: p for name, p in keywords.items() if name not in supplied}
+    return Method(
+        function=function,
+        parameters=frozenset(own),
+        required=frozenset(name for name, p in own.items() if p.default is p.empty),
+        per_model=frozenset(name for name, p in own.items() if get_origin(p.annotation) is Sequence),
+        defaults={name: p.default for name, p in own.items() if p.default is not p.empty},
+        supplied=supplied,
+        providers=declared.providers,
+        elementwise=declared.elementwise,
+    )

@@ -1,0 +1,31 @@
+"""Numbers as they are stored: merging rounds where mergekit rounds, in the type of the checkpoints."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def wide(x: Tensor) -> Tensor:
+    """`x` in the type of the arithmetic: float64 for float64, else float32."""
+    return x if x.dtype == torch.float64 else x.to(torch.float32)
+
+
+def rounded(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """`x`, float32, to the nearest number of `dtype` (ties to even), still float32; as it is where `dtype` is no shorter.
+
+    For bfloat16 on a CPU by Veltkamp's splitting (T. J. Dekker 1971, section 5), three operations that compilers
+    vectorize where a conversion takes a dozen. Numbers below 2^-126 keep more bits than bfloat16 has for them there,
+    those above 2^111 become NaN.
+    """
+    if dtype.itemsize >= x.dtype.itemsize:
+        return x
+    if dtype == torch.bfloat16 and x.device.type == "cpu":
+        split = x * 65537.0  # 2^16 + 1: 24 bits of float32 less the 8 of bfloat16
+        return split + (x - split)
+    return x.to(dtype).to(x.dtype)
+
+
+def stored(values: Sequence[float], dtype: torch.dtype) -> list[float]:
+    """Each number as `dtype` holds it: mergekit keeps weights in the type of the tensors."""
+    return list(map(float, torch.tensor(values, dtype=dtype).tolist()))
