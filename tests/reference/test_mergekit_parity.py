@@ -1,0 +1,177 @@
+"""Every merge method against results of mergekit itself; mergekit/make_fixtures.py made them, and says with which version.
+
+What mergekit computes differently on purpose or by accident is listed in `OURS`.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from tests.reference.mergekit.cases import DTYPES, random_sources
+from tests.reference.mergekit.compare import (
+    COUNTERPARTS,
+    WHAT_IS_KEPT,
+    choices,
+    merge,
+    sce_with,
+    selected,
+    statistics,
+    trimmed,
+    ulps,
+)
+
+HERE = Path(__file__).parent / "mergekit"
+CASES: list[dict[str, Any]] = json.loads((HERE / "cases.json").read_text())["cases"]
+PLAIN = sorted({(case["name"], short) for case in CASES for short in case["results"] if case["kind"] != "random"})
+RANDOM = [case for case in CASES if case["kind"] == "random"]
+RUNS = 200  # of ours: a quarter of mergekit's, whose errors are added
+
+# (method, kind of tensors) where evohydra refuses, with a ValueError, what mergekit gives numbers for.
+OURS: dict[tuple[str, str], str] = {}
+
+
+@pytest.fixture(scope="module")
+def inputs() -> dict[str, Tensor]:
+    return load_file(HERE / "inputs.safetensors")
+
+
+@pytest.fixture(scope="module")
+def outputs() -> dict[str, Tensor]:
+    return load_file(HERE / "outputs.safetensors")
+
+
+@pytest.fixture(scope="module")
+def drawn() -> dict[tuple[str, str], Tensor]:
+    return random_sources({key.split("/")[1]: t for key, t in load_file(HERE / "random.safetensors").items()})
+
+
+def of(name: str) -> list[dict[str, Any]]:
+    return [case for case in CASES if case["name"] == name and case["kind"] != "random"]
+
+
+def given(case: Mapping[str, Any], short: str, inputs: Mapping[str, Tensor]) -> list[Tensor]:
+    return [inputs[f"{case['kind']}/{short}/{name}"].clone() for name in case["inputs"]]
+
+
+def far(one: Tensor, other: Tensor, among: Tensor | None = None) -> int:
+    """The largest distance in units in the last place, of all entries or of those where `among`."""
+    distance = ulps(one, other)
+    return int((distance if among is None else distance[among]).max()) if distance.numel() else 0
+
+
+def complaint(case: Mapping[str, Any], tensors: list[Tensor], expected: Tensor) -> str | None:
+    """What is wrong with evohydra's merge of a case, None where nothing is."""
+    merged = merge(case, tensors)
+    if merged.shape != expected.shape or merged.dtype != expected.dtype:
+        return f"{merged.dtype} of {tuple(merged.shape)} for {expected.dtype} of {tuple(expected.shape)}"
+    if not bool(merged.isfinite().all()):
+        return "not finite"
+    distance = far(merged, expected)
+    if distance <= 1:
+        return None
+    if case["method"] in WHAT_IS_KEPT:
+        return trimming_complaint(case, tensors, merged, expected)
+    if case["method"] == "sce" and bool(selected(case, tensors)[1].any()):
+        return selection_complaint(case, tensors, merged, expected)
+    return f"{distance} units in the last place apart, {float((ulps(merged, expected) > 1).float().mean()):.2%} above 1"
+
+
+def trimming_complaint(case: Mapping[str, Any], tensors: list[Tensor], merged: Tensor, expected: Tensor) -> str | None:
+    tied = torch.stack([tied for _, tied in trimmed(case, tensors)]).any(0)
+    if (distance := far(merged, expected, ~tied)) > 1:
+        return f"{distance} units in the last place apart where no magnitudes tie"
+    possible = list(choices(case, tensors))
+    for whose, result in (("mergekit's", expected), ("evohydra's", merged)):
+        nearest = torch.stack([ulps(result, choice) for choice in possible]).amin(0)
+        if int(nearest.max()) > 1:
+            return f"{whose} result is that of no choice among equal magnitudes"
+    return None
+
+
+def selection_complaint(case: Mapping[str, Any], tensors: list[Tensor], merged: Tensor, expected: Tensor) -> str | None:
+    sure, tied, count = selected(case, tensors)
+    for whose, result in (("mergekit's", expected), ("evohydra's", merged)):
+        taken = tied & (result != tensors[0])
+        if int(taken.sum()) > count:
+            return f"{whose} selection takes {int(taken.sum())} of {int(tied.sum())} equal variances, not {count}"
+        if (distance := far(sce_with(case, tensors, sure | taken), result)) > 1:
+            return f"{whose} result is {distance} units in the last place from evohydra's of the same selection"
+    return None
+
+
+@pytest.mark.parametrize(("name", "short"), PLAIN)
+def test_a_merge_is_mergekits(name: str, short: str, inputs: dict[str, Tensor], outputs: dict[str, Tensor]) -> None:
+    """Every entry is equal to mergekit's or its neighbour in the type of the checkpoints, on every kind of tensors.
+
+    Where trimming (ties, breadcrumbs, breadcrumbs_ties) cuts through equal magnitudes, mergekit's choice among them is
+    that of an unstable sort. There each entry that does not tie must be equal or a neighbour; and each result, ours and
+    mergekit's, must be what keeping or dropping each tied entry gives, to one unit. Where sce selects among equal
+    variances, both must take as many of them as there is room for, and each must be evohydra's merge of what it took.
+
+    Where mergekit raises or gives NaN, evohydra gives finite numbers or a ValueError or an ArithmeticError.
+    """
+    complaints = []
+    for case in of(name):
+        if short not in case["results"]:
+            continue
+        tensors = given(case, short, inputs)
+        result = case["results"][short]
+        if "start" in result:
+            size = tensors[0].numel()
+            expected = outputs[f"{name}/{short}"][result["start"] : result["start"] + size].view(tensors[0].shape)
+            try:
+                problem = complaint(case, tensors, expected)
+            except (ValueError, ArithmeticError) as error:
+                problem = None if (case["method"], case["kind"]) in OURS else f"{type(error).__name__}: {error}"
+        else:
+            try:
+                finite = bool(merge(case, tensors).isfinite().all())
+            except (ValueError, ArithmeticError):
+                finite = True
+            problem = None if finite else "not finite, without an error"
+        if problem:
+            complaints.append(f"{case['kind']} {case['parameters']}: {problem}")
+    assert not complaints, "\n".join(complaints)
+
+
+@pytest.mark.parametrize("short", DTYPES)
+@pytest.mark.parametrize("case", RANDOM, ids=lambda case: str(case["name"]))
+def test_random_masks_have_mergekits_distribution(case: dict[str, Any], short: str, drawn: dict[Any, Tensor]) -> None:
+    """Keep rate, mean and variance of the merged task vector are mergekit's, within five standard errors.
+
+    For each eighth of the magnitudes of a row: DELLA keeps large entries more often than small ones.
+    """
+    tensors = [drawn[short, name] for name in case["inputs"]]
+    ours = statistics(case, tensors, RUNS)
+    complaints = []
+    for name, theirs in case["results"][short]["statistics"].items():
+        for group, (mean, error) in enumerate(zip(theirs["mean"], theirs["error"], strict=True)):
+            allowed = 5 * (error**2 + ours[name]["error"][group] ** 2) ** 0.5 + 1e-9
+            if abs(ours[name]["mean"][group] - mean) > allowed:
+                complaints.append(f"{name} {group}: {ours[name]['mean'][group]:.6g} for {mean:.6g} +- {allowed:.2g}")
+    assert not complaints, "\n".join(complaints)
+
+
+@pytest.mark.parametrize("short", DTYPES)
+def test_the_distance_counts_numbers(short: str) -> None:
+    """From one number of the type to the next is 1, also across zero; 0 and -0 are the same."""
+    dtype = DTYPES[short]
+    start = torch.tensor([1.0, -1.0, 0.0, 2.0], dtype=dtype)
+    after = torch.nextafter(start.float(), torch.tensor(9.0)) if dtype == torch.float32 else None
+    if after is None:
+        after = (start.view(torch.int16) + torch.tensor([1, -1, 1, 1], dtype=torch.int16)).view(dtype)
+    assert ulps(start, after).tolist() == [1, 1, 1, 1]
+    assert ulps(torch.tensor([0.0], dtype=dtype), torch.tensor([-0.0], dtype=dtype)).tolist() == [0]
+    smallest = torch.tensor([1], dtype=torch.int16 if dtype.itemsize == 2 else torch.int32).view(dtype)
+    assert ulps(smallest, -smallest).tolist() == [2]
+
+
+def test_every_method_of_mergekit_is_compared() -> None:
+    """The table of counterparts and the cases name the same methods."""
+    assert {case["method"] for case in CASES} == set(COUNTERPARTS)
