@@ -119,12 +119,14 @@ DETERMINISTIC = (
     Settings("breadcrumbs", 2, {"weight": [0.4, 0.7], "density": [0.8, 0.6], "gamma": [0.05, 0.02]}, middle=True),
     Settings(
         "breadcrumbs", 3,
-        {"weight": [0.5, 0.3, 0.8], "density": [0.5, 0.5, 0.9], "gamma": [0.1, 0.2, 0.3], "normalize": True, "lambda": 0.7},
+        {"weight": [0.5, 0.3, 0.8], "density": [0.5, 0.5, 0.9], "gamma": [0.1, 0.2, 0.3],
+         "normalize": True, "lambda": 0.7},
     ),
     Settings("breadcrumbs_ties", 2, {"weight": [0.4, 0.7], "density": [0.8, 0.6], "gamma": [0.05, 0.02]}, middle=True),
     Settings(
         "breadcrumbs_ties", 3,
-        {"weight": [0.5, -0.3, 0.8], "density": [0.5, 0.5, 0.9], "gamma": [0.1, 0.2, 0.3], "normalize": True, "lambda": 0.7},
+        {"weight": [0.5, -0.3, 0.8], "density": [0.5, 0.5, 0.9], "gamma": [0.1, 0.2, 0.3],
+         "normalize": True, "lambda": 0.7},
     ),
     Settings("model_stock", 2, {"filter_wise": False}, middle=True),
     Settings("model_stock", 3, {"filter_wise": False}),
@@ -146,6 +148,9 @@ DETERMINISTIC = (
 
 # Parameters at the edge of what makes sense. `zero` weights, densities of 0 and 1, a single model.
 _FEW = ("close", "one", "column")
+_NARROW = ("one", "column", "scalar", "empty")
+_HALF = {"weight": [0.4, 0.7], "density": [0.5, 0.5], "epsilon": [0.1, 0.1]}
+_AVERAGE = {"weight": [0.5, 0.5], "density": [0.5, 0.5], "rescale": True, "normalize": True, "lambda": 0.8}
 ODD = (
     Settings("linear", 2, {"weight": [0.0, 0.0]}, None, _FEW),
     Settings("linear", 2, {"weight": [0.0, 0.0], "normalize": False}, None, _FEW),
@@ -175,8 +180,8 @@ ODD = (
     Settings("della", 2, {"weight": [0.4, 0.7], "density": [1.0, 1.0], "epsilon": [0.1, 0.1]}, BASE, _FEW),
     Settings("della", 2, {"weight": [0.4, 0.7], "density": [0.9, 0.9], "epsilon": [0.1, 0.1]}, BASE, _FEW),
     Settings("della", 2, {"weight": [0.4, 0.7], "density": [0.05, 0.9], "epsilon": [0.1, 0.05]}, BASE, _FEW),
-    Settings("della", 2, {"weight": [0.4, 0.7], "density": [0.5, 0.5], "epsilon": [0.1, 0.1]}, BASE, ("one", "column", "scalar", "empty")),
-    Settings("della_linear", 2, {"weight": [0.4, 0.7], "density": [0.5, 0.5], "epsilon": [0.1, 0.1]}, BASE, ("one", "column")),
+    Settings("della", 2, _HALF, BASE, _NARROW),
+    Settings("della_linear", 2, _HALF, BASE, _NARROW[:2]),
     Settings("della_linear", 2, {"weight": [0.4, 0.7], "density": [0.0, 1.0], "epsilon": [0.1, 0.1]}, BASE, _FEW),
     Settings("dare_linear", 2, {"weight": [0.4, 0.7], "density": [0.0, 0.0]}, BASE, _FEW),
     Settings("dare_linear", 2, {"weight": [0.4, 0.7], "density": [1.0, 1.0]}, BASE, _FEW),
@@ -200,7 +205,7 @@ RANDOM = (
     Settings("dare_linear", 1, {"weight": [1.0], "density": [0.3], "rescale": True}),
     Settings("dare_linear", 2, {"weight": [0.4, 0.7], "density": [0.6, 0.2], "rescale": False}),
     Settings("dare_ties", 2, {"weight": [0.4, 0.7], "density": [0.6, 0.3], "rescale": True}),
-    Settings("dare_ties", 2, {"weight": [0.5, 0.5], "density": [0.5, 0.5], "rescale": True, "normalize": True, "lambda": 0.8}),
+    Settings("dare_ties", 2, _AVERAGE),
     Settings("della", 1, {"weight": [1.0], "density": [0.4], "epsilon": [0.2], "rescale": True}),
     Settings("della", 2, {"weight": [0.4, 0.7], "density": [0.6, 0.3], "epsilon": [0.15, 0.1], "rescale": True}),
     Settings("della_linear", 1, {"weight": [1.0], "density": [0.5], "epsilon": [0.3], "rescale": False}),

@@ -2,10 +2,11 @@
 
     OMP_NUM_THREADS=1 DIR/bin/python -m tests.reference.mergekit.make_fixtures
 
-cases.json has a line for each method, its parameters and kind of tensors; `inputs` are the tensors `kind/type/name` of
-inputs.safetensors, and a result that starts at `start` in the flat tensor `name/type` of outputs.safetensors has their
-shape. `raises` is what mergekit raised, `not_finite` how much of what it gave is NaN or infinite. Of random methods there
-are `statistics` over many merges of tensors that `cases.random_sources` makes of random.safetensors.
+cases.json has a line for each method, its parameters and kind of tensors. `inputs` are the tensors `kind/type/name` of
+inputs.safetensors. A result has their shape and starts at `start` in the flat tensor `name/type` of outputs.safetensors;
+`came_as` is the type in which mergekit gave it, where that is another one. `raises` is what mergekit raised, `not_finite`
+how many of its entries are NaN or infinite. Of random methods there are `statistics` over many merges of the tensors that
+`cases.random_sources` makes of random.safetensors.
 """
 
 import datetime
@@ -96,7 +97,9 @@ def main() -> None:
                 if merged is not None:
                     pieces = outputs.setdefault(f"{entry['name']}/{short}", [])
                     results[short] = {"start": sum(piece.numel() for piece in pieces)}
-                    pieces.append(merged.reshape(-1))
+                    if merged.dtype != DTYPES[short]:
+                        results[short]["came_as"] = str(merged.dtype)
+                    pieces.append(merged.reshape(-1).to(DTYPES[short]))
                 used.update(given(entry, short)["inputs"])
             cases.append({**entry, "results": results})
 
