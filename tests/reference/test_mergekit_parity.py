@@ -17,6 +17,7 @@ from tests.reference.mergekit.cases import DTYPES, random_sources
 from tests.reference.mergekit.compare import (
     COUNTERPARTS,
     WHAT_IS_KEPT,
+    apart,
     choices,
     merge,
     sce_with,
@@ -33,7 +34,11 @@ RANDOM = [case for case in CASES if case["kind"] == "random"]
 RUNS = 200  # of ours: a quarter of mergekit's, whose errors are added
 
 # The names of cases that evohydra refuses with a ValueError where mergekit gives numbers, and why.
-OURS: dict[str, str] = {}
+OURS = {
+    "task_arithmetic-57": "weights that sum to 0 cannot be normalized; mergekit leaves them, or in float16 gives NaN"
+}
+# Units in the last place; in float32 of what is merged, and two: one from the sums behind a factor, one from rounding.
+NEAR = {torch.bfloat16: 1, torch.float16: 1, torch.float32: 2}
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +64,9 @@ def given(case: Mapping[str, Any], short: str, inputs: Mapping[str, Tensor]) -> 
     return [inputs[f"{case['kind']}/{short}/{name}"].clone() for name in case["inputs"]]
 
 
-def far(one: Tensor, other: Tensor, among: Tensor | None = None) -> int:
+def far(one: Tensor, other: Tensor, tensors: list[Tensor], among: Tensor | None = None) -> int:
     """The largest distance in units in the last place, of all entries or of those where `among`."""
-    distance = ulps(one, other) if among is None else ulps(one, other)[among]
+    distance = apart(one, other, tensors) if among is None else apart(one, other, tensors)[among]
     return int(distance.max()) if distance.numel() else 0
 
 
@@ -72,24 +77,24 @@ def complaint(case: Mapping[str, Any], tensors: list[Tensor], expected: Tensor) 
         return f"{merged.dtype} of {tuple(merged.shape)} for {expected.dtype} of {tuple(expected.shape)}"
     if not bool(merged.isfinite().all()):
         return "not finite"
-    distance = far(merged, expected)
-    if distance <= 1:
+    distance = far(merged, expected, tensors)
+    if distance <= NEAR[merged.dtype]:
         return None
     if case["method"] in WHAT_IS_KEPT:
         return trimming_complaint(case, tensors, merged, expected)
     if case["method"] == "sce" and bool(selected(case, tensors)[1].any()):
         return selection_complaint(case, tensors, merged, expected)
-    return f"{distance} units in the last place apart, {float((ulps(merged, expected) > 1).float().mean()):.2%} above 1"
+    return f"{distance} units in the last place apart"
 
 
 def trimming_complaint(case: Mapping[str, Any], tensors: list[Tensor], merged: Tensor, expected: Tensor) -> str | None:
     tied = torch.stack([tied for _, tied in trimmed(case, tensors)]).any(0)
-    if (distance := far(merged, expected, ~tied)) > 1:
+    if (distance := far(merged, expected, tensors, ~tied)) > NEAR[merged.dtype]:
         return f"{distance} units in the last place apart where no magnitudes tie"
     possible = list(choices(case, tensors))
     for whose, result in (("mergekit's", expected), ("evohydra's", merged)):
-        nearest = torch.stack([ulps(result, choice) for choice in possible]).amin(0)
-        if int(nearest.max()) > 1:
+        nearest = torch.stack([apart(result, choice, tensors) for choice in possible]).amin(0)
+        if int(nearest.max()) > NEAR[merged.dtype]:
             return f"{whose} result is that of no choice among equal magnitudes"
     return None
 
@@ -100,7 +105,7 @@ def selection_complaint(case: Mapping[str, Any], tensors: list[Tensor], merged: 
         taken = tied & (result != tensors[0])
         if int(taken.sum()) > count:
             return f"{whose} selection takes {int(taken.sum())} of {int(tied.sum())} equal variances, not {count}"
-        if (distance := far(sce_with(case, tensors, sure | taken), result)) > 1:
+        if (distance := far(sce_with(case, tensors, sure | taken), result, tensors)) > NEAR[merged.dtype]:
             return f"{whose} result is {distance} units in the last place from evohydra's of the same selection"
     return None
 
@@ -108,6 +113,9 @@ def selection_complaint(case: Mapping[str, Any], tensors: list[Tensor], merged: 
 @pytest.mark.parametrize(("name", "short"), PLAIN)
 def test_a_merge_is_mergekits(name: str, short: str, inputs: dict[str, Tensor], outputs: dict[str, Tensor]) -> None:
     """Every entry is equal to mergekit's or its neighbour in the type of the checkpoints, on every kind of tensors.
+
+    In float32 the unit is that of the largest of the merged entries, where the merge itself is smaller (see `apart`),
+    and two units are near.
 
     Where trimming (ties, breadcrumbs, breadcrumbs_ties) cuts through equal magnitudes, mergekit's choice among them is
     that of an unstable sort. There each entry that does not tie must be equal or a neighbour; and each result, ours and

@@ -84,6 +84,21 @@ def ulps(one: Tensor, other: Tensor) -> Tensor:
     return (first - second).abs()
 
 
+def apart(result: Tensor, expected: Tensor, inputs: Sequence[Tensor]) -> Tensor:
+    """`ulps`; of float32, where what is merged is larger than the merge, units in its last place, of at least one.
+
+    float32 sums are exact to the last place of their largest term and not of what is left when terms cancel: mergekit's
+    own results change there with the order of a sum or with a fused multiply-add, by processor and number of threads.
+    """
+    distance = ulps(result, expected)
+    if result.dtype != torch.float32:
+        return distance
+    largest = torch.stack([*inputs, expected]).abs().amax(0)
+    unit = torch.nextafter(largest, torch.tensor(torch.inf)) - largest
+    of_terms = ((result.double() - expected.double()).abs() / unit.double() - 0.001).ceil().long()
+    return torch.minimum(distance, of_terms)
+
+
 def trimmed(case: Mapping[str, Any], inputs: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
     """For each model which entries of its task vector trimming keeps, and which are equal to one at the cut.
 

@@ -3,10 +3,10 @@
     OMP_NUM_THREADS=1 DIR/bin/python -m tests.reference.mergekit.make_fixtures
 
 cases.json has a line for each method, its parameters and kind of tensors. `inputs` are the tensors `kind/type/name` of
-inputs.safetensors. A result has their shape and starts at `start` in the flat tensor `name/type` of outputs.safetensors;
-`came_as` is the type in which mergekit gave it, where that is another one. `raises` is what mergekit raised, `not_finite`
-how many of its entries are NaN or infinite. Of random methods there are `statistics` over many merges of the tensors that
-`cases.random_sources` makes of random.safetensors.
+inputs.safetensors. A result has their shape and starts at `start` in the flat tensor `name/type` of
+outputs.safetensors; `came_as` is the type in which mergekit gave it, where that is another one. `raises` is what
+mergekit raised, `not_finite` how many of its entries are NaN or infinite. Of random methods there are `statistics` over
+many merges of the tensors that `cases.random_sources` makes of random.safetensors.
 """
 
 import datetime
