@@ -17,7 +17,7 @@ from evohydra.mergekit import to_yaml
 from evohydra.mergekit_reader import read
 from evohydra.rebuild import rebuild
 from evohydra.recipe import Group, Merge, from_dict
-from tests.reference.mergekit.compare import trimmed, ulps
+from tests.reference.mergekit.compare import apart, trimmed
 
 HERE = Path(__file__).parent / "reference" / "mergekit"
 CONFIGURATIONS = sorted(file.stem for file in (HERE / "yaml").glob("*.yaml"))
@@ -60,7 +60,7 @@ def check(recipe: dict[str, Any], expected: dict[str, Tensor], models: Any, dire
     wrong = {}
     for name, tensor in expected.items():
         assert got[name].dtype == tensor.dtype, name
-        distance = ulps(got[name], tensor)
+        distance = apart(got[name], tensor, [model[name] for model in models.values()])
         if node.method.endswith(":ties"):
             distance = distance[~tied(groups[name], node, name, models)]
         if int(distance.max()) > 1:
@@ -70,7 +70,7 @@ def check(recipe: dict[str, Any], expected: dict[str, Tensor], models: Any, dire
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_a_configuration_gives_mergekits_tensors(name: str, merged: Any, models: Any, tmp_path: Path) -> None:
-    """Gradients, filters, slices, precedence and types: each entry is mergekit's, or its neighbour in bfloat16.
+    """Gradients, filters, slices, precedence, types: each entry is mergekit's, or its neighbour in bfloat16 (`apart`).
 
     TIES apart from entries whose magnitude is that at which trimming cuts, where that is the magnitude of several.
     """

@@ -85,18 +85,16 @@ def ulps(one: Tensor, other: Tensor) -> Tensor:
 
 
 def apart(result: Tensor, expected: Tensor, inputs: Sequence[Tensor]) -> Tensor:
-    """`ulps`; of float32, where what is merged is larger than the merge, units in its last place, of at least one.
+    """`ulps`, but at most 1 where the difference is up to two float32 units in the last place of the largest entry.
 
-    float32 sums are exact to the last place of their largest term and not of what is left when terms cancel: mergekit's
-    own results change there with the order of a sum or with a fused multiply-add, by processor and number of threads.
+    Sums in float32 are exact to the last place of their largest term and not of what is left when terms cancel:
+    mergekit's own results change there with the order of a sum or a fused multiply-add, by processor and threads.
     """
     distance = ulps(result, expected)
-    if result.dtype != torch.float32:
-        return distance
-    largest = torch.stack([*inputs, expected]).abs().amax(0)
+    largest = torch.stack([*inputs, expected]).float().abs().amax(0)
     unit = torch.nextafter(largest, torch.tensor(torch.inf)) - largest
-    of_terms = ((result.double() - expected.double()).abs() / unit.double() - 0.001).ceil().long()
-    return torch.minimum(distance, of_terms)
+    noise = (result.double() - expected.double()).abs() <= 2 * unit.double()
+    return torch.where(noise, distance.clamp(max=1), distance)
 
 
 def trimmed(case: Mapping[str, Any], inputs: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
