@@ -69,7 +69,7 @@ def merge(case: Mapping[str, Any], inputs: Sequence[Tensor], stream: int = 0) ->
     counterpart = COUNTERPARTS[case["method"]]
     arguments = counterpart.arguments(case["parameters"], len(models))
     if case["method"] in WITH_STREAMS:
-        arguments["streams"] = [(stream * 1000003 + 7919 * k) % 2**32 for k in range(len(models))]
+        arguments["streams"] = [(stream * 1000003 + 7919 * k) % 2**32 - 2**31 for k in range(len(models))]
     function: Callable[..., Tensor] = pkgutil.resolve_name(counterpart.path)
     return function(base, list(models), **arguments)
 
@@ -84,17 +84,21 @@ def ulps(one: Tensor, other: Tensor) -> Tensor:
     return (first - second).abs()
 
 
+def units(one: Tensor, other: Tensor, inputs: Sequence[Tensor]) -> Tensor:
+    """The difference in float32 units in the last place of the largest entry merged or given, float64."""
+    largest = torch.stack([*inputs, other]).float().abs().amax(0)
+    unit = torch.nextafter(largest, torch.tensor(torch.inf)) - largest
+    return (one.double() - other.double()).abs() / unit.double()
+
+
 def apart(result: Tensor, expected: Tensor, inputs: Sequence[Tensor]) -> Tensor:
-    """`ulps`, but at most 1 where the difference is up to two float32 units in the last place of the largest entry.
+    """`ulps`, but at most 1 where the difference is up to two `units`.
 
     Sums in float32 are exact to the last place of their largest term and not of what is left when terms cancel:
     mergekit's own results change there with the order of a sum or a fused multiply-add, by processor and threads.
     """
     distance = ulps(result, expected)
-    largest = torch.stack([*inputs, expected]).float().abs().amax(0)
-    unit = torch.nextafter(largest, torch.tensor(torch.inf)) - largest
-    noise = (result.double() - expected.double()).abs() <= 2 * unit.double()
-    return torch.where(noise, distance.clamp(max=1), distance)
+    return torch.where(units(result, expected, inputs) <= 2, distance.clamp(max=1), distance)
 
 
 def trimmed(case: Mapping[str, Any], inputs: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:

@@ -5,8 +5,10 @@
 cases.json has a line for each method, its parameters and kind of tensors. `inputs` are the tensors `kind/type/name` of
 inputs.safetensors. A result has their shape and starts at `start` in the flat tensor `name/type` of
 outputs.safetensors; `came_as` is the type in which mergekit gave it, where that is another one. `raises` is what
-mergekit raised, `not_finite` how many of its entries are NaN or infinite. Of random methods there are `statistics` over
-many merges of the tensors that `cases.random_sources` makes of random.safetensors.
+mergekit raised, `not_finite` how many of its entries are NaN or infinite. Where float32 sums are behind a result and
+mergekit gives another one for the same numbers as float64, that starts at `double` in `name/fp64`, as float32. Of
+random methods there are `statistics` over many merges of the tensors that `cases.random_sources` makes of
+random.safetensors.
 """
 
 import datetime
@@ -24,6 +26,7 @@ from tests.reference.mergekit.cases import (
     BATCHES,
     DETERMINISTIC,
     DTYPES,
+    FROM_SUMS,
     MIDDLE,
     ODD,
     RANDOM,
@@ -70,6 +73,12 @@ def given(entry: dict[str, Any], short: str) -> dict[str, Any]:
     return {**entry, "inputs": [f"{entry['kind']}/{short}/{name}" for name in entry["inputs"]]}
 
 
+def in_double(entry: dict[str, Any], inputs: dict[str, Tensor]) -> Tensor | None:
+    """What mergekit gives for the same numbers as float64, rounded to float32 and flat; None where it gives nothing."""
+    merged, _ = attempt(entry, {name: inputs[name].double() for name in entry["inputs"]})
+    return None if merged is None else merged.reshape(-1).to(torch.float32)
+
+
 def rounded(value: Any) -> Any:
     """Statistics to seven digits."""
     if isinstance(value, dict):
@@ -100,6 +109,12 @@ def main() -> None:
                     if merged.dtype != DTYPES[short]:
                         results[short]["came_as"] = str(merged.dtype)
                     pieces.append(merged.reshape(-1).to(DTYPES[short]))
+                    if short == "fp32" and settings.method in FROM_SUMS:
+                        exact = in_double(given(entry, short), inputs)
+                        if exact is not None and not torch.equal(exact, pieces[-1]):
+                            doubles = outputs.setdefault(f"{entry['name']}/fp64", [])
+                            results[short]["double"] = sum(piece.numel() for piece in doubles)
+                            doubles.append(exact)
                 used.update(given(entry, short)["inputs"])
             cases.append({**entry, "results": results})
 
