@@ -1,0 +1,1 @@
+"""mergekit's results as fixtures, and a live comparison with it."""
