@@ -72,7 +72,8 @@ def read(text: str, family: Family, shard_bytes: int) -> dict[str, Any]:
         "family": f"{type(family).__module__}.{type(family).__qualname__}",
         "files_from": BASE if base_node else nodes[models[0]].name,
         "tokenizer": "base" if config.get("tokenizer_source") == "base" and base_node else "same",
-        "dtype": config.get("out_dtype") or config.get("dtype") or str(family.dtype(first)).removeprefix("torch."),
+        "dtype": config.get("dtype"),
+        "out_dtype": config.get("out_dtype") or str(config.get("dtype") or family.dtype(first)).removeprefix("torch."),
         "shard_bytes": shard_bytes,
         "recipe": merge.to_dict(),
     }

@@ -73,12 +73,8 @@ def once(**providers: Provider) -> Callable[[Callable[..., Tensor]], Callable[..
         def method(base: Tensor | None, models: Sequence[Tensor], **given: Any) -> Tensor:
             for name, provider in providers.items():
                 if given.get(name) is None:
-<<<<<<< HEAD
                     wanted = {key: given.get(key, defaults[key]) for key in asks(provider)}
                     given[name] = provider(base, models, **wanted)
-=======
-                    given[name] = provider(base, models, **{key: given.get(key, defaults[key]) for key in asks(provider)})
->>>>>>> parity-work
             return function(base, models, **given)
 
         _declared[method] = _Declared(providers=providers)

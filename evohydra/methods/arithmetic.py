@@ -12,11 +12,7 @@ def wide(x: Tensor) -> Tensor:
 
 
 def rounded(x: Tensor, dtype: torch.dtype) -> Tensor:
-<<<<<<< HEAD
     """`x`, float32, to the nearest number of `dtype` (ties to even), still float32; as it is for types no shorter.
-=======
-    """`x`, float32, to the nearest number of `dtype` (ties to even), still float32; as it is where `dtype` is no shorter.
->>>>>>> parity-work
 
     For bfloat16 on a CPU by Veltkamp's splitting (T. J. Dekker 1971, section 5), three operations that compilers
     vectorize where a conversion takes a dozen. Numbers below 2^-126 keep more bits than bfloat16 has for them there,

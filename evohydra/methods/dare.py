@@ -64,7 +64,12 @@ def _merge(
     check_rescale(rescale)
     rounded = (agreeing_shares if how["elect"] else shares)(weight, models[0].dtype)
     below = [threshold(share) for share in density]
-    numbers = (rounded, list(streams), list(map(last_word, below)), factors(rescale, density, below, norms))
+    numbers = (
+        rounded,
+        list(streams),
+        list(map(last_word, below)),
+        factors(rescale, density, below, norms, models[0].dtype),
+    )
     return _dare(need_base(base), models, *numbers, [float(scaling)], scaled=scaling != 1, **how)
 
 

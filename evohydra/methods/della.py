@@ -116,7 +116,7 @@ def _merge(
     below = [threshold(share) for share in density]
     # All or nothing, whatever the rank.
     slopes = [_slope(wide) if 0 < share < 1 else 0 for share, wide in zip(density, epsilon, strict=True)]
-    scale = factors(rescale, density, below, norms)
+    scale = factors(rescale, density, below, norms, models[0].dtype)
     numbers = (rounded, list(streams), below, slopes, scale)
     return _della(need_base(base), models, *numbers, [float(scaling)], extras=ranks, scaled=scaling != 1, **how)
 

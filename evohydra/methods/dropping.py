@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from evohydra.methods.arithmetic import stored
 from evohydra.methods.fused import Entries
 from evohydra.methods.randomness import STEPS, positions_of, random_words, scattered
 from evohydra.methods.trimming import magnitudes
@@ -34,10 +35,18 @@ class KeptNorm:
         place = int(np.searchsorted(self._keys, below, "left"))
         return float(self._sums[place - 1]) if place else 0.0
 
-    def factor(self, below: int) -> float:
-        """What gives those entries the L1 norm that all of them had; 1 where there is nothing to divide by."""
-        before, after = self.kept(2**30), self.kept(below)
-        return before / after if min(before, after) >= NEGLIGIBLE else 1.0
+    def factor(self, below: int, dtype: torch.dtype) -> float:
+        """What gives those entries the L1 norm that all of them had; 1 where there is nothing to divide by.
+
+        Both norms and their quotient are rounded to bfloat16 where that is the type, as in mergekit.
+        """
+        norms = [self.kept(2**30), self.kept(below)]
+        if min(norms) < NEGLIGIBLE:
+            return 1.0
+        if dtype != torch.bfloat16:
+            return norms[0] / norms[1]
+        before, after = stored(norms, dtype)
+        return stored([before / after], dtype)[0]
 
 
 Offsets = Callable[[int, int], NDArray[np.int64]]
@@ -65,7 +74,9 @@ def check_rescale(rescale: str) -> None:
         raise ValueError(f"rescale must be one of {', '.join(RESCALES)}, got {rescale!r}")
 
 
-def factors(rescale: str, density: Sequence[float], below: Sequence[int], norms: Sequence[KeptNorm]) -> list[float]:
+def factors(
+    rescale: str, density: Sequence[float], below: Sequence[int], norms: Sequence[KeptNorm], dtype: torch.dtype
+) -> list[float]:
     """What each kept task vector is multiplied by: 1 / density as in the paper, to its L1 norm as in mergekit, or 1.
 
     0 at a density of 0, and 1 where everything is kept.
@@ -73,7 +84,7 @@ def factors(rescale: str, density: Sequence[float], below: Sequence[int], norms:
     scales = {
         "none": [1.0 for _ in density],
         "density": [1.0 / share if share > 0 else 0.0 for share in density],
-        "l1": [norm.factor(limit) for norm, limit in zip(norms, below, strict=True)] if norms else [],
+        "l1": [norm.factor(limit, dtype) for norm, limit in zip(norms, below, strict=True)] if norms else [],
     }[rescale]
     return [0.0 if share == 0 else 1.0 if share == 1 else scale for share, scale in zip(density, scales, strict=True)]
 

@@ -14,6 +14,7 @@ from evohydra.methods.ranking import BELOW_ALL, BLOCK, Cut, Ranking, Values
 from evohydra.methods.task_vectors import need_base, total
 from evohydra.methods.trimming import at_least, check_shares, keep
 
+EXACT = 2**16
 SMALLEST_SUM = 1e-6  # weights that sum to less count as equal, and divisors are at least this
 
 
@@ -59,14 +60,15 @@ class Variances:
     def select(self, base: Tensor | None, models: Sequence[Tensor], share: float) -> tuple[Cut, list[float]]:
         """The cut that selects int(share * nonzero) entries, and the sum of squares of each model's selected entries.
 
-        Of 16-bit floats, those that equal the cut's value count with their average: less than their type can tell.
+        In tensors of more than EXACT 16-bit floats, entries that equal the cut's value count with their average, which
+        the type of the sums can hardly tell from their own.
         """
         values, squares = _parts(base, models)
         kept = int(self.ranking.nonzero() * share)
         cut = self.ranking.largest(kept, values) if share < 1 else BELOW_ALL
         if cut == BELOW_ALL or kept == 0:
             return cut, list(self._total * (cut == BELOW_ALL))
-        if not self.ranking.by_pattern:
+        if not self.ranking.by_pattern or self.size <= EXACT:
             return cut, list(self._summed(cut, values, squares))
         below, equal = self.ranking.around(cut.value)
         pattern = int(torch.tensor([cut.value], dtype=models[0].dtype).view(torch.int16))
