@@ -7,6 +7,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from evohydra.artifacts import FORMAT
 from evohydra.families.causal_lm import CausalLM
 from evohydra.mergekit import NotExpressible, to_yaml
 from evohydra.mergekit_reader import read
@@ -62,8 +63,8 @@ def test_what_is_written_reads_back_as_the_same_merge(opened: OpenSources, tmp_p
     )
     written = merge(to_yaml(node, "float32"), tmp_path / "read")
     recipe = {
-        "format": 1, "family": "evohydra.families.causal_lm.CausalLM", "files_from": "one", "tokenizer": "same",
-        "dtype": "float32", "shard_bytes": 10**9, "recipe": node.to_dict(),
+        "format": FORMAT, "family": "evohydra.families.causal_lm.CausalLM", "files_from": "one", "tokenizer": "same",
+        "dtype": "float32", "out_dtype": "float32", "shard_bytes": 10**9, "recipe": node.to_dict(),
     }  # fmt: skip
     rebuild(recipe, tmp_path / "direct", {}, torch.device("cpu"))
     direct = load_file(tmp_path / "direct" / "model.safetensors")
