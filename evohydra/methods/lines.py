@@ -27,9 +27,11 @@ def as_lines(x: Tensor, axis: Axis) -> Tensor:
 
 
 def spacing(x: Tensor, axis: Axis) -> int:
-    """The number with which `at_lines` finds the line of an entry of `x`."""
+    """The number with which `at_lines` finds the line of an entry of `x`; ValueError above 2^31 entries."""
     if axis == "whole" or x.dim() == 0 or x.numel() == 0:
         return 1
+    if x.numel() > 2**31:
+        raise ValueError(f"expected at most 2^31 entries where each line has its own numbers, got {x.numel()}")
     return x.shape[-1] if axis == "rows" else x.numel() // x.shape[0]
 
 

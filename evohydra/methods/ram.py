@@ -1,6 +1,7 @@
 """Reinforced Agent Merging: average what models share, keep what one changed alone (arXiv 2601.13572).
 
-As mergekit does it. An entry of a task vector is changed where it exceeds epsilon, and shared where more than one model changed it.
+As mergekit does it. An entry of a task vector is changed where it exceeds epsilon, and shared where more than one
+model changed it.
 """
 
 from collections.abc import Sequence
