@@ -16,7 +16,7 @@ EPSILON = 1e-8  # added to each probability
 @fused
 def _chosen(entries: Entries, threshold: Tensor) -> Tensor:
     change = entries.task_vectors()[0]
-    return entries.base + torch.where(wide(entries.extras[0]) >= threshold, change, torch.zeros_like(change))
+    return entries.base + change * (wide(entries.extras[0]) >= threshold)
 
 
 def importances(base: Tensor | None, models: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

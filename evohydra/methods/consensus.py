@@ -19,7 +19,7 @@ def _consensus(entries: Entries, threshold: Tensor, agree: Tensor, scaling: Tens
     votes = torch.zeros_like(total)
     for k, vector in enumerate(vectors):
         votes = votes + (vector.abs() >= threshold[k] * (total - vector).abs()).to(total.dtype)
-    return entries.base + scaling * torch.where(votes >= agree, total, torch.zeros_like(total))
+    return entries.base + scaling * (total * (votes >= agree))
 
 
 @elementwise

@@ -66,7 +66,7 @@ def multislerp(
     tiny = stored([eps], dtype)[0]
     scale = length.cpu() + eps
     units = [
-        as_lines(vector, "whole") / float(s) if s > 0 else torch.zeros_like(as_lines(vector, "whole"))
+        as_lines(vector, "whole") / float(s) if s != 0 else torch.zeros_like(as_lines(vector, "whole"))
         for vector, s in zip(_vectors(base, models), scale, strict=True)
     ]
     mean = _weighted(units, factors)

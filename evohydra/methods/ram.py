@@ -44,10 +44,9 @@ def _split(entries: Entries, epsilon: Tensor) -> tuple[list[Tensor], list[Tensor
     count = changed[0].to(epsilon.dtype)
     for mask in changed[1:]:
         count = count + mask.to(epsilon.dtype)
-    zero = torch.zeros_like(vectors[0])
     pairs = list(zip(vectors, changed, strict=True))
-    shared = [entries.rounded(torch.where(mask & (count > 1), v, zero) / count.clamp(min=1.0)) for v, mask in pairs]
-    return shared, [torch.where(mask & (count == 1), v, zero) for v, mask in pairs]
+    shared = [entries.rounded(v * (mask & (count > 1)) / count.clamp(min=1.0)) for v, mask in pairs]
+    return shared, [v * (mask & (count == 1)) for v, mask in pairs]
 
 
 @elementwise
