@@ -54,7 +54,9 @@ def in_common_and_task_subspaces(base: Tensor | None, models: Sequence[Tensor], 
     rank = min(total.shape)
     own = (rank - int(rank * common)) // len(vectors)  # the paper's code rounds this to the nearest number
     u, s, vt = (x.clone() for x in _leading(total, rank - own * len(vectors)))
-    parts = [(u, s, vt), *(_leading(vector - u @ (u.T @ vector), own) for vector in vectors)]
+    parts = [(u, s, vt)]
+    if own > 0:
+        parts += [_leading(vector - u @ (u.T @ vector), own) for vector in vectors]
     left = polar(torch.cat([part[0] for part in parts], dim=1))  # (m, r)
     right = polar(torch.cat([part[2] for part in parts], dim=0))  # (r, n)
     return (torch.cat([part[1] for part in parts]).mean() * (left @ right)).to(models[0].dtype)

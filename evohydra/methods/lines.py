@@ -1,7 +1,9 @@
 """Norms and dots of whole tensors, of their rows or of their columns, as matrices with a line in each row.
 
-Sums are taken in float64 and then rounded, so that they do not depend on the number of threads or on the processor;
-those of mergekit are float32 sums, rounded the same way.
+Sums are taken in float64 and then rounded, so that they do not depend on the number of threads or on the processor.
+Those of mergekit are float32 sums, rounded the same way: with them in place of these, the methods here give its bits
+(multislerp in float32 within rounding). In tensors of 10^6 entries they are wrong by up to 10^-4, differently for each
+number of threads, which shifts whole results by a few units in the last place.
 """
 
 from collections.abc import Callable

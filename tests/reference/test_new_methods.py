@@ -102,6 +102,20 @@ def test_the_order_of_strides_does_not_matter(name: str, dtype: torch.dtype) -> 
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("name", sorted(set(CASES) - {"tsv_m", "iso_c", "iso_cts"}))
+def test_the_number_of_threads_does_not_show(name: str, dtype: torch.dtype) -> None:
+    base, models = sources(name, (512, 600), dtype)
+    results = []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            results.append(function(name)(base, models, **CASES[name][2]))
+    finally:
+        torch.set_num_threads(1)
+    assert all(torch.equal(result, results[0]) for result in results[1:])
+
+
 @pytest.mark.parametrize("name", sorted(set(CASES) - BASELESS))
 def test_a_missing_base_is_an_error(name: str) -> None:
     _, models = sources(name, (2, 3), torch.float32)
