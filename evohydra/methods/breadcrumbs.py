@@ -1,50 +1,37 @@
 """Model Breadcrumbs: leave out the largest and the smallest entries of task vectors (arXiv 2312.06795, section 3)."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from torch import Tensor
 
 from evohydra.methods import once
 from evohydra.methods.fused import Entries, fused
+from evohydra.methods.mixing import Mix, mix, mixed
 from evohydra.methods.ranking import Ranking
-from evohydra.methods.sign_election import elected_sum
-from evohydra.methods.sign_election import shares as agreeing_shares
-from evohydra.methods.task_vectors import add_to_base, check_weights, need_base, plain_sum, shares
+from evohydra.methods.requirements import need_base
 from evohydra.methods.trimming import at_most, check_shares, keep, magnitudes, more_than, rankings
 
 
 @fused
 def _breadcrumbs(
-    entries: Entries,
-    weights: Tensor,
-    least: Tensor,
-    most: Tensor,
-    scaling: Tensor,
-    *,
-    elect: bool,
-    normalize: bool,
-    scaled: bool,
+    entries: Entries, weights: Tensor, scaling: Tensor, least: Tensor, most: Tensor, **how: bool
 ) -> Tensor:
     trimmed = []
     for k, delta in enumerate(entries.task_vectors()):
         size = delta.abs()
         trimmed.append(keep(delta, (size >= least[k]) & (size <= most[k])))
-    mix = elected_sum if elect else plain_sum
-    return add_to_base(entries, mix(entries, trimmed, weights, normalize), scaling, scaled)
+    return mixed(entries, trimmed, weights, scaling, **how)
 
 
 def _merge(
     base: Tensor | None,
     models: Sequence[Tensor],
-    weight: Sequence[float],
     density: Sequence[float],
     gamma: Sequence[float],
-    scaling: float,
     ranks: Sequence[Ranking],
-    **how: Any,
+    how: Mix,
+    out: Tensor | None,
 ) -> Tensor:
-    check_weights(weight, models, how["normalize"] and not how["elect"])
     check_shares("density", density, models)
     check_shares("gamma", gamma, models)
     lows, highs = [], []
@@ -55,9 +42,8 @@ def _merge(
         values = magnitudes(base, model)
         lows.append(rank.smallest(smallest, values))
         highs.append(rank.smallest(smallest + kept, values))
-    rounded = (agreeing_shares if how["elect"] else shares)(weight, models[0].dtype)
-    numbers = (rounded, more_than(lows), at_most(highs), [float(scaling)])
-    return _breadcrumbs(need_base(base), models, *numbers, scaled=scaling != 1, **how)
+    numbers = (*how.numbers, more_than(lows), at_most(highs))
+    return _breadcrumbs(need_base(base), models, *numbers, out=out, **how.flags)
 
 
 @once(ranks=rankings)
@@ -78,8 +64,8 @@ def breadcrumbs(
     int(density * n) entries stay, of equal magnitudes the first are taken for smaller; in tensors of fewer than
     1 / gamma entries nothing counts as too large.
     """
-    how = {"elect": False, "normalize": normalize, "out": out}
-    return _merge(base, models, weight, density, gamma, scaling, ranks, **how)
+    how = mix(weight, models, elect=False, normalize=normalize, scaling=scaling)
+    return _merge(base, models, density, gamma, ranks, how, out)
 
 
 @once(ranks=rankings)
@@ -96,5 +82,5 @@ def breadcrumbs_ties(
     out: Tensor | None = None,
 ) -> Tensor:
     """The same before sign election."""
-    how = {"elect": True, "normalize": normalize, "out": out}
-    return _merge(base, models, weight, density, gamma, scaling, ranks, **how)
+    how = mix(weight, models, elect=True, normalize=normalize, scaling=scaling)
+    return _merge(base, models, density, gamma, ranks, how, out)

@@ -13,10 +13,10 @@ from torch import Tensor
 from evohydra.methods import once
 from evohydra.methods.dropping import KeptNorm, check_rescale, drop, factors, kept_norm
 from evohydra.methods.fused import Entries, fused
+from evohydra.methods.mixing import Mix, mix, mixed
 from evohydra.methods.randomness import STEPS, random_words, scattered, threshold
-from evohydra.methods.sign_election import elected_sum
-from evohydra.methods.sign_election import shares as agreeing_shares
-from evohydra.methods.task_vectors import add_to_base, check_weights, need_base, plain_sum, shares, task_vectors
+from evohydra.methods.requirements import need_base
+from evohydra.methods.task_vectors import task_vectors
 from evohydra.methods.trimming import check_shares
 
 MIDDLE = 127  # ranks are kept as 0 to 2 * MIDDLE, in a byte
@@ -26,15 +26,12 @@ MIDDLE = 127  # ranks are kept as 0 to 2 * MIDDLE, in a byte
 def _della(
     entries: Entries,
     weights: Tensor,
+    scaling: Tensor,
     stream: Tensor,
     below: Tensor,
     slope: Tensor,
     factor: Tensor,
-    scaling: Tensor,
-    *,
-    elect: bool,
-    normalize: bool,
-    scaled: bool,
+    **how: bool,
 ) -> Tensor:
     scatter = scattered(entries.positions())
     dropped = []
@@ -42,8 +39,7 @@ def _della(
         offset = ((entries.extras[k].to(torch.int32) - MIDDLE) * slope[k]) >> 8
         kept = (random_words(scatter, stream[k]) >> 16) < below[k] + offset
         dropped.append(drop(entries, delta, kept, factor[k]))
-    mix = elected_sum if elect else plain_sum
-    return add_to_base(entries, mix(entries, dropped, weights, normalize), scaling, scaled)
+    return mixed(entries, dropped, weights, scaling, **how)
 
 
 def _slope(epsilon: float) -> int:
@@ -98,27 +94,24 @@ def _merge(
     models: Sequence[Tensor],
     density: Sequence[float],
     epsilon: Sequence[float],
-    weight: Sequence[float],
     streams: Sequence[int],
     rescale: str,
     ranks: Sequence[Tensor],
     norms: Sequence[KeptNorm],
-    scaling: float,
-    **how: Any,
+    how: Mix,
+    out: Tensor | None,
 ) -> Tensor:
-    check_weights(weight, models, how["normalize"] and not how["elect"])
     check_shares("density", density, models)
     check_rescale(rescale)
-    rounded = (agreeing_shares if how["elect"] else shares)(weight, models[0].dtype)
     for share, wide in zip(density, epsilon, strict=True):
         if 0 < share < 1 and not (wide >= 0 and share - wide > 0 and share + wide < 1):
             raise ValueError(f"epsilon must keep density +- epsilon in (0, 1), got epsilon {wide} at density {share}")
     below = [threshold(share) for share in density]
     # All or nothing, whatever the rank.
     slopes = [_slope(wide) if 0 < share < 1 else 0 for share, wide in zip(density, epsilon, strict=True)]
-    scale = factors(rescale, density, below, norms, models[0].dtype)
-    numbers = (rounded, list(streams), below, slopes, scale)
-    return _della(need_base(base), models, *numbers, [float(scaling)], extras=ranks, scaled=scaling != 1, **how)
+    factor = factors(rescale, density, below, norms, models[0].dtype)
+    numbers = (*how.numbers, list(streams), below, slopes, factor)
+    return _della(need_base(base), models, *numbers, extras=ranks, out=out, **how.flags)
 
 
 @once(ranks=row_ranks, norms=kept_norms)
@@ -138,8 +131,8 @@ def della(
     out: Tensor | None = None,
 ) -> Tensor:
     """MAGPRUNE before sign election (section 3.2)."""
-    how = {"elect": True, "normalize": normalize, "out": out}
-    return _merge(base, models, density, epsilon, weight, streams, rescale, ranks, norms, scaling, **how)
+    how = mix(weight, models, elect=True, normalize=normalize, scaling=scaling)
+    return _merge(base, models, density, epsilon, streams, rescale, ranks, norms, how, out)
 
 
 @once(ranks=row_ranks, norms=kept_norms)
@@ -159,5 +152,5 @@ def della_linear(
     out: Tensor | None = None,
 ) -> Tensor:
     """MAGPRUNE before task arithmetic."""
-    how = {"elect": False, "normalize": normalize, "out": out}
-    return _merge(base, models, density, epsilon, weight, streams, rescale, ranks, norms, scaling, **how)
+    how = mix(weight, models, elect=False, normalize=normalize, scaling=scaling)
+    return _merge(base, models, density, epsilon, streams, rescale, ranks, norms, how, out)

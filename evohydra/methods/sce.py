@@ -11,7 +11,8 @@ from evohydra.methods import once
 from evohydra.methods.arithmetic import rounded, stored, wide
 from evohydra.methods.fused import Entries, fused
 from evohydra.methods.ranking import BELOW_ALL, BLOCK, Cut, Ranking, Values
-from evohydra.methods.task_vectors import need_base, total
+from evohydra.methods.requirements import need_base
+from evohydra.methods.task_vectors import total
 from evohydra.methods.trimming import at_least, check_shares, keep
 
 EXACT = 2**16

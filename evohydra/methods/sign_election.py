@@ -12,16 +12,15 @@ from evohydra.methods.task_vectors import total, weighted
 SELECTED = 3  # up to so many models the sums of weights are made beforehand, one for each set of models that agree
 
 
-def shares(weight: Sequence[float], dtype: torch.dtype) -> list[float]:
-    """The weights as `dtype` holds them, then for few models the reciprocals of what each set of them sums to.
+def weights_of_sets(weight: Sequence[float], dtype: torch.dtype) -> list[float]:
+    """The weights, then for few models the reciprocals of what each set of them sums to: as `elected_sum` takes them.
 
     Bit k of a set's number says whether model k belongs to it. Sums of 0 count as 1.
     """
-    rounded = stored(weight, dtype)
     if dtype.itemsize != 2 or len(weight) > SELECTED:
-        return rounded
-    sums = [sum(w for k, w in enumerate(rounded) if chosen >> k & 1) for chosen in range(2 ** len(rounded))]
-    return [*rounded, *(1 / whole if whole else 1.0 for whole in stored(sums, dtype))]
+        return list(weight)
+    sums = [sum(w for k, w in enumerate(weight) if chosen >> k & 1) for chosen in range(2 ** len(weight))]
+    return [*weight, *(1 / whole if whole else 1.0 for whole in stored(sums, dtype))]
 
 
 def elected_sum(entries: Entries, deltas: Sequence[Tensor], weights: Tensor, normalize: bool) -> Tensor:
@@ -29,7 +28,7 @@ def elected_sum(entries: Entries, deltas: Sequence[Tensor], weights: Tensor, nor
 
     The elected sign is that of sum_k w_k delta_k, plus where it is 0; an entry counts where w_k delta_k is not 0 and
     has that sign. Where `normalize`, the sum is divided by the weights of the entries that count (by 1 where those sum
-    to 0): with equal weights the paper's disjoint mean. mergekit's semantics. `weights` are as from `shares`.
+    to 0): with equal weights the paper's disjoint mean. mergekit's semantics. `weights` are as from `weights_of_sets`.
     """
     terms = weighted(entries, deltas, weights)
     plus = total(terms) >= 0

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from evohydra.methods import once
 from evohydra.methods.fused import Entries, fused
+from evohydra.methods.requirements import need_models
 from evohydra.methods.task_vectors import combination
 
 PARALLEL = 0.9995  # above this |cosine| the great circle is a straight line for all that floats can tell
@@ -25,7 +26,7 @@ def cosine(base: Tensor | None, models: Sequence[Tensor]) -> float:
 
     Sums are float64, the same whatever the number of threads; mergekit's are float32.
     """
-    _check(models)
+    need_models("slerp", models, 2, 2)
     first, second = (model.reshape(-1) for model in models)
     products = torch.zeros(3, dtype=torch.float64)
     for start in range(0, first.shape[0], BLOCK):
@@ -49,7 +50,7 @@ def slerp(
     The directions give the angle, the raw tensors are interpolated: sin((1-t) a) / sin a * v0 + sin(t a) / sin a * v1.
     Tensors that are nearly parallel are interpolated linearly. The base takes no part.
     """
-    _check(models)
+    need_models("slerp", models, 2, 2)
     assert cosine is not None
     if abs(cosine) > PARALLEL:
         coefficients = [1 - t, float(t)]
@@ -57,8 +58,3 @@ def slerp(
         angle = math.acos(cosine)
         coefficients = [math.sin((1 - t) * angle) / math.sin(angle), math.sin(t * angle) / math.sin(angle)]
     return _interpolation(None, models, coefficients, out=out)
-
-
-def _check(models: Sequence[Tensor]) -> None:
-    if len(models) != 2:
-        raise ValueError(f"slerp takes exactly 2 models, got {len(models)}")

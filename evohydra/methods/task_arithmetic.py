@@ -6,12 +6,13 @@ from torch import Tensor
 
 from evohydra.methods import elementwise
 from evohydra.methods.fused import Entries, fused
-from evohydra.methods.task_vectors import add_to_base, check_weights, need_base, plain_sum, shares
+from evohydra.methods.mixing import mix, mixed
+from evohydra.methods.requirements import need_base
 
 
 @fused
-def _arithmetic(entries: Entries, weights: Tensor, scaling: Tensor, *, normalize: bool, scaled: bool) -> Tensor:
-    return add_to_base(entries, plain_sum(entries, entries.task_vectors(), weights, normalize), scaling, scaled)
+def _arithmetic(entries: Entries, weights: Tensor, scaling: Tensor, **how: bool) -> Tensor:
+    return mixed(entries, entries.task_vectors(), weights, scaling, **how)
 
 
 @elementwise
@@ -25,6 +26,5 @@ def task_arithmetic(
     out: Tensor | None = None,
 ) -> Tensor:
     """theta_base + scaling * sum_k w_k tau_k, the weights divided by their sum where `normalize`."""
-    check_weights(weight, models, normalize)
-    numbers = (shares(weight, models[0].dtype), [float(scaling)])
-    return _arithmetic(need_base(base), models, *numbers, normalize=normalize, scaled=scaling != 1, out=out)
+    how = mix(weight, models, elect=False, normalize=normalize, scaling=scaling)
+    return _arithmetic(need_base(base), models, *how.numbers, out=out, **how.flags)

@@ -7,13 +7,7 @@ from torch import Tensor
 
 from evohydra.methods.arithmetic import stored
 from evohydra.methods.fused import Entries
-
-
-def need_base(base: Tensor | None) -> Tensor:
-    """`base`; ValueError where there is none."""
-    if base is None:
-        raise ValueError("this merge method needs the base model of its sources, and the sources name none")
-    return base
+from evohydra.methods.requirements import need_base
 
 
 def task_vectors(base: Tensor | None, models: Sequence[Tensor]) -> list[Tensor]:
@@ -40,11 +34,10 @@ def total(terms: Sequence[Tensor]) -> Tensor:
     return result
 
 
-def shares(weight: Sequence[float], dtype: torch.dtype) -> list[float]:
-    """The weights as `dtype` holds them, then their sum and its reciprocal."""
-    rounded = stored(weight, dtype)
-    whole = stored([sum(rounded)], dtype)[0]
-    return [*rounded, whole, 1 / whole if whole else 1.0]
+def weights_and_sum(weight: Sequence[float], dtype: torch.dtype) -> list[float]:
+    """The weights, then their sum, rounded, and its reciprocal: as `plain_sum` takes them."""
+    whole = stored([sum(weight)], dtype)[0]
+    return [*weight, whole, 1 / whole if whole else 1.0]
 
 
 def weighted(entries: Entries, deltas: Sequence[Tensor], weight: Tensor) -> list[Tensor]:
@@ -61,14 +54,9 @@ def divided(entries: Entries, x: Tensor, divisor: Tensor) -> Tensor:
 
 
 def plain_sum(entries: Entries, deltas: Sequence[Tensor], weights: Tensor, normalize: bool) -> Tensor:
-    """sum_k w_k tau_k, divided by sum_k w_k where `normalize`; `weights` as from `shares`."""
+    """sum_k w_k tau_k, divided by sum_k w_k where `normalize`; `weights` as from `weights_and_sum`."""
     mixed = entries.rounded(total(weighted(entries, deltas, weights)))
     return divided(entries, mixed, weights[len(deltas) :]) if normalize else mixed
-
-
-def add_to_base(entries: Entries, delta: Tensor, scaling: Tensor, scaled: bool) -> Tensor:
-    """theta_base + lambda * tau (section 3); `scaled` says whether lambda is another number than 1."""
-    return entries.base + (entries.rounded(delta * scaling[0]) if scaled else delta)
 
 
 def combination(entries: Entries, coefficients: Tensor) -> Tensor:

@@ -6,18 +6,16 @@ from torch import Tensor
 
 from evohydra.methods import once
 from evohydra.methods.fused import Entries, fused
+from evohydra.methods.mixing import mix, mixed
 from evohydra.methods.ranking import Ranking
-from evohydra.methods.sign_election import elected_sum, shares
-from evohydra.methods.task_vectors import add_to_base, check_weights, need_base
+from evohydra.methods.requirements import need_base
 from evohydra.methods.trimming import at_least, check_shares, keep, largest, rankings
 
 
 @fused
-def _ties(
-    entries: Entries, weights: Tensor, least: Tensor, scaling: Tensor, *, normalize: bool, scaled: bool
-) -> Tensor:
+def _ties(entries: Entries, weights: Tensor, scaling: Tensor, least: Tensor, **how: bool) -> Tensor:
     trimmed = [keep(delta, delta.abs() >= least[k]) for k, delta in enumerate(entries.task_vectors())]
-    return add_to_base(entries, elected_sum(entries, trimmed, weights, normalize), scaling, scaled)
+    return mixed(entries, trimmed, weights, scaling, **how)
 
 
 @once(ranks=rankings)
@@ -36,8 +34,7 @@ def ties(
 
     Exactly max(1, int(density * n)) entries of the n largest stay, of equal magnitudes the first; none at density 0.
     """
-    check_weights(weight, models, False)
     check_shares("density", density, models)
+    how = mix(weight, models, elect=True, normalize=normalize, scaling=scaling)
     least = at_least(largest(base, models, density, ranks))
-    numbers = (shares(weight, models[0].dtype), least, [float(scaling)])
-    return _ties(need_base(base), models, *numbers, normalize=normalize, scaled=scaling != 1, out=out)
+    return _ties(need_base(base), models, *how.numbers, least, out=out, **how.flags)

@@ -9,7 +9,7 @@ from torch import Tensor
 from evohydra.methods.arithmetic import rounded, wide
 from evohydra.methods.fused import Stepped
 from evohydra.methods.ranking import ABOVE_ALL, BELOW_ALL, Cut, Ranking, Values
-from evohydra.methods.task_vectors import need_base
+from evohydra.methods.requirements import need_base
 
 ENDS = (BELOW_ALL, ABOVE_ALL)
 

@@ -54,7 +54,7 @@ COUNTERPARTS = {
     "model_stock": _at("model_stock:model_stock", {"filter_wise": False}),
     "sce": _at("sce:sce", {"select_topk": 1.0}),
     "ram": _at("ram:ram", {"epsilon": 1e-5}),
-    "ramplus_tl": _at("ram:ramplus", {"r": 0.1, "alpha": 0.2, "epsilon": 1e-5}),
+    "ramplus_tl": _at("ram:ramplus_tl", {"r": 0.1, "alpha": 0.2, "epsilon": 1e-5}),
     "nearswap": _at("nearswap:nearswap"),
     "arcee_fusion": _at("arcee_fusion:arcee_fusion"),
     "passthrough": _at("passthrough:passthrough"),
