@@ -11,6 +11,7 @@ import pytest
 CACHE = tempfile.mkdtemp(prefix="evohydra-tests-")
 os.environ |= {
     "HF_DATASETS_CACHE": CACHE,
+    "TORCHINDUCTOR_CACHE_DIR": CACHE,
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",

@@ -1,15 +1,12 @@
 """Kernels: the entry-by-entry part of a merge method, one pass over memory, eager or compiled with the same bits."""
 
-import bisect
 import functools
-import itertools
 import logging
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +20,10 @@ Kernel = Callable[..., Tensor]
 Layout = tuple[tuple[bool, int], ...]  # of numbers: whether they are integers, how many
 Step = Callable[[list[Tensor], Tensor, Tensor, Tensor], None]
 EAGER_BLOCK = 2**16  # entries: what an eager kernel makes on the way stays in the processor's cache
-COMPILED_BLOCK = 2**20  # entries: what was written is still in the cache when it is looked at
+COMPILED_BLOCK = 2**22  # entries: what was written is still near when it is looked at
 DEVICE_BLOCK = 2**30  # entries: positions in a block are int32
-WORTH_COMPILED = 2**12  # entries: below this the call costs more than the work
-PROOF = 2**12  # entries on which a compiled kernel is held against the eager one before it is used
+WORTH_COMPILED = 2**8  # entries: what is less is done eagerly
+PROOF = 7 * 2**9  # entries on which a compiled kernel is held against the eager one before it is used
 _compiling: ContextVar[bool] = ContextVar("compiling", default=False)
 _compiled: dict[object, Step | None] = {}
 _warned: list[str] = []
@@ -34,18 +31,6 @@ _warned: list[str] = []
 
 class NotFinite(ArithmeticError):  # noqa: N818  (what the result is)
     """A kernel whose result holds NaN or infinite numbers."""
-
-
-@dataclass(frozen=True)
-class Stepped:
-    """Numbers that change along a tensor: values[i] holds from flat index starts[i] on; starts[0] is 0."""
-
-    starts: tuple[int, ...]
-    values: tuple[tuple[float, ...], ...]
-
-    def at(self, place: int) -> tuple[float, ...]:
-        """The numbers at flat index `place`."""
-        return self.values[bisect.bisect_right(self.starts, place) - 1]
 
 
 class Entries:
@@ -86,16 +71,16 @@ def fused(kernel: Kernel) -> Callable[..., Tensor]:
     """Make `kernel(entries, *numbers, **flags) -> (n,)` a function of whole tensors.
 
     The function is `merge(base, models, *numbers, extras=(), out=None, **flags) -> Tensor`: `base` (or None), `models`
-    and `extras` have one shape, `numbers` are sequences of floats or of ints (or `Stepped`), which reach the kernel as
-    tensors, and flags are constants of the kernel. The result has the shape, type and device of the models, and is
-    written into `out` where that is given. Raises NotFinite.
+    and `extras` have one shape, `numbers` are sequences of floats or of ints, which reach the kernel as tensors, and
+    flags are constants of the kernel. The result has the shape, type and device of the models, and is written into
+    `out` where that is given. Raises NotFinite.
     """
 
     @functools.wraps(kernel)
     def merge(
         base: Tensor | None,
         models: Sequence[Tensor],
-        *numbers: Sequence[float] | Stepped,
+        *numbers: Sequence[float],
         extras: Sequence[Tensor] = (),
         out: Tensor | None = None,
         **flags: Any,
@@ -104,16 +89,14 @@ def fused(kernel: Kernel) -> Callable[..., Tensor]:
         inputs = [x.reshape(-1) for x in (*((base,) if base is not None else ()), *models, *extras)]
         target = result.view(-1)
         size = target.shape[0]
-        layout = tuple((_are_integers(_at(values, 0)), len(_at(values, 0))) for values in numbers)
-        eager = _step(kernel, base is not None, len(models), layout, tuple(sorted(flags.items())))
-        quick = _quick(eager, inputs, _packed(numbers, 0, target), target)
-        block = COMPILED_BLOCK if quick else EAGER_BLOCK
-        block = block if target.device.type == "cpu" else DEVICE_BLOCK
-        changes = {start for values in numbers if isinstance(values, Stepped) for start in values.starts}
-        edges = sorted({start for start in changes if start < size}.union(range(0, size, block)))
-        for start, stop in itertools.pairwise([*edges, size]):
-            step = eager if quick is None or stop - start < WORTH_COMPILED else quick
-            step([x[start:stop] for x in inputs], *_packed(numbers, start, target), target[start:stop])
+        layout = tuple((_are_integers(values), len(values)) for values in numbers)
+        step = _step(kernel, base is not None, len(models), layout, tuple(sorted(flags.items())))
+        quick = _quick(step, inputs, _packed(numbers, 0, target), target)
+        block = DEVICE_BLOCK if target.device.type != "cpu" else COMPILED_BLOCK if quick else EAGER_BLOCK
+        for start in range(0, size, block):
+            stop = min(size, start + block)
+            one = step if quick is None or stop - start < WORTH_COMPILED else quick
+            one([x[start:stop] for x in inputs], *_packed(numbers, start, target), target[start:stop])
             if not is_finite(target[start:stop]):
                 raise NotFinite(f"the result of {kernel.__name__} is not finite")
         return result
@@ -126,21 +109,16 @@ def is_finite(x: Tensor) -> bool:
     return math.isfinite(x.sum().item()) or bool(x.isfinite().all())
 
 
-def _at(values: Sequence[float] | Stepped, place: int) -> Sequence[float]:
-    return values.at(place) if isinstance(values, Stepped) else values
-
-
 def _are_integers(values: Sequence[float]) -> bool:
     return all(isinstance(value, int) for value in values)
 
 
-def _packed(numbers: Sequence[Sequence[float] | Stepped], place: int, target: Tensor) -> tuple[Tensor, Tensor]:
-    """All floats and all integers that hold at flat index `place`, each end to end; the first integer is `place`."""
+def _packed(numbers: Sequence[Sequence[float]], place: int, target: Tensor) -> tuple[Tensor, Tensor]:
+    """All floats and all integers, each end to end behind one of no meaning and behind flat index `place`."""
     floats: list[float] = [0.0]
     integers = [(place + 2**31) % 2**32 - 2**31]
     for values in numbers:
-        here = _at(values, place)
-        (integers if _are_integers(here) else floats).extend(here)  # type: ignore[arg-type]
+        (integers if _are_integers(values) else floats).extend(values)  # type: ignore[arg-type]
     made = (
         torch.tensor(floats, dtype=torch.float64 if target.dtype == torch.float64 else torch.float32),
         torch.tensor(integers, dtype=torch.int32),
@@ -150,7 +128,7 @@ def _packed(numbers: Sequence[Sequence[float] | Stepped], place: int, target: Te
 
 @functools.cache
 def _step(kernel: Kernel, has_base: bool, count: int, layout: Layout, flags: tuple[tuple[str, Any], ...]) -> Step:
-    """The kernel on one block of flat tensors, written into `target`."""
+    """The kernel on flat tensors, written into `target`."""
     sizes = {kind: [1, *(size for integer, size in layout if integer is kind)] for kind in (False, True)}
 
     def step(inputs: list[Tensor], floats: Tensor, integers: Tensor, target: Tensor) -> None:
@@ -179,8 +157,9 @@ def _quick(step: Step, inputs: Sequence[Tensor], numbers: tuple[Tensor, Tensor],
 def _proven(step: Step, inputs: Sequence[Tensor], numbers: tuple[Tensor, Tensor], target: Tensor) -> Step | None:
     """`step` compiled, or None (with a warning, once) where there is no compiler or it gives other bits."""
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path.home() / ".cache" / "evohydra" / "kernels"))
-    pieces = [x[:PROOF].clone() for x in inputs]
-    expected, got = (torch.zeros_like(target[:PROOF]) for _ in range(2))
+    # Repeated to a length that no tensor's shape is a special case of.
+    pieces = [x[:PROOF].repeat(-(-PROOF // x[:PROOF].shape[0]))[:PROOF] for x in inputs]
+    expected, got = (torch.zeros(PROOF, dtype=target.dtype, device=target.device) for _ in range(2))
     try:
         from torch._inductor import config as inductor
 

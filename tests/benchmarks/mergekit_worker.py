@@ -1,4 +1,4 @@
-"""mergekit's side of merge_speed.py, under a Python that has mergekit: times one merge for each line of JSON it reads."""
+"""mergekit's side of merge_speed.py, under a Python that has mergekit: times one merge for each line of JSON."""
 
 import json
 import sys
