@@ -35,7 +35,9 @@ class Ranking:
         self.size = size
         self._dtype = values(0, 0).dtype
         self.by_pattern = self._dtype.itemsize == 2
-        self._block = min(BLOCK, max(SMALLEST_BLOCK, size // BLOCKS))
+        # float16 has eight times as many numbers between two powers of two as bfloat16, and its tables so many columns.
+        smallest = SMALLEST_BLOCK if self._dtype == torch.bfloat16 else BLOCK
+        self._block = min(BLOCK, max(smallest, size // BLOCKS))
         numbers = (values(start, min(size, start + self._block)) for start in range(0, size, self._block))
         self._sorted: NDArray[np.float64 | np.float32] | None = None
         self._counts = np.zeros((0, 0), np.uint16)  # (blocks, patterns)
