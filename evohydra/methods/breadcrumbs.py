@@ -9,7 +9,7 @@ from evohydra.methods.fused import Entries, fused
 from evohydra.methods.mixing import Mix, mix, mixed
 from evohydra.methods.ranking import Ranking
 from evohydra.methods.requirements import need_base
-from evohydra.methods.trimming import at_most, check_shares, keep, limit, magnitudes, more_than, rankings
+from evohydra.methods.trimming import at_most, check_shares, keep, magnitudes, more_than, rankings
 
 
 @fused
@@ -17,15 +17,10 @@ def _breadcrumbs(
     entries: Entries,
     weights: Tensor,
     scaling: Tensor,
-    low_upto: Tensor,
-    low_behind: Tensor,
-    low_last: Tensor,
-    high_upto: Tensor,
-    high_behind: Tensor,
-    high_last: Tensor,
+    least: Tensor,
+    most: Tensor,
     **how: bool,
 ) -> Tensor:
-    least, most = limit(entries, low_upto, low_behind, low_last), limit(entries, high_upto, high_behind, high_last)
     trimmed = []
     for k, delta in enumerate(entries.task_vectors()):
         size = delta.abs()
@@ -52,7 +47,7 @@ def _merge(
         values = magnitudes(base, model)
         lows.append(rank.smallest(smallest, values))
         highs.append(rank.smallest(smallest + kept, values))
-    numbers = (*how.numbers, *more_than(lows, models[0].dtype), *at_most(highs, models[0].dtype))
+    numbers = (*how.numbers, more_than(lows, models[0].dtype), at_most(highs, models[0].dtype))
     return _breadcrumbs(need_base(base), models, *numbers, out=out, **how.flags)
 
 

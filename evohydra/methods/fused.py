@@ -1,12 +1,15 @@
 """Kernels: the entry-by-entry part of a merge method, one pass over memory, eager or compiled with the same bits."""
 
+import bisect
 import functools
+import itertools
 import logging
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,21 @@ _warned: list[str] = []
 
 class NotFinite(ArithmeticError):  # noqa: N818  (what the result is)
     """A kernel whose result holds NaN or infinite numbers."""
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """Numbers that change along a tensor: values[i] hold from flat index starts[i] on; starts[0] is 0."""
+
+    starts: tuple[int, ...]
+    values: tuple[tuple[float, ...], ...]
+
+    def at(self, place: int) -> tuple[float, ...]:
+        """The numbers at flat index `place`."""
+        return self.values[bisect.bisect_right(self.starts, place) - 1]
+
+
+Numbers = Sequence[float] | Stepped
 
 
 class Entries:
@@ -71,16 +89,16 @@ def fused(kernel: Kernel) -> Callable[..., Tensor]:
     """Make `kernel(entries, *numbers, **flags) -> (n,)` a function of whole tensors.
 
     The function is `merge(base, models, *numbers, extras=(), out=None, **flags) -> Tensor`: `base` (or None), `models`
-    and `extras` have one shape, `numbers` are sequences of floats or of ints, which reach the kernel as tensors, and
-    flags are constants of the kernel. The result has the shape, type and device of the models, and is written into
-    `out` where that is given. Raises NotFinite.
+    and `extras` have one shape, `numbers` are sequences of floats or of ints, which reach the kernel as tensors (a
+    `Stepped` at each part of the tensor as it is there), and flags are constants of the kernel. The result has the
+    shape, type and device of the models, and is written into `out` where that is given. Raises NotFinite.
     """
 
     @functools.wraps(kernel)
     def merge(
         base: Tensor | None,
         models: Sequence[Tensor],
-        *numbers: Sequence[float],
+        *numbers: Numbers,
         extras: Sequence[Tensor] = (),
         out: Tensor | None = None,
         **flags: Any,
@@ -89,12 +107,13 @@ def fused(kernel: Kernel) -> Callable[..., Tensor]:
         inputs = [x.reshape(-1) for x in (*((base,) if base is not None else ()), *models, *extras)]
         target = result.view(-1)
         size = target.shape[0]
-        layout = tuple((_are_integers(values), len(values)) for values in numbers)
+        layout = tuple((_are_integers(here), len(here)) for here in (_at(values, 0) for values in numbers))
         step = _step(kernel, base is not None, len(models), layout, tuple(sorted(flags.items())))
         quick = _quick(step, inputs, _packed(numbers, 0, target), target)
         block = DEVICE_BLOCK if target.device.type != "cpu" else COMPILED_BLOCK if quick else EAGER_BLOCK
-        for start in range(0, size, block):
-            stop = min(size, start + block)
+        changes = {start for values in numbers if isinstance(values, Stepped) for start in values.starts}
+        edges = sorted({start for start in changes if start < size}.union(range(0, size, block)))
+        for start, stop in itertools.pairwise([*edges, size]):
             one = step if quick is None or stop - start < WORTH_COMPILED else quick
             one([x[start:stop] for x in inputs], *_packed(numbers, start, target), target[start:stop])
             if not is_finite(target[start:stop]):
@@ -109,16 +128,21 @@ def is_finite(x: Tensor) -> bool:
     return math.isfinite(x.sum().item()) or bool(x.isfinite().all())
 
 
+def _at(values: Numbers, place: int) -> Sequence[float]:
+    return values.at(place) if isinstance(values, Stepped) else values
+
+
 def _are_integers(values: Sequence[float]) -> bool:
     return all(isinstance(value, int) for value in values)
 
 
-def _packed(numbers: Sequence[Sequence[float]], place: int, target: Tensor) -> tuple[Tensor, Tensor]:
+def _packed(numbers: Sequence[Numbers], place: int, target: Tensor) -> tuple[Tensor, Tensor]:
     """All floats and all integers, each end to end behind one of no meaning and behind flat index `place`."""
     floats: list[float] = [0.0]
     integers = [(place + 2**31) % 2**32 - 2**31]
     for values in numbers:
-        (integers if _are_integers(values) else floats).extend(values)  # type: ignore[arg-type]
+        here = _at(values, place)
+        (integers if _are_integers(here) else floats).extend(here)  # type: ignore[arg-type]
     made = (
         torch.tensor(floats, dtype=torch.float64 if target.dtype == torch.float64 else torch.float32),
         torch.tensor(integers, dtype=torch.int32),

@@ -13,7 +13,7 @@ from evohydra.methods.fused import Entries, fused
 from evohydra.methods.ranking import BELOW_ALL, BLOCK, Cut, Ranking, Values
 from evohydra.methods.requirements import need_base
 from evohydra.methods.task_vectors import total
-from evohydra.methods.trimming import at_least, check_shares, keep, limit
+from evohydra.methods.trimming import at_least, check_shares, keep
 
 EXACT = 2**16
 SMALLEST_SUM = 1e-6  # weights that sum to less count as equal, and divisors are at least this
@@ -28,16 +28,14 @@ def _variance(deltas: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
 def _sce(
     entries: Entries,
     weight: Tensor,
-    upto: Tensor,
-    behind: Tensor,
-    last: Tensor,
+    least: Tensor,
     smallest: Tensor,
     *,
     select: bool,
 ) -> Tensor:
     deltas = entries.task_vectors()
     if select:
-        chosen = _variance(deltas, entries.dtype) >= limit(entries, upto, behind, last)[0]
+        chosen = _variance(deltas, entries.dtype) >= least[0]
         deltas = [keep(delta, chosen) for delta in deltas]
     sign = torch.where(total(deltas) >= 0, 1.0, -1.0)
     agrees = [delta * sign > 0 for delta in deltas]
@@ -145,5 +143,5 @@ def sce(
     assert variances is not None
     cut, sums = variances.select(base, models, select_topk)
     dtype = models[0].dtype
-    numbers = (_weights(sums, variances.size, dtype), *at_least([cut], dtype), stored([SMALLEST_SUM], dtype))
+    numbers = (_weights(sums, variances.size, dtype), at_least([cut], dtype), stored([SMALLEST_SUM], dtype))
     return _sce(need_base(base), models, *numbers, select=cut != BELOW_ALL, out=out)

@@ -9,14 +9,11 @@ from evohydra.methods.fused import Entries, fused
 from evohydra.methods.mixing import mix, mixed
 from evohydra.methods.ranking import Ranking
 from evohydra.methods.requirements import need_base
-from evohydra.methods.trimming import at_least, check_shares, keep, largest, limit, rankings
+from evohydra.methods.trimming import at_least, check_shares, keep, largest, rankings
 
 
 @fused
-def _ties(
-    entries: Entries, weights: Tensor, scaling: Tensor, upto: Tensor, behind: Tensor, last: Tensor, **how: bool
-) -> Tensor:
-    least = limit(entries, upto, behind, last)
+def _ties(entries: Entries, weights: Tensor, scaling: Tensor, least: Tensor, **how: bool) -> Tensor:
     trimmed = [keep(delta, delta.abs() >= least[k]) for k, delta in enumerate(entries.task_vectors())]
     return mixed(entries, trimmed, weights, scaling, **how)
 
@@ -40,4 +37,4 @@ def ties(
     check_shares("density", density, models)
     how = mix(weight, models, elect=True, normalize=normalize, scaling=scaling)
     least = at_least(largest(base, models, density, ranks), models[0].dtype)
-    return _ties(need_base(base), models, *how.numbers, *least, out=out, **how.flags)
+    return _ties(need_base(base), models, *how.numbers, least, out=out, **how.flags)

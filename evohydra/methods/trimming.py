@@ -7,14 +7,11 @@ import torch
 from torch import Tensor
 
 from evohydra.methods.arithmetic import rounded, wide
-from evohydra.methods.fused import Entries
+from evohydra.methods.fused import Stepped
 from evohydra.methods.ranking import ABOVE_ALL, BELOW_ALL, Cut, Ranking, Values
 from evohydra.methods.requirements import need_base
 
 ENDS = (BELOW_ALL, ABOVE_ALL)
-# What an entry is compared with, for each cut: up to the last entry of the cut's value that is on the near side, and
-# behind it. Of equal ones the first are on the near side.
-Limits = tuple[list[float], list[float], list[int]]
 
 
 def magnitudes(base: Tensor | None, model: Tensor) -> Values:
@@ -49,32 +46,29 @@ def largest(
     ]
 
 
-def at_least(cuts: Sequence[Cut], dtype: torch.dtype) -> Limits:
-    """The smallest value that is above each cut."""
-    return _limits([(cut, cut.value, _next(cut.value, np.inf, dtype)) for cut in cuts])
+def at_least(cuts: Sequence[Cut], dtype: torch.dtype) -> Stepped:
+    """The smallest value that is above each cut, along the tensor: of equal ones the first are."""
+    return _along([(cut, cut.value, _next(cut.value, np.inf, dtype)) for cut in cuts])
 
 
-def more_than(cuts: Sequence[Cut], dtype: torch.dtype) -> Limits:
-    """The smallest value that is not below each cut."""
-    return _limits([(cut, _next(cut.value, np.inf, dtype), cut.value) for cut in cuts])
+def more_than(cuts: Sequence[Cut], dtype: torch.dtype) -> Stepped:
+    """The smallest value that is not below each cut, along the tensor: of equal ones the first are."""
+    return _along([(cut, _next(cut.value, np.inf, dtype), cut.value) for cut in cuts])
 
 
-def at_most(cuts: Sequence[Cut], dtype: torch.dtype) -> Limits:
-    """The largest value that is below each cut."""
-    return _limits([(cut, cut.value, _next(cut.value, -np.inf, dtype)) for cut in cuts])
+def at_most(cuts: Sequence[Cut], dtype: torch.dtype) -> Stepped:
+    """The largest value that is below each cut, along the tensor: of equal ones the first are."""
+    return _along([(cut, cut.value, _next(cut.value, -np.inf, dtype)) for cut in cuts])
 
 
-def _limits(limits: Sequence[tuple[Cut, float, float]]) -> Limits:
-    if any(cut.last >= 2**31 for cut, _, _ in limits):
-        raise ValueError("tensors of 2^31 entries or more cannot be trimmed")
-    upto, behind = [limit for _, limit, _ in limits], [limit for _, _, limit in limits]
-    return upto, behind, [2**31 - 1 if cut in ENDS else cut.last for cut, _, _ in limits]
+def _along(limits: Sequence[tuple[Cut, float, float]]) -> Stepped:
+    """From each cut's limit for entries up to its last one, and its limit behind."""
+    starts = sorted({0, *(cut.last + 1 for cut, _, _ in limits)})
 
+    def at(start: int) -> tuple[float, ...]:
+        return tuple(upto if start <= cut.last or cut in ENDS else behind for cut, upto, behind in limits)
 
-def limit(entries: Entries, upto: Tensor, behind: Tensor, last: Tensor) -> list[Tensor]:
-    """In a kernel: the limit for each entry, of each cut."""
-    positions = entries.positions()
-    return [torch.where(positions <= last[k], upto[k], behind[k]) for k in range(last.shape[0])]
+    return Stepped(tuple(starts), tuple(at(start) for start in starts))
 
 
 def _next(value: float, towards: float, dtype: torch.dtype) -> float:

@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,6 @@ from evohydra.checkpoints import CheckpointReader
 from evohydra.merge import Engine
 from evohydra.recipe import Checkpoint, Group, Merge
 
-HIDDEN, INNER, LAYERS, VOCABULARY = 768, 2048, 12, 16000  # 110 million parameters
 WORKER = Path(__file__).with_name("mergekit_worker.py")
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 # mergekit's name: our function, parameters for each source, parameters of the merge, those of mergekit.
@@ -41,23 +41,34 @@ METHODS: dict[str, tuple[str, dict[str, float], dict[str, Any]]] = {
 WITHOUT_BASE = {"linear", "slerp"}
 
 
-def shapes() -> dict[str, tuple[int, ...]]:
-    """The tensors of a small Llama."""
-    found: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (VOCABULARY, HIDDEN)}
-    for layer in range(LAYERS):
-        for part in "qkvo":
-            found[f"model.layers.{layer}.self_attn.{part}_proj.weight"] = (HIDDEN, HIDDEN)
-        for part, shape in (("gate", (INNER, HIDDEN)), ("up", (INNER, HIDDEN)), ("down", (HIDDEN, INNER))):
-            found[f"model.layers.{layer}.mlp.{part}_proj.weight"] = shape
-        for part in ("input", "post_attention"):
-            found[f"model.layers.{layer}.{part}_layernorm.weight"] = (HIDDEN,)
-    return found | {"model.norm.weight": (HIDDEN,), "lm_head.weight": (VOCABULARY, HIDDEN)}
+@dataclass(frozen=True)
+class Shape:
+    """Of a small Llama; the default has 110 million parameters."""
+
+    hidden: int = 768
+    inner: int = 2048
+    layers: int = 12
+    vocabulary: int = 16000
+
+    def tensors(self) -> dict[str, tuple[int, ...]]:
+        """Its tensors."""
+        found: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (self.vocabulary, self.hidden)}
+        for layer in range(self.layers):
+            for part in "qkvo":
+                found[f"model.layers.{layer}.self_attn.{part}_proj.weight"] = (self.hidden, self.hidden)
+            for part in ("gate", "up"):
+                found[f"model.layers.{layer}.mlp.{part}_proj.weight"] = (self.inner, self.hidden)
+            found[f"model.layers.{layer}.mlp.down_proj.weight"] = (self.hidden, self.inner)
+            for part in ("input", "post_attention"):
+                found[f"model.layers.{layer}.{part}_layernorm.weight"] = (self.hidden,)
+        edges = {"model.norm.weight": (self.hidden,), "lm_head.weight": (self.vocabulary, self.hidden)}
+        return found | edges
 
 
-def make(root: Path, sources: int, dtype: torch.dtype) -> list[Path]:
+def make(root: Path, shape: Shape, sources: int, dtype: torch.dtype) -> list[Path]:
     """A base and sources that are small steps away from it."""
     generator = torch.Generator().manual_seed(0)
-    base = {name: 0.02 * torch.randn(shape, generator=generator) for name, shape in shapes().items()}
+    base = {name: 0.02 * torch.randn(size, generator=generator) for name, size in shape.tensors().items()}
     paths = []
     for index in range(sources + 1):
         step = 0.002 * (index > 0)
@@ -100,52 +111,86 @@ def timed(function: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
+def recipe(method: str, turn: int, sources: int, names: tuple[str, ...]) -> Merge:
+    """Another genome each turn: nothing that depends on it may be kept."""
+    function, each, whole = METHODS[method]
+    genes = {key: tuple(_value(key, value, source, turn) for source in range(sources)) for key, value in each.items()}
+    models = tuple(Checkpoint(str(index + 1), "-") for index in range(sources))
+    group = Group("all", names, genes)
+    return Merge(f"evohydra.methods.{function}", Checkpoint("0", "-"), models, (group,), {"mask_seed": 1, **whole})
+
+
+def _value(key: str, value: float, source: int, turn: int) -> float:
+    return value if key == "epsilon" else value * (1 - 0.01 * turn - 0.1 * source)
+
+
+def job(method: str, files: list[str], sources: int) -> dict[str, Any]:
+    """The same for mergekit."""
+    _, each, whole = METHODS[method]
+    base = None if method == "linear" else files[0] if method != "slerp" else files[1]
+    models = files[1:] if method in WITHOUT_BASE else files
+    parameters = whole | {
+        key: [_value(key, value, source, 0) for source in range(sources)] for key, value in each.items()
+    }
+    return {"method": method, "models": models, "base": base, "parameters": parameters}
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What is measured on: the same models for both, and a process of mergekit's."""
+
+    names: tuple[str, ...]
+    files: list[str]
+    readers: dict[str, CheckpointReader]
+    live: dict[str, torch.Tensor]
+    peer: Peer | None
+    runs: int
+
+    def row(self, method: str) -> tuple[float, ...]:
+        """Seconds of the first merge, of another, mergekit's; ratio to these, GB/s, share of memcpy's GB/s."""
+        sources = len(self.files) - 1
+        dtype = next(iter(self.live.values())).dtype
+        engine = Engine(
+            self.readers, device=torch.device("cpu"), dtype=dtype, compile_kernels=True, cache_bytes=8 * 1024**3
+        )
+        copy = {name: torch.zeros_like(tensor) for name, tensor in self.live.items()}
+
+        def merge(turn: int) -> float:
+            return timed(lambda: engine.merge_into(recipe(method, turn, sources, self.names), self.live))
+
+        def memcpy() -> float:
+            return timed(lambda: [copy[name].copy_(tensor) for name, tensor in self.live.items()])
+
+        first = merge(0)
+        merge(1)
+        memcpy()
+        ours, theirs, copies = [], [], []
+        for turn in range(self.runs):
+            ours.append(merge(turn + 2))
+            copies.append(memcpy())
+            theirs.append(self.peer.seconds(job(method, self.files, sources)) if self.peer else float("nan"))
+        streams = sources + 1 + (method not in WITHOUT_BASE)  # models and base read, the live model written
+        size = sum(tensor.nbytes for tensor in self.live.values())
+        share = statistics.median(streams * one / (2 * our) for our, one in zip(ours, copies, strict=True))
+        ratio = statistics.median(their / our for our, their in zip(ours, theirs, strict=True))
+        our = statistics.median(ours)
+        return first, our, statistics.median(theirs), ratio, streams * size / our / 1e9, share
+
+
 def rows(arguments: argparse.Namespace, dtype: str, threads: int, sources: int) -> Iterator[tuple[Any, ...]]:
-    """For each method: seconds, of mergekit, ratio, share of memcpy's bytes per second."""
+    """Each method and what was measured."""
     torch.set_num_threads(threads)
+    shape = Shape(arguments.hidden, arguments.inner, arguments.layers, arguments.vocabulary)
     with tempfile.TemporaryDirectory() as temporary:
-        paths = make(Path(temporary), sources, DTYPES[dtype])
+        paths = make(Path(temporary), shape, sources, DTYPES[dtype])
         files = [str(path / "model.safetensors") for path in paths]
         peer = Peer(arguments.mergekit_python, threads, files) if arguments.mergekit_python else None
         readers = {str(index): CheckpointReader(path) for index, path in enumerate(paths)}
-        live = {name: torch.zeros(shape, dtype=DTYPES[dtype]) for name, shape in shapes().items()}
-        size = sum(tensor.nbytes for tensor in live.values())
+        live = {name: torch.zeros(size, dtype=DTYPES[dtype]) for name, size in shape.tensors().items()}
+        bench = Bench(tuple(live), files, readers, live, peer, arguments.runs)
         for method in arguments.methods:
-            function, each, whole = METHODS[method]
-            if method == "slerp" and sources != 2:
-                continue
-            engine = Engine(
-                readers, device=torch.device("cpu"), dtype=DTYPES[dtype], compile_kernels=True, cache_bytes=8 * 1024**3
-            )
-            models = tuple(Checkpoint(str(index + 1), "-") for index in range(sources))
-
-            def recipe(turn: int, function: str = function, each: Any = each, whole: Any = whole) -> Merge:
-                # Another genome each time: nothing that depends on it may be kept.
-                genes = {k: tuple(v * (1 - 0.01 * turn - 0.1 * i) if k != "epsilon" else v for i in range(sources))
-                         for k, v in each.items()}  # fmt: skip
-                group = Group("all", tuple(live), genes)
-                return Merge(
-                    f"evohydra.methods.{function}", Checkpoint("0", "-"), models, (group,), {"mask_seed": 1, **whole}
-                )
-
-            first = timed(lambda: engine.merge_into(recipe(0), live))
-            engine.merge_into(recipe(1), live)
-            base = None if method in WITHOUT_BASE - {"slerp"} else files[0]
-            chosen = files[1:] if base is None else files[: 2 if method == "slerp" else None]
-            parameters = whole | {k: [v - 0.1 * v * i for i in range(sources)] if k != "epsilon" else v
-                                  for k, v in each.items()}  # fmt: skip
-            job = {"method": method, "models": chosen, "base": base, "parameters": parameters}
-            ours, theirs, copies = [], [], []
-            other = {name: torch.zeros_like(tensor) for name, tensor in live.items()}
-            for turn in range(arguments.runs):
-                ours.append(min(timed(lambda: engine.merge_into(recipe(turn + 2), live)) for _ in range(2)))
-                copies.append(min(timed(lambda: [live[name].copy_(other[name]) for name in live]) for _ in range(2)))
-                theirs.append(peer.seconds(job) if peer else float("nan"))
-            streams = sources + 1 + (method not in WITHOUT_BASE)  # models and base read, the live model written
-            speed = statistics.median(streams * copy / (2 * our) for our, copy in zip(ours, copies, strict=True))
-            ratio = statistics.median(their / our for our, their in zip(ours, theirs, strict=True))
-            moved = streams * size / statistics.median(ours) / 1e9
-            yield method, first, statistics.median(ours), statistics.median(theirs), ratio, moved, speed
+            if method != "slerp" or sources == 2:
+                yield method, *bench.row(method)
         if peer:
             peer.close()
 
@@ -158,8 +203,11 @@ def main() -> None:
     parser.add_argument("--dtypes", nargs="+", default=list(DTYPES), choices=DTYPES)
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--runs", type=int, default=3, help="paired runs")
+    for name, value in asdict(Shape()).items():
+        parser.add_argument(f"--{name}", type=int, default=value, help=f"of the models (default {value})")
     arguments = parser.parse_args()
-    count = sum(torch.Size(shape).numel() for shape in shapes().values())
+    shape = Shape(arguments.hidden, arguments.inner, arguments.layers, arguments.vocabulary)
+    count = sum(torch.Size(size).numel() for size in shape.tensors().values())
     print(f"{count / 1e6:.0f} million parameters, torch {torch.__version__}\n")
     print("| dtype | threads | sources | method | first s | s | mergekit s | times faster | GB/s | of memcpy |")
     print("|---|---|---|---|---|---|---|---|---|---|")
