@@ -61,6 +61,7 @@ METHODS: Mapping[str, Counterpart] = {
     "arcee_fusion": _at("arcee_fusion:arcee_fusion", fixed={"spread": 1.5}),
 }
 OPTIONS = {"scaling": "lambda"}  # our name: mergekit's, where they differ
+WIDENING = {"arcee_fusion", "ramplus_tl"}  # mergekit's results are float32 unless told otherwise
 AT_RANDOM = ("dare", "della")
 Settings = Mapping[str, Any]  # of one group, by mergekit's names
 LAYER = re.compile(r"(.*?\.(?:layers|h|blocks))\.(\d+)\.(.*)")
@@ -96,8 +97,9 @@ def to_yaml(recipe: Node, dtype: str | None, out_dtype: str | None = None) -> st
         config["base_model"] = _path(base)
     if dtype is not None:
         config["dtype"] = dtype
-    if out_dtype not in (None, dtype):
-        config["out_dtype"] = out_dtype
+    written_as = out_dtype or dtype
+    if written_as is not None and (written_as != dtype or name in WIDENING):
+        config["out_dtype"] = written_as
     # For slerp the base is one of the models already.
     listed = None if counterpart.base == FIRST else base
     written = _written(models, listed, settings, method)
