@@ -272,12 +272,14 @@ class _Settings:
                 values = [self.value(key, model, counterpart.defaults.get(name)) for model in self.models]
                 if any(value is None for value in values):
                     raise ValueError(f"{method_name} needs {key} for every model; tensor {self.tensor!r} has {values}")
-                parameters[name] = tuple(float(_number(key, value)) for value in values)
+                parameters[name] = tuple(_number(key, value) for value in values)
+                method.check(name, parameters[name], f"{key} at tensor {self.tensor!r}")
                 continue
             # A scale is a source's own in mergekit, and there is one source.
             value = self.value(key, self.models[0] if method_name == PASSTHROUGH else None)
             if value is not None:
                 parameters[name] = _like(method, name, key, value)
+                method.check(name, parameters[name], f"{key} at tensor {self.tensor!r}")
             elif name in method.required:
                 raise ValueError(f"{method_name} needs {key}, and tensor {self.tensor!r} has none")
         return parameters
@@ -286,7 +288,7 @@ class _Settings:
         """Those of a linear merge that is the one source of this slice."""
         self.check_keys({"scale"}, PASSTHROUGH)
         (source,) = self.at.sources
-        scale = float(_number("scale", self.value("scale", source, 1.0)))
+        scale = _number("scale", self.value("scale", source, 1.0))
         return {"weight": tuple(scale if model == source else 0.0 for model in self.models), "normalize": False}
 
     def check_keys(self, known: set[str], method_name: str) -> None:
