@@ -178,7 +178,7 @@ def test_any_epsilon_at_all_or_nothing(density: int, arguments: list[str], tmp_p
     [
         ("linear", "++genes.weight=much", r"weight: expected a finite number, got 'much'"),
         ("linear", "++genes.weight=true", r"weight: expected a finite number, got True"),
-        ("linear", "++options.normalize=1", r"normalize: expected true or false, got 1"),
+        ("linear", "++options.normalize=2", r"normalize: expected true or false, got 2"),
         ("ties", "++options.scaling=nan", r"scaling: expected a finite number, got nan"),
         ("ties", "++options.scaling=[1,2]", r"scaling: expected a finite number, got \(1, 2\)"),
         ("ties", "++genes.density.default=half", r"genes.density.default: expected a finite number, got 'half'"),
@@ -188,8 +188,8 @@ def test_any_epsilon_at_all_or_nothing(density: int, arguments: list[str], tmp_p
         ("dare_ties", "++mask_seed=first", r"mask_seed: expected a whole number, got 'first'"),
         (
             "model_stock",
-            "++genes.filter_wise.choices=[0,1]",
-            r"genes.filter_wise.choices: expected true or false, got 0",
+            "++genes.filter_wise.choices=[0,2]",
+            r"genes.filter_wise.choices: expected true or false, got 2",
         ),
         ("karcher", "options.max_iter=2.5", r"max_iter: expected a whole number, got 2.5"),
         ("karcher", "options.tol=-1", r"tol: expected a number of at least 0, got -1"),

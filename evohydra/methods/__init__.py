@@ -46,12 +46,13 @@ class Method:
     def check(self, name: str, value: object, where: str) -> None:
         """ValueError, naming `where` it stands, for a `value` of another kind than that of the parameter `name`.
 
-        A number is finite; whole ones are numbers too.
+        A number is finite; whole ones are numbers too, and 0 and 1 are false and true.
         """
         for each in value if name in self.per_model and isinstance(value, tuple | list) else (value,):
             kind = self.kinds.get(name, object)
             number = isinstance(each, int | float) and not isinstance(each, bool) and math.isfinite(each)
-            fits = {float: number, int: number and isinstance(each, int)}.get(kind, isinstance(each, kind))
+            whole = number and isinstance(each, int)
+            fits = {float: number, int: whole, bool: each in (True, False)}.get(kind, isinstance(each, kind))
             if not fits:
                 raise ValueError(f"{where}: expected {KINDS.get(kind, kind.__name__)}, got {each!r}")
 
