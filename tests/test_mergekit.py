@@ -18,6 +18,7 @@ from evohydra.mergekit_reader import read
 from evohydra.rebuild import rebuild
 from evohydra.recipe import Group, Merge, from_dict
 from evohydra.sources import OpenSources, Source, checkpoints, open_sources
+from tests.commands import carried_out, workspace
 from tests.tiny_models import save_trio
 
 WEIGHT, SPARSE = {"weight": (0.25, 0.5)}, {"weight": (0.25, 0.5), "density": (0.3, 0.8)}
@@ -365,3 +366,15 @@ def test_integers_are_copied(root: Path, tmp_path: Path):
     assert isinstance(node, Merge)
     assert not any("model.layers.0.counts" in group.tensors for group in node.groups)
     assert merge(text, tmp_path / "out")["model.layers.0.counts"].tolist() == [1, 2, 3]
+
+
+def test_a_winner_in_another_type_than_its_merge(tmp_path: Path):
+    """What is written beside the winner reads back as the winner's weights."""
+    arguments = [*workspace(tmp_path), "baselines=null", "budget=6", "top=1", "merge=breadcrumbs"]
+    carried_out([*arguments, "dtype=float32", "out_dtype=bfloat16"], tmp_path / "run")
+    winner = tmp_path / "run" / "winner"
+    text = (winner / "mergekit.yaml").read_text()
+    assert (yaml.safe_load(text)["dtype"], yaml.safe_load(text)["out_dtype"]) == ("float32", "bfloat16")
+    written, expected = merge(text, tmp_path / "out"), load_file(winner / "model.safetensors")
+    assert written.keys() == expected.keys()
+    assert all(torch.equal(written[name], expected[name]) for name in expected)
