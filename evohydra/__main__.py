@@ -44,7 +44,7 @@ def build(config: DictConfig, directory: Path) -> "Run":
     device = _device(plain["device"])
     published = opened.directories[opened.models[0].name]
     dtype = family.dtype(published) if plain["dtype"] == "auto" else sources.parse_dtype(plain["dtype"])
-    out_dtype = sources.parse_dtype(plain["out_dtype"]) if plain["out_dtype"] else dtype
+    out_dtype = sources.parse_dtype(plain["out_dtype"], "out_dtype", "null") if plain["out_dtype"] else dtype
 
     engine = Engine(
         opened.tensors,

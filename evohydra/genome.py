@@ -27,7 +27,8 @@ class Real:
     def value(self, unit: float) -> float:
         """The number at `unit` in [0, 1]."""
         if self.log:
-            return math.exp(math.log(self.low) + unit * (math.log(self.high) - math.log(self.low)))
+            value = math.exp(math.log(self.low) + unit * (math.log(self.high) - math.log(self.low)))
+            return min(max(value, self.low), self.high)  # rounding may step over an end
         return self.low + unit * (self.high - self.low)
 
     def unit(self, value: Value) -> float:

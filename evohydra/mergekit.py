@@ -1,55 +1,133 @@
 """A recipe as a mergekit configuration, where mergekit can express it."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
 from evohydra.checkpoints import locate
-from evohydra.recipe import Checkpoint, Group, Merge, Node
+from evohydra.methods import Method, resolve
+from evohydra.recipe import Checkpoint, Group, Merge, Node, Parameter
 
-METHODS = {
-    "evohydra.methods.linear:linear": "linear",
-    "evohydra.methods.slerp:slerp": "slerp",
-    "evohydra.methods.task_arithmetic:task_arithmetic": "task_arithmetic",
-    "evohydra.methods.ties:ties": "ties",
-    "evohydra.methods.dare:dare_linear": "dare_linear",
-    "evohydra.methods.dare:dare_ties": "dare_ties",
+REQUIRED, OPTIONAL, FIRST, INPUT = "required", "optional", "first", "input"
+
+
+@dataclass(frozen=True)
+class Counterpart:
+    """Our function for a method of mergekit.
+
+    base: mergekit's base_model is our base ("required", "optional"), the first of our models ("first"), or one of them
+    like any other ("input"). fixed: our parameters that mergekit lacks, with the value that is the same as its method;
+    None: any, the same for all models. defaults: mergekit's, where ours have none.
+    """
+
+    path: str
+    base: str
+    fixed: Mapping[str, Parameter | None]
+    defaults: Mapping[str, Parameter]
+
+
+def _at(
+    path: str,
+    base: str = REQUIRED,
+    fixed: Mapping[str, Parameter | None] | None = None,
+    **defaults: Parameter,
+) -> Counterpart:
+    return Counterpart(f"evohydra.methods.{path}", base, fixed or {}, defaults)
+
+
+METHODS: Mapping[str, Counterpart] = {
+    "linear": _at("linear:linear", INPUT),
+    "slerp": _at("slerp:slerp", FIRST),
+    "nuslerp": _at("nuslerp:nuslerp", OPTIONAL),
+    "multislerp": _at("multislerp:multislerp", OPTIONAL),
+    "karcher": _at("karcher:karcher", INPUT, {"weight": None}),
+    "passthrough": _at("passthrough:passthrough", INPUT),
+    "task_arithmetic": _at("task_arithmetic:task_arithmetic"),
+    "ties": _at("ties:ties", density=1.0),
+    "dare_linear": _at("dare:dare_linear", density=1.0),
+    "dare_ties": _at("dare:dare_ties", density=1.0),
+    "della": _at("della:della", density=1.0, epsilon=0.15),
+    "della_linear": _at("della:della_linear", density=1.0, epsilon=0.15),
+    "breadcrumbs": _at("breadcrumbs:breadcrumbs", density=1.0, gamma=0.01),
+    "breadcrumbs_ties": _at("breadcrumbs:breadcrumbs_ties", density=1.0, gamma=0.01),
+    "model_stock": _at("model_stock:model_stock", fixed={"scaling": 1.0}),
+    "sce": _at("sce:sce"),
+    "ram": _at("ram:ram", fixed={"scaling": 1.0}),
+    "ramplus_tl": _at("ram:ramplus_tl"),
+    "nearswap": _at("nearswap:nearswap"),
+    "arcee_fusion": _at("arcee_fusion:arcee_fusion", fixed={"spread": 1.5}),
 }
-OPTIONS = {"normalize": "normalize", "scaling": "lambda", "rescale": "rescale"}  # our name: mergekit's
-LAYER = re.compile(r"(.*?\.(?:layers|h))\.(\d+)\.(.*)")
+OPTIONS = {"scaling": "lambda"}  # our name: mergekit's, where they differ
+WIDENING = {"arcee_fusion", "ramplus_tl"}  # mergekit's results are float32 unless told otherwise
+AT_RANDOM = ("dare", "della")
+Settings = Mapping[str, Any]  # of one group, by mergekit's names
+LAYER = re.compile(r"(.*?\.(?:layers|h|blocks))\.(\d+)\.(.*)")
 
 
 class NotExpressible(ValueError):  # noqa: N818  (an answer, not a failure)
     """Why mergekit has no configuration for a recipe."""
 
 
-def to_yaml(recipe: Node, dtype: str) -> str:
-    """The configuration as YAML; NotExpressible with the reason where there is none."""
-    if not isinstance(recipe, Merge) or not all(isinstance(model, Checkpoint) for model in recipe.models):
+def to_yaml(recipe: Node, dtype: str | None, out_dtype: str | None = None) -> str:
+    """The configuration as YAML; NotExpressible with the reason where there is none.
+
+    dtype: of the merge, None for that of the sources; out_dtype: of what is written, None for the same.
+    """
+    if not isinstance(recipe, Merge):
         raise NotExpressible("mergekit merges published checkpoints in one step")
-    if recipe.method not in METHODS:
+    models = [model for model in recipe.models if isinstance(model, Checkpoint)]
+    if len(models) < len(recipe.models) or isinstance(recipe.base, Merge):
+        raise NotExpressible("mergekit merges published checkpoints in one step")
+    for model in (*models, *([recipe.base] if recipe.base else [])):
+        if model.dtype not in (None, dtype):
+            raise NotExpressible(f"mergekit cannot convert a source before the merge ({model.name} to {model.dtype})")
+    name = next((name for name, each in METHODS.items() if each.path == recipe.method), None)
+    if name is None:
         raise NotExpressible(f"mergekit has no method like {recipe.method}")
-    if recipe.options.get("rescale") == "density":
-        raise NotExpressible("mergekit rescales by L1 norm, this recipe by density (merge.parameter.options.rescale)")
-    config: dict[str, Any] = {"merge_method": METHODS[recipe.method]}
-    base = recipe.models[0] if config["merge_method"] == "slerp" else recipe.base
-    if config["merge_method"] != "linear":
-        assert isinstance(base, Checkpoint)
+    counterpart, method = METHODS[name], resolve(recipe.method)
+    settings = [(g.tensors, _settings(recipe, g, method, counterpart, name)) for g in recipe.groups if g.tensors]
+    if not settings:
+        raise NotExpressible("this recipe merges nothing: it has no groups of tensors")
+    config: dict[str, Any] = {"merge_method": name}
+    base = {FIRST: models[0], INPUT: None}.get(counterpart.base, recipe.base)
+    if base is not None:
         config["base_model"] = _path(base)
-    config |= {"dtype": dtype, "parameters": _options(recipe)} | _models(recipe)
+    if dtype is not None:
+        config["dtype"] = dtype
+    written_as = out_dtype or dtype
+    if written_as is not None and (written_as != dtype or name in WIDENING):
+        config["out_dtype"] = written_as
+    # For slerp the base is one of the models already.
+    listed = None if counterpart.base == FIRST else base
+    written = _written(models, listed, settings, method)
+    config |= {key: value for key, value in written.items() if value != {}}
     note = ""
-    if config["merge_method"].startswith("dare"):
-        note = "# DARE draws at random: mergekit's masks differ from this recipe's, the distribution does not.\n"
+    if name.startswith(AT_RANDOM):
+        kind = "DARE" if name.startswith("dare") else "DELLA"
+        note = f"# {kind} draws at random: mergekit's masks differ from this recipe's, the distribution does not.\n"
     return f"{note}{yaml.safe_dump(config, sort_keys=False)}"
 
 
-def _options(recipe: Merge) -> dict[str, Any]:
-    options = {OPTIONS[key]: value for key, value in recipe.options.items() if key in OPTIONS}
-    if "rescale" in options:
-        options["rescale"] = options["rescale"] != "none"
-    return options
+def _settings(recipe: Merge, group: Group, method: Method, counterpart: Counterpart, name: str) -> Settings:
+    """All that the method takes at a group, by mergekit's names."""
+    given = {**method.defaults, **recipe.options, **group.parameters}
+    values = {parameter: value for parameter, value in given.items() if parameter in method.parameters}
+    for parameter, only in counterpart.fixed.items():
+        value = values.pop(parameter)
+        if only is None and isinstance(value, tuple) and len(set(value)) > 1:
+            raise NotExpressible(f"mergekit's {name} has equal weights, this recipe {parameter} {list(value)}")
+        if only is not None and value != only:
+            raise NotExpressible(f"mergekit's {name} has a {parameter} of {only}, this recipe one of {value}")
+    if "rescale" in values:
+        if values["rescale"] == "density":
+            raise NotExpressible(
+                "mergekit rescales by L1 norm, this recipe by density (merge.parameter.options.rescale)"
+            )
+        values["rescale"] = values["rescale"] != "none"
+    return {OPTIONS.get(parameter, parameter): value for parameter, value in values.items()}
 
 
 def _path(model: Checkpoint) -> str:
@@ -59,50 +137,67 @@ def _path(model: Checkpoint) -> str:
     return f"{path}+{model.adapter}" if model.adapter else path
 
 
-def _models(recipe: Merge) -> dict[str, Any]:
-    """`models` where all groups have the same parameters, else a slice for each layer."""
-    if all(group.parameters == recipe.groups[0].parameters for group in recipe.groups):
-        parameters = recipe.groups[0].parameters
-        if METHODS[recipe.method] == "slerp":
-            pair = [{"model": _path(model)} for model in recipe.models if isinstance(model, Checkpoint)]
-            return {"models": pair, "parameters": {"t": parameters["t"]}}
-        models: list[dict[str, Any]] = [
-            {"model": _path(model), "parameters": _of_model(parameters, position)}
-            for position, model in enumerate(recipe.models)
-            if isinstance(model, Checkpoint)
+def _written(
+    models: list[Checkpoint],
+    base: Checkpoint | None,
+    settings: Sequence[tuple[Sequence[str], Settings]],
+    method: Method,
+) -> dict[str, Any]:
+    """`models` where all groups have the same settings, else a slice for each layer; what all share apart."""
+    each = [values for _, values in settings]
+    shared = [key for key in each[0] if _ours(key) not in method.per_model]
+    own = [key for key in each[0] if key not in shared]
+    common = {key: each[0][key] for key in shared if all(one[key] == each[0][key] for one in each)}
+    if all(one == each[0] for one in each):
+        listed = [
+            {"model": _path(model), "parameters": {key: _of_model(each[0][key], position) for key in own}}
+            for position, model in enumerate(models)
         ]
-        return {"models": models}
-    by_tensor = {tensor: group for group in recipe.groups for tensor in group.tensors}
-    layers: dict[int, dict[str, Group]] = {}
-    edges: dict[str, Group] = {}
-    for tensor, group in by_tensor.items():
-        match = LAYER.match(tensor)
-        if match:
-            layers.setdefault(int(match.group(2)), {})[match.group(3)] = group
-        else:
-            edges[tensor] = group
-    return {"slices": [_slice(recipe, i, suffixes, edges) for i, suffixes in sorted(layers.items())]}
+        return {"parameters": common, "models": [_without_empty(entry) for entry in listed]}
+    layers: dict[int, dict[str, Settings]] = {}
+    edges: dict[str, Settings] = {}
+    for tensors, values in settings:
+        for tensor in tensors:
+            match = LAYER.match(tensor)
+            if match:
+                layers.setdefault(int(match.group(2)), {})[match.group(3)] = values
+            else:
+                edges[tensor] = values
+    varying = [key for key in shared if key not in common]
+    slices = [
+        _slice(models, base, layer, {**edges, **suffixes}, own, varying) for layer, suffixes in sorted(layers.items())
+    ]
+    return {"parameters": common, "slices": slices}
 
 
-def _slice(recipe: Merge, layer: int, suffixes: Mapping[str, Group], edges: Mapping[str, Group]) -> dict[str, Any]:
+def _slice(
+    models: list[Checkpoint],
+    base: Checkpoint | None,
+    layer: int,
+    at: Mapping[str, Settings],
+    own: list[str],
+    varying: list[str],
+) -> dict[str, Any]:
     """One layer; mergekit takes embeddings and head with the first and the last slice, hence the filters for them."""
     sources: list[dict[str, Any]] = [
-        {"model": _path(model), "layer_range": [layer, layer + 1]}
-        for model in recipe.models
-        if isinstance(model, Checkpoint)
-    ]
-    groups = {**edges, **suffixes}
-    if METHODS[recipe.method] == "slerp":
-        return {"sources": sources, "parameters": {"t": _filtered({n: g.parameters["t"] for n, g in groups.items()})}}
-    names = list(next(iter(suffixes.values())).parameters)
-    for position, source in enumerate(sources):
-        source["parameters"] = {
-            name: _filtered({tensor: _of_model(group.parameters, position)[name] for tensor, group in groups.items()})
-            for name in names
+        {
+            "model": _path(model),
+            "layer_range": [layer, layer + 1],
+            "parameters": {
+                key: _filtered({tensor: _of_model(values[key], position) for tensor, values in at.items()})
+                for key in own
+            },
         }
-    if isinstance(recipe.base, Checkpoint) and METHODS[recipe.method] != "linear":
-        sources.append({"model": _path(recipe.base), "layer_range": [layer, layer + 1]})  # slices want it named
-    return {"sources": sources}
+        for position, model in enumerate(models)
+    ]
+    if base is not None:
+        sources.append({"model": _path(base), "layer_range": [layer, layer + 1]})  # slices want it named
+    parameters = {key: _filtered({tensor: values[key] for tensor, values in at.items()}) for key in varying}
+    return _without_empty({"sources": [_without_empty(source) for source in sources], "parameters": parameters})
+
+
+def _without_empty(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in entry.items() if value != {}}
 
 
 def _filtered(values: Mapping[str, Any]) -> Any:
@@ -113,5 +208,9 @@ def _filtered(values: Mapping[str, Any]) -> Any:
     return [{"filter": name, "value": value} for name, value in values.items() if value != most] + [{"value": most}]
 
 
-def _of_model(parameters: Mapping[str, Any], position: int) -> dict[str, Any]:
-    return {name: value[position] if isinstance(value, tuple) else value for name, value in parameters.items()}
+def _ours(key: str) -> str:
+    return next((ours for ours, theirs in OPTIONS.items() if theirs == key), key)
+
+
+def _of_model(value: Any, position: int) -> Any:
+    return value[position] if isinstance(value, tuple) else value

@@ -34,8 +34,8 @@ def rebuild(
         got = repr(recipe.get("format")) if isinstance(recipe, dict) else type(recipe).__name__
         raise ValueError(f"expected a recipe file of format {FORMAT}, got {got}")
     try:
-        node, out_dtype = from_dict(recipe["recipe"]), parse_dtype(recipe["out_dtype"])
-        dtype = parse_dtype(recipe["dtype"]) if recipe["dtype"] else None
+        node, out_dtype = from_dict(recipe["recipe"]), parse_dtype(recipe["out_dtype"], "out_dtype", "null")
+        dtype = parse_dtype(recipe["dtype"], "dtype", "null") if recipe["dtype"] else None
         family: Family = pkgutil.resolve_name(recipe["family"])()
         shard_bytes, files_from = int(recipe["shard_bytes"]), recipe["files_from"]
         # A recipe has been accepted already, whatever its sources descend from.

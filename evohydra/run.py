@@ -203,7 +203,8 @@ class Run:
         try:
             if replace(self.rules, allow_other_base=False) != Rules():
                 raise mergekit.NotExpressible("its sources were matched by token or completed, see recipe.json")
-            config = mergekit.to_yaml(winner.recipe, str(self.live.dtype).removeprefix("torch."))
+            types = [str(dtype).removeprefix("torch.") if dtype else None for dtype in (engine.dtype, self.live.dtype)]
+            config = mergekit.to_yaml(winner.recipe, *types)
             (directory / "mergekit.yaml").write_text(config)
         except mergekit.NotExpressible as reason:
             note = f"There is no `mergekit.yaml`: {reason}."

@@ -164,9 +164,9 @@ class _Converted:
         return tensor.to(self._dtype) if tensor.is_floating_point() else tensor
 
 
-def parse_dtype(name: str) -> torch.dtype:
-    """The floating-point type called `name`; ValueError for others."""
+def parse_dtype(name: str, key: str = "dtype", otherwise: str = "auto") -> torch.dtype:
+    """The floating-point type called `name`; ValueError for others, as what may stand at `key`."""
     types = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if name not in types:
-        raise ValueError(f"dtype: expected auto or one of {', '.join(types)}, got {name!r}")
+        raise ValueError(f"{key}: expected {otherwise} or one of {', '.join(types)}, got {name!r}")
     return types[name]

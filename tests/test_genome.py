@@ -78,3 +78,11 @@ def test_integers_include_both_ends() -> None:
     assert [gene.value(unit) for unit in (0.0, 0.24, 0.25, 0.5, 0.75, 1.0)] == [-1, -1, 0, 1, 2, 2]
     with pytest.raises(ValueError, match="low < high"):
         integer("a", 3, 3)
+
+
+@pytest.mark.parametrize(("low", "high"), [(1e-6, 1e-2), (0.01, 100.0), (1e-3, 7.0)])
+def test_rounding_does_not_step_over_the_ends_of_a_logarithmic_range(low: float, high: float) -> None:
+    gene = Real("t", low, high, log=True)
+    for unit in (0.0, 1.0):
+        assert low <= gene.value(unit) <= high
+        assert gene.unit(gene.value(unit)) == pytest.approx(unit)

@@ -12,14 +12,16 @@ a group or one for each model. Parameters that the engine supplies, by name:
 
 import functools
 import inspect
+import math
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, get_origin
+from typing import Any, get_args, get_origin
 
 from torch import Tensor
 
 OUT, STREAMS = "out", "streams"
+KINDS = {float: "a finite number", int: "a whole number", bool: "true or false", str: "a word"}
 Provider = Callable[..., Any]
 
 
@@ -39,6 +41,20 @@ class Method:
     supplied: frozenset[str]
     providers: Mapping[str, Provider]
     elementwise: bool
+    kinds: Mapping[str, type]
+
+    def check(self, name: str, value: object, where: str) -> None:
+        """ValueError, naming `where` it stands, for a `value` of another kind than that of the parameter `name`.
+
+        A number is finite; whole ones are numbers too, and 0 and 1 are false and true.
+        """
+        for each in value if name in self.per_model and isinstance(value, tuple | list) else (value,):
+            kind = self.kinds.get(name, object)
+            number = isinstance(each, int | float) and not isinstance(each, bool) and math.isfinite(each)
+            whole = number and isinstance(each, int)
+            fits = {float: number, int: whole, bool: each in (True, False)}.get(kind, isinstance(each, kind))
+            if not fits:
+                raise ValueError(f"{where}: expected {KINDS.get(kind, kind.__name__)}, got {each!r}")
 
 
 @dataclass
@@ -112,4 +128,11 @@ def resolve(path: str) -> Method:
         supplied=supplied,
         providers=declared.providers,
         elementwise=declared.elementwise,
+        kinds={name: _kind(p.annotation) for name, p in own.items()},
     )
+
+
+def _kind(annotation: Any) -> type:
+    """What a parameter is, or for each model; object where that is none of `KINDS`."""
+    plain = get_args(annotation)[0] if get_origin(annotation) is Sequence else annotation
+    return plain if plain in KINDS else object

@@ -80,7 +80,8 @@ def kept_norms(
         return []
     tables = []
     for model, stream, wide, rank in zip(models, streams, epsilon, ranks, strict=True):
-        flat, slope = rank.reshape(-1).cpu(), _slope(wide)
+        # A wider epsilon is for a density of 0 or 1, where no norm is asked for; any other is refused later on.
+        flat, slope = rank.reshape(-1).cpu(), _slope(wide) if 0 <= wide < 0.5 else 0
 
         def offsets(start: int, stop: int, flat: Tensor = flat, slope: int = slope) -> Any:
             return (((flat[start:stop].to(torch.int64) - MIDDLE) * slope) >> 8).numpy()

@@ -50,6 +50,7 @@ def geometric_median(
     need_models("geometric_median", models, 1)
     for k, value in enumerate(weight):
         need_at_least(f"weight of model {k + 1}", value, 0.0)
+    need_at_least("max_iter", max_iter, 0)
     if not nu > 0:
         raise ValueError(f"nu: expected a distance above 0, got {nu}")
     weights = share = np.array(shares(weight))

@@ -45,6 +45,8 @@ def karcher(
     need_models("karcher", models, 1)
     need_at_least("max_iter", max_iter, 0)
     need_at_least("tol", tol, 0.0)
+    for k, value in enumerate(weight):
+        need_at_least(f"weight of model {k + 1}", value, 0.0)
     if len(models) == 1:
         return _scaled(None, models, [1.0], extras=models, out=out)
     share = shares(weight)

@@ -13,7 +13,7 @@ from evohydra.methods.fused import Entries, fused
 from evohydra.methods.ranking import BELOW_ALL, BLOCK, Cut, Ranking, Values
 from evohydra.methods.requirements import need_base
 from evohydra.methods.task_vectors import total
-from evohydra.methods.trimming import at_least, check_shares, keep
+from evohydra.methods.trimming import at_least, keep
 
 EXACT = 2**16
 SMALLEST_SUM = 1e-6  # weights that sum to less count as equal, and divisors are at least this
@@ -139,7 +139,8 @@ def sce(
     An entry counts where its sign is that of the sum. Of equal variances the first are selected; which ones mergekit
     takes is up to torch.topk.
     """
-    check_shares("select_topk", [select_topk], models[:1])
+    if not 0 <= select_topk <= 1:
+        raise ValueError(f"select_topk: expected a share in [0, 1], got {select_topk}")
     assert variances is not None
     cut, sums = variances.select(base, models, select_topk)
     dtype = models[0].dtype

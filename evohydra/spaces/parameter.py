@@ -51,6 +51,8 @@ class GeneSpec:
         if self.low is None or self.high is None:
             raise ValueError(f"gene {name!r}: expected low and high, or choices")
         for bound in (self.low, self.high):
+            if not isinstance(bound, int | float):
+                raise ValueError(f"gene {name!r}: expected numbers as low and high, got {bound!r}")
             self.check(name, bound)
         if self.integer:
             return integer(name, int(self.low), int(self.high))
@@ -87,10 +89,10 @@ class ParameterSpace:
         landmarks: Sequence[str] = (SOURCES, UNIFORM),
     ) -> None:
         self._method, self._models, self._base = method, tuple(models), base
+        if not isinstance(landmarks, list | tuple) or set(landmarks) - {SOURCES, UNIFORM}:
+            raise ValueError(f"landmarks: expected a list of some of {[SOURCES, UNIFORM]}, got {landmarks!r}")
         self._known = tuple(landmarks)
-        if set(self._known) - {SOURCES, UNIFORM}:
-            raise ValueError(f"landmarks: expected some of {[SOURCES, UNIFORM]}, got {list(landmarks)}")
-        self._groups = Granularity(**(granularity or {})).group(locations)
+        self._groups = _granularity(granularity or {}).group(locations)
         self._constants: dict[str, Any] = {}
         self._specs: dict[str, GeneSpec] = {}
         for name, spec in {"mask_seed": mask_seed, **(options or {}), **genes}.items():
@@ -114,6 +116,14 @@ class ParameterSpace:
             )
         if method.required - given:
             raise ValueError(f"{self._method} needs a gene or option for {sorted(method.required - given)}")
+        for name, value in self._constants.items():
+            method.check(name, value, name)
+        if not isinstance(self._constants.get("mask_seed", 0), int):
+            raise ValueError(f"mask_seed: expected a whole number, got {self._constants['mask_seed']!r}")
+        for name, spec in self._specs.items():
+            method.check(name, spec.default, f"genes.{name}.default")
+            for choice in spec.choices or ():
+                method.check(name, choice, f"genes.{name}.choices")
         for name in method.per_model.intersection(self._constants):
             value = self._constants[name]
             values = value if isinstance(value, tuple) else (value,) * len(self._models)
@@ -130,6 +140,7 @@ class ParameterSpace:
                 for pattern, value in frozen.items():
                     if fnmatch.fnmatchcase(name, pattern):
                         used.add(pattern)
+                        resolve(self._method).check(parameter, value, f"frozen: gene {name!r}")
                         spec.check(name, value)
                         slots[name] = value
         if set(frozen) - used:
@@ -231,6 +242,13 @@ class ParameterSpace:
             groups=tuple(Group(name, tensors, groups[name]) for name, tensors in self._groups.items()),
             options=options,
         )
+
+
+def _granularity(fields: Mapping[str, Any]) -> Granularity:
+    unknown = sorted(set(fields) - set(Granularity.__dataclass_fields__))
+    if unknown:
+        raise ValueError(f"granularity: expected the keys {sorted(Granularity.__dataclass_fields__)}, got {unknown}")
+    return Granularity(**fields)
 
 
 def _alone(spec: GeneSpec, position: int, index: int) -> float | None:

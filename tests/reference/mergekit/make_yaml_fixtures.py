@@ -38,7 +38,21 @@ RECIPES: Mapping[str, tuple[str, Checkpoint | None, Mapping[str, Parameter], Map
     "ties": (
         "ties:ties", BASE, {"weight": (0.75, 0.5), "density": (0.4, 0.8)}, {"normalize": True, "scaling": 0.75},
     ),
+    "nuslerp": ("nuslerp:nuslerp", BASE, {"weight": (0.75, 0.5)}, {"nuslerp_flatten": False}),
+    "nuslerp_plain": ("nuslerp:nuslerp", None, {"weight": (0.75, 0.25), "nuslerp_flatten": True}, {}),
+    "multislerp": ("multislerp:multislerp", BASE, {"weight": (0.75, 0.5)}, {"normalize_weights": False}),
+    "model_stock": ("model_stock:model_stock", BASE, {"filter_wise": True}, {}),
+    "breadcrumbs": (
+        "breadcrumbs:breadcrumbs", BASE, {"weight": (0.75, 0.5), "density": (0.4, 0.8), "gamma": (0.1, 0.05)}, {},
+    ),
+    "breadcrumbs_ties": (
+        "breadcrumbs:breadcrumbs_ties", BASE, {"weight": (0.75, 0.5), "scaling": 0.5},
+        {"density": (0.4, 0.8), "gamma": (0.1, 0.05)},
+    ),
+    "sce": ("sce:sce", BASE, {"select_topk": 0.8}, {}),
+    "ramplus": ("ram:ramplus_tl", BASE, {"r": 0.5, "alpha": 0.75}, {"epsilon": 1e-3}),
 }  # fmt: skip
+FLOAT32 = {"sce"}  # variances of 16 bits are too often equal
 GROUPS = 4
 
 
@@ -51,11 +65,13 @@ def make_models() -> None:
 
 
 def recipe(name: str) -> Merge:
-    """One of four fixed recipes with several groups, each with tensors of every kind and layer."""
+    """A fixed recipe with several groups, each with tensors of every kind and layer."""
     method, base, parameters, options = RECIPES[name]
     tensors = sorted(load_file(HERE / "models" / "one" / "model.safetensors"))
 
     def scaled(value: Parameter, by: int) -> Parameter:
+        if isinstance(value, bool):
+            return value if by % 2 == 0 else not value
         return tuple(each / (by + 1) for each in value) if isinstance(value, tuple) else float(value) / (by + 1)
 
     groups = tuple(
@@ -75,7 +91,7 @@ def main() -> None:
     recipes.mkdir(exist_ok=True)
     for name in RECIPES:
         (recipes / f"{name}.json").write_text(json.dumps(recipe(name).to_dict(), indent=1) + "\n")
-        (recipes / f"{name}.yaml").write_text(to_yaml(recipe(name), DTYPE))
+        (recipes / f"{name}.yaml").write_text(to_yaml(recipe(name), "float32" if name in FLOAT32 else DTYPE))
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
         for folder in ("yaml", "recipes"):
