@@ -99,6 +99,7 @@ def once(**providers: Provider) -> Callable[[Callable[..., Tensor]], Callable[..
     return declare
 
 
+@functools.cache
 def asks(provider: Provider) -> tuple[str, ...]:
     """The parameters of the method from which a provider computes."""
     return tuple(name for name, p in inspect.signature(provider).parameters.items() if p.kind is p.KEYWORD_ONLY)

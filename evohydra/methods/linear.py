@@ -2,17 +2,25 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from evohydra.methods import elementwise
 from evohydra.methods.fused import Entries, fused
-from evohydra.methods.task_vectors import check_weights, combination
+from evohydra.methods.task_vectors import check_weights, combination, weights_and_sum
 
 
 @fused
 def _average(entries: Entries, weights: Tensor, *, normalize: bool) -> Tensor:
-    mixed = combination(entries, weights)
-    return mixed * weights[len(entries.models)] if normalize else mixed
+    count = len(entries.models)
+    if entries.dtype.itemsize == 2:
+        mixed = combination(entries, weights)
+        return mixed * weights[count + 1] if normalize else mixed
+    mixed = torch.zeros_like(entries.models[0])
+    for k, model in enumerate(entries.models):
+        # What a fused multiply-add rounds to, wherever there is none; mergekit's sum does with one.
+        mixed = (model.double() * weights[k].double() + mixed.double()).to(mixed.dtype)
+    return mixed / weights[count] if normalize else mixed
 
 
 @elementwise
@@ -26,8 +34,10 @@ def linear(
 ) -> Tensor:
     """sum_k w_k theta_k, over sum_k w_k where `normalize`, in float32 and rounded once. The base takes no part.
 
-    The sum is multiplied by the reciprocal of sum_k w_k; mergekit divides, which may differ in the last place.
+    For 16-bit floats the sum is multiplied by the reciprocal of sum_k w_k; mergekit divides, which may differ in the
+    last place.
     """
     check_weights(weight, models, normalize)
-    reciprocal = 1 / sum(weight) if normalize else 1.0
-    return _average(None, models, [*map(float, weight), reciprocal], normalize=normalize, out=out)
+    return _average(
+        None, models, weights_and_sum(list(map(float, weight)), torch.float32), normalize=normalize, out=out
+    )
