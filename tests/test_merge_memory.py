@@ -7,7 +7,7 @@ import pytest
 from tests.benchmarks import merge_memory
 from tests.benchmarks.proc import status
 
-SHAPE = merge_memory.Shape(hidden=1024, inner=2816, layers=2, heads=16, kv_heads=4)  # 176 MB a model
+SHAPE = merge_memory.Shape(hidden=768, inner=1024, layers=2, heads=12, kv_heads=4)  # 114 MB a model
 SHARD_BYTES = 2 * 10**7
 
 
