@@ -36,7 +36,7 @@ def note(notes: Path, stage: str) -> None:
 def main() -> None:
     notes = Path(sys.argv.pop(1))
     # transformers imports what it needs when it is asked for; these belong to the imports, not to the merge.
-    transformers.AutoConfig, transformers.MODEL_FOR_CAUSAL_LM_MAPPING[transformers.MistralConfig]  # noqa: B018
+    transformers.AutoConfig, transformers.MODEL_FOR_CAUSAL_LM_MAPPING[transformers.MistralConfig]
     transformers.AutoTokenizer, transformers.PreTrainedTokenizerFast  # noqa: B018
     note(notes, "fingerprinting")
     rebuild.write_weights = noting(notes, "merging", rebuild.write_weights)  # type: ignore[attr-defined]
