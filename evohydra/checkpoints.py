@@ -174,7 +174,7 @@ def _not_finite(tensor: Tensor) -> int:
 
     In the tensor's own type and in blocks: a conversion would take four times the memory of a bfloat16 tensor.
     """
-    suspects = (block for block in tensor.reshape(-1).split(BLOCK) if not math.isfinite(block.sum().item()))
+    suspects = (block for block in torch.split(tensor.reshape(-1), BLOCK) if not math.isfinite(block.sum().item()))
     return sum(int((~block.isfinite()).sum()) for block in suspects)
 
 
