@@ -110,6 +110,7 @@ def _write_shard(
             dtype, shape = described[name]
             assert (tensor.dtype, tuple(tensor.shape)) == (dtype, shape), name
             opened.write(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+            del tensor  # not kept while the next one is made
 
 
 def recipe_file(
