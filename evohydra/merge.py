@@ -16,7 +16,10 @@ from evohydra.recipe import Checkpoint, Group, Merge, Node, checkpoints, digest
 from evohydra.transfers import Transfers
 
 BUNDLE = 2**22  # elements: above this a call's overhead is nothing beside its work
-WORTH_COMPILING = 10**9  # elements merged in a search: compiling pays from here on
+WORTH_COMPILING = (
+    3 * 10**8
+)  # elements merged in all, of a model that has at least the next: compiling pays from here on
+LARGE = 10**7
 
 
 class MergeError(ArithmeticError):
@@ -241,7 +244,8 @@ class Engine:
 
 def worth_compiling(shapes: Mapping[str, tuple[int, ...]], merges: int) -> bool:
     """Whether so many merges of tensors of these shapes take longer than compiling their kernels."""
-    return merges * sum(math.prod(shape) for shape in shapes.values()) >= WORTH_COMPILING
+    elements = sum(math.prod(shape) for shape in shapes.values())
+    return elements >= LARGE and merges * elements >= WORTH_COMPILING
 
 
 def _not_finite(node: Merge, group: Group, name: str, given: Mapping[str, Any]) -> str:

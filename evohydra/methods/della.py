@@ -4,6 +4,7 @@ The chance that an entry stays grows with its rank by magnitude in its row, from
 The paper divides each entry by its own chance; mergekit restores the L1 norm of the tensor, and so do we.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,9 +17,9 @@ from evohydra.methods.fused import Entries, fused
 from evohydra.methods.mixing import Mix, mix, mixed
 from evohydra.methods.randomness import STEPS, random_words, scattered, threshold
 from evohydra.methods.requirements import need_base
-from evohydra.methods.task_vectors import task_vectors
 from evohydra.methods.trimming import check_shares
 
+BLOCK = 2**22  # entries whose rows are sorted at a time
 MIDDLE = 127  # ranks are kept as 0 to 2 * MIDDLE, in a byte
 
 
@@ -53,17 +54,23 @@ def row_ranks(base: Tensor | None, models: Sequence[Tensor]) -> list[Tensor]:
     A vector is one row, and ranks go along the second dimension of what has more than two, as in mergekit. In rows of
     one entry, where mergekit fails, it has the middle rank: it stays with a chance of density.
     """
-    ranks = []
-    for delta in task_vectors(base, models):
-        rows = delta.abs().reshape(1, -1) if delta.ndim < 2 else delta.abs()
-        width = rows.shape[1]
-        scaled = (torch.arange(width, device=delta.device) * (2 * MIDDLE) / max(1, width - 1)).round().to(torch.uint8)
-        if width == 1:
-            scaled.fill_(MIDDLE)
-        order = rows.argsort(dim=1, stable=True)
-        shape = [1, width, *[1] * (rows.ndim - 2)]
-        ranks.append(torch.empty_like(order, dtype=torch.uint8).scatter_(1, order, scaled.view(shape).expand_as(order)))
-    return [rank.reshape(model.shape) for rank, model in zip(ranks, models, strict=True)]
+    return [_ranked(model, need_base(base)) for model in models]
+
+
+def _ranked(model: Tensor, base: Tensor) -> Tensor:
+    whole = (1, model.numel()) if model.ndim < 2 else model.shape
+    width = whole[1]
+    scaled = (torch.arange(width, device=model.device) * (2 * MIDDLE) / max(1, width - 1)).round().to(torch.uint8)
+    if width == 1:
+        scaled.fill_(MIDDLE)
+    scaled = scaled.view(1, width, *[1] * (len(whole) - 2))
+    ranks = torch.empty(whole, dtype=torch.uint8, device=model.device)
+    step = max(1, BLOCK // max(1, math.prod(whole[1:])))
+    for top in range(0, whole[0], step):
+        part = slice(top, top + step)
+        order = (model.reshape(whole)[part] - base.reshape(whole)[part]).abs().argsort(dim=1, stable=True)
+        ranks[part].scatter_(1, order, scaled.expand_as(order))
+    return ranks.reshape(model.shape)
 
 
 def kept_norms(

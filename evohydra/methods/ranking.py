@@ -38,21 +38,25 @@ class Ranking:
         # float16 has eight times as many numbers between two powers of two as bfloat16, and its tables so many columns.
         smallest = SMALLEST_BLOCK if self._dtype == torch.bfloat16 else BLOCK
         self._block = min(BLOCK, max(smallest, size // BLOCKS))
-        numbers = (values(start, min(size, start + self._block)) for start in range(0, size, self._block))
+        starts = range(0, size, self._block)
         self._sorted: NDArray[np.float64 | np.float32] | None = None
         self._counts = np.zeros((0, 0), np.uint16)  # (blocks, patterns)
         self._first = 0  # the smallest pattern
         self._below = np.zeros(1, np.int64)  # (patterns + 1,): numbers below each pattern
         if not self.by_pattern:
-            self._sorted = np.sort(np.concatenate([np.zeros(0, np.float32), *(x.cpu().numpy() for x in numbers)]))
+            self._sorted = np.empty(size, np.float64 if self._dtype == torch.float64 else np.float32)
+            for start in starts:
+                self._sorted[start : start + self._block] = values(start, min(size, start + self._block)).cpu().numpy()
+            self._sorted.sort()
             self.nbytes: int = self._sorted.nbytes
             return
-        blocks = [np.bincount(_patterns(x), minlength=2**15).astype(np.uint16) for x in numbers]
-        if blocks:
-            counts = np.stack(blocks)
+        counts = np.zeros((len(starts), 2**15), np.uint16)
+        for row, start in enumerate(starts):
+            counts[row] = np.bincount(_patterns(values(start, min(size, start + self._block))), minlength=2**15)
+        if size:
             used = np.flatnonzero(counts.any(axis=0))
             self._first = int(used[0])
-            self._counts = np.ascontiguousarray(counts[:, self._first : used[-1] + 1])
+            self._counts = counts[:, self._first : used[-1] + 1].copy()
             self._below = np.concatenate([[0], np.cumsum(self._counts.sum(axis=0, dtype=np.int64))])
         self.nbytes = self._counts.nbytes + self._below.nbytes
 

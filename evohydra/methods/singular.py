@@ -33,7 +33,10 @@ def svd(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     Singular values that are rounding errors, and their vectors, are 0: those vectors could be any, and methods that
     give all directions the same strength would amplify noise.
     """
-    u, s, vt = torch.linalg.svd(x, full_matrices=False)
+    try:
+        u, s, vt = torch.linalg.svd(x, full_matrices=False)
+    except torch._C._LinAlgError:  # float32 does not converge on some matrices of full rank
+        u, s, vt = (part.to(x.dtype) for part in torch.linalg.svd(x.double(), full_matrices=False))
     kept = s > s[:1] * max(x.shape) * torch.finfo(x.dtype).eps
     return u * kept, s * kept, vt * kept.unsqueeze(-1)
 
