@@ -35,7 +35,7 @@ def svd(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """
     try:
         u, s, vt = torch.linalg.svd(x, full_matrices=False)
-    except torch._C._LinAlgError:  # float32 does not converge on some matrices of full rank
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # float32 does not converge on some matrices of full rank
         u, s, vt = (part.to(x.dtype) for part in torch.linalg.svd(x.double(), full_matrices=False))
     kept = s > s[:1] * max(x.shape) * torch.finfo(x.dtype).eps
     return u * kept, s * kept, vt * kept.unsqueeze(-1)
