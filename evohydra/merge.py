@@ -10,11 +10,13 @@ from torch import Tensor
 
 from evohydra.checkpoints import CheckpointReader, TensorSource
 from evohydra.methods import OUT, STREAMS, Method, asks, resolve
-from evohydra.methods.fused import NotFinite, compiling, is_finite
+from evohydra.methods.compilation import compiling
+from evohydra.methods.fused import NotFinite, is_finite, largest_entry
 from evohydra.methods.randomness import stream_key
 from evohydra.recipe import Checkpoint, Group, Merge, Node, checkpoints, digest
 from evohydra.transfers import Transfers
 
+PEAK_BLOCK = 2**22  # elements
 BUNDLE = 2**22  # elements: above this a call's overhead is nothing beside its work
 WORTH_COMPILING = (
     3 * 10**8
@@ -199,7 +201,8 @@ class Engine:
         if OUT in method.supplied:
             supplied[OUT] = out
         try:
-            merged = method.function(base, models, **parameters, **supplied)
+            with largest_entry(self._largest(node, name)):
+                merged = method.function(base, models, **parameters, **supplied)
         except NotFinite as reason:
             raise MergeError(_not_finite(node, group, name, given)) from reason
         if merged is not out and not is_finite(merged):  # what is written into `out` has been looked at
@@ -229,6 +232,20 @@ class Engine:
             made = functools.partial(provider, base, models, **wanted)
             known[parameter] = supplied[parameter] = self._kept(key, made)
         return supplied
+
+    def _largest(self, node: Merge, name: str) -> float | None:
+        """The largest magnitude among the sources of one tensor; None where finding out would not pay."""
+        sources = (*((node.base,) if node.base else ()), *node.models)
+        if self._free <= 0 or name not in self.shapes(node) or any(isinstance(each, Merge) for each in sources):
+            return None
+        found = [
+            self._kept(("largest", _key(each), name), functools.partial(self._peak, each, name)) for each in sources
+        ]
+        return float(max(found))
+
+    def _peak(self, node: Node, name: str) -> float:
+        blocks = [block.aminmax() for block in torch.split(self._operand(node, name).reshape(-1), PEAK_BLOCK)]
+        return max((max(abs(float(low)), abs(float(high))) for low, high in blocks), default=0.0)
 
     def _kept(self, key: tuple[str, ...], make: Callable[[], Any]) -> Any:
         """What `make` gives, from now on without making it again where the cache has room for it."""

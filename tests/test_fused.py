@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from evohydra.merge import Engine
-from evohydra.methods import fused
+from evohydra.methods import compilation, fused
 from evohydra.methods.dare import dare_ties
 from evohydra.methods.fused import Entries, NotFinite, compiling
 from evohydra.methods.linear import linear
@@ -40,8 +40,8 @@ def tensors(dtype: torch.dtype, size: int = SIZE) -> tuple[Tensor, list[Tensor]]
 @pytest.fixture
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a process that has compiled nothing yet."""
-    monkeypatch.setattr(fused, "_compiled", {})
-    monkeypatch.setattr(fused, "_warned", [])
+    monkeypatch.setattr(compilation, "_compiled", {})
+    monkeypatch.setattr(compilation, "_warned", [])
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
@@ -60,7 +60,7 @@ def test_compiled_kernels_give_the_bits_of_eager_ones(
         finally:
             torch.set_num_threads(1)
         assert torch.equal(out, eager)
-    assert any(step is not None for step in fused._compiled.values())
+    assert any(step is not None for step in compilation._compiled.values())
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 

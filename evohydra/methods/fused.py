@@ -3,33 +3,25 @@
 import bisect
 import functools
 import itertools
-import logging
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from evohydra.methods.arithmetic import rounded, wide
+from evohydra.methods.compilation import WORTH_COMPILED, Step, compiled
 
-logger = logging.getLogger(__name__)
 Kernel = Callable[..., Tensor]
 Layout = tuple[tuple[bool, int], ...]  # of numbers: whether they are integers, how many
-Step = Callable[[list[Tensor], Tensor, Tensor, Tensor], None]
 EAGER_BLOCK = 2**16  # entries: what an eager kernel makes on the way stays in the processor's cache
 COMPILED_BLOCK = 2**22  # entries: what was written is still near when it is looked at
 DEVICE_BLOCK = 2**30  # entries: positions in a block are int32
-WORTH_COMPILED = 2**8  # entries: what is less is done eagerly
-PROOF = 7 * 2**9  # entries on which a compiled kernel is held against the eager one before it is used
-_compiling: ContextVar[bool] = ContextVar("compiling", default=False)
-_compiled: dict[object, Step | None] = {}
-_warned: list[str] = []
+_peak: ContextVar[float | None] = ContextVar("peak", default=None)
 
 
 class NotFinite(ArithmeticError):  # noqa: N818  (what the result is)
@@ -76,22 +68,24 @@ class Entries:
 
 
 @contextmanager
-def compiling(wanted: bool) -> Iterator[None]:
-    """Whether kernels inside are compiled (where a compiler is there)."""
-    token = _compiling.set(wanted)
+def largest_entry(peak: float | None) -> Iterator[None]:
+    """Within: no entry of base and models is larger than `peak`, if that is known."""
+    token = _peak.set(peak)
     try:
         yield
     finally:
-        _compiling.reset(token)
+        _peak.reset(token)
 
 
 def fused(kernel: Kernel) -> Callable[..., Tensor]:
     """Make `kernel(entries, *numbers, **flags) -> (n,)` a function of whole tensors.
 
-    The function is `merge(base, models, *numbers, extras=(), out=None, **flags) -> Tensor`: `base` (or None), `models`
-    and `extras` have one shape, `numbers` are sequences of floats or of ints, which reach the kernel as tensors (a
+    The function is `merge(base, models, *numbers, extras=(), out=None, bounded=False, **flags)`: `base`, `models` and `extras` have one shape, `numbers` are sequences of floats or of ints, which reach the kernel as tensors (a
     `Stepped` at each part of the tensor as it is there), and flags are constants of the kernel. The result has the
     shape, type and device of the models, and is written into `out` where that is given. Raises NotFinite.
+
+    `bounded` says that the kernel makes nothing larger than the largest entry times (4 * product of 1 + sum |v| over
+    the numbers)^2: where that is far from infinity, and the largest entry known, the result is not looked at.
     """
 
     @functools.wraps(kernel)
@@ -101,6 +95,7 @@ def fused(kernel: Kernel) -> Callable[..., Tensor]:
         *numbers: Numbers,
         extras: Sequence[Tensor] = (),
         out: Tensor | None = None,
+        bounded: bool = False,
         **flags: Any,
     ) -> Tensor:
         result = torch.empty_like(models[0], memory_format=torch.contiguous_format) if out is None else out
@@ -109,18 +104,30 @@ def fused(kernel: Kernel) -> Callable[..., Tensor]:
         size = target.shape[0]
         layout = tuple((_are_integers(here), len(here)) for here in (_at(values, 0) for values in numbers))
         step = _step(kernel, base is not None, len(models), layout, tuple(sorted(flags.items())))
-        quick = _quick(step, inputs, _packed(numbers, 0, target), target)
+        quick = compiled(step, inputs, _packed(numbers, 0, target), target)
         block = DEVICE_BLOCK if target.device.type != "cpu" else COMPILED_BLOCK if quick else EAGER_BLOCK
         changes = {start for values in numbers if isinstance(values, Stepped) for start in values.starts}
         edges = sorted({start for start in changes if start < size}.union(range(0, size, block)))
+        safe = bounded and _bound(numbers) < torch.finfo(target.dtype).max / 2
         for start, stop in itertools.pairwise([*edges, size]):
             one = step if quick is None or stop - start < WORTH_COMPILED else quick
             one([x[start:stop] for x in inputs], *_packed(numbers, start, target), target[start:stop])
-            if not is_finite(target[start:stop]):
+            if not safe and not is_finite(target[start:stop]):
                 raise NotFinite(f"the result of {kernel.__name__} is not finite")
         return result
 
     return merge
+
+
+def _bound(numbers: Sequence[Numbers]) -> float:
+    """What a bounded kernel can make at most; infinity where the largest entry is not known."""
+    peak = _peak.get()
+    if peak is None:
+        return math.inf
+    for values in numbers:
+        if not _are_integers(_at(values, 0)):
+            peak *= 4 * (1 + sum(map(abs, _at(values, 0)))) ** 2
+    return 16 * peak
 
 
 def is_finite(x: Tensor) -> bool:
@@ -166,45 +173,3 @@ def _step(kernel: Kernel, has_base: bool, count: int, layout: Layout, flags: tup
     # Dynamo counts the versions of a function by its code: each kernel gets a copy.
     step.__code__ = step.__code__.replace(co_name=f"{kernel.__name__}_of_{count}")
     return step
-
-
-def _quick(step: Step, inputs: Sequence[Tensor], numbers: tuple[Tensor, Tensor], target: Tensor) -> Step | None:
-    """`step` compiled, where that is wanted, worth it and possible."""
-    if not _compiling.get() or target.shape[0] < WORTH_COMPILED:
-        return None
-    key = (step, target.dtype, target.device.type)
-    if key not in _compiled:
-        _compiled[key] = _proven(step, inputs, numbers, target)
-    return _compiled[key]
-
-
-def _proven(step: Step, inputs: Sequence[Tensor], numbers: tuple[Tensor, Tensor], target: Tensor) -> Step | None:
-    """`step` compiled, or None (with a warning, once) where there is no compiler or it gives other bits."""
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path.home() / ".cache" / "evohydra" / "kernels"))
-    # Repeated to a length that no tensor's shape is a special case of.
-    pieces = [x[:PROOF].repeat(-(-PROOF // x[:PROOF].shape[0]))[:PROOF] for x in inputs]
-    expected, got = (torch.zeros(PROOF, dtype=target.dtype, device=target.device) for _ in range(2))
-    try:
-        from torch._inductor import config as inductor
-
-        # Roundings that a kernel asks for are kept, and no product is fused with a sum: compiled bits are eager bits.
-        # Set for all of the process: as an option of one compilation it costs as much as a small merge at every call.
-        inductor.emulate_precision_casts = True
-        compiled: Step = torch.compile(step, dynamic=True)
-        compiled(pieces, *numbers, got)
-    except torch.OutOfMemoryError:
-        raise
-    except (RuntimeError, ImportError, OSError) as reason:
-        _warn_once(f"kernels are not compiled, merging is slower: {str(reason).strip().splitlines()[0]}")
-        return None
-    step(pieces, *numbers, expected)
-    if not torch.equal(got.nan_to_num(), expected.nan_to_num()):
-        _warn_once(f"the compiled kernel {step.__code__.co_name} gives other bits and is not used")
-        return None
-    return compiled
-
-
-def _warn_once(message: str) -> None:
-    if message not in _warned:
-        _warned.append(message)
-        logger.warning(message)

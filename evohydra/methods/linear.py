@@ -38,6 +38,5 @@ def linear(
     last place.
     """
     check_weights(weight, models, normalize)
-    return _average(
-        None, models, weights_and_sum(list(map(float, weight)), torch.float32), normalize=normalize, out=out
-    )
+    weights = weights_and_sum(list(map(float, weight)), torch.float32)
+    return _average(None, models, weights, normalize=normalize, bounded=True, out=out)

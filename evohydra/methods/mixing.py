@@ -13,7 +13,10 @@ from evohydra.methods.task_vectors import check_weights, plain_sum, weights_and_
 
 
 class Mix(NamedTuple):
-    """How task vectors are mixed, as a kernel takes it: its first two `numbers`, and its `flags`."""
+    """How task vectors are mixed, as a kernel takes it: its first two `numbers`, and its `flags`.
+
+    Bounded (see `fused`), unless sums of weights of both signs are divided by, which can be next to nothing.
+    """
 
     numbers: tuple[list[float], list[float]]
     flags: dict[str, Any]
@@ -24,8 +27,10 @@ def mix(weight: Sequence[float], models: Sequence[Tensor], *, elect: bool, norma
     check_weights(weight, models, normalize and not elect)
     dtype: torch.dtype = models[0].dtype
     rounded = stored(weight, dtype)
+    bounded = not (elect and normalize) or min(rounded) >= 0
     packed = weights_of_sets(rounded, dtype) if elect else weights_and_sum(rounded, dtype)
-    return Mix((packed, [float(scaling)]), {"elect": elect, "normalize": normalize, "scaled": scaling != 1})
+    flags = {"elect": elect, "normalize": normalize, "scaled": scaling != 1}
+    return Mix((packed, [float(scaling)]), flags | {"bounded": bounded})
 
 
 def mixed(

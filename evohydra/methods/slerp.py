@@ -57,4 +57,4 @@ def slerp(
     else:
         angle = math.acos(cosine)
         coefficients = [math.sin((1 - t) * angle) / math.sin(angle), math.sin(t * angle) / math.sin(angle)]
-    return _interpolation(None, models, coefficients, out=out)
+    return _interpolation(None, models, coefficients, bounded=True, out=out)
