@@ -244,8 +244,9 @@ class Engine:
         return float(max(found))
 
     def _peak(self, node: Node, name: str) -> float:
-        blocks = [block.aminmax() for block in torch.split(self._operand(node, name).reshape(-1), PEAK_BLOCK)]
-        return max((max(abs(float(low)), abs(float(high))) for low, high in blocks), default=0.0)
+        blocks = torch.split(self._operand(node, name).reshape(-1), PEAK_BLOCK)
+        ends = [end for block in blocks if block.numel() for end in block.aminmax()]
+        return max((abs(float(end)) for end in ends), default=0.0)
 
     def _kept(self, key: tuple[str, ...], make: Callable[[], Any]) -> Any:
         """What `make` gives, from now on without making it again where the cache has room for it."""

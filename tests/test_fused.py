@@ -14,8 +14,9 @@ from torch import Tensor
 
 from evohydra.merge import Engine
 from evohydra.methods import compilation, fused
+from evohydra.methods.compilation import compiling
 from evohydra.methods.dare import dare_ties
-from evohydra.methods.fused import Entries, NotFinite, compiling
+from evohydra.methods.fused import Entries, NotFinite
 from evohydra.methods.linear import linear
 from evohydra.methods.sce import sce
 from evohydra.methods.ties import ties
@@ -123,7 +124,7 @@ def test_a_machine_without_a_c_compiler(tmp_path: Path):
     """For real, in a process of its own."""
     code = (
         "import logging, torch; logging.basicConfig(format='%(message)s')\n"
-        "from evohydra.methods.fused import compiling; from evohydra.methods.linear import linear\n"
+        "from evohydra.methods.compilation import compiling; from evohydra.methods.linear import linear\n"
         "x = [torch.arange(5000.0), torch.ones(5000)]\n"
         "with compiling(True): result = linear(None, x, weight=[1.0, 3.0])\n"
         "print(torch.equal(result, linear(None, x, weight=[1.0, 3.0])))\n"

@@ -53,7 +53,8 @@ def _proven(step: Step, inputs: Sequence[Tensor], numbers: tuple[Tensor, Tensor]
         # Roundings that a kernel asks for are kept, and no product is fused with a sum: compiled bits are eager bits.
         # Set for all of the process: as an option of one compilation it costs as much as a small merge at every call.
         inductor.emulate_precision_casts = True
-        quick: Step = torch.compile(step, dynamic=True)
+        graphs: list[Any] = []
+        quick: Step = torch.compile(step, dynamic=True, backend=_keeping(graphs))
         quick(pieces, *numbers, got)
     except torch.OutOfMemoryError:
         raise
@@ -65,31 +66,39 @@ def _proven(step: Step, inputs: Sequence[Tensor], numbers: tuple[Tensor, Tensor]
         _warn_once(f"the compiled kernel {step.__code__.co_name} gives other bits and is not used")
         return None
     if target.device.type == "cpu":
-        direct = _direct(step, pieces, numbers, got.zero_())
-        if direct is not None and _same(got, expected):
-            return direct
+        direct = _direct(quick, graphs, pieces, numbers, got)
+        if direct is not None:
+            direct(pieces, *numbers, got.zero_())
+            return direct if _same(got, expected) else quick
     return quick
 
 
-def _direct(step: Step, inputs: list[Tensor], numbers: tuple[Tensor, Tensor], target: Tensor) -> Step | None:
-    """The compiled code itself, without the guards around it, which take longer than a small tensor's merge.
+def _keeping(graphs: list[Any]) -> Callable[[Any, Any], Any]:
+    """torch's usual compiler, which leaves what it has compiled in `graphs`."""
 
-    torch has no public way to it: None, where the private one has changed. Called once, writing to `target`.
-    """
-    graphs: list[Any] = []
-    calls: list[list[Any]] = []
-    try:
+    def backend(graph: Any, examples: Any) -> Any:
+        from torch._functorch import config as functorch
         from torch._inductor.compile_fx import compile_fx, compile_fx_inner
 
         def inner(*arguments: Any, **settings: Any) -> Any:
             graphs.append(compile_fx_inner(*arguments, **settings))
             return graphs[-1]
 
-        def backend(graph: Any, examples: Any) -> Any:
+        with functorch.patch(enable_autograd_cache=False):  # a hit there would go past `inner`
             return compile_fx(graph, examples, inner_compile=inner)
 
-        quick: Step = torch.compile(step, dynamic=True, backend=backend)
-        quick(inputs, *numbers, target)
+    return backend
+
+
+def _direct(
+    quick: Step, graphs: Sequence[Any], inputs: list[Tensor], numbers: tuple[Tensor, Tensor], target: Tensor
+) -> Step | None:
+    """The code in the one of `graphs` without the guards around it, which take longer than a small tensor's merge.
+
+    torch has no public way to it: None where the private one has changed. `quick` is called once, to see how it calls.
+    """
+    calls: list[list[Any]] = []
+    try:
         (graph,) = graphs
         code = graph.current_callable
 
@@ -104,7 +113,7 @@ def _direct(step: Step, inputs: list[Tensor], numbers: tuple[Tensor, Tensor], ta
         # Of its arguments, integers are lengths; the tensors are ours, in an order of its own.
         lengths = [argument if isinstance(argument, int) else None for argument in call]
         places = [None if isinstance(argument, int) else _place(given, argument) for argument in call]
-    except (ImportError, AttributeError, TypeError, ValueError, RuntimeError) as reason:
+    except (AttributeError, TypeError, ValueError, RuntimeError) as reason:
         logger.debug("compiled kernels are called through their guards: %s", reason)
         return None
 
@@ -118,7 +127,6 @@ def _direct(step: Step, inputs: list[Tensor], numbers: tuple[Tensor, Tensor], ta
             ]
         )
 
-    direct(inputs, *numbers, target.zero_())
     return direct
 
 

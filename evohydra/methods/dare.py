@@ -11,18 +11,25 @@ from evohydra.methods import once
 from evohydra.methods.dropping import KeptNorm, check_rescale, drop, factors, kept_norm
 from evohydra.methods.fused import Entries, fused
 from evohydra.methods.mixing import Mix, mix, mixed
-from evohydra.methods.randomness import last_word, random_words, scattered, threshold
+from evohydra.methods.randomness import keys, last_word, random_words, scattered, threshold
 from evohydra.methods.requirements import need_base
 from evohydra.methods.trimming import check_shares
 
 
 @fused
 def _dare(
-    entries: Entries, weights: Tensor, scaling: Tensor, stream: Tensor, last: Tensor, factor: Tensor, **how: bool
+    entries: Entries,
+    weights: Tensor,
+    scaling: Tensor,
+    key: Tensor,
+    odd: Tensor,
+    last: Tensor,
+    factor: Tensor,
+    **how: bool,
 ) -> Tensor:
     scatter = scattered(entries.positions())
     dropped = [
-        drop(entries, delta, random_words(scatter, stream[k]) <= last[k], factor[k])
+        drop(entries, delta, random_words(scatter, key[k], odd[k]) <= last[k], factor[k])
         for k, delta in enumerate(entries.task_vectors())
     ]
     return mixed(entries, dropped, weights, scaling, **how)
@@ -50,7 +57,7 @@ def _merge(
     check_rescale(rescale)
     below = [threshold(share) for share in density]
     factor = factors(rescale, density, below, norms, models[0].dtype)
-    numbers = (*how.numbers, list(streams), [last_word(limit) for limit in below], factor)
+    numbers = (*how.numbers, *keys(streams), [last_word(limit) for limit in below], factor)
     return _dare(need_base(base), models, *numbers, out=out, **how.flags)
 
 

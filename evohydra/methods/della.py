@@ -15,7 +15,7 @@ from evohydra.methods import once
 from evohydra.methods.dropping import KeptNorm, check_rescale, drop, factors, kept_norm
 from evohydra.methods.fused import Entries, fused
 from evohydra.methods.mixing import Mix, mix, mixed
-from evohydra.methods.randomness import STEPS, random_words, scattered, threshold
+from evohydra.methods.randomness import STEPS, keys, random_words, scattered, threshold
 from evohydra.methods.requirements import need_base
 from evohydra.methods.trimming import check_shares
 
@@ -28,7 +28,8 @@ def _della(
     entries: Entries,
     weights: Tensor,
     scaling: Tensor,
-    stream: Tensor,
+    key: Tensor,
+    odd: Tensor,
     below: Tensor,
     slope: Tensor,
     factor: Tensor,
@@ -38,7 +39,7 @@ def _della(
     dropped = []
     for k, delta in enumerate(entries.task_vectors()):
         offset = ((entries.extras[k].to(torch.int32) - MIDDLE) * slope[k]) >> 8
-        kept = (random_words(scatter, stream[k]) >> 16) < below[k] + offset
+        kept = (random_words(scatter, key[k], odd[k]) >> 16) < below[k] + offset
         dropped.append(drop(entries, delta, kept, factor[k]))
     return mixed(entries, dropped, weights, scaling, **how)
 
@@ -118,7 +119,7 @@ def _merge(
     # All or nothing, whatever the rank.
     slopes = [_slope(wide) if 0 < share < 1 else 0 for share, wide in zip(density, epsilon, strict=True)]
     factor = factors(rescale, density, below, norms, models[0].dtype)
-    numbers = (*how.numbers, list(streams), below, slopes, factor)
+    numbers = (*how.numbers, *keys(streams), below, slopes, factor)
     return _della(need_base(base), models, *numbers, extras=ranks, out=out, **how.flags)
 
 

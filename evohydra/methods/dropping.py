@@ -9,7 +9,7 @@ from torch import Tensor
 
 from evohydra.methods.arithmetic import stored
 from evohydra.methods.fused import Entries
-from evohydra.methods.randomness import STEPS, positions_of, random_words, scattered
+from evohydra.methods.randomness import STEPS, keys, positions_of, random_words, scattered
 from evohydra.methods.trimming import magnitudes
 
 RESCALES = ("none", "density", "l1")
@@ -57,14 +57,14 @@ def kept_norm(base: Tensor | None, model: Tensor, stream: int, offsets: Offsets 
     values = magnitudes(base, model)
     lowest = -STEPS  # room for offsets of less than half of the steps
     histogram = np.zeros(2 * STEPS, np.float64)
-    key = torch.tensor(stream, dtype=torch.int32)
+    key, factor = (torch.tensor(each, dtype=torch.int32) for each in keys([stream]))
     for start in range(0, model.numel(), BLOCK):
         stop = min(model.numel(), start + BLOCK)
-        keys = (random_words(scattered(positions_of(start, stop)), key) >> 16).numpy().astype(np.int64)
+        words = (random_words(scattered(positions_of(start, stop)), key, factor) >> 16).numpy().astype(np.int64)
         if offsets is not None:
-            keys = keys - offsets(start, stop)
+            words = words - offsets(start, stop)
         weights = values(start, stop).to("cpu", torch.float64).numpy()
-        histogram += np.bincount(keys - lowest, weights=weights, minlength=len(histogram))
+        histogram += np.bincount(words - lowest, weights=weights, minlength=len(histogram))
     return KeptNorm(histogram, lowest)
 
 

@@ -80,7 +80,8 @@ def largest_entry(peak: float | None) -> Iterator[None]:
 def fused(kernel: Kernel) -> Callable[..., Tensor]:
     """Make `kernel(entries, *numbers, **flags) -> (n,)` a function of whole tensors.
 
-    The function is `merge(base, models, *numbers, extras=(), out=None, bounded=False, **flags)`: `base`, `models` and `extras` have one shape, `numbers` are sequences of floats or of ints, which reach the kernel as tensors (a
+    The function is `merge(base, models, *numbers, extras=(), out=None, bounded=False, **flags)`: `base`, `models` and
+    `extras` have one shape, `numbers` are sequences of floats or of ints, which reach the kernel as tensors (a
     `Stepped` at each part of the tensor as it is there), and flags are constants of the kernel. The result has the
     shape, type and device of the models, and is written into `out` where that is given. Raises NotFinite.
 

@@ -1,6 +1,7 @@
 """Counter-based random bits: a function of stream and position alone, the same on every device and in any order."""
 
 import hashlib
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -22,14 +23,29 @@ def scattered(positions: Tensor) -> Tensor:
     return x ^ _shifted(x, 16)
 
 
-def random_words(scatter: Tensor, stream: Tensor) -> Tensor:
-    """A random int32 for each entry, of which the upper 16 bits are used.
+def keys(streams: Sequence[int]) -> tuple[list[int], list[int]]:
+    """For each stream what `random_words` mixes in: a number and an odd factor, each of bits of its own."""
+    mixed = [_lowbias32(stream % 2**32) for stream in streams]
+    factors = [_lowbias32((key ^ 0x9E3779B9) % 2**32) | 1 for key in mixed]
+    return [_signed(key) for key in mixed], [_signed(factor) for factor in factors]
 
-    lowbias32(scatter xor stream) without its first step, which `scattered` has just done, and its last, which changes
-    the lower bits alone.
+
+def random_words(scatter: Tensor, key: Tensor, factor: Tensor) -> Tensor:
+    """A random int32 for each entry, of which the upper 16 bits are used: (scatter xor key) * factor, modulo 2^32.
+
+    Multiplicative hashing (Dietzfelbinger et al., J. Algorithms 25, 1997) of numbers that are well mixed already.
     """
-    x = (scatter ^ stream) * 0x7FEB352D
-    return (x ^ _shifted(x, 15)) * (0x846CA68B - 2**32)
+    return (scatter ^ key) * factor
+
+
+def _lowbias32(x: int) -> int:
+    x = (x ^ x >> 16) * 0x7FEB352D % 2**32
+    x = (x ^ x >> 15) * 0x846CA68B % 2**32
+    return x ^ x >> 16
+
+
+def _signed(x: int) -> int:
+    return x - 2**32 if x >= 2**31 else x
 
 
 def _shifted(x: Tensor, places: int) -> Tensor:

@@ -90,7 +90,7 @@ class Ranking:
             value = float(self._sorted[rank])
         else:
             place = int(np.searchsorted(self._below, rank, "right")) - 1
-            value = float(torch.tensor([self._first + place], dtype=torch.int16).view(self._dtype))
+            value = self._number(self._first + place)
         return value, *self.around(value)
 
     def around(self, value: float) -> tuple[int, int]:
@@ -101,8 +101,15 @@ class Ranking:
         place = self._place(value)
         return int(self._below[place]), int(self._below[place + 1] - self._below[place])
 
+    def _number(self, pattern: int) -> float:
+        if self._dtype == torch.bfloat16:
+            return float(np.uint32(pattern << 16).view(np.float32))
+        return float(np.uint16(pattern).view(np.float16))
+
     def _place(self, value: float) -> int:
-        return int(torch.tensor([value], dtype=self._dtype).view(torch.int16)) - self._first
+        if self._dtype == torch.bfloat16:
+            return (int(np.float32(value).view(np.uint32)) >> 16) - self._first
+        return int(np.float16(value).view(np.uint16)) - self._first
 
     def _cut(self, value: float, taken: int, equal: int, values: Values) -> Cut:
         """The cut at `value` of which `taken` out of `equal` entries are on the near side."""

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evohydra.methods.arithmetic import rounded, wide
 from evohydra.methods.fused import Stepped
 from evohydra.methods.ranking import ABOVE_ALL, BELOW_ALL, Cut, Ranking, Values
 from evohydra.methods.requirements import need_base
@@ -19,8 +18,7 @@ def magnitudes(base: Tensor | None, model: Tensor) -> Values:
     flat_base, flat_model = need_base(base).reshape(-1), model.reshape(-1)
 
     def values(start: int, stop: int) -> Tensor:
-        delta = wide(flat_model[start:stop]) - wide(flat_base[start:stop])
-        return rounded(delta, model.dtype).abs().to(model.dtype)
+        return (flat_model[start:stop] - flat_base[start:stop]).abs_()
 
     return values
 

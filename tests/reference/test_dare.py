@@ -17,7 +17,7 @@ from torch import Tensor
 
 from evohydra.merge import Engine
 from evohydra.methods.dare import dare_linear, dare_ties
-from evohydra.methods.randomness import STEPS, positions_of, random_words, scattered, stream_key
+from evohydra.methods.randomness import STEPS, keys, positions_of, random_words, scattered, stream_key
 from evohydra.recipe import Checkpoint, Group, Merge
 from tests.contracts.test_methods import Memory
 
@@ -28,7 +28,8 @@ SHAPES = {"a": (30, 20), "b": (30, 20), "c": (601,)}
 
 def words(key: int, size: int = MANY) -> Tensor:
     """Random words of a stream."""
-    return random_words(scattered(positions_of(0, size)), torch.tensor(key, dtype=torch.int32))
+    mixed, factor = (torch.tensor(each, dtype=torch.int32) for each in keys([key]))
+    return random_words(scattered(positions_of(0, size)), mixed, factor)
 
 
 def uniforms(seed: int, size: int = MANY) -> Tensor:
@@ -47,17 +48,25 @@ def lowbias32(x: np.ndarray) -> np.ndarray:
 
 
 @given(key=st.integers(-(2**31), 2**31 - 1))
-def test_random_words_are_the_published_hash(key: int) -> None:
-    """Applied twice; of the second, the first step is left out (the first has just done it) and the last one too."""
-    counter = np.arange(5000, dtype=np.uint32)
-    np.testing.assert_array_equal(
-        scattered(torch.arange(5000, dtype=torch.int32)).numpy().view(np.uint32), lowbias32(counter)
-    )
-    x = lowbias32(np.arange(5000, dtype=np.uint32)) ^ np.array(key, dtype=np.int32).view(np.uint32)
-    x *= np.uint32(0x7FEB352D)
-    x ^= x >> np.uint32(15)
-    x *= np.uint32(0x846CA68B)
-    np.testing.assert_array_equal(words(key, 5000).numpy().view(np.uint32), x)
+def test_random_words_are_the_published_hash_then_multiplied(key: int) -> None:
+    """In the 32-bit arithmetic of C, key and factor too."""
+    counter, word = np.arange(5000, dtype=np.uint32), np.array([key], dtype=np.int64).astype(np.uint32)
+    ours = scattered(torch.arange(5000, dtype=torch.int32)).numpy().view(np.uint32)
+    expected = lowbias32(counter.copy())
+    np.testing.assert_array_equal(ours, expected)
+    mixed = lowbias32(word.copy())
+    factor = lowbias32(mixed ^ np.uint32(0x9E3779B9)) | np.uint32(1)
+    np.testing.assert_array_equal(words(key, 5000).numpy().view(np.uint32), (expected ^ mixed) * factor)
+
+
+@pytest.mark.parametrize("density", [0.1, 0.5])
+def test_masks_of_many_streams_are_independent(density: float) -> None:
+    """Of 40 streams with neighbouring keys, each two keep density^2 of the entries, within five standard errors."""
+    kept = torch.stack([(words(key, 50_000) >> 16) < density * STEPS - STEPS / 2 for key in range(40)]).double()
+    both = kept @ kept.T / kept.shape[1]
+    both = both[~torch.eye(40, dtype=torch.bool)]
+    chance = density**2
+    assert float((both - chance).abs().max()) < 5 * math.sqrt(chance * (1 - chance) / kept.shape[1])
 
 
 def test_random_numbers_are_uniform_and_independent() -> None:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from evohydra.methods import asks, fused, resolve
-from evohydra.methods.fused import NotFinite, compiling
+from evohydra.methods.compilation import compiling
+from evohydra.methods.fused import NotFinite
 
 # name: (method, models beside the base, parameters)
 CASES: dict[str, tuple[str, int, dict[str, Any]]] = {
