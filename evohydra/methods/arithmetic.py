@@ -26,6 +26,21 @@ def rounded(x: Tensor, dtype: torch.dtype) -> Tensor:
     return x.to(dtype).to(x.dtype)
 
 
+def multiply_add(x: Tensor, factor: Tensor, start: Tensor) -> Tensor:
+    """x * factor + start, float32, rounded once as a fused multiply-add does on processors that have one.
+
+    By the error-free transformations of product (Dekker 1971) and sum (Knuth): whatever the rounding of both has lost is
+    added at the end. `factor` is (), the others have one shape.
+    """
+    high, factor_high = (4097.0 * y - (4097.0 * y - y) for y in (x, factor))  # 2^12 + 1: halves of 12 bits
+    low, factor_low = x - high, factor - factor_high
+    product = x * factor
+    lost = ((high * factor_high - product) + high * factor_low + low * factor_high) + low * factor_low
+    total = product + start
+    part = total - product
+    return total + (((product - (total - part)) + (start - part)) + lost)
+
+
 def stored(values: Sequence[float], dtype: torch.dtype) -> list[float]:
     """Each number as `dtype` holds it: mergekit keeps weights in the type of the tensors."""
     return list(map(float, torch.tensor(values, dtype=dtype).tolist()))

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from evohydra.methods import elementwise
+from evohydra.methods.arithmetic import multiply_add
 from evohydra.methods.fused import Entries, fused
 from evohydra.methods.task_vectors import check_weights, combination, weights_and_sum
 
@@ -16,10 +17,9 @@ def _average(entries: Entries, weights: Tensor, *, normalize: bool) -> Tensor:
     if entries.dtype.itemsize == 2:
         mixed = combination(entries, weights)
         return mixed * weights[count + 1] if normalize else mixed
-    mixed = torch.zeros_like(entries.models[0])
-    for k, model in enumerate(entries.models):
-        # What a fused multiply-add rounds to, wherever there is none; mergekit's sum does with one.
-        mixed = (model.double() * weights[k].double() + mixed.double()).to(mixed.dtype)
+    mixed = entries.models[0] * weights[0]
+    for k, model in enumerate(entries.models[1:], 1):  # mergekit's sum is one of fused multiply-adds
+        mixed = multiply_add(model, weights[k], mixed)
     return mixed / weights[count] if normalize else mixed
 
 

@@ -1,6 +1,6 @@
 """Which entries of a tensor are the largest: tables made once, from which any number of them is found exactly."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -28,7 +28,7 @@ class Ranking:
 
     `values(start, stop)` gives a part of them, (stop - start,), and must give the same whenever it is called. Of 16-bit
     floats the bit patterns are counted, for each block of the tensor: a pattern is its own rank, and a number's place
-    is found by looking into one block. Of wider ones the sorted numbers are kept.
+    is found by looking into one block. Of wider ones the sorted numbers are kept, of all and of each block.
     """
 
     def __init__(self, size: int, values: Values) -> None:
@@ -40,6 +40,7 @@ class Ranking:
         self._block = min(BLOCK, max(smallest, size // BLOCKS))
         starts = range(0, size, self._block)
         self._sorted: NDArray[np.float64 | np.float32] | None = None
+        self._blocks: list[NDArray[np.float64 | np.float32]] = []  # sorted as well, each for itself
         self._counts = np.zeros((0, 0), np.uint16)  # (blocks, patterns)
         self._first = 0  # the smallest pattern
         self._below = np.zeros(1, np.int64)  # (patterns + 1,): numbers below each pattern
@@ -47,8 +48,9 @@ class Ranking:
             self._sorted = np.empty(size, np.float64 if self._dtype == torch.float64 else np.float32)
             for start in starts:
                 self._sorted[start : start + self._block] = values(start, min(size, start + self._block)).cpu().numpy()
+            self._blocks = [np.sort(self._sorted[start : start + self._block]) for start in starts]
             self._sorted.sort()
-            self.nbytes: int = self._sorted.nbytes
+            self.nbytes: int = 2 * self._sorted.nbytes
             return
         counts = np.zeros((len(starts), 2**15), np.uint16)
         for row, start in enumerate(starts):
@@ -115,18 +117,20 @@ class Ranking:
         """The cut at `value` of which `taken` out of `equal` entries are on the near side."""
         if taken == equal or value == 0.0:  # zeros may be on either side
             return Cut(value, self.size)
-        block = 0
-        if self._sorted is None:
-            place = self._place(value)
-            upto = np.cumsum(self._counts[:, place], dtype=np.int64)
-            block = int(np.searchsorted(upto, taken, "left"))
-            taken -= int(upto[block] - self._counts[block, place])
-        for start in range(block * self._block, self.size, self._block):
-            found = (values(start, min(self.size, start + self._block)) == value).nonzero()
-            if len(found) >= taken:
+        for block, there in enumerate(self._equal_in_blocks(value)):
+            if there >= taken:
+                start = block * self._block
+                found = (values(start, min(self.size, start + self._block)) == value).nonzero()
+                assert len(found) == there, "the values have changed since they were ranked"
                 return Cut(value, start + int(found[taken - 1]))
-            taken -= len(found)
-        raise AssertionError("the values have changed since they were ranked")
+            taken -= there
+        raise AssertionError("no value like this was ranked")
+
+    def _equal_in_blocks(self, value: float) -> Iterator[int]:
+        if self._sorted is None:
+            yield from map(int, self._counts[:, self._place(value)])
+        for block in self._blocks:
+            yield int(np.searchsorted(block, value, "right") - np.searchsorted(block, value, "left"))
 
 
 def _patterns(x: Tensor) -> NDArray[np.int16]:

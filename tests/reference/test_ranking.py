@@ -52,7 +52,7 @@ def test_cuts_are_those_of_a_stable_sort(
 def test_a_large_tensor_takes_little_memory_where_it_has_16_bits(dtype: torch.dtype) -> None:
     x = torch.randn(300_000, generator=torch.Generator().manual_seed(1)).abs().to(dtype)
     ranks = Ranking(len(x), reader(x))
-    assert ranks.nbytes <= {torch.bfloat16: 1, torch.float16: 2}.get(dtype, dtype.itemsize) * len(x)
+    assert ranks.nbytes <= {torch.bfloat16: 1, torch.float16: 2}.get(dtype, 2 * dtype.itemsize) * len(x)
     for kept in (1, 77, 150_000, 299_999):
         cut = ranks.largest(kept, reader(x))
         assert int(above(x, cut).sum()) == kept
@@ -61,5 +61,5 @@ def test_a_large_tensor_takes_little_memory_where_it_has_16_bits(dtype: torch.dt
 def test_values_that_have_changed_are_noticed() -> None:
     x = torch.tensor([1.0, 1.0, 1.0, 2.0], dtype=torch.bfloat16)
     ranks = Ranking(4, reader(x))
-    with pytest.raises(AssertionError, match="have changed"):
+    with pytest.raises(AssertionError, match=r"have changed|was ranked"):
         ranks.largest(2, reader(torch.zeros_like(x)))

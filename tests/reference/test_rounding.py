@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evohydra.methods.arithmetic import rounded, stored
+from evohydra.methods.arithmetic import multiply_add, rounded, stored
 
 HARD = [2 - 2.0**-k for k in range(1, 24)] + [1 + 2.0**-8, 1 + 2.0**-9 + 2.0**-23, 1 + 3 * 2.0**-8, 0.0, -0.0]
 
@@ -38,3 +38,14 @@ def test_wide_types_are_left_alone() -> None:
     x = torch.tensor([1 / 3])
     assert rounded(x, torch.float32) is x
     assert stored([1 / 3], torch.bfloat16) == [float(torch.tensor(1 / 3, dtype=torch.bfloat16))]
+
+
+@given(seed=st.integers(0, 10**6), scale=st.sampled_from([1.0, 1e-3, 1e4]))
+def test_products_and_sums_are_rounded_once(seed: int, scale: float) -> None:
+    """As in double precision, where the product of two float32 numbers is exact; cancelling sums too."""
+    generator = torch.Generator().manual_seed(seed)
+    x, noise = torch.randn(2, 1000, generator=generator)
+    factor = torch.randn((), generator=generator) * scale
+    for start in (noise, -x * factor, -x * factor * (1 + 2.0**-20), torch.zeros(1000)):
+        exact = (x.double() * factor.double() + start.double()).float()
+        assert torch.equal(multiply_add(x, factor, start), exact)
