@@ -29,7 +29,7 @@ def rounded(x: Tensor, dtype: torch.dtype) -> Tensor:
 def multiply_add(x: Tensor, factor: Tensor, start: Tensor) -> Tensor:
     """x * factor + start, float32, rounded once as a fused multiply-add does on processors that have one.
 
-    By the error-free transformations of product (Dekker 1971) and sum (Knuth): whatever the rounding of both has lost is
+    By the error-free transformations of product (Dekker 1971) and sum (Knuth): what the rounding of both has lost is
     added at the end. `factor` is (), the others have one shape.
     """
     high, factor_high = (4097.0 * y - (4097.0 * y - y) for y in (x, factor))  # 2^12 + 1: halves of 12 bits
