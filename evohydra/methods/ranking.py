@@ -65,7 +65,7 @@ class Ranking:
     def nonzero(self) -> int:
         """How many of the numbers are above zero."""
         if self._sorted is not None:
-            return self.size - int(np.searchsorted(self._sorted, 0.0, "right"))
+            return self.size - int(np.searchsorted(self._sorted, self._sorted.dtype.type(0), "right"))
         return self.size - (int(self._below[1]) if self.size and self._first == 0 else 0)
 
     def largest(self, kept: int, values: Values) -> Cut:
@@ -98,7 +98,8 @@ class Ranking:
     def around(self, value: float) -> tuple[int, int]:
         """How many of the numbers are below `value`, one of them, and how many equal it."""
         if self._sorted is not None:
-            below, upto = (int(np.searchsorted(self._sorted, value, side)) for side in ("left", "right"))
+            wanted = self._sorted.dtype.type(value)  # of another type, numpy would convert all of them
+            below, upto = (int(np.searchsorted(self._sorted, wanted, side)) for side in ("left", "right"))
             return below, upto - below
         place = self._place(value)
         return int(self._below[place]), int(self._below[place + 1] - self._below[place])
@@ -130,7 +131,8 @@ class Ranking:
         if self._sorted is None:
             yield from map(int, self._counts[:, self._place(value)])
         for block in self._blocks:
-            yield int(np.searchsorted(block, value, "right") - np.searchsorted(block, value, "left"))
+            wanted = block.dtype.type(value)
+            yield int(np.searchsorted(block, wanted, "right") - np.searchsorted(block, wanted, "left"))
 
 
 def _patterns(x: Tensor) -> NDArray[np.int16]:
