@@ -245,8 +245,8 @@ class Engine:
 
     def _peak(self, node: Node, name: str) -> float:
         blocks = torch.split(self._operand(node, name).reshape(-1), PEAK_BLOCK)
-        ends = [end for block in blocks if block.numel() for end in block.aminmax()]
-        return max((abs(float(end)) for end in ends), default=0.0)
+        ends = [abs(float(end)) for block in blocks if block.numel() for end in block.aminmax()]
+        return max(ends, default=0.0) if all(map(math.isfinite, ends)) else math.inf
 
     def _kept(self, key: tuple[str, ...], make: Callable[[], Any]) -> Any:
         """What `make` gives, from now on without making it again where the cache has room for it."""

@@ -9,8 +9,9 @@ import torch
 
 from evohydra.families.causal_lm import CausalLM
 from evohydra.merge import Engine, MergeError
-from evohydra.recipe import Group, Merge
+from evohydra.recipe import Checkpoint, Group, Merge
 from evohydra.sources import OpenSources, Source, checkpoints, open_sources
+from tests.contracts.test_methods import Memory
 from tests.tiny_models import save_trio
 
 METHODS = {
@@ -58,3 +59,18 @@ def test_a_merge_that_is_not_finite_is_refused_by_name(opened: OpenSources, meth
     live = CausalLM().live_model(Path(opened.directories["one"]), torch.device("cpu"), torch.float32)
     with pytest.raises(MergeError, match=re.escape("of group 'first' is not finite")):
         engine.merge_into(node, live.parameters)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), 3e38])
+@pytest.mark.parametrize("place", [0, 4999])
+def test_what_is_not_finite_is_found_with_a_cache_too(number: float, place: int):
+    """Where the largest entry is known, results that cannot overflow are not looked at: these can."""
+    tensors = {name: torch.ones(5000) for name in ("base", "one", "two")}
+    tensors["two"][place] = number
+    sources = {name: Memory({"t": tensor}) for name, tensor in tensors.items()}
+    models = (Checkpoint("one", "-"), Checkpoint("two", "-"))
+    groups = (Group("all", ("t",), {"weight": (2.0, 2.0)}),)
+    node = Merge("evohydra.methods.task_arithmetic:task_arithmetic", Checkpoint("base", "-"), models, groups)
+    engine = Engine(sources, device=torch.device("cpu"))
+    with pytest.raises(MergeError, match="'t' of group 'all' is not finite"):
+        engine.tensor(node, "t")
