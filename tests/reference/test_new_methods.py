@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from evohydra.methods import asks, fused, resolve
+from evohydra.methods import asks, resolve
 from evohydra.methods.compilation import compiling
 from evohydra.methods.fused import NotFinite
 
@@ -61,7 +61,7 @@ def test_compiled_kernels_give_the_same_bits(name: str) -> None:
     eager = function(name)(base, models, **CASES[name][2])
     with compiling(True):
         compiled = function(name)(base, models, **CASES[name][2])
-    assert all(kernel is not None for kernel in fused._compiled.values())
+    assert all(kernel is not None for kernel in compilation._compiled.values())
     assert torch.equal(eager, compiled)
 
 
