@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from evohydra.methods import asks, resolve
+from evohydra.methods import asks, compilation, resolve
 from evohydra.methods.compilation import compiling
 from evohydra.methods.fused import NotFinite
 
