@@ -88,9 +88,7 @@ def build(config: DictConfig, directory: Path) -> "Run":
         space=space,
         baselines=baseline_nodes(baselines, engine),
         benchmarks=benchmarks,
-        make_optimizer=lambda dimension, start: _instantiate(plain["optimizer"])(
-            dimension=dimension, seed=plain["seed"], start=start
-        ),
+        make_optimizer=lambda axes, start: _instantiate(plain["optimizer"])(axes=axes, seed=plain["seed"], start=start),
         executor=_instantiate(plain["executor"]),
         tracker=Guarded(
             lambda: _instantiate(plain["tracker"])(

@@ -19,6 +19,7 @@ from evohydra.evaluate import Evaluation, Evaluator
 from evohydra.executors import Executor
 from evohydra.families import Family, LiveModel, Rules
 from evohydra.files import write_json
+from evohydra.genome import Axis
 from evohydra.ledger import Ledger, Record
 from evohydra.merge import Engine
 from evohydra.model_card import model_card
@@ -51,7 +52,7 @@ class Run:
     space: Space
     baselines: Mapping[str, Node]
     benchmarks: Mapping[str, Benchmark]
-    make_optimizer: Callable[[int, Points], Optimizer]
+    make_optimizer: Callable[[Sequence[Axis], Points], Optimizer]
     executor: Executor
     tracker: Guarded
     budget: int
@@ -69,9 +70,7 @@ class Run:
         with ExitStack() as stack:
             stack.push(lambda kind, *_: self.tracker.close(failed=kind is not None))
             validated = self._has_validation()
-            optimizer = stack.enter_context(
-                closing(self.make_optimizer(len(self.space.names), self._starting_points()))
-            )
+            optimizer = stack.enter_context(closing(self.make_optimizer(self.space.axes, self._starting_points())))
             ledger = stack.enter_context(closing(Ledger(self.directory, self.identity)))
             with SearchProgress(console, self.budget, ledger.replayed) as progress:
                 observers = (progress, self.tracker.genome)

@@ -1,13 +1,17 @@
 """Optimizers: ask for a batch of genomes, tell their fitness. All maximise over the unit cube.
 
-A yaml in conf/optimizer is `_partial_`: the search adds `dimension`, `seed` and `start`, points that the first
-generation is to hold. Every optimizer owns its random generator, and repeats itself given the same seed and fitness.
+A yaml in conf/optimizer is `_partial_`: the search adds `axes` (what each coordinate is, see `evohydra.genome`),
+`seed` and `start`, points that the first generation is to hold. Every optimizer owns its random generator, and repeats
+itself given the same seed and fitness.
 """
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from evohydra.genome import Axis
 
 Points = NDArray[np.float64]
 
@@ -38,7 +42,8 @@ def starting_points(start: Points | None, dimension: int, population: int) -> Po
     return np.clip(points[:population], 0.0, 1.0)
 
 
-def check_dimension(dimension: int) -> None:
-    """ValueError unless there is something to search."""
-    if dimension < 1:
+def dimension_of(axes: Sequence[Axis]) -> int:
+    """The number of coordinates; ValueError unless there is something to search."""
+    if not axes:
         raise ValueError("nothing to search: every gene is frozen")
+    return len(axes)

@@ -1,17 +1,21 @@
 """CMA-ES (Hansen, The CMA Evolution Strategy: A Tutorial, arXiv 1604.00772), by the package cmaes."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import cmaes
 import numpy as np
 from numpy.typing import NDArray
 
-from evohydra.optimizers import Points, check_dimension, starting_points
+from evohydra.genome import Axis
+from evohydra.optimizers import Points, dimension_of, starting_points
 
 
 class CMAES:
     """CMA-ES with the defaults of the paper's run (Optuna's): mean 0.5, sigma 1/6, population 4 + floor(3 ln n).
+
+    The first mean is `mean`, moved by `sigma` times what the space favours.
 
     Starting points take the places of the first samples of generation 0. What is told of them is the point on the line
     from the mean to them that a sample could have been (Hansen, Injecting external solutions into CMA-ES, arXiv
@@ -24,17 +28,18 @@ class CMAES:
     def __init__(
         self,
         *,
-        dimension: int,
+        axes: Sequence[Axis],
         seed: int,
         start: Points | None = None,
         mean: float = 0.5,
         sigma: float = 1 / 6,
         population: int | None = None,
     ) -> None:
-        check_dimension(dimension)
+        dimension = dimension_of(axes)
         if dimension < 2:
             raise ValueError("CMA-ES needs 2 genes or more, this search space has 1: use optimizer=de or random")
-        self._dimension, self._mean, self._sigma = dimension, mean, sigma
+        self._dimension, self._sigma = dimension, sigma
+        self._mean: NDArray[np.float64] = np.clip([mean + sigma * axis.favoured for axis in axes], 0.0, 1.0)
         self.population = population or default_population(dimension)
         self._seeds = np.random.SeedSequence(seed)
         self._waiting = starting_points(start, dimension, self.population)
@@ -43,7 +48,7 @@ class CMAES:
 
     def _new(self) -> Any:
         return self.strategy(
-            mean=np.full(self._dimension, self._mean),
+            mean=self._mean.copy(),
             sigma=self._sigma,
             bounds=np.tile([0.0, 1.0], (self._dimension, 1)),
             population_size=self.population,

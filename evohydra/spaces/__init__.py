@@ -5,7 +5,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from evohydra.genome import Kind, Value
+from evohydra.genome import Axis, Value
 from evohydra.recipe import Node
 
 
@@ -13,7 +13,7 @@ class Space(Protocol):
     """What is searched."""
 
     names: tuple[str, ...]
-    kinds: tuple[Kind, ...]
+    axes: tuple[Axis, ...]
 
     def decode(self, x: NDArray[np.float64]) -> Node:
         """The recipe at `x`, (dim,), in the unit cube."""
