@@ -1,7 +1,7 @@
 """A recipe -> its merge in the live model -> scores for each benchmark; failures are kept with their reason."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -28,8 +28,8 @@ class Evaluator:
         self._engine, self._live, self._benchmarks = engine, live, benchmarks
         self._clock = _ForwardClock(live)
 
-    def __call__(self, recipe: Node, split: Split) -> Evaluation:
-        """The scores of `recipe` on `split`.
+    def __call__(self, recipe: Node, split: Split, examples: Mapping[str, Sequence[int]] | None = None) -> Evaluation:
+        """The scores of `recipe` on `split`, or on those of its examples that `examples` names for each benchmark.
 
         What a bad genome can cause (a merge that is not finite, a model that cannot answer, memory that runs out) gives
         an evaluation with an error. A wrong configuration (BenchmarkError) and full disks are raised.
@@ -42,7 +42,8 @@ class Evaluator:
             self._engine.merge_into(recipe, self._live.parameters)
             merged = time.perf_counter()
             for name, benchmark in self._benchmarks.items():
-                scores[name] = [float(score) for score in benchmark(self._live, split)]
+                chosen = None if examples is None else examples[name]
+                scores[name] = [float(score) for score in benchmark(self._live, split, chosen)]
         except BenchmarkError:
             raise
         except (ArithmeticError, ValueError, RuntimeError) as reason:

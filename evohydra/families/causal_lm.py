@@ -79,6 +79,27 @@ class CausalLM:
         form = Form(frozenset(sources[files_from].shapes), changes, tokenizer)
         return Aligned(sources, files_from, form, left_out)
 
+    def align_layers(
+        self, directories: Mapping[str, Path], tensors: Mapping[str, TensorSource], first: str, rules: Rules
+    ) -> Aligned:
+        """The sources under common names; they may differ in depth, their layers have the shapes of those of `first`.
+
+        Raises SourceError for different architectures, widths or tokens.
+        """
+        if rules.tokenizer not in ("same", first) or rules.missing != "error" or rules.pad_vocabulary_to:
+            raise SourceError(
+                f"a path has the embeddings and the tokenizer of {first!r}: tokenizer, missing and pad_vocabulary_to "
+                "have no meaning without a merge (merge=METHOD+dfs)"
+            )
+        configs = {name: _config(directory) for name, directory in directories.items()}
+        ordered = {first: tensors[first], **tensors}
+        sources = sets.without_buffers(sets.with_common_names(ordered, f"{_prefix(configs)}."))
+        ties = {first: bool(getattr(configs[first], "tie_word_embeddings", False))}
+        sets.check_heads({first: sources[first]}, ties, directories)
+        sets.check_layers(sources, first)
+        _on_common_tokens(sources, directories, None, Rules(), first)
+        return Aligned(sources, first, Form(frozenset(sources[first].shapes)))
+
     def locations(
         self, directory: Path, names: tuple[str, ...], copied: frozenset[str] = frozenset()
     ) -> dict[str, Location | None]:
