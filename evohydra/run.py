@@ -161,7 +161,7 @@ class Run:
             "genome": genome_figure(winner.recipe, self.directory / "genome.png"),
         }
         target = self.directory / "winner"
-        self.engine.merge_into(winner.recipe, self.live.parameters)
+        self.live.become(winner.recipe, self.engine)
         with whole_directory(target) as directory:
             recipe = self._write_winner(directory, winner, summary)
         write_json(self.directory / "recipe.json", recipe)

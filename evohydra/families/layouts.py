@@ -8,7 +8,7 @@ from evohydra.recipe import Layout
 
 LIST = re.compile(r"^((?:.+\.)?(?:layers|h|blocks))\.(\d+)\.(.+)$")
 EMBEDDINGS = re.compile(r"(.+\.)?(embed_tokens|embed_in|wte|wpe)\.weight")
-# The last tensors of a branch, where its output enters the residual stream as it is. Parameters of experts may be fused.
+# The last tensors of a branch, where its output enters the residual stream as it is; experts may be fused.
 ATTENTION = re.compile(r"(self_attn|attn|attention)\.(o_proj|out_proj|c_proj|dense)\.(weight|bias)")
 MLP = re.compile(r"(mlp|block_sparse_moe)\.(.+\.)?(down_proj|c_proj|dense_4h_to_h|w2)(\.(weight|bias))?")
 # Where the output of a branch goes through a norm first, it has the length that the norm's weight gives it.
