@@ -39,7 +39,7 @@ class Evaluator:
         scores: dict[str, list[float]] = {}
         error = None
         try:
-            self._engine.merge_into(recipe, self._live.parameters)
+            self._live.become(recipe, self._engine)
             merged = time.perf_counter()
             for name, benchmark in self._benchmarks.items():
                 chosen = None if examples is None else examples[name]
