@@ -146,6 +146,7 @@ class Run:
             },
             "gain": _gain(test_winner, {name: test[name] for name in models}),
             "evaluations": len(records),
+            "tokens": sum(r.tokens for r in records),
             "seconds": {
                 part: round(sum(r.seconds[part] for r in records), 3) for part in ("merge", "evaluate", "forward")
             },

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from evohydra.files import write_whole
 from evohydra.ledger import Record
@@ -72,8 +73,8 @@ def _path_figure(recipe: Stack, path: Path) -> Path:
             axes.scatter(numbers[here], layers[here], s=sizes[here], color=f"C{index}", label=name, zorder=2)
     axes.set(xlabel="hop", ylabel="layer of the source", title="the path; the size of a hop is its scale")
     axes.set_ylim(-0.7, depth - 0.3)
-    axes.yaxis.get_major_locator().set_params(integer=True)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), markerscale=0.8)
     axes.grid(alpha=0.3)
     return _save(figure, path)
