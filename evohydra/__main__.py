@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -140,7 +140,7 @@ def _space(merge: Mapping[str, Any], parts: Mapping[str, Any], family: "Family",
     if not merge.get("dataflow"):
         if merges is None:
             raise ValueError("nothing to search: choose merge=METHOD, merge=dfs or merge=METHOD+dfs")
-        return merges
+        return cast("Space", merges)
     directories = [opened.directories[model.name] for model in opened.models]
     paths = _instantiate(merge["dataflow"])(
         models=opened.models,
