@@ -40,8 +40,6 @@ class CMAES:
         population: int | None = None,
     ) -> None:
         dimension = dimension_of(axes)
-        if dimension < 2:
-            raise ValueError("CMA-ES needs 2 genes or more, this search space has 1: use optimizer=de or random")
         self._dimension, self._sigma = dimension, sigma
         free = np.array([axis.kind == "categorical" for axis in axes])
         self._bounds = np.where(free[:, None], [-np.inf, np.inf], [0.0, 1.0])
@@ -57,6 +55,8 @@ class CMAES:
 
     def _new(self) -> Any:
         strategy = self.strategy if self._dimension <= WIDE else self.wide
+        if self._dimension == 1:  # where all covariances are diagonal, which SepCMA does not take
+            strategy = cmaes.CMA
         return strategy(
             mean=self._mean.copy(),
             sigma=self._sigma,
