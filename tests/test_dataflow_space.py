@@ -38,7 +38,8 @@ def spaces(draw: st.DrawFn, kinds: list[Callable[..., Scales]] = KINDS) -> DataF
     low, high = draw(st.sampled_from([(0.5, 1.5), (0.1, 4.0), (0.999, 1.001)]))
     return space(
         models=(A, B, C)[: len(depths)], layers=depths, repeats=draw(st.integers(1, 3)),
-        order=draw(st.sampled_from(["sources", "layers"])), scales=draw(st.sampled_from(kinds)), low=low, high=high, log=draw(st.booleans()), ends=draw(st.booleans()),
+        order=draw(st.sampled_from(["sources", "layers"])), scales=draw(st.sampled_from(kinds)),
+        low=low, high=high, log=draw(st.booleans()), ends=draw(st.booleans()),
         scaling=draw(st.sampled_from(["branch", "stream"])), max_hops=draw(st.none() | st.integers(2, 6)),
         first=draw(st.none() | st.sampled_from([model.name for model in (A, B, C)[: len(depths)]])),
     )  # fmt: skip
