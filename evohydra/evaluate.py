@@ -1,7 +1,7 @@
 """A recipe -> its merge in the live model -> scores for each benchmark; failures are kept with their reason."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -27,6 +27,10 @@ class Evaluator:
     def __init__(self, engine: Engine, live: LiveModel, benchmarks: Mapping[str, Benchmark]) -> None:
         self._engine, self._live, self._benchmarks = engine, live, benchmarks
         self._clock = _ForwardClock(live)
+
+    def expect(self, recipes: Sequence[Node]) -> None:
+        """Tell which recipes will be evaluated next, in this order."""
+        self._live.expect(recipes)
 
     def __call__(self, recipe: Node, split: Split) -> Evaluation:
         """The scores of `recipe` on `split`.

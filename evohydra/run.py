@@ -74,7 +74,9 @@ class Run:
             ledger = stack.enter_context(closing(Ledger(self.directory, self.identity)))
             with SearchProgress(console, self.budget, ledger.replayed) as progress:
                 observers = (progress, self.tracker.genome)
-                records = search(self.space, optimizer, self.executor, evaluate, ledger, self.budget, observers)
+                records = search(
+                    self.space, optimizer, self.executor, evaluate, ledger, self.budget, observers, evaluate.expect
+                )
             candidates = choose(self.space, ledger, evaluate if validated else None, self.top)
             if not candidates or (validated and candidates[0].validation is None):
                 raise SearchError("none of the best genomes could be scored on the validation split; see finals.jsonl")

@@ -1,6 +1,6 @@
 """The search loop: ask, evaluate what the ledger does not hold, tell; then choose the winner on validation."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,8 +37,9 @@ def search(
     ledger: Ledger,
     budget: int,
     observers: Iterable[Observer] = (),
+    expect: Callable[[Sequence[Node]], None] | None = None,
 ) -> list[Record]:
-    """Evaluate `budget` genomes and return their records in order.
+    """Evaluate `budget` genomes and return their records in order; `expect` is told those of a generation beforehand.
 
     Raises ValueError where the budget is smaller than a generation, SearchError where the whole first generation fails.
     """
@@ -53,6 +54,8 @@ def search(
         first = len(ledger.records)
         genomes = optimizer.ask()
         batch = genomes[: budget - first]
+        if expect is not None:
+            expect([space.decode(x) for x in batch[max(0, ledger.replayed - first) :]])
 
         def one(place: int, batch: NDArray[np.float64] = batch, first: int = first, now: int = generation) -> Record:
             x = batch[place]
