@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -169,11 +168,12 @@ def test_what_a_beginning_is(llamas: World) -> None:
     assert shared(Stack((merge, Checkpoint("two", "-")), (Hop(0, 0), Hop(0, 1, 0.5), Hop(0, 2)), llamas.layout)) == 0
 
 
-def test_another_merge_as_first_source_is_another_beginning(llamas: World, tmp_path: Path) -> None:
+@pytest.mark.parametrize("hops", [(A, B, (0, 2)), (B, (1, 2), (1, 0))], ids=["its layers", "its embeddings"])
+def test_another_merge_as_first_source_is_another_beginning(llamas: World, hops: Sequence[tuple[int, int]]) -> None:
     def hybrid(weight: float) -> Stack:
         group = Group("all", tuple(llamas.engine.shapes(Checkpoint("one", "-"))), {"weight": (weight,)})
         merge = Merge("evohydra.methods.linear:linear", None, (Checkpoint("one", "-"),), (group,), {"normalize": False})
-        return Stack((merge, Checkpoint("two", "-")), (Hop(0, 0), Hop(1, 1), Hop(0, 2)), llamas.layout)
+        return Stack((merge, Checkpoint("two", "-")), tuple(Hop(*hop) for hop in hops), llamas.layout)
 
     paths = [hybrid(1.0), hybrid(0.5), hybrid(1.0), hybrid(0.5)]
     live = live_with(llamas, GENEROUS)
@@ -181,6 +181,32 @@ def test_another_merge_as_first_source_is_another_beginning(llamas: World, tmp_p
     assert_same(found, run(llamas, live_with(llamas, 0), paths))
     assert not torch.equal(found[0][0], found[1][0])
     assert live.paths.prefixes.reused == 2 * 3 * (30 + 8 + 30 + 30)
+
+
+@torch.inference_mode()
+def test_other_inputs_are_another_batch(llamas: World) -> None:
+    paths = [llamas.path(*hops) for hops in GENERATION[:2]]
+    without, live = live_with(llamas, 0), live_with(llamas, GENEROUS)
+    tokens, mask = batch()
+    given: dict[str, Any] = {"input_ids": tokens, "attention_mask": mask, "position_ids": positions(mask)}
+    others: list[dict[str, Any]] = [
+        {"input_ids": tokens.flip(0)},
+        {"attention_mask": torch.ones_like(mask)},
+        {"position_ids": positions(torch.ones_like(mask)).expand(3, -1).contiguous()},
+    ]
+    live.expect([*paths, *paths])
+    live.become(paths[0], llamas.engine)
+    live.module(**given, use_cache=False)
+    for each in (live, without):
+        each.become(paths[1], llamas.engine)
+    for changed in others:
+        expected = without.module(**(given | changed), use_cache=False).logits
+        assert torch.equal(live.module(**(given | changed), use_cache=False).logits, expected)
+    assert live.paths.prefixes.reused == 0
+    assert torch.equal(live.module(**given).logits, without.module(**given).logits)  # with a cache
+    assert live.paths.prefixes.reused == 0
+    assert torch.equal(live.module(**given, use_cache=False).logits, without.module(**given, use_cache=False).logits)
+    assert live.paths.prefixes.reused == 2 * 30
 
 
 def test_a_pass_that_fails_leaves_the_path_as_it_was(llamas: World, monkeypatch: pytest.MonkeyPatch) -> None:
