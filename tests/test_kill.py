@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import carried_out, environment, json_lines, workspace
+from tests.commands import REPOSITORY, carried_out, environment, json_lines, python, workspace
+from tests.contracts.discovery import names
 from tests.kill_repeatedly import content, differences, kill
 
 
@@ -37,3 +38,9 @@ def test_killed_while_the_winner_is_written(tmp_path: Path):
     (killed / ".winner.partial" / "model.safetensors").write_bytes(b"half")
     carried_out(overrides, killed)
     assert content(killed) == content(alone)
+
+
+def test_the_search_of_each_optimizer_in_each_space(tmp_path: Path):
+    done = python("-m", "tests.kill_searches", tmp_path, cwd=REPOSITORY)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 3 * len(names("optimizer")), done.stdout
