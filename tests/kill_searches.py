@@ -11,6 +11,7 @@ import os
 import random
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -69,7 +70,8 @@ def in_a_process(directory: Path, optimizer: str, kind: str, last: int) -> int:
         try:
             carry_out(directory, optimizer, kind, last)
             os._exit(0)
-        finally:
+        except BaseException:  # this copy of the process must not go on in `main`
+            traceback.print_exc()
             os._exit(1)
     _, status = os.waitpid(child, 0)
     if os.WIFEXITED(status) and os.WEXITSTATUS(status):
