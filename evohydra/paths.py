@@ -32,6 +32,8 @@ def plain_tensor(path: Stack, name: str, read: Callable[[Node, str], Tensor]) ->
     number, rest = int(place[1]), place[2]
     hop = path.hops[number]
     tensor = read(path.sources[hop.source], f"{path.layout.layers}.{hop.layer}.{rest}")
+    if path.scaling == "stream" and re.fullmatch(path.layout.readers, rest):
+        return _scaled(tensor, _stream_scale(path, number), 0.0)
     return _scaled(tensor, _branch_factor(path, number, rest), path.layout.offset)
 
 
@@ -53,14 +55,19 @@ def _branch_factor(path: Stack, number: int, rest: str) -> float:
 
     branch: the scale of hop t + 1 multiplies what the MLP of hop t adds to the stream, and nothing else does. stream:
     layers see the stream through norms, which take its length away. So instead of multiplying it by the scales so far,
-    what each branch adds is divided by them (exact but for the epsilon of the norms).
+    what each branch adds is divided by them (exact but for the epsilon of the norms), and what reads the stream
+    without a norm is multiplied by them.
     """
     is_mlp = bool(re.fullmatch(path.layout.mlp, rest))
     if path.scaling == "branch":
         return path.hops[number + 1].scale if is_mlp and number + 1 < len(path.hops) else 1.0
     if not is_mlp and not re.fullmatch(path.layout.attention, rest):
         return 1.0
-    return 1 / math.prod(hop.scale for hop in path.hops[: number + 1])
+    return 1 / _stream_scale(path, number)
+
+
+def _stream_scale(path: Stack, number: int) -> float:
+    return math.prod(hop.scale for hop in path.hops[: number + 1])
 
 
 def _scaled(tensor: Tensor, factor: float, offset: float) -> Tensor:

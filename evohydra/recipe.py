@@ -83,7 +83,8 @@ class Layout:
     layers: what comes before the number of a layer, "model.layers". The others are regular expressions for whole names
     of tensors. embeddings: the input embeddings (and positions, where they are added to them). attention, mlp: inside
     of a layer, the tensors that are multiplied where the output of that branch is to be. offset: what is added to those
-    two when they are used (1 in the norms of Gemma).
+    two when they are used (1 in the norms of Gemma). readers: the matrices that read the stream without a norm before
+    them (those of Olmo2), and so see its length.
     """
 
     layers: str
@@ -91,6 +92,7 @@ class Layout:
     attention: str
     mlp: str
     offset: float = 0.0
+    readers: str = ""
 
 
 @dataclass(frozen=True)
@@ -191,6 +193,11 @@ def children(node: Node) -> tuple[Node, ...]:
     if isinstance(node, Stack):
         return node.sources
     return (*((node.base,) if node.base else ()), *node.models)
+
+
+def merges_something(node: Node) -> bool:
+    """Whether there is a merge in the recipe: its checkpoints must then hold the same tensors."""
+    return isinstance(node, Merge) or any(map(merges_something, children(node)))
 
 
 def checkpoints(node: Node) -> Iterator[Checkpoint]:

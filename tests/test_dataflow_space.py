@@ -38,7 +38,8 @@ def spaces(draw: st.DrawFn, kinds: list[Callable[..., Scales]] = KINDS) -> DataF
     low, high = draw(st.sampled_from([(0.5, 1.5), (0.1, 4.0), (0.999, 1.001)]))
     return space(
         models=(A, B, C)[: len(depths)], layers=depths, repeats=draw(st.integers(1, 3)),
-        scales=draw(st.sampled_from(kinds)), low=low, high=high, log=draw(st.booleans()), ends=draw(st.booleans()),
+        order=draw(st.sampled_from(["sources", "layers"])), scales=draw(st.sampled_from(kinds)),
+        low=low, high=high, log=draw(st.booleans()), ends=draw(st.booleans()),
         scaling=draw(st.sampled_from(["branch", "stream"])), max_hops=draw(st.none() | st.integers(2, 6)),
         first=draw(st.none() | st.sampled_from([model.name for model in (A, B, C)[: len(depths)]])),
     )  # fmt: skip
@@ -64,6 +65,20 @@ def test_a_path_by_hand() -> None:
     assert path.sources == (A, B)
     assert path.layout == LAYOUT
     assert path.scaling == "branch"
+
+
+def test_in_the_order_of_layers_one_repetition_goes_from_source_to_source() -> None:
+    found = space(repeats=1, order="layers", ends=False, scales=Ones)
+    assert found.names == ("path.0/a.0", "path.0/b.0", "path.0/a.1", "path.0/b.1", "path.0/a.2")
+    assert [place[:2] for place in hops(found.decode(np.array([0.2, 0.8, 0.7, 0.6, 0.9])))] == [
+        (1, 0), (0, 1), (1, 1), (0, 2),
+    ]  # fmt: skip
+    assert hops(found.default()) == hops(found.alone())
+    assert [axis.favoured for axis in found.axes] == [2.0, -1.5, 2.0, -1.5, 2.0]
+    kept = space(repeats=1, order="layers", scales=Ones)
+    assert [place[:2] for place in hops(kept.decode(np.full(5, 0.8)))] == [
+        (0, 0), (0, 0), (1, 0), (0, 1), (1, 1), (0, 2), (0, 2),
+    ]  # fmt: skip
 
 
 def test_a_path_without_anything_taken_is_the_ends() -> None:

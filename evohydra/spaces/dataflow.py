@@ -39,6 +39,7 @@ class DataFlowSpace:
         layers: Sequence[int],
         layout: Layout,
         repeats: int = 3,
+        order: str = "sources",
         scales: Callable[..., Scales] = Matrix,
         low: float = 0.5,
         high: float = 1.5,
@@ -63,10 +64,11 @@ class DataFlowSpace:
         self.merged = merged
         self._sources: tuple[Node, ...] = tuple(model for model, _ in chosen)
         names, depths = tuple(model.name for model, _ in chosen), tuple(depth for _, depth in chosen)
-        self._options = {"layout": layout, "repeats": repeats, "scales": scales, "low": low, "high": high, "log": log,
-                         "scaling": scaling, "ends": ends, "max_hops": max_hops, "favour": favour}  # fmt: skip
+        self._options = {"layout": layout, "repeats": repeats, "order": order, "scales": scales, "low": low,
+                         "high": high, "log": log, "scaling": scaling, "ends": ends, "max_hops": max_hops,
+                         "favour": favour}  # fmt: skip
         self._chosen = chosen
-        self._slots = Slots(names, depths, repeats, ends, max_hops)
+        self._slots = Slots(names, depths, repeats, ends, max_hops, order)
         self._layout, self._scaling = layout, scaling
         bounds = ScaleRange(low, high, log)
         if not callable(scales):
@@ -83,10 +85,10 @@ class DataFlowSpace:
 
     def _slot_axes(self, favour: Mapping[str, float]) -> list[Axis]:
         favoured = [favour["others"]] * self._slots.end
-        depth = self._slots.depths[0]
-        for layer in range(depth):
-            given = self._slots.ends and layer in (0, depth - 1)
-            favoured[layer] = favour["ends" if given else "layers"]
+        own = self._slots.own
+        for number in own:
+            given = self._slots.ends and number in (own[0], own[-1])
+            favoured[number] = favour["ends" if given else "layers"]
         return [Axis("categorical", 2, each) for each in favoured]
 
     def decode(self, x: NDArray[np.float64]) -> Stack:
@@ -143,10 +145,8 @@ class DataFlowSpace:
     def default(self) -> Stack:
         """A alone, or the nearest to it that this space holds."""
         near = np.where(np.arange(len(self.names)) < self._slots.end, SKIPPED, 0.5)
-        depth = self._slots.depths[0]
-        near[1 : depth - 1] = TAKEN
-        if not self._slots.ends:
-            near[[0, depth - 1]] = TAKEN
+        own = self._slots.own
+        near[list(own[1:-1] if self._slots.ends else own)] = TAKEN
         return self.decode(near)
 
     def with_merge(self) -> "DataFlowSpace":

@@ -7,6 +7,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+ORDERS = ("sources", "layers")
 TAKEN, SKIPPED = 0.75, 0.25  # the middles of their shares of the unit interval
 
 
@@ -25,6 +26,8 @@ START = -1  # the slot of a first layer that is no gene
 class Slots:
     """The M layers of `sources`, `depths` of them each, `repeats` times: T = M * repeats slots.
 
+    order: of the M layers: by "sources", all of one before all of the next, or by "layers", all first ones of each
+    source before all second ones: then a path can go from one source to another and on without another repetition.
     ends: a path starts with the first layer of the first source and ends with its last one, whatever is taken.
     max_hops: the longest path; None: any.
     """
@@ -34,6 +37,7 @@ class Slots:
     repeats: int
     ends: bool = True
     max_hops: int | None = None
+    order: str = "sources"
 
     def __post_init__(self) -> None:
         if not self.sources or len(self.sources) != len(self.depths):
@@ -45,6 +49,8 @@ class Slots:
                 raise ValueError(f"source {name!r}: a path needs layers, it has {depth}")
         if isinstance(self.repeats, bool) or not isinstance(self.repeats, int) or self.repeats < 1:
             raise ValueError(f"repeats: expected a whole number of 1 or more, got {self.repeats!r}")
+        if self.order not in ORDERS:
+            raise ValueError(f"order: expected one of {', '.join(ORDERS)}, got {self.order!r}")
         shortest = 2 if self.ends else 1
         whole = isinstance(self.max_hops, int) and not isinstance(self.max_hops, bool)
         if self.max_hops is not None and not (whole and self.max_hops >= shortest):
@@ -54,7 +60,13 @@ class Slots:
     @cached_property
     def layers(self) -> tuple[tuple[int, int], ...]:
         """(source, layer) of each of the M layers, in order."""
-        return tuple((source, layer) for source, depth in enumerate(self.depths) for layer in range(depth))
+        every = [(source, layer) for source, depth in enumerate(self.depths) for layer in range(depth)]
+        return tuple(sorted(every, key=lambda place: place[::-1]) if self.order == "layers" else every)
+
+    @cached_property
+    def own(self) -> tuple[int, ...]:
+        """The numbers, among the M, of the layers of the first source."""
+        return tuple(self.layers.index((0, layer)) for layer in range(self.depths[0]))
 
     @property
     def end(self) -> int:
@@ -79,9 +91,9 @@ class Slots:
         """
         between = [Visit(int(slot), int(slot) % len(self.layers)) for slot in np.flatnonzero(taken)]
         if not self.ends:
-            return tuple(between[: self.max_hops]) or (Visit(0, 0),)
+            return tuple(between[: self.max_hops]) or (Visit(self.own[0], self.own[0]),)
         room = None if self.max_hops is None else self.max_hops - 2
-        return (Visit(START, 0), *between[:room], Visit(self.end, self.depths[0] - 1))
+        return (Visit(START, self.own[0]), *between[:room], Visit(self.end, self.own[-1]))
 
     def find(self, layers: Sequence[tuple[int, int]]) -> tuple[Visit, ...]:
         """The path that visits these (source, layer), in the earliest slots; ValueError where these slots have none."""
@@ -94,10 +106,11 @@ class Slots:
         wanted = [numbers[place] for place in layers]
         if not self.ends:
             return tuple(self._earliest(wanted))
-        last = self.depths[0] - 1
-        if len(wanted) < 2 or (wanted[0], wanted[-1]) != (0, last):
+        ends = (self.own[0], self.own[-1])
+        if len(wanted) < 2 or (wanted[0], wanted[-1]) != ends:
+            last = self.depths[0] - 1
             raise ValueError(f"with ends kept, a path goes from layer 0 to layer {last} of {self.sources[0]}")
-        return (Visit(START, 0), *self._earliest(wanted[1:-1]), Visit(self.end, last))
+        return (Visit(START, ends[0]), *self._earliest(wanted[1:-1]), Visit(self.end, ends[1]))
 
     def _earliest(self, wanted: Sequence[int]) -> list[Visit]:
         visits: list[Visit] = []
