@@ -69,15 +69,14 @@ def test_a_path_by_hand() -> None:
 
 def test_in_the_order_of_layers_one_repetition_goes_from_source_to_source() -> None:
     found = space(repeats=1, order="layers", ends=False, scales=Ones)
-    assert found.names == ("path.0/a.0", "path.0/b.0", "path.0/a.1", "path.0/b.1", "path.0/a.2")
-    assert [place[:2] for place in hops(found.decode(np.array([0.2, 0.8, 0.7, 0.6, 0.9])))] == [
-        (1, 0), (0, 1), (1, 1), (0, 2),
-    ]  # fmt: skip
+    assert found.names == ("path.0/b.0", "path.0/a.0", "path.0/b.1", "path.0/a.1", "path.0/a.2")
+    path = found.decode(np.array([0.8, 0.2, 0.6, 0.7, 0.9]))
+    assert hops(path) == [(1, 0, 1.0), (1, 1, 1.0), (0, 1, 1.0), (0, 2, 1.0)]
     assert hops(found.default()) == hops(found.alone())
-    assert [axis.favoured for axis in found.axes] == [2.0, -1.5, 2.0, -1.5, 2.0]
+    assert [axis.favoured for axis in found.axes] == [-1.5, 2.0, -1.5, 2.0, 2.0]
     kept = space(repeats=1, order="layers", scales=Ones)
     assert [place[:2] for place in hops(kept.decode(np.full(5, 0.8)))] == [
-        (0, 0), (0, 0), (1, 0), (0, 1), (1, 1), (0, 2), (0, 2),
+        (0, 0), (1, 0), (0, 0), (1, 1), (0, 1), (0, 2), (0, 2),
     ]  # fmt: skip
 
 

@@ -27,7 +27,8 @@ class Slots:
     """The M layers of `sources`, `depths` of them each, `repeats` times: T = M * repeats slots.
 
     order: of the M layers: by "sources", all of one before all of the next, or by "layers", all first ones of each
-    source before all second ones: then a path can go from one source to another and on without another repetition.
+    source before all second ones, those of the first source last: a path then goes from one source to another and on
+    in one repetition, and through another source's layer into the first one's of the same number.
     ends: a path starts with the first layer of the first source and ends with its last one, whatever is taken.
     max_hops: the longest path; None: any.
     """
@@ -61,7 +62,9 @@ class Slots:
     def layers(self) -> tuple[tuple[int, int], ...]:
         """(source, layer) of each of the M layers, in order."""
         every = [(source, layer) for source, depth in enumerate(self.depths) for layer in range(depth)]
-        return tuple(sorted(every, key=lambda place: place[::-1]) if self.order == "layers" else every)
+        if self.order == "layers":
+            every.sort(key=lambda place: (place[1], place[0] == 0, place[0]))
+        return tuple(every)
 
     @cached_property
     def own(self) -> tuple[int, ...]:
