@@ -2,8 +2,9 @@
 
     python -m tests.kill_searches DIRECTORY
 
-Models and benchmark are left out, so that a search takes no time: fitness is a hash of the recipe. Each search is a
-process of its own, which kills itself (SIGKILL) in an evaluation, at a random genome after those on file.
+Models and benchmark are left out, so that a search takes no time: fitness is a hash of the recipe and grows with the
+generation. Each search is a process of its own, which kills itself (SIGKILL) in an evaluation, at a random genome after
+those on file.
 """
 
 import functools
@@ -20,7 +21,7 @@ import hydra.utils
 
 from evohydra.evaluate import Evaluation
 from evohydra.executors.local import Local
-from evohydra.ledger import Ledger
+from evohydra.ledger import Evaluate, Ledger
 from evohydra.optimizers import Optimizer
 from evohydra.recipe import Node, digest
 from evohydra.search import search
@@ -50,16 +51,19 @@ def carry_out(directory: Path, optimizer: str, kind: str, last: int) -> None:
     found = SPACES[kind]
     start = [found.encode(node) for node in found.landmarks().values()]
 
-    def evaluate(recipe: Node, split: str) -> Evaluation:
-        if len(ledger.records) == last:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return Evaluation({"hash": [int(digest(recipe)[:8], 16) / 2**32]})
+    def evaluate_in(generation: int) -> Evaluate:
+        def evaluate(recipe: Node, split: str) -> Evaluation:
+            if len(ledger.records) == last:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return Evaluation({"hash": [int(digest(recipe)[:8], 16) / 2**32 + generation]})
+
+        return evaluate
 
     with (
         closing(maker(optimizer)(axes=found.axes, seed=3, start=start)) as strategy,
         closing(Ledger(directory, {"optimizer": optimizer, "space": kind})) as ledger,
     ):
-        search(found, strategy, Local(), evaluate, ledger, BUDGET)
+        search(found, strategy, Local(), evaluate_in, ledger, BUDGET)
 
 
 def in_a_process(directory: Path, optimizer: str, kind: str, last: int) -> int:
