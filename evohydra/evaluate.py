@@ -33,6 +33,10 @@ class Evaluator:
         self._engine, self._live, self._benchmarks = engine, live, benchmarks
         self._clock = _ForwardClock(live)
 
+    def expect(self, recipes: Sequence[Node]) -> None:
+        """Tell which recipes will be evaluated next, in this order."""
+        self._live.expect(recipes)
+
     def __call__(self, recipe: Node, split: Split, examples: Mapping[str, Sequence[int]] | None = None) -> Evaluation:
         """The scores of `recipe` on `split`, or on those of its examples that `examples` names for each benchmark.
 

@@ -37,6 +37,14 @@ def plain_tensor(path: Stack, name: str, read: Callable[[Node, str], Tensor]) ->
     return _scaled(tensor, _branch_factor(path, number, rest), path.layout.offset)
 
 
+def factors(path: Stack) -> tuple[list[float], list[float]]:
+    """For each hop what multiplies its input, and what multiplies the output of its MLP."""
+    scales = [hop.scale for hop in path.hops]
+    if path.scaling == "stream":
+        return scales, [1.0] * len(scales)
+    return [scales[0]] + [1.0] * (len(scales) - 1), [*scales[1:], 1.0]
+
+
 def why_not_plain(path: Stack) -> str | None:
     """Why the path cannot be written with its scales in the weights; None where it can."""
     if path.scaling == "stream" and any(hop.scale <= 0 for hop in path.hops):

@@ -83,8 +83,9 @@ class Run:
         self._report(summary, console)
         return summary
 
-    def _evaluate_in(self, evaluate: Evaluator, generation: int) -> Evaluate:
-        """How the genomes of a generation are evaluated: on all examples, or on those drawn for it."""
+    def _evaluate_in(self, evaluate: Evaluator, generation: int, recipes: Sequence[Node]) -> Evaluate:
+        """How the recipes of a generation are evaluated: on all examples, or on those drawn for it."""
+        evaluate.expect(recipes)
         if self.sample is None:
             return evaluate
         sizes = {name: benchmark.size("search") for name, benchmark in self.benchmarks.items()}

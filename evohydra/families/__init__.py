@@ -1,6 +1,6 @@
 """Families: all that differs between kinds of models (causal language models, vision-language models, diffusion)."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -106,6 +106,10 @@ class LiveModel(Protocol):
         """
         ...
 
+    def expect(self, recipes: Sequence[Node]) -> None:
+        """Tell which recipes will be run next, in this order, so that what they share is computed once."""
+        ...
+
 
 class Family(Protocol):
     """A kind of model."""
@@ -161,12 +165,13 @@ class Family(Protocol):
         dtype: torch.dtype,
         form: Form = PUBLISHED,
         sources: Mapping[str, Path] = ...,
+        prefix_bytes: int = 0,
     ) -> LiveModel:
         """A model in memory with the architecture, buffers and tokenizer of `directory`, but for what `form` changes.
 
         Its parameters hold arbitrary numbers where their shapes have changed. `sources` says by name where the sources
-        of paths are, for a model that is to run some; `directory` is then the first source's. Raises SourceError where
-        their layers do not fit on one path.
+        of paths are, for a model that is to run some; `directory` is then the first source's. What paths share is
+        kept within `prefix_bytes`. Raises SourceError where layers of the sources do not fit on one path.
         """
         ...
 

@@ -4,7 +4,7 @@ import copy
 import json
 import re
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -53,6 +53,10 @@ class LiveCausalLM:
     def become(self, node: Node, engine: Engine) -> None:
         """Make this the model that `node` describes, see `Paths`."""
         self.paths.become(node, engine)
+
+    def expect(self, recipes: Sequence[Node]) -> None:
+        """Tell which recipes will be run next, in this order, so that what their paths share is computed once."""
+        self.paths.prefixes.expect([recipe for recipe in recipes if isinstance(recipe, Stack)])
 
 
 class CausalLM:
@@ -154,6 +158,7 @@ class CausalLM:
         dtype: torch.dtype,
         form: Form = PUBLISHED,
         sources: Mapping[str, Path] = NOWHERE,
+        prefix_bytes: int = 0,
     ) -> LiveCausalLM:
         """The checkpoint's own model and tokenizer as `form` changes them, in evaluation mode."""
         if sources:
@@ -169,7 +174,7 @@ class CausalLM:
             own.pad_token = own.eos_token
         known = form.names if form.names is not None else CheckpointReader(directory).shapes.keys()
         parameters = by_checkpoint_name(module, known)
-        paths = Paths(module, parameters, sources, lambda place: _model(place, device, dtype, {}))
+        paths = Paths(module, parameters, sources, lambda place: _model(place, device, dtype, {}), prefix_bytes)
         return LiveCausalLM(module, own, device, dtype, parameters, paths)
 
     def copy_files(self, directory: Path, target: Path, dtype: torch.dtype, form: Form = PUBLISHED) -> None:

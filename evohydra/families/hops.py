@@ -14,8 +14,10 @@ from evohydra.checkpoints import SourceError
 from evohydra.families import path_settings
 from evohydra.families.in_place import by_checkpoint_name
 from evohydra.families.layouts import POST_MLP
+from evohydra.families.prefixes import Prefixes
 from evohydra.families.tensor_sets import LAYER
 from evohydra.merge import Engine
+from evohydra.paths import factors
 from evohydra.recipe import Checkpoint, Hop, Merge, Node, Stack, digest
 
 
@@ -54,6 +56,7 @@ class Paths:
     A hop is a copy of a layer that shares the layer's parameters, but has a place in the cache, and maybe a scale, of
     its own. `module` itself is the slot for the first source of a path, which gives all that is outside of layers.
     Other sources have slots of their own: `sources` says where their files are, by name, and `load` reads a model.
+    Hidden states that paths share are kept within `prefix_bytes`.
     """
 
     def __init__(
@@ -62,17 +65,20 @@ class Paths:
         parameters: Mapping[str, Tensor],
         sources: Mapping[str, Path],
         load: Callable[[Path], Any],
+        prefix_bytes: int = 0,
     ) -> None:
         self._module, self._sources, self._load = module, sources, load
         self._attribute, layers = _list_of_layers(module)
         self._main = Slot(layers, copy.deepcopy(module.config), parameters)
         self._slots: dict[tuple[str, str | int], Slot] = {}
+        self.prefixes = Prefixes(module.base_model, self._attribute, prefix_bytes)
 
     def become(self, node: Node, engine: Engine) -> None:
         """Make `module` the model that `node` describes.
 
         Raises MergeError and ValueError as `Engine.merge_into` does, and ValueError for a path that cannot be run.
         """
+        self.prefixes.follow(None)
         if isinstance(node, Stack):
             self._run(node, engine)
         elif self._sources and not self._fits(engine.shapes(node)):
@@ -123,6 +129,7 @@ class Paths:
             if after[number] != 1.0:
                 hop_module.get_submodule(end).register_forward_hook(_scaling_of_output(after[number]))
         self._install(hops, settings)
+        self.prefixes.follow(path)
 
     def _slot(self, number: int, node: Node, engine: Engine) -> Slot:
         """The slot of a source that is not the module's, loaded when it is first asked for; it holds `node`."""
@@ -149,14 +156,6 @@ class Paths:
         setattr(self._module.base_model, self._attribute, torch.nn.ModuleList(layers))
         for key, value in settings.items():
             setattr(self._module.config, key, value)
-
-
-def factors(path: Stack) -> tuple[list[float], list[float]]:
-    """For each hop what multiplies its input, and what multiplies the output of its MLP."""
-    scales = [hop.scale for hop in path.hops]
-    if path.scaling == "stream":
-        return scales, [1.0] * len(scales)
-    return [scales[0]] + [1.0] * (len(scales) - 1), [*scales[1:], 1.0]
 
 
 def _check_plain_models(sources: Sequence[Node]) -> None:
