@@ -15,8 +15,17 @@ def user_environment(monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setenv(key, value)
 
 
-def test_killed_at_random_moments(tmp_path: Path):
-    overrides = [*workspace(tmp_path), "budget=14", "top=3", "baselines=null"]
+@pytest.mark.parametrize(
+    "searched",
+    [
+        [],
+        ["merge=task_arithmetic+dfs", "optimizer=catcma"],
+        *(pytest.param(["merge=dfs", f"optimizer={name}"], marks=pytest.mark.slow) for name in names("optimizer")),
+    ],
+    ids=" ".join,
+)
+def test_killed_at_random_moments(tmp_path: Path, searched: list[str]):
+    overrides = [*workspace(tmp_path), "budget=14", "top=3", "baselines=null", *searched]
     kills, differing = differences(3, 3, overrides, tmp_path / "runs")
     assert differing == []
     assert sum(each.alive for each in kills) >= 2
