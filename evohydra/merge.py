@@ -14,7 +14,7 @@ from evohydra.methods.compilation import compiling
 from evohydra.methods.fused import NotFinite, is_finite, largest_entry
 from evohydra.methods.randomness import stream_key
 from evohydra.paths import plain_shapes, plain_tensor
-from evohydra.recipe import Checkpoint, Group, Merge, Node, Stack, checkpoints, digest
+from evohydra.recipe import Checkpoint, Group, Merge, Node, Stack, checkpoints, children, digest
 from evohydra.transfers import Transfers
 
 PEAK_BLOCK = 2**22  # elements
@@ -108,6 +108,8 @@ class Engine:
     @torch.inference_mode()
     def probe(self, node: Node) -> None:
         """Merge the smallest tensor of each group, so that a method's complaint comes before any search."""
+        for child in children(node):
+            self.probe(child)
         if isinstance(node, Merge):
             shapes = self.shapes(node)
             groups = _group_by_tensor(node)

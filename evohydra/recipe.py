@@ -195,6 +195,11 @@ def children(node: Node) -> tuple[Node, ...]:
     return (*((node.base,) if node.base else ()), *node.models)
 
 
+def merges_something(node: Node) -> bool:
+    """Whether there is a merge in the recipe: its checkpoints must then hold the same tensors."""
+    return isinstance(node, Merge) or any(map(merges_something, children(node)))
+
+
 def checkpoints(node: Node) -> Iterator[Checkpoint]:
     """Every checkpoint below `node`, bases too, each as often as it is named."""
     if isinstance(node, Checkpoint):

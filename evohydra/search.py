@@ -1,5 +1,7 @@
 """The search loop: ask, evaluate what the ledger does not hold, tell; then choose the winner on validation."""
 
+import functools
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -33,13 +35,15 @@ def search(
     space: Space,
     optimizer: Optimizer,
     executor: Executor,
-    evaluate: Evaluate,
+    evaluate_in: Callable[[int], Evaluate],
     ledger: Ledger,
     budget: int,
     observers: Iterable[Observer] = (),
     expect: Callable[[Sequence[Node]], None] | None = None,
 ) -> list[Record]:
-    """Evaluate `budget` genomes and return their records in order; `expect` is told those of a generation beforehand.
+    """Evaluate `budget` genomes and return their records in order; `evaluate_in` says how in each generation.
+
+    `expect` is told beforehand which recipes of a generation will be evaluated.
 
     Raises ValueError where the budget is smaller than a generation, SearchError where the whole first generation fails.
     """
@@ -56,12 +60,8 @@ def search(
         batch = genomes[: budget - first]
         if expect is not None:
             expect([space.decode(x) for x in batch[max(0, ledger.replayed - first) :]])
-
-        def one(place: int, batch: NDArray[np.float64] = batch, first: int = first, now: int = generation) -> Record:
-            x = batch[place]
-            return ledger.remember(first + place, now, x, space.values(x), space.decode(x), evaluate)
-
-        for record in executor.map(one, range(len(batch))):
+        remember = functools.partial(_remember, space, ledger, evaluate_in(generation), generation, first, batch)
+        for record in executor.map(remember, range(len(batch))):
             for observe in observers:
                 observe(record)
         records = ledger.records[first:]
@@ -74,17 +74,37 @@ def search(
     return ledger.records
 
 
-def choose(space: Space, ledger: Ledger, evaluate: Evaluate | None, top: int) -> list[Candidate]:
-    """The `top` different recipes of the search re-scored on validation by `evaluate`, the winner first.
+def _remember(
+    space: Space,
+    ledger: Ledger,
+    evaluate: Evaluate,
+    generation: int,
+    first: int,
+    batch: NDArray[np.float64],
+    place: int,
+) -> Record:
+    """The record of the genome at `place` of a generation whose first one has the index `first`."""
+    x = batch[place]
+    return ledger.remember(first + place, generation, x, space.values(x), space.decode(x), evaluate)
+
+
+def choose(
+    space: Space, ledger: Ledger, evaluate: Evaluate | None, top: int, *, each_generation: bool = False
+) -> list[Candidate]:
+    """The `top` different recipes of the search (or of `each_generation`) re-scored on validation, the winner first.
 
     Without `evaluate` there is no validation, and the best of the search is the winner.
     """
     ranked = sorted((r for r in ledger.records if r.fitness is not None), key=lambda r: (-(r.fitness or 0.0), r.index))
     best: dict[str, Record] = {}
+    places: Counter[int] = Counter()
     for record in ranked:
-        best.setdefault(record.recipe, record)
+        among = record.generation if each_generation else 0
+        if record.recipe not in best and places[among] < top:
+            best[record.recipe] = record
+            places[among] += 1
     candidates = []
-    for record in list(best.values())[:top]:
+    for record in best.values():
         recipe = space.decode(np.array(record.genome))
         if evaluate is None:
             return [Candidate(record, recipe, None)]

@@ -125,6 +125,15 @@ class Family(Protocol):
         """
         ...
 
+    def align_layers(
+        self, directories: Mapping[str, Path], tensors: Mapping[str, TensorSource], first: str, rules: Rules
+    ) -> Aligned:
+        """Sources of which only layers are taken, but for `first`, which gives all else; they may differ in depth.
+
+        Raises SourceError, with what differs, where a path cannot lead through the layers of all.
+        """
+        ...
+
     def locations(
         self, directory: Path, names: tuple[str, ...], copied: frozenset[str] = frozenset()
     ) -> dict[str, Location | None]:

@@ -94,6 +94,27 @@ class CausalLM:
         form = Form(frozenset(sources[files_from].shapes), changes, tokenizer)
         return Aligned(sources, files_from, form, left_out)
 
+    def align_layers(
+        self, directories: Mapping[str, Path], tensors: Mapping[str, TensorSource], first: str, rules: Rules
+    ) -> Aligned:
+        """The sources under common names; they may differ in depth, their layers have the shapes of those of `first`.
+
+        Raises SourceError for different architectures, widths or tokens.
+        """
+        if rules.tokenizer not in ("same", first) or rules.missing != "error" or rules.pad_vocabulary_to:
+            raise SourceError(
+                f"a path has the embeddings and the tokenizer of {first!r}: tokenizer, missing and pad_vocabulary_to "
+                "have no meaning without a merge (merge=METHOD+dfs)"
+            )
+        configs = {name: _config(directory) for name, directory in directories.items()}
+        ordered = {first: tensors[first], **tensors}
+        sources = sets.without_buffers(sets.with_common_names(ordered, f"{_prefix(configs)}."))
+        ties = {first: bool(getattr(configs[first], "tie_word_embeddings", False))}
+        sets.check_heads({first: sources[first]}, ties, directories)
+        sets.check_layers(sources, first)
+        _on_common_tokens(sources, directories, None, Rules(), first)
+        return Aligned(sources, first, Form(frozenset(sources[first].shapes)))
+
     def locations(
         self, directory: Path, names: tuple[str, ...], copied: frozenset[str] = frozenset()
     ) -> dict[str, Location | None]:
@@ -170,18 +191,22 @@ class CausalLM:
         config |= {"dtype": str(dtype).removeprefix("torch."), **form.config}
         (target / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
-    @torch.inference_mode()
     def verify(self, directory: Path, live: LiveModel) -> float:
-        """The largest difference of logits between the written and the live model, over the largest logit.
+        """The `difference` between the written and the live model."""
+        return difference(self.live_model(directory, live.device, live.dtype), live)
 
-        Both see the same fixed pattern of tokens, (2, 32).
-        """
-        vocabulary = live.module.get_input_embeddings().num_embeddings  # type: ignore[operator]
-        tokens = (torch.arange(64, device=live.device).reshape(2, 32) * 7919 + 11) % vocabulary
-        expected = live.module(tokens).logits.float()
-        written = self.live_model(directory, live.device, live.dtype)
-        difference = (written.module(tokens).logits.float() - expected).abs().max()
-        return float(difference / expected.abs().max())
+
+@torch.inference_mode()
+def difference(written: LiveModel, live: LiveModel) -> float:
+    """The largest difference between the logits of both, over the largest logit of `live`.
+
+    Both see the same fixed pattern of tokens, (2, 32).
+    """
+    vocabulary = live.module.get_input_embeddings().num_embeddings  # type: ignore[operator]
+    tokens = (torch.arange(64, device=live.device).reshape(2, 32) * 7919 + 11) % vocabulary
+    expected = live.module(tokens).logits.float()
+    largest = (written.module(tokens).logits.float() - expected).abs().max()
+    return float(largest / expected.abs().max())
 
 
 def _model(directory: Path, device: torch.device, dtype: torch.dtype, changes: Mapping[str, Any]) -> Any:

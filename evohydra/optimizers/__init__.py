@@ -5,6 +5,7 @@ A yaml in conf/optimizer is `_partial_`: the search adds `axes` (what each coord
 itself given the same seed and fitness.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -40,6 +41,23 @@ def starting_points(start: Points | None, dimension: int, population: int) -> Po
     if points.ndim != 2 or points.shape[1] != dimension:
         raise ValueError(f"starting points: expected the shape (k, {dimension}), got {points.shape}")
     return np.clip(points[:population], 0.0, 1.0)
+
+
+def shortened(point: Points, mean: Points, sigma: float) -> Points:
+    """`point`, (n,), drawn towards `mean` to the length of a long sample of an isotropic normal distribution.
+
+    It can be told to an evolution strategy as one of its samples (Hansen, Injecting external solutions into CMA-ES,
+    arXiv 1110.4181, section 3), so that it pulls the distribution without tearing it.
+    """
+    step, n = point - mean, len(point)
+    longest = sigma * (math.sqrt(n) + 2 * n / (n + 2))
+    nearer: Points = mean + step * min(1.0, longest / max(float(np.linalg.norm(step)), 1e-12))
+    return nearer
+
+
+def level_of(unit: float, levels: int) -> int:
+    """Which of `levels` equal shares of the unit interval `unit` lies in, from 0."""
+    return min(int(unit * levels), levels - 1)
 
 
 def dimension_of(axes: Sequence[Axis]) -> int:

@@ -1,5 +1,6 @@
 """Search spaces: points of the unit cube <-> recipes."""
 
+from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
@@ -27,7 +28,7 @@ class Space(Protocol):
         """The point, (dim,), whose recipe is `node`; ValueError where this space holds no such recipe."""
         ...
 
-    def landmarks(self) -> dict[str, Node]:
+    def landmarks(self) -> Mapping[str, Node]:
         """Known recipes of this space by name: each source alone, and the uniform merge."""
         ...
 

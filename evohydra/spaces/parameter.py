@@ -244,6 +244,16 @@ class ParameterSpace:
         )
 
 
+def uniform_merge(
+    models: Sequence[Checkpoint], base: Checkpoint | None, locations: Mapping[str, Location | None]
+) -> Merge:
+    """The plain average of the models."""
+    group = Group(
+        "model", tuple(name for name, at in locations.items() if at), {"weight": (1 / len(models),) * len(models)}
+    )
+    return Merge("evohydra.methods.linear:linear", base, tuple(models), (group,))
+
+
 def _granularity(fields: Mapping[str, Any]) -> Granularity:
     unknown = sorted(set(fields) - set(Granularity.__dataclass_fields__))
     if unknown:
