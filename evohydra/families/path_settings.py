@@ -65,7 +65,8 @@ def of_hops(configs: Mapping[int, Any] | Sequence[Any], hops: Sequence[Hop]) -> 
 
 def of_model(config: Any) -> dict[str, Any]:
     """What a configuration says about its own layers."""
-    return of_hops([config], [Hop(0, layer) for layer in range(config.num_hidden_layers)])
+    own = of_hops([config], [Hop(0, layer) for layer in range(config.num_hidden_layers)])
+    return {key: getattr(config, key) for key in own}
 
 
 def of_plain_checkpoint(configs: Sequence[Any], path: Stack) -> dict[str, Any]:

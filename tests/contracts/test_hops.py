@@ -124,6 +124,8 @@ def test_the_identity_path_is_the_source_itself(world: World) -> None:
     assert torch.equal(logits(world.become(world.path(*((0, n) for n in range(3))))), expected)
     assert not torch.equal(logits(world.become(world.path(*INTERLEAVED))), expected)
     assert torch.equal(logits(world.become(ONE)), expected)
+    fresh = FAMILY.live_model(world.directories["one"], CPU, torch.float32)
+    assert world.live.module.config.to_dict() == fresh.module.config.to_dict()
 
 
 @pytest.mark.parametrize(
