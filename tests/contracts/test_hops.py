@@ -14,7 +14,7 @@ from evohydra.checkpoints import CheckpointReader, SourceError
 from evohydra.families import Form
 from evohydra.families.causal_lm import CausalLM, LiveCausalLM
 from evohydra.merge import Engine
-from evohydra.recipe import Checkpoint, Group, Hop, Merge, Node, Stack
+from evohydra.recipe import Checkpoint, Group, Hop, Layout, Merge, Node, Stack
 from tests import tiny_models
 from tests.contracts.test_causal_lm import ARCHITECTURES
 
@@ -457,3 +457,20 @@ def test_layouts_follow_the_names_that_tensors_have_in_a_run(tmp_path: Path) -> 
     assert moe.mlp.split("|") == [
         r"mlp\.down_proj\.weight", r"mlp\.experts\.\d+\.down_proj\.weight", r"mlp\.shared_expert\.down_proj\.weight"
     ]  # fmt: skip
+
+
+def test_models_that_no_path_leads_through_merge_as_ever(tmp_path: Path) -> None:
+    """OPT's layers are not where its base model runs them from."""
+    config = transformers.OPTConfig(
+        hidden_size=16, ffn_dim=16, num_hidden_layers=2, num_attention_heads=2, vocab_size=47, word_embed_proj_dim=16
+    )
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    tiny_models.tokenizer().save_pretrained(tmp_path)
+    engine = Engine({"one": CheckpointReader(tmp_path)}, device=CPU)
+    live = FAMILY.live_model(tmp_path, CPU, torch.float32)
+    weights = [tensor for name, tensor in live.parameters.items() if name.endswith("layers.1.fc2.weight")]
+    weights[0].zero_()
+    live.become(ONE, engine)
+    assert weights[0].any()
+    with pytest.raises(SourceError, match="expected 2 layers in one list, each with its number as layer_idx, got"):
+        live.become(Stack((ONE,), (Hop(0, 0),), Layout("model.decoder.layers", "", "", "")), engine)
