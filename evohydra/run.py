@@ -72,9 +72,7 @@ class Run:
             with SearchProgress(console, self.budget, ledger.replayed) as progress:
                 observers = (progress, self.tracker.genome)
                 evaluate_in = functools.partial(self._evaluate_in, evaluate)
-                records = search(
-                    self.space, optimizer, self.executor, evaluate_in, ledger, self.budget, observers, evaluate.expect
-                )
+                records = search(self.space, optimizer, self.executor, evaluate_in, ledger, self.budget, observers)
             sampled = self.sample is not None
             candidates = choose(self.space, ledger, evaluate if validated else None, self.top, each_generation=sampled)
             if not candidates or (validated and candidates[0].validation is None):
@@ -85,8 +83,9 @@ class Run:
         self._report(summary, console)
         return summary
 
-    def _evaluate_in(self, evaluate: Evaluator, generation: int) -> Evaluate:
-        """How the genomes of a generation are evaluated: on all examples, or on those drawn for it."""
+    def _evaluate_in(self, evaluate: Evaluator, generation: int, recipes: Sequence[Node]) -> Evaluate:
+        """How the recipes of a generation are evaluated: on all examples, or on those drawn for it."""
+        evaluate.expect(recipes)
         if self.sample is None:
             return evaluate
         sizes = {name: benchmark.size("search") for name, benchmark in self.benchmarks.items()}

@@ -1,14 +1,16 @@
 """The search loop: ask, evaluate what the ledger does not hold, tell; then choose the winner on validation."""
 
 import functools
+import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evohydra.executors import Executor
+from evohydra.genome import Value
 from evohydra.ledger import Evaluate, Ledger, Record
 from evohydra.objectives import finite, mean
 from evohydra.optimizers import Optimizer
@@ -35,15 +37,15 @@ def search(
     space: Space,
     optimizer: Optimizer,
     executor: Executor,
-    evaluate_in: Callable[[int], Evaluate],
+    evaluate_in: Callable[[int, Sequence[Node]], Evaluate],
     ledger: Ledger,
     budget: int,
     observers: Iterable[Observer] = (),
-    expect: Callable[[Sequence[Node]], None] | None = None,
 ) -> list[Record]:
-    """Evaluate `budget` genomes and return their records in order; `evaluate_in` says how in each generation.
+    """Evaluate `budget` genomes and return their records in order.
 
-    `expect` is told beforehand which recipes of a generation will be evaluated.
+    `evaluate_in` gives for the number of a generation, and those of its recipes that the ledger does not hold, what
+    evaluates them.
 
     Raises ValueError where the budget is smaller than a generation, SearchError where the whole first generation fails.
     """
@@ -58,10 +60,11 @@ def search(
         first = len(ledger.records)
         genomes = optimizer.ask()
         batch = genomes[: budget - first]
-        if expect is not None:
-            expect([space.decode(x) for x in batch[max(0, ledger.replayed - first) :]])
-        remember = functools.partial(_remember, space, ledger, evaluate_in(generation), generation, first, batch)
-        for record in executor.map(remember, range(len(batch))):
+        recipes = [space.decode(x) for x in batch]
+        evaluate = evaluate_in(generation, recipes[max(0, ledger.replayed - first) :])
+        remember = functools.partial(_remember, ledger, generation, evaluate)
+        genes = [space.values(x) for x in batch]
+        for record in executor.map(remember, zip(itertools.count(first), batch, genes, recipes, strict=False)):
             for observe in observers:
                 observe(record)
         records = ledger.records[first:]
@@ -75,17 +78,13 @@ def search(
 
 
 def _remember(
-    space: Space,
     ledger: Ledger,
-    evaluate: Evaluate,
     generation: int,
-    first: int,
-    batch: NDArray[np.float64],
-    place: int,
+    evaluate: Evaluate,
+    member: tuple[int, NDArray[np.float64], Mapping[str, Value], Node],
 ) -> Record:
-    """The record of the genome at `place` of a generation whose first one has the index `first`."""
-    x = batch[place]
-    return ledger.remember(first + place, generation, x, space.values(x), space.decode(x), evaluate)
+    index, genome, genes, recipe = member
+    return ledger.remember(index, generation, genome, genes, recipe, evaluate)
 
 
 def choose(

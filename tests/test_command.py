@@ -114,7 +114,7 @@ def test_ledger(finished: Finished):
     genes = [f"{g}/weight/{s}" for g in ("embeddings", "layers.0", "layers.1", "head") for s in ("one", "two")]
     for line in lines:
         assert list(line) == [
-            "index", "generation", "genome", "genes", "recipe", "fitness", "scores", "seconds", "error",
+            "index", "generation", "genome", "genes", "recipe", "fitness", "scores", "seconds", "error", "tokens",
         ]  # fmt: skip
         assert line["generation"] == line["index"] // 6
         assert list(line["genes"]) == genes

@@ -207,12 +207,11 @@ def _knows_its_place(number: int, layer: torch.nn.Module) -> bool:
 
 def _hop(layer: torch.nn.Module, number: int) -> torch.nn.Module:
     """A copy of a layer for hop `number` of a path, with the same parameters and buffers."""
-    twin = copy.copy(layer)
-    for name, value in vars(twin).items():
-        if isinstance(value, dict):  # parameters, buffers, children, hooks: tables of its own, of the same content
-            vars(twin)[name] = value.copy()
-    for name, child in layer.named_children():
-        twin.add_module(name, _hop(child, number))
+    twin = type(layer).__new__(type(layer))
+    # Parameters, buffers, children, hooks: tables of its own, of the same content.
+    vars(twin).update({name: value.copy() if isinstance(value, dict) else value for name, value in vars(layer).items()})
+    for name, child in layer._modules.items():
+        twin._modules[name] = None if child is None else _hop(child, number)
     if "layer_idx" in vars(twin):
         vars(twin)["layer_idx"] = number
     return twin
