@@ -18,7 +18,7 @@ from evohydra.families.prefixes import Prefixes
 from evohydra.families.tensor_sets import LAYER
 from evohydra.merge import Engine
 from evohydra.paths import factors
-from evohydra.recipe import Checkpoint, Hop, Merge, Node, Stack, digest
+from evohydra.recipe import Checkpoint, Hop, Merge, Node, Stack, checkpoints, digest
 
 
 @dataclass
@@ -142,7 +142,8 @@ class Paths:
 
     def _slot(self, number: int, node: Node, engine: Engine) -> Slot:
         """The slot of a source that is not the module's, loaded when it is first asked for; it holds `node`."""
-        files = files_of(node)
+        own = files_of(node)
+        files = next((each for each in (own, *(c.name for c in checkpoints(node))) if each in self._sources), own)
         key = ("checkpoint", files) if isinstance(node, Checkpoint) else ("merge", number)
         if key not in self._slots:
             if files not in self._sources:

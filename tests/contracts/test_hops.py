@@ -1,6 +1,7 @@
 """Paths through the layers of tiny models of every architecture, run in one live model and written as checkpoints."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -296,8 +297,10 @@ def test_a_merge_is_the_first_source_and_is_merged_once(llamas: World, monkeypat
     whole = logits(live.module)
     live.become(hybrid(mixed(0.3), (0, 0), (0, 1), (0, 2)), engine)
     assert torch.equal(logits(live.module), whole)
-    live.become(Stack((ONE, mixed(0.3)), (Hop(0, 0), Hop(1, 1), Hop(1, 2)), llamas.layout), engine)
-    expected = Stack((ONE, mixed(0.3)), (Hop(0, 0), Hop(1, 1), Hop(1, 2)), llamas.layout)
+    based = replace(mixed(0.3), base=Checkpoint("three", "-"))  # its base is none of the sources of the path
+    expected = Stack((ONE, based), (Hop(0, 0), Hop(1, 1), Hop(1, 2)), llamas.layout)
+    live = FAMILY.live_model(directories["one"], CPU, torch.float32, sources=llamas.directories)
+    live.become(expected, engine)
     assert torch.equal(logits(live.module), logits(written(expected, engine, directories)))
 
 
@@ -355,6 +358,21 @@ def test_layers_that_do_not_fit_are_refused_before_anything_runs(
     }
     with pytest.raises(SourceError, match=f"layers of source 'two' do not fit on a path with those of .*{message}"):
         FAMILY.live_model(directories["one"], CPU, torch.float32, sources=directories)
+
+
+def test_rotary_angles_that_depend_on_the_longest_length_need_the_same_one(tmp_path: Path) -> None:
+    """Others do not, nor does a layer depend on what transformers does not know."""
+    yarn = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0, "original_max_position_embeddings": 64}
+    for name, rotary in (("plain", None), ("yarn", yarn)):
+        directories = {
+            each: save(tmp_path / name / each, "llama", 2, 0, max_position_embeddings=length, remark=each,
+                       **({"rope_parameters": rotary} if rotary else {}))
+            for each, length in (("one", 128), ("two", 256))
+        }  # fmt: skip
+        if rotary is None:
+            World(directories)
+    with pytest.raises(SourceError, match=r"max_position_embeddings 256 where '.*one' has 128$"):
+        World(directories)
 
 
 def test_windows_that_differ_are_refused(tmp_path: Path) -> None:
