@@ -98,6 +98,8 @@ class CausalLM:
 
         Raises SourceError for different architectures, widths or tokens.
         """
+        if first not in tensors:
+            raise SourceError(f"first: expected {', '.join(tensors)}, got {first!r}")
         if rules.tokenizer not in ("same", first) or rules.missing != "error" or rules.pad_vocabulary_to:
             raise SourceError(
                 f"a path has the embeddings and the tokenizer of {first!r}: tokenizer, missing and pad_vocabulary_to "
