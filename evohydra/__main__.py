@@ -23,7 +23,19 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 # What a run's results do not depend on, or (budget, top) what may change when it goes on.
-INCIDENTAL = ("run", "budget", "top", "tracker", "executor", "device", "threads", "cache_gb", "shard_gb", "baselines")
+INCIDENTAL = (
+    "run",
+    "budget",
+    "top",
+    "tracker",
+    "executor",
+    "device",
+    "threads",
+    "cache_gb",
+    "prefix_gb",
+    "shard_gb",
+    "baselines",
+)
 
 
 def build(config: DictConfig, directory: Path) -> "Run":
@@ -95,7 +107,8 @@ def build(config: DictConfig, directory: Path) -> "Run":
         device,
         out_dtype,
         opened.form,
-        {m.name: opened.directories[m.name] for m in opened.models} if path else {},
+        sources={model.name: opened.directories[model.name] for model in opened.models} if path else {},
+        prefix_bytes=int(plain["prefix_gb"] * 1024**3),
     )
     return Run(
         directory=directory,
@@ -145,7 +158,7 @@ def _space(merge: Mapping[str, Any], parts: Mapping[str, Any], family: "Family",
     paths = _instantiate(merge["dataflow"])(
         models=opened.models,
         layers=[family.depth(directory) for directory in directories],
-        layout=family.layout(opened.directories[opened.files_from]),
+        layout=family.layout(opened.directories[opened.files_from], tuple(opened.tensors[opened.files_from].shapes)),
     )
     return HybridSpace(merges, paths) if merges else paths
 
