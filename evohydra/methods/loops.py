@@ -1,0 +1,262 @@
+"""A kernel as one loop in C++: its graph written out for the compiler, which vectorizes it with masks in registers.
+
+torch.compile writes vectors of its own, whose masks are whole vectors and whose conversion to bfloat16 takes as long as
+the rest of some kernels: its code for TIES takes half as long again. It also takes seconds to compile, this tenths.
+"""
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# A kernel on flat tensors: inputs, all its floats, all its integers, and where the result is written.
+Step = Callable[[list[Tensor], Tensor, Tensor, Tensor], None]
+TYPES = {
+    torch.float64: "double",
+    torch.float32: "float",
+    torch.float16: "_Float16",
+    torch.bfloat16: "uint16_t",
+    torch.bool: "bool",
+    torch.uint8: "uint8_t",
+    torch.int16: "int16_t",
+    torch.int32: "int32_t",
+    torch.int64: "int64_t",
+}
+COMPARISONS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<", "eq": "==", "ne": "!="}
+OPERATIONS = {
+    "add": "{} + {}",
+    "sub": "{} - {}",
+    "mul": "{} * {}",
+    "div": "{} / {}",
+    "rsub": "{1} - {0}",
+    "neg": "-{}",
+    "reciprocal": "1 / {}",
+    "abs": "std::abs({})",
+    "sqrt": "std::sqrt({})",
+    "sign": "({0} > 0) - ({0} < 0)",
+    "maximum": "({0} > {1}) | ({0} != {0}) ? {0} : {1}",
+    "minimum": "({0} < {1}) | ({0} != {0}) ? {0} : {1}",
+    "bitwise_and": "{} & {}",
+    "bitwise_or": "{} | {}",
+    "bitwise_xor": "{} ^ {}",
+    "logical_and": "{} & {}",
+    "logical_or": "{} | {}",
+    "__and__": "{} & {}",
+    "__or__": "{} | {}",
+    "__xor__": "{} ^ {}",
+    "__rshift__": "{} >> {}",
+    "bitwise_right_shift": "{} >> {}",
+}
+VIEWS = {"split", "split_with_sizes", "select", "slice", "view", "expand", "unsqueeze", "squeeze", "alias", "detach"}
+# No product is fused with a sum, and integers overflow as they do in torch. Error numbers, traps and jumps from one choice
+# to the next would keep a loop from being vectorized, or its masks from staying masks.
+FLAGS = (
+    "-O3 -march=native -std=c++17 -shared -fPIC -fopenmp -ffp-contract=off -fwrapv"
+    " -fno-math-errno -fno-trapping-math -fno-thread-jumps"
+).split()
+WIDE = {"x86_64": ["-mprefer-vector-width=512"], "AMD64": ["-mprefer-vector-width=512"]}
+PARALLEL = 2**15  # entries for each thread at least
+SOURCE = """\
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+static inline float wide(uint16_t x) {{
+    uint32_t bits = uint32_t(x) << 16;
+    float y;
+    std::memcpy(&y, &bits, 4);
+    return y;
+}}
+
+static inline uint16_t bfloat16(float x) {{
+    uint32_t bits;
+    std::memcpy(&bits, &x, 4);
+    return x != x ? 0x7fc0 : (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+}}
+
+static void part({parameters}, int64_t start, int64_t stop) {{
+{before}
+    for (int64_t i = start; i < stop; i++) {{
+{body}
+    }}
+}}
+
+extern "C" void loop({parameters}, int64_t size, int64_t threads) {{
+    #pragma omp parallel for num_threads(threads) if (threads > 1)
+    for (int64_t t = 0; t < threads; t++)
+        part({names}, size * t / threads / 64 * 64, t + 1 == threads ? size : size * (t + 1) / threads / 64 * 64);
+}}
+"""
+
+
+class NotALoop(ValueError):  # noqa: N818  (what the kernel is)
+    """A kernel that has an operation which is not written in C++ here."""
+
+
+def loop(step: Step, inputs: Sequence[Tensor], numbers: tuple[Tensor, Tensor], target: Tensor) -> Step:
+    """`step` for tensors of these types. NotALoop, or OSError or CalledProcessError where there is no compiler."""
+    kinds = [x.dtype for x in inputs]
+    function = _built(_source(step, kinds, [len(x) for x in numbers], target.dtype))
+    function.argtypes = [ctypes.c_void_p] * (len(kinds) + 3) + [ctypes.c_int64] * 2
+    function.restype = None
+
+    def run(inputs: list[Tensor], floats: Tensor, integers: Tensor, target: Tensor) -> None:
+        size = target.shape[0]
+        threads = max(1, min(torch.get_num_threads(), size // PARALLEL))
+        function(
+            *[x.data_ptr() for x in inputs], floats.data_ptr(), integers.data_ptr(), target.data_ptr(), size, threads
+        )
+
+    return run
+
+
+def _source(step: Step, kinds: Sequence[torch.dtype], lengths: Sequence[int], kind: torch.dtype) -> str:
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    size = 1009  # nothing else is so long
+    with torch.inference_mode(False), torch.no_grad():
+        floats = torch.zeros(lengths[0], dtype=torch.float64 if kind == torch.float64 else torch.float32)
+        integers = torch.zeros(lengths[1], dtype=torch.int32)
+        inputs = [torch.zeros(size, dtype=each) for each in kinds]
+        graph = make_fx(step, tracing_mode="fake")(inputs, floats, integers, torch.zeros(size, dtype=kind)).graph
+    names = [*(f"x{k}" for k in range(len(kinds))), "floats", "integers", "target"]
+    types = [*kinds, floats.dtype, integers.dtype]
+    parameters = [f"const {TYPES[each]}* __restrict {name}" for each, name in zip(types, names, strict=False)]
+    body = _Body(size, names)
+    for node in graph.nodes:
+        body.add(node)
+    return SOURCE.format(
+        parameters=", ".join([*parameters, f"{TYPES[kind]}* __restrict target"]),
+        names=", ".join(names),
+        before="\n".join(f"    {line}" for line in body.before.values()),
+        body="\n".join(f"        {line}" for line in body.lines),
+    )
+
+
+class _Body:
+    """The statements of a loop over `size` entries, node by node of a graph whose placeholders have these `names`."""
+
+    def __init__(self, size: int, names: Sequence[str]) -> None:
+        self.before: dict[str, str] = {}  # by name, the numbers that are used: read once, as a loop without branches needs
+        self.lines: list[str] = []
+        self._size = size
+        self._names = list(names)
+        self._values: dict[Any, str] = {}  # of nodes that are one number for each entry, or one for all
+        self._arrays: dict[Any, str] = {}  # of nodes that are numbers of a kernel, or some of them
+
+    def add(self, node: Any) -> None:
+        if node.op == "output":
+            return
+        if node.op == "placeholder":
+            name = self._names.pop(0)
+            if name in ("floats", "integers"):
+                self._arrays[node] = name
+            elif name == "target":
+                self._values[node] = name
+            else:
+                self._assign(node, f"{name}[i]")
+            return
+        name = node.target.__name__.partition(".")[0]
+        if (name in VIEWS or name == "getitem") and node.args[0] in self._arrays:
+            self._arrays[node] = self._arrays[node.args[0]]
+        elif name == "copy_" and self._values.get(node.args[0]) == "target":
+            self.lines.append(f"target[i] = {self._cast(node.args[1], _kind(node.args[0]))};")
+        else:
+            self._assign(node, self._expression(node, name))
+
+    def _assign(self, node: Any, expression: str) -> None:
+        if node.meta["val"].shape not in ((self._size,), (1,), ()):
+            raise NotALoop(f"{node} has the shape {tuple(node.meta['val'].shape)}")
+        self._values[node] = node.name
+        self.lines.append(f"const {TYPES[_kind(node)]} {node.name} = {expression};")
+
+    def _expression(self, node: Any, name: str) -> str:
+        kind = _kind(node)
+        if name in VIEWS or name == "_to_copy" or name == "clone":
+            return self._cast(node.args[0], kind)
+        if name == "arange" and node.args in ((self._size,), (0, self._size)):
+            return f"({TYPES[kind]})i"
+        if name in ("zeros", "zeros_like", "scalar_tensor"):
+            return _literal(node.args[0] if name == "scalar_tensor" else 0, kind)
+        if name in COMPARISONS:
+            common = torch.result_type(*(getattr(each, "meta", {"val": each})["val"] for each in node.args))
+            one, other = (self._cast(each, common) for each in node.args)
+            return f"{one} {COMPARISONS[name]} {other}"
+        if name in ("bitwise_not", "logical_not"):
+            return ("!" if kind == torch.bool else "~") + self._cast(node.args[0], kind)
+        if name == "where":
+            which, one, other = self._cast(node.args[0], torch.bool), *(self._cast(x, kind) for x in node.args[1:])
+            # Of truth values without branches, which would keep the loop from being vectorized.
+            return f"({which} & {one}) | (!{which} & {other})" if kind == torch.bool else f"{which} ? {one} : {other}"
+        if name == "clamp":
+            value, *ends = (self._cast(each, kind) for each in node.args if each is not None)
+            if len(ends) == 1:
+                return f"{value} {'>' if node.args[1] is None else '<'} {ends[0]} ? {ends[0]} : {value}"
+        if name not in OPERATIONS or node.kwargs or kind.itemsize == 2:
+            raise NotALoop(f"{node.target} of {kind} is not written in C++")
+        return OPERATIONS[name].format(*(self._cast(each, kind) for each in node.args))
+
+    def _cast(self, value: Any, kind: torch.dtype) -> str:
+        """A node's value, or a number, as it is in `kind`."""
+        if isinstance(value, bool | int | float):
+            return _literal(value, kind)
+        if value in self._arrays:
+            numbers = value.meta["val"]
+            if numbers.numel() != 1:
+                raise NotALoop(f"{value} has {numbers.numel()} numbers")
+            place, has = numbers.storage_offset(), numbers.dtype
+            name = f"{self._arrays[value]}_{place}"
+            self.before[name] = f"const {TYPES[has]} {name} = {self._arrays[value]}[{place}];"
+        else:
+            name, has = self._values[value], _kind(value)
+        if has == kind:
+            return name
+        name = f"wide({name})" if has == torch.bfloat16 else name
+        if kind == torch.bfloat16:
+            return f"bfloat16({name})"
+        return f"(_Float16)(float){name}" if kind == torch.float16 else f"({TYPES[kind]}){name}"
+
+
+def _kind(node: Any) -> torch.dtype:
+    kind: torch.dtype = node.meta["val"].dtype
+    return kind
+
+
+def _literal(value: float, kind: torch.dtype) -> str:
+    return f"({TYPES[kind]}){float(value).hex()}" if kind.is_floating_point else f"({TYPES[kind]}){int(value)}"
+
+
+def _built(source: str) -> Any:
+    """The function of `source`, from the directory of kernels where it was compiled before."""
+    compiler, defined = _compiler()
+    flags = [*FLAGS, *WIDE.get(platform.machine(), [])]
+    if "__AVX512FP16__" in defined:
+        flags.append("-mno-avx512fp16")  # in which gcc converts one number at a time
+    digest = hashlib.sha256("\0".join((defined, source, *flags)).encode()).hexdigest()[:32]
+    directory = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"])
+    library = directory / f"loop-{digest}.so"
+    if not library.exists():
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=directory) as temporary:
+            code, made = Path(temporary, "loop.cpp"), Path(temporary, "loop.so")
+            code.write_text(source)
+            subprocess.run([compiler, *flags, "-o", str(made), str(code)], check=True, capture_output=True, text=True)
+            made.replace(library)  # whole or not at all
+    return ctypes.CDLL(str(library)).loop
+
+
+@functools.cache
+def _compiler() -> tuple[str, str]:
+    """The compiler, and what it defines on this processor: its version and which instructions there are."""
+    compiler = os.environ.get("CXX", "g++")
+    command = [compiler, "-march=native", "-x", "c++", "-E", "-dM", os.devnull]
+    return compiler, subprocess.run(command, check=True, capture_output=True, text=True).stdout
