@@ -83,10 +83,22 @@ static inline uint16_t bfloat16(float x) {{
     return x != x ? 0x7fc0 : (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
 }}
 
+// The processor's own reading ahead begins anew at each page, too late for tensors that are read once.
+const int64_t BLOCK = 256, AHEAD = 2 * BLOCK;
+
+template <class T> static inline void prefetch(const T* x) {{
+    for (const T* line = x; line < x + BLOCK; line += 64 / sizeof(T))
+        __builtin_prefetch(line);
+}}
+
 static void part({parameters}, int64_t start, int64_t stop) {{
 {before}
-    for (int64_t i = start; i < stop; i++) {{
+    for (int64_t block = start; block < stop; block += BLOCK) {{
+{prefetched}
+        const int64_t end = block + BLOCK < stop ? block + BLOCK : stop;
+        for (int64_t i = block; i < end; i++) {{
 {body}
+        }}
     }}
 }}
 
@@ -138,7 +150,8 @@ def _source(step: Step, kinds: Sequence[torch.dtype], lengths: Sequence[int], ki
         parameters=", ".join([*parameters, f"{TYPES[kind]}* __restrict target"]),
         names=", ".join(names),
         before="\n".join(f"    {line}" for line in body.before.values()),
-        body="\n".join(f"        {line}" for line in body.lines),
+        prefetched="\n".join(f"        prefetch(x{k} + block + AHEAD);" for k in range(len(kinds))),
+        body="\n".join(f"            {line}" for line in body.lines),
     )
 
 
