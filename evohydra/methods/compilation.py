@@ -3,7 +3,7 @@
 import logging
 import os
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -31,7 +31,9 @@ def compiling(wanted: bool) -> Iterator[None]:
         _compiling.reset(token)
 
 
-def compiled(step: Step, inputs: Sequence[Tensor], numbers: tuple[Tensor, Tensor], target: Tensor) -> Step | None:
+def compiled(
+    step: Step, inputs: Sequence[Tensor], numbers: Callable[[], tuple[Tensor, Tensor]], target: Tensor
+) -> Step | None:
     """`step` compiled, where that is wanted, worth it and possible."""
     if not _compiling.get() or target.shape[0] < WORTH_COMPILED:
         return None
@@ -39,7 +41,7 @@ def compiled(step: Step, inputs: Sequence[Tensor], numbers: tuple[Tensor, Tensor
         return None
     key = (step, target.device.type, target.dtype, *(x.dtype for x in inputs))
     if key not in _compiled:
-        _compiled[key] = _proven(step, inputs, numbers, target)
+        _compiled[key] = _proven(step, inputs, numbers(), target)
     return _compiled[key]
 
 
