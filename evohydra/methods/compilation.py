@@ -14,7 +14,7 @@ from torch import Tensor
 from evohydra.methods.loops import NotALoop, Step, loop
 
 logger = logging.getLogger(__name__)
-WORTH_COMPILED = 2**8  # entries: what is less is done eagerly
+WORTH_COMPILED = 2  # entries: one alone would be another case to torch.compile
 PROOF = 7 * 2**9  # entries on which a compiled kernel is held against the eager one; no other number that it gets
 _compiling: ContextVar[bool] = ContextVar("compiling", default=False)
 _compiled: dict[object, Step | None] = {}

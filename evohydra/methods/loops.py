@@ -7,6 +7,7 @@ the rest of some kernels: its code for TIES takes half as long again. It also ta
 import ctypes
 import functools
 import hashlib
+import math
 import os
 import platform
 import subprocess
@@ -42,7 +43,6 @@ OPERATIONS = {
     "reciprocal": "1 / {}",
     "abs": "std::abs({})",
     "sqrt": "std::sqrt({})",
-    "sign": "({0} > 0) - ({0} < 0)",
     "maximum": "({0} > {1}) | ({0} != {0}) ? {0} : {1}",
     "minimum": "({0} < {1}) | ({0} != {0}) ? {0} : {1}",
     "bitwise_and": "{} & {}",
@@ -245,12 +245,15 @@ def _kind(node: Any) -> torch.dtype:
 
 
 def _literal(value: float, kind: torch.dtype) -> str:
-    return f"({TYPES[kind]}){float(value).hex()}" if kind.is_floating_point else f"({TYPES[kind]}){int(value)}"
+    if not kind.is_floating_point:
+        return f"({TYPES[kind]}){int(value)}"
+    exact = float(value).hex() if math.isfinite(value) else {"inf": "INFINITY", "-inf": "-INFINITY"}.get(str(value), "NAN")
+    return f"({TYPES[kind]}){exact}"
 
 
 def _built(source: str) -> Any:
     """The function of `source`, from the directory of kernels where it was compiled before."""
-    compiler, defined = _compiler()
+    name, defined = compiler()
     flags = [*FLAGS, *WIDE.get(platform.machine(), [])]
     if "__AVX512FP16__" in defined:
         flags.append("-mno-avx512fp16")  # in which gcc converts one number at a time
@@ -262,14 +265,14 @@ def _built(source: str) -> Any:
         with tempfile.TemporaryDirectory(dir=directory) as temporary:
             code, made = Path(temporary, "loop.cpp"), Path(temporary, "loop.so")
             code.write_text(source)
-            subprocess.run([compiler, *flags, "-o", str(made), str(code)], check=True, capture_output=True, text=True)
+            subprocess.run([name, *flags, "-o", str(made), str(code)], check=True, capture_output=True, text=True)
             made.replace(library)  # whole or not at all
     return ctypes.CDLL(str(library)).loop
 
 
 @functools.cache
-def _compiler() -> tuple[str, str]:
+def compiler() -> tuple[str, str]:
     """The compiler, and what it defines on this processor: its version and which instructions there are."""
-    compiler = os.environ.get("CXX", "g++")
-    command = [compiler, "-march=native", "-x", "c++", "-E", "-dM", os.devnull]
-    return compiler, subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    name = os.environ.get("CXX", "g++")
+    command = [name, "-march=native", "-x", "c++", "-E", "-dM", os.devnull]
+    return name, subprocess.run(command, check=True, capture_output=True, text=True).stdout
