@@ -43,6 +43,7 @@ OPERATIONS = {
     "reciprocal": "1 / {}",
     "abs": "std::abs({})",
     "sqrt": "std::sqrt({})",
+    "sign": "({0} > 0) - ({0} < 0)",
     "maximum": "({0} > {1}) | ({0} != {0}) ? {0} : {1}",
     "minimum": "({0} < {1}) | ({0} != {0}) ? {0} : {1}",
     "bitwise_and": "{} & {}",
@@ -211,9 +212,9 @@ class _Body:
             # Of truth values without branches, which would keep the loop from being vectorized.
             return f"({which} & {one}) | (!{which} & {other})" if kind == torch.bool else f"{which} ? {one} : {other}"
         if name == "clamp":
-            value, *ends = (self._cast(each, kind) for each in node.args if each is not None)
-            if len(ends) == 1:
-                return f"{value} {'>' if node.args[1] is None else '<'} {ends[0]} ? {ends[0]} : {value}"
+            value, *ends = (each if each is None else self._cast(each, kind) for each in (*node.args, None)[:3])
+            over, under = (f"{value} {sign} {end} ? {end} : " for sign, end in zip("<>", ends, strict=True))
+            return f"{over if ends[0] else ''}{under if ends[1] else ''}{value}"
         if name not in OPERATIONS or node.kwargs or kind.itemsize == 2:
             raise NotALoop(f"{node.target} of {kind} is not written in C++")
         return OPERATIONS[name].format(*(self._cast(each, kind) for each in node.args))
