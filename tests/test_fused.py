@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from evohydra.merge import Engine
-from evohydra.methods import compilation, fused, loops
+from evohydra.methods import compilation, fused, native
 from evohydra.methods.compilation import compiling
 from evohydra.methods.dare import dare_ties
 from evohydra.methods.fused import Entries, NotFinite
@@ -44,7 +44,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a process that has compiled nothing yet."""
     monkeypatch.setattr(compilation, "_compiled", {})
     monkeypatch.setattr(compilation, "_warned", [])
-    monkeypatch.setattr(loops, "compiler", functools.cache(loops.compiler.__wrapped__))
+    monkeypatch.setattr(native, "compiler", functools.cache(native.compiler.__wrapped__))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)

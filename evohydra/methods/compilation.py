@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from evohydra.methods.loops import NotALoop, Step, loop
+from evohydra.methods.loops import NotALoop
+from evohydra.methods.native import Step, loop
 
 logger = logging.getLogger(__name__)
 WORTH_COMPILED = 2  # entries: one alone would be another case to torch.compile
@@ -65,7 +66,9 @@ def _proven(step: Step, inputs: Sequence[Tensor], numbers: tuple[Tensor, Tensor]
 def _loop(step: Step, inputs: list[Tensor], numbers: tuple[Tensor, Tensor], target: Tensor) -> Step | None:
     try:
         return loop(step, inputs, numbers, target)
-    except (NotALoop, OSError, subprocess.CalledProcessError) as reason:
+    except torch.OutOfMemoryError:
+        raise
+    except (NotALoop, RuntimeError, OSError, subprocess.CalledProcessError) as reason:
         logger.debug("%s is left to torch.compile: %s", step.__code__.co_name, reason)
         return None
 

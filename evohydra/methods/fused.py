@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from evohydra.methods.arithmetic import rounded, wide
-from evohydra.methods.compilation import WORTH_COMPILED, Step, compiled
+from evohydra.methods.compilation import WORTH_COMPILED, compiled
+from evohydra.methods.native import Step
 
 Kernel = Callable[..., Tensor]
 Layout = tuple[tuple[bool, int], ...]  # of numbers: whether they are integers, how many

@@ -1,26 +1,15 @@
 """A kernel as one loop in C++: its graph written out for the compiler, which vectorizes it with masks in registers.
 
 torch.compile writes vectors of its own, whose masks are whole vectors and whose conversion to bfloat16 takes as long as
-the rest of some kernels: its code for TIES takes half as long again. It also takes seconds to compile, this tenths.
+some kernels: its code for TIES runs half as fast. It also takes seconds to compile, this tenths.
 """
 
-import ctypes
-import functools
-import hashlib
 import math
-import os
-import platform
-import subprocess
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
-# A kernel on flat tensors: inputs, all its floats, all its integers, and where the result is written.
-Step = Callable[[list[Tensor], Tensor, Tensor, Tensor], None]
 TYPES = {
     torch.float64: "double",
     torch.float32: "float",
@@ -58,14 +47,6 @@ OPERATIONS = {
     "bitwise_right_shift": "{} >> {}",
 }
 VIEWS = {"split", "split_with_sizes", "select", "slice", "view", "expand", "unsqueeze", "squeeze", "alias", "detach"}
-# No product is fused with a sum, and integers overflow as they do in torch. Error numbers, traps and jumps from one choice
-# to the next would keep a loop from being vectorized, or its masks from staying masks.
-FLAGS = (
-    "-O3 -march=native -std=c++17 -shared -fPIC -fopenmp -ffp-contract=off -fwrapv"
-    " -fno-math-errno -fno-trapping-math -fno-thread-jumps"
-).split()
-WIDE = {"x86_64": ["-mprefer-vector-width=512"], "AMD64": ["-mprefer-vector-width=512"]}
-PARALLEL = 2**15  # entries for each thread at least
 SOURCE = """\
 #include <cmath>
 #include <cstdint>
@@ -115,24 +96,8 @@ class NotALoop(ValueError):  # noqa: N818  (what the kernel is)
     """A kernel that has an operation which is not written in C++ here."""
 
 
-def loop(step: Step, inputs: Sequence[Tensor], numbers: tuple[Tensor, Tensor], target: Tensor) -> Step:
-    """`step` for tensors of these types. NotALoop, or OSError or CalledProcessError where there is no compiler."""
-    kinds = [x.dtype for x in inputs]
-    function = _built(_source(step, kinds, [len(x) for x in numbers], target.dtype))
-    function.argtypes = [ctypes.c_void_p] * (len(kinds) + 3) + [ctypes.c_int64] * 2
-    function.restype = None
-
-    def run(inputs: list[Tensor], floats: Tensor, integers: Tensor, target: Tensor) -> None:
-        size = target.shape[0]
-        threads = max(1, min(torch.get_num_threads(), size // PARALLEL))
-        function(
-            *[x.data_ptr() for x in inputs], floats.data_ptr(), integers.data_ptr(), target.data_ptr(), size, threads
-        )
-
-    return run
-
-
-def _source(step: Step, kinds: Sequence[torch.dtype], lengths: Sequence[int], kind: torch.dtype) -> str:
+def source(step: Callable[..., None], kinds: Sequence[torch.dtype], lengths: Sequence[int], kind: torch.dtype) -> str:
+    """`step` (see `native`) in C++, for inputs of these kinds, so many floats and integers and a target of `kind`."""
     from torch.fx.experimental.proxy_tensor import make_fx
 
     size = 1009  # nothing else is so long
@@ -160,7 +125,7 @@ class _Body:
     """The statements of a loop over `size` entries, node by node of a graph whose placeholders have these `names`."""
 
     def __init__(self, size: int, names: Sequence[str]) -> None:
-        self.before: dict[str, str] = {}  # by name, the numbers that are used: read once, as a loop without branches needs
+        self.before: dict[str, str] = {}  # by name, the numbers that are used: a choice between reads is a branch
         self.lines: list[str] = []
         self._size = size
         self._names = list(names)
@@ -179,6 +144,8 @@ class _Body:
             else:
                 self._assign(node, f"{name}[i]")
             return
+        if node.op != "call_function":
+            raise NotALoop(f"{node} is a constant")
         name = node.target.__name__.partition(".")[0]
         if (name in VIEWS or name == "getitem") and node.args[0] in self._arrays:
             self._arrays[node] = self._arrays[node.args[0]]
@@ -195,7 +162,9 @@ class _Body:
 
     def _expression(self, node: Any, name: str) -> str:
         kind = _kind(node)
-        if name in VIEWS or name == "_to_copy" or name == "clone":
+        if name in VIEWS | {"_to_copy", "clone"}:
+            if node.args[0].meta["val"].numel() not in (1, node.meta["val"].numel()):
+                raise NotALoop(f"{node} is a part of the entries")
             return self._cast(node.args[0], kind)
         if name == "arange" and node.args in ((self._size,), (0, self._size)):
             return f"({TYPES[kind]})i"
@@ -203,6 +172,7 @@ class _Body:
             return _literal(node.args[0] if name == "scalar_tensor" else 0, kind)
         if name in COMPARISONS:
             common = torch.result_type(*(getattr(each, "meta", {"val": each})["val"] for each in node.args))
+            common = torch.float32 if common == torch.bfloat16 else common
             one, other = (self._cast(each, common) for each in node.args)
             return f"{one} {COMPARISONS[name]} {other}"
         if name in ("bitwise_not", "logical_not"):
@@ -223,6 +193,8 @@ class _Body:
         """A node's value, or a number, as it is in `kind`."""
         if isinstance(value, bool | int | float):
             return _literal(value, kind)
+        if value not in self._arrays and value not in self._values:
+            raise NotALoop(f"{value} is no number")
         if value in self._arrays:
             numbers = value.meta["val"]
             if numbers.numel() != 1:
@@ -248,32 +220,7 @@ def _kind(node: Any) -> torch.dtype:
 def _literal(value: float, kind: torch.dtype) -> str:
     if not kind.is_floating_point:
         return f"({TYPES[kind]}){int(value)}"
-    exact = float(value).hex() if math.isfinite(value) else {"inf": "INFINITY", "-inf": "-INFINITY"}.get(str(value), "NAN")
-    return f"({TYPES[kind]}){exact}"
-
-
-def _built(source: str) -> Any:
-    """The function of `source`, from the directory of kernels where it was compiled before."""
-    name, defined = compiler()
-    flags = [*FLAGS, *WIDE.get(platform.machine(), [])]
-    if "__AVX512FP16__" in defined:
-        flags.append("-mno-avx512fp16")  # in which gcc converts one number at a time
-    digest = hashlib.sha256("\0".join((defined, source, *flags)).encode()).hexdigest()[:32]
-    directory = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"])
-    library = directory / f"loop-{digest}.so"
-    if not library.exists():
-        directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=directory) as temporary:
-            code, made = Path(temporary, "loop.cpp"), Path(temporary, "loop.so")
-            code.write_text(source)
-            subprocess.run([name, *flags, "-o", str(made), str(code)], check=True, capture_output=True, text=True)
-            made.replace(library)  # whole or not at all
-    return ctypes.CDLL(str(library)).loop
-
-
-@functools.cache
-def compiler() -> tuple[str, str]:
-    """The compiler, and what it defines on this processor: its version and which instructions there are."""
-    name = os.environ.get("CXX", "g++")
-    command = [name, "-march=native", "-x", "c++", "-E", "-dM", os.devnull]
-    return name, subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    if kind == torch.bfloat16:
+        return f"bfloat16({_literal(value, torch.float32)})"
+    names = {math.inf: "INFINITY", -math.inf: "-INFINITY"}
+    return f"({TYPES[kind]}){'NAN' if math.isnan(value) else names.get(value) or float(value).hex()}"

@@ -127,10 +127,11 @@ class Ranking:
 
     def _equal_in_blocks(self, value: float) -> NDArray[np.uint16 | np.int64]:
         if self._sorted is None:
-            return self._counts[self._place(value)]
+            counts: NDArray[np.uint16] = self._counts[self._place(value)]
+            return counts
         wanted = self._sorted.dtype.type(value)
         ends = [[block.searchsorted(wanted, side) for block in self._blocks] for side in ("left", "right")]
-        return np.subtract(ends[1], ends[0])
+        return np.asarray(ends[1], np.int64) - np.asarray(ends[0], np.int64)
 
 
 def _patterns(x: Tensor) -> NDArray[np.int16]:
