@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -15,7 +15,10 @@ from omegaconf import DictConfig, OmegaConf
 from evohydra import composition
 
 if TYPE_CHECKING:
+    from evohydra.families import Family
     from evohydra.run import Run
+    from evohydra.sources import OpenSources
+    from evohydra.spaces import Space
 
 logger = logging.getLogger(__name__)
 
@@ -28,18 +31,25 @@ def build(config: DictConfig, directory: Path) -> "Run":
     from evohydra import sources
     from evohydra.benchmarks import BenchmarkError
     from evohydra.families import Rules
+    from evohydra.formats import Format
     from evohydra.merge import Engine
     from evohydra.run import Run, baseline_nodes
+    from evohydra.spaces.parameter import uniform_merge
     from evohydra.trackers import Guarded, without_secrets
+    from evohydra.winner import WinnerWriter
 
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     chosen = {name: sources.parse(name, fields) for name, fields in plain["model"]["sources"].items()}
     family = _instantiate({"_target_": sources.common_family(chosen)})
     _set_threads(plain["threads"])
     rules = Rules(**{key: plain[key] for key in ("tokenizer", "missing", "pad_vocabulary_to", "allow_other_base")})
-    models, base = sources.checkpoints(chosen, rules)
-    differing = sources.disagreement(chosen)
-    opened = sources.open_sources(models, base, family, rules, (differing,) if differing else ())
+    merging, path = plain["merge"].get("parameter"), plain["merge"].get("dataflow")
+    models, base = sources.checkpoints(chosen, rules) if merging else (sources.models(chosen), None)
+    differing = sources.disagreement(chosen) if merging else None
+    first_on_path = (path or {}).get("first") or models[0].name
+    opened = sources.open_sources(
+        models, base, family, rules, (differing,) if differing else (), None if merging else first_on_path
+    )
     first = opened.directories[opened.files_from]
     device = _device(plain["device"])
     published = opened.directories[opened.models[0].name]
@@ -53,13 +63,15 @@ def build(config: DictConfig, directory: Path) -> "Run":
         compile_kernels=_compile(plain["merge"]["compile"], opened.tensors[opened.files_from].shapes, plain["budget"]),
         cache_bytes=int(plain["cache_gb"] * 1024**3),
     )
-    parts = {
-        "models": opened.models,
-        "base": opened.base,
-        "locations": family.locations(first, tuple(engine.shapes(opened.models[0])), opened.copied),
-    }
-    space = _instantiate(plain["merge"]["parameter"])(**parts)
+    shapes = engine.shapes(opened.models[0])
+    locations = family.locations(first, tuple(shapes), opened.copied)
+    parts = {"models": opened.models, "base": opened.base, "locations": locations}
+    space = _space(plain["merge"], parts, family, opened)
     engine.probe(space.default())
+    written_as: Format = _instantiate(plain["format"])
+    written_as.check(space.default(), family, opened)
+    alike = all(engine.shapes(model) == shapes for model in opened.models)
+    uniform = uniform_merge(opened.models, opened.base, locations) if alike else None
     baselines = {name: _instantiate(spec)(**parts) for name, spec in (plain.get("baselines") or {}).items()}
     if not plain.get("benchmark"):
         raise BenchmarkError("no benchmark: choose one or more, for example benchmark=[mgsm_ja]")
@@ -78,19 +90,23 @@ def build(config: DictConfig, directory: Path) -> "Run":
     }
     identity |= {"device": device.type, "dtype": str(dtype), "out_dtype": str(out_dtype)}
     del identity["merge"]["compile"]  # changes no bit
+    live = family.live_model(
+        first,
+        device,
+        out_dtype,
+        opened.form,
+        {m.name: opened.directories[m.name] for m in opened.models} if path else {},
+    )
     return Run(
         directory=directory,
         sources=opened,
-        licences={name: source.licence for name, source in chosen.items()},
-        family=family,
-        live=family.live_model(first, device, out_dtype, opened.form),
+        live=live,
         engine=engine,
         space=space,
+        uniform=uniform,
         baselines=baseline_nodes(baselines, engine),
         benchmarks=benchmarks,
-        make_optimizer=lambda dimension, start: _instantiate(plain["optimizer"])(
-            dimension=dimension, seed=plain["seed"], start=start
-        ),
+        make_optimizer=lambda axes, start: _instantiate(plain["optimizer"])(axes=axes, seed=plain["seed"], start=start),
         executor=_instantiate(plain["executor"]),
         tracker=Guarded(
             lambda: _instantiate(plain["tracker"])(
@@ -100,15 +116,48 @@ def build(config: DictConfig, directory: Path) -> "Run":
         budget=plain["budget"],
         seed=plain["seed"],
         top=plain["top"],
+        sample=_sample(plain["sample"]),
         start=_start(plain["start"] or []),
-        rules=rules,
-        shard_bytes=int(plain["shard_gb"] * 1e9),
+        write=WinnerWriter(
+            sources=opened,
+            licences={name: source.licence for name, source in chosen.items()},
+            family=family,
+            live=live,
+            engine=engine,
+            rules=rules,
+            format=written_as,
+            shard_bytes=int(plain["shard_gb"] * 1e9),
+        ),
         identity=identity,
     )
 
 
+def _space(merge: Mapping[str, Any], parts: Mapping[str, Any], family: "Family", opened: "OpenSources") -> "Space":
+    """The space of merges, of paths, or of both, as far as they are configured."""
+    from evohydra.spaces.hybrid import HybridSpace
+
+    merges = _instantiate(merge["parameter"])(**parts) if merge.get("parameter") else None
+    if not merge.get("dataflow"):
+        if merges is None:
+            raise ValueError("nothing to search: choose merge=METHOD, merge=dfs or merge=METHOD+dfs")
+        return cast("Space", merges)
+    directories = [opened.directories[model.name] for model in opened.models]
+    paths = _instantiate(merge["dataflow"])(
+        models=opened.models,
+        layers=[family.depth(directory) for directory in directories],
+        layout=family.layout(opened.directories[opened.files_from]),
+    )
+    return HybridSpace(merges, paths) if merges else paths
+
+
 def _instantiate(spec: Mapping[str, Any]) -> Any:
     return hydra.utils.instantiate(dict(spec))
+
+
+def _sample(count: Any) -> int | None:
+    if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
+        raise ValueError(f"sample: expected null or a whole number of at least 1, got {count!r}")
+    return count
 
 
 def _start(start: list[str]) -> list[str]:

@@ -1,5 +1,6 @@
 """The winner on disk: an ordinary Hugging Face checkpoint with its recipe, written whole or not at all."""
 
+import itertools
 import json
 import math
 import platform
@@ -8,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -16,7 +18,7 @@ from safetensors import SafetensorError
 from evohydra.checkpoints import INDEX, CheckpointReader, fingerprint
 from evohydra.families import Family
 from evohydra.merge import Engine
-from evohydra.recipe import Node
+from evohydra.recipe import Node, checkpoints
 
 FORMAT = 2  # 1 merged in float32 whatever the type of the sources
 # safetensors' names of the types that checkpoints hold.
@@ -51,8 +53,18 @@ def whole_directory(target: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def write_weights(node: Node, engine: Engine, directory: Path, dtype: torch.dtype, shard_bytes: int) -> str:
-    """Merge `node` tensor by tensor into safetensors shards of at most `shard_bytes`; returns their fingerprint."""
+def write_weights(
+    node: Node,
+    engine: Engine,
+    directory: Path,
+    dtype: torch.dtype,
+    shard_bytes: int,
+    beside: Mapping[str, torch.Tensor] = MappingProxyType({}),
+) -> str:
+    """Merge `node` tensor by tensor into safetensors shards of at most `shard_bytes`; returns their fingerprint.
+
+    The small tensors `beside` those of `node` are written as they are, into the last shard.
+    """
     shards: list[list[str]] = [[]]
     size = total = 0
     for name, shape in engine.shapes(node).items():
@@ -72,9 +84,13 @@ def write_weights(node: Node, engine: Engine, directory: Path, dtype: torch.dtyp
     for file, names in zip(files, shards, strict=True):
         types = {name: _stored_type(node, engine, name, dtype) for name in names}
         tensors = ((name, engine.tensor(node, name).to("cpu", types[name])) for name in names)
-        _write_shard(directory / file, {name: (types[name], shapes[name]) for name in names}, tensors)
+        described = {name: (types[name], tuple(shapes[name])) for name in names}
+        extra = beside if file == files[-1] else {}
+        described |= {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in extra.items()}
+        _write_shard(directory / file, described, itertools.chain(tensors, extra.items()))
     if len(files) > 1:
         where = {name: file for file, names in zip(files, shards, strict=True) for name in names}
+        where |= dict.fromkeys(beside, files[-1])
         index = {"metadata": {"total_size": total}, "weight_map": where}
         (directory / INDEX).write_text(json.dumps(index, indent=2) + "\n")
     return fingerprint("merge", CheckpointReader(directory))
@@ -117,7 +133,7 @@ def recipe_file(
     node: Node,
     family: Family,
     files_from: str,
-    tokenizer: str,
+    format: object,
     dtype: torch.dtype | None,
     out_dtype: torch.dtype,
     shard_bytes: int,
@@ -125,13 +141,13 @@ def recipe_file(
 ) -> dict[str, Any]:
     """A recipe as self-contained JSON data; `files_from` gives configuration and tokenizer.
 
-    It is merged in `dtype` and written in `out_dtype`.
+    It is merged in `dtype` and written in `out_dtype` by `format`, an `evohydra.formats.Format`.
     """
     return {
         "format": FORMAT,
         "family": f"{type(family).__module__}.{type(family).__qualname__}",
         "files_from": files_from,
-        "tokenizer": tokenizer,
+        "written_as": f"{type(format).__module__}.{type(format).__qualname__}",
         "dtype": str(dtype).removeprefix("torch.") if dtype else None,
         "out_dtype": str(out_dtype).removeprefix("torch."),
         "shard_bytes": shard_bytes,
@@ -139,6 +155,18 @@ def recipe_file(
         "search": dict(search),
         "versions": versions(),
     }
+
+
+def made_from(node: Node, directories: Mapping[str, Path]) -> dict[str, Any]:
+    """The recipe files of those checkpoints below `node` that recipes made, by name: what a run before has found."""
+    found = {}
+    for checkpoint in checkpoints(node):
+        file = directories[checkpoint.name] / "recipe.json"
+        if checkpoint.adapter is None and checkpoint.dtype is None and file.is_file():
+            content = json.loads(file.read_text())
+            if content.get("weights") == checkpoint.fingerprint:  # else another has been put in its place
+                found[checkpoint.name] = content
+    return found
 
 
 def versions() -> dict[str, str]:

@@ -1,8 +1,9 @@
 """A recipe -> its merge in the live model -> scores for each benchmark; failures are kept with their reason."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -14,11 +15,15 @@ from evohydra.recipe import Node
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores example by example for each benchmark, empty where `error` says why there are none; seconds by part."""
+    """Scores example by example for each benchmark, empty where `error` says why there are none.
+
+    seconds: by part. tokens: how many went through the model, padding included.
+    """
 
     scores: Mapping[str, list[float]]
     seconds: Mapping[str, float] = field(default_factory=dict)
     error: str | None = None
+    tokens: int = 0
 
 
 class Evaluator:
@@ -28,41 +33,48 @@ class Evaluator:
         self._engine, self._live, self._benchmarks = engine, live, benchmarks
         self._clock = _ForwardClock(live)
 
-    def __call__(self, recipe: Node, split: Split) -> Evaluation:
-        """The scores of `recipe` on `split`.
+    def expect(self, recipes: Sequence[Node]) -> None:
+        """Tell which recipes will be evaluated next, in this order."""
+        self._live.expect(recipes)
+
+    def __call__(self, recipe: Node, split: Split, examples: Mapping[str, Sequence[int]] | None = None) -> Evaluation:
+        """The scores of `recipe` on `split`, or on those of its examples that `examples` names for each benchmark.
 
         What a bad genome can cause (a merge that is not finite, a model that cannot answer, memory that runs out) gives
         an evaluation with an error. A wrong configuration (BenchmarkError) and full disks are raised.
         """
-        self._clock.seconds = 0.0
+        self._clock.seconds, self._clock.tokens = 0.0, 0
         start = merged = time.perf_counter()
         scores: dict[str, list[float]] = {}
         error = None
         try:
-            self._engine.merge_into(recipe, self._live.parameters)
+            self._live.become(recipe, self._engine)
             merged = time.perf_counter()
             for name, benchmark in self._benchmarks.items():
-                scores[name] = [float(score) for score in benchmark(self._live, split)]
+                chosen = None if examples is None else examples[name]
+                scores[name] = [float(score) for score in benchmark(self._live, split, chosen)]
         except BenchmarkError:
             raise
         except (ArithmeticError, ValueError, RuntimeError) as reason:
             scores, error = {}, f"{type(reason).__name__}: {reason}"
         end = time.perf_counter()
         seconds = {"merge": merged - start, "evaluate": end - merged, "forward": self._clock.seconds}
-        return Evaluation(scores, {part: round(value, 4) for part, value in seconds.items()}, error)
+        return Evaluation(scores, {part: round(value, 4) for part, value in seconds.items()}, error, self._clock.tokens)
 
 
 class _ForwardClock:
-    """Seconds spent in the live model's forward passes."""
+    """Seconds spent in the live model's forward passes, and the tokens that went through them."""
 
     def __init__(self, live: LiveModel) -> None:
-        self.seconds = 0.0
+        self.seconds, self.tokens = 0.0, 0
         self._started = 0.0
         self._cuda = live.device.type == "cuda"
-        live.module.register_forward_pre_hook(self._start)
+        live.module.register_forward_pre_hook(self._start, with_kwargs=True)
         live.module.register_forward_hook(self._stop)
 
-    def _start(self, *_: object) -> None:
+    def _start(self, _: torch.nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        tokens = named.get("input_ids", inputs[0] if inputs else None)
+        self.tokens += tokens.numel() if isinstance(tokens, torch.Tensor) else 0
         self._started = self._now()
 
     def _stop(self, *_: object) -> None:

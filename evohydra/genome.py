@@ -9,6 +9,19 @@ Value = float | int | bool | str
 
 
 @dataclass(frozen=True)
+class Axis:
+    """A coordinate of a search space, as an optimizer sees it.
+
+    levels: of an integer or categorical coordinate, which share the unit interval equally. favoured: where a search may
+    begin, in standard deviations of its first samples from the middle of the interval.
+    """
+
+    kind: Kind = "continuous"
+    levels: int = 0
+    favoured: float = 0.0
+
+
+@dataclass(frozen=True)
 class Real:
     """A real number between `low` and `high`, on a linear or (`log`) a logarithmic scale."""
 
@@ -40,6 +53,11 @@ class Real:
             return (math.log(number) - math.log(self.low)) / (math.log(self.high) - math.log(self.low))
         return (number - self.low) / (self.high - self.low)
 
+    @property
+    def axis(self) -> Axis:
+        """What an optimizer is told of it."""
+        return Axis(self.kind)
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -62,6 +80,11 @@ class Choice:
         if value not in self.options:
             raise ValueError(f"gene {self.name!r}: {value!r} is none of {list(self.options)}")
         return (self.options.index(value) + 0.5) / len(self.options)
+
+    @property
+    def axis(self) -> Axis:
+        """What an optimizer is told of it."""
+        return Axis(self.kind, len(self.options))
 
 
 def integer(name: str, low: int, high: int) -> Choice:

@@ -8,7 +8,7 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ class Record:
     scores: Mapping[str, list[float]]
     seconds: Mapping[str, float] = field(default_factory=dict)
     error: str | None = None
+    tokens: int = 0
 
 
 class JsonLines:
@@ -130,9 +131,9 @@ class Ledger:
             evaluation = evaluate(recipe, "search")
             fitness = mean(evaluation.scores) if evaluation.scores else None
             if fitness is not None and not math.isfinite(fitness):
-                fitness, evaluation = None, Evaluation({}, evaluation.seconds, f"fitness is {fitness}")
+                fitness, evaluation = None, replace(evaluation, scores={}, error=f"fitness is {fitness}")
             record = Record(index, generation, [float(u) for u in genome], dict(genes), digest(recipe), fitness,
-                            evaluation.scores, evaluation.seconds, evaluation.error)  # fmt: skip
+                            evaluation.scores, evaluation.seconds, evaluation.error, evaluation.tokens)  # fmt: skip
             self._lines.append(asdict(record))
         self.records.append(record)
         return record
@@ -142,7 +143,7 @@ class Ledger:
         key = {"split": split, "recipe": digest(recipe)}
         for entry in self._finals.entries:
             if {"split": entry["split"], "recipe": entry["recipe"]} == key:
-                return Evaluation(entry["scores"], entry["seconds"], entry["error"])
+                return Evaluation(entry["scores"], entry["seconds"], entry["error"], entry.get("tokens", 0))
         evaluation = evaluate(recipe, split)
         self._finals.append({"label": label, **key, **asdict(evaluation)})
         return evaluation

@@ -13,7 +13,8 @@ from evohydra.methods import OUT, STREAMS, Method, asks, resolve
 from evohydra.methods.compilation import compiling
 from evohydra.methods.fused import NotFinite, is_finite, largest_entry
 from evohydra.methods.randomness import stream_key
-from evohydra.recipe import Checkpoint, Group, Merge, Node, checkpoints, digest
+from evohydra.paths import plain_shapes, plain_tensor
+from evohydra.recipe import Checkpoint, Group, Merge, Node, Stack, checkpoints, children, digest
 from evohydra.transfers import Transfers
 
 PEAK_BLOCK = 2**22  # elements
@@ -66,6 +67,8 @@ class Engine:
         """Name and shape of every tensor that `node` gives."""
         if isinstance(node, Checkpoint):
             return self.sources[node.name].shapes
+        if isinstance(node, Stack):
+            return plain_shapes(node, [self.shapes(source) for source in node.sources])
         return self.shapes(node.base or node.models[0])
 
     def merges(self, node: Node, name: str) -> bool:
@@ -103,6 +106,8 @@ class Engine:
     @torch.inference_mode()
     def probe(self, node: Node) -> None:
         """Merge the smallest tensor of each group, so that a method's complaint comes before any search."""
+        for child in children(node):
+            self.probe(child)
         if isinstance(node, Merge):
             shapes = self.shapes(node)
             groups = _group_by_tensor(node)
@@ -132,6 +137,8 @@ class Engine:
     def _tensor(self, node: Node, name: str, groups: Mapping[str, Group], out: Tensor | None = None) -> Tensor:
         if isinstance(node, Checkpoint):
             return self._source(node.name, name)
+        if isinstance(node, Stack):
+            return plain_tensor(node, name, lambda source, at: self._operand(source, at, as_stored=True))
         group = groups.get(name)
         if group is None:
             return self._operand(node.base or node.models[0], name, as_stored=True)
@@ -147,7 +154,7 @@ class Engine:
 
     def _operand(self, node: Node, name: str, as_stored: bool = False) -> Tensor:
         """What a model below a merge has at `name`, in the type of the merge."""
-        if isinstance(node, Merge):
+        if not isinstance(node, Checkpoint):
             return self._tensor(node, name, _group_by_tensor(node))
         if as_stored or self.dtype is None:
             return self._source(node.name, name)
@@ -234,7 +241,11 @@ class Engine:
     def _largest(self, node: Merge, name: str) -> float | None:
         """The largest magnitude among the sources of one tensor; None where finding out would not pay."""
         sources = (*((node.base,) if node.base else ()), *node.models)
-        if self._free <= 0 or name not in self.shapes(node) or any(isinstance(each, Merge) for each in sources):
+        if (
+            self._free <= 0
+            or name not in self.shapes(node)
+            or not all(isinstance(each, Checkpoint) for each in sources)
+        ):
             return None
         found = [
             self._kept(("largest", _key(each), name), functools.partial(self._peak, each, name)) for each in sources

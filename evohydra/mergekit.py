@@ -79,7 +79,7 @@ def to_yaml(recipe: Node, dtype: str | None, out_dtype: str | None = None) -> st
     if not isinstance(recipe, Merge):
         raise NotExpressible("mergekit merges published checkpoints in one step")
     models = [model for model in recipe.models if isinstance(model, Checkpoint)]
-    if len(models) < len(recipe.models) or isinstance(recipe.base, Merge):
+    if len(models) < len(recipe.models) or not isinstance(recipe.base, Checkpoint | None):
         raise NotExpressible("mergekit merges published checkpoints in one step")
     for model in (*models, *([recipe.base] if recipe.base else [])):
         if model.dtype not in (None, dtype):

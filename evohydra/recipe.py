@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -66,7 +67,72 @@ class Merge:
         }
 
 
-Node = Checkpoint | Merge
+@dataclass(frozen=True)
+class Hop:
+    """One step of a path: layer `layer` of source number `source`, both from 0, and its scale (see `Stack`)."""
+
+    source: int
+    layer: int
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the tensors of an architecture's layers are named, so that a path can be written as a checkpoint.
+
+    layers: what comes before the number of a layer, "model.layers". The others are regular expressions for whole names
+    of tensors. embeddings: the input embeddings (and positions, where they are added to them). attention, mlp: inside
+    of a layer, the tensors that are multiplied where the output of that branch is to be. offset: what is added to those
+    two when they are used (1 in the norms of Gemma). readers: the matrices that read the stream without a norm before
+    them (those of Olmo2), and so see its length.
+    """
+
+    layers: str
+    embeddings: str
+    attention: str
+    mlp: str
+    offset: float = 0.0
+    readers: str = ""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A path through the layers of `sources` (arXiv 2403.13187, section 3.2), the same for every token.
+
+    The first source gives all that is outside of layers: embeddings, final norm, head and tokenizer. `scaling` says
+    what the scale of a hop multiplies: "branch", the MLP output of the hop before it (of the first hop the embeddings)
+    as it enters the residual stream, which the released models do; "stream", the whole hidden state.
+    """
+
+    sources: tuple["Node", ...]
+    hops: tuple[Hop, ...]
+    layout: Layout
+    scaling: str = "branch"
+
+    def __post_init__(self) -> None:
+        if self.scaling not in SCALINGS:
+            raise ValueError(f"scaling: expected one of {', '.join(SCALINGS)}, got {self.scaling!r}")
+        if not self.hops:
+            raise ValueError("a path needs one hop or more")
+        for number, hop in enumerate(self.hops):
+            if not 0 <= hop.source < len(self.sources) or hop.layer < 0:
+                raise ValueError(f"hop {number}: there is no layer {hop.layer} of source {hop.source}")
+            if not math.isfinite(hop.scale):
+                raise ValueError(f"hop {number}: expected a finite scale, got {hop.scale}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The node and all below it as JSON data; a hop is [source, layer, scale]."""
+        return {
+            "node": "stack",
+            "sources": [source.to_dict() for source in self.sources],
+            "hops": [[hop.source, hop.layer, hop.scale] for hop in self.hops],
+            "layout": dict(self.layout.__dict__),
+            "scaling": self.scaling,
+        }
+
+
+Node = Checkpoint | Merge | Stack
+SCALINGS = ("branch", "stream")
 
 
 def _plain(parameters: Mapping[str, Parameter]) -> dict[str, Any]:
@@ -93,9 +159,16 @@ def from_dict(data: Mapping[str, Any]) -> Node:
                 ),
                 options=_parameters(data["options"]),
             )
+        if data["node"] == "stack":
+            return Stack(
+                sources=tuple(from_dict(source) for source in data["sources"]),
+                hops=tuple(Hop(int(source), int(layer), float(scale)) for source, layer, scale in data["hops"]),
+                layout=Layout(**data["layout"]),
+                scaling=data["scaling"],
+            )
     except (KeyError, TypeError) as error:
         raise ValueError(f"not a recipe: {error}") from error
-    raise ValueError(f"not a recipe: expected node 'checkpoint' or 'merge', got {data['node']!r}")
+    raise ValueError(f"not a recipe: expected node 'checkpoint', 'merge' or 'stack', got {data['node']!r}")
 
 
 def digest(node: Node) -> str:
@@ -107,14 +180,29 @@ def with_checkpoints(node: Node, known: Mapping[str, Checkpoint]) -> Node:
     """The same recipe over the checkpoints of `known`, by name."""
     if isinstance(node, Checkpoint):
         return known[node.name]
+    if isinstance(node, Stack):
+        return replace(node, sources=tuple(with_checkpoints(source, known) for source in node.sources))
     base = with_checkpoints(node.base, known) if node.base else None
     return replace(node, base=base, models=tuple(with_checkpoints(model, known) for model in node.models))
+
+
+def children(node: Node) -> tuple[Node, ...]:
+    """The nodes directly below `node`, the base of a merge first."""
+    if isinstance(node, Checkpoint):
+        return ()
+    if isinstance(node, Stack):
+        return node.sources
+    return (*((node.base,) if node.base else ()), *node.models)
+
+
+def merges_something(node: Node) -> bool:
+    """Whether there is a merge in the recipe: its checkpoints must then hold the same tensors."""
+    return isinstance(node, Merge) or any(map(merges_something, children(node)))
 
 
 def checkpoints(node: Node) -> Iterator[Checkpoint]:
     """Every checkpoint below `node`, bases too, each as often as it is named."""
     if isinstance(node, Checkpoint):
         yield node
-        return
-    for child in (*((node.base,) if node.base else ()), *node.models):
+    for child in children(node):
         yield from checkpoints(child)

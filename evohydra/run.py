@@ -1,30 +1,30 @@
 """A whole run: search, choose on validation, score on test, write the winner and the report."""
 
+import functools
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from rich.console import Console
 
-from evohydra import mergekit
-from evohydra.artifacts import recipe_file, versions, whole_directory, write_weights
+from evohydra.artifacts import versions, whole_directory
 from evohydra.benchmarks import Benchmark
+from evohydra.benchmarks.splits import drawn
 from evohydra.evaluate import Evaluation, Evaluator
 from evohydra.executors import Executor
-from evohydra.families import Family, LiveModel, Rules
+from evohydra.families import LiveModel
 from evohydra.files import write_json
-from evohydra.ledger import Ledger, Record
+from evohydra.genome import Axis
+from evohydra.ledger import Evaluate, Ledger, Record
 from evohydra.merge import Engine
-from evohydra.model_card import model_card
 from evohydra.optimizers import Optimizer, Points
-from evohydra.recipe import Merge, Node, digest
-from evohydra.report.figures import fitness_figure, genome_figure
+from evohydra.recipe import Node, digest
+from evohydra.report.figures import fitness_figure, recipe_figures
 from evohydra.report.progress import SearchProgress
 from evohydra.report.tables import gain_sentence, summary_table
 from evohydra.search import Candidate, SearchError, choose, search
@@ -32,10 +32,9 @@ from evohydra.sources import OpenSources
 from evohydra.spaces import Space
 from evohydra.statistics import interval, paired_gain
 from evohydra.trackers import Guarded
+from evohydra.winner import WinnerWriter
 
 logger = logging.getLogger(__name__)
-UNIFORM = "evohydra.methods.linear:linear"
-GPU_TOLERANCE = 0.02  # of the largest logit: kernels round differently there
 
 
 @dataclass(frozen=True)
@@ -44,22 +43,21 @@ class Run:
 
     directory: Path
     sources: OpenSources
-    licences: Mapping[str, str | None]
-    family: Family
     live: LiveModel
     engine: Engine
     space: Space
+    uniform: Node | None
     baselines: Mapping[str, Node]
     benchmarks: Mapping[str, Benchmark]
-    make_optimizer: Callable[[int, Points], Optimizer]
+    make_optimizer: Callable[[Sequence[Axis], Points], Optimizer]
     executor: Executor
     tracker: Guarded
     budget: int
     seed: int
     top: int
+    sample: int | None
     start: Sequence[str]
-    rules: Rules
-    shard_bytes: int
+    write: WinnerWriter
     identity: Mapping[str, Any]
 
     def __call__(self, console: Console) -> dict[str, Any]:
@@ -69,14 +67,14 @@ class Run:
         with ExitStack() as stack:
             stack.push(lambda kind, *_: self.tracker.close(failed=kind is not None))
             validated = self._has_validation()
-            optimizer = stack.enter_context(
-                closing(self.make_optimizer(len(self.space.names), self._starting_points()))
-            )
+            optimizer = stack.enter_context(closing(self.make_optimizer(self.space.axes, self._starting_points())))
             ledger = stack.enter_context(closing(Ledger(self.directory, self.identity)))
             with SearchProgress(console, self.budget, ledger.replayed) as progress:
                 observers = (progress, self.tracker.genome)
-                records = search(self.space, optimizer, self.executor, evaluate, ledger, self.budget, observers)
-            candidates = choose(self.space, ledger, evaluate if validated else None, self.top)
+                evaluate_in = functools.partial(self._evaluate_in, evaluate)
+                records = search(self.space, optimizer, self.executor, evaluate_in, ledger, self.budget, observers)
+            sampled = self.sample is not None
+            candidates = choose(self.space, ledger, evaluate if validated else None, self.top, each_generation=sampled)
             if not candidates or (validated and candidates[0].validation is None):
                 raise SearchError("none of the best genomes could be scored on the validation split; see finals.jsonl")
             summary = self._summarise(evaluate, ledger, candidates, records)
@@ -84,6 +82,14 @@ class Run:
             self._write(summary, candidates[0], records)
         self._report(summary, console)
         return summary
+
+    def _evaluate_in(self, evaluate: Evaluator, generation: int, recipes: Sequence[Node]) -> Evaluate:
+        """How the recipes of a generation are evaluated: on all examples, or on those drawn for it."""
+        evaluate.expect(recipes)
+        if self.sample is None:
+            return evaluate
+        sizes = {name: benchmark.size("search") for name, benchmark in self.benchmarks.items()}
+        return functools.partial(evaluate, examples=drawn(sizes, self.sample, self.seed, generation))
 
     def _has_validation(self) -> bool:
         sizes = {name: benchmark.size("validation") for name, benchmark in self.benchmarks.items()}
@@ -113,15 +119,15 @@ class Run:
     ) -> dict[str, Any]:
         winner = candidates[0]
         models: dict[str, Node] = {model.name: model for model in self.sources.models}
-        others: dict[str, Node] = {"uniform": self.uniform(), **self.baselines}
-        if self.sources.base:
-            others["base"] = self.sources.base
+        others: dict[str, Node] = dict(self.baselines)
+        others |= {"uniform": self.uniform} if self.uniform else {}
+        others |= {"base": self.sources.base} if self.sources.base else {}
         test = {name: ledger.final(name, node, "test", evaluate) for name, node in {**models, **others}.items()}
         test_winner = ledger.final("winner", winner.recipe, "test", evaluate)
         return {
             "test": {
                 "winner": _scored(test_winner),
-                "uniform": _scored(test["uniform"]),
+                "uniform": _scored(test["uniform"]) if "uniform" in test else None,
                 "sources": {name: _scored(test[name]) for name in models},
                 "base": _scored(test["base"]) if "base" in test else None,
                 "baselines": {name: _scored(test[name]) for name in self.baselines},
@@ -141,6 +147,7 @@ class Run:
             },
             "gain": _gain(test_winner, {name: test[name] for name in models}),
             "evaluations": len(records),
+            "tokens": sum(r.tokens for r in records),
             "seconds": {
                 part: round(sum(r.seconds[part] for r in records), 3) for part in ("merge", "evaluate", "forward")
             },
@@ -148,73 +155,18 @@ class Run:
             "recipe_digest": digest(winner.recipe),
         }
 
-    def uniform(self) -> Merge:
-        """The plain average of the sources."""
-        shares = tuple(1 / len(self.sources.models) for _ in self.sources.models)
-        template = self.space.default()
-        assert isinstance(template, Merge)
-        groups = tuple(type(group)(group.name, group.tensors, {"weight": shares}) for group in template.groups)
-        return Merge(UNIFORM, self.sources.base, self.sources.models, groups)
-
     def _write(self, summary: dict[str, Any], winner: Candidate, records: Sequence[Record]) -> None:
         figures = {
             "fitness": fitness_figure(records, self.directory / "fitness.png"),
-            "genome": genome_figure(winner.recipe, self.directory / "genome.png"),
+            **recipe_figures(winner.recipe, self.directory),
         }
         target = self.directory / "winner"
-        self.engine.merge_into(winner.recipe, self.live.parameters)
+        found = {"seed": self.seed, "budget": self.budget, "genome": winner.record.index}
         with whole_directory(target) as directory:
-            recipe = self._write_winner(directory, winner, summary)
+            recipe = self.write(winner.recipe, directory, self.directory.name, found, summary)
         write_json(self.directory / "recipe.json", recipe)
         write_json(self.directory / "summary.json", summary)
         self.tracker.finish(summary, figures, target)
-
-    def _write_winner(self, directory: Path, winner: Candidate, summary: Mapping[str, Any]) -> dict[str, Any]:
-        # On the CPU whatever the search ran on: anyone can then make the same bits again.
-        engine = Engine(
-            self.sources.tensors,
-            device=torch.device("cpu"),
-            dtype=self.engine.dtype,
-            compile_kernels=self.engine.compile_kernels,
-            cache_bytes=0,
-        )
-        found = {"seed": self.seed, "budget": self.budget, "genome": winner.record.index}
-        source = self.sources.files_from
-        recipe = recipe_file(
-            winner.recipe,
-            self.family,
-            source,
-            self.rules.tokenizer,
-            engine.dtype,
-            self.live.dtype,
-            self.shard_bytes,
-            found,
-        )
-        recipe |= {**asdict(self.rules), "warnings": list(self.sources.warnings)}
-        recipe["weights"] = write_weights(winner.recipe, engine, directory, self.live.dtype, self.shard_bytes)
-        self.family.copy_files(self.sources.directories[source], directory, self.live.dtype, self.sources.form)
-        difference = self.family.verify(directory, self.live)
-        if difference > (GPU_TOLERANCE if self.live.device.type == "cuda" else 0.0):
-            raise SearchError(
-                f"the written winner differs from the live model by {difference:.2g} of its largest logit"
-            )
-        write_json(directory / "recipe.json", recipe)
-        note = ""
-        try:
-            if replace(self.rules, allow_other_base=False) != Rules():
-                raise mergekit.NotExpressible("its sources were matched by token or completed, see recipe.json")
-            types = [str(dtype).removeprefix("torch.") if dtype else None for dtype in (engine.dtype, self.live.dtype)]
-            config = mergekit.to_yaml(winner.recipe, *types)
-            (directory / "mergekit.yaml").write_text(config)
-        except mergekit.NotExpressible as reason:
-            note = f"There is no `mergekit.yaml`: {reason}."
-        card = model_card(self.directory.name, winner.recipe, self.licences, summary, self._notes(note))
-        (directory / "README.md").write_text(card)
-        return recipe
-
-    def _notes(self, note: str) -> str:
-        warnings = "".join(f"- {warning}\n" for warning in self.sources.warnings)
-        return f"{note}\n\n## Warnings\n\n{warnings}" if warnings else note
 
     def _report(self, summary: Mapping[str, Any], console: Console) -> None:
         console.print(summary_table(summary, ", ".join(self.benchmarks)))
@@ -229,8 +181,10 @@ class Run:
         )
         for name, what in (("winner", "the merged model"), ("recipe.json", "how to make it again"),
                            ("summary.json", "all scores"), ("ledger.jsonl", "every genome"),
-                           ("fitness.png", "the search"), ("genome.png", "the winning genome")):  # fmt: skip
-            console.print(f"  {self.directory / name}: {what}", highlight=False, soft_wrap=True)
+                           ("fitness.png", "the search"), ("genome.png", "the winning genome"),
+                           ("path.png", "the winning path")):  # fmt: skip
+            if (self.directory / name).exists():
+                console.print(f"  {self.directory / name}: {what}", highlight=False, soft_wrap=True)
 
 
 def _scored(evaluation: Evaluation) -> dict[str, Any]:

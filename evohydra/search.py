@@ -1,12 +1,16 @@
 """The search loop: ask, evaluate what the ledger does not hold, tell; then choose the winner on validation."""
 
-from collections.abc import Callable, Iterable
+import functools
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evohydra.executors import Executor
+from evohydra.genome import Value
 from evohydra.ledger import Evaluate, Ledger, Record
 from evohydra.objectives import finite, mean
 from evohydra.optimizers import Optimizer
@@ -33,12 +37,15 @@ def search(
     space: Space,
     optimizer: Optimizer,
     executor: Executor,
-    evaluate: Evaluate,
+    evaluate_in: Callable[[int, Sequence[Node]], Evaluate],
     ledger: Ledger,
     budget: int,
     observers: Iterable[Observer] = (),
 ) -> list[Record]:
     """Evaluate `budget` genomes and return their records in order.
+
+    `evaluate_in` gives for the number of a generation, and those of its recipes that the ledger does not hold, what
+    evaluates them.
 
     Raises ValueError where the budget is smaller than a generation, SearchError where the whole first generation fails.
     """
@@ -53,12 +60,11 @@ def search(
         first = len(ledger.records)
         genomes = optimizer.ask()
         batch = genomes[: budget - first]
-
-        def one(place: int, batch: NDArray[np.float64] = batch, first: int = first, now: int = generation) -> Record:
-            x = batch[place]
-            return ledger.remember(first + place, now, x, space.values(x), space.decode(x), evaluate)
-
-        for record in executor.map(one, range(len(batch))):
+        recipes = [space.decode(x) for x in batch]
+        evaluate = evaluate_in(generation, recipes[max(0, ledger.replayed - first) :])
+        remember = functools.partial(_remember, ledger, generation, evaluate)
+        genes = [space.values(x) for x in batch]
+        for record in executor.map(remember, zip(itertools.count(first), batch, genes, recipes, strict=False)):
             for observe in observers:
                 observe(record)
         records = ledger.records[first:]
@@ -71,17 +77,33 @@ def search(
     return ledger.records
 
 
-def choose(space: Space, ledger: Ledger, evaluate: Evaluate | None, top: int) -> list[Candidate]:
-    """The `top` different recipes of the search re-scored on validation by `evaluate`, the winner first.
+def _remember(
+    ledger: Ledger,
+    generation: int,
+    evaluate: Evaluate,
+    member: tuple[int, NDArray[np.float64], Mapping[str, Value], Node],
+) -> Record:
+    index, genome, genes, recipe = member
+    return ledger.remember(index, generation, genome, genes, recipe, evaluate)
+
+
+def choose(
+    space: Space, ledger: Ledger, evaluate: Evaluate | None, top: int, *, each_generation: bool = False
+) -> list[Candidate]:
+    """The `top` different recipes of the search (or of `each_generation`) re-scored on validation, the winner first.
 
     Without `evaluate` there is no validation, and the best of the search is the winner.
     """
     ranked = sorted((r for r in ledger.records if r.fitness is not None), key=lambda r: (-(r.fitness or 0.0), r.index))
     best: dict[str, Record] = {}
+    places: Counter[int] = Counter()
     for record in ranked:
-        best.setdefault(record.recipe, record)
+        among = record.generation if each_generation else 0
+        if record.recipe not in best and places[among] < top:
+            best[record.recipe] = record
+            places[among] += 1
     candidates = []
-    for record in list(best.values())[:top]:
+    for record in best.values():
         recipe = space.decode(np.array(record.genome))
         if evaluate is None:
             return [Candidate(record, recipe, None)]

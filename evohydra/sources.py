@@ -91,9 +91,13 @@ def checkpoints(
     differing = disagreement(sources)
     if differing and not rules.allow_other_base:
         raise SourceError(f"{differing} (allow_other_base=true takes the first one)")
-    models = tuple(Checkpoint(n, s.path, s.revision, s.adapter, s.dtype) for n, s in sources.items())
     bases = [(source.base, source.base_revision) for source in sources.values() if source.base is not None]
-    return models, Checkpoint(BASE, *bases[0]) if bases else None
+    return models(sources), Checkpoint(BASE, *bases[0]) if bases else None
+
+
+def models(sources: Mapping[str, Source]) -> tuple[Checkpoint, ...]:
+    """The sources as recipe nodes."""
+    return tuple(Checkpoint(n, s.path, s.revision, s.adapter, s.dtype) for n, s in sources.items())
 
 
 def open_sources(
@@ -102,9 +106,11 @@ def open_sources(
     family: Family,
     rules: Rules = STRICT,
     warnings: tuple[str, ...] = (),
+    layers_only: str | None = None,
 ) -> OpenSources:
     """Locate, read and check all checkpoints, then fingerprint them as published (one pass over their bytes).
 
+    Where nothing is merged, `layers_only` names the source that gives a path all but its layers: they may then differ.
     What `rules` allow although it is doubtful is logged, and joins `warnings`. Raises SourceError for all that can be
     wrong with a source, before anything is evaluated; also where a node already has a fingerprint and the tensors have
     another.
@@ -112,7 +118,10 @@ def open_sources(
     nodes = (*models, *((base,) if base else ()))
     directories = {node.name: _located(node) for node in nodes}
     published = {node.name: _open(node, directories[node.name]) for node in nodes}
-    aligned = family.align(directories, published, base.name if base else None, rules)
+    if layers_only is None:
+        aligned = family.align(directories, published, base.name if base else None, rules)
+    else:
+        aligned = family.align_layers(directories, published, layers_only, rules)
     surveys = {node.name: survey(node.name, published[node.name]) for node in nodes}
     for node in nodes:
         if node.fingerprint not in (None, surveys[node.name].fingerprint):

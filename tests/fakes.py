@@ -40,13 +40,13 @@ class Fussy:
     def size(self, split: str) -> int:
         return 2
 
-    def __call__(self, live: Any, split: str) -> NDArray[np.float64]:
+    def __call__(self, live: Any, split: str, examples: Sequence[int] | None = None) -> NDArray[np.float64]:
         if split == "search":
             self._calls += 1
             if self._refuses.fullmatch(str(self._calls)):
                 raise ValueError(f"cannot stand evaluation {self._calls}")
         mean = float(sum(parameter.mean() for parameter in live.parameters.values()))
-        return np.array([mean, mean / 2])
+        return np.array([mean, mean / 2])[slice(None) if examples is None else list(examples)]
 
 
 def fussy(name: str, *, families: Sequence[str] = ("causal_lm",), refuses: str = "") -> dict[str, Fussy]:

@@ -45,6 +45,7 @@ def refused(arguments: list[str], directory: Path, expected: str, kind: type[Exc
 @pytest.mark.parametrize(
     ("setting", "expected"),
     [
+        ("sample=0", r"sample: expected null or a whole number of at least 1, got 0"),
         ("device=tpu", r"device: expected auto, cpu or cuda, got 'tpu'"),
         ("dtype=float8", r"dtype: expected auto or one of float32, bfloat16, float16, got 'float8'"),
         ("merge.parameter.frozen={nothing/*: 0.5}", r"no gene matches \['nothing/\*'\]; genes are embeddings/weight"),

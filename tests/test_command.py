@@ -69,7 +69,7 @@ def test_the_end_of_the_output_names_scores_and_files(finished: Finished):
 def test_summary(finished: Finished):
     summary = json.loads((finished.directory / "summary.json").read_text())
     assert set(summary) == {
-        "test", "validation", "search", "gain", "evaluations", "seconds", "versions", "recipe_digest",
+        "test", "validation", "search", "gain", "evaluations", "tokens", "seconds", "versions", "recipe_digest",
     }  # fmt: skip
     test = summary["test"]
     assert set(test) == {"winner", "uniform", "sources", "base", "baselines"}
@@ -114,7 +114,7 @@ def test_ledger(finished: Finished):
     genes = [f"{g}/weight/{s}" for g in ("embeddings", "layers.0", "layers.1", "head") for s in ("one", "two")]
     for line in lines:
         assert list(line) == [
-            "index", "generation", "genome", "genes", "recipe", "fitness", "scores", "seconds", "error",
+            "index", "generation", "genome", "genes", "recipe", "fitness", "scores", "seconds", "error", "tokens",
         ]  # fmt: skip
         assert line["generation"] == line["index"] // 6
         assert list(line["genes"]) == genes

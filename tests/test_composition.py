@@ -14,6 +14,7 @@ from hydra.errors import MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 
 from evohydra import composition, sources
+from evohydra.genome import Axis
 from tests.commands import environment
 
 CONF = Path(composition.conf_dir())
@@ -65,7 +66,7 @@ def test_every_experiment_composes(option: str) -> None:
     assert OmegaConf.to_container(config, resolve=True)
     dimension = 6
     make = hydra.utils.instantiate(OmegaConf.to_container(config.optimizer))
-    optimizer = make(dimension=dimension, seed=config.seed, start=np.empty((0, dimension)))
+    optimizer = make(axes=(Axis(),) * dimension, seed=config.seed, start=np.empty((0, dimension)))
     try:
         assert config.budget >= optimizer.population
         assert optimizer.ask().shape == (optimizer.population, dimension)

@@ -105,7 +105,7 @@ def test_genes_are_named_by_group_parameter_and_source() -> None:
     found = space(DARE, {"weight": WEIGHT, "density": DENSITY})
     assert "layers.3/weight/wizardmath" in found.names
     assert "embeddings/density/shisa" in found.names
-    assert len(found.names) == len(set(found.names)) == len(found.kinds) == 6 * 2 * 2
+    assert len(found.names) == len(set(found.names)) == len(found.axes) == 6 * 2 * 2
     x = np.linspace(0, 1, 24)
     recipe = found.decode(x)
     by_name = found.values(x)
@@ -125,7 +125,7 @@ def test_genes_of_groups_and_of_the_whole_merge() -> None:
     }
     found = space(genes=genes, granularity={"layers": "whole", "edges": False})
     assert found.names == ("model/weight/shisa", "model/weight/wizardmath", "merge/scaling", "model/normalize")
-    assert found.kinds == ("continuous", "continuous", "continuous", "categorical")
+    assert tuple(axis.kind for axis in found.axes) == ("continuous", "continuous", "continuous", "categorical")
     recipe = found.decode(np.array([0.25, 0.5, 0.75, 0.9]))
     assert recipe.groups[0].parameters == {"weight": (0.25, 0.5), "normalize": True}
     assert recipe.options["scaling"] == 2.0
@@ -139,7 +139,7 @@ def test_ranges_of_every_kind() -> None:
         "normalize": {"per": "merge", "low": 0, "high": 1, "integer": True, "default": 0},
     }
     found = space(genes=genes, granularity={"layers": "whole", "edges": False})
-    assert found.kinds == ("continuous", "continuous", "continuous", "integer")
+    assert tuple(axis.kind for axis in found.axes) == ("continuous", "continuous", "continuous", "integer")
     values = found.values(np.array([0.0, 0.4, 0.5, 1.0]))
     assert list(values.values()) == pytest.approx([-1.0, 0.0, 1.0, 1])
     assert isinstance(values["merge/normalize"], int)

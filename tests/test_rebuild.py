@@ -129,7 +129,7 @@ def inside(key: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (changed("family", None), "not a whole recipe file"),
         (changed("dtype", "int4"), "dtype: expected"),
         (changed("files_from", "three"), "three"),
-        (inside("node", "salad"), "expected node 'checkpoint' or 'merge', got 'salad'"),
+        (inside("node", "salad"), "expected node 'checkpoint', 'merge' or 'stack', got 'salad'"),
         (inside("method", "evohydra.methods.ties:tise"), "expected package.module:function"),
         (inside("models", [{"node": "checkpoint", "name": "one", "way": "x"}]), "not a recipe"),
         (inside("groups", [{"name": "all"}]), "not a recipe"),

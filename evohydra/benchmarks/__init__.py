@@ -1,5 +1,6 @@
 """Benchmarks: a live model and the examples of a split -> one score for each example."""
 
+from collections.abc import Sequence
 from typing import Literal, Protocol, get_args
 
 import numpy as np
@@ -25,6 +26,6 @@ class Benchmark(Protocol):
         """The number of examples in `split`; 0 where a run does without a validation split."""
         ...
 
-    def __call__(self, live: LiveModel, split: Split) -> NDArray[np.float64]:
-        """(size,) one score for each example of `split`, larger is better."""
+    def __call__(self, live: LiveModel, split: Split, examples: Sequence[int] | None = None) -> NDArray[np.float64]:
+        """One score for each example of `split`, or of those at `examples` (n,), in their order; larger is better."""
         ...

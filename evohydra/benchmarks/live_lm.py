@@ -46,6 +46,15 @@ class LiveLM(HFLM):  # type: ignore[misc]
         text: str = self._decode(tuple(tokens) if isinstance(tokens, list) else tokens, skip_special_tokens)
         return text
 
+    def _model_call(self, inps: Tensor, attn_mask: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
+        """(batch, length, vocabulary) logits, without the cache that nothing would read."""
+        if attn_mask is not None or labels is not None or self.mixed_precision_dtype is not None:
+            called: Tensor = super()._model_call(inps, attn_mask, labels)
+            return called
+        with torch.no_grad():
+            logits: Tensor = self.model(inps, use_cache=False).logits
+        return logits
+
     def _model_generate(self, context: Tensor, max_length: int, stop: list[str], **options: Any) -> Tensor:
         key = tuple(stop)
         if key not in self._stops:

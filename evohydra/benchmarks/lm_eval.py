@@ -94,7 +94,7 @@ class LMEvalBenchmark:
         self.name = name
         self._options = options
         self._lm: LiveLM | None = None
-        self._built: set[Split] = set()
+        self._requests: dict[Split, list[list[Any]]] = {}
         self._tasks: dict[Split, Task] = {}
         self._indices = {
             split: slices[split].indices(len(task.eval_docs), options.shuffle, options.limit)
@@ -137,14 +137,16 @@ class LMEvalBenchmark:
         """The number of examples in `split`."""
         return len(self._indices.get(split, ()))
 
-    def __call__(self, live: LiveModel, split: Split) -> NDArray[np.float64]:
-        """(size,) the metric for each example of `split`, negated where lower is better."""
+    def __call__(self, live: LiveModel, split: Split, examples: Sequence[int] | None = None) -> NDArray[np.float64]:
+        """The metric for each example of `split`, or of those at `examples` (n,); negated where lower is better."""
         if self._lm is None:
             self._lm = LiveLM(live.module, live.tokenizer, self._options.batch_size)
         task = self._tasks[split]
-        if split not in self._built:
-            self._build_requests(self._lm, task, split)
-            self._built.add(split)
+        if split not in self._requests:
+            self._requests[split] = self._built_requests(self._lm, task, split)
+        asked = self._requests[split]
+        places = range(len(asked)) if examples is None else examples
+        task._instances = [instance for place in places for instance in asked[place]]
         for instance in task.instances:
             instance.resps, instance.filtered_resps = [], {}
         try:
@@ -154,9 +156,12 @@ class LMEvalBenchmark:
                 f"benchmark {self.name!r}: lm-eval refuses its settings for this model: {error} (the length of answers "
                 f"is benchmark.{self.name}.generation_kwargs.max_gen_toks)"
             ) from error
-        return self._scores(task, split)
+        scores = self._scores(task)
+        assert len(scores) == len(places)
+        return scores
 
-    def _build_requests(self, lm: LiveLM, task: Task, split: Split) -> None:
+    def _built_requests(self, lm: LiveLM, task: Task, split: Split) -> list[list[Any]]:
+        """The requests of each example of `split`, in the order of the split."""
         templated = bool(self._options.chat_template)
         if isinstance(self._options.chat_template, str):
             lm.chat_template(self._options.chat_template)
@@ -168,6 +173,7 @@ class LMEvalBenchmark:
             chat_template=lm.apply_chat_template if templated else None,
             tokenizer_name=lm.tokenizer_name if templated else "",
         )
+        return _by_document(task.instances)
 
     @staticmethod
     def _answer(lm: LiveLM, task: Task) -> None:
@@ -180,18 +186,14 @@ class LMEvalBenchmark:
                 instance.resps.append(response)
         task.apply_filters()
 
-    def _scores(self, task: Task, split: Split) -> NDArray[np.float64]:
+    def _scores(self, task: Task) -> NDArray[np.float64]:
         chosen = self._options.filter or next(iter(task.instances[0].filtered_resps))
-        by_document: dict[int, list[Any]] = defaultdict(list)
-        for instance in task.instances:
-            by_document[instance.doc_id].append(instance)
         sign = 1.0 if task.higher_is_better()[self._metric] else -1.0
         scores = []
-        for instances in by_document.values():
+        for instances in _by_document(task.instances):
             instances.sort(key=lambda instance: instance.idx)
             results = task.process_results(instances[0].doc, [i.filtered_resps[chosen] for i in instances])
             scores.append(sign * self._number(results))
-        assert len(scores) == self.size(split)
         return np.array(scores)
 
     def _number(self, results: Mapping[str, Any]) -> float:
@@ -203,6 +205,13 @@ class LMEvalBenchmark:
             f"benchmark {self.name!r}: metric {self._metric!r} gives {value!r} for an example, not a number; it can "
             f"only be computed for all examples at once. Metrics with a number for each example: {numeric}"
         )
+
+
+def _by_document(instances: Sequence[Any]) -> list[list[Any]]:
+    found: dict[int, list[Any]] = defaultdict(list)
+    for instance in instances:
+        found[instance.doc_id].append(instance)
+    return list(found.values())
 
 
 def _load(task: str, data_files: str | Mapping[str, str] | None, include_path: str | None) -> dict[str, Task]:

@@ -1,6 +1,6 @@
 """Families: all that differs between kinds of models (causal language models, vision-language models, diffusion)."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from evohydra.checkpoints import TensorSource
+from evohydra.merge import Engine
+from evohydra.recipe import Layout, Node, Stack
 from evohydra.spaces.grouping import Location
 
 
@@ -97,6 +99,17 @@ class LiveModel(Protocol):
         """Its parameters, by the name that each has in the checkpoints; views where several are one in memory."""
         ...
 
+    def become(self, node: Node, engine: Engine) -> None:
+        """Make this the model that `node` describes, in place; paths share the layers that they go through.
+
+        Raises MergeError where a merged tensor is not finite, ValueError for a recipe that cannot be run.
+        """
+        ...
+
+    def expect(self, recipes: Sequence[Node]) -> None:
+        """Tell which recipes will be run next, in this order, so that what they share is computed once."""
+        ...
+
 
 class Family(Protocol):
     """A kind of model."""
@@ -112,18 +125,53 @@ class Family(Protocol):
         """
         ...
 
+    def align_layers(
+        self, directories: Mapping[str, Path], tensors: Mapping[str, TensorSource], first: str, rules: Rules
+    ) -> Aligned:
+        """Sources of which only layers are taken, but for `first`, which gives all else; they may differ in depth.
+
+        Raises SourceError, with what differs, where a path cannot lead through the layers of all.
+        """
+        ...
+
     def locations(
         self, directory: Path, names: tuple[str, ...], copied: frozenset[str] = frozenset()
     ) -> dict[str, Location | None]:
         """Where each tensor sits; None: copied, never merged, as are those of `copied` (integers and booleans)."""
         ...
 
+    def layout(self, directory: Path, names: Collection[str] | None = None) -> Layout:
+        """How the tensors of its layers are called, among `names` (None: those of the checkpoint).
+
+        Raises SourceError where its layers are not one plain list, or no rule says what ends their branches.
+        """
+        ...
+
+    def depth(self, directory: Path) -> int:
+        """The number of its layers."""
+        ...
+
+    def path_config(self, directories: Mapping[str, Path], path: Stack) -> dict[str, Any]:
+        """The keys of config.json that change when `path` is written as a plain checkpoint; `directories` by name.
+
+        Raises ValueError for a path that runs but cannot be written so, SourceError for layers that do not fit.
+        """
+        ...
+
     def live_model(
-        self, directory: Path, device: torch.device, dtype: torch.dtype, form: Form = PUBLISHED
+        self,
+        directory: Path,
+        device: torch.device,
+        dtype: torch.dtype,
+        form: Form = PUBLISHED,
+        sources: Mapping[str, Path] = ...,
+        prefix_bytes: int = 0,
     ) -> LiveModel:
         """A model in memory with the architecture, buffers and tokenizer of `directory`, but for what `form` changes.
 
-        Its parameters hold arbitrary numbers where their shapes have changed.
+        Its parameters hold arbitrary numbers where their shapes have changed. `sources` says by name where the sources
+        of paths are, for a model that is to run some; `directory` is then the first source's. What paths share is
+        kept within `prefix_bytes`. Raises SourceError where layers of the sources do not fit on one path.
         """
         ...
 

@@ -4,9 +4,10 @@ import copy
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -14,14 +15,19 @@ import transformers
 from torch import Tensor
 
 from evohydra.checkpoints import CheckpointReader, SourceError, TensorSource, check_same_shapes, check_same_tensors
-from evohydra.families import PUBLISHED, Aligned, Form, LiveModel, Rules, tokenizers
+from evohydra.families import PUBLISHED, Aligned, Form, LiveModel, Rules, path_settings, tokenizers
 from evohydra.families import tensor_sets as sets
+from evohydra.families.hops import Paths, files_of
 from evohydra.families.in_place import by_checkpoint_name
+from evohydra.families.layouts import layout_of
 from evohydra.families.tokenizers import LOCAL
 from evohydra.families.vocabulary import EMBEDDING, TokenRows, Vocabulary, embeddings_of, plan, rows_of
+from evohydra.merge import Engine
+from evohydra.recipe import Layout, Node, Stack
 from evohydra.spaces.grouping import EMBEDDINGS, HEAD, Location
 
 transformers.utils.logging.disable_progress_bar()
+NOWHERE: Mapping[str, Path] = MappingProxyType({})
 ATTENTION = re.compile(r"attn|attention")
 NORM = re.compile(r"norm|(^|\.)ln_")
 # All of a checkpoint directory that is neither weights nor documentation.
@@ -42,6 +48,15 @@ class LiveCausalLM:
     device: torch.device
     dtype: torch.dtype
     parameters: Mapping[str, Tensor]
+    paths: Paths
+
+    def become(self, node: Node, engine: Engine) -> None:
+        """Make this the model that `node` describes, see `Paths`."""
+        self.paths.become(node, engine)
+
+    def expect(self, recipes: Sequence[Node]) -> None:
+        """Tell which recipes will be run next, in this order, so that what their paths share is computed once."""
+        self.paths.prefixes.expect([recipe for recipe in recipes if isinstance(recipe, Stack)])
 
 
 class CausalLM:
@@ -79,6 +94,27 @@ class CausalLM:
         form = Form(frozenset(sources[files_from].shapes), changes, tokenizer)
         return Aligned(sources, files_from, form, left_out)
 
+    def align_layers(
+        self, directories: Mapping[str, Path], tensors: Mapping[str, TensorSource], first: str, rules: Rules
+    ) -> Aligned:
+        """The sources under common names; they may differ in depth, their layers have the shapes of those of `first`.
+
+        Raises SourceError for different architectures, widths or tokens.
+        """
+        if rules.tokenizer not in ("same", first) or rules.missing != "error" or rules.pad_vocabulary_to:
+            raise SourceError(
+                f"a path has the embeddings and the tokenizer of {first!r}: tokenizer, missing and pad_vocabulary_to "
+                "have no meaning without a merge (merge=METHOD+dfs)"
+            )
+        configs = {name: _config(directory) for name, directory in directories.items()}
+        ordered = {first: tensors[first], **tensors}
+        sources = sets.without_buffers(sets.with_common_names(ordered, f"{_prefix(configs)}."))
+        ties = {first: bool(getattr(configs[first], "tie_word_embeddings", False))}
+        sets.check_heads({first: sources[first]}, ties, directories)
+        sets.check_layers(sources, first)
+        _on_common_tokens(sources, directories, None, Rules(), first)
+        return Aligned(sources, first, Form(frozenset(sources[first].shapes)))
+
     def locations(
         self, directory: Path, names: tuple[str, ...], copied: frozenset[str] = frozenset()
     ) -> dict[str, Location | None]:
@@ -90,21 +126,56 @@ class CausalLM:
         dtype = _config(directory).dtype
         return dtype if isinstance(dtype, torch.dtype) else torch.float32
 
+    def layout(self, directory: Path, names: Collection[str] | None = None) -> Layout:
+        """How the tensors of its layers are called, among `names` (those of the checkpoint)."""
+        config = _config(directory)
+        if config.is_encoder_decoder:
+            raise SourceError(
+                f"{directory}: expected a decoder whose layers are a plain list, got {config.model_type!r}, an encoder "
+                "with a decoder"
+            )
+        known = CheckpointReader(directory).shapes.keys() if names is None else names
+        return layout_of(known, config.model_type, config.num_hidden_layers)
+
+    def depth(self, directory: Path) -> int:
+        """The number of its layers."""
+        return int(_config(directory).num_hidden_layers)
+
+    def path_config(self, directories: Mapping[str, Path], path: Stack) -> dict[str, Any]:
+        """The keys of config.json that change when `path` is written as a plain checkpoint; `directories` by name.
+
+        Raises ValueError for a path that runs but cannot be written so, SourceError for layers that do not fit.
+        """
+        configs = {directory: _config(directory) for directory in directories.values()}
+        of_sources = [configs[directories[files_of(source)]] for source in path.sources]
+        path_settings.check_fit({f"{n} {files_of(source)}": of_sources[n] for n, source in enumerate(path.sources)})
+        return path_settings.of_plain_checkpoint(of_sources, path)
+
     def live_model(
-        self, directory: Path, device: torch.device, dtype: torch.dtype, form: Form = PUBLISHED
+        self,
+        directory: Path,
+        device: torch.device,
+        dtype: torch.dtype,
+        form: Form = PUBLISHED,
+        sources: Mapping[str, Path] = NOWHERE,
+        prefix_bytes: int = 0,
     ) -> LiveCausalLM:
         """The checkpoint's own model and tokenizer as `form` changes them, in evaluation mode."""
-        changes = {key: value for key, value in form.config.items() if key != "vocab_size"}
-        module = transformers.AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, **changes, **LOCAL)
+        if sources:
+            configs = {name: _config(place) for name, place in sources.items()}
+            path_settings.check_fit({str(directory): _config(directory), **configs})
+        module = _model(directory, device, dtype, {k: v for k, v in form.config.items() if k != "vocab_size"})
         if "vocab_size" in form.config:
             # The rows will be written over: no need to draw new ones from the distribution of the old.
             module.resize_token_embeddings(form.config["vocab_size"], mean_resizing=False)
-        module.to(device).eval().requires_grad_(False)
+            module.to(device).requires_grad_(False)
         own = tokenizers.load(directory) if form.tokenizer is None else copy.deepcopy(form.tokenizer)
         if own.pad_token_id is None:
             own.pad_token = own.eos_token
         known = form.names if form.names is not None else CheckpointReader(directory).shapes.keys()
-        return LiveCausalLM(module, own, device, dtype, by_checkpoint_name(module, known))
+        parameters = by_checkpoint_name(module, known)
+        paths = Paths(module, parameters, sources, lambda place: _model(place, device, dtype, {}), prefix_bytes)
+        return LiveCausalLM(module, own, device, dtype, parameters, paths)
 
     def copy_files(self, directory: Path, target: Path, dtype: torch.dtype, form: Form = PUBLISHED) -> None:
         """Configuration (with `dtype` and the changes of `form`), generation configuration and tokenizer files."""
@@ -120,18 +191,29 @@ class CausalLM:
         config |= {"dtype": str(dtype).removeprefix("torch."), **form.config}
         (target / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
-    @torch.inference_mode()
     def verify(self, directory: Path, live: LiveModel) -> float:
-        """The largest difference of logits between the written and the live model, over the largest logit.
+        """The `difference` between the written and the live model."""
+        return difference(self.live_model(directory, live.device, live.dtype), live)
 
-        Both see the same fixed pattern of tokens, (2, 32).
-        """
-        vocabulary = live.module.get_input_embeddings().num_embeddings  # type: ignore[operator]
-        tokens = (torch.arange(64, device=live.device).reshape(2, 32) * 7919 + 11) % vocabulary
-        expected = live.module(tokens).logits.float()
-        written = self.live_model(directory, live.device, live.dtype)
-        difference = (written.module(tokens).logits.float() - expected).abs().max()
-        return float(difference / expected.abs().max())
+
+@torch.inference_mode()
+def difference(written: LiveModel, live: LiveModel) -> float:
+    """The largest difference between the logits of both, over the largest logit of `live`.
+
+    Both see the same fixed pattern of tokens, (2, 32).
+    """
+    vocabulary = live.module.get_input_embeddings().num_embeddings  # type: ignore[operator]
+    tokens = (torch.arange(64, device=live.device).reshape(2, 32) * 7919 + 11) % vocabulary
+    expected = live.module(tokens).logits.float()
+    largest = (written.module(tokens).logits.float() - expected).abs().max()
+    return float(largest / expected.abs().max())
+
+
+def _model(directory: Path, device: torch.device, dtype: torch.dtype, changes: Mapping[str, Any]) -> Any:
+    """A model that is only read from, and written to in place."""
+    config = transformers.AutoConfig.from_pretrained(directory, **changes, **LOCAL)
+    module = transformers.AutoModelForCausalLM.from_pretrained(directory, config=config, dtype=dtype, **LOCAL)
+    return module.to(device).eval().requires_grad_(False)
 
 
 def _config(directory: Path) -> Any:

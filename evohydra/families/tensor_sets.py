@@ -99,6 +99,32 @@ def check_heads(sources: Mapping[str, TensorSource], ties: Mapping[str, bool], d
             )
 
 
+def check_layers(sources: Mapping[str, TensorSource], first: str) -> None:
+    """Raise SourceError where a source has a layer that the configuration of `first` describes none like."""
+    known = layers_of(sources[first])
+    kinds = list(known.values())
+    if not kinds:
+        raise SourceError(f"source {first!r}: expected layers as a list (model.layers.0, ...), got no such tensors")
+    for name, tensors in sources.items():
+        for number, layer in layers_of(tensors).items():
+            if layer not in kinds:
+                like = known.get(number, kinds[0])
+                part = next(p for p in sorted({*layer, *like}) if layer.get(p) != like.get(p))
+                raise SourceError(
+                    f"layer {number} of source {name!r} does not fit between those of {first!r}: expected {part} "
+                    f"{like.get(part, 'to be absent')}, got {layer.get(part, 'none')}"
+                )
+
+
+def layers_of(tensors: TensorSource) -> dict[int, dict[str, tuple[int, ...]]]:
+    """For each layer the shapes of its tensors, by the rest of their names."""
+    found: dict[int, dict[str, tuple[int, ...]]] = {}
+    for name, shape in tensors.shapes.items():
+        if (place := LAYER.search(name)) is not None:
+            found.setdefault(int(place[1]), {})[place[2]] = shape
+    return dict(sorted(found.items()))
+
+
 def _equal(tensors: TensorSource, one: str, other: str) -> bool:
     first, second = tensors.read(one), tensors.read(other)
     return first.dtype == second.dtype and torch.equal(first, second)

@@ -1,13 +1,18 @@
 """Optimizers: ask for a batch of genomes, tell their fitness. All maximise over the unit cube.
 
-A yaml in conf/optimizer is `_partial_`: the search adds `dimension`, `seed` and `start`, points that the first
-generation is to hold. Every optimizer owns its random generator, and repeats itself given the same seed and fitness.
+A yaml in conf/optimizer is `_partial_`: the search adds `axes` (what each coordinate is, see `evohydra.genome`),
+`seed` and `start`, points that the first generation is to hold. Every optimizer owns its random generator, and repeats
+itself given the same seed and fitness.
 """
 
+import math
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from evohydra.genome import Axis
 
 Points = NDArray[np.float64]
 
@@ -38,7 +43,25 @@ def starting_points(start: Points | None, dimension: int, population: int) -> Po
     return np.clip(points[:population], 0.0, 1.0)
 
 
-def check_dimension(dimension: int) -> None:
-    """ValueError unless there is something to search."""
-    if dimension < 1:
+def shortened(point: Points, mean: Points, sigma: float) -> Points:
+    """`point`, (n,), drawn towards `mean` to the length of a long sample of an isotropic normal distribution.
+
+    It can be told to an evolution strategy as one of its samples (Hansen, Injecting external solutions into CMA-ES,
+    arXiv 1110.4181, section 3), so that it pulls the distribution without tearing it.
+    """
+    step, n = point - mean, len(point)
+    longest = sigma * (math.sqrt(n) + 2 * n / (n + 2))
+    nearer: Points = mean + step * min(1.0, longest / max(float(np.linalg.norm(step)), 1e-12))
+    return nearer
+
+
+def level_of(unit: float, levels: int) -> int:
+    """Which of `levels` equal shares of the unit interval `unit` lies in, from 0."""
+    return min(int(unit * levels), levels - 1)
+
+
+def dimension_of(axes: Sequence[Axis]) -> int:
+    """The number of coordinates; ValueError unless there is something to search."""
+    if not axes:
         raise ValueError("nothing to search: every gene is frozen")
+    return len(axes)

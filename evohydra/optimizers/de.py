@@ -1,13 +1,15 @@
 """Differential evolution (Storn and Price 1997), scipy's, driven a generation at a time."""
 
 import threading
+from collections.abc import Sequence
 from queue import SimpleQueue
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import differential_evolution
 
-from evohydra.optimizers import Points, check_dimension, starting_points
+from evohydra.genome import Axis
+from evohydra.optimizers import Points, dimension_of, starting_points
 
 
 class _SearchOver(Exception):  # noqa: N818  (a signal, not an error)
@@ -23,7 +25,7 @@ class DifferentialEvolution:
     def __init__(
         self,
         *,
-        dimension: int,
+        axes: Sequence[Axis],
         seed: int,
         start: Points | None = None,
         population: int = 16,
@@ -31,7 +33,7 @@ class DifferentialEvolution:
         mutation: tuple[float, float] | float = (0.5, 1.0),
         recombination: float = 0.7,
     ) -> None:
-        check_dimension(dimension)
+        dimension = dimension_of(axes)
         if population < 5:
             raise ValueError(f"differential evolution needs a population of 5 or more, got {population}")
         self.population = population

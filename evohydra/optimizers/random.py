@@ -1,19 +1,22 @@
 """Random search: uniform, or a scrambled Sobol sequence (Owen 1998), by scipy."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import qmc
 
-from evohydra.optimizers import Points, check_dimension, starting_points
+from evohydra.genome import Axis
+from evohydra.optimizers import Points, dimension_of, starting_points
 
 
 class RandomSearch:
     """Independent points, uniform or (`sobol`) evenly spread; starting points come first."""
 
     def __init__(
-        self, *, dimension: int, seed: int, start: Points | None = None, population: int = 16, sobol: bool = False
+        self, *, axes: Sequence[Axis], seed: int, start: Points | None = None, population: int = 16, sobol: bool = False
     ) -> None:
-        check_dimension(dimension)
+        dimension = dimension_of(axes)
         self.population = population
         self._dimension = dimension
         self._waiting = starting_points(start, dimension, population)

@@ -1,4 +1,4 @@
-"""Pictures of a search: fitness over evaluations, and the winning genome."""
+"""Pictures of a search: fitness over evaluations, and the winning genome or path."""
 
 from collections.abc import Sequence
 from io import BytesIO
@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from evohydra.files import write_whole
 from evohydra.ledger import Record
-from evohydra.recipe import Merge, Node
+from evohydra.recipe import Checkpoint, Merge, Node, Stack
 
 
 def fitness_figure(records: Sequence[Record], path: Path) -> Path:
@@ -45,9 +46,42 @@ def fitness_figure(records: Sequence[Record], path: Path) -> Path:
     return _save(figure, path)
 
 
-def genome_figure(recipe: Node, path: Path) -> Path:
+def recipe_figures(recipe: Node, directory: Path) -> dict[str, Path]:
+    """What there is to see of a recipe: its genome if it is a merge, its path, and the genome of a merge on it."""
+    if isinstance(recipe, Merge):
+        return {"genome": _genome_figure(recipe, directory / "genome.png")}
+    if isinstance(recipe, Checkpoint):
+        return {}
+    figures = {"path": _path_figure(recipe, directory / "path.png")}
+    for source in recipe.sources:
+        figures |= recipe_figures(source, directory)
+    return figures
+
+
+def _path_figure(recipe: Stack, path: Path) -> Path:
+    """Hops against layers, in the colour of the source, as large as the scale, as in arXiv 2403.13187, figure 4."""
+    depth = 1 + max(hop.layer for hop in recipe.hops)
+    figure = Figure(figsize=(min(16, 3 + 0.16 * len(recipe.hops)), 1.8 + 0.1 * depth), layout="constrained")
+    axes = figure.add_subplot()
+    numbers, layers = np.arange(len(recipe.hops)), np.array([hop.layer for hop in recipe.hops])
+    sizes = 40 * np.clip(np.abs([hop.scale for hop in recipe.hops]), 0.02, 4) ** 2
+    axes.plot(numbers, layers, color="0.8", linewidth=1, zorder=1)
+    for index, source in enumerate(recipe.sources):
+        here = np.array([hop.source == index for hop in recipe.hops])
+        if here.any():
+            name = source.name if isinstance(source, Checkpoint) else "merge"
+            axes.scatter(numbers[here], layers[here], s=sizes[here], color=f"C{index}", label=name, zorder=2)
+    axes.set(xlabel="hop", ylabel="layer of the source", title="the path; the size of a hop is its scale")
+    axes.set_ylim(-0.7, depth - 0.3)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), markerscale=0.8)
+    axes.grid(alpha=0.3)
+    return _save(figure, path)
+
+
+def _genome_figure(recipe: Merge, path: Path) -> Path:
     """The winning genome, groups by sources, one panel for each parameter, as a PNG at `path`."""
-    assert isinstance(recipe, Merge)
     names = [name for name, value in recipe.groups[0].parameters.items() if not isinstance(value, str | bool)]
     groups = [group.name for group in recipe.groups]
     height = max(2.5, 0.34 * len(groups) + 1.4)

@@ -12,7 +12,8 @@ def rows(test: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
         yield f"source {name}", score
     if test.get("base"):
         yield "base", test["base"]
-    yield "uniform merge", test["uniform"]
+    if test.get("uniform"):
+        yield "uniform merge", test["uniform"]
     for name, score in test["baselines"].items():
         yield f"{name} at its defaults", score
     yield "winner", test["winner"]

@@ -1,11 +1,12 @@
 """Search spaces: points of the unit cube <-> recipes."""
 
+from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evohydra.genome import Kind, Value
+from evohydra.genome import Axis, Value
 from evohydra.recipe import Node
 
 
@@ -13,7 +14,7 @@ class Space(Protocol):
     """What is searched."""
 
     names: tuple[str, ...]
-    kinds: tuple[Kind, ...]
+    axes: tuple[Axis, ...]
 
     def decode(self, x: NDArray[np.float64]) -> Node:
         """The recipe at `x`, (dim,), in the unit cube."""
@@ -27,7 +28,7 @@ class Space(Protocol):
         """The point, (dim,), whose recipe is `node`; ValueError where this space holds no such recipe."""
         ...
 
-    def landmarks(self) -> dict[str, Node]:
+    def landmarks(self) -> Mapping[str, Node]:
         """Known recipes of this space by name: each source alone, and the uniform merge."""
         ...
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evohydra.genome import Choice, Gene, Kind, Real, Value, integer
+from evohydra.genome import Axis, Choice, Gene, Real, Value, integer
 from evohydra.methods import resolve
 from evohydra.recipe import Checkpoint, Group, Merge, Node, Parameter
 from evohydra.spaces.grouping import Granularity, Location
@@ -104,7 +104,7 @@ class ParameterSpace:
         self._slots = self._frozen_or_free(dict(frozen or {}))
         self._free = {name: slot for name, slot in self._slots.items() if isinstance(slot, Real | Choice)}
         self.names = tuple(self._free)
-        self.kinds: tuple[Kind, ...] = tuple(gene.kind for gene in self._free.values())
+        self.axes: tuple[Axis, ...] = tuple(gene.axis for gene in self._free.values())
 
     def _check_names(self) -> None:
         method = resolve(self._method)
@@ -242,6 +242,16 @@ class ParameterSpace:
             groups=tuple(Group(name, tensors, groups[name]) for name, tensors in self._groups.items()),
             options=options,
         )
+
+
+def uniform_merge(
+    models: Sequence[Checkpoint], base: Checkpoint | None, locations: Mapping[str, Location | None]
+) -> Merge:
+    """The plain average of the models."""
+    group = Group(
+        "model", tuple(name for name, at in locations.items() if at), {"weight": (1 / len(models),) * len(models)}
+    )
+    return Merge("evohydra.methods.linear:linear", base, tuple(models), (group,))
 
 
 def _granularity(fields: Mapping[str, Any]) -> Granularity:

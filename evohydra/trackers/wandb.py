@@ -78,11 +78,12 @@ class WandbTracker:
 
     def finish(self, summary: Mapping[str, Any], figures: Mapping[str, Path], winner: Path) -> None:
         """The table of all genomes, the figures, the summary and the winner."""
-        genes = list(self._records[0].genes) if self._records else []
+        genes = list(dict.fromkeys(gene for record in self._records for gene in record.genes))
         table = wandb.Table(
             columns=["index", "generation", "fitness", "error", *genes],
             data=[
-                [r.index, r.generation, r.fitness, r.error, *(r.genes[gene] for gene in genes)] for r in self._records
+                [r.index, r.generation, r.fitness, r.error, *(r.genes.get(gene) for gene in genes)]
+                for r in self._records
             ],
         )
         images = {f"figure/{name}": wandb.Image(str(path)) for name, path in figures.items()}

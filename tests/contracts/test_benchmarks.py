@@ -125,6 +125,15 @@ def test_scores_do_not_depend_on_calls_before_or_on_the_batch_size(task: str, ta
 
 
 @pytest.mark.parametrize("task", KINDS)
+def test_some_examples_alone_score_as_they_do_among_all(task: str, tasks: Path, live: LiveCausalLM) -> None:
+    built = benchmark(task, tasks)
+    chosen = [17, 3, 4, 20]
+    some = built(live, "search", chosen)
+    np.testing.assert_allclose(some, built(live, "search")[chosen], rtol=1e-5)
+    np.testing.assert_allclose(built(live, "search", chosen), some, rtol=1e-5)
+
+
+@pytest.mark.parametrize("task", KINDS)
 def test_scores_follow_changes_of_the_weights_in_place(
     task: str, tasks: Path, live: LiveCausalLM, trio: tuple[Path, Path, Path]
 ) -> None:

@@ -17,6 +17,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from evohydra.genome import Axis
 from evohydra.optimizers import Optimizer
 from evohydra.optimizers.random import RandomSearch
 from tests.contracts.discovery import composed, names
@@ -33,9 +34,9 @@ def sphere(genomes: NDArray[np.float64]) -> NDArray[np.float64]:
     return distances
 
 
-def make(name: str, seed: int = 1, **arguments: Any) -> Optimizer:
+def make(name: str, seed: int = 1, dimension: int = DIMENSION, **arguments: Any) -> Optimizer:
     spec = composed(f"optimizer={name}")["optimizer"]
-    optimizer: Optimizer = hydra.utils.instantiate(spec)(**{"dimension": DIMENSION, "seed": seed, **arguments})
+    optimizer: Optimizer = hydra.utils.instantiate(spec)(axes=(Axis(),) * dimension, seed=seed, **arguments)
     return optimizer
 
 

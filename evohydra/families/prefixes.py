@@ -1,0 +1,200 @@
+"""Hidden states behind the hops with which several paths of a generation begin, computed once for each batch."""
+
+import copy
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from evohydra.paths import factors
+from evohydra.recipe import Stack, digest
+
+Keys = tuple[
+    str, ...
+]  # of a path: for each hop the digest of all that hidden states behind it depend on, but the batch
+
+
+def keys_of(path: Stack) -> Keys:
+    """Equal for two paths as far as they begin with the same layers of the same sources, and the same scales."""
+    sources = [digest(source) for source in path.sources]
+    state = hashlib.sha256(sources[0].encode())
+    keys = []
+    for hop, before, after in zip(path.hops, *factors(path), strict=True):
+        state.update(f"{sources[hop.source]} {hop.layer} {before!r} {after!r}\n".encode())
+        keys.append(state.hexdigest())
+    return tuple(keys)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Hidden states (batch, length, hidden) behind `depth` hops, and what these have in the cache, if any."""
+
+    depth: int
+    hidden: Tensor
+    cache: tuple[Any, ...]
+
+    def storages(self) -> dict[int, int]:
+        """Bytes by address; states of several depths share those in caches."""
+        tensors = [self.hidden, *(each for layer in self.cache for each in (layer.keys, layer.values))]
+        return {each.untyped_storage().data_ptr(): each.untyped_storage().nbytes() for each in tensors}
+
+
+class Prefixes:
+    """Keeps hidden states of `base`, whose layers are the list called `attribute`, within `limit` bytes.
+
+    Used is what a path finds of its own beginning for the very same inputs: then its first hops do not run. Kept is
+    only what an expected path will find useful; where there is no room, what saves fewer layers goes. 0 bytes turn all
+    of it off. `nbytes` are in use; `computed` and `reused` count tokens times layers.
+    """
+
+    def __init__(self, base: Any, attribute: str, limit: int) -> None:
+        self._base, self._attribute, self._limit = base, attribute, limit
+        self._expected: list[Keys] = []
+        self._uses: Counter[str] = Counter()  # by how many of those expected
+        self._keys: Keys = ()
+        self._wanted: list[int] = []
+        self._kept: dict[tuple[str, str], Kept] = {}
+        self._storages: Counter[int] = Counter()  # by how many of those kept, by address
+        self._undo: list[Any] = []
+        self.nbytes = self.computed = self.reused = 0
+        if limit > 0:
+            base.register_forward_pre_hook(self._before, with_kwargs=True)
+            base.register_forward_hook(self._after, always_call=True)
+
+    def expect(self, paths: Sequence[Stack]) -> None:
+        """Tell which paths will be run, in this order."""
+        if self._limit > 0:
+            self._expected = [keys_of(path) for path in paths]
+            self._plan()
+
+    def follow(self, path: Stack | None) -> None:
+        """Tell which path runs from now on; None for a whole model."""
+        if self._limit > 0:
+            self._keys = keys_of(path) if path else ()
+            if self._keys in self._expected:
+                self._expected.remove(self._keys)
+            self._plan()
+
+    def _plan(self) -> None:
+        """Find the depths at which the present path is the one that an expected path has most in common with."""
+        wanted = set()
+        before = set(self._keys)
+        for keys in self._expected:
+            shared = sum(key in before for key in keys)  # an unbroken run from the start: keys are of all hops so far
+            if 0 < shared <= len(self._keys) and keys[shared - 1] == self._keys[shared - 1]:
+                wanted.add(shared)
+            before.update(keys)
+        self._wanted = sorted(wanted, reverse=True)
+        self._uses = Counter(key for keys in self._expected for key in keys)
+        for key, batch in list(self._kept):
+            if not self._uses[key] and key not in self._keys:
+                self._drop((key, batch))
+
+    def _before(self, base: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._undo = []
+        inputs = {**kwargs, **({"input_ids": args[0]} if args else {})}
+        tokens = inputs["input_ids"].numel() if isinstance(inputs.get("input_ids"), Tensor) else 0
+        layers = getattr(base, self._attribute)
+        batch = self._batch(inputs) if self._keys and len(args) < 2 else None
+        depth = 0
+        if batch is not None:
+            depth = next((d for d in range(len(self._keys), 0, -1) if (self._keys[d - 1], batch) in self._kept), 0)
+            for wanted in self._wanted:
+                if wanted > depth:
+                    hook = self._keeping(wanted, batch)
+                    self._undo.append(layers[wanted - 1].register_forward_hook(hook, with_kwargs=True).remove)
+        if depth and batch is not None:
+            found = self._kept[self._keys[depth - 1], batch]
+            done = [_Resume(found), *(_Skip() for _ in range(depth - 1))]
+            setattr(base, self._attribute, torch.nn.ModuleList([*done, *layers[depth:]]))
+            self._undo.append(lambda: setattr(base, self._attribute, layers))
+        self.computed += tokens * (len(layers) - depth)
+        self.reused += tokens * depth
+
+    def _after(self, *_: Any) -> None:
+        for undo in self._undo:
+            undo()
+        self._undo = []
+
+    def _batch(self, inputs: Mapping[str, Any]) -> str | None:
+        """A digest of the inputs of a forward pass; None where its hidden states are not to be kept."""
+        cache = inputs.get("past_key_values")
+        if cache is not None and (type(cache) is not DynamicCache or cache.get_seq_length() > 0):
+            return None
+        if inputs.get("output_hidden_states") or inputs.get("output_attentions"):
+            return None
+        use_cache = inputs.get("use_cache")
+        state = hashlib.sha256(str(self._base.config.use_cache if use_cache is None else use_cache).encode())
+        for name, value in sorted(inputs.items()):
+            if isinstance(value, Tensor):
+                state.update(f"{name} {tuple(value.shape)} {value.dtype} ".encode())
+                state.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+            elif value is not None and not isinstance(value, bool) and value is not cache:
+                return None
+        return state.hexdigest()
+
+    def _keeping(self, depth: int, batch: str) -> Any:
+        def keep(_: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: object) -> None:
+            if isinstance(output, Tensor):
+                cache = _cache_among(args, kwargs)
+                layers = tuple(copy.copy(layer) for layer in cache.layers[:depth]) if cache is not None else ()
+                self._add((self._keys[depth - 1], batch), Kept(depth, output, layers))
+
+        return keep
+
+    def _add(self, place: tuple[str, str], kept: Kept) -> None:
+        storages = kept.storages()
+        value = kept.depth * self._uses[place[0]]
+        while self.nbytes + sum(size for at, size in storages.items() if at not in self._storages) > self._limit:
+            least = min(self._kept, key=self._value, default=None)
+            if least is None or self._value(least) >= value:
+                return
+            self._drop(least)
+        self._kept[place] = kept
+        self.nbytes += sum(size for at, size in storages.items() if at not in self._storages)
+        for at in storages:
+            self._storages[at] += 1
+
+    def _value(self, place: tuple[str, str]) -> int:
+        """The layers that will not run."""
+        return self._kept[place].depth * self._uses[place[0]]
+
+    def _drop(self, place: tuple[str, str]) -> None:
+        for at, size in self._kept.pop(place).storages().items():
+            self._storages[at] -= 1
+            if not self._storages[at]:
+                del self._storages[at]
+                self.nbytes -= size
+
+
+class _Resume(torch.nn.Module):
+    """In the place of a path's first layer: the hidden states behind the last of those that are skipped."""
+
+    def __init__(self, kept: Kept) -> None:
+        super().__init__()
+        self._kept = kept
+
+    def forward(self, hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """(batch, length, hidden), whatever comes in; the cache gets the entries of all layers that are skipped."""
+        cache = _cache_among(args, kwargs)
+        if cache is not None:
+            cache.layers[: self._kept.depth] = [copy.copy(layer) for layer in self._kept.cache]
+        return self._kept.hidden
+
+
+class _Skip(torch.nn.Module):
+    """In the place of a layer that does not run."""
+
+    def forward(self, hidden: Tensor, *_: Any, **__: Any) -> Tensor:
+        """What comes in."""
+        return hidden
+
+
+def _cache_among(args: Sequence[Any], kwargs: Mapping[str, Any]) -> DynamicCache | None:
+    """The cache, which layers call past_key_values or layer_past."""
+    return next((each for each in (*args, *kwargs.values()) if isinstance(each, DynamicCache)), None)
