@@ -77,8 +77,9 @@ static void part({parameters}, int64_t start, int64_t stop) {{
 {before}
     for (int64_t block = start; block < stop; block += BLOCK) {{
 {prefetched}
-        const int64_t end = block + BLOCK < stop ? block + BLOCK : stop;
-        for (int64_t i = block; i < end; i++) {{
+        const int32_t place = (int32_t)block, count = (int32_t)(stop - block < BLOCK ? stop - block : BLOCK);
+        for (int32_t k = 0; k < count; k++) {{
+            const int64_t i = block + k;
 {body}
         }}
     }}
@@ -167,7 +168,7 @@ class _Body:
                 raise NotALoop(f"{node} is a part of the entries")
             return self._cast(node.args[0], kind)
         if name == "arange" and node.args in ((self._size,), (0, self._size)):
-            return f"({TYPES[kind]})i"
+            return "place + k" if kind == torch.int32 else f"({TYPES[kind]})i"  # i would take vectors of 64 bits
         if name in ("zeros", "zeros_like", "scalar_tensor"):
             return _literal(node.args[0] if name == "scalar_tensor" else 0, kind)
         if name in COMPARISONS:
