@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import carried_out, environment, json_lines, workspace
+from tests.commands import REPOSITORY, carried_out, environment, json_lines, python, workspace
+from tests.contracts.discovery import names
 from tests.kill_repeatedly import content, differences, kill
 
 
@@ -14,8 +15,17 @@ def user_environment(monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setenv(key, value)
 
 
-def test_killed_at_random_moments(tmp_path: Path):
-    overrides = [*workspace(tmp_path), "budget=14", "top=3", "baselines=null"]
+@pytest.mark.parametrize(
+    "searched",
+    [
+        [],
+        ["merge=task_arithmetic+dfs", "optimizer=catcma"],
+        *(pytest.param(["merge=dfs", f"optimizer={name}"], marks=pytest.mark.slow) for name in names("optimizer")),
+    ],
+    ids=" ".join,
+)
+def test_killed_at_random_moments(tmp_path: Path, searched: list[str]):
+    overrides = [*workspace(tmp_path), "budget=14", "top=3", "baselines=null", *searched]
     kills, differing = differences(3, 3, overrides, tmp_path / "runs")
     assert differing == []
     assert sum(each.alive for each in kills) >= 2
@@ -37,3 +47,9 @@ def test_killed_while_the_winner_is_written(tmp_path: Path):
     (killed / ".winner.partial" / "model.safetensors").write_bytes(b"half")
     carried_out(overrides, killed)
     assert content(killed) == content(alone)
+
+
+def test_the_search_of_each_optimizer_in_each_space(tmp_path: Path):
+    done = python("-m", "tests.kill_searches", tmp_path, cwd=REPOSITORY)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 3 * len(names("optimizer")), done.stdout

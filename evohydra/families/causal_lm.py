@@ -2,7 +2,6 @@
 
 import copy
 import json
-import re
 import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,17 +18,15 @@ from evohydra.families import PUBLISHED, Aligned, Form, LiveModel, Rules, path_s
 from evohydra.families import tensor_sets as sets
 from evohydra.families.hops import Paths, files_of
 from evohydra.families.in_place import by_checkpoint_name
-from evohydra.families.layouts import layout_of
+from evohydra.families.layouts import layout_of, location
 from evohydra.families.tokenizers import LOCAL
-from evohydra.families.vocabulary import EMBEDDING, TokenRows, Vocabulary, embeddings_of, plan, rows_of
+from evohydra.families.vocabulary import TokenRows, Vocabulary, embeddings_of, plan, rows_of
 from evohydra.merge import Engine
 from evohydra.recipe import Layout, Node, Stack
-from evohydra.spaces.grouping import EMBEDDINGS, HEAD, Location
+from evohydra.spaces.grouping import Location
 
 transformers.utils.logging.disable_progress_bar()
 NOWHERE: Mapping[str, Path] = MappingProxyType({})
-ATTENTION = re.compile(r"attn|attention")
-NORM = re.compile(r"norm|(^|\.)ln_")
 # All of a checkpoint directory that is neither weights nor documentation.
 SIDE_FILES = ("*.json", "*.jinja", "*.model", "vocab.txt", "merges.txt")
 NOT_COPIED = ("config.json", "*.safetensors.index.json", "recipe.json", "adapter_config.json")
@@ -101,6 +98,8 @@ class CausalLM:
 
         Raises SourceError for different architectures, widths or tokens.
         """
+        if first not in tensors:
+            raise SourceError(f"first: expected {', '.join(tensors)}, got {first!r}")
         if rules.tokenizer not in ("same", first) or rules.missing != "error" or rules.pad_vocabulary_to:
             raise SourceError(
                 f"a path has the embeddings and the tokenizer of {first!r}: tokenizer, missing and pad_vocabulary_to "
@@ -119,7 +118,7 @@ class CausalLM:
         self, directory: Path, names: tuple[str, ...], copied: frozenset[str] = frozenset()
     ) -> dict[str, Location | None]:
         """Where each tensor sits, from its name; buffers and those of `copied` have no place and are copied."""
-        return {name: None if name in copied else _location(name) for name in names}
+        return {name: None if name in copied else location(name) for name in names}
 
     def dtype(self, directory: Path) -> torch.dtype:
         """The type that the configuration names, float32 where it names none."""
@@ -295,15 +294,3 @@ def _on_common_tokens(
     target = Vocabulary(target.tokens, -(-target.rows // multiple) * multiple)
     rows = plan(vocabularies, target, files_from, base)
     return {name: TokenRows(name, sources, rows[name]) for name in sources}, united
-
-
-def _location(name: str) -> Location | None:
-    if sets.BUFFERS.search(name):
-        return None
-    layer = sets.LAYER.search(name)
-    if layer is None:
-        return Location(EMBEDDINGS if EMBEDDING.search(name) and "embed_out" not in name else HEAD)
-    rest = layer.group(2)
-    if NORM.search(rest.rsplit(".", 1)[0].rsplit(".", 1)[-1]):
-        return Location("norms", int(layer.group(1)))
-    return Location("attention" if ATTENTION.search(rest) else "mlp", int(layer.group(1)))

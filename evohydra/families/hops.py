@@ -18,7 +18,7 @@ from evohydra.families.prefixes import Prefixes
 from evohydra.families.tensor_sets import LAYER
 from evohydra.merge import Engine
 from evohydra.paths import factors
-from evohydra.recipe import Checkpoint, Hop, Merge, Node, Stack, digest
+from evohydra.recipe import Checkpoint, Hop, Merge, Node, Stack, checkpoints, digest
 
 
 @dataclass
@@ -67,11 +67,12 @@ class Paths:
         load: Callable[[Path], Any],
         prefix_bytes: int = 0,
     ) -> None:
-        self._module, self._sources, self._load = module, sources, load
-        self._attribute, layers = _list_of_layers(module)
-        self._main = Slot(layers, copy.deepcopy(module.config), parameters)
+        self._module, self._parameters = module, parameters
+        self._sources, self._load = sources, load
         self._slots: dict[tuple[str, str | int], Slot] = {}
-        self.prefixes = Prefixes(module.base_model, self._attribute, prefix_bytes)
+        self._main: Slot | None = None  # not before a path asks for layers: other models may have none in a list
+        self._attribute = ""
+        self.prefixes = Prefixes(module.base_model, prefix_bytes)
 
     def become(self, node: Node, engine: Engine) -> None:
         """Make `module` the model that `node` describes.
@@ -84,21 +85,29 @@ class Paths:
         elif self._sources and not self._fits(engine.shapes(node)):
             self._run_whole(node, engine)
         else:
-            self._main.holds = None
-            self._install(self._main.layers, path_settings.of_model(self._main.config))
-            engine.merge_into(node, self._main.parameters)
-            self._main.holds = digest(node)
+            if self._main is not None:
+                self._main.holds = None
+                self._install(self._main.layers, path_settings.of_model(self._main.config))
+            engine.merge_into(node, self._parameters)
+            if self._main is not None:
+                self._main.holds = digest(node)
+
+    def _host(self) -> Slot:
+        """The module as it came, before any path."""
+        if self._main is None:
+            self._attribute, layers = _list_of_layers(self._module)
+            self._main = Slot(layers, copy.deepcopy(self._module.config), self._parameters)
+        return self._main
 
     def _fits(self, shapes: Mapping[str, tuple[int, ...]]) -> bool:
-        own = self._main.parameters
-        same = all(shapes.get(name) == tuple(tensor.shape) for name, tensor in own.items())
-        return same and _depth(shapes) == _depth(own)
+        same = all(shapes.get(name) == tuple(tensor.shape) for name, tensor in self._parameters.items())
+        return same and _depth(shapes) == _depth(self._parameters)
 
     def _run_whole(self, node: Node, engine: Engine) -> None:
         """A source with other layers than the module's, in its place: as the path through all of them."""
         slot = self._slot(0, node, engine)
-        outside = {name: tensor for name, tensor in self._main.parameters.items() if not LAYER.search(name)}
-        self._main.holds = None
+        outside = {name: tensor for name, tensor in self._parameters.items() if not LAYER.search(name)}
+        self._host().holds = None
         engine.merge_into(node, outside)
         hops = [Hop(0, layer) for layer in range(len(slot.layers))]
         settings = path_settings.of_hops([slot.config], hops)
@@ -106,20 +115,20 @@ class Paths:
         self._install([_hop(slot.layers[hop.layer], number) for number, hop in enumerate(hops)], settings)
 
     def _run(self, path: Stack, engine: Engine) -> None:
+        _check_plain_models(path.sources)
         used = {0, *(hop.source for hop in path.hops)}
         first = digest(path.sources[0])
         slots = {}
         for number in sorted(used):
             source = path.sources[number]
             own = number == 0 or digest(source) == first
-            slots[number] = self._main if own else self._slot(number, source, engine)
+            slots[number] = self._host() if own else self._slot(number, source, engine)
         for number, hop in enumerate(path.hops):
             if hop.layer >= len(slots[hop.source].layers):
                 raise ValueError(f"hop {number}: source {hop.source} has no layer {hop.layer}")
         settings = path_settings.of_hops({number: slot.config for number, slot in slots.items()}, path.hops)
         self._check_types(settings)
-        _check_plain_models(path.sources[:1])
-        self._main.hold(path.sources[0], engine)
+        self._host().hold(path.sources[0], engine)
         before, after = factors(path)
         end = POST_MLP.removesuffix(".weight") if re.fullmatch(path.layout.mlp, POST_MLP) else "mlp"
         hops = [_hop(slots[hop.source].layers[hop.layer], number) for number, hop in enumerate(path.hops)]
@@ -129,12 +138,12 @@ class Paths:
             if after[number] != 1.0:
                 hop_module.get_submodule(end).register_forward_hook(_scaling_of_output(after[number]))
         self._install(hops, settings)
-        self.prefixes.follow(path)
+        self.prefixes.follow(path, self._attribute)
 
     def _slot(self, number: int, node: Node, engine: Engine) -> Slot:
         """The slot of a source that is not the module's, loaded when it is first asked for; it holds `node`."""
-        _check_plain_models([node])
-        files = files_of(node)
+        own = files_of(node)
+        files = next((each for each in (own, *(c.name for c in checkpoints(node))) if each in self._sources), own)
         key = ("checkpoint", files) if isinstance(node, Checkpoint) else ("merge", number)
         if key not in self._slots:
             if files not in self._sources:
@@ -148,7 +157,7 @@ class Paths:
 
     def _check_types(self, settings: Mapping[str, Any]) -> None:
         """The first source makes masks and rotary angles, so it has to know every kind of layer."""
-        known = getattr(self._main.config, "layer_types", None) or []
+        known = getattr(self._host().config, "layer_types", None) or []
         if strange := sorted(set(settings.get("layer_types", ())) - set(known)):
             raise ValueError(f"the path has layers of type {', '.join(strange)}, which the first source has none of")
 
@@ -199,12 +208,11 @@ def _knows_its_place(number: int, layer: torch.nn.Module) -> bool:
 
 def _hop(layer: torch.nn.Module, number: int) -> torch.nn.Module:
     """A copy of a layer for hop `number` of a path, with the same parameters and buffers."""
-    twin = copy.copy(layer)
-    for name, value in vars(twin).items():
-        if isinstance(value, dict):  # parameters, buffers, children, hooks: tables of its own, of the same content
-            vars(twin)[name] = value.copy()
-    for name, child in layer.named_children():
-        twin.add_module(name, _hop(child, number))
+    twin = type(layer).__new__(type(layer))
+    # Parameters, buffers, children, hooks: tables of its own, of the same content.
+    vars(twin).update({name: value.copy() if isinstance(value, dict) else value for name, value in vars(layer).items()})
+    for name, child in layer._modules.items():
+        twin._modules[name] = None if child is None else _hop(child, number)
     if "layer_idx" in vars(twin):
         vars(twin)["layer_idx"] = number
     return twin

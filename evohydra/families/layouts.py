@@ -1,13 +1,16 @@
-"""How a checkpoint names the tensors of its layers, found from the names themselves."""
+"""Where tensors of a checkpoint sit, and how those of its layers are called, found from the names themselves."""
 
 import re
 from collections.abc import Collection, Iterable
 
 from evohydra.checkpoints import SourceError, first_few
+from evohydra.families.tensor_sets import BUFFERS, LAYER
+from evohydra.families.vocabulary import EMBEDDING
 from evohydra.recipe import Layout
+from evohydra.spaces.grouping import EMBEDDINGS, HEAD, Location
 
 LIST = re.compile(r"^((?:.+\.)?(?:layers|h|blocks))\.(\d+)\.(.+)$")
-EMBEDDINGS = re.compile(r"(.+\.)?(embed_tokens|embed_in|wte|wpe)\.weight")
+INPUTS = re.compile(r"(.+\.)?(embed_tokens|embed_in|wte|wpe)\.weight")
 # The last tensors of a branch, where its output enters the residual stream as it is; experts may be fused.
 ATTENTION = re.compile(r"(self_attn|attn|attention)\.(o_proj|out_proj|c_proj|dense)\.(weight|bias)")
 MLP = re.compile(r"(mlp|block_sparse_moe)\.(.+\.)?(down_proj|c_proj|dense_4h_to_h|w2)(\.(weight|bias))?")
@@ -19,6 +22,10 @@ READERS = re.compile(r"(self_attn|mlp)\.(q|k|v|gate|up)_proj\.weight")
 PRE_NORM = "input_layernorm.weight"
 
 
+OF_ATTENTION = re.compile(r"attn|attention")
+OF_NORM = re.compile(r"norm|(^|\.)ln_")
+
+
 def layout_of(names: Collection[str], model_type: str, depth: int) -> Layout:
     """The layout of a decoder with `depth` layers whose checkpoint has tensors `names`.
 
@@ -28,7 +35,7 @@ def layout_of(names: Collection[str], model_type: str, depth: int) -> Layout:
     prefix, layers = _layers(names, model_type, depth)
     found = {rest for rests in layers.values() for rest in rests}
     outside = sorted(name for name in names if not name.startswith(f"{prefix}."))
-    embeddings = [name for name in outside if EMBEDDINGS.fullmatch(name)]
+    embeddings = [name for name in outside if INPUTS.fullmatch(name)]
     if not embeddings:
         raise _unknown(model_type, "input embeddings called embed_tokens, embed_in or wte", outside)
     if POST_MLP in found:
@@ -81,3 +88,16 @@ def _unknown(model_type: str, expected: str, came: Collection[str]) -> SourceErr
         f"{model_type}: no path can be laid through this architecture; expected {expected}, got "
         f"{first_few(sorted(came)) if came else 'none'}"
     )
+
+
+def location(name: str) -> Location | None:
+    """Where the tensor sits; None for buffers."""
+    if BUFFERS.search(name):
+        return None
+    layer = LAYER.search(name)
+    if layer is None:
+        return Location(EMBEDDINGS if EMBEDDING.search(name) and "embed_out" not in name else HEAD)
+    rest = layer.group(2)
+    if OF_NORM.search(rest.rsplit(".", 1)[0].rsplit(".", 1)[-1]):
+        return Location("norms", int(layer.group(1)))
+    return Location("attention" if OF_ATTENTION.search(rest) else "mlp", int(layer.group(1)))

@@ -11,6 +11,7 @@ LISTS = ("layer_types", "mlp_layer_types", "no_rope_layers")  # one entry for ea
 DENSE = "mlp_only_layers"  # numbers of layers, beside decoder_sparse_step
 # Layers that need another layer, or more than the hidden state, cannot stand anywhere else.
 ENTANGLED = ("num_kv_shared_layers", "hidden_size_per_layer_input", "add_cross_attention")
+LENGTH_DEPENDENT = ("dynamic", "longrope", "yarn")  # rotary angles that depend on max_position_embeddings
 # What says nothing about how a layer computes, or says it layer by layer. (Of vocabularies the rows are compared.)
 FREE = re.compile(
     r"num_hidden_layers|n_layers?|layer_types|mlp_layer_types|no_rope_layers|mlp_only_layers|decoder_sparse_step|"
@@ -65,7 +66,8 @@ def of_hops(configs: Mapping[int, Any] | Sequence[Any], hops: Sequence[Hop]) -> 
 
 def of_model(config: Any) -> dict[str, Any]:
     """What a configuration says about its own layers."""
-    return of_hops([config], [Hop(0, layer) for layer in range(config.num_hidden_layers)])
+    own = of_hops([config], [Hop(0, layer) for layer in range(config.num_hidden_layers)])
+    return {key: getattr(config, key) for key in own}
 
 
 def of_plain_checkpoint(configs: Sequence[Any], path: Stack) -> dict[str, Any]:
@@ -95,12 +97,19 @@ def of_plain_checkpoint(configs: Sequence[Any], path: Stack) -> dict[str, Any]:
 
 
 def _settings(config: Any) -> dict[str, Any]:
-    """What has to be the same for all layers of a path."""
+    """What has to be the same for all layers of a path, among what transformers reads for this type of model."""
+    known = type(config)().to_dict().keys()
     plain = {
-        key: value for key, value in config.to_dict().items() if not FREE.fullmatch(key) and not SIZES.fullmatch(key)
+        key: value
+        for key, value in config.to_dict().items()
+        if key in known and not FREE.fullmatch(key) and not SIZES.fullmatch(key)
     }
-    if plain.get("rope_parameters") and plain.get("head_dim") is None:
-        plain["head_dim"] = config.hidden_size // config.num_attention_heads
+    rotary = plain.get("rope_parameters")
+    if rotary:
+        plain["head_dim"] = plain.get("head_dim") or config.hidden_size // config.num_attention_heads
+        kinds = [rotary, *(value for value in rotary.values() if isinstance(value, dict))]  # or one for each layer type
+        if any(kind.get("rope_type") in LENGTH_DEPENDENT for kind in kinds):
+            plain["max_position_embeddings"] = config.max_position_embeddings
     return plain
 
 

@@ -45,15 +45,15 @@ class Kept:
 
 
 class Prefixes:
-    """Keeps hidden states of `base`, whose layers are the list called `attribute`, within `limit` bytes.
+    """Keeps hidden states of `base`, a decoder without its head, within `limit` bytes.
 
     Used is what a path finds of its own beginning for the very same inputs: then its first hops do not run. Kept is
     only what an expected path will find useful; where there is no room, what saves fewer layers goes. 0 bytes turn all
     of it off. `nbytes` are in use; `computed` and `reused` count tokens times layers.
     """
 
-    def __init__(self, base: Any, attribute: str, limit: int) -> None:
-        self._base, self._attribute, self._limit = base, attribute, limit
+    def __init__(self, base: Any, limit: int) -> None:
+        self._base, self._attribute, self._limit = base, "", limit
         self._expected: list[Keys] = []
         self._uses: Counter[str] = Counter()  # by how many of those expected
         self._keys: Keys = ()
@@ -72,9 +72,10 @@ class Prefixes:
             self._expected = [keys_of(path) for path in paths]
             self._plan()
 
-    def follow(self, path: Stack | None) -> None:
-        """Tell which path runs from now on; None for a whole model."""
+    def follow(self, path: Stack | None, attribute: str = "") -> None:
+        """Tell which path runs from now on, its hops in the list called `attribute`; None for a whole model."""
         if self._limit > 0:
+            self._attribute = attribute
             self._keys = keys_of(path) if path else ()
             if self._keys in self._expected:
                 self._expected.remove(self._keys)
@@ -97,10 +98,12 @@ class Prefixes:
 
     def _before(self, base: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._undo = []
+        if not self._keys:
+            return
         inputs = {**kwargs, **({"input_ids": args[0]} if args else {})}
         tokens = inputs["input_ids"].numel() if isinstance(inputs.get("input_ids"), Tensor) else 0
         layers = getattr(base, self._attribute)
-        batch = self._batch(inputs) if self._keys and len(args) < 2 else None
+        batch = self._batch(inputs) if len(args) < 2 else None
         depth = 0
         if batch is not None:
             depth = next((d for d in range(len(self._keys), 0, -1) if (self._keys[d - 1], batch) in self._kept), 0)

@@ -1,6 +1,7 @@
 """Paths through the layers of tiny models of every architecture, run in one live model and written as checkpoints."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from evohydra.checkpoints import CheckpointReader, SourceError
 from evohydra.families import Form
 from evohydra.families.causal_lm import CausalLM, LiveCausalLM
 from evohydra.merge import Engine
-from evohydra.recipe import Checkpoint, Group, Hop, Merge, Node, Stack
+from evohydra.recipe import Checkpoint, Group, Hop, Layout, Merge, Node, Stack
 from tests import tiny_models
 from tests.contracts.test_causal_lm import ARCHITECTURES
 
@@ -124,6 +125,8 @@ def test_the_identity_path_is_the_source_itself(world: World) -> None:
     assert torch.equal(logits(world.become(world.path(*((0, n) for n in range(3))))), expected)
     assert not torch.equal(logits(world.become(world.path(*INTERLEAVED))), expected)
     assert torch.equal(logits(world.become(ONE)), expected)
+    fresh = FAMILY.live_model(world.directories["one"], CPU, torch.float32)
+    assert world.live.module.config.to_dict() == fresh.module.config.to_dict()
 
 
 @pytest.mark.parametrize(
@@ -294,8 +297,10 @@ def test_a_merge_is_the_first_source_and_is_merged_once(llamas: World, monkeypat
     whole = logits(live.module)
     live.become(hybrid(mixed(0.3), (0, 0), (0, 1), (0, 2)), engine)
     assert torch.equal(logits(live.module), whole)
-    live.become(Stack((ONE, mixed(0.3)), (Hop(0, 0), Hop(1, 1), Hop(1, 2)), llamas.layout), engine)
-    expected = Stack((ONE, mixed(0.3)), (Hop(0, 0), Hop(1, 1), Hop(1, 2)), llamas.layout)
+    based = replace(mixed(0.3), base=Checkpoint("three", "-"))  # its base is none of the sources of the path
+    expected = Stack((ONE, based), (Hop(0, 0), Hop(1, 1), Hop(1, 2)), llamas.layout)
+    live = FAMILY.live_model(directories["one"], CPU, torch.float32, sources=llamas.directories)
+    live.become(expected, engine)
     assert torch.equal(logits(live.module), logits(written(expected, engine, directories)))
 
 
@@ -353,6 +358,21 @@ def test_layers_that_do_not_fit_are_refused_before_anything_runs(
     }
     with pytest.raises(SourceError, match=f"layers of source 'two' do not fit on a path with those of .*{message}"):
         FAMILY.live_model(directories["one"], CPU, torch.float32, sources=directories)
+
+
+def test_rotary_angles_that_depend_on_the_longest_length_need_the_same_one(tmp_path: Path) -> None:
+    """Others do not, nor does a layer depend on what transformers does not know."""
+    yarn = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0, "original_max_position_embeddings": 64}
+    for name, rotary in (("plain", None), ("yarn", yarn)):
+        directories = {
+            each: save(tmp_path / name / each, "llama", 2, 0, max_position_embeddings=length, remark=each,
+                       **({"rope_parameters": rotary} if rotary else {}))
+            for each, length in (("one", 128), ("two", 256))
+        }  # fmt: skip
+        if rotary is None:
+            World(directories)
+    with pytest.raises(SourceError, match=r"max_position_embeddings 256 where '.*one' has 128$"):
+        World(directories)
 
 
 def test_windows_that_differ_are_refused(tmp_path: Path) -> None:
@@ -455,3 +475,20 @@ def test_layouts_follow_the_names_that_tensors_have_in_a_run(tmp_path: Path) -> 
     assert moe.mlp.split("|") == [
         r"mlp\.down_proj\.weight", r"mlp\.experts\.\d+\.down_proj\.weight", r"mlp\.shared_expert\.down_proj\.weight"
     ]  # fmt: skip
+
+
+def test_models_that_no_path_leads_through_merge_as_ever(tmp_path: Path) -> None:
+    """OPT's layers are not where its base model runs them from."""
+    config = transformers.OPTConfig(
+        hidden_size=16, ffn_dim=16, num_hidden_layers=2, num_attention_heads=2, vocab_size=47, word_embed_proj_dim=16
+    )
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    tiny_models.tokenizer().save_pretrained(tmp_path)
+    engine = Engine({"one": CheckpointReader(tmp_path)}, device=CPU)
+    live = FAMILY.live_model(tmp_path, CPU, torch.float32)
+    weights = [tensor for name, tensor in live.parameters.items() if name.endswith("layers.1.fc2.weight")]
+    weights[0].zero_()
+    live.become(ONE, engine)
+    assert weights[0].any()
+    with pytest.raises(SourceError, match="expected 2 layers in one list, each with its number as layer_idx, got"):
+        live.become(Stack((ONE,), (Hop(0, 0),), Layout("model.decoder.layers", "", "", "")), engine)

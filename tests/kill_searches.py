@@ -1,0 +1,106 @@
+"""Kill the search of each optimizer in each space again and again, and compare its ledger with that of one left alone.
+
+    python -m tests.kill_searches DIRECTORY
+
+Models and benchmark are left out, so that a search takes no time: fitness is a hash of the recipe and grows with the
+generation. Each search is a process of its own, which kills itself (SIGKILL) in an evaluation, at a random genome after
+those on file.
+"""
+
+import functools
+import os
+import random
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import hydra.utils
+
+from evohydra.evaluate import Evaluation
+from evohydra.executors.local import Local
+from evohydra.ledger import Evaluate, Ledger
+from evohydra.optimizers import Optimizer
+from evohydra.recipe import Node, digest
+from evohydra.search import search
+from evohydra.spaces import Space
+from evohydra.spaces.dataflow import DataFlowSpace
+from evohydra.spaces.hybrid import HybridSpace
+from tests.contracts.discovery import composed, names
+from tests.kill_repeatedly import lines
+from tests.test_dataflow_space import LAYOUT
+from tests.test_parameter_space import DEPTH, MODELS, space
+
+BUDGET, POPULATION, KILLS = 60, 8, 4
+PATH = DataFlowSpace(models=MODELS, layers=(DEPTH, DEPTH), layout=LAYOUT, repeats=2)
+SPACES: dict[str, Space] = {"parameter": space(), "dataflow": PATH, "hybrid": HybridSpace(space(), PATH)}
+
+
+@functools.cache
+def maker(optimizer: str) -> Callable[..., Optimizer]:
+    """What makes it in generations of POPULATION; called before processes part, so that each need not import it."""
+    settings = composed(f"optimizer={optimizer}", f"optimizer.population={POPULATION}")["optimizer"]
+    make: Callable[..., Optimizer] = hydra.utils.instantiate(settings)
+    return make
+
+
+def carry_out(directory: Path, optimizer: str, kind: str, last: int) -> None:
+    """The search, killed when it evaluates its genome number `last`."""
+    found = SPACES[kind]
+    start = [found.encode(node) for node in found.landmarks().values()]
+
+    def evaluate_in(generation: int) -> Evaluate:
+        def evaluate(recipe: Node, split: str) -> Evaluation:
+            if len(ledger.records) == last:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return Evaluation({"hash": [int(digest(recipe)[:8], 16) / 2**32 + generation]})
+
+        return evaluate
+
+    with (
+        closing(maker(optimizer)(axes=found.axes, seed=3, start=start)) as strategy,
+        closing(Ledger(directory, {"optimizer": optimizer, "space": kind})) as ledger,
+    ):
+        search(found, strategy, Local(), evaluate_in, ledger, BUDGET)
+
+
+def in_a_process(directory: Path, optimizer: str, kind: str, last: int) -> int:
+    """The same in a process of its own; the signal that ended it, 0 if none."""
+    maker(optimizer)
+    child = os.fork()
+    if child == 0:
+        try:
+            carry_out(directory, optimizer, kind, last)
+            os._exit(0)
+        except BaseException:  # this copy of the process must not go on in `main`
+            traceback.print_exc()
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    if os.WIFEXITED(status) and os.WEXITSTATUS(status):
+        sys.exit(f"the search by {optimizer} in the {kind} space failed")
+    return os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+
+
+def main() -> None:
+    """The command."""
+    root, generator = Path(sys.argv[1]), random.Random(0)
+    for optimizer in names("optimizer"):
+        for kind in SPACES:
+            alone, killed = root / "alone" / f"{optimizer}-{kind}", root / "killed" / f"{optimizer}-{kind}"
+            assert in_a_process(alone, optimizer, kind, BUDGET) == 0
+            places = sorted(generator.sample(range(BUDGET), KILLS))
+            for place in places:
+                assert in_a_process(killed, optimizer, kind, place) == signal.SIGKILL
+                assert lines(killed / "ledger.jsonl") == place
+            assert in_a_process(killed, optimizer, kind, BUDGET) == 0
+            ledgers = [(each / "ledger.jsonl").read_bytes() for each in (alone, killed)]
+            assert ledgers[0].count(b"\n") == BUDGET
+            if ledgers[0] != ledgers[1]:
+                sys.exit(f"{optimizer} in the {kind} space went on differently after kills at {places}")
+            print(f"{optimizer} in the {kind} space: the same ledger after kills at {places}")
+
+
+if __name__ == "__main__":
+    main()
