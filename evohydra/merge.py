@@ -19,10 +19,8 @@ from evohydra.transfers import Transfers
 
 PEAK_BLOCK = 2**22  # elements
 BUNDLE = 2**22  # elements: above this a call's overhead is nothing beside its work
-WORTH_COMPILING = (
-    3 * 10**8
-)  # elements merged in all, of a model that has at least the next: compiling pays from here on
-LARGE = 10**7
+WORTH_COMPILING = 2 * 10**8  # elements merged in all: compiling pays from here on
+CALL = 3 * 10**4  # elements that are merged eagerly in the time that one tensor's calls take
 
 
 class MergeError(ArithmeticError):
@@ -273,8 +271,7 @@ class Engine:
 
 def worth_compiling(shapes: Mapping[str, tuple[int, ...]], merges: int) -> bool:
     """Whether so many merges of tensors of these shapes take longer than compiling their kernels."""
-    elements = sum(math.prod(shape) for shape in shapes.values())
-    return elements >= LARGE and merges * elements >= WORTH_COMPILING
+    return merges * sum(CALL + math.prod(shape) for shape in shapes.values()) >= WORTH_COMPILING
 
 
 def _not_finite(node: Merge, group: Group, name: str, given: Mapping[str, Any]) -> str:

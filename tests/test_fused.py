@@ -1,5 +1,6 @@
 """Kernels: the same bits eagerly and compiled, in any block and with any number of threads, and without a compiler."""
 
+import functools
 import logging
 import os
 import subprocess
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from evohydra.merge import Engine
-from evohydra.methods import compilation, fused
+from evohydra.methods import compilation, fused, native
 from evohydra.methods.compilation import compiling
 from evohydra.methods.dare import dare_ties
 from evohydra.methods.fused import Entries, NotFinite
@@ -43,6 +44,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a process that has compiled nothing yet."""
     monkeypatch.setattr(compilation, "_compiled", {})
     monkeypatch.setattr(compilation, "_warned", [])
+    monkeypatch.setattr(native, "compiler", functools.cache(native.compiler.__wrapped__))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
@@ -100,6 +102,7 @@ def test_without_a_compiler_there_is_one_warning_and_the_same_result(
     base, models = tensors(torch.float32)
     expected = linear(base, models, **METHODS[linear])
     monkeypatch.setattr(torch, "compile", no_compiler)
+    monkeypatch.setenv("CXX", "no-such-compiler")
     with caplog.at_level(logging.WARNING), compiling(True):
         for method, given in METHODS.items():
             result = method(base, models, **given)
@@ -114,7 +117,9 @@ def test_a_compiled_kernel_with_other_bits_is_not_used(
 ):
     base, models = tensors(torch.float32)
     expected = linear(base, models, **METHODS[linear])
-    monkeypatch.setattr(torch, "compile", lambda *_, **__: lambda inputs, floats, integers, target: target.fill_(1.0))
+    wrong = lambda *_, **__: lambda inputs, floats, integers, target: target.fill_(1.0)  # noqa: E731
+    monkeypatch.setattr(torch, "compile", wrong)
+    monkeypatch.setattr(compilation, "loop", wrong)
     with caplog.at_level(logging.WARNING), compiling(True):
         assert torch.equal(linear(base, models, **METHODS[linear]), expected)
     assert "gives other bits and is not used" in caplog.text

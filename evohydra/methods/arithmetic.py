@@ -1,5 +1,7 @@
 """Numbers as they are stored: merging rounds where mergekit rounds, in the type of the checkpoints."""
 
+import functools
+from array import array
 from collections.abc import Sequence
 
 import torch
@@ -43,4 +45,10 @@ def multiply_add(x: Tensor, factor: Tensor, start: Tensor) -> Tensor:
 
 def stored(values: Sequence[float], dtype: torch.dtype) -> list[float]:
     """Each number as `dtype` holds it: mergekit keeps weights in the type of the tensors."""
-    return list(map(float, torch.tensor(values, dtype=dtype).tolist()))
+    return list(_stored(array("d", values).tobytes(), dtype))
+
+
+@functools.lru_cache(maxsize=1024)
+def _stored(values: bytes, dtype: torch.dtype) -> tuple[float, ...]:
+    """The same for float64 numbers, by their bits: those of a group come again with each of its tensors."""
+    return tuple(map(float, torch.tensor(array("d", values).tolist(), dtype=dtype).tolist()))

@@ -32,7 +32,7 @@ class KeptNorm:
 
     def kept(self, below: int) -> float:
         """The L1 norm of the entries whose key is below `below`."""
-        place = int(np.searchsorted(self._keys, below, "left"))
+        place = int(np.searchsorted(self._keys, np.int32(below), "left"))  # of another type, numpy would convert all
         return float(self._sums[place - 1]) if place else 0.0
 
     def factor(self, below: int, dtype: torch.dtype) -> float:

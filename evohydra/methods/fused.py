@@ -4,6 +4,7 @@ import bisect
 import functools
 import itertools
 import math
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -14,7 +15,8 @@ import torch
 from torch import Tensor
 
 from evohydra.methods.arithmetic import rounded, wide
-from evohydra.methods.compilation import WORTH_COMPILED, Step, compiled
+from evohydra.methods.compilation import WORTH_COMPILED, compiled
+from evohydra.methods.native import Step
 
 Kernel = Callable[..., Tensor]
 Layout = tuple[tuple[bool, int], ...]  # of numbers: whether they are integers, how many
@@ -103,30 +105,36 @@ def fused(kernel: Kernel) -> Callable[..., Tensor]:
         inputs = [x.reshape(-1) for x in (*((base,) if base is not None else ()), *models, *extras)]
         target = result.view(-1)
         size = target.shape[0]
-        layout = tuple((_are_integers(here), len(here)) for here in (_at(values, 0) for values in numbers))
-        step = _step(kernel, base is not None, len(models), layout, tuple(sorted(flags.items())))
-        quick = compiled(step, inputs, _packed(numbers, 0, target), target)
+        kinds = [_are_integers(_at(values, 0)) for values in numbers]
+        layout = tuple((kind, len(_at(values, 0))) for kind, values in zip(kinds, numbers, strict=True))
+        step = _step(kernel, base is not None, len(models), layout, tuple(flags.items()))
+        quick = compiled(step, inputs, lambda: _packed(numbers, kinds, 0, target), target)
         block = DEVICE_BLOCK if target.device.type != "cpu" else COMPILED_BLOCK if quick else EAGER_BLOCK
         changes = {start for values in numbers if isinstance(values, Stepped) for start in values.starts}
         edges = sorted({start for start in changes if start < size}.union(range(0, size, block)))
-        safe = bounded and _bound(numbers) < torch.finfo(target.dtype).max / 2
+        safe = bounded and _bound(numbers, kinds) < torch.finfo(target.dtype).max / 2
         for start, stop in itertools.pairwise([*edges, size]):
             one = step if quick is None or stop - start < WORTH_COMPILED else quick
-            one([x[start:stop] for x in inputs], *_packed(numbers, start, target), target[start:stop])
-            if not safe and not is_finite(target[start:stop]):
+            packed, part = _packed(numbers, kinds, start, target), target
+            if stop - start == size:
+                one(inputs, *packed, target)
+            else:
+                part = target[start:stop]
+                one([x[start:stop] for x in inputs], *packed, part)
+            if not safe and not is_finite(part):
                 raise NotFinite(f"the result of {kernel.__name__} is not finite")
         return result
 
     return merge
 
 
-def _bound(numbers: Sequence[Numbers]) -> float:
+def _bound(numbers: Sequence[Numbers], integers: Sequence[bool]) -> float:
     """What a bounded kernel can make at most; infinity where the largest entry is not known."""
     peak = _peak.get()
     if peak is None:
         return math.inf
-    for values in numbers:
-        if not _are_integers(_at(values, 0)):
+    for values, integer in zip(numbers, integers, strict=True):
+        if not integer:
             peak *= 4 * (1 + sum(map(abs, _at(values, 0)))) ** 2
     return 16 * peak
 
@@ -144,16 +152,18 @@ def _are_integers(values: Sequence[float]) -> bool:
     return all(isinstance(value, int) for value in values)
 
 
-def _packed(numbers: Sequence[Numbers], place: int, target: Tensor) -> tuple[Tensor, Tensor]:
+def _packed(numbers: Sequence[Numbers], kinds: Sequence[bool], place: int, target: Tensor) -> tuple[Tensor, Tensor]:
     """All floats and all integers, each end to end behind one of no meaning and behind flat index `place`."""
     floats: list[float] = [0.0]
     integers = [(place + 2**31) % 2**32 - 2**31]
-    for values in numbers:
-        here = _at(values, place)
-        (integers if _are_integers(here) else floats).extend(here)  # type: ignore[arg-type]
+    for values, integer in zip(numbers, kinds, strict=True):
+        (integers if integer else floats).extend(_at(values, place))  # type: ignore[arg-type]
+    # Over arrays, which take a tenth of the time of torch.tensor.
     made = (
-        torch.tensor(floats, dtype=torch.float64 if target.dtype == torch.float64 else torch.float32),
-        torch.tensor(integers, dtype=torch.int32),
+        torch.frombuffer(array("d", floats), dtype=torch.float64)
+        if target.dtype == torch.float64
+        else torch.frombuffer(array("f", floats), dtype=torch.float32),
+        torch.frombuffer(array("i", integers), dtype=torch.int32),
     )
     return made if target.device.type == "cpu" else (made[0].to(target.device), made[1].to(target.device))
 

@@ -1,5 +1,6 @@
 """Counter-based random bits: a function of stream and position alone, the same on every device and in any order."""
 
+import functools
 import hashlib
 from collections.abc import Sequence
 
@@ -9,6 +10,7 @@ from torch import Tensor
 STEPS: int = 2**16
 
 
+@functools.lru_cache(maxsize=2**14)
 def stream_key(seed: int, *names: str) -> int:
     """A 32-bit key, as a signed integer, for the stream that belongs to (seed, names)."""
     digest = hashlib.sha256("\0".join((str(seed), *names)).encode()).digest()
@@ -25,9 +27,8 @@ def scattered(positions: Tensor) -> Tensor:
 
 def keys(streams: Sequence[int]) -> tuple[list[int], list[int]]:
     """For each stream what `random_words` mixes in: a number and an odd factor, each of bits of its own."""
-    mixed = [_lowbias32(stream % 2**32) for stream in streams]
-    factors = [_lowbias32((key ^ 0x9E3779B9) % 2**32) | 1 for key in mixed]
-    return [_signed(key) for key in mixed], [_signed(factor) for factor in factors]
+    pairs = [_key(stream) for stream in streams]
+    return [key for key, _ in pairs], [factor for _, factor in pairs]
 
 
 def random_words(scatter: Tensor, key: Tensor, factor: Tensor) -> Tensor:
@@ -36,6 +37,12 @@ def random_words(scatter: Tensor, key: Tensor, factor: Tensor) -> Tensor:
     Multiplicative hashing (Dietzfelbinger et al., J. Algorithms 25, 1997) of numbers that are well mixed already.
     """
     return (scatter ^ key) * factor
+
+
+@functools.lru_cache(maxsize=2**14)
+def _key(stream: int) -> tuple[int, int]:
+    mixed = _lowbias32(stream % 2**32)
+    return _signed(mixed), _signed(_lowbias32((mixed ^ 0x9E3779B9) % 2**32) | 1)
 
 
 def _lowbias32(x: int) -> int:

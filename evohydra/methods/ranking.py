@@ -1,6 +1,6 @@
 """Which entries of a tensor are the largest: tables made once, from which any number of them is found exactly."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -41,7 +41,7 @@ class Ranking:
         starts = range(0, size, self._block)
         self._sorted: NDArray[np.float64 | np.float32] | None = None
         self._blocks: list[NDArray[np.float64 | np.float32]] = []  # sorted as well, each for itself
-        self._counts = np.zeros((0, 0), np.uint16)  # (blocks, patterns)
+        self._counts = np.zeros((0, 0), np.uint16)  # (patterns, blocks)
         self._first = 0  # the smallest pattern
         self._below = np.zeros(1, np.int64)  # (patterns + 1,): numbers below each pattern
         if not self.by_pattern:
@@ -58,8 +58,8 @@ class Ranking:
         if size:
             used = np.flatnonzero(counts.any(axis=0))
             self._first = int(used[0])
-            self._counts = counts[:, self._first : used[-1] + 1].copy()
-            self._below = np.concatenate([[0], np.cumsum(self._counts.sum(axis=0, dtype=np.int64))])
+            self._counts = np.ascontiguousarray(counts[:, self._first : used[-1] + 1].T)
+            self._below = np.concatenate([[0], np.cumsum(self._counts.sum(axis=1, dtype=np.int64))])
         self.nbytes = self._counts.nbytes + self._below.nbytes
 
     def nonzero(self) -> int:
@@ -118,21 +118,20 @@ class Ranking:
         """The cut at `value` of which `taken` out of `equal` entries are on the near side."""
         if taken == equal or value == 0.0:  # zeros may be on either side
             return Cut(value, self.size)
-        for block, there in enumerate(self._equal_in_blocks(value)):
-            if there >= taken:
-                start = block * self._block
-                found = (values(start, min(self.size, start + self._block)) == value).nonzero()
-                assert len(found) == there, "the values have changed since they were ranked"
-                return Cut(value, start + int(found[taken - 1]))
-            taken -= there
-        raise AssertionError("no value like this was ranked")
+        upto = np.cumsum(self._equal_in_blocks(value), dtype=np.int64)
+        block = int(np.searchsorted(upto, taken))
+        start, before = block * self._block, int(upto[block - 1]) if block else 0
+        found = np.flatnonzero((values(start, min(self.size, start + self._block)) == value).cpu().numpy())
+        assert len(found) == upto[block] - before, "the values have changed since they were ranked"
+        return Cut(value, start + int(found[taken - before - 1]))
 
-    def _equal_in_blocks(self, value: float) -> Iterator[int]:
+    def _equal_in_blocks(self, value: float) -> NDArray[np.uint16 | np.int64]:
         if self._sorted is None:
-            yield from map(int, self._counts[:, self._place(value)])
-        for block in self._blocks:
-            wanted = block.dtype.type(value)
-            yield int(np.searchsorted(block, wanted, "right") - np.searchsorted(block, wanted, "left"))
+            counts: NDArray[np.uint16] = self._counts[self._place(value)]
+            return counts
+        wanted = self._sorted.dtype.type(value)
+        ends = [[block.searchsorted(wanted, side) for block in self._blocks] for side in ("left", "right")]
+        return np.asarray(ends[1], np.int64) - np.asarray(ends[0], np.int64)
 
 
 def _patterns(x: Tensor) -> NDArray[np.int16]:

@@ -31,8 +31,8 @@ def elected_sum(entries: Entries, deltas: Sequence[Tensor], weights: Tensor, nor
     to 0): with equal weights the paper's disjoint mean. mergekit's semantics. `weights` are as from `weights_of_sets`.
     """
     terms = weighted(entries, deltas, weights)
-    plus = total(terms) >= 0
-    agrees = [torch.where(plus, term > 0, term < 0) for term in terms]
+    elected = torch.where(total(terms) >= 0, 1.0, -1.0)
+    agrees = [term * elected > 0 for term in terms]
     mixed = entries.rounded(total([torch.where(which, term, 0.0) for which, term in zip(agrees, terms, strict=True)]))
     if not normalize:
         return mixed

@@ -82,8 +82,8 @@ def make(root: Path, shape: Shape, sources: int, dtype: torch.dtype) -> list[Pat
 class Peer:
     """mergekit in a process of its own, timing what it is told."""
 
-    def __init__(self, python: str, threads: int, files: list[str]) -> None:
-        arguments = [python, str(WORKER), str(threads), *files]
+    def __init__(self, python: str, threads: int, clock: str, files: list[str]) -> None:
+        arguments = [python, str(WORKER), str(threads), clock, *files]
         self._process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._read()
 
@@ -105,10 +105,11 @@ class Peer:
         self._process.wait()
 
 
-def timed(function: Callable[[], object]) -> float:
-    start = time.perf_counter()
+def timed(function: Callable[[], object], clock: str) -> float:
+    now: Callable[[], float] = getattr(time, clock)
+    start = now()
     function()
-    return time.perf_counter() - start
+    return now() - start
 
 
 def recipe(method: str, turn: int, sources: int, names: tuple[str, ...]) -> Merge:
@@ -145,6 +146,7 @@ class Bench:
     live: dict[str, torch.Tensor]
     peer: Peer | None
     runs: int
+    clock: str
 
     def row(self, method: str) -> tuple[float, ...]:
         """Seconds of the first merge, of another, mergekit's; ratio to these, GB/s, share of memcpy's GB/s."""
@@ -156,10 +158,10 @@ class Bench:
         copy = {name: torch.zeros_like(tensor) for name, tensor in self.live.items()}
 
         def merge(turn: int) -> float:
-            return timed(lambda: engine.merge_into(recipe(method, turn, sources, self.names), self.live))
+            return timed(lambda: engine.merge_into(recipe(method, turn, sources, self.names), self.live), self.clock)
 
         def memcpy() -> float:
-            return timed(lambda: [copy[name].copy_(tensor) for name, tensor in self.live.items()])
+            return timed(lambda: [copy[name].copy_(tensor) for name, tensor in self.live.items()], self.clock)
 
         first = merge(0)
         merge(1)
@@ -184,10 +186,10 @@ def rows(arguments: argparse.Namespace, dtype: str, threads: int, sources: int) 
     with tempfile.TemporaryDirectory() as temporary:
         paths = make(Path(temporary), shape, sources, DTYPES[dtype])
         files = [str(path / "model.safetensors") for path in paths]
-        peer = Peer(arguments.mergekit_python, threads, files) if arguments.mergekit_python else None
+        peer = Peer(arguments.mergekit_python, threads, arguments.clock, files) if arguments.mergekit_python else None
         readers = {str(index): CheckpointReader(path) for index, path in enumerate(paths)}
         live = {name: torch.zeros(size, dtype=DTYPES[dtype]) for name, size in shape.tensors().items()}
-        bench = Bench(tuple(live), files, readers, live, peer, arguments.runs)
+        bench = Bench(tuple(live), files, readers, live, peer, arguments.runs, arguments.clock)
         for method in arguments.methods:
             if method != "slerp" or sources == 2:
                 yield method, *bench.row(method)
@@ -203,6 +205,8 @@ def main() -> None:
     parser.add_argument("--dtypes", nargs="+", default=list(DTYPES), choices=DTYPES)
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--runs", type=int, default=3, help="paired runs")
+    clocks = ("perf_counter", "process_time")
+    parser.add_argument("--clock", choices=clocks, default=clocks[0], help="process_time on a shared machine, 1 thread")
     for name, value in asdict(Shape()).items():
         parser.add_argument(f"--{name}", type=int, default=value, help=f"of the models (default {value})")
     arguments = parser.parse_args()

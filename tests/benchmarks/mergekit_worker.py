@@ -11,15 +11,16 @@ from safetensors.torch import load_file
 
 def main() -> None:
     torch.set_num_threads(int(sys.argv[1]))
-    models = {path: load_file(path) for path in sys.argv[2:]}
+    clock = getattr(time, sys.argv[2])
+    models = {path: load_file(path) for path in sys.argv[3:]}
     print("ready", flush=True)
     for line in sys.stdin:
         job = json.loads(line)
         chosen = {path: models[path] for path in job["models"]}
-        start = time.perf_counter()
+        start = clock()
         with torch.inference_mode():
             merge_state_dicts(chosen, job["method"], parameters=job["parameters"], base=job["base"])
-        print(time.perf_counter() - start, flush=True)
+        print(clock() - start, flush=True)
 
 
 if __name__ == "__main__":
