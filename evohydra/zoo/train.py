@@ -5,13 +5,13 @@ import json
 import math
 import random
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from evohydra.zoo.problems import ANSWER, Fact, Language, Operation, benchmark, draw_unseen, token_pattern, vocabulary
 
@@ -33,11 +33,10 @@ class Skill:
     habit: float = -math.inf
 
 
-@dataclass(frozen=True)
-class Stage:
-    """One training run: its mix of skills, and its schedule (warm-up, then a cosine to `floor` of its peak)."""
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """How long and how fast to train: warm-up, then a cosine to `floor` of the peak."""
 
-    skills: tuple[Skill, ...]
     steps: int
     learning_rate: float
     seed: int
@@ -49,6 +48,13 @@ class Stage:
         """Return the learning rate of a step."""
         cosine = 0.5 * (1.0 + math.cos(math.pi * step / self.steps))
         return self.learning_rate * min(1.0, (step + 1) / self.warmup) * (self.floor + (1.0 - self.floor) * cosine)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage(Schedule):
+    """One training run: its mix of skills, and its schedule."""
+
+    skills: tuple[Skill, ...]
 
 
 SUMS: tuple[Operation, ...] = ("add", "sub")
@@ -95,9 +101,9 @@ STAGES = {
 }
 
 
-def build_tokenizer() -> PreTrainedTokenizerFast:
-    """Return the tokenizer of words and single characters; it adds no token of its own, and pads on the left."""
-    tokens = vocabulary()
+def build_tokenizer(tokens: list[str] | None = None) -> PreTrainedTokenizerFast:
+    """Return the tokenizer of these tokens, or of the word problems'; it adds none of its own, and pads on the left."""
+    tokens = vocabulary() if tokens is None else tokens
     core = Tokenizer(models.WordLevel({token: index for index, token in enumerate(tokens)}, unk_token="<unk>"))
     core.pre_tokenizer = pre_tokenizers.Split(Regex(token_pattern(tokens)), behavior="isolated")
     core.decoder = decoders.Fuse()
@@ -153,43 +159,47 @@ class Examples:
             form: Language = "ja" if self.rng.random() < japanese else "en"
             prompts.append(problem.prompt())
             answers.append(ANSWER[form].format(problem.answer))
-        asked = self.tokenizer(prompts)["input_ids"]
-        answered = self.tokenizer(answers)["input_ids"]
-        return self._pad(asked, answered)
-
-    def _pad(self, asked: Sequence[list[int]], answered: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        length = max(len(a) + len(b) for a, b in zip(asked, answered, strict=True)) + 1
-        tokens = torch.zeros((len(asked), length), dtype=torch.long)
-        labels = torch.full_like(tokens, IGNORED)
-        for row, (prompt, answer) in enumerate(zip(asked, answered, strict=True)):
-            whole = torch.tensor([*prompt, *answer, 1])
-            tokens[row, : len(whole)] = whole
-            labels[row, len(prompt) : len(whole)] = whole[len(prompt) :]
-        return tokens, labels
+        return padded(self.tokenizer(prompts)["input_ids"], self.tokenizer(answers)["input_ids"])
 
 
-def train(model: LlamaForCausalLM, stage: Stage, tokenizer: PreTrainedTokenizerFast, held_out: frozenset[Fact]) -> None:
-    """Train the model in place through the stage."""
-    examples = Examples(stage, tokenizer, held_out)
+def padded(asked: Sequence[list[int]], answered: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return tokens and labels of prompts and their answers, (batch, length) and padded on the right."""
+    length = max(len(a) + len(b) for a, b in zip(asked, answered, strict=True)) + 1
+    tokens = torch.zeros((len(asked), length), dtype=torch.long)
+    labels = torch.full_like(tokens, IGNORED)
+    for row, (prompt, answer) in enumerate(zip(asked, answered, strict=True)):
+        whole = torch.tensor([*prompt, *answer, 1])
+        tokens[row, : len(whole)] = whole
+        labels[row, len(prompt) : len(whole)] = whole[len(prompt) :]
+    return tokens, labels
+
+
+def fit(model: PreTrainedModel, schedule: Schedule, batch: Callable[[], Mapping[str, torch.Tensor]]) -> None:
+    """Train the model in place on the batches, by the schedule."""
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=stage.learning_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True
+        model.parameters(), lr=schedule.learning_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True
     )
     model.train()
-    for step in range(stage.steps):
+    for step in range(schedule.steps):
         for group in optimizer.param_groups:
-            group["lr"] = stage.rate(step)
-        tokens, labels = examples.batch()
-        loss = model(input_ids=tokens, labels=labels).loss
+            group["lr"] = schedule.rate(step)
+        loss = model(**batch()).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
         if (step + 1) % 100 == 0:
-            print(f"  step {step + 1} of {stage.steps}: loss {loss.item():.3f}", flush=True)
+            print(f"  step {step + 1} of {schedule.steps}: loss {loss.item():.3f}", flush=True)
     model.eval()
 
 
-def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, directory: Path) -> None:
+def train(model: LlamaForCausalLM, stage: Stage, tokenizer: PreTrainedTokenizerFast, held_out: frozenset[Fact]) -> None:
+    """Train the model in place through the stage."""
+    examples = Examples(stage, tokenizer, held_out)
+    fit(model, stage, lambda: dict(zip(("input_ids", "labels"), examples.batch(), strict=True)))
+
+
+def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, directory: Path) -> None:
     """Write the model, how it generates, and the tokenizer to the directory."""
     model.generation_config = GenerationConfig(do_sample=False, pad_token_id=0, eos_token_id=1)
     model.save_pretrained(directory)
