@@ -4,14 +4,11 @@ A scene has one to three of scikit-learn's bundled 8 x 8 digits, in three column
 asked is the same of a picture and of the scene told in words.
 """
 
-import base64
 import io
-import json
 import random
 import string
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -215,21 +212,21 @@ def png(pixels: Pixels) -> bytes:
 
 
 def main() -> None:
-    """Write the benchmark, a JSON Lines file for each split, to the directory given as the first argument."""
+    """Write the benchmark to the Parquet file given as the first argument: search, validation and test in this order."""
+    import pyarrow
+    import pyarrow.parquet
+
     digits, _ = handwritten()
-    for split, questions in benchmark().items():
-        lines = [
-            json.dumps(
-                {
-                    "image": base64.b64encode(png(picture(question.scene, digits))).decode("ascii"),
-                    "question": question.asked("ja"),
-                    "answer": question.answered("ja"),
-                },
-                ensure_ascii=False,
-            )
-            for question in questions
-        ]
-        (Path(sys.argv[1]) / f"{split}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    rows = [
+        {
+            "image": png(picture(question.scene, digits)),
+            "question": question.asked("ja"),
+            "answer": question.answered("ja"),
+        }
+        for questions in benchmark().values()
+        for question in questions
+    ]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), sys.argv[1], compression="zstd")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import random
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -107,6 +108,7 @@ def build_tokenizer(tokens: list[str] | None = None) -> PreTrainedTokenizerFast:
     core = Tokenizer(models.WordLevel({token: index for index, token in enumerate(tokens)}, unk_token="<unk>"))
     core.pre_tokenizer = pre_tokenizers.Split(Regex(token_pattern(tokens)), behavior="isolated")
     core.decoder = decoders.Fuse()
+    core.add_special_tokens([token for token in tokens[3:] if re.fullmatch(r"<\w+>", token)])
     return PreTrainedTokenizerFast(
         tokenizer_object=core,
         pad_token="<pad>",

@@ -69,6 +69,7 @@ STAGES = {
     "vlm_base": Stage(
         skills=(Skill(0.5, False, "en"), Skill(0.5, False, "ja", habit=0.0)),
         steps=800,
+        batch=32,
         learning_rate=1.5e-3,
         seed=1,
         warmup=100,
@@ -77,7 +78,8 @@ STAGES = {
     # Pictures, asked about in English, and answered in English.
     "tiny_vlm": Stage(
         skills=(Skill(0.8, True, "en"), Skill(0.2, True, "ja", habit=-8.0)),
-        steps=1200,
+        steps=1500,
+        batch=32,
         learning_rate=1e-3,
         seed=2,
     ),
