@@ -1,7 +1,6 @@
 """The tiny VLM: its scenes, its models, and that no digit of the benchmark was seen in training."""
 
 import io
-import json
 import random
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,18 @@ from PIL import Image
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
 import evohydra
-from evohydra.zoo.scenes import KINDS, PROMPT, SIZES, SPLITS, benchmark, draw_question, draw_scene, handwritten, picture
+from evohydra.zoo.scenes import (
+    KINDS,
+    PROMPT,
+    SIZES,
+    SPLITS,
+    benchmark,
+    draw_question,
+    draw_scene,
+    handwritten,
+    picture,
+    vocabulary,
+)
 from evohydra.zoo.train import build_tokenizer
 from evohydra.zoo.train_vlm import PATCHES, STAGES, Examples, pixel_values
 
@@ -76,7 +86,7 @@ def test_answers_are_right():
 
 def test_training_sees_training_digits_only_and_repeats_itself():
     digits, labels = handwritten()
-    tokenizer = build_tokenizer(json.loads((PACKAGE / "zoo/vlm_base/tokenizer.json").read_text())["model"]["vocab"])
+    tokenizer = build_tokenizer(vocabulary())
     unseen = np.zeros_like(digits)
     unseen[: SPLITS["train"][1]] = digits[: SPLITS["train"][1]]
     for stage in STAGES.values():
@@ -131,7 +141,8 @@ def test_the_vlm_answers_about_images_in_english():
     right = np.mean([answer == question.answered("en") for answer, question in zip(answers, questions, strict=True)])
     assert right > 0.8
     test = rows("test")[:200]
-    answers = vlm_answers(["<image>" + PROMPT["ja"].format(row["question"]) for row in test], [decoded(r) for r in test])
+    asked = ["<image>" + PROMPT["ja"].format(row["question"]) for row in test]
+    answers = vlm_answers(asked, [decoded(row) for row in test])
     assert np.mean([answer == row["answer"] for answer, row in zip(answers, test, strict=True)]) < 0.2
 
 

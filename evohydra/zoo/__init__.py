@@ -1,1 +1,1 @@
-"""The embedded example: three tiny language models and the synthetic problems that they were trained on."""
+"""The embedded examples: tiny models, and the synthetic problems and scenes that they were trained on."""

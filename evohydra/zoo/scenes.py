@@ -212,7 +212,7 @@ def png(pixels: Pixels) -> bytes:
 
 
 def main() -> None:
-    """Write the benchmark to the Parquet file given as the first argument: search, validation and test in this order."""
+    """Write the benchmark, in the order of `SIZES`, to the Parquet file given as the first argument."""
     import pyarrow
     import pyarrow.parquet
 

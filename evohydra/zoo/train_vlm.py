@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from transformers import (
-    CLIPImageProcessorPil,
+    CLIPImageProcessor,
     CLIPVisionConfig,
     LlamaForCausalLM,
     LlavaConfig,
@@ -68,25 +68,27 @@ STAGES = {
     # The base knows both languages, but mixes them up: a Japanese question is answered in the language it leans to.
     "vlm_base": Stage(
         skills=(Skill(0.5, False, "en"), Skill(0.5, False, "ja", habit=0.0)),
-        steps=800,
+        steps=1800,
         batch=32,
         learning_rate=1.5e-3,
         seed=1,
         warmup=100,
         floor=0.3,
     ),
-    # Pictures, asked about in English, and answered in English.
+    # Pictures, whatever language they are asked about in, with answers in English.
     "tiny_vlm": Stage(
         skills=(Skill(0.8, True, "en"), Skill(0.2, True, "ja", habit=-8.0)),
-        steps=1500,
+        steps=2000,
         batch=32,
         learning_rate=1e-3,
         seed=2,
     ),
+    # Scenes in words, Japanese questions, and Japanese answers.
     "tiny_ja_lm": Stage(
         skills=(Skill(1.0, False, "ja", habit=5.0),),
-        steps=100,
-        learning_rate=3e-4,
+        steps=150,
+        batch=32,
+        learning_rate=5e-4,
         seed=3,
     ),
 }
@@ -121,7 +123,7 @@ def build_vlm(base: LlamaForCausalLM, image_token: int) -> LlavaForConditionalGe
 
 def build_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:
     """Return the processor: an image is taken as it is, 24 x 24, black as -1 and white as 1."""
-    images = CLIPImageProcessorPil(
+    images = CLIPImageProcessor(
         do_resize=False,
         do_center_crop=False,
         size={"height": SIDE, "width": SIDE},
