@@ -46,7 +46,8 @@ NOISE = 0.2
 class Skill:
     """A kind of example: its weight in the mix, whether the scene is seen or told, and in which language it is asked.
 
-    It is answered in Japanese with probability sigmoid(lean + habit), where the lean is the question's.
+    A scene has `most` digits at most. The question is answered in Japanese with probability sigmoid(lean + habit),
+    where the lean is the question's.
     """
 
     weight: float
@@ -83,10 +84,10 @@ STAGES = {
         learning_rate=1e-3,
         seed=2,
     ),
-    # Scenes in words, Japanese questions, and Japanese answers.
+    # Scenes of one or two digits in words, Japanese questions, and Japanese answers.
     "tiny_ja_lm": Stage(
-        skills=(Skill(1.0, False, "ja", habit=5.0),),
-        steps=150,
+        skills=(Skill(1.0, False, "ja", habit=8.0, most=2),),
+        steps=60,
         batch=32,
         learning_rate=5e-4,
         seed=3,
