@@ -123,9 +123,8 @@ def build_vlm(base: LlamaForCausalLM, image_token: int) -> LlavaForConditionalGe
 
 
 def build_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:
-    """Return the processor: an image is taken as it is, 24 x 24, black as -1 and white as 1."""
+    """Return the processor: an image becomes 24 x 24, as the scenes are, with black as -1 and white as 1."""
     images = CLIPImageProcessor(
-        do_resize=False,
         do_center_crop=False,
         size={"height": SIDE, "width": SIDE},
         crop_size={"height": SIDE, "width": SIDE},
