@@ -26,8 +26,8 @@ def read(text: str, family: Family, shard_bytes: int) -> dict[str, Any]:
     """The recipe file of a mergekit YAML; ValueError, naming the key, for what has no counterpart here.
 
     The models are located (and downloaded where they must be) for the names of the tensors that they have in common.
-    What is written has mergekit's out_dtype or dtype, without either the type in which the first was published. The chat
-    template is that of the tokenizer's source, also where mergekit would choose the most common one ("auto").
+    What is written has mergekit's out_dtype or dtype, without either the type in which the first was published. The
+    chat template is that of the tokenizer's source, also where mergekit would choose the most common one ("auto").
     """
     config = _checked(text)
     method_name = str(config["merge_method"])
