@@ -19,8 +19,8 @@ PLAIN = len(tiny_models.CHARACTERS)
 ROWS = 64
 TEXT = {
     "vocab_size": ROWS, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2,
-    "num_key_value_heads": 1, "max_position_embeddings": 512, "pad_token_id": 0, "bos_token_id": None,
-    "eos_token_id": 1, "tie_word_embeddings": False,
+    "num_key_value_heads": 1, "max_position_embeddings": 512, "rms_norm_eps": 1e-6, "pad_token_id": 0,
+    "bos_token_id": None, "eos_token_id": 1, "tie_word_embeddings": False,
 }  # fmt: skip
 TOWER = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2,
          "image_size": 16, "patch_size": 4}  # fmt: skip
