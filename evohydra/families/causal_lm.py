@@ -203,7 +203,8 @@ def difference(written: LiveModel, live: LiveModel) -> float:
 def pattern(live: LiveModel) -> Tensor:
     """Tokens from all over the vocabulary, (2, 32), the same for every model of its size."""
     vocabulary = live.module.get_input_embeddings().num_embeddings  # type: ignore[operator]
-    return (torch.arange(64, device=live.device).reshape(2, 32) * 7919 + 11) % vocabulary
+    tokens: Tensor = (torch.arange(64, device=live.device).reshape(2, 32) * 7919 + 11) % vocabulary
+    return tokens
 
 
 @torch.inference_mode()

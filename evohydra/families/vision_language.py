@@ -175,7 +175,9 @@ class VisionLanguage:
         """
         configs = {name: _config(directory) for name, directory in directories.items()}
         first = files_of(path.sources[0])
-        host = configs[first if parts.is_vlm(configs[first]) else parts.vlms_among(configs)[0]].get_text_config()
+        whole = configs[first if parts.is_vlm(configs[first]) else parts.vlms_among(configs)[0]]
+        host = whole.get_text_config()
+        host.tie_word_embeddings = _tied(whole)
         of_sources = [host, *(parts.in_place_of(host, configs[files_of(each)]) for each in path.sources[1:])]
         path_settings.check_fit({f"{n} {files_of(source)}": of_sources[n] for n, source in enumerate(path.sources)})
         return path_settings.of_plain_checkpoint(of_sources, path)
