@@ -11,7 +11,7 @@ import transformers
 from torch import Tensor
 
 from evohydra.artifacts import write_weights
-from evohydra.checkpoints import CheckpointReader
+from evohydra.checkpoints import CheckpointReader, TensorSource
 from evohydra.families import Aligned, Form, Rules
 from evohydra.families.vision_language import LiveVisionLanguage, VisionLanguage
 from evohydra.merge import Engine
@@ -226,6 +226,28 @@ def test_two_vlms_merge_and_the_first_gives_the_tower(world: World, tmp_path: Pa
     for name in aligned.tensors["vlm"].shapes:
         owner = directories["vlm" if name in merged else "other"]
         assert torch.equal(aligned.tensors["vlm"].read(name), CheckpointReader(owner).read(name))
+    head = next(name for name in merged if name.endswith("lm_head.weight"))
+    rows = CheckpointReader(other).read(head)[tiny_vlms.PLAIN :]
+    assert torch.equal(aligned.tensors["lm"].read(head)[tiny_vlms.PLAIN :], rows)  # not the mean of both VLMs
+
+
+def test_the_tower_is_that_of_the_sources_as_they_are_read(world: World) -> None:
+    """Adapters and types may change it on the way from its files; it is written with the first recipe."""
+
+    class Doubled:
+        def __init__(self, tensors: TensorSource) -> None:
+            self.shapes, self._tensors = tensors.shapes, tensors
+
+        def read(self, name: str) -> Tensor:
+            return 2 * self._tensors.read(name)
+
+    readers = {name: Doubled(reader) for name, reader in opened(world.directories).items()}
+    aligned = FAMILY.align(world.directories, readers, None, Rules())
+    live = world.live()
+    for node in (world.average(), VLM, LM):
+        live.become(node, Engine(aligned.tensors, device=CPU))
+        for name in set(live.parameters) - set(world.merged_names()):
+            assert torch.equal(live.parameters[name], readers["vlm"].read(name))
 
 
 def test_a_base_without_rows_for_pictures_is_completed_too(world: World, tmp_path: Path) -> None:
