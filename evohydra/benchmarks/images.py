@@ -12,7 +12,7 @@ from evohydra.benchmarks import BenchmarkError
 
 MAX_PIXELS = 50_000_000
 # Formats that Pillow decodes by itself: others run programs (EPS) or have no business here.
-FORMATS = ("BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ def decoded(source: ImageSource, max_pixels: int = MAX_PIXELS) -> tuple[Image.Im
     Raises BenchmarkError, with the file's name, for a corrupt or truncated image, one of another format, and one of
     more than `max_pixels`, which is refused by its header alone.
     """
+    Image.init()  # FORMATS are looked up among those that are registered
     content = source.read()
     try:
         with warnings.catch_warnings():
