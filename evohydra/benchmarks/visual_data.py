@@ -66,7 +66,7 @@ def examples(name: str, source: Source) -> list[Example]:
         file = Path(source.data_files)
         if not file.is_file():
             raise BenchmarkError(f"benchmark {name!r}: data_files: no such file: {file}")
-        rows, folder, label = _from_file(name, file), Path(source.images or file.parent), str(file)
+        rows, folder, label = rows_of(name, file), Path(source.images or file.parent), str(file)
     if source.images is not None and not Path(source.images).is_dir():
         raise BenchmarkError(f"benchmark {name!r}: images: no such directory: {source.images}")
     found = []
@@ -75,6 +75,28 @@ def examples(name: str, source: Source) -> list[Example]:
     if not found:
         raise BenchmarkError(f"benchmark {name!r}: {label} holds no questions")
     return found
+
+
+def rows_of(name: str, file: Path, columns: list[str] | None = None) -> list[dict[str, Any]]:
+    """The rows of a parquet, JSON or JSON-lines file; of parquet those `columns` alone.
+
+    Raises BenchmarkError, about benchmark `name`, for a file that is not readable or no list of objects.
+    """
+    try:
+        if file.suffix == ".parquet":
+            import pyarrow.parquet
+
+            rows: list[dict[str, Any]] = pyarrow.parquet.read_table(file, columns=columns).to_pylist()
+            return rows
+        text = file.read_text(encoding="utf-8")
+        loaded = json.loads(text) if file.suffix == ".json" else [json.loads(x) for x in text.splitlines() if x.strip()]
+    except (ValueError, OSError) as error:
+        raise BenchmarkError(
+            f"benchmark {name!r}: {file} is not readable as {file.suffix or 'JSON lines'}: {str(error)[:200]}"
+        ) from error
+    if not isinstance(loaded, list) or not all(isinstance(row, dict) for row in loaded):
+        raise BenchmarkError(f"benchmark {name!r}: {file}: expected a list of objects, or one object a line")
+    return loaded
 
 
 def _of_row(where: str, row: Mapping[str, Any], source: Source, folder: Path | None) -> list[Example]:
@@ -130,24 +152,6 @@ def _image(where: str, value: Any, folder: Path | None) -> ImageSource:
         f"{where}: no image: expected a path, or an image's bytes, got {value!r}. A benchmark without images is one of "
         "language: use benchmark=lm_eval"
     )
-
-
-def _from_file(name: str, file: Path) -> list[dict[str, Any]]:
-    try:
-        if file.suffix == ".parquet":
-            import pyarrow.parquet
-
-            rows: list[dict[str, Any]] = pyarrow.parquet.read_table(file).to_pylist()
-            return rows
-        text = file.read_text(encoding="utf-8")
-        loaded = json.loads(text) if file.suffix == ".json" else [json.loads(x) for x in text.splitlines() if x.strip()]
-    except (ValueError, OSError) as error:
-        raise BenchmarkError(
-            f"benchmark {name!r}: {file} is not readable as {file.suffix or 'JSON lines'}: {str(error)[:200]}"
-        ) from error
-    if not isinstance(loaded, list) or not all(isinstance(row, dict) for row in loaded):
-        raise BenchmarkError(f"benchmark {name!r}: {file}: expected a list of objects, or one object a line")
-    return loaded
 
 
 def _from_hub(name: str, source: Source) -> list[dict[str, Any]]:
