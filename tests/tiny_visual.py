@@ -18,7 +18,7 @@ from tests import tiny_models
 CHARACTERS = ["<pad>", "<eos>", "\n", *"0123456789abcdefghijklmnopqrstuvwxyz +=?.答えは赤青猫犬これです。何色:"]
 CHAT = (
     "{% for message in messages %}{% for part in message.content %}{% if part.type == 'image' %}IMAGE"
-    "{% else %}{{ part.text }}{% endif %}{% endfor %}\n{% endfor %}"
+    "{% else %}{{ part.text }}{% endif %}{% endfor %}{{ '\\n' }}{% endfor %}"
 )
 TEXT = {
     "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2,
@@ -33,6 +33,7 @@ class Live:
 
     module: Any
     processor: Any
+    image: str = "<image>"
     device: torch.device = torch.device("cpu")
     dtype: torch.dtype = torch.float32
 
@@ -137,8 +138,8 @@ def qwen2_vl(size: int = 16) -> Live:
     processor.tokenizer, processor.video_processor = words, None
     processor.image_token, processor.video_token = "<|image_pad|>", "<|video_pad|>"
     processor.image_token_id, processor.video_token_id = ids["image_pad"], ids["video_pad"]
-    processor.chat_template = CHAT.replace("IMAGE", "<|vision_start|><|image_pad|><|vision_end|>")
-    return _made(transformers.Qwen2VLForConditionalGeneration, config, processor)
+    processor.chat_template = CHAT.replace("IMAGE", shown := "<|vision_start|><|image_pad|><|vision_end|>")
+    return _made(transformers.Qwen2VLForConditionalGeneration, config, processor, shown)
 
 
 MODELS: dict[str, Callable[[], Live]] = {
@@ -146,7 +147,7 @@ MODELS: dict[str, Callable[[], Live]] = {
 }  # fmt: skip
 
 
-def _made(kind: Any, config: Any, processor: Any) -> Live:
+def _made(kind: Any, config: Any, processor: Any, image: str = "<image>") -> Live:
     with torch.random.fork_rng():
         torch.manual_seed(5)
         module = kind(config).eval()
@@ -155,7 +156,7 @@ def _made(kind: Any, config: Any, processor: Any) -> Live:
         if "norm" not in name and parameter.ndim > 1:
             parameter.mul_(12.0)  # answers that differ
     module.generation_config = transformers.GenerationConfig(pad_token_id=0, eos_token_id=1)
-    return Live(module, processor)
+    return Live(module, processor, image)
 
 
 def picture(seed: int, width: int = 24, height: int = 16) -> Image.Image:

@@ -13,6 +13,7 @@ import numpy as np
 from datasets.exceptions import DatasetsError
 from lm_eval.api.task import Task
 from lm_eval.tasks import TaskManager
+from lm_eval.tasks._index import Kind
 from numpy.typing import NDArray
 
 from evohydra.benchmarks import SPLITS, BenchmarkError, Split
@@ -103,7 +104,7 @@ class LMEvalBenchmark:
             split: slices[split].indices(len(task.eval_docs), options.shuffle, options.limit)
             for split, task in tasks.items()
         }
-        self._shows_images = any(task.MULTIMODAL for task in tasks.values())
+        self._shows_images = any(getattr(task, "MULTIMODAL", False) for task in tasks.values())
         if self._shows_images:
             self.families = ("vision_language",)
         texts = {s: [repr(tasks[s].eval_docs[i]) for i in indices] for s, indices in self._indices.items()}
@@ -248,7 +249,7 @@ def _load(
             raise BenchmarkError(f"data_dir: no such directory: {data_dir}")
         overrides["dataset_path"] = str(Path(data_dir).resolve())
     try:
-        loaded = manager.load([{"group": "evohydra", "task": [{"task": task, **overrides}]}])
+        loaded = manager.load([{"group": "evohydra", "task": _named(task, entry, overrides)}])
     except (OSError, ValueError, DatasetsError) as error:
         raise BenchmarkError(
             f"could not load the data of lm-eval task {task!r} ({type(error).__name__}: {str(error)[:300]}). "
@@ -257,6 +258,13 @@ def _load(
             "a copy of the data set's repository: benchmark.<name>.data_dir=/data/NAME"
         ) from error
     return dict(loaded["tasks"])
+
+
+def _named(task: str, entry: Any, overrides: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The tasks that lm-eval is to load; what is said with the key `task` of a group or tag would rename its tasks."""
+    if entry.kind is Kind.TAG:
+        return [{"task": tagged, **overrides} for tagged in sorted(entry.tags)]
+    return [{"group" if entry.kind is Kind.GROUP else "task": task, **overrides}]
 
 
 def _local_data(
