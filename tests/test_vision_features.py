@@ -1,4 +1,4 @@
-"""Vision features are computed for the first genome only, bit for bit, and lm-eval's multimodal tasks reuse them too."""
+"""Vision features are computed for the first genome only, bit for bit; lm-eval's multimodal tasks reuse them too."""
 
 import json
 from pathlib import Path
@@ -151,12 +151,11 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }  # fmt: skip
     kinds = Features({"question": Value("string"), "answer": Value("string"), "picture": Image()})
     Dataset.from_dict(rows, features=kinds).to_parquet(root / "pictures.parquet")
-    (root / "pictures.yaml").write_text(
-        TASK.format(task="pictures", image="doc_to_image: [picture]", text="<image>")
-    )
+    (root / "pictures.yaml").write_text(TASK.format(task="pictures", image="doc_to_image: [picture]", text="<image>"))
     (root / "words.yaml").write_text(TASK.format(task="words", image="", text=""))
     (root / "closeness.py").write_text(
-        "import zlib\n\n\ndef of_answer(doc, results):\n    return {'closeness': zlib.crc32(results[0].encode()) % 997}\n"
+        "import zlib\n\n\ndef of_answer(doc, results):\n    return {'closeness': "
+        "zlib.crc32(results[0].encode()) % 997}\n"
     )
     return root
 
@@ -239,6 +238,15 @@ def test_a_copy_of_the_repository_serves_a_group_of_tasks(tasks: Path, tmp_path:
     found = lm_eval_benchmarks("all", task="all", data_dir=str(copy), include_path=str(tmp_path), splits=BOUNDS)
     assert len(found) == 2
     assert all(built(tiny_visual.llava(), "validation").shape == (2,) for built in found.values())
+
+
+def test_examples_are_told_apart_by_their_pixels(tasks: Path, tmp_path: Path) -> None:
+    rows = pyarrow.parquet.read_table(tasks / "pictures.parquet")
+    twice = pyarrow.concat_tables([rows, rows.slice(0, 1)])
+    pyarrow.parquet.write_table(twice, tmp_path / "twice.parquet")
+    splits = {**BOUNDS, "test": {"start": 8, "stop": 13}}
+    with pytest.raises(BenchmarkError, match="example 4 of test is example 0 of search"):
+        benchmark("pictures", tasks, data_files=str(tmp_path / "twice.parquet"), splits=splits)
 
 
 def test_a_task_with_images_needs_an_image_processor(tasks: Path) -> None:

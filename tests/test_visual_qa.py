@@ -170,6 +170,7 @@ def test_parquet_with_bytes_and_nested_questions_as_the_hub_stores_them(
 
 def bomb() -> bytes:
     """A PNG of 100 000 x 100 000 pixels in a hundred bytes."""
+
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
@@ -249,21 +250,21 @@ def test_wrong_settings_are_errors_with_the_known_ones(
         benchmark(questions, splits={"search": {}, "test": {}})
     with pytest.raises(BenchmarkError, match="reaches to example 11"):
         benchmark(questions, splits={**BOUNDS, "test": {"start": 7, "stop": 11}})
-    with pytest.raises(BenchmarkError, match="expected package.module:function"):
+    with pytest.raises(BenchmarkError, match=r"expected package\.module:function"):
         benchmark(questions, metric="evohydra.benchmarks.rouge:rouge_x")
     with pytest.raises(BenchmarkError, match=r"metric\(answer, references\)"):
         benchmark(questions, metric="builtins:dict")
     with pytest.raises(BenchmarkError, match="no such file"):
         benchmark(tmp_path / "none.jsonl")
-    with pytest.raises(BenchmarkError, match="data_files=/data/FILE.jsonl"):
+    with pytest.raises(BenchmarkError, match=r"data_files=/data/FILE\.jsonl"):
         benchmark(None)
     (tmp_path / "bad.jsonl").write_text("{")
-    with pytest.raises(BenchmarkError, match="not readable as .jsonl"):
+    with pytest.raises(BenchmarkError, match=r"not readable as \.jsonl"):
         benchmark(tmp_path / "bad.jsonl")
-    with pytest.raises(BenchmarkError, match="prompt: expected {image} in it once"):
+    with pytest.raises(BenchmarkError, match=r"prompt: expected \{image\} in it once"):
         benchmark(questions, prompt="{question}")(llava, "search")
     llava.processor.chat_template = None
-    with pytest.raises(BenchmarkError, match="no chat template; give benchmark.vqa.prompt"):
+    with pytest.raises(BenchmarkError, match=r"no chat template; give benchmark\.vqa\.prompt"):
         benchmark(questions)(llava, "search")
     assert benchmark(questions, prompt="問: {image}{question}\n")(llava, "search").shape == (6,)
     llava.processor.image_processor = None

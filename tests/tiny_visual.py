@@ -15,6 +15,7 @@ from transformers import CLIPVisionConfig, LlamaConfig
 
 from tests import tiny_models
 
+CPU = torch.device("cpu")
 CHARACTERS = ["<pad>", "<eos>", "\n", *"0123456789abcdefghijklmnopqrstuvwxyz +=?.答えは赤青猫犬これです。何色:"]
 CHAT = (
     "{% for message in messages %}{% for part in message.content %}{% if part.type == 'image' %}IMAGE"
@@ -34,7 +35,7 @@ class Live:
     module: Any
     processor: Any
     image: str = "<image>"
-    device: torch.device = torch.device("cpu")
+    device: torch.device = CPU
     dtype: torch.dtype = torch.float32
 
     @property
@@ -59,7 +60,10 @@ def clip_processor(size: int) -> Any:
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
     return CLIPImageProcessorPil(
-        size={"height": size, "width": size}, do_center_crop=False, resample=2, crop_size={"height": size, "width": size}
+        size={"height": size, "width": size},
+        do_center_crop=False,
+        resample=2,
+        crop_size={"height": size, "width": size},
     )
 
 

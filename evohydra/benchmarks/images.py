@@ -3,8 +3,10 @@
 import hashlib
 import io
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, ImageOps
 
@@ -68,5 +70,20 @@ def decoded(source: ImageSource, max_pixels: int = MAX_PIXELS) -> tuple[Image.Im
             f"image {source.label}: not a readable image ({type(error).__name__}: {str(error)[:200]}); expected one of "
             f"{', '.join(FORMATS)}, whole"
         ) from error
-    digest = hashlib.sha256(f"{rgb.width} {rgb.height} ".encode() + rgb.tobytes()).hexdigest()
-    return rgb, digest
+    return rgb, digest(rgb)
+
+
+def digest(image: Image.Image) -> str:
+    """The same for images of the same pixels."""
+    return hashlib.sha256(f"{image.size} {image.mode} ".encode() + image.tobytes()).hexdigest()
+
+
+def text_of(value: Any) -> str:
+    """repr of an example, where an image is its pixels; its own repr names a place in memory."""
+    if isinstance(value, Image.Image):
+        return digest(value)
+    if isinstance(value, Mapping):
+        return repr({key: text_of(each) for key, each in value.items()})
+    if isinstance(value, list | tuple):
+        return repr([text_of(each) for each in value])
+    return repr(value)

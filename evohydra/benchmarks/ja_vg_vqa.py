@@ -1,6 +1,6 @@
 """A search set from Japanese Visual Genome VQA that shares no image with JA-VG-VQA-500: JSON lines from local files.
 
-python -m evohydra.benchmarks.ja_vg_vqa question_answers.json --images VG_100K VG_100K_2 --without test.parquet out.jsonl
+python -m evohydra.benchmarks.ja_vg_vqa question_answers.json out.jsonl --images VG_100K --without test.parquet
 """
 
 import argparse
@@ -36,7 +36,7 @@ def search_rows(
             rows[identity] = {"image": image, "image_id": identity, "question": question, "answer": answer}
     if len(rows) < count:
         raise BenchmarkError(
-            f"expected at least {count} images with a question that are not left out, got {len(rows)}: {len(questions)} "
+            f"expected at least {count} images with a question and not left out, got {len(rows)}: {len(questions)} "
             f"images have questions, {len(where)} image files were found, {len(without)} images are left out"
         )
     chosen = np.random.default_rng(seed).permutation(len(rows))[:count]
@@ -50,7 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("questions", type=Path, help="question_answers.json of yahoojapan/ja-vg-vqa")
     parser.add_argument("out", type=Path, help="JSON lines to write")
     parser.add_argument("--images", type=Path, nargs="+", required=True, help="directories of Visual Genome's images")
-    parser.add_argument("--without", type=Path, required=True, help="JA-VG-VQA-500, parquet or JSON lines with image_id")
+    parser.add_argument(
+        "--without", type=Path, required=True, help="JA-VG-VQA-500, parquet or JSON lines with image_id"
+    )
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)

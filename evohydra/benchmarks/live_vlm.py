@@ -1,6 +1,5 @@
 """lm-eval's multimodal model over the live model, without what it repeats for each genome."""
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,6 +7,7 @@ import torch
 from lm_eval.models.hf_vlms import HFMultimodalLM
 
 from evohydra.benchmarks import BenchmarkError
+from evohydra.benchmarks.images import digest
 from evohydra.benchmarks.run_cache import RunCache
 from evohydra.benchmarks.vision_features import VisionFeatures
 
@@ -45,7 +45,7 @@ class LiveMultimodalLM(HFMultimodalLM):  # type: ignore[misc]
 
     def tok_batch_multimodal_encode(self, strings: Sequence[str], images: Sequence[Any], **options: Any) -> Any:
         """The processor's tensors for a batch, on the model's device."""
-        shown = tuple(_digest(image) for group in images for image in group)
+        shown = tuple(digest(image) for group in images for image in group)
         self._key = (tuple(strings), tuple(map(len, images)), shown, *sorted(options.items()))
 
         def encode() -> Any:
@@ -59,7 +59,3 @@ class LiveMultimodalLM(HFMultimodalLM):  # type: ignore[misc]
     def _model_multimodal_generate(self, inputs: Any, max_length: int, stop: list[str], **options: Any) -> Any:
         with self._features.batch(self._key), torch.no_grad():
             return super()._model_multimodal_generate(inputs, max_length, stop, **options)
-
-
-def _digest(image: Any) -> bytes:
-    return hashlib.sha256(f"{image.size} {image.mode} ".encode() + image.tobytes()).digest()

@@ -17,6 +17,7 @@ from lm_eval.tasks._index import Kind
 from numpy.typing import NDArray
 
 from evohydra.benchmarks import SPLITS, BenchmarkError, Split
+from evohydra.benchmarks.images import text_of
 from evohydra.benchmarks.live_lm import LiveLM
 from evohydra.benchmarks.live_vlm import LiveMultimodalLM
 from evohydra.benchmarks.splits import Slice, check_disjoint
@@ -107,7 +108,7 @@ class LMEvalBenchmark:
         self._shows_images = any(getattr(task, "MULTIMODAL", False) for task in tasks.values())
         if self._shows_images:
             self.families = ("vision_language",)
-        texts = {s: [repr(tasks[s].eval_docs[i]) for i in indices] for s, indices in self._indices.items()}
+        texts = {s: [text_of(tasks[s].eval_docs[i]) for i in indices] for s, indices in self._indices.items()}
         check_disjoint(name, texts)
         for split, task in tasks.items():
             self._tasks[split] = copy.copy(task)  # shares the data, holds requests of its own
@@ -249,7 +250,7 @@ def _load(
             raise BenchmarkError(f"data_dir: no such directory: {data_dir}")
         overrides["dataset_path"] = str(Path(data_dir).resolve())
     try:
-        loaded = manager.load([{"group": "evohydra", "task": _named(task, entry, overrides)}])
+        loaded = manager.load([{"group": "evohydra", "task": _members(manager, {"task": task, **overrides})}])
     except (OSError, ValueError, DatasetsError) as error:
         raise BenchmarkError(
             f"could not load the data of lm-eval task {task!r} ({type(error).__name__}: {str(error)[:300]}). "
@@ -260,11 +261,18 @@ def _load(
     return dict(loaded["tasks"])
 
 
-def _named(task: str, entry: Any, overrides: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The tasks that lm-eval is to load; what is said with the key `task` of a group or tag would rename its tasks."""
-    if entry.kind is Kind.TAG:
-        return [{"task": tagged, **overrides} for tagged in sorted(entry.tags)]
-    return [{"group" if entry.kind is Kind.GROUP else "task": task, **overrides}]
+def _members(manager: TaskManager, member: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What `member`, {task: name, ...}, means as tasks alone: lm-eval would rename all tasks of a group or tag."""
+    entry = manager.task_index.get(member["task"])
+    inside: Sequence[Any] = ()
+    if entry is not None and entry.kind is Kind.TAG:
+        inside = sorted(entry.tags)
+    elif entry is not None and entry.kind is Kind.GROUP:
+        inside = (entry.cfg or {}).get("task") or ()
+    if not inside:
+        return [dict(member)]
+    named = [{"task": each} if isinstance(each, str) else each for each in inside]
+    return [task for each in named for task in _members(manager, {**each, **member, "task": each["task"]})]
 
 
 def _local_data(

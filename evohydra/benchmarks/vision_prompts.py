@@ -31,7 +31,7 @@ class Asker:
     ) -> None:
         self.live = live
         self._name, self._prompt, self._system = name, prompt, system_prompt
-        self._processor = getattr(live, "processor", None)
+        self._processor: Any = getattr(live, "processor", None)
         if getattr(self._processor, "image_processor", None) is None:
             raise BenchmarkError(
                 f"benchmark {name!r}: the model has no image processor (preprocessor_config.json), so it cannot be "

@@ -1,5 +1,6 @@
 """Questions about images, answered by the live vision-language model and scored one by one."""
 
+import functools
 import logging
 import pkgutil
 from collections.abc import Mapping, Sequence
@@ -109,7 +110,9 @@ def _cut(examples: Sequence[Example], bounds: Slice, options: Options) -> list[E
     for example in examples:
         of_image.setdefault(example.image_id or example.image.key, []).append(example)
     groups = list(of_image.values())
-    return [example for index in bounds.indices(len(groups), options.shuffle, options.limit) for example in groups[index]]
+    return [
+        example for index in bounds.indices(len(groups), options.shuffle, options.limit) for example in groups[index]
+    ]
 
 
 class VisualQA:
@@ -156,7 +159,7 @@ class VisualQA:
         answers: list[str] = []
         for start in range(0, len(examples), options.batch_size):
             batch = tuple(examples[start : start + options.batch_size])
-            inputs = self._cache.once((split, batch), lambda batch=batch: self._inputs(asker, split, batch), _bytes)
+            inputs = self._cache.once((split, batch), functools.partial(self._inputs, asker, split, batch), _bytes)
             answers += asker.answers((split, batch), inputs)
         logger.info("%s: reused vision features saved %.2f s", self.name, asker.features.saved - before)
         return answers
