@@ -1,7 +1,7 @@
 """Tiny random vision-language models of several architectures, made in code, and images with questions on disk."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from transformers import CLIPVisionConfig, LlamaConfig
 from tests import tiny_models
 
 CPU = torch.device("cpu")
+NONE: Mapping[str, int] = {}
 CHARACTERS = ["<pad>", "<eos>", "\n", *"0123456789abcdefghijklmnopqrstuvwxyz +=?.答えは赤青猫犬これです。何色:"]
 CHAT = (
     "{% for message in messages %}{% for part in message.content %}{% if part.type == 'image' %}IMAGE"
@@ -49,11 +50,9 @@ def tokenizer(*special: str) -> Any:
     return made
 
 
-def clip(size: int) -> CLIPVisionConfig:
-    return CLIPVisionConfig(
-        hidden_size=16, intermediate_size=24, num_hidden_layers=3, num_attention_heads=2, image_size=size, patch_size=4,
-        projection_dim=16,
-    )  # fmt: skip
+def clip(size: int, tower: Mapping[str, int]) -> CLIPVisionConfig:
+    settings = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2}
+    return CLIPVisionConfig(**{**settings, "image_size": size, "patch_size": 4, "projection_dim": 16, **tower})
 
 
 def clip_processor(size: int) -> Any:
@@ -67,36 +66,38 @@ def clip_processor(size: int) -> Any:
     )
 
 
-def llava(size: int = 16) -> Live:
+def llava(size: int = 16, tower: Mapping[str, int] = NONE, text: Mapping[str, int] = NONE) -> Live:
     words = tokenizer("<image>")
     image = words.convert_tokens_to_ids("<image>")
     config = transformers.LlavaConfig(
-        vision_config=clip(size), text_config=LlamaConfig(vocab_size=len(words), **TEXT), image_token_id=image,
+        vision_config=clip(size, tower), text_config=LlamaConfig(vocab_size=len(words), **{**TEXT, **text}),
+        image_token_id=image,
         vision_feature_select_strategy="default", vision_feature_layer=-2,
     )  # fmt: skip
     processor = transformers.LlavaProcessor(
-        clip_processor(size), words, patch_size=4, vision_feature_select_strategy="default",
+        clip_processor(size), words, patch_size=tower.get("patch_size", 4), vision_feature_select_strategy="default",
         num_additional_image_tokens=1, chat_template=CHAT.replace("IMAGE", "<image>"),
     )  # fmt: skip
     return _made(transformers.LlavaForConditionalGeneration, config, processor)
 
 
-def llava_next(size: int = 16) -> Live:
+def llava_next(size: int = 16, tower: Mapping[str, int] = NONE, text: Mapping[str, int] = NONE) -> Live:
     from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 
     words = tokenizer("<image>")
     image = words.convert_tokens_to_ids("<image>")
     pinpoints = [[size, 2 * size], [2 * size, size], [2 * size, 2 * size]]
     config = transformers.LlavaNextConfig(
-        vision_config=clip(size), text_config=LlamaConfig(vocab_size=len(words), **TEXT), image_token_id=image,
+        vision_config=clip(size, tower), text_config=LlamaConfig(vocab_size=len(words), **{**TEXT, **text}),
+        image_token_id=image,
         vision_feature_select_strategy="default", vision_feature_layer=-2, image_grid_pinpoints=pinpoints,
     )  # fmt: skip
     processor = transformers.LlavaNextProcessor(
         LlavaNextImageProcessorPil(
             size={"shortest_edge": size}, crop_size={"height": size, "width": size}, image_grid_pinpoints=pinpoints
         ),
-        words, patch_size=4, vision_feature_select_strategy="default", num_additional_image_tokens=1,
-        chat_template=CHAT.replace("IMAGE", "<image>"),
+        words, patch_size=tower.get("patch_size", 4), vision_feature_select_strategy="default",
+        num_additional_image_tokens=1, chat_template=CHAT.replace("IMAGE", "<image>"),
     )  # fmt: skip
     return _made(transformers.LlavaNextForConditionalGeneration, config, processor)
 
@@ -146,7 +147,7 @@ def qwen2_vl(size: int = 16) -> Live:
     return _made(transformers.Qwen2VLForConditionalGeneration, config, processor, shown)
 
 
-MODELS: dict[str, Callable[[], Live]] = {
+MODELS: dict[str, Callable[..., Live]] = {
     "llava": llava, "llava_next": llava_next, "idefics3": idefics3, "qwen2_vl": qwen2_vl,
 }  # fmt: skip
 
