@@ -43,8 +43,9 @@ class VisionFeatures:
     def begin_genome(self) -> None:
         """Another genome is in the model; forgets everything where the vision part has changed with it."""
         self._cache.begin_round()
-        versions = tuple((tensor._version, tensor.data_ptr()) for tensor in self._frozen)
-        if versions == self._versions:
+        counted = not any(tensor.is_inference() for tensor in self._frozen)  # those do not count their changes
+        versions = tuple((tensor._version, tensor.data_ptr()) for tensor in self._frozen) if counted else ()
+        if counted and versions == self._versions:
             return
         fingerprint = tuple(_fingerprint(tensor) for tensor in self._frozen)
         if fingerprint != self._print:
