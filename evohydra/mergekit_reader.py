@@ -7,12 +7,11 @@ from typing import Any
 import yaml
 
 from evohydra.artifacts import FORMAT
-from evohydra.checkpoints import CheckpointReader, locate
-from evohydra.families import Family
+from evohydra.families import Family, Rules
 from evohydra.mergekit import FIRST, INPUT, METHODS, REQUIRED
 from evohydra.mergekit_settings import PASSTHROUGH, Settings, Slice
 from evohydra.recipe import Checkpoint, Group, Merge, Parameter
-from evohydra.sources import BASE
+from evohydra.sources import BASE, published_sources
 from evohydra.spaces.grouping import EMBEDDINGS, Location
 
 KNOWN = {
@@ -26,9 +25,9 @@ LINEAR = "linear"
 def read(text: str, family: Family, shard_bytes: int) -> dict[str, Any]:
     """The recipe file of a mergekit YAML; ValueError, naming the key, for what has no counterpart here.
 
-    The first model is located (and downloaded where it must be) for the names of its tensors and its layers. What is
-    written has mergekit's out_dtype or dtype, without either the type in which that model was published. The chat
-    template is that of the tokenizer's source, also where mergekit would choose the most common one ("auto").
+    The models are located (and downloaded where they must be) for the names of the tensors that they have in common.
+    What is written has mergekit's out_dtype or dtype, without either the type in which the first was published. The
+    chat template is that of the tokenizer's source, also where mergekit would choose the most common one ("auto").
     """
     config = _checked(text)
     method_name = str(config["merge_method"])
@@ -40,8 +39,11 @@ def read(text: str, family: Family, shard_bytes: int) -> dict[str, Any]:
     base_node = _checkpoint(BASE, base) if base is not None and base not in nodes else None
     tokenizer, multiple = _tokenizer(config, nodes, base_node)
 
-    first = locate(nodes[models[0]].path, nodes[models[0]].revision)
-    tensors = CheckpointReader(first)
+    directories, published = published_sources([*nodes.values(), *([base_node] if base_node else [])])
+    rules = Rules(tokenizer=tokenizer, pad_vocabulary_to=multiple, allow_other_base=True)
+    base_name = base_node.name if base_node else None
+    tensors = family.align(directories, published, base_name, rules).tensors[nodes[models[0]].name]
+    first = directories[nodes[models[0]].name]
     copied = frozenset(name for name in tensors.shapes if not tensors.read(name).is_floating_point())
     locations = family.locations(first, tuple(tensors.shapes), copied)
     depth = 1 + max((at.layer for at in locations.values() if at is not None and at.layer is not None), default=-1)

@@ -1,7 +1,7 @@
 """The source models of a run: found, opened, checked against each other, and fingerprinted."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -116,8 +116,7 @@ def open_sources(
     another.
     """
     nodes = (*models, *((base,) if base else ()))
-    directories = {node.name: _located(node) for node in nodes}
-    published = {node.name: _open(node, directories[node.name]) for node in nodes}
+    directories, published = published_sources(nodes)
     if layers_only is None:
         aligned = family.align(directories, published, base.name if base else None, rules)
     else:
@@ -144,6 +143,12 @@ def open_sources(
         copied=frozenset().union(*(each.integers for each in surveys.values())),
         warnings=warnings,
     )
+
+
+def published_sources(nodes: Sequence[Checkpoint]) -> tuple[dict[str, Path], dict[str, TensorSource]]:
+    """Where the checkpoints are and what they hold, by name, as they were published; SourceError for one not there."""
+    directories = {node.name: _located(node) for node in nodes}
+    return directories, {node.name: _open(node, directories[node.name]) for node in nodes}
 
 
 def _located(node: Checkpoint) -> Path:

@@ -93,8 +93,13 @@ def test_the_engine_merges_the_same_bits_compiled():
 
 
 @pytest.mark.usefixtures("fresh")
+@pytest.mark.parametrize(
+    ("compiler", "why"),
+    [("no-such-compiler", "found no C++ compiler (g++, or what CXX names)"), ("g++", "no compiler")],
+    ids=["none", "one that fails"],
+)
 def test_without_a_compiler_there_is_one_warning_and_the_same_result(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    compiler: str, why: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     def no_compiler(*_: object, **__: object) -> None:
         raise RuntimeError("no compiler\nlong explanation")
@@ -102,13 +107,14 @@ def test_without_a_compiler_there_is_one_warning_and_the_same_result(
     base, models = tensors(torch.float32)
     expected = linear(base, models, **METHODS[linear])
     monkeypatch.setattr(torch, "compile", no_compiler)
-    monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.setattr(compilation, "loop", no_compiler)
+    monkeypatch.setenv("CXX", compiler)
     with caplog.at_level(logging.WARNING), compiling(True):
         for method, given in METHODS.items():
             result = method(base, models, **given)
             assert method is not linear or torch.equal(result, expected)
     said = [record.message for record in caplog.records if record.levelno >= logging.WARNING]
-    assert said == ["kernels are not compiled, merging is slower: no compiler"]
+    assert said == [f"kernels are not compiled, merging is slower: {why}"]
 
 
 @pytest.mark.usefixtures("fresh")

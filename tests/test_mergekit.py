@@ -19,7 +19,7 @@ from evohydra.rebuild import rebuild
 from evohydra.recipe import Group, Merge, from_dict
 from evohydra.sources import OpenSources, Source, checkpoints, open_sources
 from tests.commands import carried_out, workspace
-from tests.tiny_models import save_trio
+from tests.tiny_models import save_model, save_trio
 
 WEIGHT, SPARSE = {"weight": (0.25, 0.5)}, {"weight": (0.25, 0.5), "density": (0.3, 0.8)}
 PLAIN = {"normalize": False, "scaling": 0.75}
@@ -112,6 +112,17 @@ def test_what_is_written_reads_back_as_the_same_merge(
     direct = load_file(tmp_path / "direct" / "model.safetensors")
     assert written.keys() == direct.keys()
     assert all(torch.equal(written[name], direct[name]) for name in direct)
+
+
+@pytest.mark.parametrize("tied", ["one", "two"])
+def test_heads_of_their_own_and_tied_ones(tied: str, tmp_path: Path):
+    for seed, name in enumerate(("one", "two")):
+        save_model(tmp_path / name, seed, tie_word_embeddings=name == tied)
+    models = "".join(f"  - {{model: {tmp_path / name}, parameters: {{weight: 1}}}}\n" for name in ("one", "two"))
+    merged = merge(f"merge_method: linear\ndtype: float32\nmodels:\n{models}", tmp_path / "merged")
+    tensors = {name: load_file(tmp_path / name / "model.safetensors") for name in ("one", "two")}
+    heads = [each.get("lm_head.weight", each["model.embed_tokens.weight"]) for each in tensors.values()]
+    torch.testing.assert_close(merged["lm_head.weight"], (heads[0] + heads[1]) / 2)
 
 
 @pytest.mark.parametrize(

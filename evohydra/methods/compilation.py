@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from evohydra.methods.loops import NotALoop
-from evohydra.methods.native import Step, loop
+from evohydra.methods.native import Step, loop, there_is_a_compiler
 
 logger = logging.getLogger(__name__)
 WORTH_COMPILED = 2  # entries: one alone would be another case to torch.compile
@@ -49,6 +49,9 @@ def compiled(
 def _proven(step: Step, inputs: Sequence[Tensor], numbers: tuple[Tensor, Tensor], target: Tensor) -> Step | None:
     """`step` compiled, or None (with a warning, once) where there is no compiler or it gives other bits."""
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path.home() / ".cache" / "evohydra" / "kernels"))
+    if target.device.type == "cpu" and not there_is_a_compiler():  # torch.compile would need one, too
+        _warn_once("kernels are not compiled, merging is slower: found no C++ compiler (g++, or what CXX names)")
+        return None
     # Repeated to a length that no tensor's shape is a special case of.
     pieces = [x[:PROOF].repeat(-(-PROOF // x[:PROOF].shape[0]))[:PROOF] for x in inputs]
     expected, got = (torch.zeros(PROOF, dtype=target.dtype, device=target.device) for _ in range(2))

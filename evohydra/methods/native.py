@@ -67,6 +67,15 @@ def _built(code: str) -> Any:
     return ctypes.CDLL(str(library)).loop
 
 
+def there_is_a_compiler() -> bool:
+    """Whether one can be called at all."""
+    try:
+        compiler()
+    except (OSError, subprocess.CalledProcessError):
+        return False
+    return True
+
+
 @functools.cache
 def compiler() -> tuple[list[str], str]:
     """The compiler, and what it defines on this processor: its version and which instructions there are."""

@@ -64,18 +64,23 @@ def _path_figure(recipe: Stack, path: Path) -> Path:
     figure = Figure(figsize=(min(16, 3 + 0.16 * len(recipe.hops)), 1.8 + 0.1 * depth), layout="constrained")
     axes = figure.add_subplot()
     numbers, layers = np.arange(len(recipe.hops)), np.array([hop.layer for hop in recipe.hops])
-    sizes = 40 * np.clip(np.abs([hop.scale for hop in recipe.hops]), 0.02, 4) ** 2
+    scales = np.array([hop.scale for hop in recipe.hops])
+    sizes = 40 * np.clip(np.abs(scales), 0.02, 4) ** 2
     axes.plot(numbers, layers, color="0.8", linewidth=1, zorder=1)
     for index, source in enumerate(recipe.sources):
         here = np.array([hop.source == index for hop in recipe.hops])
         if here.any():
             name = source.name if isinstance(source, Checkpoint) else "merge"
-            axes.scatter(numbers[here], layers[here], s=sizes[here], color=f"C{index}", label=name, zorder=2)
-    axes.set(xlabel="hop", ylabel="layer of the source", title="the path; the size of a hop is its scale")
+            axes.scatter([], [], s=40, color=f"C{index}", label=name)
+            filled = np.where(scales[here] < 0, "white", f"C{index}")
+            axes.scatter(numbers[here], layers[here], s=sizes[here], c=filled, edgecolors=f"C{index}", zorder=2)
+    negative = ", hollow where it is negative" if (scales < 0).any() else ""
+    axes.set(xlabel="hop", ylabel="layer of the source")
+    figure.suptitle(f"the size of a hop is its scale{negative}", fontsize="medium")
     axes.set_ylim(-0.7, depth - 0.3)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), markerscale=0.8)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), markerscale=1.0)
     axes.grid(alpha=0.3)
     return _save(figure, path)
 

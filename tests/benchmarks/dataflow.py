@@ -97,7 +97,7 @@ def main() -> None:
     arguments = parser.parse_args()
     out = arguments.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
-    wanted = {(strategy, seed): None for strategy in (*SPACES, NONE, SLOT) for seed in SEEDS}
+    wanted = {(strategy, seed): None for strategy in (*SPACES, NONE, SLOT, MATRIX) for seed in SEEDS}
     wanted |= {(strategy, seed): None for strategy in (SLOT, THRESHOLDS) for seed in MORE_SEEDS}
     with ThreadPoolExecutor(arguments.jobs) as pool:
         summaries = dict(zip(wanted, pool.map(lambda key: carry_out(*key, out), wanted), strict=True))
