@@ -28,7 +28,7 @@ def default_check() -> Iterator[None]:
     [
         ("猫が二匹ソファで寝ています。", ["猫", "が", "二", "匹", "ソファ", "で", "寝", "て", "い", "ます", "。"]),
         ("ﾈｺ😀は　赤い🚀✂です", ["ネコ", "は", "赤い", "です"]),  # half-width katakana, wide space, pictures
-        ("すごーーーい", JapaneseWords().tokenize("すごーい") if importlib.util.find_spec("fugashi") else []),
+        ("すごーーーい", ["すごーい"]),
         ("a red  cat\n", ["a", "red", "cat"]),
         ("", []),
         ("😀", []),
