@@ -91,7 +91,7 @@ def build(config: DictConfig, directory: Path) -> "Run":
     for name, spec in plain["benchmark"].items():
         benchmarks.update(_instantiate(spec)(name))
     for benchmark in benchmarks.values():
-        if family.name not in benchmark.families:
+        if not set(family.scored_as) & set(benchmark.families):
             raise BenchmarkError(
                 f"benchmark {benchmark.name!r} scores models of the families {list(benchmark.families)}, the sources "
                 f"are of the family {family.name!r}"

@@ -1,7 +1,7 @@
 """Whether sources descend from their base at all: the angles between their weights, on a sample."""
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor
@@ -14,13 +14,16 @@ MATRICES, ELEMENTS = 8, 2**20
 LEAST_COSINE = 0.3
 
 
-def cosines(source: TensorSource, base: TensorSource) -> dict[str, tuple[float, float]]:
-    """For a sample of matrices the cosine of source and base, and |source - base| / |base|.
+def cosines(
+    source: TensorSource, base: TensorSource, names: Collection[str] | None = None
+) -> dict[str, tuple[float, float]]:
+    """For a sample of matrices, among `names` if given, the cosine of source and base, and |source - base| / |base|.
 
     The sample: up to 8 matrices, evenly over the names of those that are no smaller than the median one, and of each
     up to 2^20 elements from its middle. Matrices that are zero in either are left out.
     """
-    sizes = {name: shape[0] * shape[1] for name, shape in base.shapes.items() if len(shape) == 2}
+    sizes = {name: shape[0] * shape[1] for name, shape in base.shapes.items()
+             if len(shape) == 2 and (names is None or name in names)}  # fmt: skip
     large = [name for name in sizes if sizes[name] >= statistics.median(sizes.values())]
     chosen = [large[i * len(large) // MATRICES] for i in range(MATRICES)] if len(large) > MATRICES else large
     found = {}
@@ -32,11 +35,16 @@ def cosines(source: TensorSource, base: TensorSource) -> dict[str, tuple[float, 
     return found
 
 
-def check_kinship(sources: Mapping[str, TensorSource], base: str, allow: bool) -> tuple[str, ...]:
-    """What speaks against `base` being the base of a source, for each such source; SourceError unless `allow`."""
+def check_kinship(
+    sources: Mapping[str, TensorSource], base: str, allow: bool, names: Collection[str] | None = None
+) -> tuple[str, ...]:
+    """What speaks against `base` being the base of a source, for each such source; SourceError unless `allow`.
+
+    `names` are the tensors that are merged (None: all).
+    """
     doubts = []
     for name, source in sources.items():
-        found = cosines(source, sources[base]) if name != base else {}
+        found = cosines(source, sources[base], names) if name != base else {}
         if found and statistics.median(cosine for cosine, _ in found.values()) < LEAST_COSINE:
             cosine, ratio = (statistics.median(numbers) for numbers in zip(*found.values(), strict=True))
             doubts.append(

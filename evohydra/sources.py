@@ -1,6 +1,7 @@
 """The source models of a run: found, opened, checked against each other, and fingerprinted."""
 
 import logging
+import pkgutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -61,15 +62,27 @@ def parse(name: str, fields: Mapping[str, object]) -> Source:
 
 
 def common_family(sources: Mapping[str, Source]) -> str:
-    """The family of all sources; SourceError where there is none, or more than one."""
+    """The family of all sources, or the one of theirs that takes all the others' models; SourceError for others."""
     if not sources:
         raise SourceError("no source models: choose some, for example model=tiny_ja+tiny_math")
     if BASE in sources:
         raise SourceError(f"model.sources.{BASE}: no source may be called {BASE!r}, the name of the sources' base")
     families = {name: source.family for name, source in sources.items()}
-    if len(set(families.values())) > 1:
-        raise SourceError(f"sources of different families cannot be merged: {families}")
-    return next(iter(families.values()))
+    different = sorted(set(families.values()))
+    for family in different:
+        others = set(different) - {family}
+        if not others or others <= set(_takes(family)):
+            return family
+    raise SourceError(f"sources of different families cannot be merged: {families}")
+
+
+def _takes(family: str) -> tuple[str, ...]:
+    """The families whose models the one of that dotted name takes; none where there is no such family."""
+    try:
+        found: type[Family] = pkgutil.resolve_name(family)
+    except (ImportError, AttributeError, ValueError):
+        return ()
+    return found.takes
 
 
 def disagreement(sources: Mapping[str, Source]) -> str | None:
@@ -128,7 +141,12 @@ def open_sources(
                 f"source {node.name!r} at {directories[node.name]} is not the one of the recipe: expected the "
                 f"fingerprint {node.fingerprint}, got {surveys[node.name].fingerprint}"
             )
-    doubts = check_kinship(aligned.tensors, base.name, rules.allow_other_base) if base else ()
+    doubts: tuple[str, ...] = ()
+    if base:
+        names = tuple(aligned.tensors[base.name].shapes)
+        places = family.locations(directories[aligned.files_from], names)
+        merged = frozenset(name for name in names if places[name] is not None)
+        doubts = check_kinship(aligned.tensors, base.name, rules.allow_other_base, merged)
     marked = {node.name: replace(node, fingerprint=surveys[node.name].fingerprint) for node in nodes}
     warnings = (*warnings, *doubts, *aligned.left_out)
     for warning in warnings:

@@ -82,6 +82,8 @@ class WinnerWriter:
         try:
             if replace(self.rules, allow_other_base=False) != Rules():
                 raise mergekit.NotExpressible("its sources were matched by token or completed, see recipe.json")
+            if not self.family.known_to_mergekit:
+                raise mergekit.NotExpressible(f"mergekit has no words for merges of the family {self.family.name}")
             types = [
                 str(dtype).removeprefix("torch.") if dtype else None for dtype in (self.engine.dtype, self.live.dtype)
             ]

@@ -20,8 +20,8 @@ def keeping(monkeypatch: pytest.MonkeyPatch, limit: int) -> list[Any]:
     """From now on live models keep `limit` bytes; those that are made are in the list."""
     made: list[Any] = []
 
-    def make(*arguments: Any) -> Any:
-        made.append(live_model(*arguments, prefix_bytes=limit))
+    def make(*arguments: Any, **options: Any) -> Any:
+        made.append(live_model(*arguments, **{**options, "prefix_bytes": limit}))
         return made[-1]
 
     monkeypatch.setattr(CausalLM, "live_model", make)

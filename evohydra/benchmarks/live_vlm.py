@@ -6,10 +6,11 @@ from typing import Any
 import torch
 from lm_eval.models.hf_vlms import HFMultimodalLM
 
-from evohydra.benchmarks import BenchmarkError
 from evohydra.benchmarks.images import digest
 from evohydra.benchmarks.run_cache import RunCache
 from evohydra.benchmarks.vision_features import VisionFeatures
+from evohydra.benchmarks.vision_prompts import processor_of
+from evohydra.families import LiveModel
 
 CACHE_BYTES = 4 * 1024**3  # of preprocessed images, and of vision features again
 
@@ -20,16 +21,12 @@ class LiveMultimodalLM(HFMultimodalLM):  # type: ignore[misc]
     Raises BenchmarkError for a model without an image processor.
     """
 
-    def __init__(self, name: str, module: torch.nn.Module, processor: Any, batch_size: int | str) -> None:
-        if getattr(processor, "image_processor", None) is None:
-            raise BenchmarkError(
-                f"benchmark {name!r} shows images, and the model has no image processor (preprocessor_config.json)"
-            )
-        self._live_processor = processor
+    def __init__(self, name: str, live: LiveModel, batch_size: int | str) -> None:
+        self._live_processor = processor_of(name, live)
         self._encoded = RunCache(CACHE_BYTES)
-        self._features = VisionFeatures(module, CACHE_BYTES)
+        self._features = VisionFeatures(live.module, CACHE_BYTES)
         self._key: Any = None
-        super().__init__(pretrained=module, tokenizer=None, batch_size=batch_size, convert_img_format=True)
+        super().__init__(pretrained=live.module, tokenizer=None, batch_size=batch_size, convert_img_format=True)
 
     def _create_tokenizer(self, *_: Any, **__: Any) -> None:
         """The live model's own; lm-eval's version cannot take a processor for a model in memory."""

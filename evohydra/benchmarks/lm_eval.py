@@ -170,7 +170,7 @@ class LMEvalBenchmark:
 
     def _live_lm(self, live: LiveModel) -> LiveLM | LiveMultimodalLM:
         if self._shows_images:
-            return LiveMultimodalLM(self.name, live.module, getattr(live, "processor", None), self._options.batch_size)
+            return LiveMultimodalLM(self.name, live, self._options.batch_size)
         return LiveLM(live.module, live.tokenizer, self._options.batch_size)
 
     def _built_requests(self, lm: Any, task: Task, split: Split) -> list[list[Any]]:

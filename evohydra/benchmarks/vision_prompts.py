@@ -13,6 +13,19 @@ from evohydra.families import LiveModel
 PLACES = ("{image}", "{question}")
 
 
+def processor_of(name: str, live: LiveModel) -> Any:
+    """The processor of `live`. Raises BenchmarkError, about benchmark `name`, where it cannot take images."""
+    try:
+        processor = getattr(live, "processor", None)
+    except ValueError as error:  # read late: the reason is that of the family
+        raise BenchmarkError(f"benchmark {name!r} shows images: {error}") from error
+    if getattr(processor, "image_processor", None) is None:
+        raise BenchmarkError(
+            f"benchmark {name!r} shows images, and the model has no image processor (preprocessor_config.json)"
+        )
+    return processor
+
+
 class Asker:
     """Asks `live`, a vision-language model, in its processor's chat format or in that of `prompt`.
 
@@ -31,12 +44,7 @@ class Asker:
     ) -> None:
         self.live = live
         self._name, self._prompt, self._system = name, prompt, system_prompt
-        self._processor: Any = getattr(live, "processor", None)
-        if getattr(self._processor, "image_processor", None) is None:
-            raise BenchmarkError(
-                f"benchmark {name!r}: the model has no image processor (preprocessor_config.json), so it cannot be "
-                "asked about images"
-            )
+        self._processor = processor_of(name, live)
         self._check_prompt()
         self.features = VisionFeatures(live.module, feature_bytes)
         self._generation = {**generation, "pad_token_id": self._pad_token()}

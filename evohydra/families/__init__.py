@@ -112,9 +112,17 @@ class LiveModel(Protocol):
 
 
 class Family(Protocol):
-    """A kind of model."""
+    """A kind of model.
+
+    takes: the families, as dotted names of their classes, whose models may be sources beside its own. scored_as: the
+    names of families whose benchmarks its models can answer. known_to_mergekit: whether a configuration of mergekit
+    can say what its merges are.
+    """
 
     name: str
+    takes: tuple[str, ...]
+    scored_as: tuple[str, ...]
+    known_to_mergekit: bool
 
     def align(
         self, directories: Mapping[str, Path], tensors: Mapping[str, TensorSource], base: str | None, rules: Rules

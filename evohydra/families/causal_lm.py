@@ -13,14 +13,14 @@ import torch
 import transformers
 from torch import Tensor
 
-from evohydra.checkpoints import CheckpointReader, SourceError, TensorSource, check_same_shapes, check_same_tensors
+from evohydra.checkpoints import CheckpointReader, SourceError, TensorSource
 from evohydra.families import PUBLISHED, Aligned, Form, LiveModel, Rules, path_settings, tokenizers
 from evohydra.families import tensor_sets as sets
+from evohydra.families.alignment import align, on_common_tokens
 from evohydra.families.hops import Paths, files_of
 from evohydra.families.in_place import by_checkpoint_name
 from evohydra.families.layouts import layout_of, location
 from evohydra.families.tokenizers import LOCAL
-from evohydra.families.vocabulary import TokenRows, Vocabulary, embeddings_of, plan, rows_of
 from evohydra.merge import Engine
 from evohydra.recipe import Layout, Node, Stack
 from evohydra.spaces.grouping import Location
@@ -60,6 +60,9 @@ class CausalLM:
     """The family of everything that AutoModelForCausalLM loads without remote code."""
 
     name = "causal_lm"
+    takes: tuple[str, ...] = ()
+    scored_as: tuple[str, ...] = ("causal_lm",)
+    known_to_mergekit = True
 
     def align(
         self, directories: Mapping[str, Path], tensors: Mapping[str, TensorSource], base: str | None, rules: Rules
@@ -72,24 +75,10 @@ class CausalLM:
         sources: Mapping[str, TensorSource] = sets.with_common_names(tensors, f"{_prefix(configs)}.")
         sources = sets.without_buffers(sources)
         ties = {name: bool(getattr(config, "tie_word_embeddings", False)) for name, config in configs.items()}
-        embeddings = embeddings_of(next(iter(sources.values())).shapes)
-        tied = None
-        if embeddings is not None and all(embeddings in source.shapes for source in sources.values()):
-            sources, tied = sets.with_common_head(sources, ties, embeddings)
-        sources, left_out = sets.completed(sources, base, rules.missing)
-        sets.check_heads(sources, ties, directories)
         files_from = _files_from(tuple(sources), base, rules)
-        before = rows_of(sources[files_from])
-        check_same_tensors(sources)
-        sources, tokenizer = _on_common_tokens(sources, directories, base, rules, files_from)
-        check_same_shapes(sources)
-        changes: dict[str, Any] = {}
-        if (rows := rows_of(sources[files_from])) != before:
-            changes["vocab_size"] = rows
-        if tied is False and ties[files_from]:
-            changes["tie_word_embeddings"] = False
-        form = Form(frozenset(sources[files_from].shapes), changes, tokenizer)
-        return Aligned(sources, files_from, form, left_out)
+        found = align(sources, ties, directories, base, rules, files_from)
+        form = Form(frozenset(found.tensors[files_from].shapes), found.changes, found.tokenizer)
+        return Aligned(found.tensors, files_from, form, found.left_out)
 
     def align_layers(
         self, directories: Mapping[str, Path], tensors: Mapping[str, TensorSource], first: str, rules: Rules
@@ -111,7 +100,7 @@ class CausalLM:
         ties = {first: bool(getattr(configs[first], "tie_word_embeddings", False))}
         sets.check_heads({first: sources[first]}, ties, directories)
         sets.check_layers(sources, first)
-        _on_common_tokens(sources, directories, None, Rules(), first)
+        on_common_tokens(sources, directories, None, Rules(), first)
         return Aligned(sources, first, Form(frozenset(sources[first].shapes)))
 
     def locations(
@@ -173,18 +162,17 @@ class CausalLM:
             own.pad_token = own.eos_token
         known = form.names if form.names is not None else CheckpointReader(directory).shapes.keys()
         parameters = by_checkpoint_name(module, known)
-        paths = Paths(module, parameters, sources, lambda place: _model(place, device, dtype, {}), prefix_bytes)
+
+        def load(place: Path, names: Collection[str]) -> tuple[Any, Mapping[str, Tensor]]:
+            model = _model(place, device, dtype, {})
+            return model.base_model, by_checkpoint_name(model, names)
+
+        paths = Paths(module.base_model, parameters, sources, load, prefix_bytes)
         return LiveCausalLM(module, own, device, dtype, parameters, paths)
 
     def copy_files(self, directory: Path, target: Path, dtype: torch.dtype, form: Form = PUBLISHED) -> None:
         """Configuration (with `dtype` and the changes of `form`), generation configuration and tokenizer files."""
-        left_out = NOT_COPIED if form.tokenizer is None else (*NOT_COPIED, *OF_TOKENIZER)
-        for pattern in SIDE_FILES:
-            for file in directory.glob(pattern):
-                if not any(file.match(each) for each in left_out):
-                    shutil.copyfile(file, target / file.name)
-        if form.tokenizer is not None:
-            form.tokenizer.save_pretrained(target)
+        copy_side_files(directory, target, form.tokenizer, OF_TOKENIZER)
         config = json.loads((directory / "config.json").read_text())
         config.pop("torch_dtype", None)
         config |= {"dtype": str(dtype).removeprefix("torch."), **form.config}
@@ -195,16 +183,35 @@ class CausalLM:
         return difference(self.live_model(directory, live.device, live.dtype), live)
 
 
-@torch.inference_mode()
-def difference(written: LiveModel, live: LiveModel) -> float:
-    """The largest difference between the logits of both, over the largest logit of `live`.
+def copy_side_files(directory: Path, target: Path, tokenizer: Any, replaced: Collection[str]) -> None:
+    """All of a checkpoint but weights and config.json; a `tokenizer`, if any, in the place of the files `replaced`."""
+    left_out = NOT_COPIED if tokenizer is None else (*NOT_COPIED, *replaced)
+    for pattern in SIDE_FILES:
+        for file in directory.glob(pattern):
+            if not any(file.match(each) for each in left_out):
+                shutil.copyfile(file, target / file.name)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(target)
 
-    Both see the same fixed pattern of tokens, (2, 32).
-    """
+
+def difference(written: LiveModel, live: LiveModel) -> float:
+    """The `distance` of both on the same fixed pattern of tokens, (2, 32)."""
+    tokens = pattern(live)
+    return distance(written, {"input_ids": tokens}, live, {"input_ids": tokens})
+
+
+def pattern(live: LiveModel) -> Tensor:
+    """Tokens from all over the vocabulary, (2, 32), the same for every model of its size."""
     vocabulary = live.module.get_input_embeddings().num_embeddings  # type: ignore[operator]
-    tokens = (torch.arange(64, device=live.device).reshape(2, 32) * 7919 + 11) % vocabulary
-    expected = live.module(tokens).logits.float()
-    largest = (written.module(tokens).logits.float() - expected).abs().max()
+    tokens: Tensor = (torch.arange(64, device=live.device).reshape(2, 32) * 7919 + 11) % vocabulary
+    return tokens
+
+
+@torch.inference_mode()
+def distance(written: LiveModel, inputs: Mapping[str, Any], live: LiveModel, same_inputs: Mapping[str, Any]) -> float:
+    """The largest difference between the logits of both, over the largest logit of `live`."""
+    expected = live.module(**same_inputs).logits.float()
+    largest = (written.module(**inputs).logits.float() - expected).abs().max()
     return float(largest / expected.abs().max())
 
 
@@ -225,17 +232,22 @@ def _config(directory: Path) -> Any:
         ) from error
 
 
-def _prefix(configs: Mapping[str, Any]) -> str:
-    """What comes before the names of all tensors but the head's, in most published checkpoints."""
-    types = {name: config.model_type for name, config in configs.items()}
-    if len(set(types.values())) > 1:
-        raise SourceError(f"sources of different architectures: {types}")
+def check_not_quantised(configs: Mapping[str, Any]) -> None:
+    """Raise SourceError for a configuration of quantised weights."""
     for name, config in configs.items():
         if config.to_dict().get("quantization_config"):
             raise SourceError(
                 f"source {name!r}: expected weights in a floating-point type, got a quantised checkpoint; merge the "
                 "model that it was made from"
             )
+
+
+def _prefix(configs: Mapping[str, Any]) -> str:
+    """What comes before the names of all tensors but the head's, in most published checkpoints."""
+    types = {name: config.model_type for name, config in configs.items()}
+    if len(set(types.values())) > 1:
+        raise SourceError(f"sources of different architectures: {types}")
+    check_not_quantised(configs)
     kind = type(next(iter(configs.values())))
     if kind not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
         raise SourceError(f"expected sources that are causal language models, got {next(iter(types.values()))!r}")
@@ -260,37 +272,3 @@ def _files_from(names: tuple[str, ...], base: str | None, rules: Rules) -> str:
     if base is not None and (rules.tokenizer in ("base", "union") or rules.missing == "base"):
         return base
     return rules.tokenizer if rules.tokenizer in names else names[0]
-
-
-def _on_common_tokens(
-    sources: Mapping[str, TensorSource],
-    directories: Mapping[str, Path],
-    base: str | None,
-    rules: Rules,
-    files_from: str,
-) -> tuple[Mapping[str, TensorSource], Any]:
-    """The sources with the rows of the merge's vocabulary, and its tokenizer where that is none of theirs."""
-    loaded = {name: tokenizers.load(directory) for name, directory in directories.items()}
-    vocabularies = {name: tokenizers.vocabulary(each, rows_of(sources[name])) for name, each in loaded.items()}
-    united = None
-    if rules.tokenizer == "same":
-        if len({each.rows for each in vocabularies.values()}) > 1:
-            sizes = {name: each.rows for name, each in vocabularies.items()}
-            raise SourceError(
-                f"sources with embeddings of different sizes: {sizes} "
-                "rows; tokenizer=base leaves out tokens that a source added to its base's, tokenizer=union keeps them"
-            )
-        tokenizers.check_same(vocabularies)
-        if rules.pad_vocabulary_to is None:
-            return sources, None
-    else:
-        tokenizers.check_comparable(loaded)
-    target = vocabularies[files_from]
-    if rules.tokenizer == "union":
-        united = tokenizers.union(loaded, vocabularies, files_from)
-        tokens = united.get_vocab()
-        target = Vocabulary(tokens, max(target.rows, 1 + max(tokens.values(), default=-1)))
-    multiple = rules.pad_vocabulary_to or 1
-    target = Vocabulary(target.tokens, -(-target.rows // multiple) * multiple)
-    rows = plan(vocabularies, target, files_from, base)
-    return {name: TokenRows(name, sources, rows[name]) for name in sources}, united

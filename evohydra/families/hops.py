@@ -2,7 +2,7 @@
 
 import copy
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,6 @@ from torch import Tensor
 
 from evohydra.checkpoints import SourceError
 from evohydra.families import path_settings
-from evohydra.families.in_place import by_checkpoint_name
 from evohydra.families.layouts import POST_MLP
 from evohydra.families.prefixes import Prefixes
 from evohydra.families.tensor_sets import LAYER
@@ -51,31 +50,34 @@ class Slot:
 
 
 class Paths:
-    """Runs recipes in `module`, whose own tensors are `parameters`: whole models in place, paths by hops.
+    """Runs recipes in a model: whole models in place, paths by hops.
+
+    `decoder` is its part with the layers, without a head, and `parameters` are the tensors that recipes write.
 
     A hop is a copy of a layer that shares the layer's parameters, but has a place in the cache, and maybe a scale, of
-    its own. `module` itself is the slot for the first source of a path, which gives all that is outside of layers.
-    Other sources have slots of their own: `sources` says where their files are, by name, and `load` reads a model.
-    Hidden states that paths share are kept within `prefix_bytes`.
+    its own. The decoder is the slot for the first source of a path, which gives all that is outside of layers. Other
+    sources have slots of their own: `sources` says where their files are, by name, and `load` makes a decoder for such
+    files, with its tensors under their names among those given. Hidden states that paths share are kept within
+    `prefix_bytes`.
     """
 
     def __init__(
         self,
-        module: Any,
+        decoder: Any,
         parameters: Mapping[str, Tensor],
         sources: Mapping[str, Path],
-        load: Callable[[Path], Any],
+        load: Callable[[Path, Collection[str]], tuple[Any, Mapping[str, Tensor]]],
         prefix_bytes: int = 0,
     ) -> None:
-        self._module, self._parameters = module, parameters
+        self._decoder, self._parameters = decoder, parameters
         self._sources, self._load = sources, load
         self._slots: dict[tuple[str, str | int], Slot] = {}
         self._main: Slot | None = None  # not before a path asks for layers: other models may have none in a list
         self._attribute = ""
-        self.prefixes = Prefixes(module.base_model, prefix_bytes)
+        self.prefixes = Prefixes(decoder, prefix_bytes)
 
     def become(self, node: Node, engine: Engine) -> None:
-        """Make `module` the model that `node` describes.
+        """Make it the model that `node` describes.
 
         Raises MergeError and ValueError as `Engine.merge_into` does, and ValueError for a path that cannot be run.
         """
@@ -93,18 +95,24 @@ class Paths:
                 self._main.holds = digest(node)
 
     def _host(self) -> Slot:
-        """The module as it came, before any path."""
+        """The decoder as it came, before any path."""
         if self._main is None:
-            self._attribute, layers = _list_of_layers(self._module)
-            self._main = Slot(layers, copy.deepcopy(self._module.config), self._parameters)
+            self._attribute, layers = _list_of_layers(self._decoder)
+            self._main = Slot(layers, copy.deepcopy(self._decoder.config), self._parameters)
         return self._main
 
     def _fits(self, shapes: Mapping[str, tuple[int, ...]]) -> bool:
         same = all(shapes.get(name) == tuple(tensor.shape) for name, tensor in self._parameters.items())
-        return same and _depth(shapes) == _depth(self._parameters)
+        return same and self._depth(shapes) == self._depth(self._parameters)
+
+    def _depth(self, names: Iterable[str]) -> int:
+        """The number of layers in the list that holds the decoder's; a model may have other lists, of other parts."""
+        ours = {name[: layer.start(1)] for name in self._parameters if (layer := LAYER.search(name))}
+        layers = (layer for name in names if (layer := LAYER.search(name)) and name[: layer.start(1)] in ours)
+        return 1 + max((int(layer[1]) for layer in layers), default=-1)
 
     def _run_whole(self, node: Node, engine: Engine) -> None:
-        """A source with other layers than the module's, in its place: as the path through all of them."""
+        """A source with other layers than the decoder's, in its place: as the path through all of them."""
         slot = self._slot(0, node, engine)
         outside = {name: tensor for name, tensor in self._parameters.items() if not LAYER.search(name)}
         self._host().holds = None
@@ -141,17 +149,16 @@ class Paths:
         self.prefixes.follow(path, self._attribute)
 
     def _slot(self, number: int, node: Node, engine: Engine) -> Slot:
-        """The slot of a source that is not the module's, loaded when it is first asked for; it holds `node`."""
+        """The slot of a source that is not the decoder's, loaded when it is first asked for; it holds `node`."""
         own = files_of(node)
         files = next((each for each in (own, *(c.name for c in checkpoints(node))) if each in self._sources), own)
         key = ("checkpoint", files) if isinstance(node, Checkpoint) else ("merge", number)
         if key not in self._slots:
             if files not in self._sources:
                 raise ValueError(f"a path needs layers of {files!r}, known are those of {sorted(self._sources)}")
-            model = self._load(self._sources[files])
-            named = by_checkpoint_name(model, engine.shapes(node).keys())
+            decoder, named = self._load(self._sources[files], engine.shapes(node).keys())
             inside = {name: tensor for name, tensor in named.items() if LAYER.search(name)}
-            self._slots[key] = Slot(_list_of_layers(model)[1], model.config, inside)
+            self._slots[key] = Slot(_list_of_layers(decoder)[1], decoder.config, inside)
         self._slots[key].hold(node, engine)
         return self._slots[key]
 
@@ -162,9 +169,9 @@ class Paths:
             raise ValueError(f"the path has layers of type {', '.join(strange)}, which the first source has none of")
 
     def _install(self, layers: Sequence[torch.nn.Module], settings: Mapping[str, Any]) -> None:
-        setattr(self._module.base_model, self._attribute, torch.nn.ModuleList(layers))
+        setattr(self._decoder, self._attribute, torch.nn.ModuleList(layers))
         for key, value in settings.items():
-            setattr(self._module.config, key, value)
+            setattr(self._decoder.config, key, value)
 
 
 def _check_plain_models(sources: Sequence[Node]) -> None:
@@ -181,21 +188,17 @@ def files_of(node: Node) -> str:
     return node.name
 
 
-def _depth(names: Iterable[str]) -> int:
-    return 1 + max((int(layer[1]) for layer in map(LAYER.search, names) if layer), default=-1)
-
-
-def _list_of_layers(module: Any) -> tuple[str, tuple[torch.nn.Module, ...]]:
-    """The layers of a decoder, and the attribute of its base model that holds them; they know their places."""
+def _list_of_layers(decoder: Any) -> tuple[str, tuple[torch.nn.Module, ...]]:
+    """The layers of a decoder, and its attribute that holds them; they know their places."""
     lists = {
         name: tuple(child)
-        for name, child in module.base_model.named_children()
-        if isinstance(child, torch.nn.ModuleList) and len(child) == module.config.num_hidden_layers
+        for name, child in decoder.named_children()
+        if isinstance(child, torch.nn.ModuleList) and len(child) == decoder.config.num_hidden_layers
     }
     placed = {name: layers for name, layers in lists.items() if all(map(_knows_its_place, range(len(layers)), layers))}
     if len(placed) != 1:
         raise SourceError(
-            f"{type(module).__name__}: expected {module.config.num_hidden_layers} layers in one list, each with its "
+            f"{type(decoder).__name__}: expected {decoder.config.num_hidden_layers} layers in one list, each with its "
             f"number as layer_idx, got lists called {sorted(lists)}"
         )
     return placed.popitem()

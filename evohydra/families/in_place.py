@@ -1,6 +1,6 @@
-"""The parameters of a loaded causal language model under the names of checkpoint tensors, to be written in place."""
+"""The parameters of a loaded model under the names of checkpoint tensors, to be written in place."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
@@ -10,8 +10,13 @@ from transformers.core_model_loading import revert_weight_conversion
 from evohydra.checkpoints import SourceError
 
 
-def by_checkpoint_name(module: Any, known: Collection[str]) -> Mapping[str, Tensor]:
+def by_checkpoint_name(
+    module: Any, known: Collection[str], bare: Callable[[str], str] | None = None
+) -> Mapping[str, Tensor]:
     """The parameters and stored buffers of `module` under their names in `known`.
+
+    Names that differ are the same where `bare` makes them equal; by default it takes away the prefix of the model
+    without its head, which published checkpoints have or lack.
 
     transformers renames tensors as it loads (GPT-2's, GPT-NeoX's) and fuses some (the experts of a mixture are one 3-D
     parameter); of a fused parameter each tensor of the checkpoint is a view, so that writing to it writes the model.
@@ -23,11 +28,14 @@ def by_checkpoint_name(module: Any, known: Collection[str]) -> Mapping[str, Tens
     memory = {tensor.untyped_storage().data_ptr() for tensor in (*parameters.values(), *buffers.values())}
     # The inverse of loading makes copies, for files, of what it cuts out; these tensors refuse to be copied.
     views = {name: tensor.detach().as_subclass(_InPlace) for name, tensor in (parameters | buffers).items()}
+    prefix = f"{module.base_model_prefix}."
+    bare = bare or (lambda name: name.removeprefix(prefix))
+    places = {bare(name): name for name in known}
     found: dict[str, Tensor] = {}
     lost = []
     for name, view in revert_weight_conversion(module, views).items():
         tensor = view.as_subclass(Tensor)
-        place = next((each for each in _spellings(name, module.base_model_prefix) if each in known), None)
+        place = name if name in known else places.get(bare(name))
         if place is not None and tensor.untyped_storage().data_ptr() in memory:
             found[place] = tensor
         elif name not in buffers:
@@ -38,11 +46,6 @@ def by_checkpoint_name(module: Any, known: Collection[str]) -> Mapping[str, Tens
             f"part of one, the first is {min(lost)!r}; this architecture cannot be merged in place"
         )
     return found
-
-
-def _spellings(name: str, prefix: str) -> tuple[str, ...]:
-    """Published checkpoints have the prefix of the model without its head, or lack it."""
-    return name, name.removeprefix(f"{prefix}."), f"{prefix}.{name}"
 
 
 class _InPlace(torch.Tensor):

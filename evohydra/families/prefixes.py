@@ -101,7 +101,10 @@ class Prefixes:
         if not self._keys:
             return
         inputs = {**kwargs, **({"input_ids": args[0]} if args else {})}
-        tokens = inputs["input_ids"].numel() if isinstance(inputs.get("input_ids"), Tensor) else 0
+        ids, embedded = inputs.get("input_ids"), inputs.get("inputs_embeds")
+        tokens = ids.numel() if isinstance(ids, Tensor) else 0
+        if isinstance(embedded, Tensor):  # (batch, length, hidden)
+            tokens = embedded[..., 0].numel()
         layers = getattr(base, self._attribute)
         batch = self._batch(inputs) if len(args) < 2 else None
         depth = 0

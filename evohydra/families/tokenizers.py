@@ -43,6 +43,13 @@ def check_same(vocabularies: Mapping[str, Vocabulary]) -> None:
             )
 
 
+def check_within(vocabularies: Mapping[str, Vocabulary], owner: str) -> None:
+    """Raise SourceError unless all tokens of all vocabularies are tokens of `owner`, with the same ids."""
+    for name, each in vocabularies.items():
+        shared = {token: row for token, row in vocabularies[owner].tokens.items() if token in each.tokens}
+        check_same({owner: Vocabulary(shared, 0), name: each})
+
+
 def check_comparable(tokenizers: Mapping[str, Any]) -> None:
     """Raise SourceError where the same string is another token in one source than in the other.
 

@@ -1,0 +1,94 @@
+"""Sources of language models brought to the same tensors: heads, missing tensors, and rows of one vocabulary."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evohydra.checkpoints import SourceError, TensorSource, check_same_shapes, check_same_tensors
+from evohydra.families import Rules, tokenizers
+from evohydra.families import tensor_sets as sets
+from evohydra.families.vocabulary import TokenRows, Vocabulary, embeddings_of, plan, rows_of
+
+
+@dataclass(frozen=True)
+class Common:
+    """Sources with the same tensors, what changes in the configuration, and the tokenizer where it is a new one."""
+
+    tensors: Mapping[str, TensorSource]
+    changes: Mapping[str, Any]
+    tokenizer: Any
+    left_out: tuple[str, ...]
+
+
+def align(
+    sources: Mapping[str, TensorSource],
+    ties: Mapping[str, bool],
+    directories: Mapping[str, Path],
+    base: str | None,
+    rules: Rules,
+    files_from: str,
+    completing: bool = False,
+) -> Common:
+    """The sources, under common names already, with a head each or none, the same tensors, and one vocabulary's rows.
+
+    `ties` says what configurations say of heads. `completing`: see `on_common_tokens`. Raises SourceError for
+    different tensors, shapes or tokens as far as `rules` do not allow them.
+    """
+    embeddings = embeddings_of(next(iter(sources.values())).shapes)
+    tied = None
+    if embeddings is not None and all(embeddings in source.shapes for source in sources.values()):
+        sources, tied = sets.with_common_head(sources, ties, embeddings)
+    sources, left_out = sets.completed(sources, base, rules.missing)
+    sets.check_heads(sources, ties, directories)
+    before = rows_of(sources[files_from])
+    check_same_tensors(sources)
+    sources, tokenizer = on_common_tokens(sources, directories, base, rules, files_from, completing)
+    check_same_shapes(sources)
+    changes: dict[str, Any] = {}
+    if (rows := rows_of(sources[files_from])) != before:
+        changes["vocab_size"] = rows
+    if tied is False and ties[files_from]:
+        changes["tie_word_embeddings"] = False
+    return Common(sources, changes, tokenizer, left_out)
+
+
+def on_common_tokens(
+    sources: Mapping[str, TensorSource],
+    directories: Mapping[str, Path],
+    base: str | None,
+    rules: Rules,
+    files_from: str,
+    completing: bool = False,
+) -> tuple[Mapping[str, TensorSource], Any]:
+    """The sources with the rows of the merge's vocabulary, and its tokenizer where that is none of theirs.
+
+    A row that a source lacks is the base's, if it has one; with `completing` it is that of `files_from`, and sources
+    may lack some also where all tokenizers are to be the same.
+    """
+    loaded = {name: tokenizers.load(directory) for name, directory in directories.items()}
+    vocabularies = {name: tokenizers.vocabulary(each, rows_of(sources[name])) for name, each in loaded.items()}
+    united = None
+    if rules.tokenizer != "same":
+        tokenizers.check_comparable(loaded)
+    elif completing:
+        tokenizers.check_within(vocabularies, files_from)
+    else:
+        if len({each.rows for each in vocabularies.values()}) > 1:
+            sizes = {name: each.rows for name, each in vocabularies.items()}
+            raise SourceError(
+                f"sources with embeddings of different sizes: {sizes} "
+                "rows; tokenizer=base leaves out tokens that a source added to its base's, tokenizer=union keeps them"
+            )
+        tokenizers.check_same(vocabularies)
+        if rules.pad_vocabulary_to is None:
+            return sources, None
+    target = vocabularies[files_from]
+    if rules.tokenizer == "union":
+        united = tokenizers.union(loaded, vocabularies, files_from)
+        tokens = united.get_vocab()
+        target = Vocabulary(tokens, max(target.rows, 1 + max(tokens.values(), default=-1)))
+    multiple = rules.pad_vocabulary_to or 1
+    target = Vocabulary(target.tokens, -(-target.rows // multiple) * multiple)
+    rows = plan(vocabularies, target, files_from, files_from if completing else base)
+    return {name: TokenRows(name, sources, rows[name]) for name in sources}, united
