@@ -328,3 +328,13 @@ def test_the_search_set_leaves_out_the_images_of_the_test_set(
     with pytest.raises(SystemExit):
         ja_vg_vqa.main([*command, "9"])
     assert "expected at least 9 images" in capsys.readouterr().err
+
+
+def test_a_processor_that_cannot_be_read_ends_the_run_and_is_no_failed_genome(questions: Path) -> None:
+    class Lacking:
+        @property
+        def processor(self) -> Any:
+            raise ValueError("needs torchvision: pip install 'evohydra[vision]'")
+
+    with pytest.raises(BenchmarkError, match=r"shows images: needs torchvision.*evohydra\[vision\]"):
+        benchmark(questions)(Lacking(), "search")
