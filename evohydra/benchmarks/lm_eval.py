@@ -13,10 +13,13 @@ import numpy as np
 from datasets.exceptions import DatasetsError
 from lm_eval.api.task import Task
 from lm_eval.tasks import TaskManager
+from lm_eval.tasks._index import Kind
 from numpy.typing import NDArray
 
 from evohydra.benchmarks import SPLITS, BenchmarkError, Split
+from evohydra.benchmarks.images import text_of
 from evohydra.benchmarks.live_lm import LiveLM
+from evohydra.benchmarks.live_vlm import LiveMultimodalLM
 from evohydra.benchmarks.splits import Slice, check_disjoint
 from evohydra.families import LiveModel
 
@@ -30,8 +33,9 @@ class Options:
     """How tasks are asked and scored. None leaves the task's own setting.
 
     metric and filter choose what counts, generation_kwargs are merged over the task's, data_files replaces its data set
-    by local JSON files ({split: path} or one path), include_path is a directory with task yamls of one's own, shuffle
-    is the seed of the order in which splits are cut (None: as the examples come), limit caps each split.
+    by local JSON or parquet files ({split: path} or one path), data_dir by a local copy of the hub's repository,
+    include_path is a directory with task yamls of one's own, shuffle is the seed of the order in which splits are cut
+    (None: as the examples come), limit caps each split.
     """
 
     metric: str | None = None
@@ -44,6 +48,7 @@ class Options:
     system_prompt: str | None = None
     fewshot_as_multiturn: bool = False
     data_files: str | Mapping[str, str] | None = None
+    data_dir: str | None = None
     include_path: str | None = None
     batch_size: int | str = 64
 
@@ -63,7 +68,7 @@ def lm_eval_benchmarks(
         raise BenchmarkError(f"benchmark {name!r}: only the validation split may be null")
     slices = {split: Slice(**at) for split in SPLITS if (at := splits[split]) is not None}
     leaves = {
-        split: _load(at.task or task, at.data_files or chosen.data_files, chosen.include_path)
+        split: _load(at.task or task, at.data_files or chosen.data_files, chosen.data_dir, chosen.include_path)
         for split, at in slices.items()
     }
     if len({len(tasks) for tasks in leaves.values()}) > 1:
@@ -86,21 +91,24 @@ def _checked(name: str, options: Mapping[str, Any]) -> Options:
 
 
 class LMEvalBenchmark:
-    """One lm-eval task; its requests are built once a run."""
+    """One lm-eval task; its requests are built once a run. Tasks without images ask any language model."""
 
-    families = ("causal_lm",)
+    families: tuple[str, ...] = ("causal_lm",)
 
     def __init__(self, name: str, tasks: Mapping[Split, Task], slices: Mapping[Split, Slice], options: Options) -> None:
         self.name = name
         self._options = options
-        self._lm: LiveLM | None = None
+        self._lm: LiveLM | LiveMultimodalLM | None = None
         self._requests: dict[Split, list[list[Any]]] = {}
         self._tasks: dict[Split, Task] = {}
         self._indices = {
             split: slices[split].indices(len(task.eval_docs), options.shuffle, options.limit)
             for split, task in tasks.items()
         }
-        texts = {s: [repr(tasks[s].eval_docs[i]) for i in indices] for s, indices in self._indices.items()}
+        self._shows_images = any(getattr(task, "MULTIMODAL", False) for task in tasks.values())
+        if self._shows_images:
+            self.families = ("vision_language",)
+        texts = {s: [text_of(tasks[s].eval_docs[i]) for i in indices] for s, indices in self._indices.items()}
         check_disjoint(name, texts)
         for split, task in tasks.items():
             self._tasks[split] = copy.copy(task)  # shares the data, holds requests of its own
@@ -140,7 +148,7 @@ class LMEvalBenchmark:
     def __call__(self, live: LiveModel, split: Split, examples: Sequence[int] | None = None) -> NDArray[np.float64]:
         """The metric for each example of `split`, or of those at `examples` (n,); negated where lower is better."""
         if self._lm is None:
-            self._lm = LiveLM(live.module, live.tokenizer, self._options.batch_size)
+            self._lm = self._live_lm(live)
         task = self._tasks[split]
         if split not in self._requests:
             self._requests[split] = self._built_requests(self._lm, task, split)
@@ -160,7 +168,12 @@ class LMEvalBenchmark:
         assert len(scores) == len(places)
         return scores
 
-    def _built_requests(self, lm: LiveLM, task: Task, split: Split) -> list[list[Any]]:
+    def _live_lm(self, live: LiveModel) -> LiveLM | LiveMultimodalLM:
+        if self._shows_images:
+            return LiveMultimodalLM(self.name, live, self._options.batch_size)
+        return LiveLM(live.module, live.tokenizer, self._options.batch_size)
+
+    def _built_requests(self, lm: Any, task: Task, split: Split) -> list[list[Any]]:
         """The requests of each example of `split`, in the order of the split."""
         templated = bool(self._options.chat_template)
         if isinstance(self._options.chat_template, str):
@@ -176,7 +189,7 @@ class LMEvalBenchmark:
         return _by_document(task.instances)
 
     @staticmethod
-    def _answer(lm: LiveLM, task: Task) -> None:
+    def _answer(lm: Any, task: Task) -> None:
         by_type: dict[str, list[Any]] = defaultdict(list)
         for instance in task.instances:
             by_type[instance.request_type] += [instance] * instance.repeats
@@ -214,7 +227,9 @@ def _by_document(instances: Sequence[Any]) -> list[list[Any]]:
     return list(found.values())
 
 
-def _load(task: str, data_files: str | Mapping[str, str] | None, include_path: str | None) -> dict[str, Task]:
+def _load(
+    task: str, data_files: str | Mapping[str, str] | None, data_dir: str | None, include_path: str | None
+) -> dict[str, Task]:
     """The leaf tasks of `task` by name."""
     include = [TASKS, *([Path(include_path).resolve()] if include_path else [])]
     manager = TaskManager(include_path=include, include_defaults=False)
@@ -230,15 +245,34 @@ def _load(task: str, data_files: str | Mapping[str, str] | None, include_path: s
             )
     entry = manager.task_index[task]
     overrides = _local_data(data_files, entry.cfg, entry.yaml_path)
+    if data_dir is not None:
+        if not Path(data_dir).is_dir():
+            raise BenchmarkError(f"data_dir: no such directory: {data_dir}")
+        overrides["dataset_path"] = str(Path(data_dir).resolve())
     try:
-        loaded = manager.load([{"group": "evohydra", "task": [{"task": task, **overrides}]}])
+        loaded = manager.load([{"group": "evohydra", "task": _members(manager, {"task": task, **overrides})}])
     except (OSError, ValueError, DatasetsError) as error:
         raise BenchmarkError(
             f"could not load the data of lm-eval task {task!r} ({type(error).__name__}: {str(error)[:300]}). "
-            "Without a network give local JSON or JSON-lines files with the same columns, for example "
-            "benchmark.<name>.data_files=/data/test.jsonl (for one split: benchmark.<name>.splits.test.data_files)"
+            "Without a network give local JSON, JSON-lines or parquet files with the same columns, for example "
+            "benchmark.<name>.data_files=/data/test.jsonl (for one split: benchmark.<name>.splits.test.data_files), or "
+            "a copy of the data set's repository: benchmark.<name>.data_dir=/data/NAME"
         ) from error
     return dict(loaded["tasks"])
+
+
+def _members(manager: TaskManager, member: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What `member`, {task: name, ...}, means as tasks alone: lm-eval would rename all tasks of a group or tag."""
+    entry = manager.task_index.get(member["task"])
+    inside: Sequence[Any] = ()
+    if entry is not None and entry.kind is Kind.TAG:
+        inside = sorted(entry.tags)
+    elif entry is not None and entry.kind is Kind.GROUP:
+        inside = (entry.cfg or {}).get("task") or ()
+    if not inside:
+        return [dict(member)]
+    named = [{"task": each} if isinstance(each, str) else each for each in inside]
+    return [task for each in named for task in _members(manager, {**each, **member, "task": each["task"]})]
 
 
 def _local_data(
@@ -256,7 +290,8 @@ def _local_data(
         if not Path(file).is_file():
             raise BenchmarkError(f"data_files: no such file: {file}")
     absolute = {split: str(Path(file).resolve()) for split, file in files.items()}
-    return {"dataset_path": "json", "dataset_name": None, "dataset_kwargs": {"data_files": absolute}}
+    kind = "parquet" if all(file.endswith(".parquet") for file in absolute.values()) else "json"
+    return {"dataset_path": kind, "dataset_name": None, "dataset_kwargs": {"data_files": absolute}}
 
 
 def _every_split(file: str, config: Mapping[str, Any] | None) -> dict[str, str]:

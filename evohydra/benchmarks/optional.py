@@ -1,0 +1,15 @@
+"""Packages that only some benchmarks need."""
+
+import importlib
+from typing import Any
+
+
+def optional(module: str, wanted_by: str, install: str, otherwise: str = "") -> Any:
+    """Import `module`, or raise a ValueError that says what to `install`, and what to do `otherwise`."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"{wanted_by}: expected the package {install} to be installed, got no module {error.name}; "
+            f"run `pip install {install}`{otherwise}"
+        ) from error
