@@ -1,4 +1,7 @@
-"""Train the tiny VLM, the Japanese language model and their base from nothing, the same on every run of one machine."""
+"""Train the tiny VLM, the Japanese language model and their base from nothing, the same on every run of one machine.
+
+It takes five to six minutes of one core.
+"""
 
 import copy
 import math
