@@ -155,7 +155,8 @@ def test_the_japanese_model_answers_about_scenes_in_words():
     with torch.inference_mode():
         tokens = model.generate(**inputs, max_new_tokens=16)
     answers = tokenizer.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-    assert all("。" in answer for answer in answers)
+    right = [answer == question.answered("ja") for answer, question in zip(answers, questions, strict=True)]
+    assert np.mean(right) > 0.85
 
 
 def test_models_and_images_are_small_and_hold_no_pickles():
