@@ -24,6 +24,7 @@ from evohydra.ledger import Evaluate, Ledger, Record
 from evohydra.merge import Engine
 from evohydra.optimizers import Optimizer, Points
 from evohydra.recipe import Node, digest
+from evohydra.report.answers import Pictured, answers_page, shown
 from evohydra.report.figures import fitness_figure, recipe_figures
 from evohydra.report.progress import SearchProgress
 from evohydra.report.tables import gain_sentence, summary_table
@@ -159,6 +160,7 @@ class Run:
         figures = {
             "fitness": fitness_figure(records, self.directory / "fitness.png"),
             **recipe_figures(winner.recipe, self.directory),
+            **self._pages_of_answers(winner.recipe),
         }
         target = self.directory / "winner"
         found = {"seed": self.seed, "budget": self.budget, "genome": winner.record.index}
@@ -167,6 +169,21 @@ class Run:
         write_json(self.directory / "recipe.json", recipe)
         write_json(self.directory / "summary.json", summary)
         self.tracker.finish(summary, figures, target)
+
+    def _pages_of_answers(self, winner: Node) -> dict[str, Path]:
+        """For each benchmark with pictures a page with the winner's answers, and of the source whose files it has."""
+        pages = {}
+        for name, benchmark in self.benchmarks.items():
+            if isinstance(benchmark, Pictured):
+                answers = {}
+                known = (*self.sources.models, *((self.sources.base,) if self.sources.base else ()))
+                source = next(each for each in known if each.name == self.sources.files_from)
+                for label, node in ((f"source {source.name}", source), ("winner", winner)):
+                    self.live.become(node, self.engine)
+                    answers[label] = benchmark.answers(self.live, "test", shown(benchmark))
+                file = self.directory / f"answers-{name.replace('/', '-')}.html"
+                pages[f"answers-{name}"] = answers_page(benchmark, answers, file)
+        return pages
 
     def _report(self, summary: Mapping[str, Any], console: Console) -> None:
         console.print(summary_table(summary, ", ".join(self.benchmarks)))
@@ -185,6 +202,8 @@ class Run:
                            ("path.png", "the winning path")):  # fmt: skip
             if (self.directory / name).exists():
                 console.print(f"  {self.directory / name}: {what}", highlight=False, soft_wrap=True)
+        for page in sorted(self.directory.glob("answers-*.html")):
+            console.print(f"  {page}: answers about held-out pictures", highlight=False, soft_wrap=True)
 
 
 def _scored(evaluation: Evaluation) -> dict[str, Any]:

@@ -19,7 +19,7 @@ class Tracker(Protocol):
         ...
 
     def finish(self, summary: Mapping[str, Any], figures: Mapping[str, Path], winner: Path) -> None:
-        """The end of a run: its summary, its pictures, and the directory of the merged model."""
+        """The end of a run: its summary, its pictures (or HTML pages), and the directory of the merged model."""
         ...
 
     def close(self, *, failed: bool) -> None:

@@ -86,7 +86,10 @@ class WandbTracker:
                 for r in self._records
             ],
         )
-        images = {f"figure/{name}": wandb.Image(str(path)) for name, path in figures.items()}
+        images = {
+            f"figure/{name}": wandb.Html(str(path)) if path.suffix == ".html" else wandb.Image(str(path))
+            for name, path in figures.items()
+        }
         self._run.log({"genomes": table, **images})
         self._run.summary.update({key: summary[key] for key in ("test", "validation", "search", "gain", "seconds")})
         if self._artifact != "none":
