@@ -13,7 +13,7 @@ import random
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -51,7 +51,7 @@ def carry_out(directory: Path, optimizer: str, kind: str, last: int) -> None:
     found = SPACES[kind]
     start = [found.encode(node) for node in found.landmarks().values()]
 
-    def evaluate_in(generation: int) -> Evaluate:
+    def evaluate_in(generation: int, _: Sequence[Node]) -> Evaluate:
         def evaluate(recipe: Node, split: str) -> Evaluation:
             if len(ledger.records) == last:
                 os.kill(os.getpid(), signal.SIGKILL)

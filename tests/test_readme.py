@@ -29,7 +29,7 @@ def test_a_command_composes(arguments: list[str]):
     with initialize_config_dir(composition.conf_dir(), version_base="1.3"):
         config = compose("config", overrides)
     assert config.model.sources
-    assert config.merge.parameter.method
+    assert config.merge.get("parameter") or config.merge.get("dataflow")
     assert config.benchmark
 
 

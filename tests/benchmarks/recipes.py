@@ -1,7 +1,7 @@
 """Recipe files for the benchmarks: a method of conf/merge at the defaults of its yaml, as a run would write them."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,9 @@ import torch
 
 from evohydra.artifacts import recipe_file
 from evohydra.checkpoints import CheckpointReader
+from evohydra.families import Rules
 from evohydra.families.causal_lm import CausalLM
+from evohydra.formats.plain import Plain
 from evohydra.merge import Engine
 from evohydra.recipe import Checkpoint, Merge
 from evohydra.sources import BASE
@@ -42,4 +44,5 @@ def _within(place: Location | None, layers: int) -> bool:
 
 def as_file(merge: Merge, shard_bytes: int) -> dict[str, Any]:
     """The content of the recipe file of a merge in the type of its sources, written in bfloat16."""
-    return recipe_file(merge, CausalLM(), BASE, "same", None, torch.bfloat16, shard_bytes, {})
+    recipe = recipe_file(merge, CausalLM(), BASE, Plain(), None, torch.bfloat16, shard_bytes, {})
+    return {**recipe, **asdict(Rules())}
