@@ -10,7 +10,8 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from evohydra.checkpoints import SourceError
-from evohydra.families.causal_lm import CausalLM, difference
+from evohydra.families.causal_lm import CausalLM
+from evohydra.families.loading import difference
 from evohydra.formats import shared
 from evohydra.formats.plain import Plain
 from evohydra.formats.shared import Shared

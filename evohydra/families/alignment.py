@@ -92,3 +92,13 @@ def on_common_tokens(
     target = Vocabulary(target.tokens, -(-target.rows // multiple) * multiple)
     rows = plan(vocabularies, target, files_from, files_from if completing else base)
     return {name: TokenRows(name, sources, rows[name]) for name in sources}, united
+
+
+def check_not_quantised(configs: Mapping[str, Any]) -> None:
+    """Raise SourceError for a configuration of quantised weights."""
+    for name, config in configs.items():
+        if config.to_dict().get("quantization_config"):
+            raise SourceError(
+                f"source {name!r}: expected weights in a floating-point type, got a quantised checkpoint; merge the "
+                "model that it was made from"
+            )

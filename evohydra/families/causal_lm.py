@@ -1,12 +1,9 @@
 """Causal language models: decoders of transformers whose layers are a list."""
 
-import copy
 import json
-import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -14,22 +11,19 @@ import transformers
 from torch import Tensor
 
 from evohydra.checkpoints import CheckpointReader, SourceError, TensorSource
-from evohydra.families import PUBLISHED, Aligned, Form, LiveModel, Rules, path_settings, tokenizers
+from evohydra.families import PUBLISHED, Aligned, Form, LiveModel, Rules, path_settings
 from evohydra.families import tensor_sets as sets
-from evohydra.families.alignment import align, on_common_tokens
+from evohydra.families.alignment import align, check_not_quantised, on_common_tokens
 from evohydra.families.hops import Paths, files_of
 from evohydra.families.in_place import by_checkpoint_name
 from evohydra.families.layouts import layout_of, location
+from evohydra.families.loading import NOWHERE, copy_side_files, difference, fit_rows, names_of, tokenizer_of
 from evohydra.families.tokenizers import LOCAL
 from evohydra.merge import Engine
 from evohydra.recipe import Layout, Node, Stack
 from evohydra.spaces.grouping import Location
 
 transformers.utils.logging.disable_progress_bar()
-NOWHERE: Mapping[str, Path] = MappingProxyType({})
-# All of a checkpoint directory that is neither weights nor documentation.
-SIDE_FILES = ("*.json", "*.jinja", "*.model", "vocab.txt", "merges.txt")
-NOT_COPIED = ("config.json", "*.safetensors.index.json", "recipe.json", "adapter_config.json")
 # Of these the ones of a tokenizer, which another tokenizer brings itself.
 OF_TOKENIZER = (
     "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model", "*.jinja"
@@ -53,7 +47,7 @@ class LiveCausalLM:
 
     def expect(self, recipes: Sequence[Node]) -> None:
         """Tell which recipes will be run next, in this order, so that what their paths share is computed once."""
-        self.paths.prefixes.expect([recipe for recipe in recipes if isinstance(recipe, Stack)])
+        self.paths.expect(recipes)
 
 
 class CausalLM:
@@ -153,22 +147,15 @@ class CausalLM:
             configs = {name: _config(place) for name, place in sources.items()}
             path_settings.check_fit({str(directory): _config(directory), **configs})
         module = _model(directory, device, dtype, {k: v for k, v in form.config.items() if k != "vocab_size"})
-        if "vocab_size" in form.config:
-            # The rows will be written over: no need to draw new ones from the distribution of the old.
-            module.resize_token_embeddings(form.config["vocab_size"], mean_resizing=False)
-            module.to(device).requires_grad_(False)
-        own = tokenizers.load(directory) if form.tokenizer is None else copy.deepcopy(form.tokenizer)
-        if own.pad_token_id is None:
-            own.pad_token = own.eos_token
-        known = form.names if form.names is not None else CheckpointReader(directory).shapes.keys()
-        parameters = by_checkpoint_name(module, known)
+        fit_rows(module, form, device)
+        parameters = by_checkpoint_name(module, names_of(directory, form))
 
         def load(place: Path, names: Collection[str]) -> tuple[Any, Mapping[str, Tensor]]:
             model = _model(place, device, dtype, {})
             return model.base_model, by_checkpoint_name(model, names)
 
         paths = Paths(module.base_model, parameters, sources, load, prefix_bytes)
-        return LiveCausalLM(module, own, device, dtype, parameters, paths)
+        return LiveCausalLM(module, tokenizer_of(directory, form), device, dtype, parameters, paths)
 
     def copy_files(self, directory: Path, target: Path, dtype: torch.dtype, form: Form = PUBLISHED) -> None:
         """Configuration (with `dtype` and the changes of `form`), generation configuration and tokenizer files."""
@@ -181,38 +168,6 @@ class CausalLM:
     def verify(self, directory: Path, live: LiveModel) -> float:
         """The `difference` between the written and the live model."""
         return difference(self.live_model(directory, live.device, live.dtype), live)
-
-
-def copy_side_files(directory: Path, target: Path, tokenizer: Any, replaced: Collection[str]) -> None:
-    """All of a checkpoint but weights and config.json; a `tokenizer`, if any, in the place of the files `replaced`."""
-    left_out = NOT_COPIED if tokenizer is None else (*NOT_COPIED, *replaced)
-    for pattern in SIDE_FILES:
-        for file in directory.glob(pattern):
-            if not any(file.match(each) for each in left_out):
-                shutil.copyfile(file, target / file.name)
-    if tokenizer is not None:
-        tokenizer.save_pretrained(target)
-
-
-def difference(written: LiveModel, live: LiveModel) -> float:
-    """The `distance` of both on the same fixed pattern of tokens, (2, 32)."""
-    tokens = pattern(live)
-    return distance(written, {"input_ids": tokens}, live, {"input_ids": tokens})
-
-
-def pattern(live: LiveModel) -> Tensor:
-    """Tokens from all over the vocabulary, (2, 32), the same for every model of its size."""
-    vocabulary = live.module.get_input_embeddings().num_embeddings  # type: ignore[operator]
-    tokens: Tensor = (torch.arange(64, device=live.device).reshape(2, 32) * 7919 + 11) % vocabulary
-    return tokens
-
-
-@torch.inference_mode()
-def distance(written: LiveModel, inputs: Mapping[str, Any], live: LiveModel, same_inputs: Mapping[str, Any]) -> float:
-    """The largest difference between the logits of both, over the largest logit of `live`."""
-    expected = live.module(**same_inputs).logits.float()
-    largest = (written.module(**inputs).logits.float() - expected).abs().max()
-    return float(largest / expected.abs().max())
 
 
 def _model(directory: Path, device: torch.device, dtype: torch.dtype, changes: Mapping[str, Any]) -> Any:
@@ -230,16 +185,6 @@ def _config(directory: Path) -> Any:
             f"{directory}: expected the config.json of a causal language model that transformers knows; models that "
             f"need code of their own are not loaded ({error})"
         ) from error
-
-
-def check_not_quantised(configs: Mapping[str, Any]) -> None:
-    """Raise SourceError for a configuration of quantised weights."""
-    for name, config in configs.items():
-        if config.to_dict().get("quantization_config"):
-            raise SourceError(
-                f"source {name!r}: expected weights in a floating-point type, got a quantised checkpoint; merge the "
-                "model that it was made from"
-            )
 
 
 def _prefix(configs: Mapping[str, Any]) -> str:

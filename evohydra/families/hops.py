@@ -76,6 +76,10 @@ class Paths:
         self._attribute = ""
         self.prefixes = Prefixes(decoder, prefix_bytes)
 
+    def expect(self, recipes: Sequence[Node]) -> None:
+        """Tell which recipes will be run next, in this order."""
+        self.prefixes.expect([recipe for recipe in recipes if isinstance(recipe, Stack)])
+
     def become(self, node: Node, engine: Engine) -> None:
         """Make it the model that `node` describes.
 

@@ -1,6 +1,5 @@
 """Vision-language models: the language part is merged, vision tower and projector stay those of the VLM."""
 
-import copy
 import json
 import logging
 from collections.abc import Collection, Mapping, Sequence
@@ -14,20 +13,22 @@ from torch import Tensor
 from transformers.initialization import no_init_weights
 
 from evohydra.checkpoints import CheckpointReader, SourceError, TensorSource
-from evohydra.families import PUBLISHED, Aligned, Form, LiveModel, Rules, path_settings, tokenizers
+from evohydra.families import PUBLISHED, Aligned, Form, LiveModel, Rules, path_settings
 from evohydra.families import language_part as parts
 from evohydra.families import tensor_sets as sets
-from evohydra.families.alignment import align, on_common_tokens
-from evohydra.families.causal_lm import (
-    NOWHERE,
-    check_not_quantised,
-    copy_side_files,
-    distance,
-    pattern,
-)
+from evohydra.families.alignment import align, check_not_quantised, on_common_tokens
 from evohydra.families.hops import Paths, files_of
 from evohydra.families.in_place import by_checkpoint_name
 from evohydra.families.layouts import layout_of, location
+from evohydra.families.loading import (
+    NOWHERE,
+    copy_side_files,
+    distance,
+    fit_rows,
+    names_of,
+    pattern,
+    tokenizer_of,
+)
 from evohydra.families.processors import check_image_processor, image_inputs, load_processor, without_special
 from evohydra.families.tokenizers import LOCAL
 from evohydra.merge import Engine
@@ -77,7 +78,7 @@ class LiveVisionLanguage:
 
     def expect(self, recipes: Sequence[Node]) -> None:
         """Tell which recipes will be run next, in this order, so that what their paths share is computed once."""
-        self.paths.prefixes.expect([recipe for recipe in recipes if isinstance(recipe, Stack)])
+        self.paths.expect(recipes)
 
 
 class VisionLanguage:
@@ -205,14 +206,9 @@ class VisionLanguage:
         module = transformers.AutoModelForImageTextToText.from_pretrained(
             directory, config=config, dtype=dtype, **LOCAL
         )
-        if "vocab_size" in form.config:
-            # The rows will be written over: no need to draw new ones from the distribution of the old.
-            module.resize_token_embeddings(form.config["vocab_size"], mean_resizing=False)
         module = module.to(device).eval().requires_grad_(False)
-        own = tokenizers.load(directory) if form.tokenizer is None else copy.deepcopy(form.tokenizer)
-        if own.pad_token_id is None:
-            own.pad_token = own.eos_token
-        known = form.names if form.names is not None else CheckpointReader(directory).shapes.keys()
+        fit_rows(module, form, device)
+        known = names_of(directory, form)
         parameters = by_checkpoint_name(module, known, parts.bare)
         part = parts.language_part(str(directory), known)
         outside = parts.outside(part, parameters.keys())
@@ -229,6 +225,7 @@ class VisionLanguage:
 
         paths = Paths(decoder, {n: p for n, p in parameters.items() if n not in outside}, sources, load, prefix_bytes)
         frozen = {n: p for n, p in parameters.items() if n in outside}
+        own = tokenizer_of(directory, form)
         return LiveVisionLanguage(module, own, device, dtype, parameters, paths, frozen, directory, form.tokenizer)
 
     def copy_files(self, directory: Path, target: Path, dtype: torch.dtype, form: Form = PUBLISHED) -> None:

@@ -19,7 +19,8 @@ import torch
 from evohydra.artifacts import whole_directory, write_weights
 from evohydra.checkpoints import CheckpointReader, SourceError, TensorSource
 from evohydra.families import Family, Form, LiveModel
-from evohydra.families.causal_lm import CausalLM, difference
+from evohydra.families.causal_lm import CausalLM
+from evohydra.families.loading import difference
 from evohydra.families.tensor_sets import Renamed
 from evohydra.merge import Engine
 from evohydra.recipe import Checkpoint, Hop, Node, Stack

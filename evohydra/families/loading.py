@@ -1,0 +1,72 @@
+"""What families of models with a tokenizer share: rows, tokenizer and files beside the weights, and comparing two."""
+
+import copy
+import shutil
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from evohydra.checkpoints import CheckpointReader
+from evohydra.families import Form, LiveModel, tokenizers
+
+NOWHERE: Mapping[str, Path] = MappingProxyType({})
+# All of a checkpoint directory that is neither weights nor documentation.
+SIDE_FILES = ("*.json", "*.jinja", "*.model", "vocab.txt", "merges.txt")
+NOT_COPIED = ("config.json", "*.safetensors.index.json", "recipe.json", "adapter_config.json")
+
+
+def fit_rows(module: Any, form: Form, device: torch.device) -> None:
+    """Give `module` as many rows of embeddings and head as `form` says; new ones hold arbitrary numbers."""
+    if "vocab_size" in form.config:
+        # The rows will be written over: no need to draw new ones from the distribution of the old.
+        module.resize_token_embeddings(form.config["vocab_size"], mean_resizing=False)
+        module.to(device).requires_grad_(False)
+
+
+def tokenizer_of(directory: Path, form: Form) -> Any:
+    """The tokenizer of `form`, or else of the checkpoint; it pads with the end of a text where it has no padding."""
+    own = tokenizers.load(directory) if form.tokenizer is None else copy.deepcopy(form.tokenizer)
+    if own.pad_token_id is None:
+        own.pad_token = own.eos_token
+    return own
+
+
+def names_of(directory: Path, form: Form) -> Collection[str]:
+    """The names of the tensors of the checkpoint as `form` changes it."""
+    return form.names if form.names is not None else CheckpointReader(directory).shapes.keys()
+
+
+def copy_side_files(directory: Path, target: Path, tokenizer: Any, replaced: Collection[str]) -> None:
+    """All of a checkpoint but weights and config.json; a `tokenizer`, if any, in the place of the files `replaced`."""
+    left_out = NOT_COPIED if tokenizer is None else (*NOT_COPIED, *replaced)
+    for pattern in SIDE_FILES:
+        for file in directory.glob(pattern):
+            if not any(file.match(each) for each in left_out):
+                shutil.copyfile(file, target / file.name)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(target)
+
+
+def difference(written: LiveModel, live: LiveModel) -> float:
+    """The `distance` of both on the same fixed pattern of tokens, (2, 32)."""
+    tokens = pattern(live)
+    return distance(written, {"input_ids": tokens}, live, {"input_ids": tokens})
+
+
+def pattern(live: LiveModel) -> Tensor:
+    """Tokens from all over the vocabulary, (2, 32), the same for every model of its size."""
+    vocabulary = live.module.get_input_embeddings().num_embeddings  # type: ignore[operator]
+    tokens: Tensor = (torch.arange(64, device=live.device).reshape(2, 32) * 7919 + 11) % vocabulary
+    return tokens
+
+
+@torch.inference_mode()
+def distance(written: LiveModel, inputs: Mapping[str, Any], live: LiveModel, same_inputs: Mapping[str, Any]) -> float:
+    """The largest difference between the logits of both, over the largest logit of `live`."""
+    expected = live.module(**same_inputs).logits.float()
+    largest = (written.module(**inputs).logits.float() - expected).abs().max()
+    return float(largest / expected.abs().max())
