@@ -39,7 +39,7 @@ class Finished:
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     root = tmp_path_factory.mktemp("finished")
-    arguments = [*workspace(root), "start=[]"]  # so that the winner is none of the known merges
+    arguments = [*workspace(root), "start=[]", "report=true"]  # no start: the winner is none of the known merges
     process = evohydra(*arguments, f"budget={BUDGET}", "top=2", "run=first", cwd=root)
     assert process.returncode == 0, process.stderr
     return Finished(root, arguments, process, root / "outputs" / "first")
@@ -61,7 +61,7 @@ def test_the_end_of_the_output_names_scores_and_files(finished: Finished):
     out = finished.process.stdout
     for name, score in {"winner": summary["test"]["winner"], **summary["test"]["sources"]}.items():
         assert re.search(rf"{name} +│ +{score['score']:.3f}", out)
-    for name in ("winner", "recipe.json", "summary.json", "ledger.jsonl", "fitness.png", "genome.png"):
+    for name in ("winner", "recipe.json", "summary.json", "ledger.jsonl", "report.html"):
         assert (finished.directory / name).exists()
         assert str(finished.directory / name) in out
 
@@ -129,8 +129,10 @@ def test_ledger(finished: Finished):
 
 
 def test_figures_are_pictures(finished: Finished):
-    for name in ("fitness.png", "genome.png"):
-        picture = imread(finished.directory / name)  # (height, width, channel)
+    drawn = {path.stem: path for path in (finished.directory / "figures").iterdir()}
+    assert {"fitness", "fitness_by_examples", "scores", "optimism", "genome", "population", "time"} == set(drawn)
+    for path in drawn.values():
+        picture = imread(path)  # (height, width, channel)
         assert min(picture.shape[:2]) > 100
         assert len(np.unique(picture.reshape(-1, picture.shape[2]), axis=0)) > 10
 
