@@ -52,7 +52,9 @@ class Page:
 
     def open(self, file: Path, *, width: int, scheme: str) -> None:
         """Load a file at a window's width in CSS pixels, for readers who prefer `scheme` (light or dark)."""
-        self.send("Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=width < 500)
+        self.send(
+            "Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=width < 500
+        )
         self.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
         self.events.clear()
         self.send("Page.navigate", url=file.resolve().as_uri())

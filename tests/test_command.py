@@ -39,8 +39,8 @@ class Finished:
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     root = tmp_path_factory.mktemp("finished")
-    arguments = [*workspace(root), "start=[]", "report=true"]  # no start: the winner is none of the known merges
-    process = evohydra(*arguments, f"budget={BUDGET}", "top=2", "run=first", cwd=root)
+    arguments = [*workspace(root), "start=[]"]  # so that the winner is none of the known merges
+    process = evohydra(*arguments, f"budget={BUDGET}", "top=2", "run=first", "report=true", cwd=root)
     assert process.returncode == 0, process.stderr
     return Finished(root, arguments, process, root / "outputs" / "first")
 
@@ -115,6 +115,7 @@ def test_ledger(finished: Finished):
     for line in lines:
         assert list(line) == [
             "index", "generation", "genome", "genes", "recipe", "fitness", "scores", "seconds", "error", "tokens",
+            "objectives",
         ]  # fmt: skip
         assert line["generation"] == line["index"] // 6
         assert list(line["genes"]) == genes
@@ -229,6 +230,7 @@ def test_a_multirun_gives_a_directory_for_each_job_and_one_table(finished: Finis
     process = evohydra("-m", *finished.arguments, *sweep, cwd=tmp_path)
     assert process.returncode == 0, process.stderr
     jobs = sorted(path for path in (tmp_path / "outputs" / "sweep").iterdir() if path.is_dir())
+    assert not (tmp_path / "outputs" / "sweep" / "report.html").exists()  # report=false
     assert [job.name for job in jobs] == list("012345")
     assert [len(json_lines(job / "ledger.jsonl")) for job in jobs] == [6] * 6
     assert process.stdout.count("runs, by the winner's score") == 1
@@ -244,7 +246,7 @@ def test_a_multirun_gives_a_directory_for_each_job_and_one_table(finished: Finis
     later = python("-m", "evohydra.report.comparison", tmp_path / "outputs" / "sweep", cwd=tmp_path)
     assert later.returncode == 0
     assert len(re.findall(r"^│ \d ", later.stdout, re.MULTILINE)) == 6
-    assert re.search(r"^│ 3 .*unfinished", later.stdout, re.MULTILINE)
+    assert re.search(r"^│ 3 .*ended early", later.stdout, re.MULTILINE)
     nowhere = python("-m", "evohydra.report.comparison", tmp_path / "nowhere", cwd=tmp_path)
     assert nowhere.returncode != 0
     assert "usage" in nowhere.stderr

@@ -55,7 +55,8 @@ def read_back(directory: Path) -> list[dict[str, Any]]:
 def jobs(tmp_path_factory: pytest.TempPathFactory) -> list[Job]:
     root = tmp_path_factory.mktemp("tracked")
     process = evohydra(
-        "-m", *workspace(root), "tracker=wandb", "report=true", "seed=1,2", "run=sweep", "budget=8", "top=1", "baselines=null",
+        "-m", *workspace(root), "tracker=wandb", "report=true", "seed=1,2", "run=sweep", "budget=8", "top=1",
+        "baselines=null",
         f"+api_token={SECRET}", "+nested={password: " + SECRET + "}",
         cwd=root, HOME=str(root), NETRC=str(root / "none"), MPLCONFIGDIR=matplotlib.get_cachedir(),
     )  # fmt: skip

@@ -13,27 +13,27 @@ from rich.table import Table
 from evohydra.report import make_console
 from evohydra.report.gathering import gather, runs_below
 
-
-_begun: list[Path] = []
+_begun: list[tuple[Path, bool]] = []
 
 
 class SweepReport(Callback):
     """Notes which sweep has begun; Hydra tells of the end only where no job has failed."""
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Keep the sweep's directory for `report_sweeps`."""
-        if config.report:
-            _begun.append(Path(config.hydra.sweep.dir))
+        """Keep the sweep's directory for `report_sweeps`, and whether to write a report."""
+        _begun.append((Path(config.hydra.sweep.dir), bool(config.report)))
 
 
 def report_sweeps(console: Console) -> None:
     """Print the table and write the report of each sweep that began in this process, of whatever has ended."""
     while _begun:
-        from evohydra.report.writing import write_report  # takes seconds to import
+        sweep, wanted = _begun.pop()
+        if not sweep.is_dir() or not runs_below(sweep):
+            continue
+        compare([sweep], console)
+        if wanted:
+            from evohydra.report.writing import write_report  # takes seconds to import
 
-        sweep = _begun.pop()
-        if sweep.is_dir() and runs_below(sweep):
-            compare([sweep], console)
             console.print(f"  {write_report([sweep], sweep)['report']}: the report", highlight=False, soft_wrap=True)
 
 

@@ -9,6 +9,7 @@ from matplotlib import rc_context
 from evohydra.report import paired_tests
 from evohydra.report.blocks import Block, Drawing, Link, Picture, Section, Table
 from evohydra.report.example_tables import example_blocks
+from evohydra.report.front import front_figure
 from evohydra.report.gathering import Job, strategies
 from evohydra.report.gene_blocks import gene_blocks
 from evohydra.report.recipe_figures import recipe_figures
@@ -21,6 +22,10 @@ FITNESS = {
     False: "Fitness of each genome on the search split, the best so far, and the mean of each generation",
     True: "Best fitness so far on the search split. Median over the runs of a strategy and the band between their "
     "quartiles",
+}
+RECIPES = {
+    "genome": "the genes of its merge, groups of tensors by sources.",
+    "path": "its path through the layers; the size of a hop is its scale, hollow where that is negative.",
 }
 PATIENCE = "A line that lies further left reaches the same fitness for less."
 
@@ -96,7 +101,7 @@ def _held_out(jobs: Sequence[Job]) -> Iterator[Block]:
         return
     done = finished(jobs)
     seeds = (
-        " Of strategies: the mean over runs (small dots), with an interval that takes both seeds and examples as samples."
+        " Of strategies: the mean over runs (small dots), in an interval for which seeds and examples are samples."
         if len(done) > 1
         else ""
     )
@@ -161,14 +166,17 @@ def _winners(jobs: Sequence[Job], target: Path) -> Iterator[Block]:
         if job is None or job.recipe is None:
             continue
         several = len(finished(jobs)) > 1
-        whose = f"Winner of {strategy} (run {job.name}, best of its {len(members)} on validation)" if several else "Winner"
+        whose = (
+            f"Winner of {strategy} (run {job.name}, best of its {len(members)} on validation)" if several else "Winner"
+        )
+        suffix = f"_{strategy.replace(' ', '_').replace('/', '-')}" if several else ""
         for name, figure in recipe_figures(job.recipe).items():
-            told = {
-                "genome": "the genes of its merge, groups of tensors by sources.",
-                "path": "its path through the layers; the size of a hop is its scale, hollow where that is negative.",
-            }[name]
-            suffix = f"_{strategy.replace(' ', '_').replace('/', '-')}" if several else ""
-            yield Drawing(f"{name}{suffix}", figure, f"{whose}: {told}")
+            yield Drawing(f"{name}{suffix}", figure, f"{whose}: {RECIPES[name]}")
+        objectives = [record["objectives"] for record in job.records if record.get("objectives")]
+        if objectives and job.summary:
+            chosen = job.records[job.summary["search"]["index"]]["objectives"]
+            told = "its objectives on the search split, with all other genomes and the front of them."
+            yield Drawing(f"front{suffix}", front_figure(objectives, chosen), f"{whose}: {told}")
         for path in sorted(job.directory.glob("*.png")):
             yield Picture(path, f"{whose}: {path.stem.replace('_', ' ')}.")
         for path in sorted(job.directory.glob("answers-*.html")):

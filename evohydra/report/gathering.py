@@ -10,7 +10,9 @@ from typing import Any
 
 import yaml
 
-from evohydra.recipe import Node, digest, from_dict
+from evohydra.objectives import Objective
+from evohydra.recipe import Node, from_dict
+from evohydra.trackers import SECRETS
 
 Scores = Mapping[str, Sequence[float]]
 NOT_THE_STRATEGY = ("run", "seed", "tracker", "ablate", "report")  # of command lines
@@ -66,13 +68,15 @@ class Job:
         return next((line for line in reversed(lines) if "Error" in line.split(":")[0]), "")
 
     def final(self, split: str, label: str | None = None) -> Scores | None:
-        """The scores, example by example, that stand under `label` for `split`; without one the winner's."""
+        """The scores, example by example, that stand under `label` for `split`; without one the winner's.
+
+        They are weighted as in the run's fitness.
+        """
         recipe = (self.summary or {}).get("recipe_digest")
         for entry in reversed(self.finals):
             matches = entry["recipe"] == recipe if label is None else entry["label"] == label
             if entry["split"] == split and matches and entry["scores"]:
-                scores: Scores = entry["scores"]
-                return scores
+                return Objective((self.config.get("objective") or {}).get("weights")).weighted(entry["scores"])
         return None
 
 
@@ -92,12 +96,18 @@ def runs_below(directory: Path) -> list[Path]:
 
 
 def differences(overrides: Mapping[Path, Sequence[str]]) -> dict[Path, tuple[str, ...]]:
-    """What tells the command lines of runs apart."""
-    common = set.intersection(*map(set, overrides.values())) if len(overrides) > 1 else set()
+    """What tells the command lines of runs apart: nothing of what all have in common, and no secrets."""
+    common = set.intersection(*map(set, overrides.values())) if overrides else set()
     return {
-        run: tuple(text for text in each if text not in common and not text.startswith("run="))
+        run: tuple(
+            text for text in each if text not in common and not text.startswith("run=") and not _holds_a_secret(text)
+        )
         for run, each in overrides.items()
     }
+
+
+def _holds_a_secret(override: str) -> bool:
+    return any(word in override.lower().removeprefix("tokenizer=") for word in SECRETS)
 
 
 def strategy_of(overrides: Sequence[str]) -> str:

@@ -24,12 +24,12 @@ def gene_blocks(jobs: Sequence[Job]) -> Iterator[Block]:
         of = f" of {', '.join(strategies(alike))}" if len(strategies(jobs)) > len(strategies(alike)) else ""
         share = f"R² = {found.r2:.2f} on genomes that it was not fitted to"
         if found.r2 < TRUSTED:
-            yield f"A random forest cannot predict the fitness{of} from the genes ({share}): no order of genes is shown."
+            yield f"A random forest cannot predict the fitness{of} from the genes ({share}): no order of them is shown."
             continue
         yield Drawing(
             f"importance{number or ''}",
             importance_figure(found),
-            f"Permutation importance of genes{of}: how much of a random forest's R² is lost when the values of one gene "
+            f"Permutation importance of genes{of}: how much of a random forest's R² is lost when one gene's values "
             f"are shuffled, on held-out genomes (bars: standard deviation). The forest has {share}, {found.genomes} in "
             "all. It tells what mattered where the search went, not everywhere.",
         )
@@ -40,17 +40,17 @@ def gene_blocks(jobs: Sequence[Job]) -> Iterator[Block]:
             yield Drawing(
                 f"ablations_{job.name}" if len(jobs) > 1 else "ablations",
                 ablation_figure(json.loads(file.read_text())),
-                f"Ablations of {whose}: what its validation score gains from each of its genes, against the same recipe "
-                "with that gene at its default (95 % intervals, paired over examples).",
+                f"Ablations of {whose}: what its validation score gains from each of its genes, against the same "
+                "recipe with that gene at its default (95 % intervals, paired over examples).",
             )
     moved = population_figure(jobs)
     if moved is not None:
-        figure, share = moved
+        figure, shown = moved
         yield Drawing(
             "population",
             figure,
             "Genomes in the plane in which they differ most (principal components of all, "
-            f"{share:.0%} of their variance), from the first (dark) to the last (bright). The same plane in all panels.",
+            f"{shown:.0%} of their variance), from the first (dark) to the last (bright); one plane in all panels.",
         )
 
 

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from evohydra.report.gathering import Job, Scores, strategies
 from evohydra.report.score_figures import finished
@@ -43,7 +44,9 @@ def strategies_against_each_other(jobs: Sequence[Job]) -> list[Compared]:
     told = strategies(finished(jobs))
     compared = []
     for one, two in itertools.combinations(told, 2):
-        first, second = ({job.seed: scores for job in told[name] if (scores := job.final("test"))} for name in (one, two))
+        first, second = (
+            {job.seed: scores for job in told[name] if (scores := job.final("test"))} for name in (one, two)
+        )
         seeds = [seed for seed in first if seed in second]
         if not seeds or len({_shape(scores[seed]) for seed in seeds for scores in (first, second)}) > 1:
             continue
@@ -53,6 +56,10 @@ def strategies_against_each_other(jobs: Sequence[Job]) -> list[Compared]:
             one, two, gain = two, one, Gain(-gain.difference, -gain.high, -gain.low, gain.p)
         compared.append((one, two, len(seeds), gain))
     return _corrected(compared)
+
+
+def _by_seed(jobs: Sequence[Job]) -> dict[Any, Scores]:
+    return {job.seed: scores for job in jobs if (scores := job.final("test"))}
 
 
 def _of_winners(better: Sequence[Scores], other: Sequence[Scores]) -> Gain:

@@ -71,9 +71,7 @@ def held_out_figure(jobs: Sequence[Job]) -> Figure | None:
 def by_split(job: Job) -> dict[str, float | None]:
     """The best fitness of the search, and the score of the winner on each split."""
     summary = job.summary or {}
-    return {"best seen": summary["search"]["best"]} | {
-        split: summary[split]["winner"]["score"] for split in SPLITS[1:]
-    }
+    return {"best seen": summary["search"]["best"]} | {split: summary[split]["winner"]["score"] for split in SPLITS[1:]}
 
 
 def optimism_figure(jobs: Sequence[Job]) -> Figure | None:
@@ -88,8 +86,8 @@ def optimism_figure(jobs: Sequence[Job]) -> Figure | None:
         if len(members) > 1:
             axes.plot(table.T, color=style.colour(index), linewidth=0.6, alpha=0.35)
         shown = ~np.isnan(table).all(axis=0)
-        axes.plot(np.flatnonzero(shown), np.nanmean(table[:, shown], axis=0), marker=style.marker(index), markersize=4.5,
-                  linewidth=1.8, label=strategy or "winner", **style.line(index))  # fmt: skip
+        axes.plot(np.flatnonzero(shown), np.nanmean(table[:, shown], axis=0), marker=style.marker(index),
+                  markersize=4.5, linewidth=1.8, label=strategy or "winner", **style.line(index))  # fmt: skip
         summary = members[0].summary or {}
         if len(done) == 1:
             for place, split in enumerate(SPLITS[1:], start=1):

@@ -2,6 +2,7 @@
 
 import re
 from io import BytesIO
+from typing import Any, Literal
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -61,7 +62,7 @@ def colour(index: int) -> str:
     return SERIES[index % len(SERIES)]
 
 
-def line(index: int) -> dict[str, object]:
+def line(index: int) -> dict[str, Any]:
     """Colour and dashes of series number `index`, which differ from those of every other of the first 24."""
     return {"color": colour(index), "linestyle": DASHES[index // len(SERIES) % len(DASHES)]}
 
@@ -71,7 +72,7 @@ def marker(index: int) -> str:
     return MARKERS[index % len(MARKERS)]
 
 
-def gridded(axes: Axes, axis: str = "both") -> None:
+def gridded(axes: Axes, axis: Literal["both", "x", "y"] = "both") -> None:
     """Thin lines behind the data."""
     axes.grid(axis=axis, linewidth=0.6)
     axes.tick_params(length=2.5)
