@@ -1,23 +1,32 @@
 """A real headless Chromium, driven over a pipe by its own protocol: what a page shows, says and asks for."""
 
 import base64
+import io
 import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+# The protocol's pipe is at the file descriptors 3 and 4.
+START = """
+import fcntl, os, sys
+ends = [fcntl.fcntl(int(end), fcntl.F_DUPFD, 10) for end in sys.argv[1:3]]
+os.dup2(ends[0], 3), os.dup2(ends[1], 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 
 
 class Page:
     """One tab. `events` holds all that it has told so far: the protocol's names and parameters."""
 
-    def __init__(self, to: int, back: int) -> None:
-        self._to, self._back = os.fdopen(to, "wb", buffering=0), os.fdopen(back, "rb")
+    def __init__(self, to: io.FileIO, back: io.BufferedReader) -> None:
+        self._to, self._back = to, back
         self._number, self._session, self._rest = 0, None, b""
         self.events: list[tuple[str, dict[str, Any]]] = []
         target = self.send("Target.createTarget", url="about:blank")["targetId"]
@@ -72,11 +81,6 @@ class Page:
         shot = self.send("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)
         return base64.b64decode(shot["data"])
 
-    def close(self) -> None:
-        """Let go of the pipes."""
-        self._to.close()
-        self._back.close()
-
     @property
     def complaints(self) -> list[dict[str, Any]]:
         """Errors and warnings of the console."""
@@ -96,20 +100,21 @@ def open_browser(profile: Path) -> Iterator[Page]:
     to_read, to_write = os.pipe()
     back_read, back_write = os.pipe()
     command = [
-        "sh", "-c", f'exec "$0" "$@" 3<&{to_read} 4>&{back_write}', BROWSER, "--headless=new", "--no-sandbox",
+        sys.executable, "-c", START, str(to_read), str(back_write), BROWSER, "--headless=new", "--no-sandbox",
         "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars", "--remote-debugging-pipe",
         f"--user-data-dir={profile}", "about:blank",
     ]  # fmt: skip
-    process = subprocess.Popen(
-        command, pass_fds=(to_read, back_write), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL, env={**os.environ, "HOME": str(profile)},
-    )  # fmt: skip
-    os.close(to_read)
-    os.close(back_write)
-    page = Page(to_write, back_read)
-    try:
-        yield page
-    finally:
-        page.close()
-        process.terminate()
-        process.wait(timeout=20)
+    with (
+        os.fdopen(to_write, "wb", buffering=0) as to,
+        os.fdopen(back_read, "rb") as back,
+        subprocess.Popen(
+            command, pass_fds=(to_read, back_write), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL, env={**os.environ, "HOME": str(profile)},
+        ) as process,
+    ):  # fmt: skip
+        os.close(to_read)
+        os.close(back_write)
+        try:
+            yield Page(to, back)
+        finally:
+            process.terminate()

@@ -17,11 +17,19 @@ class Drawing:
 
 
 @dataclass(frozen=True)
+class Link:
+    """Another page, beside the report or below it."""
+
+    path: str
+    text: str
+
+
+@dataclass(frozen=True)
 class Table:
     """Rows of text under heads; the first column is a name, the others are numbers unless `words` says otherwise."""
 
     heads: Sequence[str]
-    rows: Sequence[Sequence[str]]
+    rows: Sequence[Sequence[str | Link]]
     caption: str
     words: bool = False
 
@@ -32,14 +40,6 @@ class Picture:
 
     path: Path
     caption: str
-
-
-@dataclass(frozen=True)
-class Link:
-    """Another page, beside the report or below it."""
-
-    path: str
-    text: str
 
 
 Block = Drawing | Table | Picture | Link | str

@@ -206,12 +206,10 @@ def _all(jobs: Sequence[Job], target: Path) -> Iterator[Block]:
     for job in jobs:
         scores = by_split(job) if job in finished(jobs) else {}
         cells = [_number(scores.get(split)) for split in ("search", "validation", "test")]
-        rows.append((job.name, " ".join(job.overrides), job.state, *cells))
-    yield Table(("run", "what it was given", "state", "search", "validation", "test"), rows, "", words=True)
-    for job in jobs:
         page = job.directory / "report.html"
-        if page.is_file():
-            yield Link(os.path.relpath(page, target), f"report of run {job.name}: {' '.join(job.overrides)}")
+        run = Link(os.path.relpath(page, target), job.name) if page.is_file() else job.name
+        rows.append((run, " ".join(job.overrides), job.state, *cells))
+    yield Table(("run", "what it was given", "state", "search", "validation", "test"), rows, "", words=True)
 
 
 def _between(score: float, low: float, high: float) -> str:

@@ -13,8 +13,8 @@ STYLE = """
 body { margin: 0 auto; padding: 1rem; max-width: 66rem; font: 16px/1.5 system-ui, sans-serif;
   color: var(--c1); background: var(--c0); overflow-wrap: anywhere; }
 h1 { font-size: 1.5rem; margin: 0 0 .5rem; } h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; }
-a { color: var(--c4); } p { margin: .4rem 0; max-width: 46rem; }
-.blocks { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 21rem), 1fr)); }
+a { color: var(--c4); } p { margin: 0; max-width: 46rem; }
+.blocks { display: grid; gap: .8rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 21rem), 1fr)); }
 .blocks > p, .wide { grid-column: 1 / -1; }
 figure { margin: 0; padding: .6rem; border: 1px solid var(--c3); border-radius: .5rem; min-width: 0; }
 figure > .scroll > svg { display: block; width: 100%; min-width: var(--least); max-width: 31rem; height: auto; }
@@ -32,6 +32,7 @@ th:first-child, td:first-child, .words th, .words td { text-align: left; }
 th { color: var(--c2); font-weight: 600; }
 """
 PHONE = 4.6  # inches: figures that are wider keep their size there, and scroll in their own box
+COLUMNS = 5  # a table with more has a row of the page for itself
 
 
 def page(title: str, sections: Sequence[Section]) -> str:
@@ -60,7 +61,7 @@ def _block(block: Block) -> str:
             shown = f'<img alt="{html.escape(block.caption)}" src="data:image/png;base64,{data}">'
             return _figure(shown, block.caption, wide=True)
         case Link():
-            return f'<p><a href="{html.escape(block.path)}">{html.escape(block.text)}</a></p>'
+            return f"<p>{_cell(block)}</p>"
         case _:
             return f"<p>{html.escape(block)}</p>"
 
@@ -77,9 +78,17 @@ def _drawing(drawing: Drawing) -> str:
 
 def _table(table: Table) -> str:
     heads = "".join(f"<th>{html.escape(head)}</th>" for head in table.heads)
-    rows = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in table.rows)
+    rows = "".join(f"<tr>{''.join(f'<td>{_cell(cell)}</td>' for cell in row)}</tr>" for row in table.rows)
     words = ' class="words"' if table.words else ""
-    return _figure(f"<table{words}><tr>{heads}</tr>{rows}</table>", table.caption, wide=table.words)
+    return _figure(
+        f"<table{words}><tr>{heads}</tr>{rows}</table>", table.caption, wide=table.words or len(table.heads) > COLUMNS
+    )
+
+
+def _cell(cell: str | Link) -> str:
+    if isinstance(cell, str):
+        return html.escape(cell)
+    return f'<a href="{html.escape(cell.path)}">{html.escape(cell.text)}</a>'
 
 
 def _figure(content: str, caption: str, *, wide: bool) -> str:
