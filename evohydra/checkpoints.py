@@ -38,7 +38,8 @@ def locate(
 ) -> Path:
     """The local place of a zoo model, a directory, a safetensors file or a hub id; downloads the last if not cached.
 
-    `wanted` are patterns of the files to download, else those of a language model, with or without `weights`. Raises SourceError where there is no such directory, or the hub cannot be reached.
+    `wanted` are patterns of the files to download, else those of a language model, with or without `weights`. Raises
+    SourceError where there is no such directory, or the hub cannot be reached.
     """
     if path.startswith("zoo://"):
         directory = ZOO / path.removeprefix("zoo://")

@@ -25,7 +25,7 @@ class Source:
     """A source as it stands in conf/model; paths are hub ids, directories or zoo://<name>.
 
     Of diffusion models also single safetensors files, with `config`, a diffusers folder like them, and the `variant` of
-    the files of a folder ("fp16").
+    the files of a folder and its base ("fp16").
     """
 
     path: str
@@ -38,14 +38,16 @@ class Source:
     licence: str | None = None
     variant: str | None = None
     config: str | None = None
+    base_variant: str | None = None
 
 
 @dataclass(frozen=True)
 class OpenSources:
     """The checkpoints of a run as recipe nodes, and by name their directories and tensors (the base is called base).
 
-    `paths` are where they were found, which is another place than the directory for a single file. `files_from` is the one that gives configuration and tokenizer, `form` what changes in them; `copied` are tensors
-    that are never merged, `warnings` what a reader of the model card has to know.
+    `paths` are where they were found, which for a single file is another place than its directory. `files_from` is the
+    one that gives configuration and tokenizer, `form` what changes in them; `copied` are tensors that are never merged,
+    `warnings` what a reader of the model card has to know.
     """
 
     models: tuple[Checkpoint, ...]
@@ -112,13 +114,16 @@ def checkpoints(
     if differing and not rules.allow_other_base:
         raise SourceError(f"{differing} (allow_other_base=true takes the first one)")
     bases = [(source.base, source.base_revision) for source in sources.values() if source.base is not None]
-    return models(sources), Checkpoint(BASE, *bases[0]) if bases else None
+    variant = next((source.base_variant for source in sources.values() if source.base_variant is not None), None)
+    return models(sources), Checkpoint(BASE, *bases[0], variant=variant) if bases else None
 
 
 def models(sources: Mapping[str, Source]) -> tuple[Checkpoint, ...]:
     """The sources as recipe nodes."""
-    return tuple(Checkpoint(n, s.path, s.revision, s.adapter, s.dtype, variant=s.variant, config=s.config)
-                 for n, s in sources.items())
+    return tuple(
+        Checkpoint(n, s.path, s.revision, s.adapter, s.dtype, variant=s.variant, config=s.config)
+        for n, s in sources.items()
+    )
 
 
 def open_sources(
@@ -182,7 +187,11 @@ def published_sources(
     """
     paths = {node.name: _located(node, family) for node in nodes}
     directories = {node.name: _directory(node, paths) for node in nodes}
-    return paths, directories, {node.name: _open(node, family, paths[node.name], directories[node.name]) for node in nodes}
+    return (
+        paths,
+        directories,
+        {node.name: _open(node, family, paths[node.name], directories[node.name]) for node in nodes},
+    )
 
 
 def _located(node: Checkpoint, family: Family) -> Path:

@@ -90,9 +90,9 @@ class Form:
     """How the merge differs from the checkpoint whose files it takes.
 
     names: of its tensors, None where they are the checkpoint's; config: keys of its configuration that change;
-    tokenizer: the one it has instead of the checkpoint's, None for the checkpoint's own. folders: where the files of
-    each component are, for models of several, and merged: those that recipes change. fused: what is added to the merge's tensors, by name, before they are used
-    or written. kept: adapters that are loaded beside them.
+    tokenizer: the one it has instead of the checkpoint's, None for the checkpoint's own. folders: for models of several
+    components where the files of each are, and merged: which of them recipes change. fused: what is added to the
+    merge's tensors, by name, before they are used or written. kept: adapters that are loaded beside them.
     """
 
     names: frozenset[str] | None = None
@@ -178,13 +178,14 @@ class Family(Protocol):
 
     takes: the families, as dotted names of their classes, whose models may be sources beside its own. scored_as: the
     names of families whose benchmarks its models can answer. known_to_mergekit: whether a configuration of mergekit
-    can say what its merges are.
+    can say what its merges are. library: the package that loads them.
     """
 
     name: str
     takes: tuple[str, ...]
     scored_as: tuple[str, ...]
     known_to_mergekit: bool
+    library: str
 
     def wanted(self, variant: str | None) -> tuple[str, ...]:
         """Patterns of the files of a repository that are needed, of those with weights the `variant`'s."""

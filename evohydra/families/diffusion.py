@@ -46,6 +46,7 @@ class Diffusion:
     takes: tuple[str, ...] = ()
     scored_as: tuple[str, ...] = ("diffusion",)
     known_to_mergekit = False
+    library = "diffusers"
     why_no_paths: str
     settings: Mapping[str, Any] = NOTHING
 
@@ -115,7 +116,7 @@ class Diffusion:
     ) -> LiveDiffusion:
         """A pipeline of the components that `form` names, whose weights hold arbitrary numbers."""
         index = files.index_with(directory, form.folders, self.pipeline)
-        pipeline = make_pipeline(self.pipeline, form.folders, index | self.settings, device, dtype)
+        pipeline = make_pipeline(self.pipeline, form.folders, {**index, **self.settings}, device, dtype)
         parameters = parameters_of(pipeline, form)
         module = pipeline.components[self.denoiser]
         return LiveDiffusion(pipeline, module, device, dtype, parameters, form.merged, form.fused)
@@ -138,11 +139,9 @@ class Diffusion:
     def verify(self, directory: Path, live: LiveModel) -> float:
         """The largest difference between pixels that both draw from the same noise, over the largest."""
         assert isinstance(live, LiveDiffusion)
-        written = files.diffusers().DiffusionPipeline.from_pretrained(
-            directory, torch_dtype=live.dtype, local_files_only=True
-        )
+        written = files.diffusers().DiffusionPipeline.from_pretrained(directory, local_files_only=True)
         written.set_progress_bar_config(disable=True)
-        ours, theirs = draw(live.pipeline), draw(written.to(live.device))
+        ours, theirs = draw(live.pipeline), draw(written.to(live.device, live.dtype))
         if bool((ours.isnan() == theirs.isnan()).all()):
             ours, theirs = ours.nan_to_num(), theirs.nan_to_num()
         difference = float((ours - theirs).abs().max() / ours.abs().max().clamp(min=1e-6))

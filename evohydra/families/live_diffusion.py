@@ -89,7 +89,8 @@ def _module(folder: Path, device: torch.device, dtype: torch.dtype) -> torch.nn.
             made = kind.from_config(files.read_json(folder / "config.json"))
         else:
             made = kind._from_config(kind.config_class.from_pretrained(folder), dtype=dtype)
-    return made.to(device).eval().requires_grad_(False)
+    # Gradients are left on: kernels are chosen by it, and the pixels are to be those of what from_pretrained gives.
+    return made.to(device).eval()
 
 
 @contextmanager

@@ -23,6 +23,8 @@ NOT_COPIED = ("config.json", "*.safetensors.index.json", "recipe.json", "adapter
 class OneDirectory:
     """What families have in common whose models are a directory with all tensors under the model's own names."""
 
+    library = "transformers"
+
     def wanted(self, variant: str | None) -> tuple[str, ...]:
         """All configurations, tokenizers and safetensors files."""
         _no_variant(variant)

@@ -23,8 +23,11 @@ PREDICTS_V = "v_pred"  # a tensor by which single files say that they predict ve
 
 
 def diffusers() -> Any:
-    """The package."""
-    return optional("diffusers", "diffusion models", "'evohydra[diffusion]'")
+    """The package, which reports errors only: it and transformers comment on every component that they load."""
+    found = optional("diffusers", "diffusion models", "'evohydra[diffusion]'")
+    for library in (found, transformers):
+        library.utils.logging.set_verbosity_error()
+    return found
 
 
 def folders(directory: Path, denoiser: str) -> dict[str, Path]:
