@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from evohydra.benchmarks import Split
 from evohydra.evaluate import Evaluation
 from evohydra.files import write_json
-from evohydra.objectives import mean
+from evohydra.objectives import Objective
 from evohydra.recipe import Node, digest
 
 logger = logging.getLogger(__name__)
@@ -43,6 +43,7 @@ class Record:
     seconds: Mapping[str, float] = field(default_factory=dict)
     error: str | None = None
     tokens: int = 0
+    objectives: Mapping[str, float] = field(default_factory=dict)  # where there are several
 
 
 class JsonLines:
@@ -104,7 +105,8 @@ class Ledger:
     `identity` says what the scores depend on; a directory that was begun with another one is refused.
     """
 
-    def __init__(self, directory: Path, identity: Mapping[str, Any]) -> None:
+    def __init__(self, directory: Path, identity: Mapping[str, Any], objective: Objective | None = None) -> None:
+        self._objective = objective or Objective()
         directory.mkdir(parents=True, exist_ok=True)
         with ExitStack() as opened:  # closes what is open where the next step fails
             self._lines = opened.enter_context(closing(JsonLines(directory / "ledger.jsonl")))
@@ -129,11 +131,13 @@ class Ledger:
                 )
         else:
             evaluation = evaluate(recipe, "search")
-            fitness = mean(evaluation.scores) if evaluation.scores else None
+            fitness = self._objective.fitness(evaluation.scores) if evaluation.scores else None
             if fitness is not None and not math.isfinite(fitness):
                 fitness, evaluation = None, replace(evaluation, scores={}, error=f"fitness is {fitness}")
+            several = {} if fitness is None else self._objective.several(evaluation.scores, recipe)
             record = Record(index, generation, [float(u) for u in genome], dict(genes), digest(recipe), fitness,
-                            evaluation.scores, evaluation.seconds, evaluation.error, evaluation.tokens)  # fmt: skip
+                            evaluation.scores, evaluation.seconds, evaluation.error, evaluation.tokens,
+                            several)  # fmt: skip
             self._lines.append(asdict(record))
         self.records.append(record)
         return record

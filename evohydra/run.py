@@ -19,13 +19,16 @@ from evohydra.evaluate import Evaluation, Evaluator
 from evohydra.executors import Executor
 from evohydra.families import LiveModel
 from evohydra.files import write_json
+from evohydra.fronts import Rule
 from evohydra.genome import Axis
 from evohydra.ledger import Evaluate, Ledger, Record
 from evohydra.merge import Engine
+from evohydra.objectives import Objective
 from evohydra.optimizers import Optimizer, Points
 from evohydra.recipe import Node, digest
 from evohydra.report.answers import Pictured, answers_page, shown
 from evohydra.report.figures import fitness_figure, recipe_figures
+from evohydra.report.front import front, front_figure
 from evohydra.report.progress import SearchProgress
 from evohydra.report.tables import gain_sentence, summary_table
 from evohydra.search import Candidate, SearchError, choose, search
@@ -50,6 +53,8 @@ class Run:
     uniform: Node | None
     baselines: Mapping[str, Node]
     benchmarks: Mapping[str, Benchmark]
+    objective: Objective
+    pick: Rule
     make_optimizer: Callable[[Sequence[Axis], Points], Optimizer]
     executor: Executor
     tracker: Guarded
@@ -69,13 +74,16 @@ class Run:
             stack.push(lambda kind, *_: self.tracker.close(failed=kind is not None))
             validated = self._has_validation()
             optimizer = stack.enter_context(closing(self.make_optimizer(self.space.axes, self._starting_points())))
-            ledger = stack.enter_context(closing(Ledger(self.directory, self.identity)))
+            ledger = stack.enter_context(closing(Ledger(self.directory, self.identity, self.objective)))
             with SearchProgress(console, self.budget, ledger.replayed) as progress:
                 observers = (progress, self.tracker.genome)
                 evaluate_in = functools.partial(self._evaluate_in, evaluate)
                 records = search(self.space, optimizer, self.executor, evaluate_in, ledger, self.budget, observers)
             sampled = self.sample is not None
-            candidates = choose(self.space, ledger, evaluate if validated else None, self.top, each_generation=sampled)
+            validate = evaluate if validated else None
+            candidates = choose(
+                self.space, ledger, validate, self.top, self.objective, self.pick, each_generation=sampled
+            )
             if not candidates or (validated and candidates[0].validation is None):
                 raise SearchError("none of the best genomes could be scored on the validation split; see finals.jsonl")
             summary = self._summarise(evaluate, ledger, candidates, records)
@@ -127,26 +135,27 @@ class Run:
         test_winner = ledger.final("winner", winner.recipe, "test", evaluate)
         return {
             "test": {
-                "winner": _scored(test_winner),
-                "uniform": _scored(test["uniform"]) if "uniform" in test else None,
-                "sources": {name: _scored(test[name]) for name in models},
-                "base": _scored(test["base"]) if "base" in test else None,
-                "baselines": {name: _scored(test[name]) for name in self.baselines},
+                "winner": self._scored(test_winner),
+                "uniform": self._scored(test["uniform"]) if "uniform" in test else None,
+                "sources": {name: self._scored(test[name]) for name in models},
+                "base": self._scored(test["base"]) if "base" in test else None,
+                "baselines": {name: self._scored(test[name]) for name in self.baselines},
             },
             "validation": {
-                "winner": _scored(self._validation(winner, ledger, evaluate)),
+                "winner": self._scored(self._validation(winner, ledger, evaluate)),
                 "candidates": [
                     {"index": c.record.index, "search": c.record.fitness, "validation": c.validation}
                     for c in candidates
                 ],
             },
             "search": {
-                "winner": _scored(Evaluation(winner.record.scores)),
+                "winner": self._scored(Evaluation(winner.record.scores)),
                 "index": winner.record.index,
                 "best": max(r.fitness for r in records if r.fitness is not None),
                 "failed": sum(r.fitness is None for r in records),
+                **({"front": [{"index": r.index, **r.objectives} for r in best]} if (best := front(records)) else {}),
             },
-            "gain": _gain(test_winner, {name: test[name] for name in models}),
+            "gain": self._gain(test_winner, {name: test[name] for name in models}),
             "evaluations": len(records),
             "tokens": sum(r.tokens for r in records),
             "seconds": {
@@ -156,12 +165,28 @@ class Run:
             "recipe_digest": digest(winner.recipe),
         }
 
+    def _scored(self, evaluation: Evaluation) -> dict[str, Any]:
+        if not evaluation.scores:
+            return {"score": None, "low": None, "high": None, "n": 0, "error": evaluation.error}
+        each = {name: sum(values) / len(values) for name, values in evaluation.scores.items()}
+        score = asdict(interval(self.objective.weighted(evaluation.scores)))
+        return score | ({"benchmarks": each} if len(each) > 1 else {})
+
+    def _gain(self, winner: Evaluation, sources: Mapping[str, Evaluation]) -> dict[str, Any]:
+        scores = {name: self.objective.weighted(each.scores) for name, each in sources.items() if each.scores}
+        if not winner.scores or not scores:
+            return {"best_source": None, "difference": None, "low": None, "high": None, "p": None}
+        best = max(scores, key=lambda name: interval(scores[name]).score)
+        return {"best_source": best, **asdict(paired_gain(self.objective.weighted(winner.scores), scores[best]))}
+
     def _write(self, summary: dict[str, Any], winner: Candidate, records: Sequence[Record]) -> None:
         figures = {
             "fitness": fitness_figure(records, self.directory / "fitness.png"),
             **recipe_figures(winner.recipe, self.directory),
             **self._pages_of_answers(winner.recipe),
         }
+        if winner.record.objectives:
+            figures["front"] = front_figure(records, winner.record.index, self.directory / "front.png")
         target = self.directory / "winner"
         found = {"seed": self.seed, "budget": self.budget, "genome": winner.record.index}
         with whole_directory(target) as directory:
@@ -199,26 +224,11 @@ class Run:
         for name, what in (("winner", "the merged model"), ("recipe.json", "how to make it again"),
                            ("summary.json", "all scores"), ("ledger.jsonl", "every genome"),
                            ("fitness.png", "the search"), ("genome.png", "the winning genome"),
-                           ("path.png", "the winning path")):  # fmt: skip
+                           ("path.png", "the winning path"), ("front.png", "the objectives")):  # fmt: skip
             if (self.directory / name).exists():
                 console.print(f"  {self.directory / name}: {what}", highlight=False, soft_wrap=True)
         for page in sorted(self.directory.glob("answers-*.html")):
             console.print(f"  {page}: answers about held-out pictures", highlight=False, soft_wrap=True)
-
-
-def _scored(evaluation: Evaluation) -> dict[str, Any]:
-    if not evaluation.scores:
-        return {"score": None, "low": None, "high": None, "n": 0, "error": evaluation.error}
-    each = {name: sum(values) / len(values) for name, values in evaluation.scores.items()}
-    return asdict(interval(evaluation.scores)) | ({"benchmarks": each} if len(each) > 1 else {})
-
-
-def _gain(winner: Evaluation, sources: Mapping[str, Evaluation]) -> dict[str, Any]:
-    scored = {name: interval(evaluation.scores).score for name, evaluation in sources.items() if evaluation.scores}
-    if not winner.scores or not scored:
-        return {"best_source": None, "difference": None, "low": None, "high": None, "p": None}
-    best = max(scored, key=lambda name: scored[name])
-    return {"best_source": best, **asdict(paired_gain(winner.scores, sources[best].scores))}
 
 
 def _evaluated_now(ledger: Ledger) -> float:

@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,12 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evohydra.executors import Executor
+from evohydra.fronts import Rule, best_fitness, picked
 from evohydra.genome import Value
 from evohydra.ledger import Evaluate, Ledger, Record
-from evohydra.objectives import finite, mean
+from evohydra.objectives import Objective
 from evohydra.optimizers import Optimizer
 from evohydra.recipe import Node
 from evohydra.spaces import Space
+from evohydra.telling import tell
 
 Observer = Callable[[Record], None]
 
@@ -51,14 +52,16 @@ def search(
     """
     if budget < optimizer.population:
         raise ValueError(
-            f"budget={budget} is smaller than one generation of {optimizer.population} genomes; raise the budget or "
-            "lower optimizer.population"
+            f"budget={budget} is smaller than the first generation of {optimizer.population} genomes; raise the "
+            "budget, or lower optimizer.population (of a grid: optimizer.points, or take optimizer=line)"
         )
     observers = tuple(observers)
     generation = 0
     while len(ledger.records) < budget:
         first = len(ledger.records)
         genomes = optimizer.ask()
+        if not len(genomes):
+            break
         batch = genomes[: budget - first]
         recipes = [space.decode(x) for x in batch]
         evaluate = evaluate_in(generation, recipes[max(0, ledger.replayed - first) :])
@@ -71,8 +74,7 @@ def search(
         if generation == 0 and all(record.fitness is None for record in records):
             raise SearchError(f"every genome of the first generation failed; the first one: {records[0].error}")
         if len(batch) == len(genomes):
-            fitness = finite([record.fitness for record in records], (r.fitness for r in ledger.records))
-            optimizer.tell(genomes, np.array(fitness))
+            tell(optimizer, genomes, records, ledger.records)
         generation += 1
     return ledger.records
 
@@ -88,28 +90,47 @@ def _remember(
 
 
 def choose(
-    space: Space, ledger: Ledger, evaluate: Evaluate | None, top: int, *, each_generation: bool = False
+    space: Space,
+    ledger: Ledger,
+    evaluate: Evaluate | None,
+    top: int,
+    objective: Objective,
+    rule: Rule = best_fitness,
+    *,
+    each_generation: bool = False,
 ) -> list[Candidate]:
     """The `top` different recipes of the search (or of `each_generation`) re-scored on validation, the winner first.
 
-    Without `evaluate` there is no validation, and the best of the search is the winner.
+    Of several objectives the candidates are those of the front that `rule` prefers, and so is the winner among them by
+    the scores on validation. Without `evaluate` there is no validation, and the best of the search is the winner.
     """
-    ranked = sorted((r for r in ledger.records if r.fitness is not None), key=lambda r: (-(r.fitness or 0.0), r.index))
-    best: dict[str, Record] = {}
-    places: Counter[int] = Counter()
-    for record in ranked:
-        among = record.generation if each_generation else 0
-        if record.recipe not in best and places[among] < top:
-            best[record.recipe] = record
-            places[among] += 1
-    candidates = []
-    for record in best.values():
+    candidates: list[Candidate] = []
+    values: list[list[float]] = []
+    for record in _best(ledger.records, top, rule, each_generation):
         recipe = space.decode(np.array(record.genome))
         if evaluate is None:
             return [Candidate(record, recipe, None)]
-        evaluation = ledger.final(f"genome {record.index}", recipe, "validation", evaluate)
-        candidates.append(Candidate(record, recipe, mean(evaluation.scores) if evaluation.scores else None))
-    candidates.sort(
-        key=lambda c: (-(c.validation if c.validation is not None else -np.inf), -(c.record.fitness or 0.0))
-    )
-    return candidates
+        scores = ledger.final(f"genome {record.index}", recipe, "validation", evaluate).scores
+        candidates.append(Candidate(record, recipe, objective.fitness(scores) if scores else None))
+        if scores:
+            values.append(list(objective.several(scores, recipe).values()) or [objective.fitness(scores)])
+    scored = [candidate for candidate in candidates if candidate.validation is not None]
+    order = picked(np.array(values), np.array([c.validation for c in scored]), rule, len(scored))
+    return [scored[at] for at in order] + [candidate for candidate in candidates if candidate.validation is None]
+
+
+def _best(records: Sequence[Record], top: int, rule: Rule, each_generation: bool) -> list[Record]:
+    """The `top` different recipes, those of a higher fitness before others where objectives are equal."""
+    different: dict[str, Record] = {}
+    for record in sorted((r for r in records if r.fitness is not None), key=lambda r: (-(r.fitness or 0.0), r.index)):
+        different.setdefault(record.recipe, record)
+    groups: dict[int, list[Record]] = {}
+    for record in different.values():
+        groups.setdefault(record.generation if each_generation else 0, []).append(record)
+    best = [record for group in groups.values() for record in _picked(group, rule, top)]
+    return _picked(best, rule, len(best)) if each_generation else best
+
+
+def _picked(records: Sequence[Record], rule: Rule, count: int) -> list[Record]:
+    values = np.array([tuple(r.objectives.values()) or (r.fitness,) for r in records], dtype=np.float64)
+    return [records[at] for at in picked(values, np.array([r.fitness for r in records]), rule, count)]
