@@ -12,8 +12,8 @@ from PIL import Image
 from evohydra.benchmarks import BenchmarkError
 from evohydra.benchmarks.frozen import fingerprints
 from evohydra.benchmarks.kept_inputs import KeptInputs
-from evohydra.benchmarks.optional import optional
 from evohydra.benchmarks.prompts import Prompt
+from evohydra.optional import optional
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ class Embedder:
         except (OSError, ValueError, KeyError, ImportError) as error:
             raise ScorerError(
                 f"{directory}: cannot be loaded as a model of transformers with safetensors weights, tokenizer and "
-                f"image processor ({type(error).__name__}: {str(error)[:300]}). Models with code of their own are not run"
+                f"image processor ({type(error).__name__}: {str(error)[:300]}). Code that comes with a model is not run"
             ) from error
         if not callable(getattr(self.model, "get_image_features", None)) or not callable(
             getattr(self.model, "get_text_features", None)
