@@ -31,7 +31,7 @@ class M2N2:
 
     As in the paper: examples are resources that the genomes which solve them share; a child replaces the genome of
     the archive that gets least; the first parent is drawn by what it gets, the second one by attraction; a child takes
-    `w` of one parent and `1 - w` of the other up to a split point, and the reverse behind it, both drawn anew each time.
+    `w` of one parent and `1 - w` of the other up to a split point, and the reverse behind it, drawn anew each time.
     Unlike the paper: what is split and mixed are the genes in their order, not the parameters of models, and linearly,
     not on a sphere (a choice is that of the nearer parent); a generation has `population` children, not one; the
     archive begins with starting points and random ones; children of known models are mutated too, by `mutation`.

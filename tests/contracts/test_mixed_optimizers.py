@@ -19,8 +19,9 @@ from evohydra.genome import Axis
 from evohydra.optimizers import Optimizer
 from evohydra.optimizers.lean import LeanCatCMAwM, LeanCMA, LeanCMAwM
 from evohydra.optimizers.random import RandomSearch
-from tests.contracts.discovery import composed
-from tests.contracts.test_optimizers import OPTIMIZERS, SEARCHES
+from tests.contracts.discovery import SEARCHES, composed, names
+
+OPTIMIZERS = names("optimizer")
 
 THRESHOLDS = ("cmaes", "sep_cmaes", "ipop", "bipop", "lra_cmaes")
 ON_LEVELS = ["catcma", "cmawm"]  # those that ask for choices and integers as the middle of a level

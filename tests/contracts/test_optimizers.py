@@ -20,11 +20,9 @@ from numpy.typing import NDArray
 from evohydra.genome import Axis
 from evohydra.optimizers import Optimizer
 from evohydra.optimizers.random import RandomSearch
-from tests.contracts.discovery import composed, names
+from tests.contracts.discovery import BASELINES, SEARCHES, composed, names
 
 OPTIMIZERS = names("optimizer")
-BASELINES = ("grid", "line", "soup")  # which end, and do not learn
-SEARCHES = [name for name in OPTIMIZERS if name not in BASELINES]
 DIMENSION = 5
 CENTRE = np.linspace(0.2, 0.8, DIMENSION)
 Fitness = Callable[[NDArray[np.float64]], NDArray[np.float64]]
