@@ -58,8 +58,8 @@ class Human:
         page = self._directory / "pairs.html"
         write_whole(page, pairs_page(waiting).encode())
         raise ChoicesMissingError(
-            f"{len(waiting)} pairs of pictures wait for a choice. Open {page.resolve()} in a browser, choose, put the file "
-            f"that it saves (choices*.json, or a choices*.csv with the columns pair and choice) into "
+            f"{len(waiting)} pairs of pictures wait for a choice. Open {page.resolve()} in a browser, choose, put the "
+            f"file that it saves (choices*.json, or a choices*.csv with the columns pair and choice) into "
             f"{self._directory.resolve()}, and give the same command again, with run=NAME of this run"
         )
 

@@ -61,7 +61,8 @@ PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewp
 :root { color-scheme: light dark; } body { font: 16px system-ui, sans-serif; margin: 1rem auto; max-width: 70rem;
 text-align: center; } #pictures { display: flex; gap: 1rem; } #pictures button { flex: 1; padding: .5rem; }
 #pictures img { width: 100%; image-rendering: pixelated; } #pictures .chosen { outline: 4px solid #2a9d4a; }
-img[data-large] { image-rendering: auto !important; } #prompt { font-size: 1.3rem; min-height: 2em; } button { font: inherit; }
+img[data-large] { image-rendering: auto !important; } #prompt { font-size: 1.3rem; min-height: 2em; }
+button { font: inherit; }
 </style>
 <h1>Which picture fits the prompt better?</h1>
 <p id="prompt"></p>
