@@ -41,6 +41,8 @@ INCIDENTAL = (
 
 def build(config: DictConfig, directory: Path) -> "Run":
     """All parts of a run; every user error that can be found before an evaluation is raised here."""
+    import numpy as np
+
     from evohydra import sources
     from evohydra.benchmarks import BenchmarkError
     from evohydra.families import AddedAdapter, Rules
@@ -49,6 +51,8 @@ def build(config: DictConfig, directory: Path) -> "Run":
     from evohydra.run import Run, baseline_nodes
     from evohydra.spaces.parameter import uniform_merge
     from evohydra.trackers import Guarded, without_secrets
+    from evohydra.warm_start import best_genomes
+    from evohydra.warm_start import identity as warm_identity
     from evohydra.winner import WinnerWriter
 
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
@@ -106,6 +110,11 @@ def build(config: DictConfig, directory: Path) -> "Run":
         model.name: model.to_dict() for model in (*opened.models, *([opened.base] if opened.base else []))
     }
     identity |= {"device": device.type, "dtype": str(dtype), "out_dtype": str(out_dtype)}
+    warm = np.empty((0, len(space.names)))
+    if plain["warm_start"]:
+        earlier = Path(plain["warm_start"])
+        warm = best_genomes(earlier, space, plain["warm_start_top"])
+        identity["warm_start"] = warm_identity(earlier, warm, plain["benchmark"])
     del identity["merge"]["compile"]  # changes no bit
     live = family.live_model(
         first,
@@ -138,6 +147,7 @@ def build(config: DictConfig, directory: Path) -> "Run":
         top=plain["top"],
         sample=_sample(plain["sample"]),
         start=_start(plain["start"] or []),
+        warm=warm,
         write=WinnerWriter(
             sources=opened,
             licences={name: source.licence for name, source in chosen.items()},

@@ -64,6 +64,7 @@ class Run:
     top: int
     sample: int | None
     start: Sequence[str]
+    warm: Points
     write: WinnerWriter
     identity: Mapping[str, Any]
 
@@ -74,7 +75,10 @@ class Run:
         with ExitStack() as stack:
             stack.push(lambda kind, *_: self.tracker.close(failed=kind is not None))
             validated = self._has_validation()
-            optimizer = stack.enter_context(closing(self.make_optimizer(self.space.axes, self._starting_points())))
+            start = self._starting_points()
+            optimizer = stack.enter_context(closing(self.make_optimizer(self.space.axes, start)))
+            if len(start) > optimizer.population:
+                logger.warning("of %d starting points, generation 0 holds %d", len(start), optimizer.population)
             ledger = stack.enter_context(closing(Ledger(self.directory, self.identity, self.objective)))
             with SearchProgress(console, self.budget, ledger.replayed) as progress:
                 observers = (progress, self.tracker.genome)
@@ -122,7 +126,7 @@ class Run:
                     points.append(self.space.encode(node))
                 except ValueError as reason:
                     logger.warning("%s is not in the search space and not in generation 0: %s", name, reason)
-        return np.array(points).reshape(len(points), len(self.space.names))
+        return np.vstack([np.array(points).reshape(len(points), len(self.space.names)), self.warm])
 
     def _summarise(
         self, evaluate: Evaluator, ledger: Ledger, candidates: Sequence[Candidate], records: Sequence[Record]
