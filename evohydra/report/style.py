@@ -2,11 +2,14 @@
 
 import re
 from io import BytesIO
+from pathlib import Path
 from typing import Any, Literal
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from evohydra.files import write_whole
 
 WIDTH = 4.4  # inches: on a phone's screen the letters keep their size
 DPI = 200  # of PNGs
@@ -78,11 +81,12 @@ def gridded(axes: Axes, axis: Literal["both", "x", "y"] = "both") -> None:
     axes.tick_params(length=2.5)
 
 
-def png(figure: Figure) -> bytes:
-    """The figure on white paper."""
+def save(figure: Figure, path: Path, dpi: int = 100) -> Path:
+    """Draw the figure on white paper as a PNG at `path`."""
     picture = BytesIO()
-    figure.savefig(picture, format="png", dpi=DPI, facecolor=PAPER)
-    return picture.getvalue()
+    figure.savefig(picture, format="png", dpi=dpi, facecolor=PAPER)
+    write_whole(path, picture.getvalue())
+    return path
 
 
 def svg(figure: Figure, name: str) -> str:

@@ -9,7 +9,7 @@ from evohydra.report.blocks import Drawing
 from evohydra.report.contents import contents
 from evohydra.report.gathering import gather
 from evohydra.report.page import page
-from evohydra.report.style import png
+from evohydra.report.style import DPI, save
 
 
 def write_report(directories: Sequence[Path], target: Path) -> dict[str, Path]:
@@ -27,8 +27,7 @@ def write_report(directories: Sequence[Path], target: Path) -> dict[str, Path]:
     for section in sections:
         for block in section.blocks:
             if isinstance(block, Drawing):
-                written[block.name] = target / "figures" / f"{block.name}.png"
-                write_whole(written[block.name], png(block.figure))
+                written[block.name] = save(block.figure, target / "figures" / f"{block.name}.png", DPI)
     for old in set((target / "figures").glob("*.png")) - set(written.values()):
         os.remove(old)
     name = (jobs[0].directory if single else target).resolve().name
