@@ -37,6 +37,7 @@ INCIDENTAL = (
     "shard_gb",
     "baselines",
     "report",
+    "ablate",
 )
 
 
@@ -148,6 +149,7 @@ def build(config: DictConfig, directory: Path) -> "Run":
         top=plain["top"],
         sample=_sample(plain["sample"]),
         report=plain["report"],
+        ablate=_ablate(plain["ablate"]),
         start=_start(plain["start"] or []),
         warm=warm,
         write=WinnerWriter(
@@ -190,6 +192,14 @@ def _sample(count: Any) -> int | None:
     if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
         raise ValueError(f"sample: expected null or a whole number of at least 1, got {count!r}")
     return count
+
+
+def _ablate(kind: Any) -> str | None:
+    from evohydra.ablations import KINDS
+
+    if kind is not None and kind not in KINDS:
+        raise ValueError(f"ablate: expected null or one of {', '.join(KINDS)}, got {kind!r}")
+    return str(kind) if kind else None
 
 
 def _start(start: list[str]) -> list[str]:

@@ -205,5 +205,8 @@ def test_the_command(sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_ablations_are_drawn(tmp_path: Path) -> None:
     run = save_run(tmp_path / "run", "de", 1, 0.1)
     ablations = [{"name": name, "difference": 0.1, "low": 0.0, "high": 0.2, "p": 0.1} for name in NAMES]
-    (run / "ablations.json").write_text(json.dumps(ablations))
+    (run / "ablations.json").write_text(json.dumps({"recipe": "of an earlier winner", "ablations": ablations}))
+    assert "ablations" not in write_report([run], run)
+    digest = json.loads((run / "summary.json").read_text())["recipe_digest"]
+    (run / "ablations.json").write_text(json.dumps({"recipe": digest, "ablations": ablations}))
     assert "ablations" in write_report([run], run)
