@@ -9,7 +9,9 @@ from evohydra.zoo.problems import Language
 Phrasing = tuple[str, str, str]  # opener, a template for the number, ending
 
 NUMBERS: dict[Language, tuple[tuple[str, ...], ...]] = {
-    "en": (("zero",), ("one",), ("two",), ("three",), ("four",), ("five",), ("six",), ("seven",), ("eight",), ("nine",)),
+    "en": (
+        ("zero",), ("one",), ("two",), ("three",), ("four",), ("five",), ("six",), ("seven",), ("eight",), ("nine",),
+    ),
     "ja": (
         ("零", "ゼロ"), ("一", "いち"), ("二", "に"), ("三", "さん"), ("四", "よん"),
         ("五", "ご"), ("六", "ろく"), ("七", "なな"), ("八", "はち"), ("九", "きゅう"),

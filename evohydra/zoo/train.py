@@ -192,7 +192,7 @@ def descend(parameters: Sequence[torch.nn.Parameter], schedule: Schedule, loss: 
         for group in optimizer.param_groups:
             group["lr"] = schedule.rate(step)
         now = loss()
-        now.backward()
+        now.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad()

@@ -73,7 +73,7 @@ STAGES = {
     # Japanese, in ink still.
     "tiny_digits_ja": Stage(
         skills=(Skill(1.0, "ja", "ink"),),
-        steps=1200,
+        steps=2500,
         batch=BATCH,
         learning_rate=1e-3,
         seed=3,
@@ -176,7 +176,8 @@ def train_vae(vae: AutoencoderKL) -> None:
         batch = images[torch.randint(len(images), (VAE.batch,), generator=noise)]
         latents = vae.encode(batch).latent_dist
         again = vae.decode(latents.mean + latents.std * torch.randn(latents.mean.shape, generator=noise)).sample
-        return functional.mse_loss(again, batch) + 1e-3 * latents.kl().mean() / latents.mean[0].numel()
+        divergence: Tensor = latents.kl().mean() / latents.mean[0].numel()
+        return functional.mse_loss(again, batch) + 1e-3 * divergence
 
     descend(list(vae.parameters()), VAE, loss)
     with torch.no_grad():

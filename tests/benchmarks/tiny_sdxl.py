@@ -32,7 +32,10 @@ class Live:
     """A pipeline as the benchmark takes it."""
 
     pipeline: Any
-    device: torch.device = torch.device("cpu")
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cpu")
 
     @property
     def module(self) -> torch.nn.Module:
