@@ -24,6 +24,7 @@ def leaning(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 @pytest.mark.parametrize("optimizer", ["nsga2", "map_elites"])
 def test_each_benchmark_is_an_objective(leaning: list[str], optimizer: str, tmp_path: Path) -> None:
     changes = [f"optimizer={optimizer}", "optimizer.population=6", "objective=each", "pick=knee", "budget=12"]
+    changes.append("report=true")
     summary = carried_out([*leaning, *changes], tmp_path / "run")
     lines = json_lines(tmp_path / "run" / "ledger.jsonl")
     for line in lines:
@@ -31,7 +32,7 @@ def test_each_benchmark_is_an_objective(leaning: list[str], optimizer: str, tmp_
     front = summary["search"]["front"]
     assert len(front) == len(lines)  # what one gains the other loses
     assert {"index", "up", "down"} == set(front[0])
-    assert (tmp_path / "run" / "front.png").stat().st_size > 5000
+    assert (tmp_path / "run" / "figures" / "front.png").stat().st_size > 5000
     assert summary["search"]["index"] in [each["index"] for each in front]
     before = (tmp_path / "run" / "ledger.jsonl").read_bytes()
     again = carried_out([*leaning, *changes], tmp_path / "run")
@@ -58,7 +59,7 @@ def test_weights_decide_what_wins(leaning: list[str], tmp_path: Path) -> None:
 def test_weights_are_checked_before_anything_is_evaluated(leaning: list[str], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"objective\.weights: expected a number for each of \['down', 'up'\], got"):
         built([*leaning, "objective=weighted", "objective.weights={up: 1.0}"], tmp_path / "run")
-    with pytest.raises(ValueError, match="objectives.Objective: expected a value for weights, got none"):
+    with pytest.raises(ValueError, match=r"objectives\.Objective: expected a value for weights, got none"):
         built([*leaning, "objective=weighted"], tmp_path / "run")
     with pytest.raises(ValueError, match="objective=path_length: only paths have a length"):
         built([*leaning, "objective=path_length"], tmp_path / "run")
@@ -66,6 +67,7 @@ def test_weights_are_checked_before_anything_is_evaluated(leaning: list[str], tm
 
 def test_score_against_path_length(tmp_path: Path) -> None:
     changes = ["merge=dfs", "optimizer=nsga2", "objective=path_length", "pick=ideal", "budget=12", "baselines=null"]
+    changes.append("report=true")
     summary = carried_out([*workspace(tmp_path), *changes], tmp_path / "run")
     lines = json_lines(tmp_path / "run" / "ledger.jsonl")
     assert all(line["objectives"]["score"] == line["fitness"] for line in lines)
@@ -78,7 +80,7 @@ def test_score_against_path_length(tmp_path: Path) -> None:
     assert {
         line["index"] for line in lines if (line["fitness"], line["objectives"]["-hops"]) == (best, shortest)
     } <= front
-    assert (tmp_path / "run" / "front.png").exists()
+    assert (tmp_path / "run" / "figures" / "front.png").exists()
 
 
 @pytest.mark.parametrize(("optimizer", "evaluations"), [("soup", 3 + 1), ("line", 3 + 8)])
