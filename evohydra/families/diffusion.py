@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import torch
 
 from evohydra.checkpoints import SourceError, TensorSource
-from evohydra.families import PUBLISHED, Aligned, Form, LiveModel, Part, Rules
+from evohydra.families import PUBLISHED, Aligned, Form, LiveModel, Part, Rules, single_files
 from evohydra.families import pipeline_files as files
 from evohydra.families.component_rules import aligned_components
 from evohydra.families.denoiser_blocks import locations
@@ -35,7 +35,9 @@ NOTHING: Mapping[str, Any] = MappingProxyType({})
 class Diffusion:
     """A family of diffusers pipelines: `pipeline` is the class, `denoiser` the component that is merged.
 
-    settings: arguments of the class beside components. why_no_paths: a sentence's part about its layers.
+    settings: arguments of the class beside components. why_no_paths: a sentence's part about its layers. original: what
+    the names of each component begin with in the original layout; none: it is not written.
+
     Tensors are called "<component>/<name>". Of a source whose pipeline is whole everything can be used, of one that is
     a denoiser alone just that.
     """
@@ -49,6 +51,7 @@ class Diffusion:
     library = "diffusers"
     why_no_paths: str
     settings: Mapping[str, Any] = NOTHING
+    original: Mapping[str, str] = NOTHING
 
     def wanted(self, variant: str | None) -> tuple[str, ...]:
         """Configurations, tokenizers, and the weights of components in their folders."""
@@ -57,7 +60,9 @@ class Diffusion:
         return ("*.json", "*/*.json", "*/*.txt", "*/*.model", *weights)
 
     def open(self, path: Path, directory: Path, variant: str | None = None) -> TensorSource:
-        """The tensors of a diffusers folder."""
+        """The tensors of a diffusers folder, or of a single file in the original layout."""
+        if path.is_file():
+            return single_files.open_single(path, directory, self.denoiser)
         return files.open_folder(path, self.denoiser, variant)
 
     def adapted(self, tensors: TensorSource, adapter: Path) -> TensorSource:
@@ -90,7 +95,9 @@ class Diffusion:
 
     def dtype(self, path: Path) -> torch.dtype:
         """The type of the denoiser's tensors."""
-        tensors = self.open(path, path)
+        if path.is_file():
+            return single_files.dtype(path)
+        tensors = files.open_folder(path, self.denoiser, None)
         return next(tensors.read(name).dtype for name in tensors.shapes if name.startswith(f"{self.denoiser}/"))
 
     def layout(self, directory: Path, names: Collection[str] | None = None) -> Layout:
