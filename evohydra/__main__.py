@@ -37,6 +37,7 @@ INCIDENTAL = (
     "prefix_gb",
     "shard_gb",
     "baselines",
+    "report",
 )
 
 
@@ -148,6 +149,7 @@ def build(config: DictConfig, directory: Path) -> "Run":
         seed=plain["seed"],
         top=plain["top"],
         sample=_sample(plain["sample"]),
+        report=plain["report"],
         start=_start(plain["start"] or []),
         warm=warm,
         write=WinnerWriter(
@@ -249,9 +251,9 @@ def job(config: DictConfig) -> float:
     try:
         summary = build(config, Path(settings.runtime.output_dir))(make_console())
     except (ValueError, OSError, RuntimeError) as error:
+        logger.info("the run ended with an error", exc_info=True)
         if settings.mode == RunMode.MULTIRUN or os.environ.get("HYDRA_FULL_ERROR"):
             raise
-        logger.info("the run ended with an error", exc_info=True)
         sys.exit(f"evohydra: {type(error).__name__}: {error}\n(details in {settings.runtime.output_dir}/evohydra.log)")
     validation = summary["validation"]["winner"]["score"]
     return float(summary["search"]["winner"]["score"] if validation is None else validation)
@@ -267,6 +269,10 @@ def main() -> None:
             for hint in composition.explain(sys.argv[1:]):
                 print(hint, file=sys.stderr)
         raise
+    finally:
+        from evohydra.report import comparison, make_console
+
+        comparison.report_sweeps(make_console())
 
 
 if __name__ == "__main__":
