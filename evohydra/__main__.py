@@ -36,26 +36,33 @@ INCIDENTAL = (
     "prefix_gb",
     "shard_gb",
     "baselines",
+    "report",
 )
 
 
 def build(config: DictConfig, directory: Path) -> "Run":
     """All parts of a run; every user error that can be found before an evaluation is raised here."""
+    import numpy as np
+
     from evohydra import sources
     from evohydra.benchmarks import BenchmarkError
-    from evohydra.families import Rules
+    from evohydra.families import AddedAdapter, Rules
     from evohydra.formats import Format
     from evohydra.merge import Engine
     from evohydra.run import Run, baseline_nodes
     from evohydra.spaces.parameter import uniform_merge
     from evohydra.trackers import Guarded, without_secrets
+    from evohydra.warm_start import best_genomes
+    from evohydra.warm_start import identity as warm_identity
     from evohydra.winner import WinnerWriter
 
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     chosen = {name: sources.parse(name, fields) for name, fields in plain["model"]["sources"].items()}
     family = _instantiate({"_target_": sources.common_family(chosen)})
     _set_threads(plain["threads"])
-    rules = Rules(**{key: plain[key] for key in ("tokenizer", "missing", "pad_vocabulary_to", "allow_other_base")})
+    chosen_rules = {key: plain[key] for key in ("tokenizer", "missing", "pad_vocabulary_to", "allow_other_base")}
+    added = tuple(AddedAdapter.parse(each) for each in plain["adapters"] or ())
+    rules = Rules(**chosen_rules, components=plain["components"] or {}, adapters=added)
     merging, path = plain["merge"].get("parameter"), plain["merge"].get("dataflow")
     models, base = sources.checkpoints(chosen, rules) if merging else (sources.models(chosen), None)
     differing = sources.disagreement(chosen) if merging else None
@@ -65,7 +72,7 @@ def build(config: DictConfig, directory: Path) -> "Run":
     )
     first = opened.directories[opened.files_from]
     device = _device(plain["device"])
-    published = opened.directories[opened.models[0].name]
+    published = opened.paths[opened.models[0].name]
     dtype = family.dtype(published) if plain["dtype"] == "auto" else sources.parse_dtype(plain["dtype"])
     out_dtype = sources.parse_dtype(plain["out_dtype"], "out_dtype", "null") if plain["out_dtype"] else dtype
 
@@ -104,6 +111,11 @@ def build(config: DictConfig, directory: Path) -> "Run":
         model.name: model.to_dict() for model in (*opened.models, *([opened.base] if opened.base else []))
     }
     identity |= {"device": device.type, "dtype": str(dtype), "out_dtype": str(out_dtype)}
+    warm = np.empty((0, len(space.names)))
+    if plain["warm_start"]:
+        earlier = Path(plain["warm_start"])
+        warm = best_genomes(earlier, space, plain["warm_start_top"])
+        identity["warm_start"] = warm_identity(earlier, warm, plain["benchmark"])
     del identity["merge"]["compile"]  # changes no bit
     live = family.live_model(
         first,
@@ -135,7 +147,9 @@ def build(config: DictConfig, directory: Path) -> "Run":
         seed=plain["seed"],
         top=plain["top"],
         sample=_sample(plain["sample"]),
+        report=plain["report"],
         start=_start(plain["start"] or []),
+        warm=warm,
         write=WinnerWriter(
             sources=opened,
             licences={name: source.licence for name, source in chosen.items()},
@@ -235,9 +249,9 @@ def job(config: DictConfig) -> float:
     try:
         summary = build(config, Path(settings.runtime.output_dir))(make_console())
     except (ValueError, OSError, RuntimeError) as error:
+        logger.info("the run ended with an error", exc_info=True)
         if settings.mode == RunMode.MULTIRUN or os.environ.get("HYDRA_FULL_ERROR"):
             raise
-        logger.info("the run ended with an error", exc_info=True)
         sys.exit(f"evohydra: {type(error).__name__}: {error}\n(details in {settings.runtime.output_dir}/evohydra.log)")
     validation = summary["validation"]["winner"]["score"]
     return float(summary["search"]["winner"]["score"] if validation is None else validation)
@@ -253,6 +267,10 @@ def main() -> None:
             for hint in composition.explain(sys.argv[1:]):
                 print(hint, file=sys.stderr)
         raise
+    finally:
+        from evohydra.report import comparison, make_console
+
+        comparison.report_sweeps(make_console())
 
 
 if __name__ == "__main__":

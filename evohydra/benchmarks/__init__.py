@@ -1,7 +1,7 @@
 """Benchmarks: a live model and the examples of a split -> one score for each example."""
 
 from collections.abc import Sequence
-from typing import Literal, Protocol, get_args
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,4 +28,22 @@ class Benchmark(Protocol):
 
     def __call__(self, live: LiveModel, split: Split, examples: Sequence[int] | None = None) -> NDArray[np.float64]:
         """One score for each example of `split`, or of those at `examples` (n,), in their order; larger is better."""
+        ...
+
+
+@runtime_checkable
+class Asking(Protocol):
+    """A benchmark that may ask people (`asks`): it is shown all models first, so that a run stops once for many."""
+
+    @property
+    def asks(self) -> bool:
+        """Whether it does."""
+        ...
+
+    def show(self, live: LiveModel, split: Split, examples: Sequence[int] | None = None) -> None:
+        """This model will have to be judged on these examples."""
+        ...
+
+    def ask(self) -> None:
+        """Raises BenchmarkError, with what to do, while answers about shown models are missing."""
         ...

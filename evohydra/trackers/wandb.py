@@ -87,7 +87,7 @@ class WandbTracker:
             ],
         )
         images = {
-            f"figure/{name}": wandb.Html(str(path)) if path.suffix == ".html" else wandb.Image(str(path))
+            f"figure/{name}": wandb.Html(str(path), inject=False) if path.suffix == ".html" else wandb.Image(str(path))
             for name, path in figures.items()
         }
         self._run.log({"genomes": table, **images})
