@@ -1,7 +1,6 @@
 """mergenetic's searcher, problem and mergers, under mergenetic's Python; evohydra's benchmark scores its models.
 
-    python -m tests.benchmarks.peers.mergenetic_search SCORER_PYTHON RECORD SEED OUT ga|de slerp|task_arithmetic \
-        freeze|- JA MATH BASE
+    python -m tests.benchmarks.peers.mergenetic_search SCORER_PYTHON RECORD SEED OUT ga|de freeze|- ONE TWO
 
 A user of mergenetic writes such a script: a problem with a metric of one's own, a merger, an algorithm of pymoo.
 Merging, loading and the search are mergenetic 0.1.1's as released, with `load_in_4bit` and `device` set for a CPU, and
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from mergenetic.merging import SlerpMerger, TaskArithmeticMerger
+from mergenetic.merging import SlerpMerger
 from mergenetic.merging import merger as merging
 from mergenetic.optimization import MergingProblem
 from mergenetic.searcher import Searcher
@@ -30,7 +29,9 @@ from transformers import AutoConfig
 
 from tests.benchmarks.peers.scoring import Scorer
 
-POPULATION, ITERATIONS = 10, 11  # the population of the configurations in its repository; 110 genomes
+# Of its published experiments: SLERP with 11 genes in steps of a tenth, GA as below. The size of a generation is that of
+# the configurations in its repository; 110 genomes.
+GENES, POPULATION, ITERATIONS = 11, 10, 11
 
 
 class TinyGsmJa(MergingProblem):
@@ -66,26 +67,23 @@ class TinyGsmJa(MergingProblem):
 
 def main() -> None:
     """Search, and test what mergenetic chooses."""
-    python, record, seed, out, algorithm, method, freeze, ja, math, base = sys.argv[1:]
+    python, record, seed, out, algorithm, freeze, one, two = sys.argv[1:]
     if freeze == "freeze":
         gc.collect()
         gc.freeze()
     Path(out).mkdir(parents=True, exist_ok=True)
     kept = {"run_id": "peer", "path_to_store_yaml": out, "path_to_store_merged_model": out, "dtype": "bfloat16"}
-    layers = [0, AutoConfig.from_pretrained(ja).num_hidden_layers]
-    if method == "slerp":  # mergenetic's published experiments: 11 genes in steps of a tenth
-        merger = SlerpMerger(path_to_base_model=ja, path_to_model_1=math, layer_range_base_model=layers,
-                             layer_range_model_1=layers, **kept)  # fmt: skip
-    else:
-        merger = TaskArithmeticMerger(path_to_base_model=base, model_paths=[ja, math], **kept)
+    layers = [0, AutoConfig.from_pretrained(one).num_hidden_layers]
+    merger = SlerpMerger(path_to_base_model=one, path_to_model_1=two, layer_range_base_model=layers,
+                         layer_range_model_1=layers, **kept)  # fmt: skip
     options = merging.MergeOptions
     merging.MergeOptions = lambda **chosen: options(**chosen | {"low_cpu_memory": False})
     scorer = Scorer(python, "float32", Path(record))  # in which mergenetic loads a model on a CPU
-    problem = TinyGsmJa(merger, scorer, n_var=11 if method == "slerp" else 2, discrete=method == "slerp")
-    sampling = {"sampling": IntegerRandomSampling()} if method == "slerp" else {}
+    problem = TinyGsmJa(merger, scorer, n_var=GENES, discrete=True)
+    shared = {"pop_size": POPULATION, "sampling": IntegerRandomSampling()}
     algorithms = {
-        "ga": lambda: GA(pop_size=POPULATION, crossover=SBX(), mutation=PM(), eliminate_duplicates=True, **sampling),
-        "de": lambda: DE(pop_size=POPULATION, **sampling),
+        "ga": lambda: GA(crossover=SBX(), mutation=PM(), eliminate_duplicates=True, **shared),
+        "de": lambda: DE(**shared),
     }
     searcher = Searcher(problem, algorithms[algorithm](), out, ITERATIONS, int(seed), "peer", verbose=False)
     searcher.search()

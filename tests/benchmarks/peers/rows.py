@@ -74,10 +74,10 @@ def _mergekit_evolve(python: str, directory: Path, seed: int, _: bool) -> list[s
     return [python, "-m", f"{HERE}.mergekit_evolve", *chosen, *options]
 
 
-def _mergenetic(algorithm: str, method: str) -> Callable[[str, Path, int, bool], list[str]]:
+def _mergenetic(algorithm: str) -> Callable[[str, Path, int, bool], list[str]]:
     def command(python: str, directory: Path, seed: int, faster: bool) -> list[str]:
-        models = [str(ZOO / name) for name in (*SOURCES, BASE)]
-        kind = [algorithm, method, "freeze" if faster else "-"]
+        models = [str(ZOO / name) for name in SOURCES]
+        kind = [algorithm, "freeze" if faster else "-"]
         chosen = [str(record(directory)), str(seed), str(directory / "out"), *kind, *models]
         return [python, "-m", f"{HERE}.mergenetic_search", sys.executable, *chosen]
 
@@ -99,8 +99,8 @@ ROWS = {
     ),
     "evohydra_slerp": Row("evohydra, SLERP by layer and module", None, _evohydra(*AS_MERGENETIC)),
     "mergekit_evolve": Row("mergekit-evolve 0.1.5, scored by evohydra", "mergekit", _mergekit_evolve),
-    "mergenetic_ga": Row("mergenetic 0.1.1, GA, SLERP", "mergenetic", _mergenetic("ga", "slerp")),
-    "mergenetic_de": Row("mergenetic 0.1.1, DE, SLERP", "mergenetic", _mergenetic("de", "slerp")),
+    "mergenetic_ga": Row("mergenetic 0.1.1, GA, SLERP", "mergenetic", _mergenetic("ga")),
+    "mergenetic_de": Row("mergenetic 0.1.1, DE, SLERP", "mergenetic", _mergenetic("de")),
 }
 
 
