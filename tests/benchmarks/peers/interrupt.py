@@ -1,6 +1,6 @@
 """What a genome takes, and what a kill costs: start a row, kill -9 all of it in mid-search, start it again.
 
-    python -m tests.benchmarks.peers.interrupt [ROW ...] [--genomes 40] [--out DIRECTORY]
+    python -m tests.benchmarks.peers.interrupt [ROW ...] [--genomes 15] [--out DIRECTORY]
 
 Prints for each row the seconds of a genome by part (means up to the kill; wall time, which other work on the machine
 stretches, and CPU time, which it does not), what the kill left on disk, and how the same command went on.
@@ -21,8 +21,8 @@ import psutil
 from tests.benchmarks.peers.compare import json_lines
 from tests.benchmarks.peers.rows import ROWS, python_of, start
 
-SEED, WARM, POLL = 1, 5, 0.02  # the first genomes fill caches
-AGAIN = 10  # genomes after the second start that tell whether it went on
+SEED, WARM, POLL = 1, 3, 0.02  # the first genomes fill caches
+AGAIN = 5  # genomes after the second start that tell whether it went on
 
 
 def cpu(process: psutil.Process) -> float:
@@ -94,7 +94,7 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description="What a genome takes with each peer, and what a kill costs.")
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"which of {', '.join(ROWS)} (default: all)")
-    parser.add_argument("--genomes", type=int, default=40)
+    parser.add_argument("--genomes", type=int, default=15)
     parser.add_argument("--out", type=Path, default=Path("outputs/peers"))
     arguments = parser.parse_args()
     print("| | start | merge | evaluate | overhead | genome | CPU | evaluated again |")

@@ -29,8 +29,8 @@ from transformers import AutoConfig
 
 from tests.benchmarks.peers.scoring import Scorer
 
-# Of its published experiments: SLERP with 11 genes in steps of a tenth, GA as below. The size of a generation is that of
-# the configurations in its repository; 110 genomes.
+# Of its published experiments: SLERP with 11 genes in steps of a tenth, GA as below. The size of a generation is of
+# the configurations in its repository: 110 genomes.
 GENES, POPULATION, ITERATIONS = 11, 10, 11
 
 
