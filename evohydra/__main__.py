@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -110,6 +111,7 @@ def build(config: DictConfig, directory: Path) -> "Run":
     identity["model"] = {
         model.name: model.to_dict() for model in (*opened.models, *([opened.base] if opened.base else []))
     }
+    identity["adapters"] = [asdict(each) for each in opened.form.adapters]
     identity |= {"device": device.type, "dtype": str(dtype), "out_dtype": str(out_dtype)}
     warm = np.empty((0, len(space.names)))
     if plain["warm_start"]:

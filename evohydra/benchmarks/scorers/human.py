@@ -24,8 +24,10 @@ class ChoicesMissingError(ScorerError):
     """Pairs that nobody has chosen from yet: what to do."""
 
 
-def human(directory: str) -> "Human":
-    """A scorer whose page, references and choices are in `directory`."""
+def human(directory: str | None = None) -> "Human":
+    """A scorer whose page, references and choices are in `directory`, one for each study; ScorerError without one."""
+    if not directory:
+        raise ScorerError("directory: expected where to write the page and to read choices, got none")
     return Human(Path(directory))
 
 
