@@ -61,16 +61,22 @@ def table(results: list[dict[str, Any]]) -> Iterator[str]:
     yield "|---|---|---|---|---|---|---|"
     for name, row in ROWS.items():
         runs = sorted((result for result in results if result["row"] == name), key=lambda result: result["seed"])
-        if len(runs) > 1:
+        if runs:
             scores = [result["score"] for result in runs]
-            mean, half = statistics.mean(scores), stats.t.ppf(0.975, len(runs) - 1) * stats.sem(scores)
             by_seed = ", ".join(f"{score:.3f}" for score in scores)
             others = ("search", "genomes", "examples")
             search, genomes, examples = (statistics.mean(each[key] for each in runs) for key in others)
             yield (
-                f"| {row.label} | {mean:.3f} | {mean - half:.3f} to {mean + half:.3f} | {by_seed} | {search:.3f} "
+                f"| {row.label} | {statistics.mean(scores):.3f} | {_interval(scores)} | {by_seed} | {search:.3f} "
                 f"| {genomes:.0f} | {examples:.0f} |"
             )
+
+
+def _interval(scores: list[float]) -> str:
+    if len(scores) < 2:
+        return ""
+    mean, half = statistics.mean(scores), stats.t.ppf(0.975, len(scores) - 1) * stats.sem(scores)
+    return f"{mean - half:.3f} to {mean + half:.3f}"
 
 
 def main() -> None:

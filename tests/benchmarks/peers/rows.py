@@ -25,8 +25,10 @@ MAX_FEVALS = 100
 # evohydra scores validation examples too: 33,400 examples in all, where 111 genomes of 300 are 33,300.
 EVOHYDRA_BUDGET, VALIDATION = 108, 5 * 200
 # mergekit-evolve's genome and settings: a weight for each layer and source, begun at 1 / n_models with sigma0 = 1/6.
-# Of the weight's range, [0, 2], that is the mean 1/4 and the sigma 1/12. Its weights are absolute values without bound.
+# Of the weight's range, [0, 2], that is the mean 1/4 and the sigma 1/12. Its weights are absolute values without bound,
+# its merges bfloat16.
 AS_MERGEKIT_EVOLVE = (
+    "dtype=bfloat16",
     "merge.parameter.granularity.edges=false",
     "merge.parameter.genes.weight.high=2",
     "optimizer.mean=0.25",
