@@ -196,6 +196,9 @@ def _space(merge: Mapping[str, Any], parts: Mapping[str, Any], family: "Family",
 
 
 def _instantiate(spec: Mapping[str, Any]) -> Any:
+    missing = sorted(key for key, value in spec.items() if value == "???")
+    if missing:
+        raise ValueError(f"{spec['_target_']}: expected a value for {', '.join(missing)}, got none; give it one")
     return hydra.utils.instantiate(dict(spec))
 
 
