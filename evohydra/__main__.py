@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -110,6 +111,7 @@ def build(config: DictConfig, directory: Path) -> "Run":
     identity["model"] = {
         model.name: model.to_dict() for model in (*opened.models, *([opened.base] if opened.base else []))
     }
+    identity["adapters"] = [asdict(each) for each in opened.form.adapters]
     identity |= {"device": device.type, "dtype": str(dtype), "out_dtype": str(out_dtype)}
     warm = np.empty((0, len(space.names)))
     if plain["warm_start"]:
@@ -183,6 +185,9 @@ def _space(merge: Mapping[str, Any], parts: Mapping[str, Any], family: "Family",
 
 
 def _instantiate(spec: Mapping[str, Any]) -> Any:
+    missing = sorted(key for key, value in spec.items() if value == "???")
+    if missing:
+        raise ValueError(f"{spec['_target_']}: expected a value for {', '.join(missing)}, got none; give it one")
     return hydra.utils.instantiate(dict(spec))
 
 

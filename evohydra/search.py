@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evohydra.executors import Executor
-from evohydra.fronts import Rule, best_fitness, picked
+from evohydra.fronts import Rule, best_fitness, on_front, picked
 from evohydra.genome import Value
 from evohydra.ledger import Evaluate, Ledger, Record
 from evohydra.objectives import Objective
@@ -138,4 +138,6 @@ def _best(records: Sequence[Record], top: int, rule: Rule, each_generation: bool
 
 def _picked(records: Sequence[Record], rule: Rule, count: int) -> list[Record]:
     values = np.array([tuple(r.objectives.values()) or (r.fitness,) for r in records], dtype=np.float64)
+    if values.ndim == 2 and values.shape[1] > 1:  # what is not on the front is no candidate
+        count = min(count, int(on_front(values).sum()))
     return [records[at] for at in picked(values, np.array([r.fitness for r in records]), rule, count)]
