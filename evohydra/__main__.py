@@ -45,7 +45,7 @@ def build(config: DictConfig, directory: Path) -> "Run":
     from evohydra.families import Rules
     from evohydra.formats import Format
     from evohydra.merge import Engine
-    from evohydra.run import Run, baseline_nodes
+    from evohydra.run import Run, baseline_nodes, search_sizes
     from evohydra.spaces.parameter import uniform_merge
     from evohydra.trackers import Guarded, without_secrets
     from evohydra.winner import WinnerWriter
@@ -129,7 +129,7 @@ def build(config: DictConfig, directory: Path) -> "Run":
         budget=plain["budget"],
         seed=plain["seed"],
         top=plain["top"],
-        sample=_sample(plain["sample"]),
+        fitness=_instantiate(plain["fitness"])(sizes=search_sizes(benchmarks), seed=plain["seed"]),
         start=_start(plain["start"] or []),
         write=WinnerWriter(
             sources=opened,
@@ -165,12 +165,6 @@ def _space(merge: Mapping[str, Any], parts: Mapping[str, Any], family: "Family",
 
 def _instantiate(spec: Mapping[str, Any]) -> Any:
     return hydra.utils.instantiate(dict(spec))
-
-
-def _sample(count: Any) -> int | None:
-    if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
-        raise ValueError(f"sample: expected null or a whole number of at least 1, got {count!r}")
-    return count
 
 
 def _start(start: list[str]) -> list[str]:

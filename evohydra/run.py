@@ -1,6 +1,5 @@
 """A whole run: search, choose on validation, score on test, write the winner and the report."""
 
-import functools
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,13 +13,13 @@ from rich.console import Console
 
 from evohydra.artifacts import versions, whole_directory
 from evohydra.benchmarks import Benchmark
-from evohydra.benchmarks.splits import drawn
 from evohydra.evaluate import Evaluation, Evaluator
 from evohydra.executors import Executor
 from evohydra.families import LiveModel
 from evohydra.files import write_json
+from evohydra.fitness import Fitness
 from evohydra.genome import Axis
-from evohydra.ledger import Evaluate, Ledger, Record
+from evohydra.ledger import Ledger, Record, Scores
 from evohydra.merge import Engine
 from evohydra.optimizers import Optimizer, Points
 from evohydra.recipe import Node, digest
@@ -56,7 +55,7 @@ class Run:
     budget: int
     seed: int
     top: int
-    sample: int | None
+    fitness: Fitness
     start: Sequence[str]
     write: WinnerWriter
     identity: Mapping[str, Any]
@@ -72,10 +71,12 @@ class Run:
             ledger = stack.enter_context(closing(Ledger(self.directory, self.identity)))
             with SearchProgress(console, self.budget, ledger.replayed) as progress:
                 observers = (progress, self.tracker.genome)
-                evaluate_in = functools.partial(self._evaluate_in, evaluate)
-                records = search(self.space, optimizer, self.executor, evaluate_in, ledger, self.budget, observers)
-            sampled = self.sample is not None
-            candidates = choose(self.space, ledger, evaluate if validated else None, self.top, each_generation=sampled)
+                records = search(
+                    self.space, optimizer, self.executor, evaluate, self.fitness, search_sizes(self.benchmarks),
+                    lambda: self._sources(ledger, evaluate), ledger, self.budget, observers,
+                )  # fmt: skip
+            each = not self.fitness.comparable
+            candidates = choose(self.space, ledger, evaluate if validated else None, self.top, each_generation=each)
             if not candidates or (validated and candidates[0].validation is None):
                 raise SearchError("none of the best genomes could be scored on the validation split; see finals.jsonl")
             summary = self._summarise(evaluate, ledger, candidates, records)
@@ -84,13 +85,10 @@ class Run:
         self._report(summary, console)
         return summary
 
-    def _evaluate_in(self, evaluate: Evaluator, generation: int, recipes: Sequence[Node]) -> Evaluate:
-        """How the recipes of a generation are evaluated: on all examples, or on those drawn for it."""
-        evaluate.expect(recipes)
-        if self.sample is None:
-            return evaluate
-        sizes = {name: benchmark.size("search") for name, benchmark in self.benchmarks.items()}
-        return functools.partial(evaluate, examples=drawn(sizes, self.sample, self.seed, generation))
+    def _sources(self, ledger: Ledger, evaluate: Evaluator) -> list[Scores]:
+        """The scores of the source models on the whole search split."""
+        evaluations = [ledger.final(model.name, model, "search", evaluate) for model in self.sources.models]
+        return [evaluation.scores for evaluation in evaluations if evaluation.scores]
 
     def _has_validation(self) -> bool:
         sizes = {name: benchmark.size("validation") for name, benchmark in self.benchmarks.items()}
@@ -148,6 +146,7 @@ class Run:
             },
             "gain": _gain(test_winner, {name: test[name] for name in models}),
             "evaluations": len(records),
+            "examples_scored": sum(record.scored for record in records) + ledger.scored_in_full("search"),
             "tokens": sum(r.tokens for r in records),
             "seconds": {
                 part: round(sum(r.seconds[part] for r in records), 3) for part in ("merge", "evaluate", "forward")
@@ -219,6 +218,11 @@ def _gain(winner: Evaluation, sources: Mapping[str, Evaluation]) -> dict[str, An
         return {"best_source": None, "difference": None, "low": None, "high": None, "p": None}
     best = max(scored, key=lambda name: scored[name])
     return {"best_source": best, **asdict(paired_gain(winner.scores, sources[best].scores))}
+
+
+def search_sizes(benchmarks: Mapping[str, Benchmark]) -> dict[str, int]:
+    """The number of search examples of each benchmark."""
+    return {name: benchmark.size("search") for name, benchmark in benchmarks.items()}
 
 
 def _evaluated_now(ledger: Ledger) -> float:

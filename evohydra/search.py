@@ -1,17 +1,16 @@
 """The search loop: ask, evaluate what the ledger does not hold, tell; then choose the winner on validation."""
 
-import functools
-import itertools
+import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from evohydra.executors import Executor
-from evohydra.genome import Value
-from evohydra.ledger import Evaluate, Ledger, Record
+from evohydra.fitness import Fitness, Sizes
+from evohydra.fitness.generation import Evaluates, Generation, Judged, members_of
+from evohydra.ledger import Evaluate, Ledger, Record, Scores
 from evohydra.objectives import finite, mean
 from evohydra.optimizers import Optimizer
 from evohydra.recipe import Node
@@ -37,15 +36,18 @@ def search(
     space: Space,
     optimizer: Optimizer,
     executor: Executor,
-    evaluate_in: Callable[[int, Sequence[Node]], Evaluate],
+    evaluate: Evaluates,
+    fitness: Fitness,
+    sizes: Sizes,
+    sources: Callable[[], Sequence[Scores]],
     ledger: Ledger,
     budget: int,
     observers: Iterable[Observer] = (),
 ) -> list[Record]:
     """Evaluate `budget` genomes and return their records in order.
 
-    `evaluate_in` gives for the number of a generation, and those of its recipes that the ledger does not hold, what
-    evaluates them.
+    `sizes` are the numbers of search examples of each benchmark, of which `fitness` chooses; `sources` scores the
+    source models on all of them, where it asks for that.
 
     Raises ValueError where the budget is smaller than a generation, SearchError where the whole first generation fails.
     """
@@ -55,36 +57,40 @@ def search(
             "lower optimizer.population"
         )
     observers = tuple(observers)
-    generation = 0
+    number = 0
     while len(ledger.records) < budget:
         first = len(ledger.records)
         genomes = optimizer.ask()
         batch = genomes[: budget - first]
-        recipes = [space.decode(x) for x in batch]
-        evaluate = evaluate_in(generation, recipes[max(0, ledger.replayed - first) :])
-        remember = functools.partial(_remember, ledger, generation, evaluate)
-        genes = [space.values(x) for x in batch]
-        for record in executor.map(remember, zip(itertools.count(first), batch, genes, recipes, strict=False)):
+        on_file = [ledger.on_file(first + place, x) for place, x in enumerate(batch)]
+        if None in on_file:
+            members = members_of(first, batch, [space.values(x) for x in batch], [space.decode(x) for x in batch])
+            generation = Generation(
+                number, members, sizes, ledger, executor, evaluate, sources, in_rounds=fitness.in_rounds
+            )
+            found = (on_file[judged.place] or _record(generation, judged) for judged in fitness(generation))
+        else:
+            found = (record for record in on_file if record is not None)
+        for record in found:
+            ledger.add(record)
             for observe in observers:
                 observe(record)
         records = ledger.records[first:]
-        if generation == 0 and all(record.fitness is None for record in records):
+        if number == 0 and all(record.fitness is None for record in records):
             raise SearchError(f"every genome of the first generation failed; the first one: {records[0].error}")
         if len(batch) == len(genomes):
-            fitness = finite([record.fitness for record in records], (r.fitness for r in ledger.records))
-            optimizer.tell(genomes, np.array(fitness))
-        generation += 1
+            told = finite([record.fitness for record in records], (r.fitness for r in ledger.records))
+            optimizer.tell(genomes, np.array(told))
+        number += 1
     return ledger.records
 
 
-def _remember(
-    ledger: Ledger,
-    generation: int,
-    evaluate: Evaluate,
-    member: tuple[int, NDArray[np.float64], Mapping[str, Value], Node],
-) -> Record:
-    index, genome, genes, recipe = member
-    return ledger.remember(index, generation, genome, genes, recipe, evaluate)
+def _record(generation: Generation, judged: Judged) -> Record:
+    record = generation.record(judged)
+    value = record.fitness
+    if value is not None and not math.isfinite(value):
+        return replace(record, fitness=None, scores={}, examples=None, error_bar=None, error=f"fitness is {value}")
+    return record
 
 
 def choose(
@@ -92,9 +98,10 @@ def choose(
 ) -> list[Candidate]:
     """The `top` different recipes of the search (or of `each_generation`) re-scored on validation, the winner first.
 
-    Without `evaluate` there is no validation, and the best of the search is the winner.
+    An estimated fitness counts less its error bar: many rough estimates have some that are far too high. Without
+    `evaluate` there is no validation, and the best of the search is the winner.
     """
-    ranked = sorted((r for r in ledger.records if r.fitness is not None), key=lambda r: (-(r.fitness or 0.0), r.index))
+    ranked = sorted((r for r in ledger.records if r.fitness is not None), key=lambda r: (-_surely(r), r.index))
     best: dict[str, Record] = {}
     places: Counter[int] = Counter()
     for record in ranked:
@@ -109,7 +116,9 @@ def choose(
             return [Candidate(record, recipe, None)]
         evaluation = ledger.final(f"genome {record.index}", recipe, "validation", evaluate)
         candidates.append(Candidate(record, recipe, mean(evaluation.scores) if evaluation.scores else None))
-    candidates.sort(
-        key=lambda c: (-(c.validation if c.validation is not None else -np.inf), -(c.record.fitness or 0.0))
-    )
+    candidates.sort(key=lambda c: (-(c.validation if c.validation is not None else -np.inf), -_surely(c.record)))
     return candidates
+
+
+def _surely(record: Record) -> float:
+    return (record.fitness or 0.0) - (record.error_bar or 0.0)

@@ -19,9 +19,11 @@ from pathlib import Path
 
 import hydra.utils
 
+from evohydra.benchmarks import Split
 from evohydra.evaluate import Evaluation
 from evohydra.executors.local import Local
-from evohydra.ledger import Evaluate, Ledger
+from evohydra.fitness.full import Full
+from evohydra.ledger import Examples, Ledger
 from evohydra.optimizers import Optimizer
 from evohydra.recipe import Node, digest
 from evohydra.search import search
@@ -46,24 +48,34 @@ def maker(optimizer: str) -> Callable[..., Optimizer]:
     return make
 
 
+class Hash:
+    """Scores a recipe by its digest, and ends the process when it evaluates genome number `last`."""
+
+    def __init__(self, ledger: Ledger, last: int) -> None:
+        self._ledger, self._last = ledger, last
+
+    def expect(self, recipes: Sequence[Node]) -> None:
+        """Nothing to prepare."""
+
+    def __call__(self, recipe: Node, split: Split, examples: Examples | None = None) -> Evaluation:
+        done = len(self._ledger.records)
+        if done == self._last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return Evaluation({"hash": [int(digest(recipe)[:8], 16) / 2**32 + done // POPULATION]})
+
+
 def carry_out(directory: Path, optimizer: str, kind: str, last: int) -> None:
     """The search, killed when it evaluates its genome number `last`."""
     found = SPACES[kind]
     start = [found.encode(node) for node in found.landmarks().values()]
 
-    def evaluate_in(generation: int, _: Sequence[Node]) -> Evaluate:
-        def evaluate(recipe: Node, split: str) -> Evaluation:
-            if len(ledger.records) == last:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return Evaluation({"hash": [int(digest(recipe)[:8], 16) / 2**32 + generation]})
-
-        return evaluate
-
     with (
         closing(maker(optimizer)(axes=found.axes, seed=3, start=start)) as strategy,
         closing(Ledger(directory, {"optimizer": optimizer, "space": kind})) as ledger,
     ):
-        search(found, strategy, Local(), evaluate_in, ledger, BUDGET)
+        sizes = {"hash": 1}
+        fitness = Full(sizes=sizes, seed=3)
+        search(found, strategy, Local(), Hash(ledger, last), fitness, sizes, list, ledger, BUDGET)
 
 
 def in_a_process(directory: Path, optimizer: str, kind: str, last: int) -> int:

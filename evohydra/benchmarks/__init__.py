@@ -1,7 +1,7 @@
 """Benchmarks: a live model and the examples of a split -> one score for each example."""
 
 from collections.abc import Sequence
-from typing import Literal, Protocol, get_args
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,4 +28,13 @@ class Benchmark(Protocol):
 
     def __call__(self, live: LiveModel, split: Split, examples: Sequence[int] | None = None) -> NDArray[np.float64]:
         """One score for each example of `split`, or of those at `examples` (n,), in their order; larger is better."""
+        ...
+
+
+@runtime_checkable
+class TellsBroken(Protocol):
+    """A benchmark that can tell from answers, whatever they score, that the model is broken."""
+
+    def broken(self) -> str | None:
+        """What all answers of the last call have in common that a working model's have not; None if nothing."""
         ...
