@@ -27,6 +27,7 @@ INCIDENTAL = (
     "run",
     "budget",
     "top",
+    "pick",
     "tracker",
     "executor",
     "device",
@@ -96,6 +97,8 @@ def build(config: DictConfig, directory: Path) -> "Run":
                 f"benchmark {benchmark.name!r} scores models of the families {list(benchmark.families)}, the sources "
                 f"are of the family {family.name!r}"
             )
+    objective = _instantiate(plain["objective"])
+    objective.check(tuple(benchmarks), space.default())
     identity = without_secrets({key: value for key, value in plain.items() if key not in INCIDENTAL})
     identity["model"] = {
         model.name: model.to_dict() for model in (*opened.models, *([opened.base] if opened.base else []))
@@ -119,6 +122,8 @@ def build(config: DictConfig, directory: Path) -> "Run":
         uniform=uniform,
         baselines=baseline_nodes(baselines, engine),
         benchmarks=benchmarks,
+        objective=objective,
+        pick=_instantiate(plain["pick"]),
         make_optimizer=lambda axes, start: _instantiate(plain["optimizer"])(axes=axes, seed=plain["seed"], start=start),
         executor=_instantiate(plain["executor"]),
         tracker=Guarded(

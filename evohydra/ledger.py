@@ -48,6 +48,7 @@ class Record:
     seconds: Mapping[str, float] = field(default_factory=dict)
     error: str | None = None
     tokens: int = 0
+    objectives: Mapping[str, float] = field(default_factory=dict)  # where there are several
     examples: Mapping[str, Sequence[int]] | None = None
     scored: int = 0
     error_bar: float | None = None

@@ -1,5 +1,6 @@
 """A whole run: search, choose on validation, score on test, write the winner and the report."""
 
+import functools
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,19 +19,24 @@ from evohydra.executors import Executor
 from evohydra.families import LiveModel
 from evohydra.files import write_json
 from evohydra.fitness import Fitness
+from evohydra.fitness.generation import Scoring
+from evohydra.fronts import Rule
 from evohydra.genome import Axis
 from evohydra.ledger import Ledger, Record, Scores
 from evohydra.merge import Engine
-from evohydra.optimizers import Optimizer, Points
+from evohydra.objectives import Objective
+from evohydra.optimizers import LearnsFromExamples, Optimizer, Points
 from evohydra.recipe import Node, digest
 from evohydra.report.answers import Pictured, answers_page, shown
 from evohydra.report.figures import fitness_figure, recipe_figures
+from evohydra.report.front import front, front_figure
 from evohydra.report.progress import SearchProgress
 from evohydra.report.tables import gain_sentence, summary_table
 from evohydra.search import Candidate, SearchError, choose, search
 from evohydra.sources import OpenSources
 from evohydra.spaces import Space
 from evohydra.statistics import interval, paired_gain
+from evohydra.telling import EVERY_EXAMPLE
 from evohydra.trackers import Guarded
 from evohydra.winner import WinnerWriter
 
@@ -49,6 +55,8 @@ class Run:
     uniform: Node | None
     baselines: Mapping[str, Node]
     benchmarks: Mapping[str, Benchmark]
+    objective: Objective
+    pick: Rule
     make_optimizer: Callable[[Sequence[Axis], Points], Optimizer]
     executor: Executor
     tracker: Guarded
@@ -68,15 +76,18 @@ class Run:
             stack.push(lambda kind, *_: self.tracker.close(failed=kind is not None))
             validated = self._has_validation()
             optimizer = stack.enter_context(closing(self.make_optimizer(self.space.axes, self._starting_points())))
+            if isinstance(optimizer, LearnsFromExamples) and not self.fitness.same_examples:
+                raise ValueError(EVERY_EXAMPLE)
             ledger = stack.enter_context(closing(Ledger(self.directory, self.identity)))
             with SearchProgress(console, self.budget, ledger.replayed) as progress:
                 observers = (progress, self.tracker.genome)
-                records = search(
-                    self.space, optimizer, self.executor, evaluate, self.fitness, search_sizes(self.benchmarks),
-                    lambda: self._sources(ledger, evaluate), ledger, self.budget, observers,
-                )  # fmt: skip
+                sources = functools.partial(self._sources, ledger, evaluate)
+                sizes = search_sizes(self.benchmarks)
+                scoring = Scoring(self.executor, evaluate, sizes, self.objective, sources)
+                records = search(self.space, optimizer, self.fitness, scoring, ledger, self.budget, observers)
             each = not self.fitness.comparable
-            candidates = choose(self.space, ledger, evaluate if validated else None, self.top, each_generation=each)
+            validate = evaluate if validated else None
+            candidates = choose(self.space, ledger, validate, self.top, self.objective, self.pick, each_generation=each)
             if not candidates or (validated and candidates[0].validation is None):
                 raise SearchError("none of the best genomes could be scored on the validation split; see finals.jsonl")
             summary = self._summarise(evaluate, ledger, candidates, records)
@@ -125,26 +136,27 @@ class Run:
         test_winner = ledger.final("winner", winner.recipe, "test", evaluate)
         return {
             "test": {
-                "winner": _scored(test_winner),
-                "uniform": _scored(test["uniform"]) if "uniform" in test else None,
-                "sources": {name: _scored(test[name]) for name in models},
-                "base": _scored(test["base"]) if "base" in test else None,
-                "baselines": {name: _scored(test[name]) for name in self.baselines},
+                "winner": self._scored(test_winner),
+                "uniform": self._scored(test["uniform"]) if "uniform" in test else None,
+                "sources": {name: self._scored(test[name]) for name in models},
+                "base": self._scored(test["base"]) if "base" in test else None,
+                "baselines": {name: self._scored(test[name]) for name in self.baselines},
             },
             "validation": {
-                "winner": _scored(self._validation(winner, ledger, evaluate)),
+                "winner": self._scored(self._validation(winner, ledger, evaluate)),
                 "candidates": [
                     {"index": c.record.index, "search": c.record.fitness, "validation": c.validation}
                     for c in candidates
                 ],
             },
             "search": {
-                "winner": _scored(Evaluation(winner.record.scores)),
+                "winner": self._scored(Evaluation(winner.record.scores)),
                 "index": winner.record.index,
                 "best": max(r.fitness for r in records if r.fitness is not None),
                 "failed": sum(r.fitness is None for r in records),
+                **({"front": [{"index": r.index, **r.objectives} for r in best]} if (best := front(records)) else {}),
             },
-            "gain": _gain(test_winner, {name: test[name] for name in models}),
+            "gain": self._gain(test_winner, {name: test[name] for name in models}),
             "evaluations": len(records),
             "examples_scored": sum(record.scored for record in records) + ledger.scored_in_full("search"),
             "tokens": sum(r.tokens for r in records),
@@ -155,12 +167,28 @@ class Run:
             "recipe_digest": digest(winner.recipe),
         }
 
+    def _scored(self, evaluation: Evaluation) -> dict[str, Any]:
+        if not evaluation.scores:
+            return {"score": None, "low": None, "high": None, "n": 0, "error": evaluation.error}
+        each = {name: sum(values) / len(values) for name, values in evaluation.scores.items()}
+        score = asdict(interval(self.objective.weighted(evaluation.scores)))
+        return score | ({"benchmarks": each} if len(each) > 1 else {})
+
+    def _gain(self, winner: Evaluation, sources: Mapping[str, Evaluation]) -> dict[str, Any]:
+        scores = {name: self.objective.weighted(each.scores) for name, each in sources.items() if each.scores}
+        if not winner.scores or not scores:
+            return {"best_source": None, "difference": None, "low": None, "high": None, "p": None}
+        best = max(scores, key=lambda name: interval(scores[name]).score)
+        return {"best_source": best, **asdict(paired_gain(self.objective.weighted(winner.scores), scores[best]))}
+
     def _write(self, summary: dict[str, Any], winner: Candidate, records: Sequence[Record]) -> None:
         figures = {
             "fitness": fitness_figure(records, self.directory / "fitness.png"),
             **recipe_figures(winner.recipe, self.directory),
             **self._pages_of_answers(winner.recipe),
         }
+        if winner.record.objectives:
+            figures["front"] = front_figure(records, winner.record.index, self.directory / "front.png")
         target = self.directory / "winner"
         found = {"seed": self.seed, "budget": self.budget, "genome": winner.record.index}
         with whole_directory(target) as directory:
@@ -198,26 +226,11 @@ class Run:
         for name, what in (("winner", "the merged model"), ("recipe.json", "how to make it again"),
                            ("summary.json", "all scores"), ("ledger.jsonl", "every genome"),
                            ("fitness.png", "the search"), ("genome.png", "the winning genome"),
-                           ("path.png", "the winning path")):  # fmt: skip
+                           ("path.png", "the winning path"), ("front.png", "the objectives")):  # fmt: skip
             if (self.directory / name).exists():
                 console.print(f"  {self.directory / name}: {what}", highlight=False, soft_wrap=True)
         for page in sorted(self.directory.glob("answers-*.html")):
             console.print(f"  {page}: answers about held-out pictures", highlight=False, soft_wrap=True)
-
-
-def _scored(evaluation: Evaluation) -> dict[str, Any]:
-    if not evaluation.scores:
-        return {"score": None, "low": None, "high": None, "n": 0, "error": evaluation.error}
-    each = {name: sum(values) / len(values) for name, values in evaluation.scores.items()}
-    return asdict(interval(evaluation.scores)) | ({"benchmarks": each} if len(each) > 1 else {})
-
-
-def _gain(winner: Evaluation, sources: Mapping[str, Evaluation]) -> dict[str, Any]:
-    scored = {name: interval(evaluation.scores).score for name, evaluation in sources.items() if evaluation.scores}
-    if not winner.scores or not scored:
-        return {"best_source": None, "difference": None, "low": None, "high": None, "p": None}
-    best = max(scored, key=lambda name: scored[name])
-    return {"best_source": best, **asdict(paired_gain(winner.scores, sources[best].scores))}
 
 
 def search_sizes(benchmarks: Mapping[str, Benchmark]) -> dict[str, int]:

@@ -1,20 +1,19 @@
 """The search loop: ask, evaluate what the ledger does not hold, tell; then choose the winner on validation."""
 
-import math
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from evohydra.executors import Executor
-from evohydra.fitness import Fitness, Sizes
-from evohydra.fitness.generation import Evaluates, Generation, Judged, members_of
-from evohydra.ledger import Evaluate, Ledger, Record, Scores
-from evohydra.objectives import finite, mean
+from evohydra.fitness import Fitness
+from evohydra.fitness.generation import Generation, Scoring, members_of
+from evohydra.fronts import Rule, best_fitness, picked
+from evohydra.ledger import Evaluate, Ledger, Record
+from evohydra.objectives import Objective
 from evohydra.optimizers import Optimizer
 from evohydra.recipe import Node
 from evohydra.spaces import Space
+from evohydra.telling import tell
 
 Observer = Callable[[Record], None]
 
@@ -35,40 +34,34 @@ class Candidate:
 def search(
     space: Space,
     optimizer: Optimizer,
-    executor: Executor,
-    evaluate: Evaluates,
     fitness: Fitness,
-    sizes: Sizes,
-    sources: Callable[[], Sequence[Scores]],
+    scoring: Scoring,
     ledger: Ledger,
     budget: int,
     observers: Iterable[Observer] = (),
 ) -> list[Record]:
     """Evaluate `budget` genomes and return their records in order.
 
-    `sizes` are the numbers of search examples of each benchmark, of which `fitness` chooses; `sources` scores the
-    source models on all of them, where it asks for that.
-
     Raises ValueError where the budget is smaller than a generation, SearchError where the whole first generation fails.
     """
     if budget < optimizer.population:
         raise ValueError(
-            f"budget={budget} is smaller than one generation of {optimizer.population} genomes; raise the budget or "
-            "lower optimizer.population"
+            f"budget={budget} is smaller than the first generation of {optimizer.population} genomes; raise the "
+            "budget, or lower optimizer.population (of a grid: optimizer.points, or take optimizer=line)"
         )
     observers = tuple(observers)
     number = 0
     while len(ledger.records) < budget:
         first = len(ledger.records)
         genomes = optimizer.ask()
+        if not len(genomes):
+            break
         batch = genomes[: budget - first]
         on_file = [ledger.on_file(first + place, x) for place, x in enumerate(batch)]
         if None in on_file:
             members = members_of(first, batch, [space.values(x) for x in batch], [space.decode(x) for x in batch])
-            generation = Generation(
-                number, members, sizes, ledger, executor, evaluate, sources, in_rounds=fitness.in_rounds
-            )
-            found = (on_file[judged.place] or _record(generation, judged) for judged in fitness(generation))
+            generation = Generation(number, members, scoring, ledger, in_rounds=fitness.in_rounds)
+            found = (on_file[judged.place] or generation.record(judged) for judged in fitness(generation))
         else:
             found = (record for record in on_file if record is not None)
         for record in found:
@@ -79,46 +72,62 @@ def search(
         if number == 0 and all(record.fitness is None for record in records):
             raise SearchError(f"every genome of the first generation failed; the first one: {records[0].error}")
         if len(batch) == len(genomes):
-            told = finite([record.fitness for record in records], (r.fitness for r in ledger.records))
-            optimizer.tell(genomes, np.array(told))
+            tell(optimizer, genomes, records, ledger.records)
         number += 1
     return ledger.records
 
 
-def _record(generation: Generation, judged: Judged) -> Record:
-    record = generation.record(judged)
-    value = record.fitness
-    if value is not None and not math.isfinite(value):
-        return replace(record, fitness=None, scores={}, examples=None, error_bar=None, error=f"fitness is {value}")
-    return record
-
-
 def choose(
-    space: Space, ledger: Ledger, evaluate: Evaluate | None, top: int, *, each_generation: bool = False
+    space: Space,
+    ledger: Ledger,
+    evaluate: Evaluate | None,
+    top: int,
+    objective: Objective,
+    rule: Rule = best_fitness,
+    *,
+    each_generation: bool = False,
 ) -> list[Candidate]:
     """The `top` different recipes of the search (or of `each_generation`) re-scored on validation, the winner first.
 
-    An estimated fitness counts less its error bar: many rough estimates have some that are far too high. Without
-    `evaluate` there is no validation, and the best of the search is the winner.
+    Of several objectives the candidates are those of the front that `rule` prefers, and so is the winner among them by
+    the scores on validation. An estimated fitness counts less its error bar: among many rough estimates the best are
+    too high. Without `evaluate` there is no validation, and the best of the search is the winner.
     """
-    ranked = sorted((r for r in ledger.records if r.fitness is not None), key=lambda r: (-_surely(r), r.index))
-    best: dict[str, Record] = {}
-    places: Counter[int] = Counter()
-    for record in ranked:
-        among = record.generation if each_generation else 0
-        if record.recipe not in best and places[among] < top:
-            best[record.recipe] = record
-            places[among] += 1
-    candidates = []
-    for record in best.values():
+    candidates: list[Candidate] = []
+    values: list[list[float]] = []
+    for record in _best(ledger.records, top, rule, each_generation):
         recipe = space.decode(np.array(record.genome))
         if evaluate is None:
             return [Candidate(record, recipe, None)]
-        evaluation = ledger.final(f"genome {record.index}", recipe, "validation", evaluate)
-        candidates.append(Candidate(record, recipe, mean(evaluation.scores) if evaluation.scores else None))
-    candidates.sort(key=lambda c: (-(c.validation if c.validation is not None else -np.inf), -_surely(c.record)))
-    return candidates
+        scores = ledger.final(f"genome {record.index}", recipe, "validation", evaluate).scores
+        candidates.append(Candidate(record, recipe, objective.fitness(scores) if scores else None))
+        if scores:
+            values.append(list(objective.several(scores, recipe).values()) or [objective.fitness(scores)])
+    scored = [candidate for candidate in candidates if candidate.validation is not None]
+    order = picked(np.array(values), np.array([c.validation for c in scored]), rule, len(scored))
+    return [scored[at] for at in order] + [candidate for candidate in candidates if candidate.validation is None]
+
+
+def _best(records: Sequence[Record], top: int, rule: Rule, each_generation: bool) -> list[Record]:
+    """The `top` different recipes, those of a higher fitness before others where objectives are equal."""
+    different: dict[str, Record] = {}
+    for record in sorted((r for r in records if r.fitness is not None), key=lambda r: (-_surely(r), r.index)):
+        different.setdefault(record.recipe, record)
+    groups: dict[int, list[Record]] = {}
+    for record in different.values():
+        groups.setdefault(record.generation if each_generation else 0, []).append(record)
+    best = [record for group in groups.values() for record in _picked(group, rule, top)]
+    return _picked(best, rule, len(best)) if each_generation else best
+
+
+def _picked(records: Sequence[Record], rule: Rule, count: int) -> list[Record]:
+    surely = [_surely(record) for record in records]
+    values = np.array(
+        [tuple(r.objectives.values()) or (value,) for r, value in zip(records, surely, strict=True)], dtype=np.float64
+    )
+    return [records[at] for at in picked(values, np.array(surely), rule, count)]
 
 
 def _surely(record: Record) -> float:
-    return (record.fitness or 0.0) - (record.error_bar or 0.0)
+    assert record.fitness is not None
+    return record.fitness - (record.error_bar or 0.0)

@@ -23,6 +23,7 @@ from evohydra.benchmarks import Split
 from evohydra.evaluate import Evaluation
 from evohydra.executors.local import Local
 from evohydra.fitness.full import Full
+from evohydra.fitness.generation import Scoring
 from evohydra.ledger import Examples, Ledger
 from evohydra.optimizers import Optimizer
 from evohydra.recipe import Node, digest
@@ -74,8 +75,8 @@ def carry_out(directory: Path, optimizer: str, kind: str, last: int) -> None:
         closing(Ledger(directory, {"optimizer": optimizer, "space": kind})) as ledger,
     ):
         sizes = {"hash": 1}
-        fitness = Full(sizes=sizes, seed=3)
-        search(found, strategy, Local(), Hash(ledger, last), fitness, sizes, list, ledger, BUDGET)
+        scoring = Scoring(Local(), Hash(ledger, last), sizes)
+        search(found, strategy, Full(sizes=sizes, seed=3), scoring, ledger, BUDGET)
 
 
 def in_a_process(directory: Path, optimizer: str, kind: str, last: int) -> int:

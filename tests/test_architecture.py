@@ -13,7 +13,7 @@ HYDRA = {"hydra", "omegaconf"}
 MAY_KNOW_HYDRA = {"evohydra.__main__", "evohydra.composition", "evohydra.report.comparison"}
 # From the bottom up: a module imports from its own level and from those below it. CONTRIBUTING says why.
 LEVELS = (
-    ("genome", "recipe", "checkpoints", "objectives", "statistics"),
+    ("genome", "recipe", "checkpoints", "objectives", "fronts", "statistics"),
     ("methods", "spaces"),
     ("merge",),
     ("families",),

@@ -57,7 +57,7 @@ def test_every_file_composes_and_its_target_instantiates(group: str, option: str
             family = hydra.utils.instantiate({"_target_": source.family})
             assert family.name
         else:
-            assert callable(hydra.utils.instantiate(plain)) or group in ("executor", "format")
+            assert callable(hydra.utils.instantiate(plain)) or group in ("executor", "format", "objective")
 
 
 @pytest.mark.parametrize("option", [option for group, option in FILES if group == "experiment"])

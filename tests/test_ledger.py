@@ -13,7 +13,7 @@ import pytest
 from evohydra.benchmarks import Split
 from evohydra.evaluate import Evaluation
 from evohydra.ledger import JsonLines, Ledger, LedgerError, Record
-from evohydra.objectives import mean
+from evohydra.objectives import Objective
 from evohydra.recipe import Checkpoint, Node, digest
 
 IDENTITY = {"seed": 1, "model": {"one": {"fingerprint": "ab"}}, "optimizer": {"sigma": 0.2}}
@@ -45,7 +45,7 @@ def fill(ledger: Ledger, names: list[str], evaluate: Counting) -> list[Record]:
         if record is None:
             recipe = Checkpoint(name, "-")
             done = evaluate(recipe, "search")
-            fitness = mean(done.scores) if done.scores else None
+            fitness = Objective().fitness(done.scores) if done.scores else None
             record = Record(i, i // 2, genome(i).tolist(), {"w": i / 7}, digest(recipe), fitness, done.scores,
                             done.seconds, done.error)  # fmt: skip
         ledger.add(record)

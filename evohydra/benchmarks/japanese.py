@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from evohydra.benchmarks.optional import optional
+from evohydra.optional import optional
 
 _OTHERWISE = ", or choose another check with use_japanese_check"
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from evohydra.benchmarks.japanese import is_japanese
-from evohydra.benchmarks.optional import optional
+from evohydra.optional import optional
 
 INSTALL = "'evohydra[japanese]'"
 # What the paper's evaluation removes besides the characters that the package emoji knows: symbols and pictographs,

@@ -15,11 +15,11 @@ Sizes = Mapping[str, int]  # of each benchmark: the number of examples in its se
 class Fitness(Protocol):
     """Scores generations.
 
-    partial: genomes may be scored on part of the search split. comparable: fitness means the same in all generations.
-    in_rounds: members are scored more than once, so each scoring is kept on file until the generation is judged.
+    same_examples: every genome of a run is scored on the same ones. comparable: fitness means the same in all
+    generations. in_rounds: members are scored in several steps, each of which is kept on file.
     """
 
-    partial: bool
+    same_examples: bool
     comparable: bool
     in_rounds: bool
 

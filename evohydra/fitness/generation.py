@@ -1,7 +1,8 @@
 """A generation being scored: which scores its members have so far, and how they get more, each only once."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -12,7 +13,7 @@ from evohydra.evaluate import Evaluation
 from evohydra.executors import Executor
 from evohydra.genome import Value
 from evohydra.ledger import Examples, Ledger, Record, Scores
-from evohydra.objectives import mean
+from evohydra.objectives import Objective
 from evohydra.recipe import Node, digest
 
 
@@ -91,35 +92,36 @@ class Member:
             self.error, self.source = other.error, other.index
 
 
-class Generation:
-    """The members of a generation.
+@dataclass(frozen=True)
+class Scoring:
+    """What scores a generation.
 
-    earlier: the records of the generations before it. sources: scores the source models on the whole search split when
-    it is called, and gives each one's scores (they are scored once a run, and count as examples scored).
+    sizes: the number of search examples of each benchmark. sources: scores the source models on all of them when it is
+    called, once a run, and gives each one's scores.
     """
 
+    executor: Executor
+    evaluate: Evaluates
+    sizes: Mapping[str, int]
+    objective: Objective = field(default_factory=Objective)
+    sources: Callable[[], Sequence[Scores]] = tuple
+
+
+class Generation:
+    """The members of a generation. `earlier` are the records of the generations before it."""
+
     def __init__(
-        self,
-        number: int,
-        members: Sequence[Member],
-        sizes: Mapping[str, int],
-        ledger: Ledger,
-        executor: Executor,
-        evaluate: Evaluates,
-        sources: Callable[[], Sequence[Scores]],
-        *,
-        in_rounds: bool,
+        self, number: int, members: Sequence[Member], scoring: Scoring, ledger: Ledger, *, in_rounds: bool
     ) -> None:
-        self.number, self.members, self.sizes = number, members, sizes
-        self.sources = sources
+        self.number, self.members = number, members
+        self.sizes, self.objective, self.sources = scoring.sizes, scoring.objective, scoring.sources
         self.earlier: Sequence[Record] = tuple(ledger.records)
-        self._ledger, self._executor, self._evaluate, self._in_rounds = ledger, executor, evaluate, in_rounds
-        self._twins: list[list[Member]] = []
-        seen: dict[str, list[Member]] = {}
+        self._evaluate, self._executor = scoring.evaluate, scoring.executor
+        self._ledger, self._in_rounds = ledger, in_rounds
+        same: dict[str, list[Member]] = {}
         for member in members:
-            same = seen.setdefault(member.digest, [])
-            self._twins.append(list(same))
-            same.append(member)
+            same.setdefault(member.digest, []).append(member)
+        self._twins = [[other for other in same[member.digest] if other is not member] for member in members]
 
     def everything(self) -> dict[str, list[int]]:
         """All examples of the search split."""
@@ -179,28 +181,37 @@ class Generation:
 
     def record(self, judged: Judged) -> Record:
         """The line of a member in the ledger; one that failed has no fitness and no scores."""
-        member, note = self.members[judged.place], judged.note
-        failed = member.error is not None
-        places = {} if failed else {name: sorted(values) for name, values in member.scores.items()}
+        member, objective, error = self.members[judged.place], self.objective, self.members[judged.place].error
+        copied = member.scored == 0 and member.source is not None
+        line = Record(
+            index=member.index,
+            generation=self.number,
+            genome=[float(u) for u in member.genome],
+            genes=dict(member.genes),
+            recipe=member.digest,
+            fitness=None,
+            scores={},
+            seconds=member.seconds or {"merge": 0.0, "evaluate": 0.0, "forward": 0.0},
+            error=error,
+            tokens=member.tokens,
+            scored=member.scored,
+            note=f"the same recipe as genome {member.source}" if copied else judged.note,
+        )
+        if error is not None:
+            return line
+        places = {name: sorted(values) for name, values in member.scores.items() if values}
         scores = {name: [member.scores[name][place] for place in at] for name, at in places.items()}
+        fitness = objective.fitness(scores) if judged.fitness is None else judged.fitness
+        if not math.isfinite(fitness):
+            return replace(line, error=f"fitness is {fitness}")
         everything = all(len(places.get(name, ())) == size for name, size in self.sizes.items())
-        if member.scored == 0 and member.source is not None:
-            note = f"the same recipe as genome {member.source}"
-        return Record(
-            member.index,
-            self.number,
-            [float(u) for u in member.genome],
-            dict(member.genes),
-            member.digest,
-            _fitness(judged, scores) if scores else None,
-            scores,
-            member.seconds or {"merge": 0.0, "evaluate": 0.0, "forward": 0.0},
-            member.error,
-            member.tokens,
-            None if everything or failed else places,
-            member.scored,
-            None if failed else judged.error_bar,
-            note,
+        return replace(
+            line,
+            fitness=fitness,
+            scores=scores,
+            objectives=objective.several(scores, member.recipe),
+            examples=None if everything else places,
+            error_bar=judged.error_bar,
         )
 
 
@@ -209,10 +220,6 @@ def members_of(first: int, genomes: NDArray[np.float64], genes: Sequence[Mapping
     """The members of a generation whose first genome has the number `first`."""
     parts = zip(genomes, genes, recipes, strict=True)
     return [Member(first + i, x, values, recipe, digest(recipe)) for i, (x, values, recipe) in enumerate(parts)]
-
-
-def _fitness(judged: Judged, scores: Scores) -> float:
-    return mean(scores) if judged.fitness is None else judged.fitness
 
 
 def _by_place(record: Record) -> dict[str, dict[int, float]]:

@@ -16,8 +16,6 @@ class Subset:
     within a generation only, so the best genomes of every generation are validated.
     """
 
-    partial = True
-
     def __init__(
         self,
         *,
@@ -31,7 +29,7 @@ class Subset:
             raise ValueError(f"fitness.examples: expected a whole number of at least 1, got {examples!r}")
         self._sizes, self._seed, self._examples, self._fresh = sizes, seed, examples, fresh
         self._reject = rejection(reject)
-        self.comparable = not fresh
+        self.comparable, self.same_examples = not fresh, not fresh and reject is None
         self.in_rounds = reject is not None
 
     def __call__(self, generation: Generation) -> Iterator[Judged]:

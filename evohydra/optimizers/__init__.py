@@ -7,7 +7,7 @@ itself given the same seed and fitness.
 
 import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,18 +20,36 @@ Points = NDArray[np.float64]
 class Optimizer(Protocol):
     """A search strategy."""
 
-    population: int  # the size of a generation
+    population: int  # the size of the first generation
 
     def ask(self) -> Points:
-        """The next generation, (population, dimension), in the unit cube."""
+        """The next generation, (genomes, dimension), in the unit cube; none: there is nothing left to try."""
         ...
 
     def tell(self, genomes: Points, fitness: NDArray[np.float64]) -> None:
-        """Learn from a whole generation: what `ask` gave, and its fitness, (population,), finite, larger is better."""
+        """Learn from a whole generation: what `ask` gave, and its fitness, (genomes,), finite, larger is better."""
         ...
 
     def close(self) -> None:
         """Release what the optimizer holds."""
+        ...
+
+
+@runtime_checkable
+class LearnsFromObjectives(Protocol):
+    """A strategy for several objectives (`evohydra.objectives`). It has `tell` too, for searches with one."""
+
+    def tell_objectives(self, genomes: Points, objectives: NDArray[np.float64]) -> None:
+        """Learn from a whole generation: its objectives, (genomes, objectives), finite, larger is better."""
+        ...
+
+
+@runtime_checkable
+class LearnsFromExamples(Protocol):
+    """A strategy that compares genomes example by example, so that all must be scored on the same ones."""
+
+    def tell_examples(self, genomes: Points, fitness: NDArray[np.float64], scores: NDArray[np.float64]) -> None:
+        """Learn from a whole generation: its fitness, (genomes,), and all scores, (genomes, examples), finite."""
         ...
 
 

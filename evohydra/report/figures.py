@@ -43,7 +43,7 @@ def fitness_figure(records: Sequence[Record], path: Path) -> Path:
     axes.set(xlabel="evaluations", ylabel="fitness on the search split")
     axes.legend(loc="lower right")
     axes.grid(alpha=0.3)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def recipe_figures(recipe: Node, directory: Path) -> dict[str, Path]:
@@ -82,7 +82,7 @@ def _path_figure(recipe: Stack, path: Path) -> Path:
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), markerscale=1.0)
     axes.grid(alpha=0.3)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def _genome_figure(recipe: Merge, path: Path) -> Path:
@@ -105,10 +105,11 @@ def _genome_figure(recipe: Merge, path: Path) -> Path:
         axes.set_title(name)
         axes.set_xticks(range(len(labels)), labels)
         axes.set_yticks(range(len(groups)), groups if position == 0 else [""] * len(groups))
-    return _save(figure, path)
+    return save(figure, path)
 
 
-def _save(figure: Figure, path: Path) -> Path:
+def save(figure: Figure, path: Path) -> Path:
+    """Draw `figure` as a PNG at `path`."""
     picture = BytesIO()
     FigureCanvasAgg(figure).print_png(picture)  # no display, no global state
     write_whole(path, picture.getvalue())

@@ -1,4 +1,4 @@
-"""Packages that only some benchmarks need."""
+"""Packages that only some parts of evohydra need."""
 
 import importlib
 from typing import Any
