@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from evohydra.benchmarks import BenchmarkError
+from evohydra.benchmarks.frozen import Watch
 from evohydra.benchmarks.run_cache import RunCache
 
 METHODS = ("get_image_features", "get_video_features")
-_SAME_WIDTH = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class VisionFeatures:
@@ -34,8 +34,7 @@ class VisionFeatures:
         if not self._asked:
             raise BenchmarkError(f"{type(module).__name__} has no {METHODS[0]}: it is not a vision-language model")
         self._frozen = _outside_language_model(module)
-        self._versions: tuple[tuple[int, int], ...] = ()
-        self._print: tuple[tuple[int, int], ...] = ()
+        self._watch = Watch(self._frozen)
         self._cache = RunCache(max_bytes)
         self._cost: dict[Hashable, float] = {}
         self.seconds, self.saved = 0.0, 0.0
@@ -43,14 +42,8 @@ class VisionFeatures:
     def begin_genome(self) -> None:
         """Another genome is in the model; forgets everything where the vision part has changed with it."""
         self._cache.begin_round()
-        counted = not any(tensor.is_inference() for tensor in self._frozen)  # those do not count their changes
-        versions = tuple((tensor._version, tensor.data_ptr()) for tensor in self._frozen) if counted else ()
-        if counted and versions == self._versions:
-            return
-        fingerprint = tuple(_fingerprint(tensor) for tensor in self._frozen)
-        if fingerprint != self._print:
+        if self._watch.changed():
             self._cache.clear()
-        self._versions, self._print = versions, fingerprint
 
     @contextlib.contextmanager
     def batch(self, key: Hashable) -> Iterator[None]:
@@ -143,13 +136,6 @@ def _outside_language_model(module: Any) -> list[Tensor]:
     parts = [getattr(module, ask)() for ask in ("get_decoder", "get_output_embeddings") if hasattr(module, ask)]
     language = {id(parameter) for part in parts if part is not None for parameter in part.parameters()}
     return [parameter for parameter in module.parameters() if id(parameter) not in language]
-
-
-def _fingerprint(tensor: Tensor) -> tuple[int, int]:
-    """Two sums over the bits of `tensor`."""
-    bits = tensor.detach().contiguous().view(_SAME_WIDTH[tensor.element_size()]).flatten()
-    weights = torch.arange(bits.numel(), device=bits.device) % 65521 + 1
-    return int(bits.sum(dtype=torch.int64)), int((bits * weights).sum())
 
 
 def _now(tensors: list[Tensor]) -> float:
