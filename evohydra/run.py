@@ -30,6 +30,7 @@ from evohydra.recipe import Node, digest
 from evohydra.report.answers import Pictured, answers_page, shown
 from evohydra.report.figures import fitness_figure, recipe_figures
 from evohydra.report.front import front, front_figure
+from evohydra.report.pictures import draw_albums
 from evohydra.report.progress import SearchProgress
 from evohydra.report.tables import gain_sentence, summary_table
 from evohydra.search import Candidate, SearchError, choose, search
@@ -187,15 +188,24 @@ class Run:
             **recipe_figures(winner.recipe, self.directory),
             **self._pages_of_answers(winner.recipe),
         }
+        models: dict[str, Node] = {model.name: model for model in self.sources.models}
+        models |= {"uniform": self.uniform} if self.uniform else {}
+        models["winner"] = winner.recipe
+        drawn, samples = draw_albums(self.benchmarks, models, self._live_as, self.directory)
+        figures |= drawn
         if winner.record.objectives:
             figures["front"] = front_figure(records, winner.record.index, self.directory / "front.png")
         target = self.directory / "winner"
         found = {"seed": self.seed, "budget": self.budget, "genome": winner.record.index}
         with whole_directory(target) as directory:
-            recipe = self.write(winner.recipe, directory, self.directory.name, found, summary)
+            recipe = self.write(winner.recipe, directory, self.directory.name, found, summary, samples)
         write_json(self.directory / "recipe.json", recipe)
         write_json(self.directory / "summary.json", summary)
         self.tracker.finish(summary, figures, target)
+
+    def _live_as(self, node: Node) -> LiveModel:
+        self.live.become(node, self.engine)
+        return self.live
 
     def _pages_of_answers(self, winner: Node) -> dict[str, Path]:
         """For each benchmark with pictures a page with the winner's answers, and of the source whose files it has."""
@@ -229,8 +239,10 @@ class Run:
                            ("path.png", "the winning path"), ("front.png", "the objectives")):  # fmt: skip
             if (self.directory / name).exists():
                 console.print(f"  {self.directory / name}: {what}", highlight=False, soft_wrap=True)
-        for page in sorted(self.directory.glob("answers-*.html")):
-            console.print(f"  {page}: answers about held-out pictures", highlight=False, soft_wrap=True)
+        for files, what in (("answers-*.html", "answers about held-out pictures"),
+                            ("pictures-*.png", "pictures of held-out prompts")):  # fmt: skip
+            for page in sorted(self.directory.glob(files)):
+                console.print(f"  {page}: {what}", highlight=False, soft_wrap=True)
 
 
 def search_sizes(benchmarks: Mapping[str, Benchmark]) -> dict[str, int]:

@@ -1,6 +1,6 @@
 """The winner of a run on disk: its checkpoint, recipe and model card."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from evohydra.formats import Format
 from evohydra.merge import Engine
 from evohydra.model_card import model_card
 from evohydra.recipe import Node, Stack
+from evohydra.report.pictures import Sample, write_samples
 from evohydra.sources import OpenSources
 
 GPU_TOLERANCE = 0.02  # of the largest logit: kernels round differently there
@@ -40,11 +41,18 @@ class WinnerWriter:
     shard_bytes: int
 
     def __call__(
-        self, node: Node, directory: Path, name: str, found: Mapping[str, Any], summary: Mapping[str, Any]
+        self,
+        node: Node,
+        directory: Path,
+        name: str,
+        found: Mapping[str, Any],
+        summary: Mapping[str, Any],
+        samples: Sequence[Sample] = (),
     ) -> dict[str, Any]:
         """Write `node` into `directory` as the model called `name`; returns the content of its recipe file.
 
-        `found` says by which search. Raises WinnerError where the checkpoint differs from the live model.
+        `found` says by which search, `samples` are pictures that it draws. Raises WinnerError where the checkpoint
+        differs from the live model.
         """
         # On the CPU whatever the search ran on: anyone can then make the same bits again.
         engine = Engine(
@@ -64,7 +72,7 @@ class WinnerWriter:
         recipe |= {**asdict(self.rules), "warnings": list(self.sources.warnings), "weights": weights}
         recipe["made_from"] = made_from(node, self.sources.directories)
         write_json(directory / "recipe.json", recipe)
-        notes = self._mergekit(node, directory) + self._warnings()
+        notes = self._mergekit(node, directory) + write_samples(samples, directory) + self._warnings()
         (directory / "README.md").write_text(model_card(name, node, self.licences, summary, notes))
         return recipe
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands import REPOSITORY, carried_out, environment, json_lines, python, workspace
-from tests.contracts.discovery import names
+from tests.contracts.discovery import SEARCHES, names
 from tests.kill_repeatedly import content, differences, kill
 
 
@@ -20,7 +20,7 @@ def user_environment(monkeypatch: pytest.MonkeyPatch):
     [
         [],
         ["merge=task_arithmetic+dfs", "optimizer=catcma"],
-        *(pytest.param(["merge=dfs", f"optimizer={name}"], marks=pytest.mark.slow) for name in names("optimizer")),
+        *(pytest.param(["merge=dfs", f"optimizer={name}"], marks=pytest.mark.slow) for name in SEARCHES),
     ],
     ids=" ".join,
 )
@@ -52,4 +52,4 @@ def test_killed_while_the_winner_is_written(tmp_path: Path):
 def test_the_search_of_each_optimizer_in_each_space(tmp_path: Path):
     done = python("-m", "tests.kill_searches", tmp_path, cwd=REPOSITORY)
     assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == 3 * len(names("optimizer")), done.stdout
+    assert len(done.stdout.splitlines()) == 3 * (len(names("optimizer")) - 1), done.stdout

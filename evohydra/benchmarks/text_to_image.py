@@ -1,7 +1,7 @@
 """Pictures of prompts, drawn by the live diffusion model and judged by one scorer or several."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from typing import Any
 
@@ -158,6 +158,12 @@ class Studio:
         self._painter: Painter | None = None
         self._judged = _Judged()
 
+    @property
+    def settings(self) -> str:
+        """How pictures are drawn: what is not the pipeline's own."""
+        given = {key: value for key, value in asdict(self._drawing).items() if value is not None}
+        return ", ".join(f"{key}={value}" for key, value in given.items())
+
     def scores(self, live: LiveModel, split: Split, places: Sequence[int], scorer: str) -> list[float]:
         """What `scorer` says of the pictures of the examples at `places`; those that are missing are drawn."""
         painter = self._ready(live)
@@ -221,6 +227,11 @@ class TextToImage:
     def album(self) -> str:
         """The same for benchmarks that judge the same pictures."""
         return self._studio.name
+
+    @property
+    def settings(self) -> str:
+        """How pictures are drawn, as words for a model card."""
+        return self._studio.settings
 
     def size(self, split: Split) -> int:
         """The number of examples in `split`: prompts times seeds."""

@@ -1,7 +1,7 @@
 """CMA-ES (Hansen, The CMA Evolution Strategy: A Tutorial, arXiv 1604.00772), by the package cmaes."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import cmaes
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from evohydra.genome import Axis
 from evohydra.optimizers import Points, dimension_of, shortened, starting_points
 from evohydra.optimizers.lean import LeanCMA
+from evohydra.optimizers.restarts import Restarts, same
 
 WIDE = 400  # genes, from which on the package's own strategy takes too much time and memory
 RESAMPLED = 100  # coordinates with bounds, up to which samples outside are drawn again; of more, nearly all are
@@ -23,7 +24,8 @@ class CMAES:
     arXiv 2403.13187: their coordinates have no bounds in the strategy, and are cut to the unit interval when asked.
 
     Starting points take the places of the first samples of generation 0. What is told of them is shortened (see
-    `optimizers.shortened`). When the distribution has collapsed, the search starts again from the mean with a new seed.
+    `optimizers.shortened`). When the distribution has collapsed, the search starts again as `restarts` says, with a new
+    seed.
     """
 
     strategy: Any = cmaes.CMA
@@ -38,9 +40,9 @@ class CMAES:
         mean: float = 0.5,
         sigma: float = 1 / 6,
         population: int | None = None,
+        restarts: Callable[[int, float, np.random.Generator], Restarts] = same,
     ) -> None:
-        dimension = dimension_of(axes)
-        self._dimension, self._sigma = dimension, sigma
+        self._dimension = dimension = dimension_of(axes)
         free = np.array([axis.kind == "categorical" for axis in axes])
         self._bounds = np.where(free[:, None], [-np.inf, np.inf], [0.0, 1.0])
         self._mean: NDArray[np.float64] = np.clip(
@@ -49,36 +51,45 @@ class CMAES:
         self._resampling = 100 if np.isfinite(self._bounds).all(axis=1).sum() <= RESAMPLED else 0
         self.population = population or default_population(dimension)
         self._seeds = np.random.SeedSequence(seed)
+        self._generator = np.random.default_rng([seed, 1])
+        self._restarts = restarts(self.population, sigma, self._generator)
+        self._regime, self._evaluations = next(self._restarts), 0
         self._waiting = starting_points(start, dimension, self.population)
         self._samples = np.empty((0, dimension))  # what the strategy gave, and what it is told in the end
         self._strategy = self._new()
 
     def _new(self) -> Any:
         strategy = self.strategy if self._dimension <= WIDE else self.wide
-        if self._dimension == 1:  # where all covariances are diagonal, which SepCMA does not take
+        if self._dimension == 1 and strategy is cmaes.SepCMA:  # which does not take it; all covariances are diagonal
             strategy = cmaes.CMA
+        mean = self._mean.copy()
+        if self._regime.anywhere:
+            bounded = np.isfinite(self._bounds[:, 0])
+            mean[bounded] = self._generator.random(bounded.sum())
         return strategy(
-            mean=self._mean.copy(),
-            sigma=self._sigma,
+            mean=mean,
+            sigma=self._regime.sigma,
             bounds=self._bounds,
             n_max_resampling=self._resampling,
-            population_size=self.population,
+            population_size=self._regime.population,
             seed=int(self._seeds.spawn(1)[0].generate_state(1)[0]),
         )
 
     def ask(self) -> Points:
-        """The next generation, (population, dimension)."""
-        self._samples = np.array([self._strategy.ask() for _ in range(self.population)])
+        """The next generation, (genomes, dimension)."""
+        self._samples = np.array([self._strategy.ask() for _ in range(self._regime.population)])
         genomes: Points = np.clip(self._samples, 0.0, 1.0)
         for place, point in enumerate(self._waiting):
-            genomes[place], self._samples[place] = point, shortened(point, self._mean, self._sigma)
+            genomes[place], self._samples[place] = point, shortened(point, self._mean, self._regime.sigma)
         self._waiting = self._waiting[:0]
         return genomes
 
     def tell(self, genomes: Points, fitness: NDArray[np.float64]) -> None:
         """Update the distribution; the package minimises."""
         self._strategy.tell([(x, -float(f)) for x, f in zip(self._samples, fitness, strict=True)])
-        if self._strategy.should_stop():
+        self._evaluations += len(fitness)
+        if self._strategy.should_stop() or self._evaluations >= self._regime.limit:
+            self._regime, self._evaluations = self._restarts.send(self._evaluations), 0
             self._strategy = self._new()
 
     def close(self) -> None:

@@ -28,6 +28,10 @@ def names(group: str) -> list[str]:
     return sorted({file.stem for conf in (CONF, *OWN) for file in (conf / group).glob("*.yaml")})
 
 
+BASELINES = ("grid", "line", "soup")  # optimizers that do not learn, and come to an end
+SEARCHES = [name for name in names("optimizer") if name not in BASELINES]
+
+
 @functools.cache
 def composed(*overrides: str) -> dict[str, Any]:
     """The configuration of this command line, as plain data."""

@@ -19,9 +19,11 @@ from evohydra.genome import Axis
 from evohydra.optimizers import Optimizer
 from evohydra.optimizers.lean import LeanCatCMAwM, LeanCMA, LeanCMAwM
 from evohydra.optimizers.random import RandomSearch
-from tests.contracts.discovery import composed, names
+from tests.contracts.discovery import SEARCHES, composed, names
 
 OPTIMIZERS = names("optimizer")
+
+THRESHOLDS = ("cmaes", "sep_cmaes", "ipop", "bipop", "lra_cmaes")
 ON_LEVELS = ["catcma", "cmawm"]  # those that ask for choices and integers as the middle of a level
 CHOICES = (*(Axis("categorical", 2, favoured) for favoured in (2.0, -1.5, 0.0, 1.0)), Axis("categorical", 5))
 INTEGERS = (Axis("integer", 2), Axis("integer", 7))
@@ -32,6 +34,7 @@ SHAPES = {
     (*INTEGERS, *NUMBERS), "numbers and choices": (*NUMBERS, *CHOICES), "one number": NUMBERS[:1], "one choice":
     CHOICES[:1], "one of five": CHOICES[-1:], "one integer": INTEGERS[1:], "many": MIXED * 4,
 }  # fmt: skip
+TOO_MANY = {("grid", "mixed"), ("grid", "many")}  # combinations
 
 
 def score(genomes: NDArray[np.float64], axes: tuple[Axis, ...]) -> NDArray[np.float64]:
@@ -48,23 +51,30 @@ def score(genomes: NDArray[np.float64], axes: tuple[Axis, ...]) -> NDArray[np.fl
 
 
 def make(name: str, axes: tuple[Axis, ...], seed: int = 1, **settings: Any) -> Optimizer:
-    start = settings.pop("start", None)
+    known = settings.pop("start", None)
+    if known is None and name in ("line", "soup"):
+        known = np.vstack([start(axes), np.full(len(axes), 0.3)])
     spec = composed(f"optimizer={name}")["optimizer"] | settings
-    optimizer: Optimizer = hydra.utils.instantiate(spec)(axes=axes, seed=seed, start=start)
+    optimizer: Optimizer = hydra.utils.instantiate(spec)(axes=axes, seed=seed, start=known)
     return optimizer
 
 
-def trace(name: str, axes: tuple[Axis, ...], generations: int = 8, flat: bool = False, **settings: Any) -> Any:
-    """(generation, population, dimension): all that is asked."""
+def trace(name: str, axes: tuple[Axis, ...], generations: int = 8, flat: bool = False, **settings: Any) -> list[Any]:
+    """Each generation, (genomes, dimension), of a search that may end earlier."""
     optimizer = make(name, axes, **settings)
     asked = []
     try:
-        for _ in range(generations):
-            asked.append(optimizer.ask())
-            optimizer.tell(asked[-1], score(asked[-1], axes) * (not flat))
+        while len(asked) < generations and len(genomes := optimizer.ask()):
+            asked.append(genomes)
+            optimizer.tell(genomes, score(genomes, axes) * (not flat))
     finally:
         optimizer.close()
-    return np.array(asked)
+    return asked
+
+
+def everything(name: str, axes: tuple[Axis, ...], *arguments: Any, **settings: Any) -> NDArray[np.float64]:
+    """(genomes, dimension): all that is asked, see `trace`."""
+    return np.vstack(trace(name, axes, *arguments, **settings))
 
 
 def start(axes: tuple[Axis, ...]) -> NDArray[np.float64]:
@@ -78,7 +88,9 @@ def fingerprints() -> dict[str, str]:
     found = {}
     for name in OPTIMIZERS:
         for shape, axes in SHAPES.items():
-            asked = trace(name, axes, 12, seed=5, start=start(axes))
+            if (name, shape) in TOO_MANY:
+                continue
+            asked = everything(name, axes, 12, seed=5, start=start(axes))
             found[f"{name} {shape}"] = hashlib.sha256(asked.tobytes()).hexdigest()
     return found
 
@@ -97,8 +109,12 @@ def test_repeats_in_another_process() -> None:
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_generations_lie_in_the_unit_cube(name: str, shape: str) -> None:
     axes = SHAPES[shape]
-    asked = trace(name, axes, 30)
-    assert asked.shape[2] == len(axes)
+    if (name, shape) in TOO_MANY:
+        with pytest.raises(ValueError, match="expected at most 100000 combinations"):
+            make(name, axes)
+        return
+    asked = everything(name, axes, 30)
+    assert asked.shape[1] == len(axes)
     assert asked.dtype == np.float64
     assert ((asked >= 0) & (asked <= 1)).all()
     if name in ON_LEVELS:
@@ -109,38 +125,40 @@ def test_generations_lie_in_the_unit_cube(name: str, shape: str) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", SEARCHES)
 def test_survives_generations_of_equal_fitness(name: str, shape: str) -> None:
     axes = SHAPES[shape]
-    asked = trace(name, axes, 60, flat=True)
-    assert ((asked >= 0) & (asked <= 1)).all()
-    every = asked.reshape(-1, len(axes))
+    every = everything(name, axes, 60, flat=True)
+    assert ((every >= 0) & (every <= 1)).all()
     for at, axis in enumerate(axes):
-        if axis.levels and name not in ("cmaes", "sep_cmaes"):  # thresholds may wander off: what a margin prevents
+        if axis.levels and name not in THRESHOLDS:  # thresholds may wander off: what a margin prevents
             assert len(np.unique(np.floor(every[:, at] * axis.levels).clip(0, axis.levels - 1))) > 1
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_starting_points_are_in_generation_0(name: str, shape: str) -> None:
+    if (name, shape) in TOO_MANY:
+        return
     points = start(SHAPES[shape])
     asked = trace(name, SHAPES[shape], 4, start=points)
     for point in points:
         assert np.isclose(asked[0], point, rtol=0, atol=1e-15).all(axis=1).any()  # scipy's DE rounds
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", SEARCHES)
 def test_learns_where_genes_bear_on_nothing(name: str) -> None:
     (probe := make(name, MIXED)).close()
     if isinstance(probe, RandomSearch):
         pytest.skip("random search does not learn")
     for seed in (1, 2, 3):
         asked = trace(name, MIXED, 800 // probe.population, seed=seed)
-        first, last = (score(generation, MIXED).mean() for generation in (asked[0], asked[-1]))
+        best = np.max if name == "map_elites" else np.mean  # an archive is there to be diverse
+        first, last = (best(score(generation, MIXED)) for generation in (asked[0], np.vstack(asked[-3:])))
         assert last > first + 0.15  # of some 0.5 between the worst and the best
 
 
-@pytest.mark.parametrize("name", ["catcma", "cmawm", "cmaes", "sep_cmaes"])
+@pytest.mark.parametrize("name", ["catcma", "cmawm", *THRESHOLDS])
 def test_what_the_space_favours_is_likely_at_first(name: str) -> None:
     axes = tuple(Axis("categorical", 2, favoured) for favoured in (2.0, -1.5, 0.0, 1.0))
     generation = trace(name, (*axes, Axis("categorical", 3), *NUMBERS), 1, population=4000)[0]
@@ -154,8 +172,7 @@ def test_what_the_space_favours_is_likely_at_first(name: str) -> None:
 def test_no_level_is_given_up(name: str) -> None:
     """Also after 200 generations that all found it worse: the margin."""
     axes = (*CHOICES, *INTEGERS, *NUMBERS)
-    asked = trace(name, axes, 200)
-    late = asked[150:].reshape(-1, len(axes))
+    late = np.vstack(trace(name, axes, 200)[150:])
     tried = [len(np.unique(late[:, at])) for at, axis in enumerate(axes) if axis.levels]
     assert all(count > 1 for count in tried)
 
@@ -164,7 +181,7 @@ def test_no_level_is_given_up(name: str) -> None:
 @pytest.mark.parametrize("shape", ["numbers", "numbers and choices"])
 def test_starts_again_when_its_distribution_has_collapsed(name: str, shape: str) -> None:
     axes = SHAPES[shape]
-    spread = trace(name, axes, 1200)[..., :4].std(axis=1).max(axis=1)
+    spread = np.array([generation[:, :4].std(axis=0).max() for generation in trace(name, axes, 1200)])
     collapsed = int((spread < 1e-5).argmax())
     assert 0 < collapsed < 1000
     assert spread[collapsed:].max() > 0.05
@@ -214,10 +231,14 @@ def test_the_lean_catcma_is_that_of_the_package() -> None:
     np.testing.assert_allclose(means[0], means[1], rtol=1e-7)
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", SEARCHES)
 def test_holds_the_papers_genome(name: str) -> None:
     """192 slots and a matrix of 64 x 64 scales, in a memory that does not grow with the generation."""
     axes = (Axis("categorical", 2, 2.0),) * 32 + (Axis("categorical", 2),) * 160 + (Axis(),) * 4096
+    if name == "lra_cmaes":
+        with pytest.raises(ValueError, match="expected at most 400 genes, got 4288"):
+            make(name, axes)
+        return
     optimizer = make(name, axes, population=8)
     try:
         for _ in range(3):
