@@ -43,7 +43,7 @@ def build(config: DictConfig, directory: Path) -> "Run":
     """All parts of a run; every user error that can be found before an evaluation is raised here."""
     from evohydra import sources
     from evohydra.benchmarks import BenchmarkError
-    from evohydra.families import Rules
+    from evohydra.families import AddedAdapter, Rules
     from evohydra.formats import Format
     from evohydra.merge import Engine
     from evohydra.run import Run, baseline_nodes, search_sizes
@@ -55,7 +55,9 @@ def build(config: DictConfig, directory: Path) -> "Run":
     chosen = {name: sources.parse(name, fields) for name, fields in plain["model"]["sources"].items()}
     family = _instantiate({"_target_": sources.common_family(chosen)})
     _set_threads(plain["threads"])
-    rules = Rules(**{key: plain[key] for key in ("tokenizer", "missing", "pad_vocabulary_to", "allow_other_base")})
+    chosen_rules = {key: plain[key] for key in ("tokenizer", "missing", "pad_vocabulary_to", "allow_other_base")}
+    added = tuple(AddedAdapter.parse(each) for each in plain["adapters"] or ())
+    rules = Rules(**chosen_rules, components=plain["components"] or {}, adapters=added)
     merging, path = plain["merge"].get("parameter"), plain["merge"].get("dataflow")
     models, base = sources.checkpoints(chosen, rules) if merging else (sources.models(chosen), None)
     differing = sources.disagreement(chosen) if merging else None
@@ -65,7 +67,7 @@ def build(config: DictConfig, directory: Path) -> "Run":
     )
     first = opened.directories[opened.files_from]
     device = _device(plain["device"])
-    published = opened.directories[opened.models[0].name]
+    published = opened.paths[opened.models[0].name]
     dtype = family.dtype(published) if plain["dtype"] == "auto" else sources.parse_dtype(plain["dtype"])
     out_dtype = sources.parse_dtype(plain["out_dtype"], "out_dtype", "null") if plain["out_dtype"] else dtype
 

@@ -15,12 +15,13 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from evohydra.checkpoints import INDEX, CheckpointReader, fingerprint
-from evohydra.families import Family
+from evohydra.checkpoints import CheckpointReader, fingerprint
+from evohydra.families import Family, Fused, Part
 from evohydra.merge import Engine
 from evohydra.recipe import Node, checkpoints
 
 FORMAT = 2  # 1 merged in float32 whatever the type of the sources
+WHOLE = Part()
 # safetensors' names of the types that checkpoints hold.
 NAMES = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
@@ -65,10 +66,26 @@ def write_weights(
 
     The small tensors `beside` those of `node` are written as they are, into the last shard.
     """
+    write_part(node, engine, directory, dtype, shard_bytes, beside=beside)
+    return fingerprint("merge", CheckpointReader(directory))
+
+
+def write_part(
+    node: Node,
+    engine: Engine,
+    directory: Path,
+    dtype: torch.dtype,
+    shard_bytes: int,
+    part: Part = WHOLE,
+    fused: Mapping[str, Fused] = MappingProxyType({}),
+    beside: Mapping[str, torch.Tensor] = MappingProxyType({}),
+) -> None:
+    """Merge one part of the tensors of `node`, with what is `fused` into them, into files of its own."""
     shards: list[list[str]] = [[]]
     size = total = 0
-    for name, shape in engine.shapes(node).items():
-        needed = torch.Size(shape).numel() * dtype.itemsize
+    shapes = engine.shapes(node)
+    for name in (name for name in shapes if name.startswith(part.prefix)):
+        needed = torch.Size(shapes[name]).numel() * dtype.itemsize
         if shards[-1] and size + needed > shard_bytes:
             shards.append([])
             size = 0
@@ -76,24 +93,27 @@ def write_weights(
         size += needed
         total += needed
     files = (
-        ["model.safetensors"]
+        [f"{part.stem}.safetensors"]
         if len(shards) == 1
-        else [f"model-{i:05d}-of-{len(shards):05d}.safetensors" for i in range(1, len(shards) + 1)]
+        else [f"{part.stem}-{i:05d}-of-{len(shards):05d}.safetensors" for i in range(1, len(shards) + 1)]
     )
-    shapes = engine.shapes(node)
+    bare = {name: name.removeprefix(part.prefix) for name in shapes}
     for file, names in zip(files, shards, strict=True):
         types = {name: _stored_type(node, engine, name, dtype) for name in names}
-        tensors = ((name, engine.tensor(node, name).to("cpu", types[name])) for name in names)
-        described = {name: (types[name], tuple(shapes[name])) for name in names}
+        tensors = ((bare[n], _finished(engine.tensor(node, n).to("cpu", types[n]), fused.get(n))) for n in names)
+        described = {bare[name]: (types[name], tuple(shapes[name])) for name in names}
         extra = beside if file == files[-1] else {}
         described |= {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in extra.items()}
         _write_shard(directory / file, described, itertools.chain(tensors, extra.items()))
     if len(files) > 1:
-        where = {name: file for file, names in zip(files, shards, strict=True) for name in names}
+        where = {bare[name]: file for file, names in zip(files, shards, strict=True) for name in names}
         where |= dict.fromkeys(beside, files[-1])
         index = {"metadata": {"total_size": total}, "weight_map": where}
-        (directory / INDEX).write_text(json.dumps(index, indent=2) + "\n")
-    return fingerprint("merge", CheckpointReader(directory))
+        (directory / f"{part.stem}.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
+
+
+def _finished(tensor: torch.Tensor, fused: Fused | None) -> torch.Tensor:
+    return tensor if fused is None else fused.added_to(tensor)
 
 
 def _stored_type(node: Node, engine: Engine, name: str, dtype: torch.dtype) -> torch.dtype:

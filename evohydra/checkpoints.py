@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 ZOO = Path(__file__).parent / "zoo"
+CONFIGS = ("config.json", "model_index.json")
 INDEX = "model.safetensors.index.json"
 BLOCK = 2**20  # entries
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
@@ -32,32 +33,35 @@ class TensorSource(Protocol):
         ...
 
 
-def locate(path: str, revision: str | None = None, *, weights: bool = True) -> Path:
-    """The local directory of a zoo model, a directory or a hub id; downloads the last where it is not cached.
+def locate(
+    path: str, revision: str | None = None, *, weights: bool = True, wanted: Sequence[str] | None = None
+) -> Path:
+    """The local place of a zoo model, a directory, a safetensors file or a hub id; downloads the last if not cached.
 
-    Raises SourceError where there is no such directory, or the hub cannot be reached.
+    `wanted` are patterns of the files to download, else those of a language model, with or without `weights`. Raises
+    SourceError where there is no such directory, or the hub cannot be reached.
     """
     if path.startswith("zoo://"):
         directory = ZOO / path.removeprefix("zoo://")
-        if not (directory / "config.json").is_file():
-            known = sorted(config.parent.name for config in ZOO.glob("*/config.json"))
+        if not any((directory / name).is_file() for name in CONFIGS):
+            known = sorted(config.parent.name for name in CONFIGS for config in ZOO.glob(f"*/{name}"))
             raise SourceError(f"{path}: no such model in the zoo; it holds {known}")
         return directory
     directory = Path(path).expanduser()
-    if directory.is_dir():
+    if directory.is_dir() or (directory.is_file() and directory.suffix == ".safetensors"):
         return directory.resolve()
     if directory.is_absolute() or path.startswith((".", "~")) or path.count("/") != 1:
-        raise SourceError(f"{path}: no such directory (and not a hub id of the form owner/name)")
-    return _download(path, revision, weights)
+        raise SourceError(f"{path}: no such directory or safetensors file (and not a hub id of the form owner/name)")
+    beside = ["*.json", "*.txt", "*.model", "*.jinja"]
+    return _download(path, revision, wanted or beside + (["*.safetensors"] if weights else []))
 
 
-def _download(repository: str, revision: str | None, weights: bool) -> Path:
+def _download(repository: str, revision: str | None, patterns: Sequence[str]) -> Path:
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    patterns = ["*.json", "*.txt", "*.model", "*.jinja"] + (["*.safetensors"] if weights else [])
     try:
-        return Path(huggingface_hub.snapshot_download(repository, revision=revision, allow_patterns=patterns))
+        return Path(huggingface_hub.snapshot_download(repository, revision=revision, allow_patterns=list(patterns)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         at = f" at revision {revision}" if revision else ""
         raise SourceError(

@@ -84,7 +84,8 @@ class _ForwardClock:
 
     def _start(self, _: torch.nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
         tokens = named.get("input_ids", inputs[0] if inputs else None)
-        self.tokens += tokens.numel() if isinstance(tokens, torch.Tensor) else 0
+        if isinstance(tokens, torch.Tensor) and not tokens.is_floating_point():  # latents are no tokens
+            self.tokens += tokens.numel()
         self._started = self._now()
 
     def _stop(self, *_: object) -> None:

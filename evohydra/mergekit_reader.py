@@ -39,7 +39,8 @@ def read(text: str, family: Family, shard_bytes: int) -> dict[str, Any]:
     base_node = _checkpoint(BASE, base) if base is not None and base not in nodes else None
     tokenizer, multiple = _tokenizer(config, nodes, base_node)
 
-    directories, published = published_sources([*nodes.values(), *([base_node] if base_node else [])])
+    nodes_of_all = [*nodes.values(), *([base_node] if base_node else [])]
+    _, directories, published = published_sources(nodes_of_all, family)
     rules = Rules(tokenizer=tokenizer, pad_vocabulary_to=multiple, allow_other_base=True)
     base_name = base_node.name if base_node else None
     tensors = family.align(directories, published, base_name, rules).tensors[nodes[models[0]].name]

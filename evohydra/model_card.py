@@ -10,14 +10,14 @@ from evohydra.report.tables import gain_sentence, markdown
 
 
 def model_card(
-    name: str, recipe: Node, licences: Mapping[str, str | None], summary: Mapping[str, Any], note: str
+    name: str, recipe: Node, licences: Mapping[str, str | None], summary: Mapping[str, Any], note: str, library: str
 ) -> str:
     """Markdown with the front matter of the Hugging Face hub: sources, licences, scores and how to rebuild."""
     sources = {checkpoint.name: checkpoint for checkpoint in checkpoints(recipe)}
     front = {
         "base_model": sorted({c.path for c in sources.values() if not c.path.startswith("zoo://")}) or None,
         "tags": ["merge", "evohydra"],
-        "library_name": "transformers",
+        "library_name": library,
     }
     rows = "\n".join(
         f"| {c.name} | {c.path}{f' @ {c.revision}' if c.revision else ''} | {licences.get(c.name) or 'unknown'} | "

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from evohydra.artifacts import FORMAT, whole_directory
-from evohydra.families import Family, Rules
+from evohydra.families import AddedAdapter, Family, Rules
 from evohydra.families.causal_lm import CausalLM
 from evohydra.files import write_json
 from evohydra.formats import Format
@@ -78,8 +78,9 @@ def _rebuild(
         written_as: Format = pkgutil.resolve_name(recipe.get("written_as", PLAIN))()
         shard_bytes, files_from = int(recipe["shard_bytes"]), recipe["files_from"]
         # A recipe has been accepted already, whatever its sources descend from.
-        chosen = {key: recipe[key] for key in ("missing", "pad_vocabulary_to") if key in recipe}
-        rules = Rules(tokenizer=recipe["tokenizer"], **chosen, allow_other_base=True)
+        chosen = {key: recipe[key] for key in ("missing", "pad_vocabulary_to", "components") if key in recipe}
+        adapters = tuple(map(AddedAdapter.parse, recipe.get("adapters", ())))
+        rules = Rules(tokenizer=recipe["tokenizer"], **chosen, adapters=adapters, allow_other_base=True)
     except (KeyError, ImportError, AttributeError, TypeError) as error:
         raise ValueError(f"not a whole recipe file: {error!r}") from error
     named = {checkpoint.name: checkpoint for checkpoint in checkpoints(node)}

@@ -3,14 +3,13 @@
 import logging
 import pkgutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from evohydra.adapters import Adapted
-from evohydra.checkpoints import CheckpointReader, SourceError, TensorSource, locate, survey
+from evohydra.checkpoints import SourceError, TensorSource, locate, survey
 from evohydra.families import Family, Form, Rules
 from evohydra.kinship import check_kinship
 from evohydra.recipe import Checkpoint
@@ -18,11 +17,16 @@ from evohydra.recipe import Checkpoint
 logger = logging.getLogger(__name__)
 BASE = "base"
 STRICT = Rules()
+CONFIGURATIONS = ("*.json", "*.txt", "*.model", "*/*.json", "*/*.txt", "*/*.model")
 
 
 @dataclass(frozen=True)
 class Source:
-    """A source as it stands in conf/model; paths are hub ids, directories or zoo://<name>."""
+    """A source as it stands in conf/model; paths are hub ids, directories or zoo://<name>.
+
+    Of diffusion models also single safetensors files, with `config`, a diffusers folder like them, and the `variant` of
+    the files of a folder and its base ("fp16").
+    """
 
     path: str
     family: str
@@ -32,14 +36,18 @@ class Source:
     adapter: str | None = None
     dtype: str | None = None
     licence: str | None = None
+    variant: str | None = None
+    config: str | None = None
+    base_variant: str | None = None
 
 
 @dataclass(frozen=True)
 class OpenSources:
     """The checkpoints of a run as recipe nodes, and by name their directories and tensors (the base is called base).
 
-    `files_from` is the one that gives configuration and tokenizer, `form` what changes in them; `copied` are tensors
-    that are never merged, `warnings` what a reader of the model card has to know.
+    `paths` are where they were found, which for a single file is another place than its directory. `files_from` is the
+    one that gives configuration and tokenizer, `form` what changes in them; `copied` are tensors that are never merged,
+    `warnings` what a reader of the model card has to know.
     """
 
     models: tuple[Checkpoint, ...]
@@ -49,6 +57,7 @@ class OpenSources:
     files_from: str
     form: Form
     copied: frozenset[str] = frozenset()
+    paths: Mapping[str, Path] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
 
@@ -105,12 +114,16 @@ def checkpoints(
     if differing and not rules.allow_other_base:
         raise SourceError(f"{differing} (allow_other_base=true takes the first one)")
     bases = [(source.base, source.base_revision) for source in sources.values() if source.base is not None]
-    return models(sources), Checkpoint(BASE, *bases[0]) if bases else None
+    variant = next((source.base_variant for source in sources.values() if source.base_variant is not None), None)
+    return models(sources), Checkpoint(BASE, *bases[0], variant=variant) if bases else None
 
 
 def models(sources: Mapping[str, Source]) -> tuple[Checkpoint, ...]:
     """The sources as recipe nodes."""
-    return tuple(Checkpoint(n, s.path, s.revision, s.adapter, s.dtype) for n, s in sources.items())
+    return tuple(
+        Checkpoint(n, s.path, s.revision, s.adapter, s.dtype, variant=s.variant, config=s.config)
+        for n, s in sources.items()
+    )
 
 
 def open_sources(
@@ -129,7 +142,7 @@ def open_sources(
     another.
     """
     nodes = (*models, *((base,) if base else ()))
-    directories, published = published_sources(nodes)
+    paths, directories, published = published_sources(nodes, family)
     if layers_only is None:
         aligned = family.align(directories, published, base.name if base else None, rules)
     else:
@@ -144,7 +157,7 @@ def open_sources(
     doubts: tuple[str, ...] = ()
     if base:
         names = tuple(aligned.tensors[base.name].shapes)
-        places = family.locations(directories[aligned.files_from], names)
+        places = family.locations(directories[aligned.files_from], names, aligned.copied)
         merged = frozenset(name for name in names if places[name] is not None)
         doubts = check_kinship(aligned.tensors, base.name, rules.allow_other_base, merged)
     marked = {node.name: replace(node, fingerprint=surveys[node.name].fingerprint) for node in nodes}
@@ -158,28 +171,52 @@ def open_sources(
         tensors=aligned.tensors,
         files_from=aligned.files_from,
         form=aligned.form,
-        copied=frozenset().union(*(each.integers for each in surveys.values())),
+        copied=aligned.copied.union(*(each.integers for each in surveys.values())),
+        paths=paths,
         warnings=warnings,
     )
 
 
-def published_sources(nodes: Sequence[Checkpoint]) -> tuple[dict[str, Path], dict[str, TensorSource]]:
-    """Where the checkpoints are and what they hold, by name, as they were published; SourceError for one not there."""
-    directories = {node.name: _located(node) for node in nodes}
-    return directories, {node.name: _open(node, directories[node.name]) for node in nodes}
+def published_sources(
+    nodes: Sequence[Checkpoint], family: Family
+) -> tuple[dict[str, Path], dict[str, Path], dict[str, TensorSource]]:
+    """By name where the checkpoints are, the directories that describe them, and what they hold, as published.
+
+    A single file is described by the directory that its `config` names, else by the first one among the checkpoints.
+    Raises SourceError for one that is not there.
+    """
+    paths = {node.name: _located(node, family) for node in nodes}
+    directories = {node.name: _directory(node, paths) for node in nodes}
+    return (
+        paths,
+        directories,
+        {node.name: _open(node, family, paths[node.name], directories[node.name]) for node in nodes},
+    )
 
 
-def _located(node: Checkpoint) -> Path:
+def _located(node: Checkpoint, family: Family) -> Path:
     try:
-        return locate(node.path, node.revision)
+        return locate(node.path, node.revision, wanted=family.wanted(node.variant))
     except SourceError as error:
         raise SourceError(f"source {node.name!r}: {error}") from error
 
 
-def _open(node: Checkpoint, directory: Path) -> TensorSource:
-    tensors: TensorSource = CheckpointReader(directory)
+def _directory(node: Checkpoint, paths: Mapping[str, Path]) -> Path:
+    if paths[node.name].is_dir():
+        return paths[node.name]
+    known = [locate(node.config, wanted=CONFIGURATIONS)] if node.config else [p for p in paths.values() if p.is_dir()]
+    if not known or not known[0].is_dir():
+        raise SourceError(
+            f"source {node.name!r}: a single file needs a directory that says what it holds; expected one as "
+            f"model.sources.{node.name}.config, or another source that is a directory, got {node.config!r}"
+        )
+    return known[0]
+
+
+def _open(node: Checkpoint, family: Family, path: Path, directory: Path) -> TensorSource:
+    tensors = family.open(path, directory, node.variant)
     if node.adapter:
-        tensors = Adapted(tensors, locate(node.adapter))
+        tensors = family.adapted(tensors, locate(node.adapter))
     return _Converted(tensors, parse_dtype(node.dtype)) if node.dtype else tensors
 
 

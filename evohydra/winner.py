@@ -73,7 +73,7 @@ class WinnerWriter:
         recipe["made_from"] = made_from(node, self.sources.directories)
         write_json(directory / "recipe.json", recipe)
         notes = self._mergekit(node, directory) + write_samples(samples, directory) + self._warnings()
-        (directory / "README.md").write_text(model_card(name, node, self.licences, summary, notes))
+        (directory / "README.md").write_text(model_card(name, node, self.licences, summary, notes, self.family.library))
         return recipe
 
     def _verify(self, node: Node, directory: Path) -> None:

@@ -45,7 +45,7 @@ class Fussy:
             self._calls += 1
             if self._refuses.fullmatch(str(self._calls)):
                 raise ValueError(f"cannot stand evaluation {self._calls}")
-        mean = float(sum(parameter.mean() for parameter in live.parameters.values()))
+        mean = float(sum(parameter.detach().mean() for parameter in live.parameters.values()))
         return np.array([mean, mean / 2])[slice(None) if examples is None else list(examples)]
 
 

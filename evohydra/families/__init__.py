@@ -1,5 +1,6 @@
 """Families: all that differs between kinds of models (causal language models, vision-language models, diffusion)."""
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,36 @@ from evohydra.spaces.grouping import Location
 
 
 @dataclass(frozen=True)
+class AddedAdapter:
+    """A LoRA that is added after the merge: fused into its weights, or kept beside them."""
+
+    path: str
+    scale: float = 1.0
+    fuse: bool = True
+
+    @classmethod
+    def parse(cls, entry: Any) -> "AddedAdapter":
+        """An entry of the list `adapters` of a configuration; ValueError for anything else."""
+        known = set(cls.__dataclass_fields__)
+        if not isinstance(entry, Mapping) or not isinstance(entry.get("path"), str) or set(entry) - known:
+            raise ValueError(f"adapters: expected {{path, scale, fuse}} for each, got {entry!r}")
+        scale, fuse = entry.get("scale", 1.0), entry.get("fuse", True)
+        if isinstance(scale, bool) or not isinstance(scale, int | float) or not math.isfinite(scale):
+            raise ValueError(f"adapters: expected a finite number as scale, got {scale!r}")
+        if not isinstance(fuse, bool):
+            raise ValueError(f"adapters: expected true or false as fuse, got {fuse!r}")
+        return cls(entry["path"], float(scale), fuse)
+
+
+class Fused(Protocol):
+    """What is added to a tensor of the merge."""
+
+    def added_to(self, tensor: Tensor) -> Tensor:
+        """A new tensor: the sum, in the type and on the device of `tensor`."""
+        ...
+
+
+@dataclass(frozen=True)
 class Rules:
     """What to do where sources differ; the defaults refuse.
 
@@ -22,12 +53,17 @@ class Rules:
     missing: "error", or "base": the merge has the base's tensors, and sources that lack some take the base's.
     pad_vocabulary_to: embeddings and head get rows up to a multiple of it.
     allow_other_base: sources on another base are a warning.
+    components: of diffusion models, for each component "merge" or the name of the source that gives it; those that are
+    not named are the family's to choose.
+    adapters: of diffusion models, LoRAs for the merge, whatever it is a merge of.
     """
 
     tokenizer: str = "same"
     missing: str = "error"
     pad_vocabulary_to: int | None = None
     allow_other_base: bool = False
+    components: Mapping[str, str] = field(default_factory=dict)
+    adapters: tuple[AddedAdapter, ...] = ()
 
     def __post_init__(self) -> None:
         if self.missing not in ("error", "base"):
@@ -39,6 +75,14 @@ class Rules:
             raise ValueError(f"pad_vocabulary_to: expected null or a whole number of at least 1, got {multiple!r}")
         if not isinstance(self.allow_other_base, bool):
             raise ValueError(f"allow_other_base: expected true or false, got {self.allow_other_base!r}")
+        if not isinstance(self.components, Mapping) or not all(isinstance(v, str) for v in self.components.values()):
+            raise ValueError(f"components: expected merge or the name of a source for each, got {self.components!r}")
+
+    def check_unused(self, *keys: str, why: str) -> None:
+        """ValueError where one of the `keys` is not at its default."""
+        for key in keys:
+            if getattr(self, key) != getattr(Rules(), key):
+                raise ValueError(f"{key}: {why}, got {getattr(self, key)!r}")
 
 
 @dataclass(frozen=True)
@@ -46,12 +90,29 @@ class Form:
     """How the merge differs from the checkpoint whose files it takes.
 
     names: of its tensors, None where they are the checkpoint's; config: keys of its configuration that change;
-    tokenizer: the one it has instead of the checkpoint's, None for the checkpoint's own.
+    tokenizer: the one it has instead of the checkpoint's, None for the checkpoint's own. folders: for models of several
+    components where the files of each are, and merged: which of them recipes change. fused: what is added to the
+    merge's tensors, by name, before they are used or written. kept: adapters that are loaded beside them.
     """
 
     names: frozenset[str] | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
     tokenizer: Any = None
+    folders: Mapping[str, Path] = field(default_factory=dict)
+    merged: frozenset[str] = frozenset()
+    fused: Mapping[str, Fused] = field(default_factory=dict)
+    kept: tuple[AddedAdapter, ...] = ()
+
+
+@dataclass(frozen=True)
+class Part:
+    """Tensors that are written into one folder: of the model those whose names begin with `prefix`, without it.
+
+    stem: how their files are called, without shard and suffix.
+    """
+
+    prefix: str = ""
+    stem: str = "model"
 
 
 PUBLISHED = Form()
@@ -62,13 +123,14 @@ class Aligned:
     """Sources of which each holds the same tensors in the same shapes, whatever they held when they were published.
 
     `files_from` names the source that gives configuration and tokenizer, `form` what changes in them; `left_out` says
-    in a sentence each what of the sources is not in the merge.
+    in a sentence each what of the sources is not in the merge; `copied` are the tensors that all have from one of them.
     """
 
     tensors: Mapping[str, TensorSource]
     files_from: str
     form: Form
     left_out: tuple[str, ...] = ()
+    copied: frozenset[str] = frozenset()
 
 
 class LiveModel(Protocol):
@@ -116,13 +178,29 @@ class Family(Protocol):
 
     takes: the families, as dotted names of their classes, whose models may be sources beside its own. scored_as: the
     names of families whose benchmarks its models can answer. known_to_mergekit: whether a configuration of mergekit
-    can say what its merges are.
+    can say what its merges are. library: the package that loads them.
     """
 
     name: str
     takes: tuple[str, ...]
     scored_as: tuple[str, ...]
     known_to_mergekit: bool
+    library: str
+
+    def wanted(self, variant: str | None) -> tuple[str, ...]:
+        """Patterns of the files of a repository that are needed, of those with weights the `variant`'s."""
+        ...
+
+    def open(self, path: Path, directory: Path, variant: str | None = None) -> TensorSource:
+        """The tensors at `path`, as published; `directory` is the same, or says what a single file holds.
+
+        Raises SourceError for what is missing, truncated or inconsistent.
+        """
+        ...
+
+    def adapted(self, tensors: TensorSource, adapter: Path) -> TensorSource:
+        """The tensors with a LoRA merged in as they are read; SourceError where it is not one for them."""
+        ...
 
     def align(
         self, directories: Mapping[str, Path], tensors: Mapping[str, TensorSource], base: str | None, rules: Rules
@@ -183,8 +261,12 @@ class Family(Protocol):
         """
         ...
 
-    def dtype(self, directory: Path) -> torch.dtype:
-        """The floating-point type in which the model was published."""
+    def dtype(self, path: Path) -> torch.dtype:
+        """The floating-point type in which the model at `path` was published."""
+        ...
+
+    def parts(self, form: Form) -> tuple[Part, ...]:
+        """How the weights of a merge of this form are laid out in files."""
         ...
 
     def copy_files(self, directory: Path, target: Path, dtype: torch.dtype, form: Form = PUBLISHED) -> None:

@@ -17,7 +17,16 @@ from evohydra.families.alignment import align, check_not_quantised, on_common_to
 from evohydra.families.hops import Paths, files_of
 from evohydra.families.in_place import by_checkpoint_name
 from evohydra.families.layouts import layout_of, location
-from evohydra.families.loading import NOWHERE, copy_side_files, difference, fit_rows, names_of, tokenizer_of
+from evohydra.families.loading import (
+    NOWHERE,
+    OneDirectory,
+    check_rules,
+    copy_side_files,
+    difference,
+    fit_rows,
+    names_of,
+    tokenizer_of,
+)
 from evohydra.families.tokenizers import LOCAL
 from evohydra.merge import Engine
 from evohydra.recipe import Layout, Node, Stack
@@ -50,7 +59,7 @@ class LiveCausalLM:
         self.paths.expect(recipes)
 
 
-class CausalLM:
+class CausalLM(OneDirectory):
     """The family of everything that AutoModelForCausalLM loads without remote code."""
 
     name = "causal_lm"
@@ -65,6 +74,7 @@ class CausalLM:
 
         Raises SourceError for different architectures, tensors, shapes or tokens as far as `rules` do not allow them.
         """
+        check_rules(rules)
         configs = {name: _config(directory) for name, directory in directories.items()}
         sources: Mapping[str, TensorSource] = sets.with_common_names(tensors, f"{_prefix(configs)}.")
         sources = sets.without_buffers(sources)
@@ -81,6 +91,7 @@ class CausalLM:
 
         Raises SourceError for different architectures, widths or tokens.
         """
+        check_rules(rules)
         if first not in tensors:
             raise SourceError(f"first: expected {', '.join(tensors)}, got {first!r}")
         if rules.tokenizer not in ("same", first) or rules.missing != "error" or rules.pad_vocabulary_to:

@@ -10,13 +10,53 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from evohydra.checkpoints import CheckpointReader
-from evohydra.families import Form, LiveModel, tokenizers
+from evohydra.adapters import Adapted
+from evohydra.checkpoints import CheckpointReader, SourceError, TensorSource
+from evohydra.families import Form, LiveModel, Part, Rules, tokenizers
 
 NOWHERE: Mapping[str, Path] = MappingProxyType({})
 # All of a checkpoint directory that is neither weights nor documentation.
 SIDE_FILES = ("*.json", "*.jinja", "*.model", "vocab.txt", "merges.txt")
 NOT_COPIED = ("config.json", "*.safetensors.index.json", "recipe.json", "adapter_config.json")
+
+
+class OneDirectory:
+    """What families have in common whose models are a directory with all tensors under the model's own names."""
+
+    library = "transformers"
+
+    def wanted(self, variant: str | None) -> tuple[str, ...]:
+        """All configurations, tokenizers and safetensors files."""
+        _no_variant(variant)
+        return ("*.json", "*.txt", "*.model", "*.jinja", "*.safetensors")
+
+    def open(self, path: Path, directory: Path, variant: str | None = None) -> TensorSource:
+        """The tensors of the directory; SourceError for a file."""
+        _no_variant(variant)
+        if path.is_file():
+            raise SourceError(f"{path}: expected the directory of a checkpoint, got a file")
+        return CheckpointReader(path)
+
+    def adapted(self, tensors: TensorSource, adapter: Path) -> TensorSource:
+        """The tensors with an adapter of PEFT's format."""
+        return Adapted(tensors, adapter)
+
+    def parts(self, form: Form) -> tuple[Part, ...]:
+        """One part."""
+        return (Part(),)
+
+
+def _no_variant(variant: str | None) -> None:
+    if variant is not None:
+        raise SourceError(f"variant: only files of diffusion models have variants, got {variant!r}")
+
+
+def check_rules(rules: Rules) -> None:
+    """SourceError for rules that have a meaning for diffusion models only."""
+    try:
+        rules.check_unused("components", "adapters", why="expected none, for these are no diffusion models")
+    except ValueError as error:
+        raise SourceError(str(error)) from error
 
 
 def fit_rows(module: Any, form: Form, device: torch.device) -> None:

@@ -22,6 +22,8 @@ from evohydra.families.in_place import by_checkpoint_name
 from evohydra.families.layouts import layout_of, location
 from evohydra.families.loading import (
     NOWHERE,
+    OneDirectory,
+    check_rules,
     copy_side_files,
     distance,
     fit_rows,
@@ -81,7 +83,7 @@ class LiveVisionLanguage:
         self.paths.expect(recipes)
 
 
-class VisionLanguage:
+class VisionLanguage(OneDirectory):
     """The family of what AutoModelForImageTextToText loads without remote code, with a decoder as its language part.
 
     Sources are such models of one architecture, and plain language models of the architecture of their decoder. The
@@ -263,6 +265,7 @@ class VisionLanguage:
 def _check(
     configs: Mapping[str, Any], directories: Mapping[str, Path], host: str, rules: Rules, same_depth: bool
 ) -> None:
+    check_rules(rules)
     if rules.missing != "error":
         raise SourceError(f"missing: the merge has the tensors of {host!r}; expected error, got {rules.missing!r}")
     if rules.tokenizer not in ("same", "union", host):

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import torch
 
-from evohydra.artifacts import write_weights
+from evohydra.artifacts import write_part
+from evohydra.checkpoints import fingerprint
 from evohydra.families import Family, LiveModel
 from evohydra.merge import Engine
 from evohydra.recipe import Node, Stack
@@ -34,9 +35,10 @@ class Plain:
         form = sources.form
         if isinstance(node, Stack):
             form = replace(form, config={**form.config, **family.path_config(sources.directories, node)})
-        written = write_weights(node, engine, directory, dtype, shard_bytes)
         family.copy_files(sources.directories[sources.files_from], directory, dtype, form)
-        return written
+        for part in family.parts(form):
+            write_part(node, engine, directory / part.prefix, dtype, shard_bytes, part, form.fused)
+        return fingerprint("merge", family.open(directory, directory))
 
     def verify(self, directory: Path, family: Family, live: LiveModel) -> float:
         """The largest difference between the outputs of the checkpoint in `directory` and `live`, over the largest."""

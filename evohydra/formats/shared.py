@@ -39,7 +39,8 @@ class Shared:
 
     def check(self, node: Node, family: Family, sources: OpenSources) -> None:
         """ValueError for everything else."""
-        config = json.loads((sources.directories[sources.files_from] / "config.json").read_text())
+        file = sources.directories[sources.files_from] / "config.json"
+        config = json.loads(file.read_text()) if file.is_file() else {}
         if not isinstance(node, Stack) or node.scaling != "branch" or config.get("model_type") != "mistral":
             what = f"paths with scaling={node.scaling}" if isinstance(node, Stack) else "merges"
             raise ValueError(

@@ -40,7 +40,7 @@ def main() -> None:
     transformers.AutoConfig, transformers.MODEL_FOR_CAUSAL_LM_MAPPING[transformers.MistralConfig]
     transformers.AutoTokenizer, transformers.PreTrainedTokenizerFast  # noqa: B018
     note(notes, "fingerprinting")
-    plain.write_weights = noting(notes, "merging", plain.write_weights)  # type: ignore[attr-defined]
+    plain.write_part = noting(notes, "merging", plain.write_part)  # type: ignore[attr-defined]
     artifacts.fingerprint = noting(notes, "reading back", artifacts.fingerprint)  # type: ignore[attr-defined]
     rebuild.main()
     note(notes, "done")

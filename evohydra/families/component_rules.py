@@ -1,0 +1,167 @@
+"""Sources of diffusion pipelines brought to the same components: which are merged, and who gives the others."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from evohydra.checkpoints import SourceError, TensorSource, check_same_shapes, check_same_tensors
+from evohydra.families import Aligned, Form, Rules
+from evohydra.families import pipeline_files as files
+
+MERGE = "merge"
+# Keys of a denoiser's configuration that change nothing of what its weights mean.
+INCIDENTAL = ("sample_size", "dropout", "upcast_attention")
+OF_LANGUAGE_MODELS = ("tokenizer", "missing", "pad_vocabulary_to")
+
+
+def aligned_components(
+    kind: str,
+    denoiser: str,
+    directories: Mapping[str, Path],
+    tensors: Mapping[str, TensorSource],
+    base: str | None,
+    rules: Rules,
+) -> Aligned:
+    """The sources with the same components of a pipeline of the class `kind`; see `Family.align`."""
+    rules.check_unused(*OF_LANGUAGE_MODELS, why="expected the default, for diffusion models have `components` instead")
+    folders = {name: files.folders(directory, denoiser) for name, directory in directories.items()}
+    order = [*(name for name in directories if name != base), *([base] if base else [])]
+    host = _host(kind, order, directories)
+    needed = tuple(folders[host])
+    merged = [c for c in needed if rules.components.get(c, MERGE if c == denoiser else "") == MERGE]
+    owners = _owners(needed, order, folders, tensors, rules)
+    check_same_settings(denoiser, folders, tensors)
+    same = {name: files.only(source, merged) for name, source in tensors.items()}
+    _check_present(merged, same)
+    check_same_tensors(same)
+    check_same_shapes(same)
+    check_same_tokenizers(merged, folders, order)
+    copied = {c: tensors[owner] for c, owner in owners.items() if c not in merged}
+    others = {c: files.only(source, [c]) for c, source in copied.items()}
+    whole = {name: files.Joined([source, *others.values()]) for name, source in same.items()}
+    form = Form(
+        frozenset(whole[host].shapes),
+        folders={c: folders[owner][c] for c, owner in owners.items()},
+        merged=frozenset(merged),
+    )
+    outside = frozenset(name for source in others.values() for name in source.shapes)
+    return Aligned(whole, host, form, _left_out(directories), outside)
+
+
+def _host(kind: str, order: Sequence[str], directories: Mapping[str, Path]) -> str:
+    """The first source that is a whole pipeline; SourceError where there is none, or one of another class."""
+    classes = {name: files.pipeline_class(directories[name]) for name in order}
+    other = {name: found for name, found in classes.items() if found not in (None, kind)}
+    if strange := {name: found for name, found in other.items() if not _is_kind(found, kind)}:
+        raise SourceError(f"expected pipelines of the class {kind}, got {strange}")
+    whole = [name for name, found in classes.items() if found is not None]
+    if not whole:
+        raise SourceError(
+            f"expected a source that is a whole {kind} (with {files.INDEX}), got only parts of one: {list(order)}"
+        )
+    return whole[0]
+
+
+def _is_kind(found: str | None, kind: str) -> bool:
+    """Whether a pipeline's class is a variant of `kind` that draws from text as it does (with code of its own)."""
+    return found is not None and kind in found
+
+
+def _owners(
+    needed: Sequence[str],
+    order: Sequence[str],
+    folders: Mapping[str, Mapping[str, Path]],
+    tensors: Mapping[str, TensorSource],
+    rules: Rules,
+) -> dict[str, str]:
+    """Who gives each component: whom the rules name, of a tokenizer who gives its text encoder, else the first."""
+    if unknown := sorted(set(rules.components) - set(needed)):
+        raise SourceError(f"components: expected some of {sorted(needed)}, got {unknown}")
+    having = {c: [n for n in order if c in folders[n] and _in(c, folders[n][c], tensors[n])] for c in needed}
+    owners = {}
+    for component in needed:
+        encoder = component.replace("tokenizer", "text_encoder")
+        wanted = rules.components.get(component, rules.components.get(encoder, MERGE))
+        if not having[component]:
+            raise SourceError(f"component {component!r}: expected a source that has it, got none")
+        if wanted not in (MERGE, *having[component]):
+            raise SourceError(
+                f"components.{component}: expected merge or a source that has it ({', '.join(having[component])}), got "
+                f"{wanted!r}"
+            )
+        if (
+            wanted == MERGE
+            and component in rules.components
+            and not files.has_weights(folders[having[component][0]][component])
+        ):
+            raise SourceError(f"components.{component}: expected the name of a source, for it has no weights to merge")
+        owners[component] = having[component][0] if wanted == MERGE else wanted
+    return owners
+
+
+def _in(component: str, folder: Path, tensors: TensorSource) -> bool:
+    return not files.has_weights(folder) or any(name.startswith(f"{component}/") for name in tensors.shapes)
+
+
+def _check_present(merged: Sequence[str], sources: Mapping[str, TensorSource]) -> None:
+    for component in merged:
+        lacking = [n for n, each in sources.items() if not any(t.startswith(f"{component}/") for t in each.shapes)]
+        if lacking:
+            raise SourceError(
+                f"component {component!r} is to be merged: expected it of all sources, got none from {lacking}; "
+                f"components.{component}=SOURCE copies it from one of the others"
+            )
+
+
+def check_same_settings(
+    denoiser: str, folders: Mapping[str, Mapping[str, Path]], tensors: Mapping[str, TensorSource]
+) -> None:
+    """Raise SourceError where denoisers predict different things, or have settings under which weights mean others."""
+    predictions = {}
+    for name, parts in folders.items():
+        if files.PREDICTS_V in tensors[name].shapes:
+            predictions[name] = "v_prediction"
+        elif "scheduler" in parts:
+            config = files.read_json(parts["scheduler"] / "scheduler_config.json")
+            predictions[name] = str(config.get("prediction_type", "epsilon"))
+    if len(set(predictions.values())) > 1:
+        raise SourceError(f"prediction_type: expected the same of all sources, got {predictions}")
+    settings = {name: files.settings(parts[denoiser]) for name, parts in folders.items() if denoiser in parts}
+    first, *others = settings
+    for name in others:
+        for key in sorted({*settings[first], *settings[name]} - set(INCIDENTAL)):
+            ours, theirs = settings[first].get(key), settings[name].get(key)
+            if ours != theirs and (ours or theirs):
+                raise SourceError(
+                    f"{denoiser} of source {name!r}: expected {key} as in {first!r}, {ours!r}, got {theirs!r}"
+                )
+
+
+def check_same_tokenizers(
+    merged: Sequence[str], folders: Mapping[str, Mapping[str, Path]], order: Sequence[str]
+) -> None:
+    """Raise SourceError where text encoders are merged whose rows belong to different tokens."""
+    for encoder in (c for c in merged if c.startswith("text_encoder")):
+        component = encoder.replace("text_encoder", "tokenizer")
+        known = {
+            name: files.tokenizer(folders[name][component]).get_vocab() for name in order if component in folders[name]
+        }
+        first, *others = known or {"": None}
+        if different := [name for name in others if known[name] != known[first]]:
+            raise SourceError(
+                f"component {encoder!r} is to be merged, but {different} have another {component} than {first!r}; "
+                f"components.{encoder}=SOURCE copies it from one of them"
+            )
+
+
+def _left_out(directories: Mapping[str, Path]) -> tuple[str, ...]:
+    return tuple(
+        f"{', '.join(left)} of source {name!r} is not in the merge"
+        for name, directory in directories.items()
+        if (left := [c for c in files.LEFT_OUT if any(_entry(files.index_of(directory), c))])
+    )
+
+
+def _entry(index: Mapping[str, Any], component: str) -> Sequence[Any]:
+    found = index.get(component)
+    return found if isinstance(found, list) else ()

@@ -1,0 +1,148 @@
+"""Diffusion pipelines of diffusers: what families of them share."""
+
+import json
+import math
+import shutil
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NoReturn
+
+import torch
+
+from evohydra.checkpoints import SourceError, TensorSource
+from evohydra.families import PUBLISHED, Aligned, Form, LiveModel, Part, Rules
+from evohydra.families import pipeline_files as files
+from evohydra.families.component_rules import aligned_components
+from evohydra.families.denoiser_blocks import locations
+from evohydra.families.live_diffusion import LiveDiffusion, draw, make_pipeline, parameters_of
+from evohydra.families.loading import NOWHERE
+from evohydra.recipe import Layout, Stack
+from evohydra.spaces.grouping import Location
+
+SIDE_FILES = (".json", ".txt", ".model", ".jinja")
+UNET = (
+    "a path through layers needs layers of one width in a row, and the blocks of a UNet differ in width and resolution "
+    "and are joined by skip connections"
+)
+TRANSFORMER = (
+    "a path through layers needs layers of one kind in a row, and a diffusion transformer has blocks of several kinds, "
+    "each shifted by the embedding of the time step"
+)
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+class Diffusion:
+    """A family of diffusers pipelines: `pipeline` is the class, `denoiser` the component that is merged.
+
+    settings: arguments of the class beside components. why_no_paths: a sentence's part about its layers.
+    Tensors are called "<component>/<name>". Of a source whose pipeline is whole everything can be used, of one that is
+    a denoiser alone just that.
+    """
+
+    name: str
+    pipeline: str
+    denoiser: str
+    takes: tuple[str, ...] = ()
+    scored_as: tuple[str, ...] = ("diffusion",)
+    known_to_mergekit = False
+    library = "diffusers"
+    why_no_paths: str
+    settings: Mapping[str, Any] = NOTHING
+
+    def wanted(self, variant: str | None) -> tuple[str, ...]:
+        """Configurations, tokenizers, and the weights of components in their folders."""
+        suffix = f".{variant}" if variant else ""
+        weights = (f"*/*model{suffix}.safetensors", f"*/*model{suffix}-*.safetensors", f"*model{suffix}.safetensors")
+        return ("*.json", "*/*.json", "*/*.txt", "*/*.model", *weights)
+
+    def open(self, path: Path, directory: Path, variant: str | None = None) -> TensorSource:
+        """The tensors of a diffusers folder."""
+        return files.open_folder(path, self.denoiser, variant)
+
+    def adapted(self, tensors: TensorSource, adapter: Path) -> TensorSource:
+        """The tensors with a LoRA."""
+        raise NotImplementedError
+
+    def align(
+        self, directories: Mapping[str, Path], tensors: Mapping[str, TensorSource], base: str | None, rules: Rules
+    ) -> Aligned:
+        """Each source's own denoiser with the components of whom `rules` say, or else of the first one that has them.
+
+        Raises SourceError for denoisers of different shapes or settings, and for components that nobody has.
+        """
+        return aligned_components(self.pipeline, self.denoiser, directories, tensors, base, rules)
+
+    def align_layers(
+        self, directories: Mapping[str, Path], tensors: Mapping[str, TensorSource], first: str, rules: Rules
+    ) -> Aligned:
+        """Raises SourceError: there are no paths through layers here."""
+        self._no_paths()
+
+    def _no_paths(self) -> NoReturn:
+        raise SourceError(f"merge=dfs: {self.why_no_paths}; choose merge=simplex or another method")
+
+    def locations(
+        self, directory: Path, names: tuple[str, ...], copied: frozenset[str] = frozenset()
+    ) -> dict[str, Location | None]:
+        """Where each tensor of a component sits, but for those of `copied`."""
+        return locations(names, self.denoiser, copied)
+
+    def dtype(self, path: Path) -> torch.dtype:
+        """The type of the denoiser's tensors."""
+        tensors = self.open(path, path)
+        return next(tensors.read(name).dtype for name in tensors.shapes if name.startswith(f"{self.denoiser}/"))
+
+    def layout(self, directory: Path, names: Collection[str] | None = None) -> Layout:
+        """Raises SourceError: its layers are no plain list."""
+        self._no_paths()
+
+    def depth(self, directory: Path) -> int:
+        """Raises SourceError: its layers are no plain list."""
+        self._no_paths()
+
+    def path_config(self, directories: Mapping[str, Path], path: Stack) -> dict[str, Any]:
+        """Raises SourceError: its layers are no plain list."""
+        self._no_paths()
+
+    def live_model(
+        self,
+        directory: Path,
+        device: torch.device,
+        dtype: torch.dtype,
+        form: Form = PUBLISHED,
+        sources: Mapping[str, Path] = NOWHERE,
+        prefix_bytes: int = 0,
+    ) -> LiveDiffusion:
+        """A pipeline of the components that `form` names, whose weights hold arbitrary numbers."""
+        index = files.index_with(directory, form.folders, self.pipeline)
+        pipeline = make_pipeline(self.pipeline, form.folders, {**index, **self.settings}, device, dtype)
+        parameters = parameters_of(pipeline, form)
+        module = pipeline.components[self.denoiser]
+        return LiveDiffusion(pipeline, module, device, dtype, parameters, form.merged, form.fused)
+
+    def parts(self, form: Form) -> tuple[Part, ...]:
+        """A folder for each component with weights."""
+        models = {name: folder for name, folder in form.folders.items() if files.has_weights(folder)}
+        return tuple(Part(f"{name}/", files.stem(folder)) for name, folder in models.items())
+
+    def copy_files(self, directory: Path, target: Path, dtype: torch.dtype, form: Form = PUBLISHED) -> None:
+        """model_index.json, and of each component all but its weights."""
+        for component, folder in form.folders.items():
+            (target / component).mkdir(exist_ok=True)
+            for file in folder.iterdir():
+                if file.is_file() and file.suffix in SIDE_FILES and not file.match("*.safetensors.index*.json"):
+                    shutil.copyfile(file, target / component / file.name)
+        index = files.index_with(directory, form.folders, self.pipeline)
+        (target / files.INDEX).write_text(json.dumps(index, indent=2) + "\n")
+
+    def verify(self, directory: Path, live: LiveModel) -> float:
+        """The largest difference between pixels that both draw from the same noise, over the largest."""
+        assert isinstance(live, LiveDiffusion)
+        written = files.diffusers().DiffusionPipeline.from_pretrained(directory, local_files_only=True)
+        written.set_progress_bar_config(disable=True)
+        ours, theirs = draw(live.pipeline), draw(written.to(live.device, live.dtype))
+        if bool((ours.isnan() == theirs.isnan()).all()):
+            ours, theirs = ours.nan_to_num(), theirs.nan_to_num()
+        difference = float((ours - theirs).abs().max() / ours.abs().max().clamp(min=1e-6))
+        return difference if math.isfinite(difference) else math.inf

@@ -1,0 +1,17 @@
+"""Stable Diffusion XL: pipelines of the class StableDiffusionXLPipeline."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from evohydra.families.diffusion import UNET, Diffusion
+
+
+class SDXL(Diffusion):
+    """The family of Stable Diffusion XL; see `Diffusion`."""
+
+    name = "sdxl"
+    pipeline = "StableDiffusionXLPipeline"
+    denoiser = "unet"
+    why_no_paths = UNET
+    settings: Mapping[str, Any] = MappingProxyType({"add_watermarker": False})

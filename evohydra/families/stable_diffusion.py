@@ -1,0 +1,12 @@
+"""Stable Diffusion 1.5: pipelines of the class StableDiffusionPipeline."""
+
+from evohydra.families.diffusion import UNET, Diffusion
+
+
+class StableDiffusion(Diffusion):
+    """The family of Stable Diffusion 1.5; see `Diffusion`."""
+
+    name = "stable_diffusion"
+    pipeline = "StableDiffusionPipeline"
+    denoiser = "unet"
+    why_no_paths = UNET

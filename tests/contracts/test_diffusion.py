@@ -1,0 +1,184 @@
+"""The families of diffusion pipelines over tiny ones: merged in place, written, read by diffusers, drawn again."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import pytest
+import torch
+
+from evohydra.checkpoints import SourceError
+from evohydra.families import Rules
+from evohydra.families.diffusion import Diffusion
+from evohydra.families.live_diffusion import LiveDiffusion
+from evohydra.families.sdxl import SDXL
+from evohydra.families.stable_diffusion import StableDiffusion
+from evohydra.formats.plain import Plain
+from evohydra.merge import Engine
+from evohydra.recipe import Checkpoint, Group, Merge
+from evohydra.sources import OpenSources, open_sources
+from evohydra.spaces.grouping import Granularity
+from tests import tiny_pipelines as tiny
+
+CPU = torch.device("cpu")
+LINEAR = "evohydra.methods.linear:linear"
+KINDS: dict[str, tuple[Diffusion, Any]] = {
+    "sdxl": (SDXL(), tiny.make_sdxl),
+    "stable_diffusion": (StableDiffusion(), tiny.make_sd15),
+}
+
+
+@dataclass
+class World:
+    """Two pipelines of one family on disk, brought to the same tensors."""
+
+    family: Diffusion
+    paths: Mapping[str, Path]
+    sources: OpenSources
+
+    @property
+    def engine(self) -> Engine:
+        return Engine(self.sources.tensors, device=CPU, dtype=torch.float32)
+
+    def live(self) -> LiveDiffusion:
+        directory = self.sources.directories[self.sources.files_from]
+        return self.family.live_model(directory, CPU, torch.float32, self.sources.form)
+
+    def merged(self) -> tuple[str, ...]:
+        names = tuple(self.sources.tensors["one"].shapes)
+        places = self.family.locations(self.paths["one"], names, self.sources.copied)
+        return tuple(name for name, place in places.items() if place)
+
+    def average(self, weight: float = 0.25) -> Merge:
+        group = Group("all", self.merged(), {"weight": (weight, 1 - weight)})
+        return Merge(LINEAR, None, self.sources.models, (group,))
+
+
+def opened(family: Diffusion, paths: Mapping[str, Path], **rules: Any) -> OpenSources:
+    base = Checkpoint("base", str(paths["base"])) if "base" in paths else None
+    models = tuple(Checkpoint(name, str(path)) for name, path in paths.items() if name != "base")
+    return open_sources(models, base, family, Rules(**rules))
+
+
+def pipeline(path: Path) -> Any:
+    loaded = diffusers.DiffusionPipeline.from_pretrained(path)
+    loaded.set_progress_bar_config(disable=True)
+    return loaded
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> World:
+    family, make = KINDS[request.param]
+    one, two = tiny.save_pair(tmp_path_factory.mktemp(request.param), make)
+    paths = {"one": one, "two": two}
+    return World(family, paths, opened(family, paths))
+
+
+def test_a_source_draws_what_diffusers_draws(world: World) -> None:
+    live = world.live()
+    live.become(world.average(), world.engine)
+    live.become(world.sources.models[0], world.engine)
+    assert torch.equal(tiny.draw(live.pipeline), tiny.draw(pipeline(world.paths["one"])))
+
+
+def test_the_denoiser_is_merged_and_all_else_is_the_first_ones(world: World) -> None:
+    live = world.live()
+    live.become(world.average(0.25), world.engine)
+    one, two = (tiny.modules(pipeline(world.paths[name])) for name in ("one", "two"))
+    for name, module in tiny.modules(live.pipeline).items():
+        ours, first, second = module.state_dict(), one[name].state_dict(), two[name].state_dict()
+        for key, tensor in ours.items():
+            expected = 0.25 * first[key] + 0.75 * second[key] if name == world.family.denoiser else first[key]
+            torch.testing.assert_close(tensor, expected, msg=f"{name} {key}")
+    assert live.merged == {world.family.denoiser}
+
+
+def test_the_written_winner_draws_the_same_pixels_and_is_an_ordinary_folder(world: World, tmp_path: Path) -> None:
+    live, merge = world.live(), world.average()
+    live.become(merge, world.engine)
+    written = Plain().write(merge, world.engine, world.family, world.sources, tmp_path, torch.float32, 500_000)
+    assert world.family.verify(tmp_path, live) == 0.0
+    loaded = pipeline(tmp_path)
+    assert type(loaded).__name__ == world.family.pipeline
+    assert torch.equal(tiny.draw(loaded), tiny.draw(live.pipeline))
+    assert list(tmp_path.glob("unet/diffusion_pytorch_model-00001-of-*.safetensors")), "several shards"
+    again = opened(world.family, {"winner": tmp_path, "one": world.paths["one"]})
+    assert again.models[0].fingerprint is not None
+    assert len(written) == 64
+    live.become(world.sources.models[0], world.engine)
+    assert world.family.verify(tmp_path, live) > 0.0
+
+
+def test_text_encoders_come_from_whom_the_configuration_names_with_their_tokenizers(world: World) -> None:
+    sources = opened(world.family, world.paths, components={"text_encoder": "two", "vae": "merge"})
+    assert sources.form.folders["text_encoder"].parent == world.paths["two"]
+    assert sources.form.folders["tokenizer"].parent == world.paths["two"]
+    assert sources.form.folders["scheduler"].parent == world.paths["one"]
+    chosen = World(world.family, world.paths, sources)
+    assert {name.split("/")[0] for name in chosen.merged()} == {world.family.denoiser, "vae"}
+    live = chosen.live()
+    live.become(chosen.average(), chosen.engine)
+    theirs = pipeline(world.paths["two"]).text_encoder.state_dict()
+    ours = live.pipeline.text_encoder.state_dict()
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
+def groups(world: World, **granularity: Any) -> dict[str, tuple[str, ...]]:
+    names = tuple(world.sources.tensors["one"].shapes)
+    places = world.family.locations(world.paths["one"], names, world.sources.copied)
+    return Granularity(**granularity).group(places)
+
+
+def test_the_papers_groups(world: World) -> None:
+    found = groups(world, preset="paper")
+    assert set(found) == {"attn", "conv"}
+    for name in found["attn"]:
+        assert any(part in name for part in ("to_q", "to_k", "to_v", "to_out.0"))
+    for name in found["conv"]:
+        assert not any(part in name for part in ("to_q", "to_k", "to_v", "to_out.0"))
+    assert sorted([*found["attn"], *found["conv"]]) == sorted(world.merged())
+
+
+def test_groups_of_stages_and_of_regular_expressions(world: World) -> None:
+    found = groups(world, preset="stages", filters={"cross": r"attn2"})
+    assert set(found) == {"down", "mid", "up", "rest", "cross"}
+    assert all(name.startswith("unet/down_blocks.") for name in found["down"])
+    assert {name.split("/")[1].split(".")[0] for name in found["rest"]} >= {"conv_in", "conv_out", "time_embedding"}
+    with pytest.raises(ValueError, match=r"granularity.filters: \['up'\] are groups of preset=stages"):
+        groups(world, preset="stages", filters={"up": "attn2"})
+
+
+# The blocks of the original checkpoints, as in diffusers' own table of both layouts.
+MBW = {
+    "sdxl": {
+        "IN00": "conv_in", "IN01": "down_blocks.0.resnets.0", "IN03": "down_blocks.0.downsamplers.0",
+        "IN05": "down_blocks.1.attentions.1", "IN08": "down_blocks.2.attentions.1", "M00": "mid_block.attentions.0",
+        "OUT00": "up_blocks.0.resnets.0", "OUT02": "up_blocks.0.upsamplers.0", "OUT05": "up_blocks.1.attentions.2",
+        "OUT06": "up_blocks.2.resnets.0", "OUT08": "conv_out", "BASE": "add_embedding",
+    },
+    "stable_diffusion": {
+        "IN00": "conv_in", "IN02": "down_blocks.0.attentions.1", "IN09": "down_blocks.2.downsamplers.0",
+        "IN11": "down_blocks.3.resnets.1", "M00": "mid_block.resnets.1", "OUT02": "up_blocks.0.upsamplers.0",
+        "OUT11": "up_blocks.3.attentions.2", "BASE": "time_embedding",
+    },
+}  # fmt: skip
+
+
+def test_each_block_has_its_name_of_the_mbw_tools(world: World) -> None:
+    found = groups(world, preset="blocks")
+    inputs, outputs = {"sdxl": (9, 9), "stable_diffusion": (12, 12)}[world.family.name]
+    expected = {*(f"IN{i:02d}" for i in range(inputs)), "M00", *(f"OUT{i:02d}" for i in range(outputs)), "BASE"}
+    assert set(found) == expected
+    for block, prefix in MBW[world.family.name].items():
+        assert any(name.startswith(f"unet/{prefix}.") for name in found[block]), block
+    assert set(groups(world, layers="each")) == expected
+    assert len(groups(world, layers=3, edges=False)) == 3
+
+
+def test_there_are_no_paths(world: World) -> None:
+    with pytest.raises(SourceError, match="merge=dfs: a path through layers needs layers of one width in a row"):
+        world.family.align_layers(world.paths, {}, "one", Rules())
+    with pytest.raises(SourceError, match="skip connections"):
+        world.family.depth(world.paths["one"])
