@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evohydra.fitness.generation import Generation, Judged, Member
-from evohydra.fitness.order import Example, by_benchmark
+from evohydra.fitness.order import Example, beginning, by_benchmark
 from evohydra.ledger import Examples
 
 
@@ -32,7 +32,8 @@ class Rejection:
 
     def __call__(self, generation: Generation, order: Sequence[Example]) -> dict[int, str]:
         """Score all members on the first examples of `order`; the places of those to reject, with the reason."""
-        probe = by_benchmark(order[: self.after])
+        count = beginning(order, min(self.after, len(order)))
+        probe = by_benchmark(order[:count])
         for _ in generation.score([(place, probe) for place in range(len(generation.members))]):
             pass
         low, chance = _lowest(generation), _chance_of_nothing(generation, probe)
@@ -41,9 +42,9 @@ class Rejection:
             if member.error is not None or not _scores_nothing(member, probe, low):
                 continue
             if member.broken is not None:
-                rejected[place] = f"rejected after {self.after} examples: {member.broken}"
+                rejected[place] = f"rejected after {count} examples: {member.broken}"
             elif chance < self.risk:
-                rejected[place] = f"rejected after {self.after} examples: no score on any of them"
+                rejected[place] = f"rejected after {count} examples: no score on any of them"
         return rejected
 
 
