@@ -1,12 +1,13 @@
-"""Final held-out score against examples scored, for each kind of fitness: on known responses, and on the embedded example.
+"""Final held-out score against examples scored, for each kind of fitness: on known responses, and the embedded example.
 
-    python -m tests.benchmarks.fitness synthetic RESULTS.jsonl [SEEDS]
-    python -m tests.benchmarks.fitness embedded RESULTS.jsonl [SEEDS]
+    python -m tests.benchmarks.fitness synthetic RESULTS.jsonl [KIND...]
+    python -m tests.benchmarks.fitness embedded RESULTS.jsonl [KIND...]
     python -m tests.benchmarks.fitness figure FIGURE.png RESULTS.jsonl...
 
 The synthetic benchmark is a search over 64 genes without any model: a genome's ability falls with the square of its
-distance to a hidden optimum, in directions of unequal weight, and a response is 1 with the chance that a two-parameter
-logistic model gives it. A response is drawn once for each genome and example, from a hash of both.
+distance to a hidden optimum, in directions of unequal weight. An example is solved if a number that is uniform in the
+unit interval, over examples, is below the chance that a two-parameter logistic model gives. That number changes smoothly
+with the genes, as answers do: genomes near each other fail on the same examples.
 """
 
 import io
@@ -14,7 +15,6 @@ import json
 import sys
 import tempfile
 import time
-import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -24,7 +24,7 @@ import hydra.utils
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
-from scipy.special import expit
+from scipy.special import expit, ndtr
 
 from evohydra.benchmarks import Split
 from evohydra.evaluate import Evaluation
@@ -38,14 +38,18 @@ from evohydra.search import choose, search
 from tests.commands import built
 from tests.contracts.discovery import composed
 
-KINDS: dict[str, tuple[str, ...]] = {
-    "full": (),
-    "subset": ("fitness=subset",),
-    "racing": ("fitness=racing",),
-    "irt": ("fitness=irt",),
+# By label: overrides of the configuration, and by how much the usual number of genomes is multiplied.
+KINDS: dict[str, tuple[tuple[str, ...], float]] = {
+    "full": ((), 1),
+    "full, a tenth of the genomes": ((), 0.1),
+    "subset": (("fitness=subset",), 1),
+    "racing": (("fitness=racing",), 1),
+    "irt": (("fitness=irt",), 1),
+    "irt, twice the genomes": (("fitness=irt",), 2),
 }
 OPTIMIZERS = ("cmaes", "de")
 DIMENSION, BUDGET = 64, 1600
+STIFFNESS = 2.0  # the larger, the less an example's luck changes with the genes
 SIZES: dict[Split, int] = {"search": 500, "validation": 500, "test": 2000}
 
 
@@ -72,7 +76,11 @@ class KnownResponses:
         self._weights = np.geomspace(1, 10, DIMENSION)
         self._weights /= self._weights.sum()
         self._items = {
-            split: (generator.lognormal(0.0, 0.4, size), generator.normal(0.0, 1.2, size))
+            split: (
+                generator.lognormal(0.3, 0.5, size),
+                generator.normal(0.0, 2.0, size),
+                generator.normal(size=(size, DIMENSION + 1)),
+            )
             for split, size in SIZES.items()
         }
         self.scored = dict.fromkeys(SIZES, 0)
@@ -87,9 +95,10 @@ class KnownResponses:
     def __call__(self, recipe: Node, split: Split, examples: Examples | None = None) -> Evaluation:
         assert isinstance(recipe, Checkpoint)
         genome = np.frombuffer(bytes.fromhex(recipe.path))
-        slopes, difficulties = self._items[split]
-        draws = np.random.default_rng([zlib.crc32(recipe.path.encode()), list(SIZES).index(split)]).random(SIZES[split])
-        solved = (draws < expit(slopes * (self.ability(genome) - difficulties))).astype(float)
+        slopes, difficulties, directions = self._items[split]
+        where = np.append(genome - 0.5, STIFFNESS)
+        luck = ndtr(directions @ (where / np.linalg.norm(where)))  # (examples,), uniform
+        solved = (luck < expit(slopes * (self.ability(genome) - difficulties))).astype(float)
         chosen = solved if examples is None else solved[list(examples["known"])]
         self.scored[split] += len(chosen)
         return Evaluation({"known": chosen.tolist()}, {"merge": 0.0, "evaluate": 0.0, "forward": 0.0})
@@ -97,18 +106,20 @@ class KnownResponses:
 
 def synthetic(kind: str, optimizer: str, seed: int) -> dict[str, Any]:
     """One search on known responses."""
-    plain = composed(f"optimizer={optimizer}", *KINDS[kind])
+    plain = composed(f"optimizer={optimizer}", *KINDS[kind][0])
     sizes = {"known": SIZES["search"]}
     space, known = Genes(), KnownResponses(seed)
     generator = np.random.default_rng([seed, 2])
     sources = (
-        [known(space.decode(x), "search").scores for x in generator.random((2, DIMENSION))] if kind == "irt" else []
+        [known(space.decode(x), "search").scores for x in generator.random((2, DIMENSION))]
+        if kind.startswith("irt")
+        else []
     )
     fitness = hydra.utils.instantiate(plain["fitness"])(sizes=sizes, seed=seed)
     strategy = hydra.utils.instantiate(plain["optimizer"])(axes=space.axes, seed=seed, start=None)
     with tempfile.TemporaryDirectory() as directory, closing(strategy), closing(Ledger(Path(directory), {})) as ledger:
         scoring = Scoring(Local(), known, sizes, sources=lambda: sources)
-        search(space, strategy, fitness, scoring, ledger, BUDGET)  # type: ignore[arg-type]
+        search(space, strategy, fitness, scoring, ledger, round(KINDS[kind][1] * BUDGET))  # type: ignore[arg-type]
         each = not fitness.comparable
         best = choose(space, ledger, known, 1 if each else 5, Objective(), each_generation=each)[0]  # type: ignore[arg-type]
         examples = sum(record.scored for record in ledger.records) + 2 * SIZES["search"] * bool(sources)
@@ -141,13 +152,13 @@ def embedded(kind: str, optimizer: str, seed: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def measure(what: str, file: Path, seeds: Sequence[int]) -> None:
-    """Every kind with every optimizer and seed, a line for each; what is in the file is not done again."""
+def measure(what: str, file: Path, seeds: Sequence[int], kinds: Sequence[str]) -> None:
+    """Each of these kinds with every optimizer and seed, a line for each; what is in the file is not done again."""
     carry_out = {"synthetic": synthetic, "embedded": embedded}[what]
     done = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
     for seed in seeds:
         for optimizer in OPTIMIZERS:
-            for kind in KINDS:
+            for kind in kinds:
                 key = {"on": what, "kind": kind, "optimizer": optimizer, "seed": seed}
                 if any(key.items() <= line.items() for line in done):
                     continue
@@ -163,7 +174,7 @@ def main() -> None:
     what, target, *rest = sys.argv[1:]
     if what == "figure":
         raise SystemExit("later")
-    measure(what, Path(target), range(1, 1 + int(rest[0] if rest else 5)))
+    measure(what, Path(target), range(1, 6), rest or list(KINDS))
 
 
 if __name__ == "__main__":
