@@ -9,6 +9,7 @@ has an expectation of 1 or less. So it ever reaches 1 / alpha with a probability
 import numpy as np
 from numpy.typing import NDArray
 
+ROUNDING = 1e-9
 STAKE = 0.75  # of what a bet may lose at most, section 4.1 (there c)
 Array = NDArray[np.float64]
 
@@ -28,10 +29,10 @@ def surely_above(differences: Array, total: int, reach: float, margin: float, al
     with np.errstate(divide="ignore"):
         wealth = np.cumsum(np.log1p(stakes * (outcomes - null)), axis=1)
     # Where even the lowest scores from here on would leave the mean above.
-    impossible = np.any(null < 0, axis=1)
+    impossible = np.any(null < -ROUNDING, axis=1)
     ended = np.zeros(pairs, dtype=bool)
     if seen == total:
-        ended = differences.mean(axis=1) > -margin
+        ended = differences.mean(axis=1) > -margin + ROUNDING
     surely: NDArray[np.bool_] = impossible | ended | (wealth.max(axis=1, initial=0.0) >= -np.log(alpha))
     return surely
 

@@ -142,7 +142,7 @@ class Generation:
                 member.copy(twin, examples)
             claimed = planned.setdefault(member.digest, {})
             missing = {
-                name: [p for p in places if p not in member.has(name) and p not in claimed.get(name, ())]
+                name: [p for p in sorted(places) if p not in member.has(name) and p not in claimed.get(name, ())]
                 for name, places in examples.items()
             }
             if member.error is not None or not any(missing.values()):

@@ -27,9 +27,9 @@ class ItemResponse:
     generation come from a random `pool`, a share of the search split, lest the search learns telling examples by heart.
 
     Examples are calibrated by the scores of all sources, of the first `calibrate` genomes (these are scored on the
-    whole search split), and of the latest genomes on what they were scored on. Where the response model expects held-out
-    scores no better than the genomes' own means do, the generation gets `most` random examples, and fitness is their
-    mean; the records say so. `estimator` is one of `evohydra.fitness.estimators`.
+    whole search split), and of the latest genomes on what they were scored on. Where the response model expects
+    held-out scores no better than the genomes' own means do, the generation gets random examples instead, and fitness
+    is their mean; the records say so. `estimator` is one of `evohydra.fitness.estimators`.
     """
 
     same_examples, comparable, in_rounds = False, True, True

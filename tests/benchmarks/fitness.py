@@ -6,8 +6,8 @@
 
 The synthetic benchmark is a search over 64 genes without any model: a genome's ability falls with the square of its
 distance to a hidden optimum, in directions of unequal weight. An example is solved if a number that is uniform in the
-unit interval, over examples, is below the chance that a two-parameter logistic model gives. That number changes smoothly
-with the genes, as answers do: genomes near each other fail on the same examples.
+unit interval, over examples, is below the chance that a two-parameter logistic model gives. That number changes
+smoothly with the genes, as answers do: genomes near each other fail on the same examples.
 """
 
 import io
