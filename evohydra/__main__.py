@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -36,11 +37,14 @@ INCIDENTAL = (
     "prefix_gb",
     "shard_gb",
     "baselines",
+    "report",
 )
 
 
 def build(config: DictConfig, directory: Path) -> "Run":
     """All parts of a run; every user error that can be found before an evaluation is raised here."""
+    import numpy as np
+
     from evohydra import sources
     from evohydra.benchmarks import BenchmarkError
     from evohydra.families import AddedAdapter, Rules
@@ -49,6 +53,8 @@ def build(config: DictConfig, directory: Path) -> "Run":
     from evohydra.run import Run, baseline_nodes, search_sizes
     from evohydra.spaces.parameter import uniform_merge
     from evohydra.trackers import Guarded, without_secrets
+    from evohydra.warm_start import best_genomes
+    from evohydra.warm_start import identity as warm_identity
     from evohydra.winner import WinnerWriter
 
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
@@ -105,7 +111,13 @@ def build(config: DictConfig, directory: Path) -> "Run":
     identity["model"] = {
         model.name: model.to_dict() for model in (*opened.models, *([opened.base] if opened.base else []))
     }
+    identity["adapters"] = [asdict(each) for each in opened.form.adapters]
     identity |= {"device": device.type, "dtype": str(dtype), "out_dtype": str(out_dtype)}
+    warm = np.empty((0, len(space.names)))
+    if plain["warm_start"]:
+        earlier = Path(plain["warm_start"])
+        warm = best_genomes(earlier, space, plain["warm_start_top"])
+        identity["warm_start"] = warm_identity(earlier, warm, plain["benchmark"])
     del identity["merge"]["compile"]  # changes no bit
     live = family.live_model(
         first,
@@ -137,7 +149,9 @@ def build(config: DictConfig, directory: Path) -> "Run":
         seed=plain["seed"],
         top=plain["top"],
         fitness=_instantiate(plain["fitness"])(sizes=search_sizes(benchmarks), seed=plain["seed"]),
+        report=plain["report"],
         start=_start(plain["start"] or []),
+        warm=warm,
         write=WinnerWriter(
             sources=opened,
             licences={name: source.licence for name, source in chosen.items()},
@@ -171,6 +185,9 @@ def _space(merge: Mapping[str, Any], parts: Mapping[str, Any], family: "Family",
 
 
 def _instantiate(spec: Mapping[str, Any]) -> Any:
+    missing = sorted(key for key, value in spec.items() if value == "???")
+    if missing:
+        raise ValueError(f"{spec['_target_']}: expected a value for {', '.join(missing)}, got none; give it one")
     return hydra.utils.instantiate(dict(spec))
 
 
@@ -231,9 +248,9 @@ def job(config: DictConfig) -> float:
     try:
         summary = build(config, Path(settings.runtime.output_dir))(make_console())
     except (ValueError, OSError, RuntimeError) as error:
+        logger.info("the run ended with an error", exc_info=True)
         if settings.mode == RunMode.MULTIRUN or os.environ.get("HYDRA_FULL_ERROR"):
             raise
-        logger.info("the run ended with an error", exc_info=True)
         sys.exit(f"evohydra: {type(error).__name__}: {error}\n(details in {settings.runtime.output_dir}/evohydra.log)")
     validation = summary["validation"]["winner"]["score"]
     return float(summary["search"]["winner"]["score"] if validation is None else validation)
@@ -249,6 +266,10 @@ def main() -> None:
             for hint in composition.explain(sys.argv[1:]):
                 print(hint, file=sys.stderr)
         raise
+    finally:
+        from evohydra.report import comparison, make_console
+
+        comparison.report_sweeps(make_console())
 
 
 if __name__ == "__main__":

@@ -111,8 +111,8 @@ class Adapted:
         return change.embedding or bool(self._config.get("fan_in_fan_out"))
 
     def _scale(self, module: str) -> float:
-        rank = _for_module(self._config.get("rank_pattern") or {}, module, self._config["r"])
-        alpha = _for_module(self._config.get("alpha_pattern") or {}, module, self._config["lora_alpha"])
+        rank = for_module(self._config.get("rank_pattern") or {}, module, self._config["r"])
+        alpha = for_module(self._config.get("alpha_pattern") or {}, module, self._config["lora_alpha"])
         return float(alpha) / (math.sqrt(rank) if self._config.get("use_rslora") else rank)
 
 
@@ -164,7 +164,7 @@ def _read_config(directory: Path) -> dict[str, Any]:
     return config
 
 
-def _for_module(pattern: Mapping[str, float], module: str, default: float) -> float:
+def for_module(pattern: Mapping[str, float], module: str, default: float) -> float:
     """The value whose key ends the module's name, as in PEFT's rank_pattern and alpha_pattern."""
     for key, value in pattern.items():
         if re.match(rf"(.*\.)?({key})$", module):

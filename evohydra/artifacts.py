@@ -104,7 +104,7 @@ def write_part(
         described = {bare[name]: (types[name], tuple(shapes[name])) for name in names}
         extra = beside if file == files[-1] else {}
         described |= {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in extra.items()}
-        _write_shard(directory / file, described, itertools.chain(tensors, extra.items()))
+        write_tensors(directory / file, described, itertools.chain(tensors, extra.items()))
     if len(files) > 1:
         where = {bare[name]: file for file, names in zip(files, shards, strict=True) for name in names}
         where |= dict.fromkeys(beside, files[-1])
@@ -124,7 +124,7 @@ def _stored_type(node: Node, engine: Engine, name: str, dtype: torch.dtype) -> t
     return dtype if copied.is_floating_point() else copied.dtype
 
 
-def _write_shard(
+def write_tensors(
     file: Path,
     described: Mapping[str, tuple[torch.dtype, tuple[int, ...]]],
     tensors: Iterable[tuple[str, torch.Tensor]],

@@ -36,10 +36,11 @@ class TensorSource(Protocol):
 def locate(
     path: str, revision: str | None = None, *, weights: bool = True, wanted: Sequence[str] | None = None
 ) -> Path:
-    """The local place of a zoo model, a directory, a safetensors file or a hub id; downloads the last if not cached.
+    """The local place of a zoo model, a directory, a safetensors file, or one of them on the hub.
 
-    `wanted` are patterns of the files to download, else those of a language model, with or without `weights`. Raises
-    SourceError where there is no such directory, or the hub cannot be reached.
+    owner/name and owner/name/file.safetensors are downloaded where they are not cached; of the former the files that
+    the patterns `wanted` find, else those of a language model, with or without `weights`. Raises SourceError where
+    there is no such directory, or the hub cannot be reached.
     """
     if path.startswith("zoo://"):
         directory = ZOO / path.removeprefix("zoo://")
@@ -50,6 +51,10 @@ def locate(
     directory = Path(path).expanduser()
     if directory.is_dir() or (directory.is_file() and directory.suffix == ".safetensors"):
         return directory.resolve()
+    owner, _, rest = path.partition("/")
+    repository, _, file = rest.partition("/")
+    if owner not in ("", ".", "..", "~") and file.endswith(".safetensors") and "/" not in file:
+        return _download(f"{owner}/{repository}", revision, [file]) / file
     if directory.is_absolute() or path.startswith((".", "~")) or path.count("/") != 1:
         raise SourceError(f"{path}: no such directory or safetensors file (and not a hub id of the form owner/name)")
     beside = ["*.json", "*.txt", "*.model", "*.jinja"]

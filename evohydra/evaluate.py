@@ -1,16 +1,19 @@
 """A recipe -> its merge in the live model -> scores for each benchmark; failures are kept with their reason."""
 
+import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from evohydra.benchmarks import Benchmark, BenchmarkError, Split, TellsBroken
+from evohydra.benchmarks import Asking, Benchmark, BenchmarkError, Split, TellsBroken
 from evohydra.families import LiveModel
 from evohydra.merge import Engine
 from evohydra.recipe import Node
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,24 @@ class Evaluator:
     def expect(self, recipes: Sequence[Node]) -> None:
         """Tell which recipes will be evaluated next, in this order."""
         self._live.expect(recipes)
+
+    def ask(self, jobs: Iterable[tuple[Node, Mapping[str, Sequence[int]] | None]], split: Split) -> None:
+        """Let benchmarks that ask people see all recipes of `jobs`, each on its examples, before one is scored.
+
+        Raises BenchmarkError while answers are missing. Recipes that cannot be shown are left to their evaluation.
+        """
+        asking = {name: each for name, each in self._benchmarks.items() if isinstance(each, Asking) and each.asks}
+        for recipe, examples in jobs if asking else ():
+            try:
+                self._live.become(recipe, self._engine)
+                for name, benchmark in asking.items():
+                    benchmark.show(self._live, split, None if examples is None else examples[name])
+            except BenchmarkError:
+                raise
+            except (ArithmeticError, ValueError, RuntimeError) as reason:
+                logger.info("a recipe that cannot be shown to people: %s", reason)
+        for benchmark in asking.values():
+            benchmark.ask()
 
     def __call__(self, recipe: Node, split: Split, examples: Mapping[str, Sequence[int]] | None = None) -> Evaluation:
         """The scores of `recipe` on `split`, or on those of its examples that `examples` names for each benchmark.

@@ -1,6 +1,7 @@
-"""Genes: a coordinate of the unit interval stands for a real, an integer or a choice."""
+"""Genes: a coordinate of the unit interval stands for a real, an integer or a choice; several for a simplex."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -95,3 +96,24 @@ def integer(name: str, low: int, high: int) -> Choice:
 
 
 Gene = Real | Choice
+
+
+def simplex_weights(units: Sequence[float]) -> tuple[float, ...]:
+    """Weights that sum to 1 at `units` in the unit cube, (n,): w_i = e_i / sum(e) with e_i = -log(1 - u_i).
+
+    Uniform units give uniform weights on the simplex, for the e_i are then exponential variables (Devroye, Non-Uniform
+    Random Variate Generation, 1986, chapter V, theorem 2.2). Where some units are 1, these share all weight; where all
+    are 0, all do.
+    """
+    if 1.0 in units or not any(units):
+        top = max(units)
+        sizes = [float(unit == top) for unit in units]
+    else:
+        sizes = [-math.log1p(-unit) for unit in units]
+    total = sum(sizes)
+    return tuple(size / total for size in sizes)
+
+
+def simplex_units(weights: Sequence[float]) -> tuple[float, ...]:
+    """Units at which `simplex_weights` are `weights`, (n,): those where the e_i are 1 on average."""
+    return tuple(-math.expm1(-len(weights) * weight) for weight in weights)

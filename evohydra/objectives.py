@@ -53,6 +53,11 @@ class Objective:
         self.several({name: [0.0] for name in benchmarks}, recipe)
 
 
+def weighted(weights: Mapping[str, float] | None = None) -> Objective:
+    """The objective with these weights; without any it fits no benchmarks, see `Objective.check`."""
+    return Objective(weights or {})
+
+
 def each(means: Means, fitness: float, recipe: Node) -> dict[str, float]:
     """Each benchmark is an objective."""
     return dict(means)

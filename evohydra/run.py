@@ -28,11 +28,11 @@ from evohydra.objectives import Objective
 from evohydra.optimizers import LearnsFromExamples, Optimizer, Points
 from evohydra.recipe import Node, digest
 from evohydra.report.answers import Pictured, answers_page, shown
-from evohydra.report.figures import fitness_figure, recipe_figures
-from evohydra.report.front import front, front_figure
+from evohydra.report.front import front
 from evohydra.report.pictures import draw_albums
 from evohydra.report.progress import SearchProgress
 from evohydra.report.tables import gain_sentence, summary_table
+from evohydra.report.writing import write_report
 from evohydra.search import Candidate, SearchError, choose, search
 from evohydra.sources import OpenSources
 from evohydra.spaces import Space
@@ -65,7 +65,9 @@ class Run:
     seed: int
     top: int
     fitness: Fitness
+    report: bool
     start: Sequence[str]
+    warm: Points
     write: WinnerWriter
     identity: Mapping[str, Any]
 
@@ -76,9 +78,12 @@ class Run:
         with ExitStack() as stack:
             stack.push(lambda kind, *_: self.tracker.close(failed=kind is not None))
             validated = self._has_validation()
-            optimizer = stack.enter_context(closing(self.make_optimizer(self.space.axes, self._starting_points())))
+            start = self._starting_points()
+            optimizer = stack.enter_context(closing(self.make_optimizer(self.space.axes, start)))
             if isinstance(optimizer, LearnsFromExamples) and not self.fitness.same_examples:
                 raise ValueError(EVERY_EXAMPLE)
+            if len(start) > optimizer.population:
+                logger.warning("of %d starting points, generation 0 holds %d", len(start), optimizer.population)
             ledger = stack.enter_context(closing(Ledger(self.directory, self.identity)))
             with SearchProgress(console, self.budget, ledger.replayed) as progress:
                 observers = (progress, self.tracker.genome)
@@ -93,7 +98,7 @@ class Run:
                 raise SearchError("none of the best genomes could be scored on the validation split; see finals.jsonl")
             summary = self._summarise(evaluate, ledger, candidates, records)
             summary["seconds"]["other"] = round(time.perf_counter() - began - _evaluated_now(ledger), 3)
-            self._write(summary, candidates[0], records)
+            self._write(summary, candidates[0])
         self._report(summary, console)
         return summary
 
@@ -123,7 +128,7 @@ class Run:
                     points.append(self.space.encode(node))
                 except ValueError as reason:
                     logger.warning("%s is not in the search space and not in generation 0: %s", name, reason)
-        return np.array(points).reshape(len(points), len(self.space.names))
+        return np.vstack([np.array(points).reshape(len(points), len(self.space.names)), self.warm])
 
     def _summarise(
         self, evaluate: Evaluator, ledger: Ledger, candidates: Sequence[Candidate], records: Sequence[Record]
@@ -182,26 +187,30 @@ class Run:
         best = max(scores, key=lambda name: interval(scores[name]).score)
         return {"best_source": best, **asdict(paired_gain(self.objective.weighted(winner.scores), scores[best]))}
 
-    def _write(self, summary: dict[str, Any], winner: Candidate, records: Sequence[Record]) -> None:
-        figures = {
-            "fitness": fitness_figure(records, self.directory / "fitness.png"),
-            **recipe_figures(winner.recipe, self.directory),
-            **self._pages_of_answers(winner.recipe),
-        }
+    def _write(self, summary: dict[str, Any], winner: Candidate) -> None:
+        pages = self._pages_of_answers(winner.recipe)
         models: dict[str, Node] = {model.name: model for model in self.sources.models}
         models |= {"uniform": self.uniform} if self.uniform else {}
         models["winner"] = winner.recipe
         drawn, samples = draw_albums(self.benchmarks, models, self._live_as, self.directory)
-        figures |= drawn
-        if winner.record.objectives:
-            figures["front"] = front_figure(records, winner.record.index, self.directory / "front.png")
         target = self.directory / "winner"
         found = {"seed": self.seed, "budget": self.budget, "genome": winner.record.index}
         with whole_directory(target) as directory:
             recipe = self.write(winner.recipe, directory, self.directory.name, found, summary, samples)
         write_json(self.directory / "recipe.json", recipe)
         write_json(self.directory / "summary.json", summary)
-        self.tracker.finish(summary, figures, target)
+        self.tracker.finish(summary, {**pages, **drawn, **self._reported()}, target)
+
+    def _reported(self) -> dict[str, Path]:
+        """The report's page and figures. The run does not fail for the want of one: all that it shows is on disk."""
+        try:
+            return write_report([self.directory], self.directory) if self.report else {}
+        except Exception as error:
+            logger.warning(
+                "the report could not be written (%s: %s); python -m evohydra.report %s tries again",
+                type(error).__name__, error, self.directory,
+            )  # fmt: skip
+            return {}
 
     def _live_as(self, node: Node) -> LiveModel:
         self.live.become(node, self.engine)
@@ -235,8 +244,7 @@ class Run:
         )
         for name, what in (("winner", "the merged model"), ("recipe.json", "how to make it again"),
                            ("summary.json", "all scores"), ("ledger.jsonl", "every genome"),
-                           ("fitness.png", "the search"), ("genome.png", "the winning genome"),
-                           ("path.png", "the winning path"), ("front.png", "the objectives")):  # fmt: skip
+                           ("report.html", "all of it in figures, which are in figures/ too")):  # fmt: skip
             if (self.directory / name).exists():
                 console.print(f"  {self.directory / name}: {what}", highlight=False, soft_wrap=True)
         for files, what in (("answers-*.html", "answers about held-out pictures"),

@@ -7,7 +7,7 @@ import numpy as np
 
 from evohydra.fitness import Fitness
 from evohydra.fitness.generation import Generation, Scoring, members_of
-from evohydra.fronts import Rule, best_fitness, picked
+from evohydra.fronts import Rule, best_fitness, on_front, picked
 from evohydra.ledger import Evaluate, Ledger, Record
 from evohydra.objectives import Objective
 from evohydra.optimizers import Optimizer
@@ -125,6 +125,8 @@ def _picked(records: Sequence[Record], rule: Rule, count: int) -> list[Record]:
     values = np.array(
         [tuple(r.objectives.values()) or (value,) for r, value in zip(records, surely, strict=True)], dtype=np.float64
     )
+    if values.ndim == 2 and values.shape[1] > 1:  # what is not on the front is no candidate
+        count = min(count, int(on_front(values).sum()))
     return [records[at] for at in picked(values, np.array(surely), rule, count)]
 
 

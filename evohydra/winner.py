@@ -9,7 +9,7 @@ import torch
 
 from evohydra import mergekit
 from evohydra.artifacts import made_from, recipe_file
-from evohydra.families import Family, LiveModel, Rules
+from evohydra.families import ADAPTERS, Family, LiveModel, Rules
 from evohydra.files import write_json
 from evohydra.formats import Format
 from evohydra.merge import Engine
@@ -69,10 +69,13 @@ class WinnerWriter:
         recipe = recipe_file(
             node, self.family, self.sources.files_from, self.format, engine.dtype, dtype, self.shard_bytes, found
         )
-        recipe |= {**asdict(self.rules), "warnings": list(self.sources.warnings), "weights": weights}
+        recipe |= {**asdict(self.rules), "adapters": [asdict(each) for each in self.sources.form.adapters]}
+        recipe |= {"warnings": list(self.sources.warnings), "weights": weights}
         recipe["made_from"] = made_from(node, self.sources.directories)
         write_json(directory / "recipe.json", recipe)
-        notes = self._mergekit(node, directory) + write_samples(samples, directory) + self._warnings()
+        notes = (
+            self._mergekit(node, directory) + self._adapters() + write_samples(samples, directory) + self._warnings()
+        )
         (directory / "README.md").write_text(model_card(name, node, self.licences, summary, notes, self.family.library))
         return recipe
 
@@ -99,6 +102,21 @@ class WinnerWriter:
         except mergekit.NotExpressible as reason:
             return f"There is no `mergekit.yaml`: {reason}."
         return ""
+
+    def _adapters(self) -> str:
+        """How to use what is not in the weights."""
+        kept = self.sources.form.kept
+        if not kept:
+            return ""
+        calls = "".join(
+            f'pipeline.load_lora_weights("{ADAPTERS}", weight_name="{file.name}", adapter_name="a{number}")\n'
+            for number, file in enumerate(kept)
+        )
+        names, scales = [f"a{number}" for number, _ in enumerate(kept)], [*kept.values()]
+        return (
+            "\n\n## Adapters\n\nThe scores are with these LoRAs, which are beside the weights:\n\n"
+            f"```python\n{calls}pipeline.set_adapters({names}, {scales})\n```\n"
+        )
 
     def _warnings(self) -> str:
         warnings = "".join(f"- {warning}\n" for warning in self.sources.warnings)

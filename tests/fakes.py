@@ -51,3 +51,21 @@ class Fussy:
 
 def fussy(name: str, *, families: Sequence[str] = ("causal_lm",), refuses: str = "") -> dict[str, Fussy]:
     return {name: Fussy(name, families, refuses)}
+
+
+class Leaning:
+    """Scores a model by the mean of its weights, times `sign`."""
+
+    def __init__(self, name: str, families: Sequence[str], sign: float) -> None:
+        self.name, self.families, self._sign = name, tuple(families), sign
+
+    def size(self, split: str) -> int:
+        return 3
+
+    def __call__(self, live: Any, split: str, examples: Sequence[int] | None = None) -> NDArray[np.float64]:
+        mean = float(sum(parameter.mean() for parameter in live.parameters.values()))
+        return np.full(3, self._sign * mean)[slice(None) if examples is None else list(examples)]
+
+
+def leaning(name: str, *, sign: float, families: Sequence[str] = ("causal_lm",)) -> dict[str, Leaning]:
+    return {name: Leaning(name, families, sign)}

@@ -106,7 +106,7 @@ def test_every_gene_frozen(arguments: list[str], tmp_path: Path):
 
 
 def test_a_budget_below_one_generation(arguments: list[str], tmp_path: Path):
-    with pytest.raises(ValueError, match=r"budget=5 is smaller than the first generation of 6 genomes"):
+    with pytest.raises(ValueError, match=r"budget=5 is smaller than the first generation of 6 genomes; raise the"):
         carried_out([*arguments, "budget=5"], tmp_path / "run")
     assert json_lines(tmp_path / "run" / "ledger.jsonl") == []
     assert carried_out([*arguments, "budget=6"], tmp_path / "run")["evaluations"] == 6  # the directory is not spoilt

@@ -40,7 +40,7 @@ class Finished:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     root = tmp_path_factory.mktemp("finished")
     arguments = [*workspace(root), "start=[]"]  # so that the winner is none of the known merges
-    process = evohydra(*arguments, f"budget={BUDGET}", "top=2", "run=first", cwd=root)
+    process = evohydra(*arguments, f"budget={BUDGET}", "top=2", "run=first", "report=true", cwd=root)
     assert process.returncode == 0, process.stderr
     return Finished(root, arguments, process, root / "outputs" / "first")
 
@@ -61,7 +61,7 @@ def test_the_end_of_the_output_names_scores_and_files(finished: Finished):
     out = finished.process.stdout
     for name, score in {"winner": summary["test"]["winner"], **summary["test"]["sources"]}.items():
         assert re.search(rf"{name} +│ +{score['score']:.3f}", out)
-    for name in ("winner", "recipe.json", "summary.json", "ledger.jsonl", "fitness.png", "genome.png"):
+    for name in ("winner", "recipe.json", "summary.json", "ledger.jsonl", "report.html"):
         assert (finished.directory / name).exists()
         assert str(finished.directory / name) in out
 
@@ -131,8 +131,10 @@ def test_ledger(finished: Finished):
 
 
 def test_figures_are_pictures(finished: Finished):
-    for name in ("fitness.png", "genome.png"):
-        picture = imread(finished.directory / name)  # (height, width, channel)
+    drawn = {path.stem: path for path in (finished.directory / "figures").iterdir()}
+    assert {"fitness", "fitness_by_examples", "scores", "optimism", "genome", "population", "time"} == set(drawn)
+    for path in drawn.values():
+        picture = imread(path)  # (height, width, channel)
         assert min(picture.shape[:2]) > 100
         assert len(np.unique(picture.reshape(-1, picture.shape[2]), axis=0)) > 10
 
@@ -229,6 +231,7 @@ def test_a_multirun_gives_a_directory_for_each_job_and_one_table(finished: Finis
     process = evohydra("-m", *finished.arguments, *sweep, cwd=tmp_path)
     assert process.returncode == 0, process.stderr
     jobs = sorted(path for path in (tmp_path / "outputs" / "sweep").iterdir() if path.is_dir())
+    assert not (tmp_path / "outputs" / "sweep" / "report.html").exists()  # report=false
     assert [job.name for job in jobs] == list("012345")
     assert [len(json_lines(job / "ledger.jsonl")) for job in jobs] == [6] * 6
     assert process.stdout.count("runs, by the winner's score") == 1
@@ -244,7 +247,7 @@ def test_a_multirun_gives_a_directory_for_each_job_and_one_table(finished: Finis
     later = python("-m", "evohydra.report.comparison", tmp_path / "outputs" / "sweep", cwd=tmp_path)
     assert later.returncode == 0
     assert len(re.findall(r"^│ \d ", later.stdout, re.MULTILINE)) == 6
-    assert re.search(r"^│ 3 .*unfinished", later.stdout, re.MULTILINE)
+    assert re.search(r"^│ 3 .*ended early", later.stdout, re.MULTILINE)
     nowhere = python("-m", "evohydra.report.comparison", tmp_path / "nowhere", cwd=tmp_path)
     assert nowhere.returncode != 0
     assert "usage" in nowhere.stderr

@@ -55,7 +55,8 @@ def read_back(directory: Path) -> list[dict[str, Any]]:
 def jobs(tmp_path_factory: pytest.TempPathFactory) -> list[Job]:
     root = tmp_path_factory.mktemp("tracked")
     process = evohydra(
-        "-m", *workspace(root), "tracker=wandb", "seed=1,2", "run=sweep", "budget=8", "top=1", "baselines=null",
+        "-m", *workspace(root), "tracker=wandb", "report=true", "seed=1,2", "run=sweep", "budget=8", "top=1",
+        "baselines=null",
         f"+api_token={SECRET}", "+nested={password: " + SECRET + "}",
         cwd=root, HOME=str(root), NETRC=str(root / "none"), MPLCONFIGDIR=matplotlib.get_cachedir(),
     )  # fmt: skip
@@ -91,7 +92,7 @@ def test_the_table_and_the_figures(jobs: list[Job]):
             [line["index"], line["generation"], line["fitness"], None, *line["genes"].values()] for line in job.ledger
         ]
         for name in ("fitness", "genome"):
-            assert job.logged_file(f"figure/{name}") == (job.directory / f"{name}.png").read_bytes()
+            assert job.logged_file(f"figure/{name}") == (job.directory / "figures" / f"{name}.png").read_bytes()
 
 
 def test_the_summary(jobs: list[Job]):

@@ -108,6 +108,7 @@ def overrides(root: Path, base: Path, one: Path, two: Path, task: Path) -> list[
         f"benchmark.lm_eval.include_path={task}",
         "benchmark.lm_eval.metric=closeness",
         "tracker=none",
+        "report=false",
         "threads=1",
     ]
 

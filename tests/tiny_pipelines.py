@@ -72,10 +72,12 @@ def scheduler(**changes: Any) -> diffusers.EulerDiscreteScheduler:
     return diffusers.EulerDiscreteScheduler(**{**settings, "timestep_spacing": "trailing", **changes})
 
 
-def make_sdxl(text_layers: int = 2, prediction_type: str = "epsilon", **unet: Any) -> Any:
+def make_sdxl(text_layers: int = 2, text_hidden: int = 16, prediction_type: str = "epsilon", **unet: Any) -> Any:
+    """`text_layers` and `text_hidden` are the depth and the width of the second text encoder."""
+    widths = {"cross_attention_dim": 16 + text_hidden, "projection_class_embeddings_input_dim": 48 + text_hidden}
     parts = {
-        "unet": unet_sdxl(**unet), "vae": vae(), "text_encoder": CLIPTextModel(text_config()),
-        "text_encoder_2": CLIPTextModelWithProjection(text_config(layers=text_layers)), "tokenizer": tokenizer(),
+        "unet": unet_sdxl(**{**widths, **unet}), "vae": vae(), "text_encoder": CLIPTextModel(text_config()),
+        "text_encoder_2": CLIPTextModelWithProjection(text_config(text_hidden, text_layers)), "tokenizer": tokenizer(),
         "tokenizer_2": tokenizer(), "scheduler": scheduler(prediction_type=prediction_type),
     }  # fmt: skip
     return diffusers.StableDiffusionXLPipeline(**parts, add_watermarker=False)

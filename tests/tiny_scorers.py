@@ -31,8 +31,9 @@ def tokenizer(length: int = 24) -> transformers.PreTrainedTokenizerFast:
 
 def clip_config(**text: Any) -> transformers.CLIPConfig:
     words = {"vocab_size": len(tokenizer()), "max_position_embeddings": 24, "eos_token_id": 1, "bos_token_id": 1}
+    gelu = {"hidden_act": "gelu"}  # as the larger ones of open_clip
     return transformers.CLIPConfig(
-        text_config={**PARTS, **words, **text}, vision_config=VISION, projection_dim=12, hidden_act="gelu"
+        text_config={**PARTS, **words, **gelu, **text}, vision_config={**VISION, **gelu}, projection_dim=12
     )
 
 

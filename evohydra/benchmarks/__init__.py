@@ -38,3 +38,21 @@ class TellsBroken(Protocol):
     def broken(self) -> str | None:
         """What all answers of the last call have in common that a working model's have not; None if nothing."""
         ...
+
+
+@runtime_checkable
+class Asking(Protocol):
+    """A benchmark that may ask people (`asks`): it is shown all models first, so that a run stops once for many."""
+
+    @property
+    def asks(self) -> bool:
+        """Whether it does."""
+        ...
+
+    def show(self, live: LiveModel, split: Split, examples: Sequence[int] | None = None) -> None:
+        """This model will have to be judged on these examples."""
+        ...
+
+    def ask(self) -> None:
+        """Raises BenchmarkError, with what to do, while answers about shown models are missing."""
+        ...

@@ -12,7 +12,7 @@ from PIL import Image
 from evohydra.benchmarks import SPLITS, BenchmarkError, Split
 from evohydra.benchmarks.drawing import Drawing, Painter
 from evohydra.benchmarks.prompts import Prompt, check_different, read_prompts
-from evohydra.benchmarks.scorers import OnDevice, Scorer
+from evohydra.benchmarks.scorers import Asking, OnDevice, Scorer
 from evohydra.benchmarks.splits import Slice, check_disjoint
 from evohydra.families import LiveModel
 
@@ -50,11 +50,12 @@ def text_to_image(
     name: str,
     *,
     prompts: str | Sequence[Prompt],
-    scorers: Mapping[str, Callable[[], Scorer] | None],
+    scorers: Mapping[str, Callable[[], Scorer]],
     splits: Mapping[str, Mapping[str, Any] | None],
+    use: Sequence[str] | None = None,
     **options: Any,
 ) -> "dict[str, TextToImage]":
-    """A benchmark `name`/<scorer> for each of `scorers`; all of them judge the same pictures, drawn once.
+    """A benchmark `name`/<scorer> for each of `scorers`, or those that are in `use`; all judge the same pictures.
 
     `prompts` are a list that comes with evohydra, a file, or the prompts themselves. `splits` gives a `Slice` of them
     for search, validation (or None: no validation) and test, which may name `prompts` of their own. `options` are those
@@ -71,21 +72,21 @@ def text_to_image(
         raise BenchmarkError(f"{where}: {error}") from error
     drawing = Drawing(**{key: value for key, value in options.items() if key in known[Drawing]})
     drawing.check(where)
-    studio = Studio(name, _examples(name, prompts, splits, chosen), _made(name, scorers), chosen, drawing)
+    studio = Studio(name, _examples(name, prompts, splits, chosen), _made(name, scorers, use), chosen, drawing)
     return {f"{name}/{key}": TextToImage(f"{name}/{key}", studio, key) for key in studio.scorers}
 
 
-def _made(name: str, scorers: Mapping[str, Callable[[], Scorer] | None]) -> dict[str, Scorer]:
+def _made(name: str, scorers: Mapping[str, Callable[[], Scorer]], use: Sequence[str] | None) -> dict[str, Scorer]:
     """The scorers, made before the search: what they lack would show after the first pictures."""
+    wanted = list(scorers) if use is None else list(use)
+    if not wanted or (unknown := sorted(set(wanted) - set(scorers))):
+        raise BenchmarkError(f"benchmark.{name}.use: expected some of {sorted(scorers)}, got {wanted and unknown}")
     made = {}
-    for key, make in scorers.items():
-        if make is not None:  # null takes one out of a yaml that has it
-            try:
-                made[key] = make()
-            except ValueError as error:
-                raise BenchmarkError(f"benchmark.{name}.scorers.{key}: {error}") from error
-    if not made:
-        raise BenchmarkError(f"benchmark {name!r}: no scorers; give at least one as benchmark.{name}.scorers")
+    for key in wanted:
+        try:
+            made[key] = scorers[key]()
+        except ValueError as error:
+            raise BenchmarkError(f"benchmark.{name}.scorers.{key}: {error}") from error
     return made
 
 
@@ -181,6 +182,14 @@ class Studio:
         images = [image for batch in batches for image in self._draw(painter, split, batch)]
         return [(image, self._judged.scores[split, place]) for image, place in zip(images, places, strict=True)]
 
+    def show(self, live: LiveModel, split: Split, places: Sequence[int], scorer: str) -> None:
+        """Let a scorer that asks people see the pictures of the examples at `places`."""
+        painter, size, judge = self._ready(live), self._options.batch_size, self.scorers[scorer]
+        assert isinstance(judge, Asking)
+        for start in range(0, len(places), size):
+            prompts = [self.examples[split][place] for place in places[start : start + size]]
+            judge.show(painter(prompts), prompts)
+
     def _draw(self, painter: Painter, split: Split, places: Sequence[int]) -> list[Image.Image]:
         """Pictures of one batch, whose scores are kept."""
         prompts = [self.examples[split][place] for place in places]
@@ -248,6 +257,22 @@ class TextToImage:
         """
         places = range(self.size(split)) if examples is None else examples
         return np.array(self._studio.scores(live, split, places, self._scorer), dtype=np.float64)
+
+    @property
+    def asks(self) -> bool:
+        """Whether its scorer asks people."""
+        return isinstance(self._studio.scorers[self._scorer], Asking)
+
+    def show(self, live: LiveModel, split: Split, examples: Sequence[int] | None = None) -> None:
+        """Put what the model draws before those who will be asked."""
+        places = range(self.size(split)) if examples is None else examples
+        self._studio.show(live, split, places, self._scorer)
+
+    def ask(self) -> None:
+        """Raises BenchmarkError while choices about shown pictures are missing."""
+        scorer = self._studio.scorers[self._scorer]
+        if isinstance(scorer, Asking):
+            scorer.ask()
 
     def pictures(self, live: LiveModel, split: Split, examples: Sequence[int]) -> list[Picture]:
         """What the model draws for the examples of `split` at `examples` (n,), each with the score of every scorer."""

@@ -17,11 +17,12 @@ from evohydra.spaces.grouping import Location
 
 @dataclass(frozen=True)
 class AddedAdapter:
-    """A LoRA that is added after the merge: fused into its weights, or kept beside them."""
+    """A LoRA that is added after the merge: fused into its weights, or kept beside them; `sha256` is its file's."""
 
     path: str
     scale: float = 1.0
     fuse: bool = True
+    sha256: str | None = None
 
     @classmethod
     def parse(cls, entry: Any) -> "AddedAdapter":
@@ -34,7 +35,7 @@ class AddedAdapter:
             raise ValueError(f"adapters: expected a finite number as scale, got {scale!r}")
         if not isinstance(fuse, bool):
             raise ValueError(f"adapters: expected true or false as fuse, got {fuse!r}")
-        return cls(entry["path"], float(scale), fuse)
+        return cls(entry["path"], float(scale), fuse, entry.get("sha256"))
 
 
 class Fused(Protocol):
@@ -85,6 +86,9 @@ class Rules:
                 raise ValueError(f"{key}: {why}, got {getattr(self, key)!r}")
 
 
+ADAPTERS = "adapters"  # the folder of those that are kept beside a written merge
+
+
 @dataclass(frozen=True)
 class Form:
     """How the merge differs from the checkpoint whose files it takes.
@@ -92,7 +96,8 @@ class Form:
     names: of its tensors, None where they are the checkpoint's; config: keys of its configuration that change;
     tokenizer: the one it has instead of the checkpoint's, None for the checkpoint's own. folders: for models of several
     components where the files of each are, and merged: which of them recipes change. fused: what is added to the
-    merge's tensors, by name, before they are used or written. kept: adapters that are loaded beside them.
+    merge's tensors, by name, before they are used or written. kept: files of adapters that are loaded beside them, and
+    their scales. adapters: all that were added, as a recipe file lists them.
     """
 
     names: frozenset[str] | None = None
@@ -101,7 +106,8 @@ class Form:
     folders: Mapping[str, Path] = field(default_factory=dict)
     merged: frozenset[str] = frozenset()
     fused: Mapping[str, Fused] = field(default_factory=dict)
-    kept: tuple[AddedAdapter, ...] = ()
+    kept: Mapping[Path, float] = field(default_factory=dict)
+    adapters: tuple[AddedAdapter, ...] = ()
 
 
 @dataclass(frozen=True)

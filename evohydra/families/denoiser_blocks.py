@@ -16,18 +16,23 @@ TRANSFORMER = re.compile(r"((?:single_)?transformer_blocks)\.(\d+)\.")
 
 @dataclass(frozen=True)
 class Plan:
-    """How many residual blocks each stage of a UNet has, on the way down and on the way up; none: a transformer."""
+    """How many residual blocks each stage of a UNet has, on the way down and on the way up; none: a transformer.
+
+    attending: the stages on the way up that have attention.
+    """
 
     down: tuple[int, ...]
     up: tuple[int, ...]
+    attending: frozenset[int] = frozenset()
 
     @classmethod
     def of(cls, names: Collection[str]) -> "Plan":
         """The plan of the denoiser that holds the tensors `names`."""
-        found = {(m[1], int(m[2]), m[4]) for m in map(UNET.match, names) if m and m[3] == "resnets"}
-        stages = Counter((direction, stage) for direction, stage, _ in found)
+        known = {(m[1], int(m[2]), m[3], m[4]) for m in map(UNET.match, names) if m}
+        stages = Counter((direction, stage) for direction, stage, part, _ in known if part == "resnets")
         down, up = (tuple(stages[each, n] for n in range(len(stages)) if stages[each, n]) for each in ("down", "up"))
-        return cls(down, up)
+        attending = frozenset(s for direction, s, part, _ in known if direction == "up" and part == "attentions")
+        return cls(down, up, attending)
 
     def inputs(self, stage: int, part: str, number: int) -> int:
         """The number of the block on the way down: conv_in is the first, and each downsampler is one."""

@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NoReturn
@@ -11,11 +12,11 @@ from typing import Any, NoReturn
 import torch
 
 from evohydra.checkpoints import SourceError, TensorSource
-from evohydra.families import PUBLISHED, Aligned, Form, LiveModel, Part, Rules
+from evohydra.families import ADAPTERS, PUBLISHED, Aligned, Form, LiveModel, Part, Rules, lora, single_files
 from evohydra.families import pipeline_files as files
 from evohydra.families.component_rules import aligned_components
 from evohydra.families.denoiser_blocks import locations
-from evohydra.families.live_diffusion import LiveDiffusion, draw, make_pipeline, parameters_of
+from evohydra.families.live_diffusion import LiveDiffusion, draw, load_beside, make_pipeline, parameters_of
 from evohydra.families.loading import NOWHERE
 from evohydra.recipe import Layout, Stack
 from evohydra.spaces.grouping import Location
@@ -35,7 +36,9 @@ NOTHING: Mapping[str, Any] = MappingProxyType({})
 class Diffusion:
     """A family of diffusers pipelines: `pipeline` is the class, `denoiser` the component that is merged.
 
-    settings: arguments of the class beside components. why_no_paths: a sentence's part about its layers.
+    settings: arguments of the class beside components. why_no_paths: a sentence's part about its layers. original: what
+    the names of each component begin with in the original layout; none: it is not written.
+
     Tensors are called "<component>/<name>". Of a source whose pipeline is whole everything can be used, of one that is
     a denoiser alone just that.
     """
@@ -49,6 +52,7 @@ class Diffusion:
     library = "diffusers"
     why_no_paths: str
     settings: Mapping[str, Any] = NOTHING
+    original: Mapping[str, str] = NOTHING
 
     def wanted(self, variant: str | None) -> tuple[str, ...]:
         """Configurations, tokenizers, and the weights of components in their folders."""
@@ -57,12 +61,14 @@ class Diffusion:
         return ("*.json", "*/*.json", "*/*.txt", "*/*.model", *weights)
 
     def open(self, path: Path, directory: Path, variant: str | None = None) -> TensorSource:
-        """The tensors of a diffusers folder."""
+        """The tensors of a diffusers folder, or of a single file in the original layout."""
+        if path.is_file():
+            return single_files.open_single(path, directory, self.denoiser)
         return files.open_folder(path, self.denoiser, variant)
 
     def adapted(self, tensors: TensorSource, adapter: Path) -> TensorSource:
-        """The tensors with a LoRA."""
-        raise NotImplementedError
+        """The tensors with a LoRA in the formats of diffusers, PEFT or kohya."""
+        return lora.Adapted(tensors, adapter, self.denoiser)
 
     def align(
         self, directories: Mapping[str, Path], tensors: Mapping[str, TensorSource], base: str | None, rules: Rules
@@ -71,7 +77,9 @@ class Diffusion:
 
         Raises SourceError for denoisers of different shapes or settings, and for components that nobody has.
         """
-        return aligned_components(self.pipeline, self.denoiser, directories, tensors, base, rules)
+        aligned = aligned_components(self.pipeline, self.denoiser, directories, tensors, base, rules)
+        shapes = aligned.tensors[aligned.files_from].shapes
+        return replace(aligned, form=lora.with_adapters(aligned.form, rules.adapters, shapes, self.denoiser))
 
     def align_layers(
         self, directories: Mapping[str, Path], tensors: Mapping[str, TensorSource], first: str, rules: Rules
@@ -90,7 +98,9 @@ class Diffusion:
 
     def dtype(self, path: Path) -> torch.dtype:
         """The type of the denoiser's tensors."""
-        tensors = self.open(path, path)
+        if path.is_file():
+            return single_files.dtype(path)
+        tensors = files.open_folder(path, self.denoiser, None)
         return next(tensors.read(name).dtype for name in tensors.shapes if name.startswith(f"{self.denoiser}/"))
 
     def layout(self, directory: Path, names: Collection[str] | None = None) -> Layout:
@@ -119,7 +129,8 @@ class Diffusion:
         pipeline = make_pipeline(self.pipeline, form.folders, {**index, **self.settings}, device, dtype)
         parameters = parameters_of(pipeline, form)
         module = pipeline.components[self.denoiser]
-        return LiveDiffusion(pipeline, module, device, dtype, parameters, form.merged, form.fused)
+        load_beside(pipeline, form.kept)
+        return LiveDiffusion(pipeline, module, device, dtype, parameters, form.merged, form.fused, form.kept)
 
     def parts(self, form: Form) -> tuple[Part, ...]:
         """A folder for each component with weights."""
@@ -133,6 +144,10 @@ class Diffusion:
             for file in folder.iterdir():
                 if file.is_file() and file.suffix in SIDE_FILES and not file.match("*.safetensors.index*.json"):
                     shutil.copyfile(file, target / component / file.name)
+        if form.kept:
+            (target / ADAPTERS).mkdir(exist_ok=True)
+        for file in form.kept:
+            shutil.copyfile(file, target / ADAPTERS / file.name)
         index = files.index_with(directory, form.folders, self.pipeline)
         (target / files.INDEX).write_text(json.dumps(index, indent=2) + "\n")
 
@@ -140,6 +155,7 @@ class Diffusion:
         """The largest difference between pixels that both draw from the same noise, over the largest."""
         assert isinstance(live, LiveDiffusion)
         written = files.diffusers().DiffusionPipeline.from_pretrained(directory, local_files_only=True)
+        load_beside(written, {directory / ADAPTERS / file.name: scale for file, scale in live.kept.items()})
         written.set_progress_bar_config(disable=True)
         ours, theirs = draw(live.pipeline), draw(written.to(live.device, live.dtype))
         if bool((ours.isnan() == theirs.isnan()).all()):

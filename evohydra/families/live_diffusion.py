@@ -16,6 +16,7 @@ from evohydra.families import Form, Fused
 from evohydra.families import pipeline_files as files
 from evohydra.families.in_place import by_checkpoint_name
 from evohydra.merge import Engine
+from evohydra.optional import optional
 from evohydra.recipe import Node
 
 PROMPT = "a photograph of a cat"
@@ -27,7 +28,7 @@ class LiveDiffusion:
     """A whole pipeline, its denoiser (`module`), and the parameters of all its components by checkpoint name.
 
     `merged` names the components that recipes change; what the others give (text embeddings) stays the same for a whole
-    run. `fused` is added to the tensors of every merge.
+    run. `fused` is added to the tensors of every merge, `kept` are adapters that are loaded beside them.
     """
 
     pipeline: Any
@@ -37,6 +38,7 @@ class LiveDiffusion:
     parameters: Mapping[str, Tensor]
     merged: frozenset[str]
     fused: Mapping[str, Fused]
+    kept: Mapping[Path, float]
     filled: bool = False
 
     @property
@@ -79,6 +81,24 @@ def make_pipeline(
     made = getattr(files.diffusers(), kind)(**parts, **absent, **plain)
     made.set_progress_bar_config(disable=True)
     return made
+
+
+def load_beside(pipeline: Any, adapters: Mapping[Path, float]) -> None:
+    """Load adapters without changing a weight: diffusers runs them beside the layers.
+
+    Raises SourceError where it cannot.
+    """
+    if adapters:
+        optional("peft", "adapters with fuse: false", "'evohydra[diffusion]'")
+        names = [f"kept_{number}" for number, _ in enumerate(adapters)]
+        for name, file in zip(names, adapters, strict=True):
+            try:
+                pipeline.load_lora_weights(str(file.parent), weight_name=file.name, adapter_name=name)
+            except (ValueError, KeyError, RuntimeError) as error:
+                raise SourceError(
+                    f"adapter {file}: diffusers cannot load it beside the weights ({error}); fuse: true adds it to them"
+                ) from error
+        pipeline.set_adapters(names, [*adapters.values()])
 
 
 def _module(folder: Path, device: torch.device, dtype: torch.dtype) -> torch.nn.Module:

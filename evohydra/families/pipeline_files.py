@@ -124,6 +124,18 @@ def settings(folder: Path) -> dict[str, Any]:
     return dict(json.loads(json.dumps(plain)))
 
 
+def shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Name and shape of each tensor that a component of that configuration has."""
+    kind = class_of(folder)
+    with torch.device("meta"):
+        if of_diffusers(folder):
+            module = kind.from_config(read_json(folder / "config.json"))
+        else:
+            module = kind._from_config(kind.config_class.from_pretrained(folder))
+    kept = {current(name, folder.name, kind.__name__): tensor for name, tensor in module.state_dict().items()}
+    return {name: tuple(tensor.shape) for name, tensor in kept.items()}
+
+
 def scheduler(folder: Path) -> Any:
     """The scheduler of that folder; SourceError where diffusers has none of its class."""
     name = str(read_json(folder / "scheduler_config.json").get("_class_name"))

@@ -15,3 +15,11 @@ class SDXL(Diffusion):
     denoiser = "unet"
     why_no_paths = UNET
     settings: Mapping[str, Any] = MappingProxyType({"add_watermarker": False})
+    original = MappingProxyType(
+        {
+            "unet": "model.diffusion_model.",
+            "vae": "first_stage_model.",
+            "text_encoder": "conditioner.embedders.0.transformer.",
+            "text_encoder_2": "conditioner.embedders.1.model.",
+        }
+    )

@@ -15,7 +15,8 @@ class MapElites:
     """One archive for each objective: that is the quality, the others are the behaviour. They take turns as parents.
 
     An archive is a grid of about `cells` cells over the behaviours seen so far, and keeps the best genome of each.
-    Every genome is offered to all archives, as in CycleQD. Children are an elite of the archive whose turn it is, moved
+    Every genome is offered to all archives, as in CycleQD, but for those that are worst in all objectives, as failed
+    ones are. Children are an elite of the archive whose turn it is, moved
     along the line to another one and by noise (Vassiliades and Mouret, arXiv 1804.03906: `line` and `iso`); CycleQD
     merges and mutates the models themselves instead. A search with one objective has no other ones: its behaviour
     is the place of a genome on two random directions.
@@ -29,7 +30,7 @@ class MapElites:
         start: Points | None = None,
         population: int = 16,
         cells: int = 25,
-        iso: float = 0.02,
+        iso: float = 0.05,
         line: float = 0.2,
     ) -> None:
         self._dimension = dimension_of(axes)
@@ -71,6 +72,9 @@ class MapElites:
         count = objectives.shape[1]
         self._genomes = np.vstack([self._genomes, genomes])
         self._values = np.vstack([self._values.reshape(-1, count), objectives])
+        worst = (self._values == self._values.min(axis=0)).all(axis=1)
+        if not worst.all():
+            self._genomes, self._values = self._genomes[~worst], self._values[~worst]
         behaviours = self._behaviours()
         self._low, self._high = (
             np.minimum(self._low, behaviours.min(axis=0)),

@@ -10,10 +10,12 @@ from evohydra.optimizers import Points, dimension_of, starting_points
 
 
 def ingredients(start: Points) -> Points:
-    """`start`, (k, dimension), without the average of the others, which is the uniform merge."""
-    others = [np.delete(start, at, axis=0).mean(axis=0) for at in range(len(start))] if len(start) > 2 else []
-    averages = [np.allclose(point, mean, rtol=0, atol=1e-9) for point, mean in zip(start, others, strict=False)]
-    return start[~np.array(averages)] if averages else start
+    """The different points of `start`, (k, dimension), without the average of the others: that is the uniform merge."""
+    points = np.array(list({point.tobytes(): point for point in start}.values()))
+    others = (len(points) * points.mean(axis=0) - points) / max(1, len(points) - 1)
+    average = np.isclose(points, others, rtol=0, atol=1e-9).all(axis=1) & (len(points) > 2)
+    different: Points = points[~average]
+    return different
 
 
 def mixture(axes: Sequence[Axis], points: Points, shares: NDArray[np.float64]) -> NDArray[np.float64]:

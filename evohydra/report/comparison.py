@@ -1,41 +1,54 @@
-"""One table for the runs of a sweep: printed at its end, and by python -m evohydra.report.comparison DIRECTORY..."""
+"""The end of a sweep: one table for its runs, which python -m evohydra.report.comparison prints too, and its report."""
 
-import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
 from evohydra.report import make_console
+from evohydra.report.gathering import gather, runs_below
+
+_begun: list[tuple[Path, bool]] = []
 
 
-class ComparisonTable(Callback):
-    """Prints the table when a multirun has ended."""
+class SweepReport(Callback):
+    """Notes which sweep has begun; Hydra tells of the end only where no job has failed."""
 
-    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        """Compare the jobs of the sweep's directory."""
-        compare([Path(config.hydra.sweep.dir)], make_console())
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Keep the sweep's directory for `report_sweeps`, and whether to write a report."""
+        _begun.append((Path(config.hydra.sweep.dir), bool(config.report)))
+
+
+def report_sweeps(console: Console) -> None:
+    """Print the table and write the report of each sweep that began in this process, of whatever has ended."""
+    while _begun:
+        sweep, wanted = _begun.pop()
+        if not sweep.is_dir() or not runs_below(sweep):
+            continue
+        compare([sweep], console)
+        if wanted:
+            from evohydra.report.writing import write_report  # takes seconds to import
+
+            console.print(f"  {write_report([sweep], sweep)['report']}: the report", highlight=False, soft_wrap=True)
 
 
 def compare(directories: Iterable[Path], console: Console) -> int:
     """Print a row for each run at or below `directories`, best winner first; returns how many there were."""
-    runs = [run for directory in directories for run in _runs(directory)]
-    overrides = _differing({run: _overrides(run) for run in runs})
+    jobs = gather(directories)
     table = Table(title="runs, by the winner's score on the test split", title_justify="left")
     for heading in ("run", "overrides", "search", "validation", "test", "95 % interval", "gain", "genomes", "seconds"):
         table.add_column(heading, justify="left" if heading in ("run", "overrides") else "right")
-    scored = [(run, json.loads((run / "summary.json").read_text())) for run in runs if (run / "summary.json").is_file()]
-    for run, summary in sorted(scored, key=lambda item: -(item[1]["test"]["winner"]["score"] or 0.0)):
+    scored = [(job, job.summary) for job in jobs if job.summary is not None]
+    for job, summary in sorted(scored, key=lambda item: -(item[1]["test"]["winner"]["score"] or 0.0)):
         winner, gain = summary["test"]["winner"], summary["gain"]
         table.add_row(
-            str(run.name),
-            overrides[run],
+            job.name,
+            " ".join(job.overrides),
             _number(summary["search"]["winner"]["score"]),
             _number(summary["validation"]["winner"]["score"]),
             _number(winner["score"]),
@@ -44,32 +57,11 @@ def compare(directories: Iterable[Path], console: Console) -> int:
             str(summary["evaluations"]),
             f"{sum(summary['seconds'][part] for part in ('merge', 'evaluate', 'other')):.0f}",
         )
-    for run in runs:
-        if not (run / "summary.json").is_file():
-            table.add_row(str(run.name), overrides[run], "unfinished", "", "", "", "", "", "")
+    for job in jobs:
+        if job.summary is None:
+            table.add_row(job.name, " ".join(job.overrides), job.state, "", "", "", "", "", "")
     console.print(table)
-    return len(runs)
-
-
-def _runs(directory: Path) -> list[Path]:
-    if (directory / "run.json").is_file() or (directory / ".hydra").is_dir():
-        return [directory]
-    below = [path for path in directory.iterdir() if path.is_dir() and (path / ".hydra").is_dir()]
-    return sorted(below, key=lambda path: (len(path.name), path.name))
-
-
-def _overrides(run: Path) -> list[str]:
-    file = run / ".hydra" / "overrides.yaml"
-    return (yaml.safe_load(file.read_text()) or []) if file.is_file() else []
-
-
-def _differing(overrides: Mapping[Path, list[str]]) -> dict[Path, str]:
-    """What tells the runs apart."""
-    common = set.intersection(*map(set, overrides.values())) if len(overrides) > 1 else set()
-    return {
-        run: " ".join(text for text in each if text not in common and not text.startswith("run="))
-        for run, each in overrides.items()
-    }
+    return len(jobs)
 
 
 def _number(value: float | None) -> str:

@@ -14,7 +14,7 @@ from PIL import Image
 from evohydra.benchmarks import Split
 from evohydra.families import LiveModel
 from evohydra.recipe import Node
-from evohydra.report.figures import save
+from evohydra.report.style import save
 
 SHOWN = 6  # prompts
 PLAIN = "DejaVu Sans"  # comes with matplotlib

@@ -2,66 +2,19 @@
 
 import fnmatch
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evohydra.genome import Axis, Choice, Gene, Real, Value, integer
+from evohydra.genome import Axis, Choice, Gene, Real, Value
 from evohydra.methods import resolve
 from evohydra.recipe import Checkpoint, Group, Merge, Node, Parameter
+from evohydra.spaces.gene_spec import SHARE, GeneSpec, parse_spec
 from evohydra.spaces.grouping import Granularity, Location
+from evohydra.spaces.simplex import Simplex
 
 SOURCES, UNIFORM = "sources", "uniform"
-SHARE = "share"  # as the value of `uniform`: 1 / number of models
-
-
-@dataclass(frozen=True)
-class GeneSpec:
-    """How a parameter of a method is searched, as it stands in conf/merge.
-
-    per: one gene for each "source" in each group, for each "group", or one for the whole "merge".
-    low, high, log, integer or choices: its range. default: the method's usual value.
-    within: what the method allows at all, its lowest and its highest value; None: any number.
-    alone: the values with which a merge is one of its sources; per source (its own, that of the others), per group one
-    for each source. uniform: the value with which it is the average of the sources, `share` for 1 / N. Both None: the
-    parameter does not bear on either.
-    """
-
-    per: str
-    default: Value
-    low: float | None = None
-    high: float | None = None
-    log: bool = False
-    integer: bool = False
-    choices: Sequence[Value] | None = None
-    within: Sequence[float] | None = None
-    alone: Sequence[float] | None = None
-    uniform: float | str | None = None
-
-    def value(self, value: Value) -> Value:
-        """`value` as a gene would give it: a real is a float, also where it is a whole number."""
-        return value if self.choices is not None or self.integer else float(value)
-
-    def gene(self, name: str) -> Gene:
-        """The gene called `name`; ValueError where the range makes no sense."""
-        if self.choices is not None:
-            return Choice(name, tuple(self.choices))
-        if self.low is None or self.high is None:
-            raise ValueError(f"gene {name!r}: expected low and high, or choices")
-        for bound in (self.low, self.high):
-            if not isinstance(bound, int | float):
-                raise ValueError(f"gene {name!r}: expected numbers as low and high, got {bound!r}")
-            self.check(name, bound)
-        if self.integer:
-            return integer(name, int(self.low), int(self.high))
-        return Real(name, float(self.low), float(self.high), self.log)
-
-    def check(self, name: str, value: Value) -> None:
-        """ValueError where the method has no use for `value`."""
-        if self.within is not None and not self.within[0] <= float(value) <= self.within[1]:
-            raise ValueError(f"gene {name!r}: expected values in {list(self.within)}, got {value}")
 
 
 class ParameterSpace:
@@ -97,11 +50,12 @@ class ParameterSpace:
         self._specs: dict[str, GeneSpec] = {}
         for name, spec in {"mask_seed": mask_seed, **(options or {}), **genes}.items():
             if isinstance(spec, Mapping):
-                self._specs[name] = _spec(name, spec if name in genes else {"per": "merge", **spec})
+                self._specs[name] = parse_spec(name, spec if name in genes else {"per": "merge", **spec})
             else:
                 self._constants[name] = tuple(spec) if isinstance(spec, list) else spec
         self._check_names()
         self._slots = self._frozen_or_free(dict(frozen or {}))
+        self._simplices = self._on_simplices()
         self._free = {name: slot for name, slot in self._slots.items() if isinstance(slot, Real | Choice)}
         self.names = tuple(self._free)
         self.axes: tuple[Axis, ...] = tuple(gene.axis for gene in self._free.values())
@@ -121,7 +75,8 @@ class ParameterSpace:
         if not isinstance(self._constants.get("mask_seed", 0), int):
             raise ValueError(f"mask_seed: expected a whole number, got {self._constants['mask_seed']!r}")
         for name, spec in self._specs.items():
-            method.check(name, spec.default, f"genes.{name}.default")
+            if not spec.simplex:
+                method.check(name, spec.default, f"genes.{name}.default")
             for choice in spec.choices or ():
                 method.check(name, choice, f"genes.{name}.choices")
         for name in method.per_model.intersection(self._constants):
@@ -149,6 +104,17 @@ class ParameterSpace:
             )
         return slots
 
+    def _on_simplices(self) -> list[Simplex]:
+        """Those of all groups; what is left to a single weight becomes its value."""
+        found = []
+        for parameter, spec in self._specs.items():
+            for group in self._groups if spec.simplex else ():
+                names = tuple(f"{group}/{parameter}/{model.name}" for model in self._models)
+                frozen = {n: slot for n in names if not isinstance(slot := self._slots[n], Real | Choice)}
+                found.append(Simplex.of(names, frozen))
+                self._slots.update(found[-1].frozen)
+        return found
+
     def _slot_names(self, parameter: str, spec: GeneSpec) -> list[str]:
         if spec.per == "merge":
             return [f"merge/{parameter}"]
@@ -160,13 +126,14 @@ class ParameterSpace:
         """The recipe at `x`, (dim,), in the unit cube."""
         if x.shape != (len(self.names),):
             raise ValueError(f"expected a genome of shape ({len(self.names)},), got {x.shape}")
-        units = np.clip(x, 0.0, 1.0)
-        values = {name: gene.value(float(u)) for (name, gene), u in zip(self._free.items(), units, strict=True)}
-        return self._recipe(values)
+        return self._recipe(self.values(np.clip(x, 0.0, 1.0)))
 
     def values(self, x: NDArray[np.float64]) -> dict[str, Value]:
         """Each gene's value at `x`, (dim,), by name."""
-        return {name: gene.value(float(u)) for (name, gene), u in zip(self._free.items(), x, strict=True)}
+        values = {name: gene.value(float(u)) for (name, gene), u in zip(self._free.items(), x, strict=True)}
+        for simplex in self._simplices:
+            values.update(simplex.weights(values))
+        return values
 
     def encode(self, node: Node) -> NDArray[np.float64]:
         """The point, (dim,), whose recipe is `node`; ValueError where this space holds no such recipe."""
@@ -182,7 +149,10 @@ class ParameterSpace:
             or self._slots.keys() - values
         ):
             raise ValueError("this space holds only merges on its own base with its own groups and options")
-        point = np.array([gene.unit(values[name]) for name, gene in self._free.items()])
+        units = dict(values)
+        for simplex in self._simplices:
+            units.update(simplex.units(values))
+        point = np.array([gene.unit(units[name]) for name, gene in self._free.items()])
         for name, slot in self._slots.items():
             if name not in self._free and values[name] != slot:
                 raise ValueError(f"{name} is frozen to {slot}, the recipe has {values[name]}")
@@ -210,7 +180,8 @@ class ParameterSpace:
 
     def default(self) -> Merge:
         """The recipe at the method's usual values, whatever is frozen here."""
-        return self._fill(lambda spec, _: spec.default)
+        share = 1 / len(self._models)
+        return self._fill(lambda spec, _: share if spec.default == SHARE else spec.default)
 
     def _fill(self, choose: Any) -> Merge:
         values: dict[str, Value] = {}
@@ -268,14 +239,3 @@ def _alone(spec: GeneSpec, position: int, index: int) -> float | None:
         own, other = spec.alone
         return own if position == index else other
     return spec.alone[index] if index < len(spec.alone) else None
-
-
-def _spec(name: str, fields: Mapping[str, Any]) -> GeneSpec:
-    try:
-        spec = GeneSpec(**fields)
-    except TypeError as error:
-        known = sorted(GeneSpec.__dataclass_fields__)
-        raise ValueError(f"genes.{name}: expected the keys {known}, got {sorted(fields)} ({error})") from error
-    if spec.per not in ("source", "group", "merge"):
-        raise ValueError(f"genes.{name}.per: expected source, group or merge, got {spec.per!r}")
-    return spec

@@ -87,7 +87,7 @@ class WandbTracker:
             ],
         )
         images = {
-            f"figure/{name}": wandb.Html(str(path)) if path.suffix == ".html" else wandb.Image(str(path))
+            f"figure/{name}": wandb.Html(str(path), inject=False) if path.suffix == ".html" else wandb.Image(str(path))
             for name, path in figures.items()
         }
         self._run.log({"genomes": table, **images})
@@ -101,11 +101,13 @@ class WandbTracker:
         if upload:
             artifact.add_dir(str(directory), policy="immutable")
         else:
-            for path in sorted(directory.resolve().iterdir()):
+            whole = directory.resolve()
+            for path in sorted(path for path in whole.rglob("*") if path.is_file()):
+                name = path.relative_to(whole).as_posix()
                 if path.suffix == ".safetensors":
-                    artifact.add_reference(path.as_uri(), name=path.name, checksum=False)
+                    artifact.add_reference(path.as_uri(), name=name, checksum=False)
                 else:
-                    artifact.add_file(str(path), policy="immutable")
+                    artifact.add_file(str(path), name=name, policy="immutable")
         return artifact
 
     def close(self, *, failed: bool) -> None:

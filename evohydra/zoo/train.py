@@ -178,21 +178,26 @@ def padded(asked: Sequence[list[int]], answered: Sequence[list[int]]) -> tuple[t
 
 def fit(model: PreTrainedModel, schedule: Schedule, batch: Callable[[], Mapping[str, torch.Tensor]]) -> None:
     """Train the model in place on the batches, by the schedule."""
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=schedule.learning_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True
-    )
     model.train()
+    descend(list(model.parameters()), schedule, lambda: model(**batch()).loss)
+    model.eval()
+
+
+def descend(parameters: Sequence[torch.nn.Parameter], schedule: Schedule, loss: Callable[[], torch.Tensor]) -> None:
+    """Make the loss smaller by changing the parameters in place, by the schedule."""
+    optimizer = torch.optim.AdamW(
+        parameters, lr=schedule.learning_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True
+    )
     for step in range(schedule.steps):
         for group in optimizer.param_groups:
             group["lr"] = schedule.rate(step)
-        loss = model(**batch()).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        now = loss()
+        now.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad()
         if (step + 1) % 100 == 0:
-            print(f"  step {step + 1} of {schedule.steps}: loss {loss.item():.3f}", flush=True)
-    model.eval()
+            print(f"  step {step + 1} of {schedule.steps}: loss {now.item():.3f}", flush=True)
 
 
 def train(model: LlamaForCausalLM, stage: Stage, tokenizer: PreTrainedTokenizerFast, held_out: frozenset[Fact]) -> None:

@@ -233,8 +233,11 @@ def test_points_and_recipes_are_each_others_images(name: str, data: st.DataObjec
     again = searched.encode(recipe)
     assert again.shape == x.shape
     assert searched.values(again) == pytest.approx(searched.values(x), abs=1e-9)
-    continuous = np.array([axis.kind == "continuous" for axis in searched.axes])
-    np.testing.assert_allclose(again[continuous], x[continuous], atol=1e-9)
+    if not any(
+        isinstance(spec, dict) and spec.get("simplex") for spec in GENES[name].values()
+    ):  # one recipe is there a whole ray of points
+        continuous = np.array([axis.kind == "continuous" for axis in searched.axes])
+        np.testing.assert_allclose(again[continuous], x[continuous], atol=1e-9)
 
 
 @pytest.mark.parametrize("name", METHODS)

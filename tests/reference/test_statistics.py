@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evohydra.objectives import Objective, finite
-from evohydra.statistics import interval, paired_gain
+from evohydra.statistics import gain_of_runs, holm, interval, mean_of_runs, paired_gain
 
 
 @pytest.mark.parametrize(
@@ -134,3 +134,54 @@ def test_failures_count_as_the_worst_score_seen() -> None:
     assert finite([0.5, None], [0.9]) == [0.5, 0.5]
     assert finite([None, nan], [None]) == [0.0, 0.0]
     assert finite([-3.0, None], []) == [-3.0, -3.0]
+
+
+def test_runs_against_each_other_is_students_paired_test_where_examples_do_not_matter():
+    """One example in each run: nothing but the runs' differences is left, and Hillis' test is Student's."""
+    better, other = [0.9, 0.7, 0.8, 0.95], [0.5, 0.65, 0.7, 0.6]
+    gain = gain_of_runs([{"a": [value]} for value in better], [{"a": [value]} for value in other])
+    expected = scipy.stats.ttest_rel(better, other)
+    assert gain.p == pytest.approx(expected.pvalue)
+    interval = expected.confidence_interval()
+    assert (gain.low, gain.high) == pytest.approx((interval.low, interval.high))
+
+
+def test_runs_against_each_other_by_hand():
+    """Two runs, two examples: mean 0.5; MS of runs 0.04, of examples 0.36, rest 0; the sums of squares by hand."""
+    table = [{"a": [0.7, 0.1]}, {"a": [0.9, 0.3]}]
+    gain = gain_of_runs(table, [{"a": [0.0, 0.0]}] * 2)
+    error, freedom = np.sqrt((0.04 + 0.36) / 4), 1 * ((0.04 + 0.36) / 0.04) ** 2
+    assert gain.difference == pytest.approx(0.5)
+    assert gain.p == pytest.approx(2 * scipy.stats.t.sf(0.5 / error, freedom))
+    assert mean_of_runs(table) == gain
+
+
+@pytest.mark.parametrize(("seeds", "spread"), [(5, 0.3), (3, 0.3), (5, 0.0)])
+def test_equal_strategies_are_told_apart_as_rarely_as_p_says(seeds: int, spread: float):
+    generator = np.random.default_rng(0)
+    alarms, trials = 0, 400
+    for _ in range(trials):
+        hardness, runs = generator.normal(size=60), []
+        for _strategy in range(2):
+            taste = 0.7 * generator.normal(size=60)  # what a strategy is good at by chance
+            skill = spread * generator.normal(size=(seeds, 1))
+            right = generator.random((seeds, 60)) < 1 / (1 + np.exp(-(hardness + taste + skill)))
+            runs.append([{"a": row.astype(float).tolist()} for row in right])
+        alarms += gain_of_runs(*runs).p < 0.05
+    assert 0.02 <= alarms / trials <= 0.09
+
+
+def test_runs_that_cannot_be_compared():
+    with pytest.raises(ValueError, match="two or more runs"):
+        gain_of_runs([{"a": [1.0]}], [{"a": [0.0]}])
+    with pytest.raises(ValueError, match="same examples"):
+        gain_of_runs([{"a": [1.0]}] * 2, [{"a": [0.0, 1.0]}] * 2)
+    same = gain_of_runs([{"a": [1.0, 0.0]}] * 3, [{"a": [1.0, 0.0]}] * 3)
+    assert (same.difference, same.p) == (0.0, 1.0)
+
+
+def test_holms_correction():
+    """The example of Holm's procedure worked out by hand: 4 x 0.005, 3 x 0.01, 2 x 0.03, and the largest so far."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []

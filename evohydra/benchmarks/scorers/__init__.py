@@ -30,6 +30,19 @@ class Scorer(Protocol):
 
 
 @runtime_checkable
+class Asking(Protocol):
+    """A scorer that asks people: it is shown all pictures first, so that a run stops once for many."""
+
+    def show(self, images: Sequence[Image.Image], prompts: Sequence[Prompt]) -> None:
+        """These pictures will have to be judged."""
+        ...
+
+    def ask(self) -> None:
+        """Raises BenchmarkError, with what to do, while choices about shown pictures are missing."""
+        ...
+
+
+@runtime_checkable
 class OnDevice(Protocol):
     """A scorer that computes where the model does."""
 

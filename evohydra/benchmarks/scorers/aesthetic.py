@@ -1,7 +1,5 @@
 """How beautiful a picture is held to be: a linear head or an MLP on CLIP features (LAION's aesthetic predictors)."""
 
-import itertools
-import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,7 +11,7 @@ from torch import Tensor
 from evohydra.benchmarks.prompts import Prompt
 from evohydra.benchmarks.scorers import ScorerError
 from evohydra.benchmarks.scorers.similarity import Embedder, located
-from evohydra.benchmarks.scorers.weights import read_weights
+from evohydra.benchmarks.scorers.weights import linear_layers, read_weights
 
 
 def aesthetic(path: str | None = None, head: str | None = None, revision: str | None = None) -> "Aesthetic":
@@ -21,7 +19,7 @@ def aesthetic(path: str | None = None, head: str | None = None, revision: str | 
 
     Raises ScorerError where either is missing, or the head was made for other features.
     """
-    layers = read_head(head)
+    layers = linear_layers("head", read_weights("head", head))
     embedder = Embedder(located(path, revision))
     if layers[0][0].shape[1] != embedder.width:
         raise ScorerError(
@@ -51,24 +49,3 @@ class Aesthetic:
             features = torch.nn.functional.linear(features, weight, bias)
         scores: NDArray[np.float64] = features[:, 0].double().cpu().numpy()
         return scores
-
-
-def read_head(head: str | None) -> list[tuple[Tensor, Tensor]]:
-    """Weight and bias of each linear layer of the head, in order; the last one gives one number.
-
-    Raises ScorerError for a missing file, a pickle, and weights that are no chain of linear layers.
-    """
-    tensors = read_weights("head", head)
-    # A linear head is called weight and bias, an MLP's layers layers.0.weight ...; numbers in order, not as text.
-    names = sorted(
-        (name for name in tensors if name.endswith("weight")), key=lambda n: [int(d) for d in re.findall(r"\d+", n)]
-    )
-    biases = {name: name.removesuffix("weight") + "bias" for name in names}
-    if not names or sorted([*biases, *biases.values()]) != sorted(tensors):
-        raise ScorerError(f"head: {head}: expected weight and bias of linear layers, got {sorted(tensors)}")
-    layers = [(tensors[name].float(), tensors[biases[name]].float()) for name in names]
-    widths = [tuple(weight.shape) for weight, _ in layers]
-    fits = all(len(shape) == 2 for shape in widths) and widths[-1][0] == 1
-    if not fits or any(above[1] != below[0] for below, above in itertools.pairwise(widths)):
-        raise ScorerError(f"head: {head}: expected linear layers one after the other down to 1 number, got {widths}")
-    return layers

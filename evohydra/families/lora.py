@@ -1,0 +1,222 @@
+"""LoRAs of diffusion models: files with the names of diffusers or PEFT, and of kohya's scripts (arXiv 2106.09685)."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from evohydra.adapters import for_module
+from evohydra.checkpoints import SourceError, TensorSource, first_few, locate
+from evohydra.families import AddedAdapter, Form
+from evohydra.families.denoiser_blocks import Plan
+from evohydra.families.original_layout import unet_name
+
+FACTOR = re.compile(r"\.?(?:lora_(A|B|down|up)|lora\.(down|up)|lora_linear_layer\.(down|up)|_lora\.(down|up))\.weight$")
+DOWN = ("A", "down")
+KOHYA = {"lora_unet_": "", "lora_te1_": "text_encoder", "lora_te2_": "text_encoder_2", "lora_te_": "text_encoder"}
+METADATA = "lora_adapter_metadata"
+FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """A change of one tensor: `scale` times `up` (out, r) times `down` (r, in), of convolutions with their windows."""
+
+    down: Tensor
+    up: Tensor
+    scale: float
+    shape: tuple[int, ...]
+    moved: dict[torch.device, tuple[Tensor, Tensor]] = field(default_factory=dict, compare=False)
+
+    def delta(self, device: torch.device) -> Tensor:
+        """The change in float32; the sums are PEFT's."""
+        if device not in self.moved:
+            self.moved[device] = self.down.to(device).float(), self.up.to(device).float()
+        down, up = self.moved[device]
+        if down.ndim == 4 and down.shape[2:] != (1, 1):
+            return torch.nn.functional.conv2d(down.transpose(0, 1), up).transpose(0, 1) * self.scale
+        return (up.flatten(1) @ down.flatten(1)).view(self.shape) * self.scale
+
+
+@dataclass(frozen=True)
+class Sum:
+    """Changes of one tensor, added one after the other and rounded once."""
+
+    changes: tuple[LowRank, ...]
+
+    @torch.inference_mode()
+    def added_to(self, tensor: Tensor) -> Tensor:
+        """A new tensor in the type and on the device of `tensor`."""
+        total = tensor.float()
+        for change in self.changes:
+            total = total + change.delta(tensor.device)
+        return total.to(tensor.dtype)
+
+
+class Adapted:
+    """Tensors with a LoRA merged in as they are read."""
+
+    def __init__(self, tensors: TensorSource, adapter: Path, denoiser: str) -> None:
+        self.shapes = tensors.shapes
+        self._tensors = tensors
+        self._changes = {name: Sum((change,)) for name, change in read(adapter, self.shapes, denoiser, 1.0).items()}
+
+    def read(self, name: str) -> Tensor:
+        """The tensor `name`, in the type in which it is stored."""
+        tensor = self._tensors.read(name)
+        return self._changes[name].added_to(tensor) if name in self._changes else tensor
+
+
+def file_of(path: Path) -> Path:
+    """The safetensors file of a LoRA that is a file or a directory; SourceError where there is none."""
+    if path.is_file():
+        return path
+    known = [path / name for name in FILES if (path / name).is_file()] or sorted(path.glob("*.safetensors"))
+    if len(known) != 1:
+        raise SourceError(f"adapter {path}: expected one safetensors file with a LoRA, got {[f.name for f in known]}")
+    return known[0]
+
+
+def read(path: Path, shapes: Mapping[str, tuple[int, ...]], denoiser: str, strength: float) -> dict[str, LowRank]:
+    """What a LoRA changes, by the names of tensors with `shapes`; `strength` multiplies it.
+
+    Raises SourceError for tensors that are no plain LoRA's, and for those that have no place among `shapes`.
+    """
+    stored, settings = _stored(file_of(path))
+    modules = {_module(name): name for name in shapes if name.endswith(".weight")}
+    modules |= {module.replace(".text_model.", "."): name for module, name in modules.items()}  # recent transformers
+    kohya = _kohya_names(modules, denoiser)
+    factors: dict[str, dict[str, Tensor]] = {}
+    alphas: dict[str, float] = {}
+    strange, lost = [], []
+    for key, tensor in stored.items():
+        found = FACTOR.search(key)
+        module = key.removesuffix(".alpha") if key.endswith(".alpha") else key[: found.start()] if found else None
+        if module is None:
+            strange.append(key)
+            continue
+        target = kohya.get(module) or modules.get(_plain(module, denoiser))
+        if target is None:
+            lost.append(module)
+        elif found is None:
+            alphas[target] = float(tensor)
+        else:
+            factors.setdefault(target, {})["down" if next(filter(None, found.groups())) in DOWN else "up"] = tensor
+    if strange:
+        raise SourceError(f"adapter {path}: expected the factors of a plain LoRA, got also {first_few(strange)}")
+    if lost or not factors:
+        raise SourceError(
+            f"adapter {path}: {len(set(lost))} of its targets are not in the model, the first is "
+            f"{min(lost, default=None)!r}: expected a LoRA for this architecture"
+        )
+    scales = {target: _scale(target, pair, alphas.get(target), settings) for target, pair in factors.items()}
+    return {
+        target: _checked(path, target, pair, scales[target] * strength, shapes[target])
+        for target, pair in factors.items()
+    }
+
+
+def _stored(file: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
+    """The tensors of a file, and PEFT's settings where it or a file beside it has them."""
+    try:
+        with safe_open(file, framework="pt", device="cpu") as opened:
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  (it is no mapping)
+            settings = json.loads((opened.metadata() or {}).get(METADATA, "{}"))
+        beside = file.with_name("adapter_config.json")
+        if beside.is_file():
+            settings = json.loads(beside.read_text())
+    except (SafetensorError, OSError, ValueError) as error:
+        raise SourceError(f"adapter {file}: truncated or corrupt ({error})") from error
+    return tensors, settings
+
+
+def _module(name: str) -> str:
+    return name.removesuffix(".weight").replace("/", ".", 1)
+
+
+def _plain(module: str, denoiser: str) -> str:
+    """The name of today of a module in diffusers' or PEFT's files, with its component."""
+    plain = module.replace(".processor.", ".").removeprefix("base_model.model.")
+    plain = plain + ".0" if plain.endswith("to_out") else plain
+    known = plain.startswith((f"{denoiser}.", "text_encoder.", "text_encoder_2.", "text_encoder_3."))
+    return plain if known else f"{denoiser}.{plain}"
+
+
+def _kohya_names(modules: Mapping[str, str], denoiser: str) -> dict[str, str]:
+    """Tensors by the names that kohya's scripts give their modules, which are diffusers' or the original ones."""
+    inside = [name.removeprefix(f"{denoiser}.") for name in modules if name.startswith(f"{denoiser}.")]
+    plan = Plan.of([f"{name}." for name in inside])
+    found: dict[str, str] = {}
+    for prefix, component in KOHYA.items():
+        begin = f"{component or denoiser}."
+        for module, tensor in modules.items():
+            if module.startswith(begin):
+                bare = module.removeprefix(begin)
+                spelled = {bare, unet_name(bare, plan)} if not component and plan.up else {bare}
+                found |= {prefix + each.replace(".", "_"): tensor for each in spelled}
+    return found
+
+
+def _scale(target: str, pair: Mapping[str, Tensor], alpha: float | None, settings: Mapping[str, Any]) -> float:
+    """alpha / r; 1 where nothing says what alpha is."""
+    rank = pair["down"].shape[0] if "down" in pair else 1
+    if alpha is not None:
+        return alpha / rank
+    component, module = _module(target).split(".", 1)
+    own = {key.removeprefix(f"{component}."): value for key, value in settings.items()}
+    if "lora_alpha" not in own:
+        return 1.0
+    alpha = for_module(own.get("alpha_pattern") or {}, module, own["lora_alpha"])
+    return float(alpha) / (rank**0.5 if own.get("use_rslora") else rank)
+
+
+def _checked(path: Path, target: str, pair: Mapping[str, Tensor], scale: float, shape: tuple[int, ...]) -> LowRank:
+    if len(pair) < 2:
+        raise SourceError(f"adapter {path}: expected both factors of {target!r}, got {sorted(pair)}")
+    down, up = pair["down"], pair["up"]
+    product = (up.shape[0], *down.shape[1:])
+    same = product == shape or (down.ndim == 2 and product == shape[:2] and shape[2:] in ((), (1, 1)))
+    if not same or up.shape[1] != down.shape[0] or set(up.shape[2:]) - {1}:
+        raise SourceError(
+            f"adapter {path}: the factors of {target!r} have shapes {tuple(up.shape)} and {tuple(down.shape)}, "
+            f"expected a product of shape {shape} (a LoRA for another architecture?)"
+        )
+    return LowRank(down, up, scale, shape)
+
+
+def summed(changes: Iterable[Mapping[str, LowRank]]) -> dict[str, Sum]:
+    """Several LoRAs as one change for each tensor."""
+    found: dict[str, tuple[LowRank, ...]] = {}
+    for each in changes:
+        for name, change in each.items():
+            found[name] = (*found.get(name, ()), change)
+    return {name: Sum(parts) for name, parts in found.items()}
+
+
+def with_adapters(
+    form: Form, adapters: Sequence[AddedAdapter], shapes: Mapping[str, tuple[int, ...]], denoiser: str
+) -> Form:
+    """The form of a merge with these LoRAs; SourceError where one does not fit `shapes`, or is not the recipe's."""
+    marked, fused = [], []
+    kept: dict[Path, float] = {}
+    for adapter in adapters:
+        file = file_of(locate(adapter.path, wanted=("*.safetensors", "*.json")))
+        hashed = hashlib.sha256(file.read_bytes()).hexdigest()
+        if adapter.sha256 not in (None, hashed):
+            raise SourceError(f"adapter {file} is not the one of the recipe: expected {adapter.sha256}, got {hashed}")
+        changes = read(file, shapes, denoiser, adapter.scale)
+        if adapter.fuse:
+            fused.append(changes)
+        elif file.name in {each.name for each in kept}:
+            raise SourceError(f"adapters: expected files of different names to keep, got {file.name} twice")
+        else:
+            kept[file] = adapter.scale
+        marked.append(replace(adapter, sha256=hashed))
+    return replace(form, fused=summed(fused), kept=kept, adapters=tuple(marked))

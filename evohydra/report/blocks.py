@@ -1,0 +1,53 @@
+"""What a report is made of: sections of figures, tables, pictures and sentences."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure; `name` is that of its file, `caption` says how to read it."""
+
+    name: str
+    figure: Figure
+    caption: str
+
+
+@dataclass(frozen=True)
+class Link:
+    """Another page, beside the report or below it."""
+
+    path: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text under heads; the first column is a name, the others are numbers unless `words` says otherwise."""
+
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str | Link]]
+    caption: str
+    words: bool = False
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG that a run has left."""
+
+    path: Path
+    caption: str
+
+
+Block = Drawing | Table | Picture | Link | str
+
+
+@dataclass(frozen=True)
+class Section:
+    """Blocks under a title."""
+
+    title: str
+    blocks: Sequence[Block]

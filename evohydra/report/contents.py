@@ -1,0 +1,225 @@
+"""What the report of a run or a sweep says, section by section."""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from matplotlib import rc_context
+
+from evohydra.report import paired_tests
+from evohydra.report.blocks import Block, Drawing, Link, Picture, Section, Table
+from evohydra.report.example_tables import example_blocks
+from evohydra.report.front import front_figure
+from evohydra.report.gathering import Job, strategies
+from evohydra.report.gene_blocks import gene_blocks
+from evohydra.report.recipe_figures import recipe_figures
+from evohydra.report.score_figures import by_split, finished, held_out, held_out_figure, optimism_figure
+from evohydra.report.search_figures import fitness_figure, seconds_by_part, time_figure
+from evohydra.report.style import SETTINGS
+from evohydra.report.tables import gain_sentence
+
+FITNESS = {
+    False: "Fitness of each genome on the search split, the best so far, and the mean of each generation",
+    True: "Best fitness so far on the search split. Median over the runs of a strategy and the band between their "
+    "quartiles",
+}
+RECIPES = {
+    "genome": "the genes of its merge, groups of tensors by sources.",
+    "path": "its path through the layers; the size of a hop is its scale, hollow where that is negative.",
+}
+PATIENCE = "A line that lies further left reaches the same fitness for less."
+
+
+def contents(jobs: Sequence[Job], target: Path) -> list[Section]:
+    """The sections that these jobs have something for, on a page in `target`."""
+    with rc_context(SETTINGS):
+        made = [
+            Section("In short", list(_verdict(jobs))),
+            Section("The search", list(_search(jobs))),
+            Section("Held-out scores", list(_held_out(jobs))),
+            Section("From the search to the test split", list(_optimism(jobs))),
+            Section("The winning recipes", list(_winners(jobs, target))),
+            Section("Which genes mattered", list(gene_blocks(jobs))),
+            Section("What the winner gets right and the sources get wrong", list(example_blocks(best_job(jobs)))),
+            Section("Where the time went", list(_time(jobs))),
+            Section("All runs", list(_all(jobs, target))),
+        ]
+        return [section for section in made if section.blocks]
+
+
+def best_job(jobs: Sequence[Job]) -> Job | None:
+    """The finished run whose winner is best on validation (else on search): test scores choose nothing."""
+
+    def key(job: Job) -> float:
+        scores = by_split(job)
+        return float(scores["validation"] if scores["validation"] is not None else scores["search"] or 0.0)
+
+    return max(finished(jobs), key=key, default=None)
+
+
+def _verdict(jobs: Sequence[Job]) -> Iterator[Block]:
+    done = finished(jobs)
+    for job in jobs:
+        if job.state != "finished":
+            at = f"Run {job.name} ({' '.join(job.overrides)})" if len(jobs) > 1 else "This run"
+            yield f"{at}: {job.state}{'; ' if job.failure else ''}{job.failure}."
+    if len(jobs) > 1:
+        yield f"{len(done)} of {len(jobs)} runs have ended with a winner; all that follows is about those."
+    if len(done) == 1 and done[0].summary:
+        yield gain_sentence(done[0].summary["gain"])
+    told = [(name, score) for name, score, _ in held_out(done) if name in strategies(done)] if len(done) > 1 else []
+    if len(told) > 1:
+        ranked = sorted(told, key=lambda item: -item[1]["score"])
+        name, score = ranked[0]
+        yield (
+            f"Best on the test split is {name} with {_between(score['score'], score['low'], score['high'])}, before "
+            + ", ".join(f"{other} ({other_score['score']:.3f})" for other, other_score in ranked[1:])
+            + "."
+        )
+        pairs = [pair for pair in paired_tests.strategies_against_each_other(jobs) if pair.better == name]
+        settled = [pair.other for pair in pairs if pair.holm < 0.05]
+        open_ = [pair.other for pair in pairs if pair.holm >= 0.05]
+        if settled:
+            yield f"That it is better than {', '.join(settled)} is settled at the 5 % level (paired test, Holm)."
+        if open_:
+            yield f"Whether it is better than {', '.join(open_)} is not settled by these runs."
+
+
+def _search(jobs: Sequence[Job]) -> Iterator[Block]:
+    known = [job for job in jobs if job.records and (len(jobs) == 1 or job.summary)]
+    if not known:
+        return
+    several = len(known) > 1
+    for by, what in (("evaluations", "genomes evaluated"), ("examples", "examples scored")):
+        caption = f"{FITNESS[several]}, against {what}. {PATIENCE if several else ''}"
+        yield Drawing("fitness" if by == "evaluations" else "fitness_by_examples", fitness_figure(known, by), caption)
+
+
+def _held_out(jobs: Sequence[Job]) -> Iterator[Block]:
+    figure = held_out_figure(jobs)
+    if figure is None:
+        return
+    done = finished(jobs)
+    seeds = (
+        " Of strategies: the mean over runs (small dots), in an interval for which seeds and examples are samples."
+        if len(done) > 1
+        else ""
+    )
+    benchmarks = ", ".join(done[0].benchmarks)
+    yield Drawing("scores", figure, f"Scores on the test split of {benchmarks} with 95 % intervals.{seeds}")
+    rows = [
+        (
+            name,
+            "failed" if score["score"] is None else f"{score['score']:.3f}",
+            "" if score["score"] is None else f"{score['low']:.3f} to {score['high']:.3f}",
+            str(len(each) or 1),
+            str(score["n"]),
+        )
+        for name, score, each in held_out(jobs)
+    ]
+    heads = ("", "score", "95 % interval", "runs", "examples")
+    yield Table(heads, rows, "The same in numbers. The test split chose nothing: not the genomes, not the winner.")
+    if len(done) == 1:
+        pairs = paired_tests.winner_against_others(done[0])
+        test = "Paired over the test examples: bootstrap intervals, p of a sign-flip test."
+    else:
+        pairs = paired_tests.strategies_against_each_other(jobs)
+        test = (
+            "Runs of the same seed are paired, and examples in them; seeds and examples both count as samples (two-way "
+            "random effects, Hillis 2007). With one common seed two winners are compared, not strategies (sign flips)."
+        )
+    if pairs:
+        yield Table(
+            ("higher", "lower", "difference", "95 % interval", "pairs", "p", "p, Holm"),
+            [
+                (p.better, p.other, f"{p.gain.difference:+.3f}", f"{p.gain.low:+.3f} to {p.gain.high:+.3f}",
+                 str(p.pairs), f"{p.gain.p:.4f}", f"{p.holm:.4f}")
+                for p in pairs
+            ],
+            f"{test} The last column is corrected for the number of rows (Holm 1979).",
+        )  # fmt: skip
+
+
+def _optimism(jobs: Sequence[Job]) -> Iterator[Block]:
+    figure = optimism_figure(jobs)
+    if figure is None:
+        return
+    yield Drawing(
+        "optimism",
+        figure,
+        "The best fitness that the search saw, and the winner's score on each split. The search chose by the search "
+        "split, the last choice was made on validation: what is lost on the way to test is optimism. "
+        + ("Thick: means of a strategy, thin: its runs." if len(finished(jobs)) > 1 else "Bars are 95 % intervals."),
+    )
+    rows = []
+    for strategy, members in strategies(finished(jobs)).items():
+        means = [_mean([by_split(job)[split] for job in members]) for split in by_split(members[0])]
+        gap = means[0] - means[-1] if means[0] is not None and means[-1] is not None else None
+        rows.append((strategy or "winner", *map(_number, means), "-" if gap is None else f"{gap:+.3f}"))
+    heads = ("", "best seen", "search", "validation", "test", "best seen - test")
+    yield Table(heads, rows, "Means over the runs of each strategy.")
+
+
+def _winners(jobs: Sequence[Job], target: Path) -> Iterator[Block]:
+    for strategy, members in strategies(finished(jobs)).items():
+        job = best_job(members)
+        if job is None or job.recipe is None:
+            continue
+        several = len(finished(jobs)) > 1
+        whose = (
+            f"Winner of {strategy} (run {job.name}, best of its {len(members)} on validation)" if several else "Winner"
+        )
+        suffix = f"_{strategy.replace(' ', '_').replace('/', '-')}" if several else ""
+        for name, figure in recipe_figures(job.recipe).items():
+            yield Drawing(f"{name}{suffix}", figure, f"{whose}: {RECIPES[name]}")
+        objectives = [record["objectives"] for record in job.records if record.get("objectives")]
+        if objectives and job.summary:
+            chosen = job.records[job.summary["search"]["index"]]["objectives"]
+            told = "its objectives on the search split, with all other genomes and the front of them."
+            yield Drawing(f"front{suffix}", front_figure(objectives, chosen), f"{whose}: {told}")
+        for path in sorted(job.directory.glob("*.png")):
+            yield Picture(path, f"{whose}: {path.stem.replace('_', ' ')}.")
+        for path in sorted(job.directory.glob("answers-*.html")):
+            yield Link(os.path.relpath(path, target), f"{whose}: answers about held-out pictures")
+
+
+def _time(jobs: Sequence[Job]) -> Iterator[Block]:
+    figure = time_figure(jobs)
+    if figure is None:
+        return
+    yield Drawing("time", figure, "Seconds of a run: merging and scoring the genomes of the search, and all else "
+                  "(starting, validation and test, writing the winner).")  # fmt: skip
+    rows = []
+    for strategy, members in strategies(finished(jobs)).items():
+        parts = [seconds_by_part(job) for job in members]
+        means = [sum(each[part] for each in parts) / len(parts) for part in parts[0]]
+        genomes = sum(len(job.records) for job in members) / len(members)
+        rows.append((strategy or "this run", *(f"{value:.1f}" for value in (*means, sum(means))),
+                     f"{sum(means[:3]) / genomes:.3f}"))  # fmt: skip
+    yield Table(("seconds", *parts[0], "sum", "a genome"), rows, "Means over the runs of each strategy.")
+
+
+def _all(jobs: Sequence[Job], target: Path) -> Iterator[Block]:
+    if len(jobs) == 1:
+        return
+    rows = []
+    for job in jobs:
+        scores = by_split(job) if job in finished(jobs) else {}
+        cells = [_number(scores.get(split)) for split in ("search", "validation", "test")]
+        page = job.directory / "report.html"
+        run = Link(os.path.relpath(page, target), job.name) if page.is_file() else job.name
+        rows.append((run, " ".join(job.overrides), job.state, *cells))
+    yield Table(("run", "what it was given", "state", "search", "validation", "test"), rows, "", words=True)
+
+
+def _between(score: float, low: float, high: float) -> str:
+    return f"{score:.3f} (95 % {low:.3f} to {high:.3f})"
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

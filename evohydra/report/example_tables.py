@@ -1,0 +1,51 @@
+"""The part of a report about single examples: what the winner of a run gets right and each source gets wrong."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from evohydra.report.blocks import Block, Table
+from evohydra.report.gathering import Job
+
+
+def example_blocks(job: Job | None) -> Iterator[Block]:
+    """Counts over the test split, and the examples that the run has kept (examples.json)."""
+    winner = job.final("test") if job else None
+    if job is None or job.summary is None or winner is None:
+        return
+    rows = []
+    for source in job.summary["test"]["sources"]:
+        scores = job.final("test", source)
+        if scores is not None:
+            change = np.concatenate([np.subtract(winner[name], scores[name]) for name in winner])
+            rows.append((source, str((change > 0).sum()), str((change < 0).sum()), str((change == 0).sum())))
+    heads = ("source", "winner better", "source better", "equal")
+    yield Table(heads, rows, f"Test examples by who scores higher, the winner of run {job.name} or a source.")
+    file = job.directory / "examples.json"
+    if file.is_file():
+        yield from _kept(json.loads(file.read_text())["examples"])
+
+
+def _kept(examples: list[Mapping[str, Any]]) -> Iterator[Block]:
+    for benchmark in dict.fromkeys(example["benchmark"] for example in examples):
+        told = [example for example in examples if example["benchmark"] == benchmark]
+        models = list(told[0]["scores"])
+        rows = [
+            (
+                str(each["index"]),
+                each["question"],
+                each["expected"],
+                *(_answer(each["answers"].get(model), each["scores"][model]) for model in models),
+            )
+            for each in told
+        ]
+        heads = ("test example", "question", "expected", *models)
+        caption = f"{benchmark}: answers and scores of the winner and of the sources that it beats there."
+        yield Table(heads, rows, caption, words=True)
+
+
+def _answer(text: str | None, score: float) -> str:
+    mark = {0.0: "✗", 1.0: "✓"}.get(score, f"{score:.2f}")
+    return mark if text is None else f"{mark} {text}"

@@ -1,0 +1,179 @@
+"""What runs have left on disk, whether they have ended or not, and what tells their strategies apart."""
+
+import fcntl
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from evohydra.objectives import Objective
+from evohydra.recipe import Node, from_dict
+from evohydra.trackers import SECRETS
+
+Scores = Mapping[str, Sequence[float]]
+NOT_THE_STRATEGY = ("run", "seed", "tracker", "ablate", "report")  # of command lines
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run's directory. `strategy` is what tells it apart from the other runs, its seed aside.
+
+    records, finals: the lines of its ledgers. summary, recipe: of its winner, None while there is none.
+    """
+
+    directory: Path
+    overrides: tuple[str, ...]
+    strategy: str
+    config: Mapping[str, Any]
+    records: Sequence[Mapping[str, Any]]
+    finals: Sequence[Mapping[str, Any]]
+    summary: Mapping[str, Any] | None
+    recipe: Node | None
+
+    @property
+    def name(self) -> str:
+        """Its directory's name."""
+        return self.directory.name
+
+    @property
+    def seed(self) -> Any:
+        """The seed that it was given."""
+        return self.config.get("seed")
+
+    @property
+    def benchmarks(self) -> tuple[str, ...]:
+        """The names of what it scores, as far as it has scored."""
+        return tuple(next((r["scores"] for r in (*self.finals, *self.records) if r.get("scores")), {}))
+
+    @cached_property
+    def state(self) -> str:
+        """Finished, running, or how far it came."""
+        if self.summary is not None:
+            return "finished"
+        budget = self.config.get("budget")
+        progress = f"{len(self.records)} of {budget} genomes" if budget else f"{len(self.records)} genomes"
+        return f"running, {progress}" if _in_use(self.directory / "ledger.jsonl") else f"ended early, {progress}"
+
+    @cached_property
+    def failure(self) -> str:
+        """The error with which it ended, as its log has it; "" where it holds none."""
+        log = self.directory / "evohydra.log"
+        if self.summary is not None or not log.is_file():
+            return ""
+        lines = [line for line in log.read_text(errors="replace").splitlines() if line and not line[0].isspace()]
+        return next((line for line in reversed(lines) if "Error" in line.split(":")[0]), "")
+
+    def final(self, split: str, label: str | None = None) -> Scores | None:
+        """The scores, example by example, that stand under `label` for `split`; without one the winner's.
+
+        They are weighted as in the run's fitness.
+        """
+        recipe = (self.summary or {}).get("recipe_digest")
+        for entry in reversed(self.finals):
+            matches = entry["recipe"] == recipe if label is None else entry["label"] == label
+            if entry["split"] == split and matches and entry["scores"]:
+                return Objective((self.config.get("objective") or {}).get("weights")).weighted(entry["scores"])
+        return None
+
+
+def gather(directories: Iterable[Path]) -> list[Job]:
+    """Every run at or below `directories`."""
+    runs = [run for directory in directories for run in runs_below(directory)]
+    differing = differences({run: _overrides(run) for run in runs})
+    return [_job(run, differing[run]) for run in runs]
+
+
+def runs_below(directory: Path) -> list[Path]:
+    """`directory` where it is a run, else the runs directly in it, in the order of their numbers or names."""
+    if (directory / "run.json").is_file() or (directory / ".hydra").is_dir():
+        return [directory]
+    below = [path for path in directory.iterdir() if path.is_dir() and (path / ".hydra").is_dir()]
+    return sorted(below, key=lambda path: (len(path.name), path.name))
+
+
+def differences(overrides: Mapping[Path, Sequence[str]]) -> dict[Path, tuple[str, ...]]:
+    """What tells the command lines of runs apart: nothing of what all have in common, and no secrets."""
+    common = set.intersection(*map(set, overrides.values())) if overrides else set()
+    return {
+        run: tuple(
+            text for text in each if text not in common and not text.startswith("run=") and not _holds_a_secret(text)
+        )
+        for run, each in overrides.items()
+    }
+
+
+def _holds_a_secret(override: str) -> bool:
+    return any(word in override.lower().removeprefix("tokenizer=") for word in SECRETS)
+
+
+def strategy_of(overrides: Sequence[str]) -> str:
+    """A name for readers: of a group its option alone, of any other key its last part too."""
+    words = []
+    for text in overrides:
+        key, _, value = text.lstrip("+~").partition("=")
+        if key in NOT_THE_STRATEGY or key.startswith(("tracker.", "hydra")):
+            continue
+        group = "." not in key and not value.replace(".", "").lstrip("-").isdigit()
+        words.append(value if group else f"{key.rsplit('.', 1)[-1]}={value}")
+    return " ".join(words)
+
+
+def strategies(jobs: Iterable[Job]) -> dict[str, list[Job]]:
+    """The jobs of each strategy, in the order in which they come first."""
+    found: dict[str, list[Job]] = {}
+    for job in jobs:
+        found.setdefault(job.strategy, []).append(job)
+    return found
+
+
+def json_lines(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a file that may still be written to; none where there is no file."""
+    lines = []
+    for line in path.read_text(errors="replace").splitlines() if path.is_file() else ():
+        try:
+            lines.append(json.loads(line))
+        except ValueError:  # the last one of a run that goes on, or was killed
+            continue
+    return lines
+
+
+def _job(run: Path, overrides: tuple[str, ...]) -> Job:
+    config = run / ".hydra" / "config.yaml"
+    recipe = _json(run / "recipe.json")
+    return Job(
+        directory=run,
+        overrides=overrides,
+        strategy=strategy_of(overrides),
+        config=(yaml.safe_load(config.read_text()) if config.is_file() else _json(run / "run.json")) or {},
+        records=json_lines(run / "ledger.jsonl"),
+        finals=json_lines(run / "finals.jsonl"),
+        summary=_json(run / "summary.json"),
+        recipe=from_dict(recipe["recipe"]) if recipe else None,
+    )
+
+
+def _overrides(run: Path) -> list[str]:
+    file = run / ".hydra" / "overrides.yaml"
+    return (yaml.safe_load(file.read_text()) or []) if file.is_file() else []
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def _in_use(ledger: Path) -> bool:
+    """Whether a process holds the ledger's lock."""
+    if not ledger.is_file():
+        return False
+    with ledger.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:  # a file system without locks
+            return False
+    return False

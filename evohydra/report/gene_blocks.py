@@ -1,0 +1,80 @@
+"""The part of a report about genes: importance, ablations, and how the population moved."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from evohydra.report import style
+from evohydra.report.blocks import Block, Drawing
+from evohydra.report.gathering import Job, strategies
+from evohydra.report.importance import importance, importance_figure
+from evohydra.report.search_figures import population_figure
+
+TRUSTED = 0.1  # R^2 below which the order of genes is not shown
+
+
+def gene_blocks(jobs: Sequence[Job]) -> Iterator[Block]:
+    """What there is to say of the genes of these jobs."""
+    for number, alike in enumerate(_same_genes(jobs)):
+        found = importance([record for job in alike for record in job.records])
+        if found is None:
+            continue
+        of = f" of {', '.join(strategies(alike))}" if len(strategies(jobs)) > len(strategies(alike)) else ""
+        share = f"R² = {found.r2:.2f} on genomes that it was not fitted to"
+        if found.r2 < TRUSTED:
+            yield f"A random forest cannot predict the fitness{of} from the genes ({share}): no order of them is shown."
+            continue
+        yield Drawing(
+            f"importance{number or ''}",
+            importance_figure(found),
+            f"Permutation importance of genes{of}: how much of a random forest's R² is lost when one gene's values "
+            f"are shuffled, on held-out genomes (bars: standard deviation). The forest has {share}, {found.genomes} in "
+            "all. It tells what mattered where the search went, not everywhere.",
+        )
+    for job in jobs:
+        file = job.directory / "ablations.json"
+        if file.is_file():
+            whose = f"run {job.name}" if len(jobs) > 1 else "the winner"
+            yield Drawing(
+                f"ablations_{job.name}" if len(jobs) > 1 else "ablations",
+                ablation_figure(json.loads(file.read_text())),
+                f"Ablations of {whose}: what its validation score gains from each of its genes, against the same "
+                "recipe with that gene at its default (95 % intervals, paired over examples).",
+            )
+    moved = population_figure(jobs)
+    if moved is not None:
+        figure, shown = moved
+        yield Drawing(
+            "population",
+            figure,
+            "Genomes in the plane in which they differ most (principal components of all, "
+            f"{shown:.0%} of their variance), from the first (dark) to the last (bright); one plane in all panels.",
+        )
+
+
+def ablation_figure(ablations: Sequence[Mapping[str, Any]]) -> Figure:
+    """Gains with their intervals, largest first."""
+    ranked = sorted(ablations, key=lambda each: -each["difference"])
+    figure = style.new_figure(0.7 + 0.19 * len(ranked))
+    axes = figure.add_subplot()
+    axes.axvline(0, color=style.MUTED, linewidth=0.8)
+    for place, each in enumerate(ranked):
+        axes.plot([each["low"], each["high"]], [place, place], color=style.colour(0), linewidth=1.6)
+        axes.scatter([each["difference"]], [place], s=18, color=style.colour(0), zorder=3)
+    axes.set_yticks(range(len(ranked)), [each["name"] for each in ranked], fontsize=8)
+    axes.set_ylim(len(ranked) - 0.4, -0.6)
+    axes.set_xlabel("gain in validation score")
+    style.gridded(axes, "x")
+    return figure
+
+
+def _same_genes(jobs: Sequence[Job]) -> list[list[Job]]:
+    """The jobs by the space that they search: those whose genomes are of one length and whose genes share names."""
+    spaces: dict[tuple[object, ...], list[Job]] = {}
+    for job in jobs:
+        if job.records:
+            space = json.dumps(job.config.get("merge", {}), sort_keys=True, default=str)
+            spaces.setdefault((len(job.records[0]["genome"]), space), []).append(job)
+    return list(spaces.values())

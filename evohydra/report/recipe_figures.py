@@ -1,0 +1,85 @@
+"""Pictures of a recipe: the genes of a merge as layers x sources, and the hops of a path."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from evohydra.recipe import Checkpoint, Merge, Node, Stack
+from evohydra.report import style
+
+NUMBERED = 60  # groups up to which each cell holds its number
+
+
+def recipe_figures(recipe: Node) -> Mapping[str, Figure]:
+    """What there is to see of a recipe: its genome if it is a merge, its path, and the genome of a merge on it."""
+    if isinstance(recipe, Merge):
+        figure = genome_figure(recipe)
+        return {"genome": figure} if figure else {}
+    if isinstance(recipe, Checkpoint):
+        return {}
+    figures: dict[str, Figure] = {"path": path_figure(recipe)}
+    for source in recipe.sources:
+        figures |= recipe_figures(source)
+    return figures
+
+
+def genome_figure(recipe: Merge) -> Figure | None:
+    """Groups by sources, one panel for each parameter that is a number; None where none is."""
+    groups = recipe.groups
+    names = [name for name, value in groups[0].parameters.items() if not isinstance(value, str | bool)]
+    if not names:
+        return None
+    tables = {name: np.array([np.atleast_1d(group.parameters[name]) for group in groups], float) for name in names}
+    columns = sum(table.shape[1] for table in tables.values())
+    width = max(style.WIDTH, 1.3 + 0.55 * columns)
+    figure = style.new_figure(1.3 + 0.24 * len(groups), width)
+    panels = figure.subplots(1, len(names), squeeze=False, width_ratios=[t.shape[1] for t in tables.values()])[0]
+    for position, (axes, (name, values)) in enumerate(zip(panels, tables.items(), strict=True)):
+        per_source = values.shape[1] == len(recipe.models) and values.shape[1] > 1
+        labels = [getattr(model, "name", "merge") for model in recipe.models] if per_source else ["all"]
+        span = max(1.0, float(np.abs(values).max()))
+        low = -span if (values < 0).any() else 0.0
+        mesh = axes.pcolormesh(values, cmap="RdBu_r" if low < 0 else "viridis", vmin=low, vmax=span,
+                               edgecolors=style.PAPER, linewidth=0.5)  # fmt: skip
+        if len(groups) <= NUMBERED:
+            for (row, column), value in np.ndenumerate(values):
+                red, green, blue, _ = mesh.cmap(mesh.norm(value))
+                bright = 0.3 * red + 0.6 * green + 0.1 * blue > 0.5
+                axes.text(column + 0.5, row + 0.5, f"{value:.2f}", ha="center", va="center", fontsize=7.5,
+                          color="#000000" if bright else "#ffffff")  # fmt: skip
+        else:
+            figure.colorbar(mesh, ax=axes, orientation="horizontal", fraction=0.02, pad=0.01)
+        axes.set_title(name)
+        axes.set_xticks(np.arange(len(labels)) + 0.5, labels, rotation=35, ha="right", rotation_mode="anchor")
+        axes.set_yticks(np.arange(len(groups)) + 0.5, [g.name for g in groups] if position == 0 else [])
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+        axes.invert_yaxis()
+    return figure
+
+
+def path_figure(recipe: Stack) -> Figure:
+    """Hops against layers, in the colour of the source, as large as the scale, as in arXiv 2403.13187, figure 4."""
+    depth = 1 + max(hop.layer for hop in recipe.hops)
+    figure = style.new_figure(1.5 + 0.075 * depth, max(style.WIDTH, 1.0 + 0.09 * len(recipe.hops)))
+    axes = figure.add_subplot()
+    numbers, layers = np.arange(len(recipe.hops)), np.array([hop.layer for hop in recipe.hops])
+    scales = np.array([hop.scale for hop in recipe.hops])
+    sizes = 24 * np.clip(np.abs(scales), 0.02, 4) ** 2
+    axes.plot(numbers, layers, color=style.GRID, linewidth=1, zorder=1)
+    for index, source in enumerate(recipe.sources):
+        here = np.array([hop.source == index for hop in recipe.hops])
+        if here.any():
+            name = source.name if isinstance(source, Checkpoint) else "merge"
+            shade, form = style.colour(index), style.marker(index)
+            axes.scatter([], [], s=30, color=shade, marker=form, label=name)
+            filled = np.where(scales[here] < 0, style.PAPER, shade)
+            axes.scatter(numbers[here], layers[here], s=sizes[here], c=filled, edgecolors=shade, marker=form, zorder=2)
+    axes.set(xlabel="hop", ylabel="layer of the source", ylim=(-0.7, depth - 0.3))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    style.gridded(axes)
+    figure.legend(loc="outside upper left", ncols=3)
+    return figure

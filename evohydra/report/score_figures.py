@@ -1,0 +1,104 @@
+"""Pictures of scores: held-out scores with intervals, and how far the search was too optimistic."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from evohydra.report import style
+from evohydra.report.gathering import Job, strategies
+from evohydra.report.tables import rows
+from evohydra.statistics import mean_of_runs
+
+Score = Mapping[str, Any]
+SPLITS = ("best seen", "search", "validation", "test")
+
+
+def finished(jobs: Sequence[Job]) -> list[Job]:
+    """The jobs with a winner that could be scored on test."""
+    return [job for job in jobs if job.summary and job.summary["test"]["winner"]["score"] is not None]
+
+
+def held_out(jobs: Sequence[Job]) -> Iterator[tuple[str, Score, list[float]]]:
+    """Name, score on test with its interval, and the scores of single runs: of all that is no winner, then winners."""
+    done = finished(jobs)
+    if len(done) == 1:
+        for name, score in rows(done[0].summary["test"] if done[0].summary else {}):
+            yield name, score, []
+        return
+    known: set[str] = set()
+    for job in done:
+        for name, score in rows((job.summary or {})["test"]):
+            if name != "winner" and name not in known and score["score"] is not None:
+                known.add(name)
+                yield name, score, []
+    for strategy, members in strategies(done).items():
+        each = [job.summary["test"]["winner"] for job in members if job.summary]
+        scores = [job.final("test") for job in members]
+        if len(members) == 1 or not all(scores):
+            yield strategy, each[0], []
+            continue
+        over = mean_of_runs([score for score in scores if score])
+        interval = {"score": over.difference, "low": over.low, "high": over.high, "n": each[0]["n"]}
+        yield strategy, interval, [score["score"] for score in each]
+
+
+def held_out_figure(jobs: Sequence[Job]) -> Figure | None:
+    """Scores on test with 95 % intervals; None where no run has ended."""
+    told = [(name, score, each) for name, score, each in held_out(jobs) if score["score"] is not None]
+    if not told:
+        return None
+    winners = {"winner": 1} if len(finished(jobs)) == 1 else {s: index for index, s in enumerate(strategies(jobs))}
+    figure = style.new_figure(0.7 + 0.27 * len(told))
+    axes = figure.add_subplot()
+    for place, (name, score, each) in enumerate(told):
+        shade = style.colour(winners[name]) if name in winners else style.MUTED
+        axes.plot([score["low"], score["high"]], [place, place], color=shade, linewidth=2, solid_capstyle="butt")
+        axes.scatter(each, np.full(len(each), place + 0.24), s=9, color=shade, alpha=0.5, linewidths=0)
+        axes.scatter([score["score"]], [place], s=26, color=shade, zorder=3)
+    axes.set_yticks(range(len(told)), [name for name, *_ in told])
+    axes.set_ylim(len(told) - 0.4, -0.6)
+    centres = [value for _, score, each in told for value in (score["score"], *each)]
+    margin = 0.3 * (max(centres) - min(centres)) or 0.1  # the interval of two runs may be wider than any axis
+    low, high = axes.get_xlim()
+    axes.set_xlim(max(low, min(centres) - margin), min(high, max(centres) + margin))
+    axes.set_xlabel("score on the test split")
+    style.gridded(axes, "x")
+    return figure
+
+
+def by_split(job: Job) -> dict[str, float | None]:
+    """The best fitness of the search, and the score of the winner on each split."""
+    summary = job.summary or {}
+    return {"best seen": summary["search"]["best"]} | {split: summary[split]["winner"]["score"] for split in SPLITS[1:]}
+
+
+def optimism_figure(jobs: Sequence[Job]) -> Figure | None:
+    """The scores of winners from the split that chose them to the one that nobody has seen; None without any."""
+    done = finished(jobs)
+    if not done:
+        return None
+    figure = style.new_figure(2.7)
+    axes = figure.add_subplot()
+    for index, (strategy, members) in enumerate(strategies(done).items()):
+        table = np.array([[np.nan if v is None else v for v in by_split(job).values()] for job in members], float)
+        if len(members) > 1:
+            axes.plot(table.T, color=style.colour(index), linewidth=0.6, alpha=0.35)
+        shown = ~np.isnan(table).all(axis=0)
+        axes.plot(np.flatnonzero(shown), np.nanmean(table[:, shown], axis=0), marker=style.marker(index),
+                  markersize=4.5, linewidth=1.8, label=strategy or "winner", **style.line(index))  # fmt: skip
+        summary = members[0].summary or {}
+        if len(done) == 1:
+            for place, split in enumerate(SPLITS[1:], start=1):
+                score = summary[split]["winner"]
+                if score["score"] is not None:
+                    axes.plot([place, place], [score["low"], score["high"]], color=style.colour(index), linewidth=1)
+    axes.set_xticks(range(len(SPLITS)), ["best genome\nof the search", "winner,\nsearch", "winner,\nvalidation",
+                                         "winner,\ntest"])  # fmt: skip
+    axes.set_xlim(-0.25, len(SPLITS) - 0.75)
+    axes.set_ylabel("score")
+    style.gridded(axes, "y")
+    if len(done) > 1:
+        figure.legend(loc="outside upper left", ncols=3, handlelength=2.4)
+    return figure

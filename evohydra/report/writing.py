@@ -1,0 +1,37 @@
+"""A report on disk: report.html, and its figures as PNGs beside it."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from evohydra.files import write_whole
+from evohydra.report.blocks import Drawing
+from evohydra.report.contents import contents
+from evohydra.report.gathering import gather
+from evohydra.report.page import page
+from evohydra.report.style import DPI, save
+
+
+def write_report(directories: Sequence[Path], target: Path) -> dict[str, Path]:
+    """Write the report of all runs at or below `directories` into `target`; returns the page and figures by name.
+
+    What has not ended is said to be unfinished. ValueError where there is no run.
+    """
+    jobs = gather(directories)
+    if not jobs:
+        raise ValueError(f"no runs found in {', '.join(map(str, directories))}")
+    single = len(jobs) == 1
+    sections = contents(jobs, target)
+    written = {}
+    (target / "figures").mkdir(parents=True, exist_ok=True)
+    for section in sections:
+        for block in section.blocks:
+            if isinstance(block, Drawing):
+                written[block.name] = save(block.figure, target / "figures" / f"{block.name}.png", DPI)
+    for old in set((target / "figures").glob("*.png")) - set(written.values()):
+        os.remove(old)
+    name = (jobs[0].directory if single else target).resolve().name
+    title = f"evohydra: {'run' if single else 'sweep'} {name}"
+    written["report"] = target / "report.html"
+    write_whole(written["report"], page(title, sections).encode())
+    return written

@@ -1,0 +1,76 @@
+"""How a parameter of a merge method is searched, as it stands in conf/merge."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from evohydra.genome import Choice, Gene, Real, Value, integer
+
+SHARE = "share"  # as the value of `uniform`, and of the default on a simplex: 1 / number of models
+
+
+@dataclass(frozen=True)
+class GeneSpec:
+    """How a parameter of a method is searched, as it stands in conf/merge.
+
+    per: one gene for each "source" in each group, for each "group", or one for the whole "merge".
+    low, high, log, integer or choices: its range. default: the method's usual value.
+    within: what the method allows at all, its lowest and its highest value; None: any number.
+    alone: the values with which a merge is one of its sources; per source (its own, that of the others), per group one
+    for each source. uniform: the value with which it is the average of the sources, `share` for 1 / N. Both None: the
+    parameter does not bear on either. simplex: the values of all sources in a group are 0 or more and sum to 1; such a
+    gene needs no range.
+    """
+
+    per: str
+    default: Value
+    low: float | None = None
+    high: float | None = None
+    log: bool = False
+    integer: bool = False
+    choices: Sequence[Value] | None = None
+    within: Sequence[float] | None = None
+    alone: Sequence[float] | None = None
+    uniform: float | str | None = None
+    simplex: bool = False
+
+    def value(self, value: Value) -> Value:
+        """`value` as a gene would give it: a real is a float, also where it is a whole number."""
+        return value if self.choices is not None or self.integer else float(value)
+
+    def gene(self, name: str) -> Gene:
+        """The gene called `name`; ValueError where the range makes no sense."""
+        if self.simplex:
+            return Real(name, 0.0, 1.0)
+        if self.choices is not None:
+            return Choice(name, tuple(self.choices))
+        if self.low is None or self.high is None:
+            raise ValueError(f"gene {name!r}: expected low and high, or choices")
+        for bound in (self.low, self.high):
+            if not isinstance(bound, int | float):
+                raise ValueError(f"gene {name!r}: expected numbers as low and high, got {bound!r}")
+            self.check(name, bound)
+        if self.integer:
+            return integer(name, int(self.low), int(self.high))
+        return Real(name, float(self.low), float(self.high), self.log)
+
+    def check(self, name: str, value: Value) -> None:
+        """ValueError where the method has no use for `value`."""
+        if self.within is not None and not self.within[0] <= float(value) <= self.within[1]:
+            raise ValueError(f"gene {name!r}: expected values in {list(self.within)}, got {value}")
+
+
+def parse_spec(name: str, fields: Mapping[str, Any]) -> GeneSpec:
+    """The description that `fields` are of the gene `name`; ValueError for others."""
+    try:
+        spec = GeneSpec(**fields)
+    except TypeError as error:
+        known = sorted(GeneSpec.__dataclass_fields__)
+        raise ValueError(f"genes.{name}: expected the keys {known}, got {sorted(fields)} ({error})") from error
+    if spec.simplex and (spec.per != "source" or spec.default != SHARE):
+        raise ValueError(
+            f"genes.{name}.simplex: expected per: source and default: {SHARE}, got {spec.per!r}, {spec.default!r}"
+        )
+    if spec.per not in ("source", "group", "merge"):
+        raise ValueError(f"genes.{name}.per: expected source, group or merge, got {spec.per!r}")
+    return spec

@@ -1,0 +1,209 @@
+"""Reports: what they say of runs that have ended or not, and what a real browser makes of their page."""
+
+import io
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from evohydra.ledger import JsonLines
+from evohydra.report.__main__ import main
+from evohydra.report.contents import best_job
+from evohydra.report.gathering import gather, strategies, strategy_of
+from evohydra.report.importance import importance
+from evohydra.report.paired_tests import strategies_against_each_other, winner_against_others
+from evohydra.report.score_figures import finished
+from evohydra.report.search_figures import best_so_far, fitness_figure, population_figure, spent
+from evohydra.report.writing import write_report
+from tests.browser import BROWSER, Page, open_browser
+from tests.commands import python
+from tests.saved_runs import NAMES, save_run, save_sweep
+
+FIGURES = {"fitness", "fitness_by_examples", "scores", "optimism", "importance", "population", "time"}
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = save_sweep(tmp_path_factory.mktemp("reports") / "sweep")
+    write_report([root / "0"], root / "0")
+    write_report([root], root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    if BROWSER is None:
+        pytest.skip("there is no Chromium here")
+    with open_browser(tmp_path_factory.mktemp("browser")) as page:
+        yield page
+
+
+@pytest.mark.parametrize(("run", "scheme", "width"), [
+    ("", "light", 1100), ("", "dark", 1100), ("", "light", 360), ("0", "dark", 360),
+])  # fmt: skip
+def test_a_browser_draws_the_page(sweep: Path, browser: Page, run: str, scheme: str, width: int) -> None:
+    browser.open(sweep / run / "report.html", width=width, scheme=scheme)
+    assert browser.complaints == []
+    assert {address.split(":")[0] for address in browser.requests} <= {"file", "data"}
+    assert [address for address in browser.requests if address.startswith("file:")] == [
+        (sweep / run / "report.html").as_uri()
+    ]
+    boxes = browser.value("[...document.querySelectorAll('svg')].map(e => [e.getBBox().width, e.getBBox().height])")
+    assert len(boxes) >= 7
+    assert min(map(min, boxes)) > 20
+    assert browser.value("document.documentElement.scrollWidth") <= width  # tables scroll in their own boxes
+    smallest = "Math.min(...[...document.querySelectorAll('svg text')].map(e => e.getBoundingClientRect().height))"
+    assert browser.value(smallest) >= 7
+    picture = np.array(Image.open(io.BytesIO(browser.screenshot())).convert("L"))
+    assert picture.shape[1] == width
+    paper = np.median(picture)
+    assert paper > 240 if scheme == "light" else paper < 40
+    assert 0.02 < (np.abs(picture - paper) > 40).mean() < 0.6
+
+
+def test_labels_do_not_lie_on_each_other(sweep: Path, browser: Page) -> None:
+    browser.open(sweep / "report.html", width=1100, scheme="light")
+    overlapping = """[...document.querySelectorAll('svg')].flatMap(svg => {
+        const boxes = [...svg.querySelectorAll('text')].map(e => [e.textContent, e.getBoundingClientRect()]);
+        return boxes.flatMap(([a, p], i) => boxes.slice(i + 1).filter(([b, q]) =>
+            Math.min(p.right, q.right) - Math.max(p.left, q.left) > 3 &&
+            Math.min(p.bottom, q.bottom) - Math.max(p.top, q.top) > 3).map(([b]) => [a.trim(), b.trim()]));
+    })"""
+    slanted = {"ja", "math"}  # their boxes are larger than they are
+    assert [pair for pair in browser.value(overlapping) if not set(pair) <= slanted] == []
+
+
+def test_the_page_says_what_has_ended_and_what_has_not(sweep: Path) -> None:
+    text = (sweep / "report.html").read_text()
+    assert "8 of 10 runs have ended" in text
+    assert "Run 8 (optimizer=random seed=3): ended early, 11 of 40 genomes." in text
+    assert "Run 9 (optimizer=random seed=4): ended early, 0 of 40 genomes." in text
+    assert "Best on the test split is cmaes" in text
+    assert "りんごが&lt;3&gt;個" in text
+    assert "✓ 3です" in text
+    assert '<a href="0/report.html">0</a>' in text
+    assert "http" not in text
+    single = (sweep / "0" / "report.html").read_text()
+    assert "The winner scores +0.200 against the best source" in single
+
+
+def test_figures_lie_beside_the_page(sweep: Path) -> None:
+    drawn = {path.stem for path in (sweep / "figures").iterdir()}
+    assert drawn == FIGURES | {"genome_cmaes", "genome_de", "genome_random"}
+    assert {path.stem for path in (sweep / "0" / "figures").iterdir()} == FIGURES | {"genome"}
+
+
+def test_a_run_in_progress_and_one_with_nothing(tmp_path: Path) -> None:
+    run = save_run(tmp_path / "run", "de", 1, 0.1, genomes=12, ended=False)
+    held = JsonLines(run / "ledger.jsonl")  # as a search holds it
+    assert gather([run])[0].state == "running, 12 of 40 genomes"
+    held.close()
+    (run / "evohydra.log").write_text("the run ended with an error\nTraceback\n  x\nOSError: no space left\n")
+    written = write_report([run], run)
+    assert set(written) == {"fitness", "fitness_by_examples", "population", "report"}
+    assert "ended early, 12 of 40 genomes; OSError: no space left." in written["report"].read_text()
+    empty = save_run(tmp_path / "empty", "de", 1, 0.1, genomes=0, ended=False)
+    assert set(write_report([empty], empty)) == {"report"}
+    with pytest.raises(ValueError, match="no runs found"):
+        write_report([tmp_path / "run" / "figures"], tmp_path)
+
+
+def test_strategies_are_what_differs_but_the_seed(sweep: Path, tmp_path: Path) -> None:
+    jobs = gather([sweep])
+    assert {name: len(members) for name, members in strategies(jobs).items()} == {"cmaes": 3, "de": 3, "random": 4}
+    assert [job.seed for job in jobs] == [1, 2, 3] * 3 + [4]
+    assert strategy_of(["merge=ties+dfs", "optimizer.population=20", "budget=9", "seed=3", "tracker=none"]) == (
+        "ties+dfs population=20 budget=9"
+    )
+    secret = save_run(tmp_path / "a", "de", 1, 0.1, ended=False)
+    (secret / ".hydra" / "overrides.yaml").write_text('["+api_token=hush", "tokenizer=union", "+n={password: hush}"]')
+    other = save_run(tmp_path / "b", "de", 1, 0.1, ended=False)
+    assert gather([secret, other])[0].overrides == ("tokenizer=union",)
+
+
+def test_curves_are_the_best_so_far(sweep: Path) -> None:
+    (job,) = gather([sweep / "0"])
+    best, expected = best_so_far(job), -np.inf
+    for at, record in enumerate(job.records):
+        expected = max(expected, record["fitness"] if record["fitness"] is not None else -np.inf)
+        assert best[at] == expected
+    assert spent(job, "evaluations").tolist() == list(range(1, 41))
+    assert spent(job, "examples")[-1] == 39 * 60  # one genome failed
+    jobs = [job for job in gather([sweep]) if job.summary]
+    (axes,) = fitness_figure(jobs, "evaluations").axes
+    medians = {str(line.get_label()): line.get_ydata()[-1] for line in axes.lines}
+    last = [best_so_far(job)[-1] for job in jobs if job.strategy == "cmaes"]
+    assert medians["cmaes (3 runs)"] == np.median(last)
+
+
+def test_pairs_of_strategies(sweep: Path) -> None:
+    pairs = strategies_against_each_other(gather([sweep]))
+    assert {frozenset((pair.better, pair.other)) for pair in pairs} == {
+        frozenset(names) for names in (("cmaes", "de"), ("cmaes", "random"), ("de", "random"))
+    }
+    for pair in pairs:
+        assert pair.gain.difference >= 0
+        assert pair.gain.low <= pair.gain.difference <= pair.gain.high
+        assert pair.pairs == (2 if "random" in (pair.better, pair.other) else 3)  # a seed of random has not ended
+        assert pair.gain.p <= pair.holm <= 3 * pair.gain.p
+    assert [pair.other for pair in winner_against_others(gather([sweep / "0"])[0])] == [
+        "source ja", "source math", "uniform merge",
+    ]  # fmt: skip
+
+
+def test_the_best_run_is_chosen_on_validation(sweep: Path, tmp_path: Path) -> None:
+    jobs = gather([sweep])
+    best = best_job(jobs)
+    assert best is not None
+    scores = {job.name: (job.summary or {})["validation"]["winner"]["score"] for job in finished(jobs)}
+    assert scores[best.name] == max(scores.values())
+    assert best_job(gather([save_run(tmp_path / "a", "de", 1, 0.1, ended=False)])) is None
+
+
+def test_importance_finds_the_gene_that_matters(sweep: Path) -> None:
+    records = [record for job in gather([sweep]) for record in job.records]
+    found = importance(records)
+    assert found is not None
+    assert found.genes[0] == NAMES[0]
+    assert found.mean[0] > 5 * found.mean[1]
+    assert found.r2 > 0.5
+    order = np.random.default_rng(0).permutation(len(records))
+    shuffled = [r | {"fitness": records[at]["fitness"]} for r, at in zip(records, order, strict=True)]
+    nothing = importance(shuffled)
+    assert nothing is not None
+    assert nothing.r2 < 0.1  # and then the report shows no order
+    assert importance(records[:20]) is None
+    words = [r | {"genes": {**r["genes"], "merge/kind": "ab"[r["index"] % 2]}} for r in records]
+    lacking = [r | {"genes": {k: v for k, v in r["genes"].items() if k != NAMES[2]}} for r in words[:50]] + words[50:]
+    assert importance(lacking).genes[0] == NAMES[0]  # type: ignore[union-attr]
+
+
+def test_genomes_of_different_spaces_are_not_drawn_on_one_map(sweep: Path) -> None:
+    jobs = gather([sweep])
+    assert population_figure(jobs) is not None
+    jobs[0].records[0]["genome"].append(0.5)  # type: ignore[attr-defined]
+    assert population_figure(jobs) is None
+
+
+def test_the_command(sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main([str(sweep / "0"), str(sweep / "3"), "--to", str(tmp_path / "both")])
+    assert capsys.readouterr().out.strip() == str(tmp_path / "both" / "report.html")
+    assert re.search("2 of 2 runs", (tmp_path / "both" / "report.html").read_text())
+    for arguments, said in (((sweep / "nowhere",), "no such directory"), ((sweep, sweep / "0"), "need --to")):
+        with pytest.raises(SystemExit):
+            main([str(argument) for argument in arguments])
+        assert said in capsys.readouterr().err
+    empty = python("-m", "evohydra.report", sweep / "figures", cwd=tmp_path)
+    assert empty.returncode == 1
+    assert "evohydra: no runs found in" in empty.stderr
+
+
+def test_ablations_are_drawn(tmp_path: Path) -> None:
+    run = save_run(tmp_path / "run", "de", 1, 0.1)
+    ablations = [{"name": name, "difference": 0.1, "low": 0.0, "high": 0.2, "p": 0.1} for name in NAMES]
+    (run / "ablations.json").write_text(json.dumps(ablations))
+    assert "ablations" in write_report([run], run)
