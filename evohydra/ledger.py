@@ -54,6 +54,11 @@ class Record:
     error_bar: float | None = None
     note: str | None = None
 
+    def by_place(self) -> dict[str, dict[int, float]]:
+        """The scores on each benchmark by the example's place in the search split."""
+        examples = self.examples or {name: range(len(values)) for name, values in self.scores.items()}
+        return {name: dict(zip(examples[name], values, strict=True)) for name, values in self.scores.items()}
+
 
 class JsonLines:
     """A file of JSON objects, one a line, appended and flushed; a torn last line is cut off when it is opened."""
@@ -168,7 +173,9 @@ class Ledger:
         if index >= len(self._lines.entries):
             return None
         line = Record(**self._lines.entries[index])
-        return Evaluation(line.scores, line.seconds, line.error, line.tokens)
+        known = line.by_place()
+        scores = {} if line.error else {name: [known[name][place] for place in at] for name, at in examples.items()}
+        return Evaluation(scores, line.seconds, line.error, line.tokens)
 
     def add_round(self, index: int, examples: Examples, evaluation: Evaluation) -> None:
         """Keep one scoring of genome number `index` until its line is written."""

@@ -4,8 +4,8 @@
 
 What follows -- are overrides of the run, but for its name. Every third kill comes at a random moment of the time that
 the command needs to start; each of the others waits until the run has taken a random number of new steps (lines of
-ledger.jsonl, rounds.jsonl and finals.jsonl, files of the winner), and then a little longer. So kills land in the start, in the
-search, on validation and test, and while the winner is written.
+ledger.jsonl, rounds.jsonl and finals.jsonl, files of the winner), and then a little longer. So kills land in the start,
+in the search, on validation and test, and while the winner is written.
 """
 
 import argparse

@@ -86,7 +86,7 @@ class Member:
 
         A failure happens again: recipes and examples decide what a model computes.
         """
-        known = other.scores if isinstance(other, Member) else _by_place(other)
+        known = other.scores if isinstance(other, Member) else other.by_place()
         for name, places in examples.items():
             here = self.scores.setdefault(name, {})
             new = [p for p in places if p not in here and p in known.get(name, {})]
@@ -225,8 +225,3 @@ def members_of(first: int, genomes: NDArray[np.float64], genes: Sequence[Mapping
     """The members of a generation whose first genome has the number `first`."""
     parts = zip(genomes, genes, recipes, strict=True)
     return [Member(first + i, x, values, recipe, digest(recipe)) for i, (x, values, recipe) in enumerate(parts)]
-
-
-def _by_place(record: Record) -> dict[str, dict[int, float]]:
-    examples = record.examples or {name: range(len(values)) for name, values in record.scores.items()}
-    return {name: dict(zip(examples[name], values, strict=True)) for name, values in record.scores.items()}
