@@ -64,9 +64,6 @@ class Hash:
     def expect(self, recipes: Sequence[Node]) -> None:
         """Nothing to prepare."""
 
-    def ask(self, jobs: object, split: Split) -> None:
-        """Nobody is asked."""
-
     def __call__(self, recipe: Node, split: Split, examples: Examples | None = None) -> Evaluation:
         done = len(self._ledger.records)
         if done == self._last:

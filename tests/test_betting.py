@@ -82,9 +82,6 @@ class Table:
     def expect(self, recipes: Sequence[Node]) -> None:
         pass
 
-    def ask(self, jobs: object, split: Split) -> None:
-        """Nobody is asked."""
-
     def __call__(self, recipe: Node, split: Split, examples: Examples | None = None) -> Evaluation:
         assert isinstance(recipe, Checkpoint)
         row, places = int(recipe.name), range(TOTAL) if examples is None else examples["known"]

@@ -29,9 +29,6 @@ class Scripted:
     def expect(self, recipes: Sequence[Node]) -> None:
         self.expected += [recipe.name for recipe in recipes if isinstance(recipe, Checkpoint)]
 
-    def ask(self, jobs: object, split: Split) -> None:
-        """Nobody is asked."""
-
     def __call__(self, recipe: Node, split: Split, examples: Examples | None = None) -> Evaluation:
         assert isinstance(recipe, Checkpoint)
         chosen = {name: range(size) for name, size in SIZES.items()} if examples is None else examples

@@ -1,7 +1,7 @@
 """A generation being scored: which scores its members have so far, and how they get more, each only once."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -22,10 +22,6 @@ class Evaluates(Protocol):
 
     def expect(self, recipes: Sequence[Node]) -> None:
         """Which recipes will be evaluated next, in this order."""
-        ...
-
-    def ask(self, jobs: Iterable[tuple[Node, Examples | None]], split: Split) -> None:
-        """Where people score: let them see all recipes, each on its examples, before one is evaluated."""
         ...
 
     def __call__(self, recipe: Node, split: Split, examples: Examples | None = None) -> Evaluation:
@@ -163,7 +159,6 @@ class Generation:
         on_file = [self._ledger.evaluation(member.index, missing, self._in_rounds) for member, missing in jobs]
         asked = [job for job, known in zip(jobs, on_file, strict=True) if known is None]
         self._evaluate.expect([member.recipe for member, _ in asked])
-        self._evaluate.ask([(member.recipe, examples) for member, examples in asked], "search")
         results = iter(self._executor.map(self._evaluated, asked))
         known = iter(on_file)
         for (place, examples), missing in zip(wanted, fresh, strict=True):

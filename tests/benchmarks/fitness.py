@@ -92,9 +92,6 @@ class KnownResponses:
     def expect(self, recipes: Sequence[Node]) -> None:
         """Nothing to prepare."""
 
-    def ask(self, jobs: object, split: Split) -> None:
-        """Nobody is asked."""
-
     def __call__(self, recipe: Node, split: Split, examples: Examples | None = None) -> Evaluation:
         assert isinstance(recipe, Checkpoint)
         genome = np.frombuffer(bytes.fromhex(recipe.path))

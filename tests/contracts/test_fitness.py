@@ -70,9 +70,6 @@ class Responses:
     def expect(self, recipes: Sequence[Node]) -> None:
         """Nothing to prepare."""
 
-    def ask(self, jobs: object, split: Split) -> None:
-        """Nobody is asked."""
-
     def __call__(self, recipe: Node, split: Split, examples: Examples | None = None) -> Evaluation:
         if self.calls == self._last:
             os.kill(os.getpid(), signal.SIGKILL)
