@@ -15,6 +15,14 @@ from evohydra.statistics import paired_gain
 KINDS = ("genes", "groups")
 
 
+def check_ablations(kind: str | None, validated: bool) -> None:
+    """ValueError where `kind` is none, or there is no validation split to score them on."""
+    if kind is not None and kind not in KINDS:
+        raise ValueError(f"ablate: expected null or one of {', '.join(KINDS)}, got {kind!r}")
+    if kind and not validated:
+        raise ValueError(f"ablate={kind} needs a validation split, and there is none")
+
+
 def ablations(
     space: Space, winner: Candidate, ledger: Ledger, evaluate: Evaluate, objective: Objective, kind: str
 ) -> list[dict[str, Any]]:
