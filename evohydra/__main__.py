@@ -1,5 +1,6 @@
 """The command: compose the configuration, build the parts, run."""
 
+import functools
 import logging
 import os
 import sys
@@ -17,6 +18,7 @@ from evohydra import composition
 
 if TYPE_CHECKING:
     from evohydra.families import Family
+    from evohydra.fixed import FixedRecipe
     from evohydra.run import Run
     from evohydra.sources import OpenSources
     from evohydra.spaces import Space
@@ -41,13 +43,17 @@ INCIDENTAL = (
 )
 
 
-def build(config: DictConfig, directory: Path) -> "Run":
-    """All parts of a run; every user error that can be found before an evaluation is raised here."""
+def build(config: DictConfig, directory: Path) -> "Run | FixedRecipe":
+    """All parts of a run; every user error that can be found before an evaluation is raised here.
+
+    Where every gene is frozen and there is no benchmark, what writes that one recipe.
+    """
     import numpy as np
 
     from evohydra import sources
     from evohydra.benchmarks import BenchmarkError
     from evohydra.families import AddedAdapter, Rules
+    from evohydra.fixed import FixedRecipe
     from evohydra.formats import Format
     from evohydra.merge import Engine
     from evohydra.run import Run, baseline_nodes
@@ -94,6 +100,27 @@ def build(config: DictConfig, directory: Path) -> "Run":
     alike = all(engine.shapes(model) == shapes for model in opened.models)
     uniform = uniform_merge(opened.models, opened.base, locations) if alike else None
     baselines = {name: _instantiate(spec)(**parts) for name, spec in (plain.get("baselines") or {}).items()}
+    live_model = functools.partial(
+        family.live_model,
+        first,
+        device,
+        out_dtype,
+        opened.form,
+        sources={model.name: opened.directories[model.name] for model in opened.models} if path else {},
+        prefix_bytes=int(plain["prefix_gb"] * 1024**3),
+    )
+    writer = functools.partial(
+        WinnerWriter,
+        sources=opened,
+        licences={name: source.licence for name, source in chosen.items()},
+        family=family,
+        engine=engine,
+        rules=rules,
+        format=written_as,
+        shard_bytes=int(plain["shard_gb"] * 1e9),
+    )
+    if not plain.get("benchmark") and not space.names:
+        return FixedRecipe(directory, space.decode(np.empty(0)), writer(live=live_model()))
     if not plain.get("benchmark"):
         raise BenchmarkError("no benchmark: choose one or more, for example benchmark=[mgsm_ja]")
     benchmarks = {}
@@ -119,14 +146,7 @@ def build(config: DictConfig, directory: Path) -> "Run":
         warm = best_genomes(earlier, space, plain["warm_start_top"])
         identity["warm_start"] = warm_identity(earlier, warm, plain["benchmark"])
     del identity["merge"]["compile"]  # changes no bit
-    live = family.live_model(
-        first,
-        device,
-        out_dtype,
-        opened.form,
-        sources={model.name: opened.directories[model.name] for model in opened.models} if path else {},
-        prefix_bytes=int(plain["prefix_gb"] * 1024**3),
-    )
+    live = live_model()
     return Run(
         directory=directory,
         sources=opened,
@@ -152,16 +172,7 @@ def build(config: DictConfig, directory: Path) -> "Run":
         report=plain["report"],
         start=_start(plain["start"] or []),
         warm=warm,
-        write=WinnerWriter(
-            sources=opened,
-            licences={name: source.licence for name, source in chosen.items()},
-            family=family,
-            live=live,
-            engine=engine,
-            rules=rules,
-            format=written_as,
-            shard_bytes=int(plain["shard_gb"] * 1e9),
-        ),
+        write=writer(live=live),
         identity=identity,
     )
 

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,33 +30,25 @@ class Evaluation:
 
 
 class Evaluator:
-    """Evaluates recipes, one after the other, in one live model."""
+    """Evaluates recipes, one after the other, in one live model.
 
-    def __init__(self, engine: Engine, live: LiveModel, benchmarks: Mapping[str, Benchmark]) -> None:
+    `reference` is what people see first, where a benchmark asks them to compare.
+    """
+
+    def __init__(
+        self, engine: Engine, live: LiveModel, benchmarks: Mapping[str, Benchmark], reference: Node | None = None
+    ) -> None:
         self._engine, self._live, self._benchmarks = engine, live, benchmarks
+        self._asking = {name: each for name, each in benchmarks.items() if isinstance(each, Asking) and each.asks}
+        self._reference: tuple[Node, ...] = (reference,) if reference else ()
+        self._expected: tuple[Node, ...] = ()
+        self._referred: set[Split] = set()  # splits on which people have a reference
         self._clock = _ForwardClock(live)
 
     def expect(self, recipes: Sequence[Node]) -> None:
         """Tell which recipes will be evaluated next, in this order."""
         self._live.expect(recipes)
-
-    def ask(self, jobs: Iterable[tuple[Node, Mapping[str, Sequence[int]] | None]], split: Split) -> None:
-        """Let benchmarks that ask people see all recipes of `jobs`, each on its examples, before one is scored.
-
-        Raises BenchmarkError while answers are missing. Recipes that cannot be shown are left to their evaluation.
-        """
-        asking = {name: each for name, each in self._benchmarks.items() if isinstance(each, Asking) and each.asks}
-        for recipe, examples in jobs if asking else ():
-            try:
-                self._live.become(recipe, self._engine)
-                for name, benchmark in asking.items():
-                    benchmark.show(self._live, split, None if examples is None else examples[name])
-            except BenchmarkError:
-                raise
-            except (ArithmeticError, ValueError, RuntimeError) as reason:
-                logger.info("a recipe that cannot be shown to people: %s", reason)
-        for benchmark in asking.values():
-            benchmark.ask()
+        self._expected = tuple(recipes)
 
     def __call__(self, recipe: Node, split: Split, examples: Mapping[str, Sequence[int]] | None = None) -> Evaluation:
         """The scores of `recipe` on `split`, or on those of its examples that `examples` names for each benchmark.
@@ -68,6 +60,8 @@ class Evaluator:
         start = merged = time.perf_counter()
         scores: dict[str, list[float]] = {}
         error = None
+        if self._asking and (self._expected or split not in self._referred):
+            self._show(split, examples)
         try:
             self._live.become(recipe, self._engine)
             merged = time.perf_counter()
@@ -81,6 +75,25 @@ class Evaluator:
         end = time.perf_counter()
         seconds = {"merge": merged - start, "evaluate": end - merged, "forward": self._clock.seconds}
         return Evaluation(scores, {part: round(value, 4) for part, value in seconds.items()}, error, self._clock.tokens)
+
+    def _show(self, split: Split, examples: Mapping[str, Sequence[int]] | None) -> None:
+        """Let benchmarks that ask people see all recipes that are expected, so that the run stops once for them.
+
+        Raises BenchmarkError while answers are missing. Recipes that cannot be shown are left to their evaluation.
+        """
+        for recipe in (*self._reference, *self._expected):
+            try:
+                self._live.become(recipe, self._engine)
+                for name, benchmark in self._asking.items():
+                    benchmark.show(self._live, split, None if examples is None else examples[name])
+            except BenchmarkError:
+                raise
+            except (ArithmeticError, ValueError, RuntimeError) as reason:
+                logger.info("a recipe that cannot be shown to people: %s", reason)
+        self._expected = ()
+        self._referred.add(split)
+        for benchmark in self._asking.values():
+            benchmark.ask()
 
 
 class _ForwardClock:

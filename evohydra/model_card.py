@@ -10,9 +10,17 @@ from evohydra.report.tables import gain_sentence, markdown
 
 
 def model_card(
-    name: str, recipe: Node, licences: Mapping[str, str | None], summary: Mapping[str, Any], note: str, library: str
+    name: str,
+    recipe: Node,
+    licences: Mapping[str, str | None],
+    summary: Mapping[str, Any] | None,
+    note: str,
+    library: str,
 ) -> str:
-    """Markdown with the front matter of the Hugging Face hub: sources, licences, scores and how to rebuild."""
+    """Markdown with the front matter of the Hugging Face hub: sources, licences, scores and how to rebuild.
+
+    `summary` is that of the search, None for a recipe without one.
+    """
     sources = {checkpoint.name: checkpoint for checkpoint in checkpoints(recipe)}
     front = {
         "base_model": sorted({c.path for c in sources.values() if not c.path.startswith("zoo://")}) or None,
@@ -30,17 +38,10 @@ def model_card(
 
 # {name}
 
-The best merge that [evohydra](https://pypi.org/project/evohydra/) found among {summary["evaluations"]} genomes; no
-gradient step was taken. `recipe.json` says exactly how it is made: `python -m evohydra.rebuild recipe.json OUT` makes
-the same weights again, bit for bit.
+{_found(summary)}; no gradient step was taken. `recipe.json` says exactly how it is made:
+`python -m evohydra.rebuild recipe.json OUT` makes the same weights again, bit for bit.
 
-## Scores on the test split
-
-{markdown(summary)}
-
-{gain_sentence(summary["gain"])} Search, validation and test examples are disjoint. {_chosen(summary)}
-
-## Sources
+{_scores(summary)}## Sources
 
 | name | checkpoint | licence | fingerprint |
 |---|---|---|---|
@@ -49,6 +50,25 @@ the same weights again, bit for bit.
 The merge falls under the licences of all of its sources.
 
 {note}
+"""
+
+
+def _found(summary: Mapping[str, Any] | None) -> str:
+    project = "[evohydra](https://pypi.org/project/evohydra/)"
+    if summary is None:
+        return f"A merge by a given recipe, made with {project} without a search"
+    return f"The best merge that {project} found among {summary['evaluations']} genomes"
+
+
+def _scores(summary: Mapping[str, Any] | None) -> str:
+    if summary is None:
+        return ""
+    return f"""## Scores on the test split
+
+{markdown(summary)}
+
+{gain_sentence(summary["gain"])} Search, validation and test examples are disjoint. {_chosen(summary)}
+
 """
 
 

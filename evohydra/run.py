@@ -72,7 +72,7 @@ class Run:
     def __call__(self, console: Console) -> dict[str, Any]:
         """Carry it out, or go on with it; returns what summary.json holds."""
         began = time.perf_counter()
-        evaluate = Evaluator(self.engine, self.live, self.benchmarks)
+        evaluate = Evaluator(self.engine, self.live, self.benchmarks, self.sources.models[0])
         with ExitStack() as stack:
             stack.push(lambda kind, *_: self.tracker.close(failed=kind is not None))
             validated = self._has_validation()
@@ -88,8 +88,9 @@ class Run:
             sampled = self.sample is not None
             validate = evaluate if validated else None
             candidates = choose(
-                self.space, ledger, validate, self.top, self.objective, self.pick, each_generation=sampled
-            )
+                self.space, ledger, validate, self.top, self.objective, self.pick, each_generation=sampled,
+                expect=evaluate.expect,
+            )  # fmt: skip
             if not candidates or (validated and candidates[0].validation is None):
                 raise SearchError("none of the best genomes could be scored on the validation split; see finals.jsonl")
             summary = self._summarise(evaluate, ledger, candidates, records)
@@ -137,6 +138,7 @@ class Run:
         others: dict[str, Node] = dict(self.baselines)
         others |= {"uniform": self.uniform} if self.uniform else {}
         others |= {"base": self.sources.base} if self.sources.base else {}
+        evaluate.expect([*models.values(), *others.values(), winner.recipe])
         test = {name: ledger.final(name, node, "test", evaluate) for name, node in {**models, **others}.items()}
         test_winner = ledger.final("winner", winner.recipe, "test", evaluate)
         return {

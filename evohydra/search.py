@@ -98,16 +98,21 @@ def choose(
     rule: Rule = best_fitness,
     *,
     each_generation: bool = False,
+    expect: Callable[[Sequence[Node]], None] | None = None,
 ) -> list[Candidate]:
     """The `top` different recipes of the search (or of `each_generation`) re-scored on validation, the winner first.
 
     Of several objectives the candidates are those of the front that `rule` prefers, and so is the winner among them by
     the scores on validation. Without `evaluate` there is no validation, and the best of the search is the winner.
+    `expect` is told which recipes `evaluate` gets.
     """
     candidates: list[Candidate] = []
     values: list[list[float]] = []
-    for record in _best(ledger.records, top, rule, each_generation):
-        recipe = space.decode(np.array(record.genome))
+    best = _best(ledger.records, top, rule, each_generation)
+    recipes = [space.decode(np.array(record.genome)) for record in best]
+    if expect is not None:
+        expect(recipes)
+    for record, recipe in zip(best, recipes, strict=True):
         if evaluate is None:
             return [Candidate(record, recipe, None)]
         scores = ledger.final(f"genome {record.index}", recipe, "validation", evaluate).scores

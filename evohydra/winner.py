@@ -46,7 +46,7 @@ class WinnerWriter:
         directory: Path,
         name: str,
         found: Mapping[str, Any],
-        summary: Mapping[str, Any],
+        summary: Mapping[str, Any] | None,
         samples: Sequence[Sample] = (),
     ) -> dict[str, Any]:
         """Write `node` into `directory` as the model called `name`; returns the content of its recipe file.

@@ -1,6 +1,9 @@
 """Whole runs on pictures, by the command on tiny pipelines: scores, grid, samples, and failures with their reasons."""
 
+import base64
 import io
+import json
+import re
 from pathlib import Path
 
 import diffusers
@@ -12,6 +15,7 @@ from rich.console import Console
 from safetensors.torch import save_file
 
 from evohydra.benchmarks import BenchmarkError
+from evohydra.benchmarks.scorers.human import ChoicesMissingError
 from evohydra.search import SearchError
 from tests import tiny_pipelines, tiny_scorers
 from tests.commands import built, carried_out, json_lines, workspace
@@ -42,8 +46,20 @@ def arguments(root: Path) -> list[str]:
         f"hydra.searchpath=[file://{root}/conf]", "model=one+two", "merge=linear", "benchmark=[ja_prompts]",
         *(f"benchmark.ja_prompts.{key}={value}" for key, value in settings.items()),
         "baselines=null", "budget=6", "optimizer.population=6", "top=1", "tracker=none", "threads=1",
-        "merge.compile=false",
+        "merge.compile=false", "report=false",
     ]  # fmt: skip
+
+
+def shown_pairs(directory: Path) -> list[dict[str, str]]:
+    """What is on the page for people."""
+    page = (directory / "pairs.html").read_text(encoding="utf-8")
+    pairs: list[dict[str, str]] = json.loads(re.search(r"const pairs = (\[.*\]);", page)[1])  # type: ignore[index]
+    return pairs
+
+
+def brightness(data: str) -> float:
+    with Image.open(io.BytesIO(base64.b64decode(data.partition(",")[2]))) as image:
+        return float(np.asarray(image.convert("L")).mean())
 
 
 def test_a_run_with_two_scorers(arguments: list[str], tmp_path: Path) -> None:
@@ -146,3 +162,31 @@ def test_weights_must_be_given(arguments: list[str], tmp_path: Path) -> None:
         ValueError, match=r"objective.weights: expected a number for each of \['ja_prompts/clip'\], got \{\}"
     ):
         built([*arguments, "objective=weighted"], tmp_path / "run")
+
+
+def test_a_person_is_asked_once_a_generation_and_the_same_command_goes_on(arguments: list[str], tmp_path: Path) -> None:
+    """Someone who likes what is brighter."""
+    judged = tmp_path / "judged"
+    people = ["benchmark.ja_prompts.use=[human]", f"benchmark.ja_prompts.scorers.human.directory={judged}"]
+    people += ["benchmark.ja_prompts.limit=2"]
+    asked = []
+    for stop in range(6):
+        try:
+            summary = carried_out([*arguments, *people, "top=2"], tmp_path / "run")
+            break
+        except ChoicesMissingError:
+            pairs = shown_pairs(judged)
+            asked.append(len(pairs))
+            brighter = {
+                pair["pair"]: "left" if brightness(pair["left"]) > brightness(pair["right"]) else "right"
+                for pair in pairs
+            }
+            (judged / f"choices {stop}.json").write_text(json.dumps(brighter))
+    lines = json_lines(tmp_path / "run" / "ledger.jsonl")
+    assert len(lines) == 6
+    assert lines[0]["scores"]["ja_prompts/human"] == [0.5] * 2  # the first source: the reference itself
+    assert {score for line in lines for score in line["scores"]["ja_prompts/human"]} == {0.0, 0.5, 1.0}
+    assert summary["test"]["sources"]["one"]["score"] == 0.5
+    assert len(asked) == 3  # a generation, validation and test
+    assert asked[0] == 10  # six genomes of which one is the reference
+    assert 0 < asked[1] <= 4  # both candidates at once

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.commands import built, carried_out, evohydra, json_lines, workspace
+from tests.commands import built, carried_out, json_lines, workspace
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,6 @@ def leaning(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 @pytest.mark.parametrize("optimizer", ["nsga2", "map_elites"])
 def test_each_benchmark_is_an_objective(leaning: list[str], optimizer: str, tmp_path: Path) -> None:
     changes = [f"optimizer={optimizer}", "optimizer.population=6", "objective=each", "pick=knee", "budget=12"]
-    changes.append("report=true")
     summary = carried_out([*leaning, *changes], tmp_path / "run")
     lines = json_lines(tmp_path / "run" / "ledger.jsonl")
     for line in lines:
@@ -32,7 +31,6 @@ def test_each_benchmark_is_an_objective(leaning: list[str], optimizer: str, tmp_
     front = summary["search"]["front"]
     assert len(front) == len(lines)  # what one gains the other loses
     assert {"index", "up", "down"} == set(front[0])
-    assert (tmp_path / "run" / "figures" / "front.png").stat().st_size > 5000
     assert summary["search"]["index"] in [each["index"] for each in front]
     before = (tmp_path / "run" / "ledger.jsonl").read_bytes()
     again = carried_out([*leaning, *changes], tmp_path / "run")
@@ -94,9 +92,8 @@ def test_baselines_end_before_the_budget(leaning: list[str], optimizer: str, eva
 
 def test_a_grid_larger_than_the_budget_says_what_to_do(leaning: list[str], tmp_path: Path) -> None:
     changes = ["optimizer=grid", "merge.parameter.granularity.layers=whole", "merge.parameter.granularity.edges=false"]
-    done = evohydra(*leaning, *changes, "budget=20", f"hydra.run.dir={tmp_path / 'run'}", cwd=tmp_path)
-    assert done.returncode != 0
-    assert "budget=20 is smaller than the first generation of 2" in done.stderr
-    assert "optimizer.points" in done.stderr
-    assert "optimizer=line" in done.stderr
-    assert "Traceback" not in done.stderr
+    expected = (
+        r"budget=20 is smaller than the first generation of \d+ genomes; .*optimizer\.points, or .*optimizer=line"
+    )
+    with pytest.raises(ValueError, match=expected):
+        carried_out([*leaning, *changes, "budget=20"], tmp_path / "run")

@@ -215,19 +215,19 @@ def test_the_soup_is_the_one_stirred_by_hand(start: Values, data: st.DataObject)
         return values
 
     points = ingredients(start)
-    kept: list[int] = []
-    best = -np.inf
-    for at in sorted(range(len(points)), key=lambda at: -fitness(points)[at]):
-        tried = fitness(points[[*kept, at]].mean(axis=0)[None])[0]
-        if not kept or tried >= best - 1e-15:
-            kept, best = [*kept, at], tried
+    first, *others = np.argsort(-fitness(points), kind="stable")
+    kept, best, expected = [first], fitness(points)[first], []
+    for at in others:
+        expected.append(points[[*kept, at]].mean(axis=0))
+        if (score := fitness(expected[-1][None])[0]) >= best:
+            kept, best = [*kept, at], score
     strategy = GreedySoup(axes=(Axis(),) * start.shape[1], seed=1, start=start)
-    told, evaluations = -np.inf, 0
-    while len(genomes := strategy.ask()):
-        told, evaluations = max(told, fitness(genomes).max()), evaluations + len(genomes)
-        strategy.tell(genomes, fitness(genomes))
-    assert told == pytest.approx(max(best, fitness(start).max()), abs=1e-12)
-    assert evaluations == len(start) + len(points) - 1
+    np.testing.assert_array_equal(strategy.ask(), start)
+    strategy.tell(start, fitness(start))
+    for point in expected:
+        np.testing.assert_allclose(genomes := strategy.ask(), point[None], rtol=0, atol=1e-12)
+        strategy.tell(genomes, fitness(point[None]))
+    assert not len(strategy.ask())
 
 
 def test_the_uniform_merge_is_no_ingredient() -> None:

@@ -81,5 +81,5 @@ def level_of(unit: float, levels: int) -> int:
 def dimension_of(axes: Sequence[Axis]) -> int:
     """The number of coordinates; ValueError unless there is something to search."""
     if not axes:
-        raise ValueError("nothing to search: every gene is frozen")
+        raise ValueError("nothing to search: every gene is frozen (benchmark=[] writes that one recipe)")
     return len(axes)
