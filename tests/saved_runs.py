@@ -28,8 +28,12 @@ def answers(skill: float, split: str, rng: np.random.Generator) -> list[float]:
     return (rng.random(60) < 1 / (1 + np.exp(hardness - skill))).astype(float).tolist()
 
 
-def save_run(directory: Path, strategy: str, seed: int, gain: float, *, genomes: int = 40, ended: bool = True) -> Path:
-    """A run whose fitness hangs on the first gene alone; `gain` is what its strategy makes of each generation."""
+def save_run(
+    directory: Path, strategy: str, seed: int, gain: float, *, genomes: int = 40, reach: float = 1.0, ended: bool = True
+) -> Path:
+    """A run whose fitness hangs on the first gene alone; `gain` is what its strategy makes of each generation,
+    `reach` how much of the first gene's range the first one holds.
+    """
     rng = np.random.default_rng(seed)
     (directory / ".hydra").mkdir(parents=True)
     write = lambda name, data: (directory / name).write_text(data)  # noqa: E731
@@ -38,7 +42,7 @@ def save_run(directory: Path, strategy: str, seed: int, gain: float, *, genomes:
     write("run.json", "{}")
     records: list[dict[str, Any]] = []
     for index in range(genomes):
-        genome = np.clip(rng.random(8) + gain * (index // 8), 0, 1)
+        genome = np.clip(reach * rng.random(8) + gain * (index // 8), 0, 1)
         scores = answers(4 * genome[0] - 2, "search", rng)
         records.append({
             "index": index, "generation": index // 8, "genome": genome.tolist(),

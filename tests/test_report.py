@@ -14,7 +14,7 @@ from PIL import Image
 from evohydra.ledger import JsonLines
 from evohydra.report.__main__ import main
 from evohydra.report.blocks import Drawing
-from evohydra.report.contents import best_job
+from evohydra.report.contents import best_job, verdict
 from evohydra.report.gathering import gather, strategies, strategy_of
 from evohydra.report.gene_blocks import gene_blocks
 from evohydra.report.importance import importance
@@ -87,12 +87,21 @@ def test_the_page_says_what_has_ended_and_what_has_not(sweep: Path) -> None:
     assert "Run 8 (optimizer=random seed=3): ended early, 11 of 40 genomes." in text
     assert "Run 9 (optimizer=random seed=4): ended early, 0 of 40 genomes." in text
     assert "Best on the test split is cmaes" in text
+    assert "Whether it is better than de, random is not settled by these runs." in text
     assert "りんごが&lt;3&gt;個" in text
     assert "✓ 3です" in text
     assert '<a href="0/report.html">0</a>' in text
     assert "http" not in text
     single = (sweep / "0" / "report.html").read_text()
     assert "The winner scores +0.200 against the best source" in single
+
+
+def test_what_settles_a_comparison_is_several_seeds(tmp_path: Path) -> None:
+    runs = [save_run(tmp_path / f"{name}{seed}", name, seed, 0.0, reach=reach)
+            for name, reach in (("good", 1.0), ("bad", 0.1)) for seed in (1, 2, 3)]  # fmt: skip
+    assert "That it is better than bad is settled at the 5 % level" in list(verdict(gather(runs)))[-1]
+    winners_alone = list(verdict(gather([runs[0], runs[3]])))
+    assert winners_alone[-1] == "Whether it is better than bad is not settled by these runs."
 
 
 def test_figures_lie_beside_the_page(sweep: Path) -> None:

@@ -78,8 +78,8 @@ def verdict(jobs: Sequence[Job]) -> Iterator[str]:
             + "."
         )
         pairs = [pair for pair in paired_tests.strategies_against_each_other(jobs) if pair.better == name]
-        settled = [pair.other for pair in pairs if pair.holm < 0.05]
-        open_ = [pair.other for pair in pairs if pair.holm >= 0.05]
+        settled = [pair.other for pair in pairs if pair.holm < 0.05 and pair.pairs > 1]
+        open_ = [other for other, _ in ranked[1:] if other not in settled]  # also where two winners are all there is
         if settled:
             yield f"That it is better than {', '.join(settled)} is settled at the 5 % level (paired test, Holm)."
         if open_:
@@ -114,12 +114,12 @@ def _held_out(jobs: Sequence[Job]) -> Iterator[Block]:
             "failed" if score["score"] is None else f"{score['score']:.3f}",
             "" if score["score"] is None else f"{score['low']:.3f} to {score['high']:.3f}",
             str(len(each) or 1),
-            str(score["n"]),
         )
         for name, score, each in held_out(jobs)
     ]
-    heads = ("", "score", "95 % interval", "runs", "examples")
-    yield Table(heads, rows, "The same in numbers. The test split chose nothing: not the genomes, not the winner.")
+    examples = (done[0].summary or {})["test"]["winner"]["n"]
+    told = f"The same in numbers, on {examples} examples. They chose nothing: not the genomes, not the winner."
+    yield Table(("", "score", "95 % interval", "runs"), rows, told)
     if len(done) == 1:
         pairs = paired_tests.winner_against_others(done[0])
         test = "Paired over the test examples: bootstrap intervals, p of a sign-flip test."
