@@ -5,6 +5,7 @@ import json
 import math
 import platform
 import shutil
+import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -192,3 +193,12 @@ def made_from(node: Node, directories: Mapping[str, Path]) -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """What this run was made with."""
     return {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}}
+
+
+def commit() -> str | None:
+    """The commit of the checkout that runs; None where evohydra is installed."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    asked = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True)
+    return asked.stdout.strip() or None
