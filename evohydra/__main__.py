@@ -56,7 +56,7 @@ def build(config: DictConfig, directory: Path) -> "Run | FixedRecipe":
     from evohydra.fixed import FixedRecipe
     from evohydra.formats import Format
     from evohydra.merge import Engine
-    from evohydra.run import Run, baseline_nodes
+    from evohydra.run import Run, baseline_nodes, search_sizes
     from evohydra.spaces.parameter import uniform_merge
     from evohydra.trackers import Guarded, without_secrets
     from evohydra.warm_start import best_genomes
@@ -168,7 +168,7 @@ def build(config: DictConfig, directory: Path) -> "Run | FixedRecipe":
         budget=plain["budget"],
         seed=plain["seed"],
         top=plain["top"],
-        sample=_sample(plain["sample"]),
+        fitness=_instantiate(plain["fitness"])(sizes=search_sizes(benchmarks), seed=plain["seed"]),
         report=plain["report"],
         start=_start(plain["start"] or []),
         warm=warm,
@@ -200,12 +200,6 @@ def _instantiate(spec: Mapping[str, Any]) -> Any:
     if missing:
         raise ValueError(f"{spec['_target_']}: expected a value for {', '.join(missing)}, got none; give it one")
     return hydra.utils.instantiate(dict(spec))
-
-
-def _sample(count: Any) -> int | None:
-    if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
-        raise ValueError(f"sample: expected null or a whole number of at least 1, got {count!r}")
-    return count
 
 
 def _start(start: list[str]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from evohydra.benchmarks import Asking, Benchmark, BenchmarkError, Split
+from evohydra.benchmarks import Asking, Benchmark, BenchmarkError, Split, TellsBroken
 from evohydra.families import LiveModel
 from evohydra.merge import Engine
 from evohydra.recipe import Node
@@ -20,13 +20,15 @@ logger = logging.getLogger(__name__)
 class Evaluation:
     """Scores example by example for each benchmark, empty where `error` says why there are none.
 
-    seconds: by part. tokens: how many went through the model, padding included.
+    seconds: by part. tokens: how many went through the model, padding included. broken: what the answers on all
+    benchmarks have that only a broken model's have.
     """
 
     scores: Mapping[str, list[float]]
     seconds: Mapping[str, float] = field(default_factory=dict)
     error: str | None = None
     tokens: int = 0
+    broken: str | None = None
 
 
 class Evaluator:
@@ -59,22 +61,30 @@ class Evaluator:
         self._clock.seconds, self._clock.tokens = 0.0, 0
         start = merged = time.perf_counter()
         scores: dict[str, list[float]] = {}
-        error = None
+        error, broken = None, []
         if self._asking and (self._expected or split not in self._referred):
             self._show(split, examples)
         try:
             self._live.become(recipe, self._engine)
             merged = time.perf_counter()
             for name, benchmark in self._benchmarks.items():
-                chosen = None if examples is None else examples[name]
-                scores[name] = [float(score) for score in benchmark(self._live, split, chosen)]
+                chosen = None if examples is None else examples.get(name, ())
+                if examples is None or chosen:
+                    scores[name] = [float(score) for score in benchmark(self._live, split, chosen)]
+                    broken.append(benchmark.broken() if isinstance(benchmark, TellsBroken) else None)
         except BenchmarkError:
             raise
         except (ArithmeticError, ValueError, RuntimeError) as reason:
             scores, error = {}, f"{type(reason).__name__}: {reason}"
         end = time.perf_counter()
         seconds = {"merge": merged - start, "evaluate": end - merged, "forward": self._clock.seconds}
-        return Evaluation(scores, {part: round(value, 4) for part, value in seconds.items()}, error, self._clock.tokens)
+        return Evaluation(
+            scores,
+            {part: round(value, 4) for part, value in seconds.items()},
+            error,
+            self._clock.tokens,
+            "; ".join(each for each in broken if each) if broken and all(broken) else None,
+        )
 
     def _show(self, split: Split, examples: Mapping[str, Sequence[int]] | None) -> None:
         """Let benchmarks that ask people see all recipes that are expected, so that the run stops once for them.
@@ -85,7 +95,7 @@ class Evaluator:
             try:
                 self._live.become(recipe, self._engine)
                 for name, benchmark in self._asking.items():
-                    benchmark.show(self._live, split, None if examples is None else examples[name])
+                    benchmark.show(self._live, split, None if examples is None else examples.get(name, ()))
             except BenchmarkError:
                 raise
             except (ArithmeticError, ValueError, RuntimeError) as reason:

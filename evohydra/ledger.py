@@ -4,11 +4,10 @@ import errno
 import fcntl
 import json
 import logging
-import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,13 @@ from numpy.typing import NDArray
 from evohydra.benchmarks import Split
 from evohydra.evaluate import Evaluation
 from evohydra.files import write_json
-from evohydra.objectives import Objective
 from evohydra.recipe import Node, digest
 
 logger = logging.getLogger(__name__)
 Evaluate = Callable[[Node, Split], Evaluation]
+Scores = Mapping[str, Sequence[float]]  # for each benchmark, example by example
+EVALUATION = tuple(each.name for each in fields(Evaluation))
+Examples = Mapping[str, Sequence[int]]  # for each benchmark, places in a split
 
 
 class LedgerError(ValueError):
@@ -31,7 +32,11 @@ class LedgerError(ValueError):
 
 @dataclass(frozen=True)
 class Record:
-    """One evaluated genome: a line of ledger.jsonl. `fitness` is None where the evaluation failed, see `error`."""
+    """One evaluated genome: a line of ledger.jsonl. `fitness` is None where the evaluation failed, see `error`.
+
+    examples: the places in the search split that `scores` belong to, None for all of it. scored: how many of them were
+    scored for this genome, and not copied from the same recipe. error_bar: of a fitness that is estimated.
+    """
 
     index: int
     generation: int
@@ -44,6 +49,15 @@ class Record:
     error: str | None = None
     tokens: int = 0
     objectives: Mapping[str, float] = field(default_factory=dict)  # where there are several
+    examples: Mapping[str, Sequence[int]] | None = None
+    scored: int = 0
+    error_bar: float | None = None
+    note: str | None = None
+
+    def by_place(self) -> dict[str, dict[int, float]]:
+        """The scores on each benchmark by the example's place in the search split."""
+        examples = self.examples or {name: range(len(values)) for name, values in self.scores.items()}
+        return {name: dict(zip(examples[name], values, strict=True)) for name, values in self.scores.items()}
 
 
 class JsonLines:
@@ -102,45 +116,74 @@ class JsonLines:
 class Ledger:
     """What a run has evaluated: genomes in ledger.jsonl, and recipes on the other splits in finals.jsonl.
 
-    `identity` says what the scores depend on; a directory that was begun with another one is refused.
+    rounds.jsonl holds the single scorings of genomes that are scored in several steps. `identity` says what the scores
+    depend on; a directory that was begun with another one is refused.
     """
 
-    def __init__(self, directory: Path, identity: Mapping[str, Any], objective: Objective | None = None) -> None:
-        self._objective = objective or Objective()
+    def __init__(self, directory: Path, identity: Mapping[str, Any]) -> None:
         directory.mkdir(parents=True, exist_ok=True)
+        self._rounds_path = directory / "rounds.jsonl"
+        self._rounds: JsonLines | None = None
         with ExitStack() as opened:  # closes what is open where the next step fails
             self._lines = opened.enter_context(closing(JsonLines(directory / "ledger.jsonl")))
             self._finals = opened.enter_context(closing(JsonLines(directory / "finals.jsonl")))
+            if self._rounds_path.is_file():
+                self._rounds = opened.enter_context(closing(JsonLines(self._rounds_path)))
             _check_identity(directory / "run.json", identity)
             opened.pop_all()
         self.records: list[Record] = []
         self.replayed = len(self._lines.entries)
+        self._same: dict[str, list[Record]] = {}
+        self._round_at = (
+            {_round_key(e["index"], e["examples"]): e for e in self._rounds.entries} if self._rounds else {}
+        )
 
-    def remember(self, index: int, generation: int, genome: NDArray[np.float64], genes: Mapping[str, Any],
-                 recipe: Node, evaluate: Evaluate) -> Record:  # fmt: skip
-        """The record of genome `index`: the one on file, or that of evaluating it now on the search split."""
-        if index < len(self._lines.entries):
-            try:
-                record = Record(**self._lines.entries[index])
-            except TypeError as error:
-                raise LedgerError(f"{self._lines.path}: line {index + 1} is damaged ({error})") from error
-            if record.index != index or not np.allclose(record.genome, genome, rtol=0, atol=1e-12):
-                raise LedgerError(
-                    f"{self._lines.path}: line {index + 1} holds another genome than the search asks for; another "
-                    "version of a library may have written it. Start a new run"
-                )
-        else:
-            evaluation = evaluate(recipe, "search")
-            fitness = self._objective.fitness(evaluation.scores) if evaluation.scores else None
-            if fitness is not None and not math.isfinite(fitness):
-                fitness, evaluation = None, replace(evaluation, scores={}, error=f"fitness is {fitness}")
-            several = {} if fitness is None else self._objective.several(evaluation.scores, recipe)
-            record = Record(index, generation, [float(u) for u in genome], dict(genes), digest(recipe), fitness,
-                            evaluation.scores, evaluation.seconds, evaluation.error, evaluation.tokens,
-                            several)  # fmt: skip
+    def on_file(self, index: int, genome: NDArray[np.float64]) -> Record | None:
+        """The line of genome number `index`, if there is one; LedgerError where it is another genome's."""
+        if index >= len(self._lines.entries):
+            return None
+        try:
+            record = Record(**self._lines.entries[index])
+        except TypeError as error:
+            raise LedgerError(f"{self._lines.path}: line {index + 1} is damaged ({error})") from error
+        if record.index != index or not np.allclose(record.genome, genome, rtol=0, atol=1e-12):
+            raise LedgerError(
+                f"{self._lines.path}: line {index + 1} holds another genome than the search asks for; another "
+                "version of a library may have written it. Start a new run"
+            )
+        return record
+
+    def add(self, record: Record) -> None:
+        """The next record of the search, written unless it is on file."""
+        assert record.index == len(self.records)
+        if record.index >= len(self._lines.entries):
             self._lines.append(asdict(record))
         self.records.append(record)
-        return record
+        self._same.setdefault(record.recipe, []).append(record)
+
+    def same(self, recipe: str) -> Sequence[Record]:
+        """The records so far of the recipe with this digest."""
+        return self._same.get(recipe, ())
+
+    def evaluation(self, index: int, examples: Examples, in_rounds: bool) -> Evaluation | None:
+        """What is on file of scoring genome number `index` on `examples`."""
+        if in_rounds:
+            entry = self._round_at.get(_round_key(index, examples))
+            return Evaluation(**{key: entry[key] for key in EVALUATION}) if entry else None
+        if index >= len(self._lines.entries):
+            return None
+        line = Record(**self._lines.entries[index])
+        known = line.by_place()
+        scores = {} if line.error else {name: [known[name][place] for place in at] for name, at in examples.items()}
+        return Evaluation(scores, line.seconds, line.error, line.tokens)
+
+    def add_round(self, index: int, examples: Examples, evaluation: Evaluation) -> None:
+        """Keep one scoring of genome number `index` until its line is written."""
+        if self._rounds is None:
+            self._rounds = JsonLines(self._rounds_path)
+        entry = {"index": index, "examples": examples, **asdict(evaluation)}
+        self._rounds.append(entry)
+        self._round_at[_round_key(index, examples)] = entry
 
     def final(self, label: str, recipe: Node, split: Split, evaluate: Evaluate) -> Evaluation:
         """The evaluation of `recipe` on `split`, once a run; `label` is for readers of the file."""
@@ -152,10 +195,19 @@ class Ledger:
         self._finals.append({"label": label, **key, **asdict(evaluation)})
         return evaluation
 
+    def scored_in_full(self, split: Split) -> int:
+        """How many examples of `split` were scored for `final`."""
+        entries = [entry for entry in self._finals.entries if entry["split"] == split]
+        return sum(len(values) for entry in entries for values in entry["scores"].values())
+
     def close(self) -> None:
         """Release the run directory to other processes."""
-        self._lines.close()
-        self._finals.close()
+        for file in (self._lines, self._finals, *([self._rounds] if self._rounds else [])):
+            file.close()
+
+
+def _round_key(index: int, examples: Examples) -> tuple[Any, ...]:
+    return (index, *((name, *places) for name, places in sorted(examples.items())))
 
 
 def _check_identity(path: Path, identity: Mapping[str, Any]) -> None:

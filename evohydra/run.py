@@ -14,17 +14,18 @@ from rich.console import Console
 
 from evohydra.artifacts import versions, whole_directory
 from evohydra.benchmarks import Benchmark
-from evohydra.benchmarks.splits import drawn
 from evohydra.evaluate import Evaluation, Evaluator
 from evohydra.executors import Executor
 from evohydra.families import LiveModel
 from evohydra.files import write_json
+from evohydra.fitness import Fitness
+from evohydra.fitness.generation import Scoring
 from evohydra.fronts import Rule
 from evohydra.genome import Axis
-from evohydra.ledger import Evaluate, Ledger, Record
+from evohydra.ledger import Ledger, Record, Scores
 from evohydra.merge import Engine
 from evohydra.objectives import Objective
-from evohydra.optimizers import Optimizer, Points
+from evohydra.optimizers import LearnsFromExamples, Optimizer, Points
 from evohydra.recipe import Node, digest
 from evohydra.report.answers import Pictured, answers_page, shown
 from evohydra.report.front import front
@@ -36,6 +37,7 @@ from evohydra.search import Candidate, SearchError, choose, search
 from evohydra.sources import OpenSources
 from evohydra.spaces import Space
 from evohydra.statistics import interval, paired_gain
+from evohydra.telling import EVERY_EXAMPLE
 from evohydra.trackers import Guarded
 from evohydra.winner import WinnerWriter
 
@@ -62,7 +64,7 @@ class Run:
     budget: int
     seed: int
     top: int
-    sample: int | None
+    fitness: Fitness
     report: bool
     start: Sequence[str]
     warm: Points
@@ -78,17 +80,21 @@ class Run:
             validated = self._has_validation()
             start = self._starting_points()
             optimizer = stack.enter_context(closing(self.make_optimizer(self.space.axes, start)))
+            if isinstance(optimizer, LearnsFromExamples) and not self.fitness.same_examples:
+                raise ValueError(EVERY_EXAMPLE)
             if len(start) > optimizer.population:
                 logger.warning("of %d starting points, generation 0 holds %d", len(start), optimizer.population)
-            ledger = stack.enter_context(closing(Ledger(self.directory, self.identity, self.objective)))
+            ledger = stack.enter_context(closing(Ledger(self.directory, self.identity)))
             with SearchProgress(console, self.budget, ledger.replayed) as progress:
                 observers = (progress, self.tracker.genome)
-                evaluate_in = functools.partial(self._evaluate_in, evaluate)
-                records = search(self.space, optimizer, self.executor, evaluate_in, ledger, self.budget, observers)
-            sampled = self.sample is not None
+                sources = functools.partial(self._sources, ledger, evaluate)
+                sizes = search_sizes(self.benchmarks)
+                scoring = Scoring(self.executor, evaluate, sizes, self.objective, sources)
+                records = search(self.space, optimizer, self.fitness, scoring, ledger, self.budget, observers)
+            each = not self.fitness.comparable
             validate = evaluate if validated else None
             candidates = choose(
-                self.space, ledger, validate, self.top, self.objective, self.pick, each_generation=sampled,
+                self.space, ledger, validate, self.top, self.objective, self.pick, each_generation=each,
                 expect=evaluate.expect,
             )  # fmt: skip
             if not candidates or (validated and candidates[0].validation is None):
@@ -99,13 +105,10 @@ class Run:
         self._report(summary, console)
         return summary
 
-    def _evaluate_in(self, evaluate: Evaluator, generation: int, recipes: Sequence[Node]) -> Evaluate:
-        """How the recipes of a generation are evaluated: on all examples, or on those drawn for it."""
-        evaluate.expect(recipes)
-        if self.sample is None:
-            return evaluate
-        sizes = {name: benchmark.size("search") for name, benchmark in self.benchmarks.items()}
-        return functools.partial(evaluate, examples=drawn(sizes, self.sample, self.seed, generation))
+    def _sources(self, ledger: Ledger, evaluate: Evaluator) -> list[Scores]:
+        """The scores of the source models on the whole search split."""
+        evaluations = [ledger.final(model.name, model, "search", evaluate) for model in self.sources.models]
+        return [evaluation.scores for evaluation in evaluations if evaluation.scores]
 
     def _has_validation(self) -> bool:
         sizes = {name: benchmark.size("validation") for name, benchmark in self.benchmarks.items()}
@@ -165,6 +168,7 @@ class Run:
             },
             "gain": self._gain(test_winner, {name: test[name] for name in models}),
             "evaluations": len(records),
+            "examples_scored": sum(record.scored for record in records) + ledger.scored_in_full("search"),
             "tokens": sum(r.tokens for r in records),
             "seconds": {
                 part: round(sum(r.seconds[part] for r in records), 3) for part in ("merge", "evaluate", "forward")
@@ -251,6 +255,11 @@ class Run:
                             ("pictures-*.png", "pictures of held-out prompts")):  # fmt: skip
             for page in sorted(self.directory.glob(files)):
                 console.print(f"  {page}: {what}", highlight=False, soft_wrap=True)
+
+
+def search_sizes(benchmarks: Mapping[str, Benchmark]) -> dict[str, int]:
+    """The number of search examples of each benchmark."""
+    return {name: benchmark.size("search") for name, benchmark in benchmarks.items()}
 
 
 def _evaluated_now(ledger: Ledger) -> float:

@@ -1,16 +1,13 @@
 """The search loop: ask, evaluate what the ledger does not hold, tell; then choose the winner on validation."""
 
-import functools
-import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from evohydra.executors import Executor
+from evohydra.fitness import Fitness
+from evohydra.fitness.generation import Generation, Scoring, members_of
 from evohydra.fronts import Rule, best_fitness, on_front, picked
-from evohydra.genome import Value
 from evohydra.ledger import Evaluate, Ledger, Record
 from evohydra.objectives import Objective
 from evohydra.optimizers import Optimizer
@@ -37,16 +34,13 @@ class Candidate:
 def search(
     space: Space,
     optimizer: Optimizer,
-    executor: Executor,
-    evaluate_in: Callable[[int, Sequence[Node]], Evaluate],
+    fitness: Fitness,
+    scoring: Scoring,
     ledger: Ledger,
     budget: int,
     observers: Iterable[Observer] = (),
 ) -> list[Record]:
     """Evaluate `budget` genomes and return their records in order.
-
-    `evaluate_in` gives for the number of a generation, and those of its recipes that the ledger does not hold, what
-    evaluates them.
 
     Raises ValueError where the budget is smaller than a generation, SearchError where the whole first generation fails.
     """
@@ -56,37 +50,31 @@ def search(
             "budget, or lower optimizer.population (of a grid: optimizer.points, or take optimizer=line)"
         )
     observers = tuple(observers)
-    generation = 0
+    number = 0
     while len(ledger.records) < budget:
         first = len(ledger.records)
         genomes = optimizer.ask()
         if not len(genomes):
             break
         batch = genomes[: budget - first]
-        recipes = [space.decode(x) for x in batch]
-        evaluate = evaluate_in(generation, recipes[max(0, ledger.replayed - first) :])
-        remember = functools.partial(_remember, ledger, generation, evaluate)
-        genes = [space.values(x) for x in batch]
-        for record in executor.map(remember, zip(itertools.count(first), batch, genes, recipes, strict=False)):
+        on_file = [ledger.on_file(first + place, x) for place, x in enumerate(batch)]
+        if None in on_file:
+            members = members_of(first, batch, [space.values(x) for x in batch], [space.decode(x) for x in batch])
+            generation = Generation(number, members, scoring, ledger, in_rounds=fitness.in_rounds)
+            found = (on_file[judged.place] or generation.record(judged) for judged in fitness(generation))
+        else:
+            found = (record for record in on_file if record is not None)
+        for record in found:
+            ledger.add(record)
             for observe in observers:
                 observe(record)
         records = ledger.records[first:]
-        if generation == 0 and all(record.fitness is None for record in records):
+        if number == 0 and all(record.fitness is None for record in records):
             raise SearchError(f"every genome of the first generation failed; the first one: {records[0].error}")
         if len(batch) == len(genomes):
             tell(optimizer, genomes, records, ledger.records)
-        generation += 1
+        number += 1
     return ledger.records
-
-
-def _remember(
-    ledger: Ledger,
-    generation: int,
-    evaluate: Evaluate,
-    member: tuple[int, NDArray[np.float64], Mapping[str, Value], Node],
-) -> Record:
-    index, genome, genes, recipe = member
-    return ledger.remember(index, generation, genome, genes, recipe, evaluate)
 
 
 def choose(
@@ -103,8 +91,9 @@ def choose(
     """The `top` different recipes of the search (or of `each_generation`) re-scored on validation, the winner first.
 
     Of several objectives the candidates are those of the front that `rule` prefers, and so is the winner among them by
-    the scores on validation. Without `evaluate` there is no validation, and the best of the search is the winner.
-    `expect` is told which recipes `evaluate` gets.
+    the scores on validation. An estimated fitness counts less its error bar: among many rough estimates the best are
+    too high. Without `evaluate` there is no validation, and the best of the search is the winner. `expect` is told
+    which recipes `evaluate` gets.
     """
     candidates: list[Candidate] = []
     values: list[list[float]] = []
@@ -127,7 +116,7 @@ def choose(
 def _best(records: Sequence[Record], top: int, rule: Rule, each_generation: bool) -> list[Record]:
     """The `top` different recipes, those of a higher fitness before others where objectives are equal."""
     different: dict[str, Record] = {}
-    for record in sorted((r for r in records if r.fitness is not None), key=lambda r: (-(r.fitness or 0.0), r.index)):
+    for record in sorted((r for r in records if r.fitness is not None), key=lambda r: (-_surely(r), r.index)):
         different.setdefault(record.recipe, record)
     groups: dict[int, list[Record]] = {}
     for record in different.values():
@@ -137,7 +126,15 @@ def _best(records: Sequence[Record], top: int, rule: Rule, each_generation: bool
 
 
 def _picked(records: Sequence[Record], rule: Rule, count: int) -> list[Record]:
-    values = np.array([tuple(r.objectives.values()) or (r.fitness,) for r in records], dtype=np.float64)
+    surely = [_surely(record) for record in records]
+    values = np.array(
+        [tuple(r.objectives.values()) or (value,) for r, value in zip(records, surely, strict=True)], dtype=np.float64
+    )
     if values.ndim == 2 and values.shape[1] > 1:  # what is not on the front is no candidate
         count = min(count, int(on_front(values).sum()))
-    return [records[at] for at in picked(values, np.array([r.fitness for r in records]), rule, count)]
+    return [records[at] for at in picked(values, np.array(surely), rule, count)]
+
+
+def _surely(record: Record) -> float:
+    assert record.fitness is not None
+    return record.fitness - (record.error_bar or 0.0)

@@ -4,8 +4,8 @@
 
 What follows -- are overrides of the run, but for its name. Every third kill comes at a random moment of the time that
 the command needs to start; each of the others waits until the run has taken a random number of new steps (lines of
-ledger.jsonl and finals.jsonl, files of the winner), and then a little longer. So kills land in the start, in the
-search, on validation and test, and while the winner is written.
+ledger.jsonl, rounds.jsonl and finals.jsonl, files of the winner), and then a little longer. So kills land in the start,
+in the search, on validation and test, and while the winner is written.
 """
 
 import argparse
@@ -57,7 +57,7 @@ def lines(path: Path) -> int:
 def steps(directory: Path) -> int:
     """How far the run has come; it only grows, but for the winner's own files."""
     written = sum((directory / name).exists() for name in STEP_FILES)
-    return lines(directory / "ledger.jsonl") + lines(directory / "finals.jsonl") + written
+    return sum(lines(directory / name) for name in ("ledger.jsonl", "rounds.jsonl", "finals.jsonl")) + written
 
 
 def phase(directory: Path, genomes: int) -> str:

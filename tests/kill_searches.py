@@ -20,16 +20,20 @@ from pathlib import Path
 import hydra.utils
 import numpy as np
 
+from evohydra.benchmarks import Split
 from evohydra.evaluate import Evaluation
 from evohydra.executors.local import Local
+from evohydra.fitness.full import Full
+from evohydra.fitness.generation import Scoring
 from evohydra.genome import Axis
-from evohydra.ledger import Evaluate, Ledger
+from evohydra.ledger import Examples, Ledger
 from evohydra.optimizers import Optimizer
 from evohydra.recipe import Node, digest
 from evohydra.search import search
 from evohydra.spaces import Space
 from evohydra.spaces.dataflow import DataFlowSpace
 from evohydra.spaces.hybrid import HybridSpace
+from tests.commands import json_lines
 from tests.contracts.discovery import BASELINES, composed, names
 from tests.kill_repeatedly import lines
 from tests.test_dataflow_space import LAYOUT
@@ -51,24 +55,34 @@ def maker(optimizer: str) -> Callable[..., Optimizer]:
     return make
 
 
+class Hash:
+    """Scores a recipe by its digest, and ends the process when it evaluates genome number `last`."""
+
+    def __init__(self, ledger: Ledger, last: int) -> None:
+        self._ledger, self._last = ledger, last
+
+    def expect(self, recipes: Sequence[Node]) -> None:
+        """Nothing to prepare."""
+
+    def __call__(self, recipe: Node, split: Split, examples: Examples | None = None) -> Evaluation:
+        done = len(self._ledger.records)
+        if done == self._last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return Evaluation({"hash": [int(digest(recipe)[:8], 16) / 2**32 + done // POPULATION]})
+
+
 def carry_out(directory: Path, optimizer: str, kind: str, last: int) -> None:
     """The search, killed when it evaluates its genome number `last`."""
     found = SPACES[kind]
     start = [found.encode(node) for node in found.landmarks().values()]
 
-    def evaluate_in(generation: int, _: Sequence[Node]) -> Evaluate:
-        def evaluate(recipe: Node, split: str) -> Evaluation:
-            if len(ledger.records) == last:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return Evaluation({"hash": [int(digest(recipe)[:8], 16) / 2**32 + generation]})
-
-        return evaluate
-
     with (
         closing(maker(optimizer)(axes=found.axes, seed=3, start=start)) as strategy,
         closing(Ledger(directory, {"optimizer": optimizer, "space": kind})) as ledger,
     ):
-        search(found, strategy, Local(), evaluate_in, ledger, BUDGET)
+        sizes = {"hash": 1}
+        scoring = Scoring(Local(), Hash(ledger, last), sizes)
+        search(found, strategy, Full(sizes=sizes, seed=3), scoring, ledger, BUDGET)
 
 
 def in_a_process(directory: Path, optimizer: str, kind: str, last: int) -> int:
@@ -95,9 +109,10 @@ def main() -> None:
         for kind in SPACES if optimizer != "grid" else ():  # which has too many genes to vary here
             alone, killed = root / "alone" / f"{optimizer}-{kind}", root / "killed" / f"{optimizer}-{kind}"
             assert in_a_process(alone, optimizer, kind, BUDGET) == 0
-            total = lines(alone / "ledger.jsonl")
-            assert total == BUDGET or optimizer in BASELINES
-            places = sorted(generator.sample(range(total), min(KILLS, total)))
+            genomes = json_lines(alone / "ledger.jsonl")
+            assert len(genomes) == BUDGET or optimizer in BASELINES
+            evaluated = [each["index"] for each in genomes if each["scored"]]  # the others are copies
+            places = sorted(generator.sample(evaluated, min(KILLS, len(evaluated))))
             for place in places:
                 assert in_a_process(killed, optimizer, kind, place) == signal.SIGKILL
                 assert lines(killed / "ledger.jsonl") == place

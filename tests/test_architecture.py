@@ -20,6 +20,7 @@ LEVELS = (
     ("benchmarks",),
     ("evaluate",),
     ("ledger",),
+    ("fitness",),
     ("search",),
     ("run",),
     ("__main__",),

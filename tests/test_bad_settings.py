@@ -45,7 +45,6 @@ def refused(arguments: list[str], directory: Path, expected: str, kind: type[Exc
 @pytest.mark.parametrize(
     ("setting", "expected"),
     [
-        ("sample=0", r"sample: expected null or a whole number of at least 1, got 0"),
         ("device=tpu", r"device: expected auto, cpu or cuda, got 'tpu'"),
         ("dtype=float8", r"dtype: expected auto or one of float32, bfloat16, float16, got 'float8'"),
         ("merge.parameter.frozen={nothing/*: 0.5}", r"no gene matches \['nothing/\*'\]; genes are embeddings/weight"),
@@ -75,6 +74,18 @@ def refused(arguments: list[str], directory: Path, expected: str, kind: type[Exc
 )
 def test_one_bad_setting(setting: str, expected: str, arguments: list[str], tmp_path: Path):
     refused([*arguments, setting], tmp_path / "run", expected)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (["fitness=subset", "fitness.examples=0"], r"fitness.examples: expected a whole number of at least 1, got 0"),
+        (["fitness.reject={before: 8}"], r"fitness.reject: expected the keys after and risk, got \['before'\]"),
+        (["fitness.reject={risk: 1}"], r"fitness.reject: expected after of at least 1 and risk between 0 and 1"),
+    ],
+)
+def test_bad_settings_of_fitness(settings: list[str], expected: str, arguments: list[str], tmp_path: Path):
+    refused([*arguments, *settings], tmp_path / "run", expected)
 
 
 def test_no_benchmark(arguments: list[str], tmp_path: Path):

@@ -157,7 +157,7 @@ def test_the_papers_experiment() -> None:
     models = [Checkpoint(name, source["path"]) for name, source in plain["model"]["sources"].items()]
     found = hydra.utils.instantiate(plain["merge"]["dataflow"])(models=models, layers=(32, 32), layout=LAYOUT)
     assert len(found.names) == 192 + 4096
-    assert (plain["budget"], plain["optimizer"]["population"], plain["sample"]) == (100 * 128, 128, 200)
+    assert (plain["budget"], plain["optimizer"]["population"], plain["fitness"]["examples"]) == (100 * 128, 128, 200)
     # One standard deviation is 0.1 in the paper's p, of scales 1 + p.
     x = np.full(len(found.names), 0.5)
     x[192 + 31] += plain["optimizer"]["sigma"]  # from A's first layer, which is the first hop, to its last one

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from evohydra.benchmarks.splits import drawn
+from evohydra.fitness.order import drawn
 from tests.commands import carried_out, json_lines, workspace
 
 
@@ -20,7 +20,7 @@ def test_the_draw_repeats_itself_and_differs_between_generations() -> None:
 
 
 def test_a_run_scores_each_generation_on_its_own_examples(tmp_path: Path) -> None:
-    arguments = [*workspace(tmp_path), "sample=4", "budget=18", "top=1", "baselines=null"]
+    arguments = [*workspace(tmp_path), "fitness=subset", "fitness.examples=4", "budget=18", "top=1", "baselines=null"]
     summary = carried_out(arguments, tmp_path / "run")
     lines = json_lines(tmp_path / "run" / "ledger.jsonl")
     assert all(len(line["scores"]["lm_eval"]) == 4 for line in lines)

@@ -141,3 +141,42 @@ def draw(pipeline: Any, prompts: tuple[str, ...] = ("a cat", "七"), seed: int =
     chosen = {"num_inference_steps": 4, "guidance_scale": 0.0, "height": SIZE, "width": SIZE, "output_type": "pt"}
     pixels: torch.Tensor = pipeline(list(prompts), generator=noise, **{**chosen, **settings}).images
     return pixels
+
+
+def t5(width: int) -> tuple[Any, Any]:
+    """A T5 encoder and a tokenizer for it."""
+    words = tokenizer()
+    config = transformers.T5Config(
+        vocab_size=len(words), d_model=width, d_kv=8, d_ff=32, num_layers=1, num_heads=2, pad_token_id=len(words) - 1,
+        eos_token_id=len(words) - 1, decoder_start_token_id=0, is_encoder_decoder=False, use_cache=False,
+    )  # fmt: skip
+    return transformers.T5EncoderModel(config), words
+
+
+def make_sd3() -> Any:
+    """Stable Diffusion 3 with two blocks and a small T5."""
+    transformer = diffusers.SD3Transformer2DModel(
+        sample_size=8, patch_size=1, in_channels=4, num_layers=2, attention_head_dim=8, num_attention_heads=4,
+        caption_projection_dim=32, joint_attention_dim=32, pooled_projection_dim=32, out_channels=4,
+    )  # fmt: skip
+    encoder, words = t5(32)
+    return diffusers.StableDiffusion3Pipeline(
+        transformer=transformer, vae=vae(shift_factor=0.1, scaling_factor=1.5), text_encoder_3=encoder,
+        text_encoder=CLIPTextModelWithProjection(text_config()), tokenizer=tokenizer(), tokenizer_2=tokenizer(),
+        text_encoder_2=CLIPTextModelWithProjection(text_config()), tokenizer_3=words,
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
+    )  # fmt: skip
+
+
+def make_flux() -> Any:
+    """FLUX.1 with one block of each kind and a small T5."""
+    transformer = diffusers.FluxTransformer2DModel(
+        patch_size=1, in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
+        joint_attention_dim=16, pooled_projection_dim=16, axes_dims_rope=(4, 4, 8),
+    )  # fmt: skip
+    encoder, words = t5(16)
+    return diffusers.FluxPipeline(
+        transformer=transformer, vae=vae(shift_factor=0.1, scaling_factor=1.5),
+        text_encoder=CLIPTextModel(text_config()), tokenizer=tokenizer(), text_encoder_2=encoder, tokenizer_2=words,
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
+    )  # fmt: skip

@@ -32,6 +32,15 @@ class Benchmark(Protocol):
 
 
 @runtime_checkable
+class TellsBroken(Protocol):
+    """A benchmark that can tell from answers, whatever they score, that the model is broken."""
+
+    def broken(self) -> str | None:
+        """What all answers of the last call have in common that a working model's have not; None if nothing."""
+        ...
+
+
+@runtime_checkable
 class Asking(Protocol):
     """A benchmark that may ask people (`asks`): it is shown all models first, so that a run stops once for many."""
 

@@ -30,14 +30,6 @@ class Slice:
         return [int(index) for index in chosen]
 
 
-def drawn(sizes: Mapping[str, int], count: int, seed: int, generation: int) -> dict[str, list[int]]:
-    """`count` examples of each benchmark at random, by their places in its split; others in each generation."""
-    generator = np.random.default_rng([seed, generation])
-    return {
-        name: sorted(map(int, generator.choice(size, min(count, size), replace=False))) for name, size in sizes.items()
-    }
-
-
 def _position(bound: int | float, total: int) -> int:
     if isinstance(bound, float):
         if not 0.0 <= bound <= 1.0:

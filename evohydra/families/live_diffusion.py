@@ -102,15 +102,17 @@ def load_beside(pipeline: Any, adapters: Mapping[Path, float]) -> None:
 
 
 def _module(folder: Path, device: torch.device, dtype: torch.dtype) -> torch.nn.Module:
-    made: torch.nn.Module
+    made: Any
     kind = files.class_of(folder)
     with no_init_weights(), device, _default(dtype):
         if files.of_diffusers(folder):
             made = kind.from_config(files.read_json(folder / "config.json"))
         else:
             made = kind._from_config(kind.config_class.from_pretrained(folder), dtype=dtype)
+            made.tie_weights()  # part of the initialisation that was left out
     # Gradients are left on: kernels are chosen by it, and the pixels are to be those of what from_pretrained gives.
-    return made.to(device).eval()
+    finished: torch.nn.Module = made.to(device).eval()
+    return finished
 
 
 @contextmanager

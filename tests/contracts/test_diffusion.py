@@ -1,5 +1,6 @@
 """The families of diffusion pipelines over tiny ones: merged in place, written, read by diffusers, drawn again."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,9 @@ import torch
 from evohydra.checkpoints import SourceError
 from evohydra.families import Rules
 from evohydra.families.diffusion import Diffusion
+from evohydra.families.flux import Flux
 from evohydra.families.live_diffusion import LiveDiffusion
+from evohydra.families.sd3 import SD3
 from evohydra.families.sdxl import SDXL
 from evohydra.families.stable_diffusion import StableDiffusion
 from evohydra.formats.plain import Plain
@@ -182,3 +185,62 @@ def test_there_are_no_paths(world: World) -> None:
         world.family.align_layers(world.paths, {}, "one", Rules())
     with pytest.raises(SourceError, match="skip connections"):
         world.family.depth(world.paths["one"])
+
+
+@pytest.mark.parametrize(("family", "make"), [(SD3(), tiny.make_sd3), (Flux(), tiny.make_flux)], ids=["sd3", "flux"])
+def test_transformer_pipelines(family: Diffusion, make: Any, tmp_path: Path) -> None:
+    """Merged, written, read by diffusers, drawn; each block is a group."""
+    one, two = tiny.save_pair(tmp_path, make)
+    world = World(family, {"one": one, "two": two}, opened(family, {"one": one, "two": two}))
+    assert "transformer_blocks.0" in groups(world, preset="blocks")
+    assert set(groups(world, preset="paper")) == {"attn", "conv"}
+    live, merge = world.live(), world.average()
+    live.become(merge, world.engine)
+    (tmp_path / "winner").mkdir()
+    Plain().write(merge, world.engine, family, world.sources, tmp_path / "winner", torch.float32, 10**9)
+    assert family.verify(tmp_path / "winner", live) == 0.0
+    live.become(world.sources.models[0], world.engine)
+    assert torch.equal(tiny.draw(live.pipeline), tiny.draw(pipeline(one)))
+    assert family.verify(tmp_path / "winner", live) > 0.0
+    with pytest.raises(SourceError, match="a diffusion transformer has blocks of several kinds"):
+        family.align_layers(world.paths, {}, "one", Rules())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"prediction_type": "v_prediction"}, "prediction_type: expected the same of all sources, got .*v_prediction"),
+        (
+            {"attention_head_dim": (1, 2, 2)},
+            r"'two': expected attention_head_dim as in 'one', \[2, 4, 4\]",
+        ),
+        ({"block_out_channels": (16, 16, 32)}, "unet of source 'two': expected block_out_channels as in 'one'"),
+    ],
+)
+def test_denoisers_that_mean_something_else(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
+    one = tiny.save_sdxl(tmp_path / "one", 0)
+    two = tiny.save_sdxl(tmp_path / "two", 1, **settings)
+    with pytest.raises(SourceError, match=message):
+        opened(SDXL(), {"one": one, "two": two})
+
+
+def test_missing_components_and_pipelines_of_another_class(tmp_path: Path) -> None:
+    one = tiny.save_sdxl(tmp_path / "one", 0)
+    other = tiny.save(tmp_path / "other", tiny.make_sd15, 0)
+    with pytest.raises(SourceError, match=r"expected pipelines of the class StableDiffusionXLPipeline, got .*'two'"):
+        opened(SDXL(), {"one": one, "two": other})
+    (one / "vae").rename(tmp_path / "vae")
+    with pytest.raises(SourceError, match=r"names the components \['vae'\], expected a folder for each, got none"):
+        opened(SDXL(), {"one": one})
+    (one / "model_index.json").unlink()
+    with pytest.raises(SourceError, match="expected a source that is a whole StableDiffusionXLPipeline"):
+        opened(SDXL(), {"one": one})
+    with pytest.raises(SourceError, match="expected a diffusers folder"):
+        opened(SDXL(), {"one": tmp_path / "vae" / ".."})
+
+
+def test_without_diffusers_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = tiny.save_sdxl(tmp_path / "one", 0)
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    with pytest.raises(ValueError, match=r"expected the package .*pip install 'evohydra\[diffusion\]'"):
+        opened(SDXL(), {"one": one})

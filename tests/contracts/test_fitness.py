@@ -1,0 +1,231 @@
+"""What every kind of fitness in conf/fitness keeps to, on searches over recipes whose responses are known."""
+
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import hydra.utils
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from evohydra.benchmarks import Split
+from evohydra.evaluate import Evaluation
+from evohydra.executors.local import Local
+from evohydra.fitness import Fitness
+from evohydra.fitness.generation import Scoring
+from evohydra.genome import Axis, Value
+from evohydra.ledger import Examples, Ledger, Record
+from evohydra.objectives import Objective
+from evohydra.recipe import Checkpoint, Node
+from evohydra.search import choose, search
+from tests.commands import json_lines
+from tests.contracts.discovery import composed, names
+from tests.kill_repeatedly import without_seconds
+
+KINDS = names("fitness")
+SIZES = {"sums": 90, "words": 30}
+BUDGET, POPULATION = 56, 8
+
+
+class Levels:
+    """Two genes in steps of a tenth, so that recipes come again; a recipe's name spells them."""
+
+    names = ("x", "y")
+    axes = (Axis(), Axis())
+
+    def decode(self, x: NDArray[np.float64]) -> Node:
+        return Checkpoint(" ".join(f"{each:.1f}" for each in x), "-")
+
+    def values(self, x: NDArray[np.float64]) -> dict[str, Value]:
+        return {}
+
+    def encode(self, node: Node) -> NDArray[np.float64]:
+        raise NotImplementedError
+
+    def landmarks(self) -> Mapping[str, Node]:
+        return {}
+
+    def default(self) -> Node:
+        return self.decode(np.zeros(2))
+
+
+class Responses:
+    """A genome is the better the nearer it is to (0.7, 0.3), fails where y is 0.9, and knows nothing where x is 0.
+
+    Ends the process by SIGKILL when it is called for the time number `last`.
+    """
+
+    def __init__(self, last: int | None = None) -> None:
+        generator = np.random.default_rng(5)
+        self._items = {
+            name: (generator.normal(0, 1.5, size), generator.normal(size=(size, 3))) for name, size in SIZES.items()
+        }
+        self.asked: list[tuple[str, Split, str, int]] = []
+        self.calls, self._last = 0, last
+
+    def expect(self, recipes: Sequence[Node]) -> None:
+        """Nothing to prepare."""
+
+    def __call__(self, recipe: Node, split: Split, examples: Examples | None = None) -> Evaluation:
+        if self.calls == self._last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.calls += 1
+        assert isinstance(recipe, Checkpoint)
+        x, y = map(float, recipe.name.split())
+        chosen = {name: range(size) for name, size in SIZES.items()} if examples is None else examples
+        assert all(list(places) == sorted(set(places)) for places in chosen.values())
+        self.asked += [(recipe.name, split, name, place) for name, places in chosen.items() for place in places]
+        if y > 0.85:
+            return Evaluation({}, {"merge": 0.5}, "MergeError: not finite")
+        ability = -9.0 if x < 0.05 else 2 - 6 * ((x - 0.7) ** 2 + (y - 0.3) ** 2)
+        scores = {}
+        for name, places in chosen.items():
+            difficulties, directions = self._items[name]
+            luck = directions @ np.array([x - 0.5, y - 0.5, 1.0])
+            solved = ability - difficulties + luck > 0
+            scores[name] = [float(solved[place]) for place in places]
+        return Evaluation(scores, {"merge": 0.5}, tokens=3)
+
+
+def make(kind: str, seed: int = 1) -> Fitness:
+    spec = composed(f"fitness={kind}")["fitness"]
+    if kind == "irt":
+        spec = spec | {"calibrate": POPULATION, "first": 8, "step": 4, "most": 16}
+    if kind == "subset":
+        spec = spec | {"examples": 10}
+    fitness: Fitness = hydra.utils.instantiate(spec)(sizes=SIZES, seed=seed)
+    return fitness
+
+
+def carry_out(kind: str, directory: Path, evaluate: Responses, seed: int = 1) -> list[Record]:
+    """A search with this kind of fitness."""
+    optimizer = hydra.utils.instantiate(composed("optimizer=cmaes", f"optimizer.population={POPULATION}")["optimizer"])
+    space: Any = Levels()
+    with closing(Ledger(directory, {"kind": kind})) as ledger:
+
+        def sources() -> list[Mapping[str, Sequence[float]]]:
+            names = ("0.1 0.1", "0.9 0.2")
+            return [ledger.final(name, Checkpoint(name, "-"), "search", evaluate).scores for name in names]
+
+        with closing(optimizer(axes=space.axes, seed=seed)) as strategy:
+            scoring = Scoring(Local(), evaluate, SIZES, Objective(), sources)
+            search(space, strategy, make(kind), scoring, ledger, BUDGET)
+        fitness = make(kind)
+        best = choose(space, ledger, evaluate, 2, Objective(), each_generation=not fitness.comparable)
+        assert best[0].validation == max(each.validation or 0.0 for each in best)
+        return list(ledger.records)
+
+
+def true_fitness(record: Record, space: Levels) -> float:
+    scores = Responses()(space.decode(np.array(record.genome)), "search").scores
+    return Objective().fitness(scores)
+
+
+Finished = tuple[str, Path, Responses, list[Record]]
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    directory, evaluate = tmp_path_factory.mktemp(request.param), Responses()
+    return request.param, directory, evaluate, carry_out(request.param, directory, evaluate)
+
+
+def test_the_suite_has_found_the_kinds() -> None:
+    assert {"full", "subset", "racing", "irt"} <= set(KINDS)
+
+
+def test_no_recipe_is_scored_twice_on_an_example(finished: Finished) -> None:
+    _, _, evaluate, _ = finished
+    assert len(set(evaluate.asked)) == len(evaluate.asked)
+
+
+def test_records_say_what_was_scored(finished: Finished) -> None:
+    kind, _, evaluate, records = finished
+    searched = [each for each in evaluate.asked if each[1] == "search"]
+    assert sum(record.scored for record in records) == len(searched) - (2 * sum(SIZES.values()) if kind == "irt" else 0)
+    assert [record.index for record in records] == list(range(BUDGET))
+    again = Responses()
+    for record in records:
+        if record.fitness is None:
+            assert record.error == "MergeError: not finite"
+            continue
+        whole = again(Levels().decode(np.array(record.genome)), "search").scores
+        places = record.examples or {name: range(size) for name, size in SIZES.items()}
+        assert record.scores == {name: [whole[name][place] for place in at] for name, at in places.items()}
+        assert (record.examples is None) == (sum(map(len, record.scores.values())) == sum(SIZES.values()))
+    assert any("the same recipe as" in (record.note or "") for record in records)
+
+
+def test_fitness_is_that_on_all_examples_within_its_error_bar(finished: Finished) -> None:
+    """By and large: root mean square of the deviation in error bars, and its mean."""
+    kind, _, _, records = finished
+    deviations = []
+    for record in records:
+        if record.fitness is None or "rejected" in (record.note or ""):
+            continue
+        deviation = record.fitness - true_fitness(record, Levels())
+        if record.error_bar is None and record.examples is None:
+            assert deviation == pytest.approx(0, abs=1e-12)
+        elif record.error_bar is not None:
+            assert 0 < record.error_bar < 0.3
+            deviations.append(deviation / record.error_bar)
+    assert bool(deviations) == (kind in ("racing", "irt"))
+    if deviations:
+        assert np.sqrt(np.mean(np.square(deviations))) < 2.0
+        assert abs(np.mean(deviations)) < 1.2
+
+
+def test_cheap_kinds_are_cheaper_and_find_a_good_genome(finished: Finished) -> None:
+    kind, _, _, records = finished
+    total = sum(record.scored for record in records)
+    recipes = {record.recipe for record in records if record.fitness is not None}
+    if kind != "full":
+        assert total < 0.75 * len(recipes) * sum(SIZES.values())
+    best = max((r for r in records if r.fitness is not None), key=lambda r: (r.fitness or 0) - (r.error_bar or 0))
+    assert true_fitness(best, Levels()) > 0.8
+
+
+def test_the_same_again_asks_nothing(finished: Finished) -> None:
+    kind, directory, _, records = finished
+    before = {file.name: file.read_bytes() for file in directory.iterdir()}
+    evaluate = Responses()
+    assert carry_out(kind, directory, evaluate) == records
+    assert evaluate.calls == 0
+    assert {file.name: file.read_bytes() for file in directory.iterdir()} == before
+
+
+def test_killed_in_any_evaluation_it_goes_on_as_if_nothing_had_happened(finished: Finished, tmp_path: Path) -> None:
+    """Each kill costs the evaluation that it hits and no other, also within a generation that is scored in rounds."""
+    kind, directory, evaluate, _ = finished
+    generator = np.random.default_rng(3)
+    done = 0
+    for _ in range(6):
+        further = int(generator.integers(evaluate.calls // 12, evaluate.calls // 7))
+        child = os.fork()
+        if child == 0:
+            try:
+                carry_out(kind, tmp_path, Responses(last=further))
+            finally:
+                os._exit(0)
+        _, status = os.waitpid(child, 0)
+        done += further if os.WIFSIGNALED(status) else 0
+    assert done > evaluate.calls // 4
+    last = Responses()
+    carry_out(kind, tmp_path, last)
+    assert last.calls == evaluate.calls - done
+    for name in ("ledger.jsonl", "finals.jsonl", "rounds.jsonl"):
+        expected, found = (json_lines(each / name) for each in (directory, tmp_path))
+        assert without_seconds(found) == without_seconds(expected)
+
+
+def test_rejected_genomes_are_broken_ones(finished: Finished) -> None:
+    _, _, _, records = finished
+    for record in records:
+        if "rejected" in (record.note or ""):
+            assert record.scored == 8
+            assert record.fitness == 0.0
+            assert true_fitness(record, Levels()) < 0.25

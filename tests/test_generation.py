@@ -1,0 +1,130 @@
+"""Generations: nothing is scored twice, broken genomes stop early, and each scoring is on file."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from evohydra.benchmarks import Split
+from evohydra.evaluate import Evaluation
+from evohydra.executors.local import Local
+from evohydra.fitness.full import Full
+from evohydra.fitness.generation import Generation, Scoring, members_of
+from evohydra.fitness.rejection import Rejection
+from evohydra.ledger import Examples, Ledger, Record
+from evohydra.recipe import Checkpoint, Node
+
+SIZES = {"sums": 6, "words": 4}
+
+
+class Scripted:
+    """Scores a checkpoint by the number in its name: its share of the examples of each benchmark, the first ones."""
+
+    def __init__(self, broken: Mapping[str, str] | None = None) -> None:
+        self.asked: list[tuple[str, int]] = []
+        self.expected: list[str] = []
+        self._broken = broken or {}
+
+    def expect(self, recipes: Sequence[Node]) -> None:
+        self.expected += [recipe.name for recipe in recipes if isinstance(recipe, Checkpoint)]
+
+    def __call__(self, recipe: Node, split: Split, examples: Examples | None = None) -> Evaluation:
+        assert isinstance(recipe, Checkpoint)
+        chosen = {name: range(size) for name, size in SIZES.items()} if examples is None else examples
+        self.asked.append((recipe.name, sum(len(places) for places in chosen.values())))
+        if recipe.name == "bad":
+            return Evaluation({}, {"merge": 1.0}, "MergeError: not finite")
+        share = float(recipe.name)
+        scores = {name: [float(place < share * SIZES[name]) for place in places] for name, places in chosen.items()}
+        return Evaluation(scores, {"merge": 1.0}, tokens=7, broken=self._broken.get(recipe.name))
+
+
+def generation(ledger: Ledger, names: Sequence[str], evaluate: Scripted, *, in_rounds: bool = False) -> Generation:
+    first = len(ledger.records)
+    genomes = np.array([[(first + place) / 100] for place in range(len(names))])
+    members = members_of(first, genomes, [{}] * len(names), [Checkpoint(name, "-") for name in names])
+    number = ledger.records[-1].generation + 1 if ledger.records else 0
+    return Generation(number, members, Scoring(Local(), evaluate, SIZES), ledger, in_rounds=in_rounds)
+
+
+def judged(
+    ledger: Ledger, names: Sequence[str], evaluate: Scripted, reject: Mapping[str, float] | None = None
+) -> list[Record]:
+    kind = Full(sizes=SIZES, seed=0, reject=reject)
+    this = generation(ledger, names, evaluate, in_rounds=kind.in_rounds)
+    records = []
+    for each in kind(this):
+        records.append(ledger.on_file(len(ledger.records), this.members[each.place].genome) or this.record(each))
+        ledger.add(records[-1])
+    return records
+
+
+def test_a_recipe_is_scored_once_whatever_the_generation(tmp_path: Path) -> None:
+    evaluate, ledger = Scripted(), Ledger(tmp_path, {})
+    first = judged(ledger, ["0.5", "bad", "0.5", "1", "bad"], evaluate)
+    second = judged(ledger, ["1", "bad", "0"], evaluate)
+    ledger.close()
+    assert evaluate.asked == [("0.5", 10), ("bad", 10), ("1", 10), ("0", 10)]
+    assert [record.fitness for record in first] == [0.5, None, 0.5, 1.0, None]
+    assert [record.fitness for record in second] == [1.0, None, 0.0]
+    assert [record.note for record in (*first, *second)] == [
+        None, None, "the same recipe as genome 0", None, "the same recipe as genome 1",
+        "the same recipe as genome 3", "the same recipe as genome 1", None,
+    ]  # fmt: skip
+    assert [record.scored for record in (*first, *second)] == [10, 10, 0, 10, 0, 0, 0, 10]
+    assert first[4].error == second[1].error == first[1].error == "MergeError: not finite"
+    assert set(first[2].seconds.values()) == {0.0}
+    assert (first[2].tokens, first[2].scores) == (0, first[0].scores)
+
+
+def test_examples_are_added_and_none_twice(tmp_path: Path) -> None:
+    evaluate, ledger = Scripted(), Ledger(tmp_path, {})
+    this = generation(ledger, ["0.5", "1", "0.5"], evaluate, in_rounds=True)
+    for _ in this.score([(0, {"sums": [0, 1], "words": [3]}), (2, {"sums": [1, 4]})]):
+        pass
+    assert evaluate.asked == [("0.5", 3), ("0.5", 1)]
+    assert this.members[0].scores == {"sums": {0: 1.0, 1: 1.0}, "words": {3: 0.0}}
+    assert this.members[2].scores == {"sums": {1: 1.0, 4: 0.0}}
+    assert [member.index for member in this.score([(0, this.everything()), (2, this.everything())])] == [0, 2]
+    assert evaluate.asked[2:] == [("0.5", 6)]
+    assert this.members[0].scored + this.members[2].scored == 10
+    assert this.members[2].scores == this.members[0].scores
+    ledger.close()
+    # The same again finds every scoring on file.
+    again, ledger = Scripted(), Ledger(tmp_path, {})
+    replayed = generation(ledger, ["0.5", "1", "0.5"], again, in_rounds=True)
+    for wanted in ([(0, {"sums": [0, 1], "words": [3]}), (2, {"sums": [1, 4]})], [(0, this.everything())]):
+        for _ in replayed.score(wanted):
+            pass
+    assert again.asked == again.expected == []
+    assert replayed.members[0] == this.members[0]
+    ledger.close()
+
+
+def test_broken_genomes_stop_after_a_few_examples(tmp_path: Path) -> None:
+    evaluate, ledger = Scripted(broken={"0": "all answers are empty"}), Ledger(tmp_path, {})
+    records = judged(ledger, ["1", "0", "0.6", "bad", "0.001"], evaluate, {"after": 5, "risk": 0.2})
+    ledger.close()
+    assert [record.scored for record in records] == [10, 5, 10, 5, 10]
+    assert records[1].note == "rejected after 5 examples: all answers are empty"
+    assert records[1].fitness == 0.0
+    assert records[1].examples is not None
+    assert sum(map(len, records[1].examples.values())) == 5
+    assert records[3].error == "MergeError: not finite"
+
+
+def test_an_average_genome_is_rejected_with_the_stated_risk(tmp_path: Path) -> None:
+    """What all others solve and one does not is telling; what few solve is not."""
+    order = [(name, place) for name, size in SIZES.items() for place in range(size)]
+    for others, expected in (("0.7", {3}), ("0.001", set())):
+        ledger = Ledger(tmp_path / others, {})
+        this = generation(ledger, [others, others + "0", others + "00", "0", "bad"], Scripted(), in_rounds=True)
+        assert set(Rejection(after=4, risk=0.01)(this, order)) == expected
+        ledger.close()
+
+
+@pytest.mark.parametrize(("after", "risk"), [(0, 0.1), (3, 0.0), (3, 1.0)])
+def test_a_rejection_that_makes_no_sense(after: int, risk: float) -> None:
+    with pytest.raises(ValueError, match="after of at least 1 and risk between 0 and 1"):
+        Rejection(after, risk)
