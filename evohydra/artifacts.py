@@ -6,8 +6,8 @@ import math
 import platform
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from importlib.metadata import version
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -28,6 +28,7 @@ NAMES = {
     torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
 }  # fmt: skip
 PACKAGES = ("evohydra", "torch", "transformers", "safetensors", "lm-eval", "hydra-core", "cmaes", "scipy", "numpy")
+OF_EXTRAS = ("diffusers", "peft", "pymoo", "ribs")
 
 
 class ArtifactError(OSError):
@@ -191,4 +192,8 @@ def made_from(node: Node, directories: Mapping[str, Path]) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """What this run was made with."""
-    return {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}}
+    found = {package: version(package) for package in PACKAGES}
+    for package in OF_EXTRAS:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return {"python": platform.python_version(), **found}
