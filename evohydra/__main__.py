@@ -40,6 +40,7 @@ INCIDENTAL = (
     "shard_gb",
     "baselines",
     "report",
+    "ablate",
 )
 
 
@@ -162,7 +163,7 @@ def build(config: DictConfig, directory: Path) -> "Run | FixedRecipe":
         executor=_instantiate(plain["executor"]),
         tracker=Guarded(
             lambda: _instantiate(plain["tracker"])(
-                name=directory.name, directory=directory, config=without_secrets(plain), group=_sweep()
+                directory=directory, config=without_secrets(plain), **_place_in_sweep(directory, plain["seed"])
             )
         ),
         budget=plain["budget"],
@@ -170,6 +171,7 @@ def build(config: DictConfig, directory: Path) -> "Run | FixedRecipe":
         top=plain["top"],
         fitness=_instantiate(plain["fitness"])(sizes=search_sizes(benchmarks), seed=plain["seed"]),
         report=plain["report"],
+        ablate=plain["ablate"],
         start=_start(plain["start"] or []),
         warm=warm,
         write=writer(live=live),
@@ -234,10 +236,18 @@ def _device(name: str) -> Any:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def _sweep() -> str | None:
-    """The name that all jobs of a multirun share."""
+def _place_in_sweep(directory: Path, seed: int) -> dict[str, Any]:
+    """What trackers call a run: alone by its directory, in a multirun by what tells it apart from the other jobs."""
+    from evohydra.report.gathering import strategy_of, telling
+
     settings = HydraConfig.get()
-    return Path(settings.sweep.dir).name if settings.mode == RunMode.MULTIRUN else None
+    optimizer = str(settings.runtime.choices["optimizer"])
+    if settings.mode != RunMode.MULTIRUN:
+        return {"name": directory.name, "group": None, "strategy": optimizer}
+    swept = composition.swept(settings)
+    strategy = strategy_of(swept) or optimizer
+    group = Path(settings.sweep.dir).name
+    return {"name": f"{strategy} seed={seed}", "group": group, "strategy": strategy, "differing": telling(swept)}
 
 
 def _quiet() -> None:

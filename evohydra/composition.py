@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
+from hydra.conf import HydraConf
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
@@ -72,6 +73,16 @@ def register() -> None:
     """Make the plugin known to Hydra; once more does nothing."""
     Plugins.instance().register(PlusSource)
     Plugins.instance().register(PlusSearchPath)
+
+
+def swept(settings: HydraConf) -> list[str]:
+    """The overrides of a job of a multirun that its other jobs do not share, as far as the sweep's own file tells."""
+    file = Path(settings.sweep.dir) / "multirun.yaml"
+    given = OmegaConf.load(file) if file.is_file() else OmegaConf.create()
+    params = OmegaConf.select(given, "hydra.sweeper.params") or {}
+    tasks = [*(OmegaConf.select(given, "hydra.overrides.task") or []), *(f"{key}={params[key]}" for key in params)]
+    keys = {each.key_or_group for each in OverridesParser.create().parse_overrides(tasks) if each.is_sweep_override()}
+    return [text for text in settings.overrides.task if text.lstrip("+~").split("=")[0] in keys]
 
 
 def explain(arguments: list[str]) -> list[str]:

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from evohydra.ablations import ablations, check_ablations
 from evohydra.artifacts import versions, whole_directory
 from evohydra.benchmarks import Benchmark
+from evohydra.benchmarks.fingerprints import data_fingerprints
 from evohydra.evaluate import Evaluation, Evaluator
 from evohydra.executors import Executor
 from evohydra.families import LiveModel
@@ -28,6 +30,7 @@ from evohydra.objectives import Objective
 from evohydra.optimizers import LearnsFromExamples, Optimizer, Points
 from evohydra.recipe import Node, digest
 from evohydra.report.answers import Pictured, answers_page, shown
+from evohydra.report.examples import WINNER, keep_examples
 from evohydra.report.front import front
 from evohydra.report.pictures import draw_albums
 from evohydra.report.progress import SearchProgress
@@ -66,6 +69,7 @@ class Run:
     top: int
     fitness: Fitness
     report: bool
+    ablate: str | None
     start: Sequence[str]
     warm: Points
     write: WinnerWriter
@@ -78,6 +82,7 @@ class Run:
         with ExitStack() as stack:
             stack.push(lambda kind, *_: self.tracker.close(failed=kind is not None))
             validated = self._has_validation()
+            check_ablations(self.ablate, validated)
             start = self._starting_points()
             optimizer = stack.enter_context(closing(self.make_optimizer(self.space.axes, start)))
             if isinstance(optimizer, LearnsFromExamples) and not self.fitness.same_examples:
@@ -101,6 +106,7 @@ class Run:
                 raise SearchError("none of the best genomes could be scored on the validation split; see finals.jsonl")
             summary = self._summarise(evaluate, ledger, candidates, records)
             summary["seconds"]["other"] = round(time.perf_counter() - began - _evaluated_now(ledger), 3)
+            self._keep_for_readers(evaluate, ledger, candidates[0])
             self._write(summary, candidates[0])
         self._report(summary, console)
         return summary
@@ -173,6 +179,7 @@ class Run:
             "seconds": {
                 part: round(sum(r.seconds[part] for r in records), 3) for part in ("merge", "evaluate", "forward")
             },
+            "data": data_fingerprints(self.benchmarks),
             "versions": versions(),
             "recipe_digest": digest(winner.recipe),
         }
@@ -215,6 +222,16 @@ class Run:
                 type(error).__name__, error, self.directory,
             )  # fmt: skip
             return {}
+
+    def _keep_for_readers(self, evaluate: Evaluator, ledger: Ledger, winner: Candidate) -> None:
+        """Single examples, and ablations where they are asked for: what needs models and is not in summary.json."""
+        if self.ablate:
+            found = ablations(self.space, winner, ledger, evaluate, self.objective, self.ablate)
+            write_json(self.directory / "ablations.json", {"recipe": digest(winner.recipe), "ablations": found})
+        models: dict[str, Node] = {model.name: model for model in self.sources.models}
+        models |= {WINNER: winner.recipe}
+        scored = {name: (node, ledger.final(name, node, "test", evaluate)) for name, node in models.items()}
+        keep_examples(self.directory / "examples.json", self.benchmarks, scored, self._live_as)
 
     def _live_as(self, node: Node) -> LiveModel:
         self.live.become(node, self.engine)

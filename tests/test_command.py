@@ -69,8 +69,8 @@ def test_the_end_of_the_output_names_scores_and_files(finished: Finished):
 def test_summary(finished: Finished):
     summary = json.loads((finished.directory / "summary.json").read_text())
     assert set(summary) == {
-        "test", "validation", "search", "gain", "evaluations", "examples_scored", "tokens", "seconds", "versions",
-        "recipe_digest",
+        "test", "validation", "search", "gain", "evaluations", "examples_scored", "tokens", "seconds", "data",
+        "versions", "recipe_digest",
     }  # fmt: skip
     test = summary["test"]
     assert set(test) == {"winner", "uniform", "sources", "base", "baselines"}

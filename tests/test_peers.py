@@ -35,6 +35,7 @@ def test_mergekit_evolves_genome_and_settings_are_those_that_it_documents(tmp_pa
         assert len(node.groups) == LAYERS
         assert all(np.allclose(group.parameters["weight"], weight) for group in node.groups)
     assert optimizer.population == cma.CMAEvolutionStrategy([0.5] * 12, 1 / 6, {"verbose": -9}).popsize == 11
+    composition.register()
     with initialize_config_dir(composition.conf_dir(), version_base="1.3"):
         config = compose("config", list(AS_MERGEKIT_EVOLVE))
     assert (config.optimizer.mean, config.optimizer.sigma) == (0.25, pytest.approx(1 / 12))
@@ -44,6 +45,7 @@ def test_mergekit_evolves_file_has_its_keys_and_our_sources() -> None:
     file = evolve_configuration()
     # The keys of docs/evolve.md; the default metric, acc, is not that of the task.
     assert set(file["genome"]) == {"models", "base_model", "merge_method", "layer_granularity"}
+    composition.register()
     with initialize_config_dir(composition.conf_dir(), version_base="1.3"):
         ours = OmegaConf.to_container(compose("config").model)
     assert isinstance(ours, dict)
@@ -53,6 +55,7 @@ def test_mergekit_evolves_file_has_its_keys_and_our_sources() -> None:
 
 
 def test_the_scorer_asks_what_evohydra_asks_and_scores_alike(tmp_path: Path) -> None:
+    composition.register()
     with initialize_config_dir(composition.conf_dir(), version_base="1.3"):
         ours = OmegaConf.to_container(compose("config").benchmark.tiny_gsm_ja, resolve=True)
     assert isinstance(ours, dict)

@@ -8,16 +8,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib import rc_context
 from PIL import Image
 
 from evohydra.ledger import JsonLines
 from evohydra.report.__main__ import main
+from evohydra.report.blocks import Drawing
 from evohydra.report.contents import best_job
 from evohydra.report.gathering import gather, strategies, strategy_of
+from evohydra.report.gene_blocks import gene_blocks
 from evohydra.report.importance import importance
 from evohydra.report.paired_tests import strategies_against_each_other, winner_against_others
 from evohydra.report.score_figures import finished
 from evohydra.report.search_figures import best_so_far, fitness_figure, population_figure, spent
+from evohydra.report.style import SETTINGS
 from evohydra.report.writing import write_report
 from tests.browser import BROWSER, Page, open_browser
 from tests.commands import python
@@ -202,8 +206,16 @@ def test_the_command(sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "evohydra: no runs found in" in empty.stderr
 
 
+def drawn_of(run: Path) -> set[str]:
+    with rc_context(SETTINGS):
+        return {block.name for block in gene_blocks(gather([run])) if isinstance(block, Drawing)}
+
+
 def test_ablations_are_drawn(tmp_path: Path) -> None:
     run = save_run(tmp_path / "run", "de", 1, 0.1)
     ablations = [{"name": name, "difference": 0.1, "low": 0.0, "high": 0.2, "p": 0.1} for name in NAMES]
-    (run / "ablations.json").write_text(json.dumps(ablations))
-    assert "ablations" in write_report([run], run)
+    (run / "ablations.json").write_text(json.dumps({"recipe": "of an earlier winner", "ablations": ablations}))
+    assert "ablations" not in drawn_of(run)
+    digest = json.loads((run / "summary.json").read_text())["recipe_digest"]
+    (run / "ablations.json").write_text(json.dumps({"recipe": digest, "ablations": ablations}))
+    assert "ablations" in drawn_of(run)

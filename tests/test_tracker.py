@@ -12,6 +12,7 @@ import matplotlib
 import pytest
 
 from evohydra.trackers import without_secrets
+from evohydra.trackers.wandb import run_id
 from tests.commands import carried_out, environment, evohydra, files, json_lines, workspace
 
 SECRET = "hush-4711"
@@ -55,7 +56,8 @@ def read_back(directory: Path) -> list[dict[str, Any]]:
 def jobs(tmp_path_factory: pytest.TempPathFactory) -> list[Job]:
     root = tmp_path_factory.mktemp("tracked")
     process = evohydra(
-        "-m", *workspace(root), "tracker=wandb", "report=true", "seed=1,2", "run=sweep", "budget=8", "top=1",
+        "-m", *workspace(root), "tracker=wandb", "report=true", "optimizer=de,random", "run=sweep", "budget=8",
+        "top=1", "start=[]",
         "baselines=null",
         f"+api_token={SECRET}", "+nested={password: " + SECRET + "}",
         cwd=root, HOME=str(root), NETRC=str(root / "none"), MPLCONFIGDIR=matplotlib.get_cachedir(),
@@ -107,8 +109,11 @@ def test_the_summary(jobs: list[Job]):
 
 def test_the_winner_is_an_artifact(jobs: list[Job]):
     for job in jobs:
-        (artifact,) = job.of("artifact")[-1:]
+        (artifact,) = (each for each in job.of("artifact") if each["name"].startswith("winner-"))
         assert artifact["type"] == "model"
+        metadata = json.loads(artifact["metadata"])
+        assert metadata["recipe"] == json.loads((job.directory / "summary.json").read_text())["recipe_digest"]
+        assert metadata["versions"]["evohydra"]
         entries = {entry["path"]: entry for entry in artifact["manifest"]["contents"]}
         winner = job.directory / "winner"
         assert set(entries) == set(files(winner))
@@ -118,11 +123,35 @@ def test_the_winner_is_an_artifact(jobs: list[Job]):
         assert entries["model.safetensors"]["ref"] == (winner / "model.safetensors").as_uri()  # offline: not copied
 
 
+def test_sources_and_data_are_artifacts_that_the_run_has_used(jobs: list[Job]):
+    for job in jobs:
+        used = {each["name"]: each for each in job.of("artifact") if each.get("use_after_commit")}
+        assert set(used) == {"source-base", "source-one", "source-two", "data-lm_eval"}
+        assert {each["type"] for each in used.values()} == {"model", "dataset"}
+        for name in ("base", "one", "two"):
+            source = used[f"source-{name}"]
+            recipe = json.loads((job.directory / "recipe.json").read_text())["recipe"]
+            (node,) = (each for each in (recipe["base"], *recipe["models"]) if each["name"] == name)
+            assert json.loads(source["metadata"])["fingerprint"] == node["fingerprint"]
+            files_referred_to = {entry["ref"] for entry in source["manifest"]["contents"]}
+            assert (Path(node["path"]) / "model.safetensors").as_uri() in files_referred_to  # not copied
+        summary = json.loads((job.directory / "summary.json").read_text())
+        assert json.loads(used["data-lm_eval"]["metadata"]) == summary["data"]["lm_eval"]
+
+
+def test_a_run_that_goes_on_keeps_its_id(tmp_path: Path):
+    first = run_id(tmp_path, new=True)
+    assert run_id(tmp_path, new=True) == first
+    assert run_id(tmp_path / "other", new=False) is None
+    assert run_id(tmp_path / "other", new=True) != first
+
+
 def test_the_configuration_is_there_without_secrets(jobs: list[Job]):
-    for seed, job in enumerate(jobs, start=1):
+    for job in jobs:
         (run,) = job.of("run")
         config = run["config"]["update"]
-        assert (config["seed"], config["budget"]) == (seed, 8)
+        assert (config["seed"], config["budget"]) == (1, 8)
+        assert config["code"]["evohydra"]
         assert config["merge"]["parameter"]["method"].endswith("task_arithmetic")
         assert config["api_token"] == "(not shown)"
         assert config["nested"] == {"password": "(not shown)"}
@@ -136,7 +165,9 @@ def test_jobs_of_a_multirun_are_finished_runs_of_one_group(jobs: list[Job]):
     runs = [job.of("run")[0] for job in jobs]
     assert {run["run_group"] for run in runs} == {"sweep"}
     assert len({run["run_id"] for run in runs}) == 2
-    assert [run["display_name"] for run in runs] == ["0", "1"]
+    assert [run["display_name"] for run in runs] == ["de seed=1", "random seed=1"]
+    assert [run["job_type"] for run in runs] == ["de", "random"]
+    assert [run["tags"] for run in runs] == [["optimizer=de"], ["optimizer=random"]]
     for job in jobs:
         (end,) = job.of("exit")
         assert end.get("exit_code", 0) == 0

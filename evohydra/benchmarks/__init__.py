@@ -56,3 +56,21 @@ class Asking(Protocol):
     def ask(self) -> None:
         """Raises BenchmarkError, with what to do, while answers about shown models are missing."""
         ...
+
+
+@runtime_checkable
+class Described(Protocol):
+    """A benchmark whose examples can be read."""
+
+    def describe(self, split: Split, index: int) -> tuple[str, str]:
+        """What example `index` of `split` asks, and what is right, in words."""
+        ...
+
+
+@runtime_checkable
+class Answered(Protocol):
+    """A benchmark whose answers can be read."""
+
+    def answers(self, live: LiveModel, split: Split, examples: Sequence[int]) -> list[str]:
+        """What the live model answers to the examples of `split` at these places, in words."""
+        ...

@@ -20,6 +20,7 @@ from evohydra.benchmarks import SPLITS, BenchmarkError, Split
 from evohydra.benchmarks.images import text_of
 from evohydra.benchmarks.live_lm import LiveLM
 from evohydra.benchmarks.live_vlm import LiveMultimodalLM
+from evohydra.benchmarks.lm_eval_words import answered, described
 from evohydra.benchmarks.splits import Slice, check_disjoint
 from evohydra.families import LiveModel
 
@@ -167,6 +168,16 @@ class LMEvalBenchmark:
         scores = self._scores(task)
         assert len(scores) == len(places)
         return scores
+
+    def describe(self, split: Split, index: int) -> tuple[str, str]:
+        """The prompt of example `index` of `split` without shots, and its target or right choice."""
+        task = self._tasks[split]
+        return described(task, task.eval_docs[self._indices[split][index]])
+
+    def answers(self, live: LiveModel, split: Split, examples: Sequence[int]) -> list[str]:
+        """What the live model writes or chooses."""
+        self(live, split, examples)
+        return [answered(self._requests[split][place]) for place in examples]
 
     def _live_lm(self, live: LiveModel) -> LiveLM | LiveMultimodalLM:
         if self._shows_images:

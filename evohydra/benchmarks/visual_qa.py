@@ -136,6 +136,11 @@ class VisualQA:
         """The examples of `split`, in its order."""
         return self._examples.get(split, ())
 
+    def describe(self, split: Split, index: int) -> tuple[str, str]:
+        """The question of example `index` of `split`, and its references."""
+        example = self._examples[split][index]
+        return example.question, " / ".join(example.references)
+
     def image(self, example: Example) -> Image.Image:
         """The image of `example`, in RGB."""
         image: Image.Image = self._cache.once(

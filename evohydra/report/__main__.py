@@ -12,6 +12,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line and do what it asks."""
     parser = argparse.ArgumentParser(prog="python -m evohydra.report", description=__doc__)
     parser.add_argument("directory", nargs="+", type=Path, help="of a run, or of a multirun")
+    parser.add_argument("--sync", action="store_true", help="upload runs that W&B has logged offline, with wandb sync")
+    parser.add_argument("--wandb", action="store_true", help="make a W&B report too, which compares the strategies")
     parser.add_argument("--to", type=Path, help="where to write (default: into the directory, if it is one)")
     given = parser.parse_args(arguments)
     missing = [str(directory) for directory in given.directory if not directory.is_dir()]
@@ -19,11 +21,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"no such directory: {', '.join(missing)}")
     if given.to is None and len(given.directory) > 1:
         parser.error("several directories need --to DIRECTORY")
+    target = given.to or given.directory[0]
     try:
-        written = write_report(given.directory, given.to or given.directory[0])
-    except ValueError as error:
+        print(write_report(given.directory, target)["report"])
+        if given.sync or given.wandb:
+            from evohydra.report import sharing  # not for those who do without W&B
+        if given.sync:
+            sharing.sync(given.directory)
+        if given.wandb:
+            print(sharing.share(given.directory, target.resolve().name))
+    except (ValueError, OSError) as error:
         sys.exit(f"evohydra: {error}")
-    print(written["report"])
 
 
 if __name__ == "__main__":

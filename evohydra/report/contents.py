@@ -34,7 +34,7 @@ def contents(jobs: Sequence[Job], target: Path) -> list[Section]:
     """The sections that these jobs have something for, on a page in `target`."""
     with rc_context(SETTINGS):
         made = [
-            Section("In short", list(_verdict(jobs))),
+            Section("In short", list(verdict(jobs))),
             Section("The search", list(_search(jobs))),
             Section("Held-out scores", list(_held_out(jobs))),
             Section("From the search to the test split", list(_optimism(jobs))),
@@ -57,7 +57,8 @@ def best_job(jobs: Sequence[Job]) -> Job | None:
     return max(finished(jobs), key=key, default=None)
 
 
-def _verdict(jobs: Sequence[Job]) -> Iterator[Block]:
+def verdict(jobs: Sequence[Job]) -> Iterator[str]:
+    """What has ended and what has not, and which strategy is best, in sentences."""
     done = finished(jobs)
     for job in jobs:
         if job.state != "finished":

@@ -15,7 +15,7 @@ from evohydra.recipe import Node, from_dict
 from evohydra.trackers import SECRETS
 
 Scores = Mapping[str, Sequence[float]]
-NOT_THE_STRATEGY = ("run", "seed", "tracker", "ablate", "report")  # of command lines
+ASIDE = ("run", "seed", "tracker", "ablate", "report")  # of command lines
 
 
 @dataclass(frozen=True)
@@ -110,13 +110,17 @@ def _holds_a_secret(override: str) -> bool:
     return any(word in override.lower().removeprefix("tokenizer=") for word in SECRETS)
 
 
+def telling(overrides: Sequence[str]) -> list[str]:
+    """Those that make a strategy: not the seed, not where things are written, and no secrets."""
+    keys = {text: text.lstrip("+~").split("=")[0] for text in overrides if not _holds_a_secret(text)}
+    return [text for text in keys if keys[text] not in ASIDE and not keys[text].startswith(("tracker.", "hydra"))]
+
+
 def strategy_of(overrides: Sequence[str]) -> str:
     """A name for readers: of a group its option alone, of any other key its last part too."""
     words = []
-    for text in overrides:
+    for text in telling(overrides):
         key, _, value = text.lstrip("+~").partition("=")
-        if key in NOT_THE_STRATEGY or key.startswith(("tracker.", "hydra")):
-            continue
         group = "." not in key and not value.replace(".", "").lstrip("-").isdigit()
         words.append(value if group else f"{key.rsplit('.', 1)[-1]}={value}")
     return " ".join(words)

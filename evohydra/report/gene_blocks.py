@@ -35,11 +35,12 @@ def gene_blocks(jobs: Sequence[Job]) -> Iterator[Block]:
         )
     for job in jobs:
         file = job.directory / "ablations.json"
-        if file.is_file():
+        ablated = json.loads(file.read_text()) if file.is_file() and job.summary else None
+        if ablated and job.summary and ablated["recipe"] == job.summary["recipe_digest"]:
             whose = f"run {job.name}" if len(jobs) > 1 else "the winner"
             yield Drawing(
                 f"ablations_{job.name}" if len(jobs) > 1 else "ablations",
-                ablation_figure(json.loads(file.read_text())),
+                ablation_figure(ablated["ablations"]),
                 f"Ablations of {whose}: what its validation score gains from each of its genes, against the same "
                 "recipe with that gene at its default (95 % intervals, paired over examples).",
             )

@@ -17,15 +17,18 @@ GRID = 200  # places at which curves of several runs are compared
 
 
 def examples_scored(record: Mapping[str, Any]) -> int:
-    """How many answers the model gave for this genome."""
-    return sum(map(len, record["scores"].values())) if any(record["seconds"].values()) else 0
+    """How many examples were scored for this genome, and not copied from the same recipe."""
+    return int(record.get("scored", sum(map(len, record["scores"].values()))))
 
 
 def spent(job: Job, by: str) -> NDArray[np.float64]:
     """(record,) what had been spent when each genome was known: evaluations or examples."""
     if by == "evaluations":
         return np.arange(1, len(job.records) + 1, dtype=np.float64)
-    return np.cumsum([examples_scored(record) for record in job.records], dtype=np.float64)
+    scored = np.cumsum([examples_scored(record) for record in job.records], dtype=np.float64)
+    # Where the fitness is fitted to the sources' answers, these were scored first.
+    before = float((job.summary or {}).get("examples_scored", scored[-1]) - scored[-1])
+    return np.asarray(scored + before, dtype=np.float64)
 
 
 def best_so_far(job: Job) -> NDArray[np.float64]:

@@ -12,7 +12,11 @@ SECRETS = ("token", "secret", "password", "api_key", "apikey", "credential")
 
 
 class Tracker(Protocol):
-    """Receives a run as it goes. A yaml in conf/tracker is `_partial_`: the run adds name, directory and config."""
+    """Receives a run as it goes.
+
+    A yaml in conf/tracker is `_partial_`: the run adds its name, directory, config, group (its sweep, or None),
+    strategy (what it is called in comparisons), and differing (the overrides that tell jobs of the sweep apart).
+    """
 
     def genome(self, record: Record) -> None:
         """One genome of the search, in order; a resumed run repeats those on file."""

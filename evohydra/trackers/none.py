@@ -10,7 +10,7 @@ from evohydra.ledger import Record
 class NoTracker:
     """Takes everything and keeps nothing."""
 
-    def __init__(self, *, name: str, directory: Path, config: Mapping[str, Any], group: str | None) -> None:
+    def __init__(self, **_: Any) -> None:
         """Nothing to set up."""
 
     def genome(self, record: Record) -> None:

@@ -1,21 +1,29 @@
-"""Weights & Biases: a row for each genome, a table of all, the figures, and the winner as an artifact."""
+"""Weights & Biases: a row for each genome, a table of all, the figures, and the winner with all that it came from."""
 
-import hashlib
+import json
 import math
+import re
+import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import wandb
 
+from evohydra.artifacts import commit, versions
 from evohydra.ledger import Record
+from evohydra.recipe import Checkpoint, checkpoints, from_dict
+
+LOGIN = "run `wandb login`, or set WANDB_API_KEY to the key from https://wandb.ai/authorize"
+TAG = 64  # characters that W&B allows
 
 
 class WandbTracker:
     """Logs a run to W&B, offline unless the user is logged in or asks for `mode=online`.
 
-    A run that is resumed logs under the same id again, so that syncing continues it. Offline, the winner's artifact
-    refers to the files in the run directory; online they are uploaded (`artifact`: auto, upload, reference, none).
+    A run that goes on logs under the same id again. Its job type is the strategy; jobs of a sweep (`group`) are called
+    by what tells them apart. Offline, the winner's artifact refers to the files in the run directory; online they are
+    uploaded (`artifact`: auto, upload, reference, none). Sources and data are artifacts that the run has used.
     """
 
     def __init__(
@@ -25,6 +33,8 @@ class WandbTracker:
         directory: Path,
         config: Mapping[str, Any],
         group: str | None,
+        strategy: str,
+        differing: Sequence[str] = (),
         project: str = "evohydra",
         entity: str | None = None,
         mode: str = "auto",
@@ -37,7 +47,7 @@ class WandbTracker:
         ):
             if value not in known:
                 raise ValueError(f"tracker.{option}: expected one of {', '.join(known)}, got {value!r}")
-        self._mode = ("online" if wandb.setup().settings.api_key else "offline") if mode == "auto" else mode
+        self._mode = ("online" if logged_in() else "offline") if mode == "auto" else mode
         self._artifact = artifact
         self._best = -math.inf
         self._records: list[Record] = []
@@ -46,11 +56,11 @@ class WandbTracker:
             entity=entity,
             name=name,
             group=group,
-            job_type=str(config.get("optimizer", {}).get("_target_", "search")).rsplit(".", 1)[-1],
-            id=hashlib.sha256(f"{group}/{name}".encode()).hexdigest()[:16],
+            job_type=strategy,
+            id=run_id(directory, new=True),
             resume="allow" if self._mode == "online" else None,
-            config=dict(config),
-            tags=list(tags),
+            config={**config, "code": {"evohydra": versions()["evohydra"], "commit": commit()}},
+            tags=[*tags, *(text[:TAG] for text in differing)],
             dir=str(directory),
             mode="online" if self._mode == "online" else "offline",
             # No metadata: it holds the command line, and with it any secret that was given there.
@@ -92,11 +102,23 @@ class WandbTracker:
         }
         self._run.log({"genomes": table, **images})
         self._run.summary.update({key: summary[key] for key in ("test", "validation", "search", "gain", "seconds")})
+        recipe = json.loads((winner / "recipe.json").read_text())
+        for each in {each.name: each for each in checkpoints(from_dict(recipe["recipe"]))}.values():
+            self._use(_source(each))
+        for benchmark, splits in summary["data"].items():
+            self._use(_data(benchmark, splits))
         if self._artifact != "none":
-            self._run.log_artifact(self._winner(winner))
+            told = {"score": summary["test"]["winner"], "recipe": summary["recipe_digest"], "commit": commit()}
+            self._run.log_artifact(self._winner(winner, {**told, "versions": summary["versions"]}))
 
-    def _winner(self, directory: Path) -> Any:
-        artifact = wandb.Artifact(f"winner-{self._run.id}", type="model")
+    def _use(self, artifact: wandb.Artifact) -> None:
+        if self._mode == "online":
+            self._run.use_artifact(artifact)
+        else:  # what use_artifact does with an artifact that is new; offline it refuses, though `wandb sync` can do it
+            self._run._log_artifact(artifact, is_user_created=True, use_after_commit=True)
+
+    def _winner(self, directory: Path, metadata: Mapping[str, Any]) -> wandb.Artifact:
+        artifact = wandb.Artifact(f"winner-{self._run.id}", type="model", metadata=dict(metadata))
         upload = self._artifact == "upload" or (self._artifact == "auto" and self._mode == "online")
         if upload:
             artifact.add_dir(str(directory), policy="immutable")
@@ -113,3 +135,43 @@ class WandbTracker:
     def close(self, *, failed: bool) -> None:
         """End the W&B run, so that the next job of a multirun begins one of its own."""
         self._run.finish(exit_code=int(failed))
+
+
+def logged_in() -> bool:
+    """Whether W&B knows a key here."""
+    return bool(wandb.setup().settings.api_key)
+
+
+def run_id(directory: Path, *, new: bool) -> str | None:
+    """The id of the W&B run of a run directory, which keeps it; None where it has none and no `new` one is to be made.
+
+    Not a digest of the name: runs of the same name elsewhere, or deleted ones, have ids too.
+    """
+    file = directory / "wandb" / "id"
+    if not file.is_file() and new:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(secrets.token_hex(8))
+    return file.read_text().strip() if file.is_file() else None
+
+
+def _source(checkpoint: Checkpoint) -> wandb.Artifact:
+    """A reference to where a source model is; nothing is read or copied."""
+    artifact = wandb.Artifact(_plain(f"source-{checkpoint.name}"), type="model", metadata=checkpoint.to_dict())
+    local = Path(checkpoint.path)
+    hub = f"https://huggingface.co/{checkpoint.path}/tree/{checkpoint.revision or 'main'}"
+    address = local.resolve().as_uri() if local.exists() else checkpoint.path if "://" in checkpoint.path else hub
+    artifact.add_reference(address, name="model", checksum=False)
+    return artifact
+
+
+def _data(benchmark: str, splits: Mapping[str, Any]) -> wandb.Artifact:
+    """The number of examples in each split, and their digests."""
+    artifact = wandb.Artifact(_plain(f"data-{benchmark}"), type="dataset", metadata=dict(splits))
+    with artifact.new_file("splits.json") as file:
+        json.dump(splits, file, indent=2)
+    return artifact
+
+
+def _plain(name: str) -> str:
+    """`name` in characters that W&B allows."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "-", name)

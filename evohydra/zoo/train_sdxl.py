@@ -1,6 +1,6 @@
 """Train the tiny SDXL pipelines: their parts, a common base and two fine-tunes; the same on every run of one machine.
 
-It takes six to eight minutes of one core. Text encoders learn to foretell the words of captions, the VAE to compress
+It takes six to seven minutes of one core. Text encoders learn to foretell the words of captions, the VAE to compress
 pictures; from then on both are frozen, and only UNets are trained, for the four steps in which they will draw.
 """
 

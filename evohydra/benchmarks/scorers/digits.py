@@ -6,22 +6,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from sklearn.svm import SVC
 
 from evohydra.benchmarks.prompts import Prompt
 from evohydra.benchmarks.scorers import ScorerError
-from evohydra.optional import optional
 from evohydra.zoo.digits import JUDGED, pictures
 from evohydra.zoo.scenes import CELL
 
 
 def digits() -> "Digits":
-    """A scorer by a support vector machine, fitted in a tenth of a second on digits that no diffusion model saw.
-
-    Raises ValueError where scikit-learn is missing.
-    """
-    svm = optional("sklearn.svm", "the scorer digits", "evohydra[diffusion]")
+    """A scorer by a support vector machine, fitted in a tenth of a second on digits that no diffusion model saw."""
     images, labels = pictures(JUDGED)
-    judge = svm.SVC(C=10.0)  # of radial basis functions; nothing about it is random
+    judge = SVC(C=10.0)  # of radial basis functions; nothing about it is random
     judge.fit(features([Image.fromarray(image) for image in images]), [str(label) for label in labels])
     return Digits(judge)
 

@@ -8,6 +8,7 @@ DIRECTORY: the same command again goes on with what is missing.
 
 import argparse
 import json
+import shutil
 import statistics
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,8 @@ from tests.benchmarks.peers.rows import ROWS, VALIDATION, python_of, record, sta
 
 def run(name: str, seed: int, directory: Path, python: str) -> dict[str, Any]:
     """One search to its end: what its winner scores on the test split, and what it took."""
+    if ROWS[name].environment is not None:  # what an interrupted run has left; evohydra goes on with its own
+        shutil.rmtree(directory, ignore_errors=True)
     if start(name, seed, directory, python, faster=True).wait() != 0:
         raise RuntimeError(f"{name}: see {directory / 'output.txt'}")
     found = _of_evohydra(directory) if ROWS[name].environment is None else _of_peer(directory)
