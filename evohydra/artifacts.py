@@ -7,8 +7,8 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from importlib.metadata import version
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -29,6 +29,7 @@ NAMES = {
     torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
 }  # fmt: skip
 PACKAGES = ("evohydra", "torch", "transformers", "safetensors", "lm-eval", "hydra-core", "cmaes", "scipy", "numpy")
+OF_EXTRAS = ("diffusers", "peft", "pymoo", "ribs")
 
 
 class ArtifactError(OSError):
@@ -192,13 +193,17 @@ def made_from(node: Node, directories: Mapping[str, Path]) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """What this run was made with."""
-    return {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}}
+    found = {package: version(package) for package in PACKAGES}
+    for package in OF_EXTRAS:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return {"python": platform.python_version(), **found}
 
 
 def commit() -> str | None:
-    """The commit of the checkout that runs; None where evohydra is installed."""
+    """The commit of the checkout that runs; None where there is no checkout, or no git."""
     root = Path(__file__).resolve().parent.parent
-    if not (root / ".git").exists():
+    if not (root / ".git").exists() or shutil.which("git") is None:
         return None
     asked = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True)
     return asked.stdout.strip() or None

@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 # Before anything imports transformers, datasets or lm-eval; commands that tests start inherit it.
-CACHE = tempfile.mkdtemp(prefix="evohydra-tests-")
+SHARED = "EVOHYDRA_TESTS_CACHE"  # processes of one run (pytest -n 2) share what they compile
+CACHE = os.environ.get(SHARED) or tempfile.mkdtemp(prefix="evohydra-tests-")
+OWN = SHARED not in os.environ
 os.environ |= {
+    SHARED: CACHE,
     "HF_DATASETS_CACHE": CACHE,
     "TORCHINDUCTOR_CACHE_DIR": CACHE,
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -33,7 +36,8 @@ settings.load_profile("quick")
 
 
 def pytest_unconfigure() -> None:
-    shutil.rmtree(CACHE, ignore_errors=True)
+    if OWN:
+        shutil.rmtree(CACHE, ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)

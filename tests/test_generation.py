@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evohydra.benchmarks import Split
+from evohydra.benchmarks import Split, TellsBroken
+from evohydra.benchmarks.lm_eval import LMEvalBenchmark
 from evohydra.evaluate import Evaluation
 from evohydra.executors.local import Local
 from evohydra.fitness.full import Full
@@ -128,3 +129,22 @@ def test_an_average_genome_is_rejected_with_the_stated_risk(tmp_path: Path) -> N
 def test_a_rejection_that_makes_no_sense(after: int, risk: float) -> None:
     with pytest.raises(ValueError, match="after of at least 1 and risk between 0 and 1"):
         Rejection(after, risk)
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        (["", " ", "\n"], "all answers are empty"),
+        (["a", "a "], "all answers are the same"),
+        (["a", "b"], None),
+        (["a"], None),
+        ([(-1.0, True), (float("nan"), False)], "log-likelihoods are not numbers"),
+        ([(-1.0, True), (-1.0, True)], None),
+        ([], None),
+    ],
+)
+def test_answers_that_only_a_broken_model_gives(answers: list[object], expected: str | None) -> None:
+    benchmark = LMEvalBenchmark.__new__(LMEvalBenchmark)
+    benchmark._answers = answers
+    assert isinstance(benchmark, TellsBroken)
+    assert benchmark.broken() == expected

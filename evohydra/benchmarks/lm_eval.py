@@ -3,6 +3,7 @@
 import copy
 import difflib
 import logging
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -101,6 +102,7 @@ class LMEvalBenchmark:
         self._options = options
         self._lm: LiveLM | LiveMultimodalLM | None = None
         self._requests: dict[Split, list[list[Any]]] = {}
+        self._answers: list[Any] = []
         self._tasks: dict[Split, Task] = {}
         self._indices = {
             split: slices[split].indices(len(task.eval_docs), options.shuffle, options.limit)
@@ -165,9 +167,19 @@ class LMEvalBenchmark:
                 f"benchmark {self.name!r}: lm-eval refuses its settings for this model: {error} (the length of answers "
                 f"is benchmark.{self.name}.generation_kwargs.max_gen_toks)"
             ) from error
+        self._answers = [answer for instance in task.instances for answer in instance.resps]
         scores = self._scores(task)
         assert len(scores) == len(places)
         return scores
+
+    def broken(self) -> str | None:
+        """Whether all generated answers of the last call are empty or the same, or a log-likelihood is not a number."""
+        texts = [answer.strip() for answer in self._answers if isinstance(answer, str)]
+        if any(isinstance(answer, tuple) and math.isnan(answer[0]) for answer in self._answers):
+            return "log-likelihoods are not numbers"
+        if len(texts) < 2 or len(texts) < len(self._answers) or len(set(texts)) > 1:
+            return None
+        return "all answers are the same" if texts[0] else "all answers are empty"
 
     def describe(self, split: Split, index: int) -> tuple[str, str]:
         """The prompt of example `index` of `split` without shots, and its target or right choice."""

@@ -22,6 +22,8 @@ from typing import Any
 
 import hydra.utils
 import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 from rich.console import Console
 from scipy.special import expit, ndtr
@@ -169,11 +171,58 @@ def measure(what: str, file: Path, seeds: Sequence[int], kinds: Sequence[str]) -
                 print(line, flush=True)
 
 
+def table(lines: Sequence[Mapping[str, Any]]) -> str:
+    """Mean and range over seeds of the final score, and the examples that it took, as markdown."""
+    rows = ["| on | optimizer | fitness | seeds | test score | of full | examples scored | fewer |",
+            "|---|---|---|---|---|---|---|---|"]  # fmt: skip
+    groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    for line in lines:
+        groups.setdefault((line["on"], line["optimizer"], line["kind"]), []).append(line)
+    for (on, optimizer, kind), group in sorted(
+        groups.items(), key=lambda item: (item[0][:2], list(KINDS).index(item[0][2]))
+    ):
+        full = {line["seed"]: line for line in groups.get((on, optimizer, "full"), [])}
+        paired = [(line, full[line["seed"]]) for line in group if line["seed"] in full]
+        scores, spent = [line["test"] for line in group], float(np.mean([line["examples"] for line in group]))
+        gap = f"{np.mean([one['test'] - other['test'] for one, other in paired]):+.3f}" if paired else ""
+        fewer = f"{np.mean([other['examples'] for _, other in paired]) / spent:.1f}" if paired else ""
+        rows.append(
+            f"| {on} | {optimizer} | {kind} | {len(group)} | {np.mean(scores):.3f} ({min(scores):.3f} to "
+            f"{max(scores):.3f}) | {gap} | {spent:.0f} | {fewer} |"
+        )
+    return "\n".join(rows)
+
+
+def figure(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Final score against examples scored: a point for each run, a mark for each mean."""
+    panels = sorted({(line["on"], line["optimizer"]) for line in lines}, reverse=True)
+    drawn = Figure(figsize=(4.6 * len(panels), 4.2), layout="constrained")
+    for number, panel in enumerate(panels, 1):
+        axes = drawn.add_subplot(1, len(panels), number)
+        for at, kind in enumerate(KINDS):
+            here = [line for line in lines if (line["on"], line["optimizer"]) == panel and line["kind"] == kind]
+            if here:
+                examples, scores = ([line[key] for line in here] for key in ("examples", "test"))
+                axes.scatter(examples, scores, s=14, color=f"C{at}", alpha=0.5)
+                axes.scatter(np.mean(examples), np.mean(scores), s=90, color=f"C{at}", marker="osD^vP"[at], label=kind)
+        axes.set(title=", ".join(panel), xlabel="search examples scored", ylabel="winner's score on test", xscale="log")
+        axes.grid(alpha=0.3)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        if number == 1:
+            axes.legend(fontsize="small")
+    drawn.savefig(path, dpi=110)
+
+
 def main() -> None:
     """The command."""
     what, target, *rest = sys.argv[1:]
     if what == "figure":
-        raise SystemExit("later")
+        lines = [json.loads(line) for file in rest for line in Path(file).read_text().splitlines()]
+        figure(lines, Path(target))
+        print(table(lines))
+        return
     measure(what, Path(target), range(1, 6), rest or list(KINDS))
 
 
