@@ -189,7 +189,7 @@ def _time(jobs: Sequence[Job]) -> Iterator[Block]:
     if figure is None:
         return
     yield Drawing("time", figure, "Seconds of a run: merging and scoring the genomes of the search, and all else "
-                  "(starting, validation and test, writing the winner).")  # fmt: skip
+                  "(starting, validation and test, writing the winner; since a run last began).")  # fmt: skip
     rows = []
     for strategy, members in strategies(finished(jobs)).items():
         parts = [seconds_by_part(job) for job in members]
