@@ -253,6 +253,7 @@ def _place_in_sweep(directory: Path, seed: int) -> dict[str, Any]:
 def _quiet() -> None:
     """One progress display is enough; the libraries below have their own."""
     os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     for name in ("lm_eval", "transformers", "datasets", "huggingface_hub", "matplotlib", "wandb"):
@@ -280,6 +281,7 @@ def job(config: DictConfig) -> float:
 def main() -> None:
     """The console script, and python -m evohydra."""
     composition.register()
+    _quiet()  # launchers hand the environment on to processes of their own
     try:
         job()
     except SystemExit as ending:

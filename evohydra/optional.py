@@ -9,7 +9,8 @@ def optional(module: str, wanted_by: str, install: str, otherwise: str = "") -> 
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
+        quoted = f"'{install}'" if "[" in install else install  # shells read brackets
         raise ValueError(
             f"{wanted_by}: expected the package {install} to be installed, got no module {error.name}; "
-            f"run `pip install {install}`{otherwise}"
+            f"run `pip install {quoted}`{otherwise}"
         ) from error

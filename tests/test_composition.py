@@ -155,6 +155,7 @@ def test_joined_sources_in_single_runs_and_in_multiruns(tmp_path: Path) -> None:
         ("optimizer.sigmas=3", ["option 'optimizer.sigmas'; did you mean 'sigma'?", "Known keys of 'optimizer'"]),
         ("merge.parameter.granularity.layer=each", ["did you mean 'layers'?", "modules"]),
         ("zebra=1", ["unknown option 'zebra'. Known options: "]),
+        ("hydra/launcher=cloud", ["unknown hydra/launcher cloud.", "joblib", "pip install 'evohydra[launchers]'"]),
     ],
 )
 def test_hints_name_what_there_is(argument: str, hints: list[str]) -> None:

@@ -126,7 +126,7 @@ def _finite_decoding(vae: Any) -> Iterator[None]:
 
 
 def _scheduler_class(where: str, wanted: Mapping[str, Any]) -> Any:
-    diffusers = optional("diffusers", where, "'evohydra[diffusion]'")
+    diffusers = optional("diffusers", where, "evohydra[diffusion]")
     name = wanted.get("name")
     found = getattr(diffusers, name, None) if isinstance(name, str) and name.endswith("Scheduler") else None
     if found is None:

@@ -12,7 +12,7 @@ import numpy as np
 from evohydra.benchmarks.japanese import is_japanese
 from evohydra.optional import optional
 
-INSTALL = "'evohydra[japanese]'"
+INSTALL = "evohydra[japanese]"
 # What the paper's evaluation removes besides the characters that the package emoji knows: symbols and pictographs,
 # emoticons, transport, flags, dingbats.
 _PICTURES = re.compile("[\U0001f300-\U0001f64f\U0001f680-\U0001f6ff\U0001f1e0-\U0001f1ff\u2702-\u27b0]+")

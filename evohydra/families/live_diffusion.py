@@ -89,7 +89,7 @@ def load_beside(pipeline: Any, adapters: Mapping[Path, float]) -> None:
     Raises SourceError where it cannot.
     """
     if adapters:
-        optional("peft", "adapters with fuse: false", "'evohydra[diffusion]'")
+        optional("peft", "adapters with fuse: false", "evohydra[diffusion]")
         names = [f"kept_{number}" for number, _ in enumerate(adapters)]
         for name, file in zip(names, adapters, strict=True):
             try:

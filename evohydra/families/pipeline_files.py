@@ -24,7 +24,7 @@ PREDICTS_V = "v_pred"  # a tensor by which single files say that they predict ve
 
 def diffusers() -> Any:
     """The package, which reports errors only: it and transformers comment on every component that they load."""
-    found = optional("diffusers", "diffusion models", "'evohydra[diffusion]'")
+    found = optional("diffusers", "diffusion models", "evohydra[diffusion]")
     for library in (found, transformers):
         library.utils.logging.set_verbosity_error()
     return found
