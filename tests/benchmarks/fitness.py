@@ -139,7 +139,7 @@ def embedded(kind: str, optimizer: str, seed: int) -> dict[str, Any]:
     arguments = [
         f"optimizer={optimizer}",
         f"seed={seed}",
-        *KINDS[kind],
+        *KINDS[kind][0],
         *top,
         "tracker=none",
         "baselines=null",
