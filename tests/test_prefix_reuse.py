@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from evohydra.families.causal_lm import CausalLM
-from evohydra.recipe import Node, Stack
+from evohydra.recipe import Node, Stack, digest
 from tests.commands import built, carried_out, json_lines, workspace
 
 SCORES = ("index", "genome", "recipe", "fitness", "scores", "error")
@@ -52,5 +52,9 @@ def test_a_generation_is_announced_but_for_what_is_on_file(tmp_path: Path, monke
     told: list[Sequence[Node]] = []
     monkeypatch.setattr(type(run.live), "expect", lambda _, recipes: told.append(recipes))
     run(Console(file=io.StringIO()))
-    assert [len(recipes) for recipes in told] == [0, 4, 6]
-    assert all(isinstance(recipe, Stack) for recipes in told for recipe in recipes)
+    *searched, candidates, _ = told  # the last ones are scored on the test split
+    lines = json_lines(tmp_path / "run" / "ledger.jsonl")
+    fresh = [line["recipe"] for line in lines[8:] if line["scored"]]
+    assert [digest(recipe) for recipes in searched for recipe in recipes] == fresh != []
+    assert len(candidates) == 1
+    assert all(isinstance(recipe, Stack) for recipes in searched for recipe in recipes)

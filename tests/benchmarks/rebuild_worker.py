@@ -14,7 +14,7 @@ from typing import Any
 
 import transformers
 
-from evohydra import artifacts, rebuild
+from evohydra import rebuild
 from evohydra.formats import plain
 from tests.benchmarks.proc import status
 
@@ -41,7 +41,7 @@ def main() -> None:
     transformers.AutoTokenizer, transformers.PreTrainedTokenizerFast  # noqa: B018
     note(notes, "fingerprinting")
     plain.write_part = noting(notes, "merging", plain.write_part)  # type: ignore[attr-defined]
-    artifacts.fingerprint = noting(notes, "reading back", artifacts.fingerprint)  # type: ignore[attr-defined]
+    plain.fingerprint = noting(notes, "reading back", plain.fingerprint)  # type: ignore[attr-defined]
     rebuild.main()
     note(notes, "done")
 
