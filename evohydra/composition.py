@@ -112,9 +112,9 @@ def _hint(override: Override, config: DictConfig, options: Callable[[str], list[
         unknown = [part for part in wanted if part not in (*known, "null")]
         return f"unknown {key} {', '.join(unknown)}. Known: {', '.join(known)}" if unknown else None
     if key == "hydra/launcher":
-        known, wanted = options(key), override.get_value_string()
+        known, launcher = options(key), override.get_value_string()
         extra = "joblib and submitit_* come with `pip install 'evohydra[launchers]'`"
-        return None if wanted in known else f"unknown {key} {wanted}. Known: {', '.join(known)}; {extra}"
+        return None if launcher in known else f"unknown {key} {launcher}. Known: {', '.join(known)}; {extra}"
     parent, _, leaf = key.rpartition(".")
     node = OmegaConf.select(config, parent) if parent else config
     if override.is_add() or not isinstance(node, DictConfig) or leaf in node:
