@@ -18,10 +18,10 @@ from evohydra import composition
 
 if TYPE_CHECKING:
     from evohydra.families import Family
-    from evohydra.fixed import FixedRecipe
+    from evohydra.families.sources import OpenSources
     from evohydra.run import Run
-    from evohydra.sources import OpenSources
     from evohydra.spaces import Space
+    from evohydra.winner.unsearched import FixedRecipe
 
 logger = logging.getLogger(__name__)
 
@@ -51,18 +51,17 @@ def build(config: DictConfig, directory: Path) -> "Run | FixedRecipe":
     """
     import numpy as np
 
-    from evohydra import sources
-    from evohydra.benchmarks import BenchmarkError
-    from evohydra.families import AddedAdapter, Rules
-    from evohydra.fixed import FixedRecipe
-    from evohydra.formats import Format
-    from evohydra.merge import Engine
+    from evohydra.families import AddedAdapter, Rules, sources
+    from evohydra.merging.engine import Engine
     from evohydra.run import Run, baseline_nodes, search_sizes
+    from evohydra.scoring.benchmarks import BenchmarkError
+    from evohydra.search.warm_start import best_genomes
+    from evohydra.search.warm_start import identity as warm_identity
     from evohydra.spaces.parameter import uniform_merge
     from evohydra.trackers import Guarded, without_secrets
-    from evohydra.warm_start import best_genomes
-    from evohydra.warm_start import identity as warm_identity
-    from evohydra.winner import WinnerWriter
+    from evohydra.winner.formats import Format
+    from evohydra.winner.unsearched import FixedRecipe
+    from evohydra.winner.writer import WinnerWriter
 
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     chosen = {name: sources.parse(name, fields) for name, fields in plain["model"]["sources"].items()}
@@ -212,7 +211,7 @@ def _start(start: list[str]) -> list[str]:
 
 
 def _compile(wanted: str | bool, shapes: Mapping[str, tuple[int, ...]], merges: int) -> bool:
-    from evohydra.merge import worth_compiling
+    from evohydra.merging.engine import worth_compiling
 
     if wanted not in ("auto", True, False):
         raise ValueError(f"merge.compile: expected auto, true or false, got {wanted!r}")

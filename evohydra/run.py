@@ -12,22 +12,11 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from evohydra.ablations import ablations, check_ablations
-from evohydra.artifacts import versions, whole_directory
-from evohydra.benchmarks import Benchmark
-from evohydra.benchmarks.fingerprints import data_fingerprints
-from evohydra.evaluate import Evaluation, Evaluator
-from evohydra.executors import Executor
 from evohydra.families import LiveModel
+from evohydra.families.sources import OpenSources
 from evohydra.files import write_json
-from evohydra.fitness import Fitness
-from evohydra.fitness.generation import Scoring
-from evohydra.fronts import Rule
-from evohydra.genome import Axis
-from evohydra.ledger import Ledger, Record, Scores
-from evohydra.merge import Engine
-from evohydra.objectives import Objective
-from evohydra.optimizers import LearnsFromExamples, Optimizer, Points
+from evohydra.merging.engine import Engine
+from evohydra.provenance import versions
 from evohydra.recipe import Node, digest
 from evohydra.report.answers import Pictured, answers_page, shown
 from evohydra.report.examples import WINNER, keep_examples
@@ -36,13 +25,25 @@ from evohydra.report.pictures import draw_albums
 from evohydra.report.progress import SearchProgress
 from evohydra.report.tables import gain_sentence, summary_table
 from evohydra.report.writing import write_report
-from evohydra.search import Candidate, SearchError, choose, search
-from evohydra.sources import OpenSources
+from evohydra.scoring.benchmarks import Benchmark
+from evohydra.scoring.benchmarks.fingerprints import data_fingerprints
+from evohydra.scoring.evaluate import Evaluation, Evaluator
+from evohydra.scoring.executors import Executor
+from evohydra.scoring.statistics import interval, paired_gain
+from evohydra.search.ablations import ablations, check_ablations
+from evohydra.search.driver import Candidate, SearchError, choose, search
+from evohydra.search.feedback import EVERY_EXAMPLE
+from evohydra.search.fitness import Fitness
+from evohydra.search.fitness.generation import Scoring
+from evohydra.search.fronts import Rule
+from evohydra.search.ledger import Ledger, Record, Scores
+from evohydra.search.objectives import Objective
+from evohydra.search.optimizers import LearnsFromExamples, Optimizer, Points
 from evohydra.spaces import Space
-from evohydra.statistics import interval, paired_gain
-from evohydra.telling import EVERY_EXAMPLE
+from evohydra.spaces.genes import Axis
 from evohydra.trackers import Guarded
-from evohydra.winner import WinnerWriter
+from evohydra.winner.checkpoint_files import whole_directory
+from evohydra.winner.writer import WinnerWriter
 
 logger = logging.getLogger(__name__)
 

@@ -20,18 +20,18 @@ from pathlib import Path
 import hydra.utils
 import numpy as np
 
-from evohydra.benchmarks import Split
-from evohydra.evaluate import Evaluation
-from evohydra.executors.local import Local
-from evohydra.fitness.full import Full
-from evohydra.fitness.generation import Scoring
-from evohydra.genome import Axis
-from evohydra.ledger import Examples, Ledger
-from evohydra.optimizers import Optimizer
 from evohydra.recipe import Node, digest
-from evohydra.search import search
+from evohydra.scoring.benchmarks import Split
+from evohydra.scoring.evaluate import Evaluation
+from evohydra.scoring.executors.local import Local
+from evohydra.search.driver import search
+from evohydra.search.fitness.full import Full
+from evohydra.search.fitness.generation import Scoring
+from evohydra.search.ledger import Examples, Ledger
+from evohydra.search.optimizers import Optimizer
 from evohydra.spaces import Space
 from evohydra.spaces.dataflow import DataFlowSpace
+from evohydra.spaces.genes import Axis
 from evohydra.spaces.hybrid import HybridSpace
 from tests.commands import json_lines
 from tests.contracts.discovery import BASELINES, composed, names

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import yaml
 
-from evohydra.objectives import Objective
 from evohydra.recipe import Checkpoint, Group, Merge, digest
-from evohydra.statistics import interval
+from evohydra.scoring.statistics import interval
+from evohydra.search.objectives import Objective
 
 GROUPS, MODELS = ("embeddings", "layers.0", "layers.1", "head"), ("ja", "math")
 NAMES = [f"{group}/weight/{model}" for group in GROUPS for model in MODELS]
@@ -19,7 +19,7 @@ def recipe(genome: np.ndarray) -> Merge:
     """The merge of a genome, (8,)."""
     weights = genome.reshape(len(GROUPS), len(MODELS))
     groups = (Group(g, (f"{g}.w",), {"weight": tuple(map(float, w))}) for g, w in zip(GROUPS, weights, strict=True))
-    return Merge("evohydra.methods.linear:linear", None, tuple(Checkpoint(m, m) for m in MODELS), tuple(groups))
+    return Merge("linear", None, tuple(Checkpoint(m, m) for m in MODELS), tuple(groups))
 
 
 def answers(skill: float, split: str, rng: np.random.Generator) -> list[float]:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from evohydra.benchmarks import BenchmarkError
-from evohydra.ledger import LedgerError
+from evohydra.scoring.benchmarks import BenchmarkError
+from evohydra.search.ledger import LedgerError
 from tests.commands import built, carried_out, evohydra, json_lines, workspace
 from tests.tiny_models import save_model
 
@@ -54,7 +54,7 @@ def refused(arguments: list[str], directory: Path, expected: str, kind: type[Exc
         ("merge.parameter.granularity.layers=9", r"granularity.layers: 9 blocks, but the model has 2 layers"),
         ("merge.parameter.granularity.layers=some", r"expected whole, each or a number of blocks, got 'some'"),
         ("merge.parameter.granularity.filters={x: q_porj}", r"filters.x: 'q_porj' matches no tensor"),
-        ("merge.parameter.method=evohydra.methods.ties:tise", r"expected package.module:function"),
+        ("merge.parameter.method=tise", r"there is none of that name"),
         ("+model.sources.two.pth=x", r"model.sources.two: unknown keys \['pth'\]; a source has \['adapter'"),
         ("model.sources.two.dtype=int8", r"dtype: expected .* got 'int8'"),
         ("benchmark.lm_eval.splits.test={start: 1.0, stop: 1.0}", r"'lm_eval': the test split is empty"),

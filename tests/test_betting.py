@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evohydra.benchmarks import Split
-from evohydra.evaluate import Evaluation
-from evohydra.executors.local import Local
-from evohydra.fitness.betting import surely_above
-from evohydra.fitness.generation import Generation, Scoring, members_of
-from evohydra.fitness.racing import Racing
-from evohydra.ledger import Examples, Ledger
-from evohydra.objectives import Objective
 from evohydra.recipe import Checkpoint, Node
+from evohydra.scoring.benchmarks import Split
+from evohydra.scoring.evaluate import Evaluation
+from evohydra.scoring.executors.local import Local
+from evohydra.search.fitness.betting import surely_above
+from evohydra.search.fitness.generation import Generation, Scoring, members_of
+from evohydra.search.fitness.racing import Racing
+from evohydra.search.ledger import Examples, Ledger
+from evohydra.search.objectives import Objective
 
 TOTAL = 120
 

@@ -16,7 +16,7 @@ from matplotlib.image import imread
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from evohydra.ledger import LedgerError
+from evohydra.search.ledger import LedgerError
 from tests.commands import carried_out, evohydra, files, json_lines, python, workspace
 
 BUDGET = 14
@@ -261,5 +261,5 @@ def test_help_and_cfg(tmp_path: Path):
     composed = evohydra("--cfg", "job", "merge=ties", "budget=7", cwd=tmp_path)
     assert composed.returncode == 0
     config = yaml.safe_load(composed.stdout)
-    assert (config["budget"], config["merge"]["parameter"]["method"]) == (7, "evohydra.methods.ties:ties")
+    assert (config["budget"], config["merge"]["parameter"]["method"]) == (7, "ties")
     assert not list(tmp_path.iterdir())

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from evohydra.search import SearchError
+from evohydra.search.driver import SearchError
 from tests.commands import carried_out, files, json_lines, python, workspace
 
 LIMIT = 250_000  # bytes: more than any file of a run but some of the winner's weights

@@ -9,15 +9,15 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from evohydra.checkpoints import SourceError
 from evohydra.families.causal_lm import CausalLM
 from evohydra.families.loading import difference
-from evohydra.formats import shared
-from evohydra.formats.plain import Plain
-from evohydra.formats.shared import Shared
-from evohydra.merge import Engine
+from evohydra.families.sources import OpenSources, open_sources
+from evohydra.merging.checkpoints import SourceError
+from evohydra.merging.engine import Engine
 from evohydra.recipe import Hop, Stack
-from evohydra.sources import OpenSources, open_sources
+from evohydra.winner.formats import shared
+from evohydra.winner.formats.plain import Plain
+from evohydra.winner.formats.shared import Shared
 from tests.commands import carried_out, python, workspace
 from tests.contracts.test_hops import ONE, TWO, save
 
@@ -154,13 +154,13 @@ def test_in_shards(path: Stack, opened: OpenSources, live, tmp_path: Path) -> No
 
 
 def test_the_released_form_becomes_a_plain_mistral(released: Path, live, tmp_path: Path) -> None:
-    done = python("-m", "evohydra.formats.shared", released, tmp_path / "plain", cwd=tmp_path)
+    done = python("-m", "evohydra.winner.formats.shared", released, tmp_path / "plain", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     config = json.loads((tmp_path / "plain" / "config.json").read_text())
     assert (config["model_type"], config["num_hidden_layers"]) == ("mistral", 9)
     assert not {"num_hops", "auto_map"} & config.keys()
     assert Plain().verify(tmp_path / "plain", FAMILY, live) < 1e-5
-    again = python("-m", "evohydra.formats.shared", released, tmp_path / "plain", cwd=tmp_path)
+    again = python("-m", "evohydra.winner.formats.shared", released, tmp_path / "plain", cwd=tmp_path)
     assert "exists" in again.stderr
     assert again.returncode == 1
 
@@ -211,7 +211,7 @@ def test_a_run_in_the_released_form(directories: dict[str, Path], tmp_path: Path
     ]
     carried_out([*given, *arguments], tmp_path / "run")
     recipe = json.loads((tmp_path / "run" / "winner" / "recipe.json").read_text())
-    assert recipe["written_as"] == "evohydra.formats.shared.Shared"
+    assert recipe["written_as"] == "evohydra.winner.formats.shared.Shared"
     assert json.loads((tmp_path / "run" / "winner" / "config.json").read_text())["model_type"] == "evomistral"
     again = python("-m", "evohydra.rebuild", tmp_path / "run" / "recipe.json", tmp_path / "again", cwd=tmp_path)
     assert "identical, bit for bit" in again.stdout, again.stderr

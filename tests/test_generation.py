@@ -6,15 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evohydra.benchmarks import Split, TellsBroken
-from evohydra.benchmarks.lm_eval import LMEvalBenchmark
-from evohydra.evaluate import Evaluation
-from evohydra.executors.local import Local
-from evohydra.fitness.full import Full
-from evohydra.fitness.generation import Generation, Scoring, members_of
-from evohydra.fitness.rejection import Rejection
-from evohydra.ledger import Examples, Ledger, Record
 from evohydra.recipe import Checkpoint, Node
+from evohydra.scoring.benchmarks import Split, TellsBroken
+from evohydra.scoring.benchmarks.lm_eval import LMEvalBenchmark
+from evohydra.scoring.evaluate import Evaluation
+from evohydra.scoring.executors.local import Local
+from evohydra.search.fitness.full import Full
+from evohydra.search.fitness.generation import Generation, Scoring, members_of
+from evohydra.search.fitness.rejection import Rejection
+from evohydra.search.ledger import Examples, Ledger, Record
 
 SIZES = {"sums": 6, "words": 4}
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evohydra.benchmarks import Split
-from evohydra.evaluate import Evaluation
-from evohydra.ledger import JsonLines, Ledger, LedgerError, Record
-from evohydra.objectives import Objective
 from evohydra.recipe import Checkpoint, Node, digest
+from evohydra.scoring.benchmarks import Split
+from evohydra.scoring.evaluate import Evaluation
+from evohydra.search.ledger import JsonLines, Ledger, LedgerError, Record
+from evohydra.search.objectives import Objective
 
 IDENTITY = {"seed": 1, "model": {"one": {"fingerprint": "ab"}}, "optimizer": {"sigma": 0.2}}
 ROOT = Path(__file__).parents[1]
@@ -166,7 +166,10 @@ def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_two_processes_on_one_run_are_refused(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path, IDENTITY)
-    code = "import sys; from pathlib import Path; from evohydra.ledger import JsonLines; JsonLines(Path(sys.argv[1]))"
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from evohydra.search.ledger import JsonLines; JsonLines(Path(sys.argv[1]))"
+    )
     done = python(code, str(tmp_path / "ledger.jsonl"))
     assert done.returncode == 1
     assert "LedgerError" in done.stderr
@@ -179,7 +182,7 @@ def test_two_processes_on_one_run_are_refused(tmp_path: Path) -> None:
 FULL_DISK = """
 import json, resource, sys
 from pathlib import Path
-from evohydra.ledger import JsonLines
+from evohydra.search.ledger import JsonLines
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 lines = JsonLines(Path(sys.argv[1]))
 try:

@@ -13,15 +13,15 @@ from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
 from torch import Tensor
 
-from evohydra.checkpoints import SourceError
 from evohydra.families import AddedAdapter, Rules
 from evohydra.families.lora import Adapted
 from evohydra.families.original_layout import Plan, unet_name
 from evohydra.families.sdxl import SDXL
-from evohydra.formats.plain import Plain
-from evohydra.merge import Engine
+from evohydra.families.sources import OpenSources, open_sources
+from evohydra.merging.checkpoints import SourceError
+from evohydra.merging.engine import Engine
 from evohydra.recipe import Checkpoint, Group, Merge
-from evohydra.sources import OpenSources, open_sources
+from evohydra.winner.formats.plain import Plain
 from tests import tiny_pipelines as tiny
 
 FAMILY = SDXL()
@@ -165,7 +165,7 @@ def average(sources: OpenSources) -> Merge:
     names = tuple(sources.tensors["one"].shapes)
     places = FAMILY.locations(sources.directories["one"], names, sources.copied)
     group = Group("all", tuple(n for n in names if places[n]), {"weight": (0.4, 0.6)})
-    return Merge("evohydra.methods.linear:linear", None, sources.models, (group,))
+    return Merge("linear", None, sources.models, (group,))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)

@@ -11,7 +11,6 @@ import pytest
 from matplotlib import rc_context
 from PIL import Image
 
-from evohydra.ledger import JsonLines
 from evohydra.report.__main__ import main
 from evohydra.report.blocks import Drawing
 from evohydra.report.contents import best_job, verdict
@@ -23,6 +22,7 @@ from evohydra.report.score_figures import finished
 from evohydra.report.search_figures import best_so_far, fitness_figure, population_figure, spent
 from evohydra.report.style import SETTINGS
 from evohydra.report.writing import write_report
+from evohydra.search.ledger import JsonLines
 from tests.browser import BROWSER, Page, open_browser
 from tests.commands import python
 from tests.saved_runs import NAMES, save_run, save_sweep

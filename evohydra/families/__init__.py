@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from evohydra.checkpoints import TensorSource
-from evohydra.merge import Engine
+from evohydra.merging.checkpoints import TensorSource
+from evohydra.merging.engine import Engine
 from evohydra.recipe import Layout, Node, Stack
 from evohydra.spaces.grouping import Location
 

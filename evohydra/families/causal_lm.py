@@ -10,7 +10,6 @@ import torch
 import transformers
 from torch import Tensor
 
-from evohydra.checkpoints import CheckpointReader, SourceError, TensorSource
 from evohydra.families import PUBLISHED, Aligned, Form, LiveModel, Rules, path_settings
 from evohydra.families import tensor_sets as sets
 from evohydra.families.alignment import align, check_not_quantised, on_common_tokens
@@ -28,7 +27,8 @@ from evohydra.families.loading import (
     tokenizer_of,
 )
 from evohydra.families.tokenizers import LOCAL
-from evohydra.merge import Engine
+from evohydra.merging.checkpoints import CheckpointReader, SourceError, TensorSource
+from evohydra.merging.engine import Engine
 from evohydra.recipe import Layout, Node, Stack
 from evohydra.spaces.grouping import Location
 

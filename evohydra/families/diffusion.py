@@ -11,13 +11,13 @@ from typing import Any, NoReturn
 
 import torch
 
-from evohydra.checkpoints import SourceError, TensorSource
 from evohydra.families import ADAPTERS, PUBLISHED, Aligned, Form, LiveModel, Part, Rules, lora, single_files
 from evohydra.families import pipeline_files as files
 from evohydra.families.component_rules import aligned_components
 from evohydra.families.denoiser_blocks import locations
 from evohydra.families.live_diffusion import LiveDiffusion, draw, load_beside, make_pipeline, parameters_of
 from evohydra.families.loading import NOWHERE
+from evohydra.merging.checkpoints import SourceError, TensorSource
 from evohydra.recipe import Layout, Stack
 from evohydra.spaces.grouping import Location
 

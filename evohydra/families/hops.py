@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from evohydra.checkpoints import SourceError
 from evohydra.families import path_settings
 from evohydra.families.layouts import POST_MLP
 from evohydra.families.prefixes import Prefixes
 from evohydra.families.tensor_sets import LAYER
-from evohydra.merge import Engine
-from evohydra.paths import factors
+from evohydra.merging.checkpoints import SourceError
+from evohydra.merging.engine import Engine
+from evohydra.merging.path_tensors import factors
 from evohydra.recipe import Checkpoint, Hop, Merge, Node, Stack, checkpoints, digest
 
 

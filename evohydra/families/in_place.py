@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers.core_model_loading import revert_weight_conversion
 
-from evohydra.checkpoints import SourceError
+from evohydra.merging.checkpoints import SourceError
 
 
 def by_checkpoint_name(

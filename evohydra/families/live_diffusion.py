@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from transformers.initialization import no_init_weights
 
-from evohydra.checkpoints import SourceError
 from evohydra.families import Form, Fused
 from evohydra.families import pipeline_files as files
 from evohydra.families.in_place import by_checkpoint_name
-from evohydra.merge import Engine
+from evohydra.merging.checkpoints import SourceError
+from evohydra.merging.engine import Engine
 from evohydra.optional import optional
 from evohydra.recipe import Node
 

@@ -9,8 +9,8 @@ import torch
 import transformers
 from torch import Tensor
 
-from evohydra.checkpoints import PICKLES, CheckpointReader, SourceError, TensorSource
 from evohydra.families.tensor_sets import BUFFERS, Renamed
+from evohydra.merging.checkpoints import PICKLES, CheckpointReader, SourceError, TensorSource
 from evohydra.optional import optional
 
 INDEX = "model_index.json"

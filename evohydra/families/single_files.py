@@ -8,9 +8,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from evohydra.checkpoints import SourceError, TensorSource
 from evohydra.families import pipeline_files as files
 from evohydra.families.tensor_sets import BUFFERS
+from evohydra.merging.checkpoints import SourceError, TensorSource
 
 # Where text encoders begin; the first two are converted from OpenAI's CLIP, the third from OpenCLIP.
 CLIP = {"text_encoder": ("conditioner.embedders.0.transformer.", "cond_stage_model.transformer.")}

@@ -12,7 +12,6 @@ import transformers
 from torch import Tensor
 from transformers.initialization import no_init_weights
 
-from evohydra.checkpoints import CheckpointReader, SourceError, TensorSource
 from evohydra.families import PUBLISHED, Aligned, Form, LiveModel, Rules, path_settings
 from evohydra.families import language_part as parts
 from evohydra.families import tensor_sets as sets
@@ -33,7 +32,8 @@ from evohydra.families.loading import (
 )
 from evohydra.families.processors import check_image_processor, image_inputs, load_processor, without_special
 from evohydra.families.tokenizers import LOCAL
-from evohydra.merge import Engine
+from evohydra.merging.checkpoints import CheckpointReader, SourceError, TensorSource
+from evohydra.merging.engine import Engine
 from evohydra.recipe import Layout, Node, Stack
 from evohydra.spaces.grouping import Location
 

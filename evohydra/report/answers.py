@@ -9,9 +9,9 @@ from typing import Any, Protocol, runtime_checkable
 
 from PIL import Image
 
-from evohydra.benchmarks import Split
 from evohydra.families import LiveModel
 from evohydra.files import write_whole
+from evohydra.scoring.benchmarks import Split
 
 SHOWN = 8  # examples
 HEIGHT = 160  # pixels of a picture on the page

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from evohydra.benchmarks import Answered, Benchmark, Described
-from evohydra.evaluate import Evaluation
 from evohydra.families import LiveModel
 from evohydra.files import write_json
 from evohydra.recipe import Node, digest
+from evohydra.scoring.benchmarks import Answered, Benchmark, Described
+from evohydra.scoring.evaluate import Evaluation
 
 EACH = 4  # examples for each source and benchmark
 WINNER = "winner"

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from evohydra.fronts import on_front
-from evohydra.ledger import Record
 from evohydra.report import style
+from evohydra.search.fronts import on_front
+from evohydra.search.ledger import Record
 
 PANELS = 6  # of pairs of objectives, at most
 Objectives = Mapping[str, float]

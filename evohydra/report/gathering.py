@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from evohydra.objectives import Objective
 from evohydra.recipe import Node, from_dict
+from evohydra.search.objectives import Objective
 from evohydra.trackers import SECRETS
 
 Scores = Mapping[str, Sequence[float]]

@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, findSystemFonts, fontManager, get_font
 from PIL import Image
 
-from evohydra.benchmarks import Split
 from evohydra.families import LiveModel
 from evohydra.recipe import Node
 from evohydra.report.style import save
+from evohydra.scoring.benchmarks import Split
 
 SHOWN = 6  # prompts
 PLAIN = "DejaVu Sans"  # comes with matplotlib

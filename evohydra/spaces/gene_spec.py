@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from evohydra.genome import Choice, Gene, Real, Value, integer
+from evohydra.spaces.genes import Choice, Gene, Real, Value, integer
 
 SHARE = "share"  # as the value of `uniform`, and of the default on a simplex: 1 / number of models
 

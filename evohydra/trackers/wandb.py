@@ -10,9 +10,9 @@ from typing import Any
 
 import wandb
 
-from evohydra.artifacts import commit, versions
-from evohydra.ledger import Record
+from evohydra.provenance import commit, versions
 from evohydra.recipe import Checkpoint, checkpoints, from_dict
+from evohydra.search.ledger import Record
 
 LOGIN = "run `wandb login`, or set WANDB_API_KEY to the key from https://wandb.ai/authorize"
 TAG = 64  # characters that W&B allows

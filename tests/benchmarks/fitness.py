@@ -28,15 +28,15 @@ from numpy.typing import NDArray
 from rich.console import Console
 from scipy.special import expit, ndtr
 
-from evohydra.benchmarks import Split
-from evohydra.evaluate import Evaluation
-from evohydra.executors.local import Local
-from evohydra.fitness.generation import Scoring
-from evohydra.genome import Axis, Value
-from evohydra.ledger import Examples, Ledger
-from evohydra.objectives import Objective
 from evohydra.recipe import Checkpoint, Node
-from evohydra.search import choose, search
+from evohydra.scoring.benchmarks import Split
+from evohydra.scoring.evaluate import Evaluation
+from evohydra.scoring.executors.local import Local
+from evohydra.search.driver import choose, search
+from evohydra.search.fitness.generation import Scoring
+from evohydra.search.ledger import Examples, Ledger
+from evohydra.search.objectives import Objective
+from evohydra.spaces.genes import Axis, Value
 from tests.commands import built
 from tests.contracts.discovery import composed
 

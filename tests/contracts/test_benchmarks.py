@@ -13,10 +13,10 @@ from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
-from evohydra.benchmarks import SPLITS, BenchmarkError
-from evohydra.benchmarks.live_lm import LiveLM
-from evohydra.benchmarks.lm_eval import LMEvalBenchmark, lm_eval_benchmarks
 from evohydra.families.causal_lm import CausalLM, LiveCausalLM
+from evohydra.scoring.benchmarks import SPLITS, BenchmarkError
+from evohydra.scoring.benchmarks.live_lm import LiveLM
+from evohydra.scoring.benchmarks.lm_eval import LMEvalBenchmark, lm_eval_benchmarks
 from tests import tiny_models
 
 CPU = torch.device("cpu")

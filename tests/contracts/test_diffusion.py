@@ -10,23 +10,23 @@ import diffusers
 import pytest
 import torch
 
-from evohydra.checkpoints import SourceError
 from evohydra.families import Rules
 from evohydra.families.diffusion import Diffusion
 from evohydra.families.flux import Flux
 from evohydra.families.live_diffusion import LiveDiffusion
 from evohydra.families.sd3 import SD3
 from evohydra.families.sdxl import SDXL
+from evohydra.families.sources import OpenSources, open_sources
 from evohydra.families.stable_diffusion import StableDiffusion
-from evohydra.formats.plain import Plain
-from evohydra.merge import Engine
+from evohydra.merging.checkpoints import SourceError
+from evohydra.merging.engine import Engine
 from evohydra.recipe import Checkpoint, Group, Merge
-from evohydra.sources import OpenSources, open_sources
 from evohydra.spaces.grouping import Granularity
+from evohydra.winner.formats.plain import Plain
 from tests import tiny_pipelines as tiny
 
 CPU = torch.device("cpu")
-LINEAR = "evohydra.methods.linear:linear"
+LINEAR = "linear"
 KINDS: dict[str, tuple[Diffusion, Any]] = {
     "sdxl": (SDXL(), tiny.make_sdxl),
     "stable_diffusion": (StableDiffusion(), tiny.make_sd15),

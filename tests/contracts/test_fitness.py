@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from evohydra.benchmarks import Split
-from evohydra.evaluate import Evaluation
-from evohydra.executors.local import Local
-from evohydra.fitness import Fitness
-from evohydra.fitness.generation import Scoring
-from evohydra.genome import Axis, Value
-from evohydra.ledger import Examples, Ledger, Record
-from evohydra.objectives import Objective
 from evohydra.recipe import Checkpoint, Node
-from evohydra.search import choose, search
+from evohydra.scoring.benchmarks import Split
+from evohydra.scoring.evaluate import Evaluation
+from evohydra.scoring.executors.local import Local
+from evohydra.search.driver import choose, search
+from evohydra.search.fitness import Fitness
+from evohydra.search.fitness.generation import Scoring
+from evohydra.search.ledger import Examples, Ledger, Record
+from evohydra.search.objectives import Objective
+from evohydra.spaces.genes import Axis, Value
 from tests.commands import json_lines
 from tests.contracts.discovery import composed, names
 from tests.kill_repeatedly import without_seconds

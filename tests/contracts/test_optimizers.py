@@ -17,9 +17,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from evohydra.genome import Axis
-from evohydra.optimizers import Optimizer
-from evohydra.optimizers.random import RandomSearch
+from evohydra.search.optimizers import Optimizer
+from evohydra.search.optimizers.random import RandomSearch
+from evohydra.spaces.genes import Axis
 from tests.contracts.discovery import BASELINES, SEARCHES, composed, names
 
 OPTIMIZERS = names("optimizer")

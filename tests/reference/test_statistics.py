@@ -9,8 +9,8 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evohydra.objectives import Objective, finite
-from evohydra.statistics import gain_of_runs, holm, interval, mean_of_runs, paired_gain
+from evohydra.scoring.statistics import gain_of_runs, holm, interval, mean_of_runs, paired_gain
+from evohydra.search.objectives import Objective, finite
 
 
 @pytest.mark.parametrize(
