@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from transformers import MistralConfig
 
-from evohydra.mergekit.writer import writer as mergekit
+from evohydra.mergekit import writer as mergekit
 from evohydra.merging.checkpoints import CheckpointReader
 from evohydra.merging.engine import Engine
 from evohydra.recipe import Checkpoint
