@@ -29,19 +29,16 @@ class WinnerError(RuntimeError):
 
 @dataclass(frozen=True)
 class WinnerWriter:
-    """Writes merges and paths of the sources as checkpoints, and holds them against `live`, the model of the search."""
+    """Writes merges and paths as checkpoints, and holds them against the live model of a worker."""
 
-    sources: OpenSources
     licences: Mapping[str, str | None]
-    family: Family
-    live: LiveModel
-    engine: Engine
     rules: Rules
     format: Format
     shard_bytes: int
 
     def __call__(
         self,
+        worker: Worker,
         node: Node,
         directory: Path,
         name: str,

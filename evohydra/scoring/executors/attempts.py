@@ -64,8 +64,8 @@ class Attempts:
         if ticket in self._controls:
             failures = [*self._failures[self._controls[ticket]], reason]
             raise MachineError(
-                f"the machine fails jobs that it could do before: {reason}. All scores so far are kept ({len(failures)} "
-                "attempts, the last with a recipe that had been scored); give the same command again when it is well"
+                f"the machine fails jobs that it could do before: {reason} ({len(failures)} attempts, the last with a "
+                "recipe that had been scored). All scores so far are kept; give the same command again when it is well"
             )
         reasons = self._failures.setdefault(ticket, [])
         reasons.append(reason)

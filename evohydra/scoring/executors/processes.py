@@ -4,6 +4,7 @@ import logging
 import multiprocessing
 import pickle
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -58,7 +59,9 @@ class Processes:
     def _started(self, number: int) -> _Seat:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
-            target=serve, args=(theirs, self._make, self._places.environment(number)), name=f"evohydra-worker-{number}"
+            target=serve,
+            args=(theirs, self._make, self._places.environment(number), self._places.threads),
+            name=f"evohydra-worker-{number}",
         )
         process.start()
         theirs.close()
@@ -78,10 +81,8 @@ class Processes:
                 self._send(seat, Worker.evaluate, (job,))
 
     def _send(self, seat: _Seat, task: Callable[..., Any], given: tuple[Any, ...]) -> None:
-        try:
+        with suppress(BrokenPipeError, ConnectionResetError):  # of a dead one, whose end is heard of next
             seat.connection.send((task, given))
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # it is dead: the next look at its process says so
 
     def completed(self) -> tuple[int, Evaluation]:
         """The next ticket whose job is scored; see `Executor.completed`."""

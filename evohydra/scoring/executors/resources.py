@@ -21,13 +21,11 @@ class Places:
 
     def environment(self, number: int) -> Mapping[str, str]:
         """The environment variables of worker `number`, from 0."""
-        threads = str(self.threads)
-        variables = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
-        if self.gpus:
-            seen = os.environ.get("CUDA_VISIBLE_DEVICES")
-            names = seen.split(",") if seen else [str(each) for each in range(self.gpus)]
-            variables["CUDA_VISIBLE_DEVICES"] = names[number % len(names)]
-        return variables
+        if not self.gpus:
+            return {}
+        seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+        names = seen.split(",") if seen else [str(each) for each in range(self.gpus)]
+        return {"CUDA_VISIBLE_DEVICES": names[number % len(names)]}
 
 
 def places(workers: int | str, threads: int | str, model_bytes: int) -> Places:

@@ -9,18 +9,22 @@ from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from typing import Any, Literal
 
+import torch
+
 from evohydra.scoring.job import MachineError
 
 Kind = Literal["ready", "done", "machine", "raised"]  # of an answer; with it comes a result, a reason or an exception
 
 
-def serve(connection: Connection, make: bytes, environment: Mapping[str, str]) -> None:
+def serve(connection: Connection, make: bytes, environment: Mapping[str, str], threads: int) -> None:
     """Answer requests, pairs of a pickled function and its arguments, until the connection is closed.
 
-    `make` is the pickled function that makes the worker; it is not read before the environment is set.
+    `make` is the pickled function that makes the worker; it is not read before the environment is set. threads: of
+    torch on a CPU, unless the run sets them itself.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver ends its workers
     os.environ.update(environment)
+    torch.set_num_threads(threads)
     logging.basicConfig(stream=sys.stderr, level=logging.ERROR)
     try:
         worker = pickle.loads(make)()

@@ -7,7 +7,7 @@ from typing import Any
 
 from evohydra.search.fitness.generation import Generation, Judged, Member
 from evohydra.search.fitness.order import Example, beginning, by_benchmark
-from evohydra.search.ledger import Examples
+from evohydra.scoring.job import Examples
 
 
 @dataclass(frozen=True)
