@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from evohydra.methods import once
+from evohydra.methods.arithmetic import wide
 from evohydra.methods.fused import Entries, fused
 from evohydra.methods.lines import Axis, as_lines, at_lines, dots, norms, spacing
 from evohydra.methods.requirements import need_base, need_models
@@ -40,7 +41,8 @@ def _ratio(base: Tensor, models: Sequence[Tensor], axis: Axis) -> Tensor:
         for i in range(len(models))
         for j in range(i + 1, len(models))
     ]
-    cosine = torch.stack(cosines).mean(dim=0)
+    total = sum(map(wide, cosines[1:]), start=wide(cosines[0]))
+    cosine = (total / len(cosines)).to(cosines[0].dtype)
     denominator = 1 + (len(models) - 1) * cosine
     singular = denominator.abs() < SMALLEST
     return torch.where(singular, 0, len(models) * cosine / torch.where(singular, 1, denominator))

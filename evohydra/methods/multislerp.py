@@ -10,6 +10,7 @@ from torch import Tensor
 
 from evohydra.methods import once
 from evohydra.methods.arithmetic import stored, wide
+from evohydra.methods.exact import added_in_order, cosine, sine
 from evohydra.methods.fused import Entries, fused
 from evohydra.methods.lines import as_lines, dots, norms
 from evohydra.methods.requirements import need_models, shares
@@ -61,7 +62,7 @@ def multislerp(
     weights = torch.tensor(list(weight), dtype=dtype)
     if normalize_weights:
         shares(weights.tolist())
-        weights = weights / weights.sum()
+        weights = weights / added_in_order(weights)
     factors: list[float] = weights.tolist()
     tiny = stored([eps], dtype)[0]
     scale = length.cpu() + eps
@@ -79,9 +80,9 @@ def multislerp(
     tangent = _weighted([unit - dots(unit, mean) * mean for unit in units], factors)
     angle = norms(tangent).cpu() + eps
     # float16 has no 1e-8: an angle of 0, where mergekit divides 0 by 0.
-    sinc = torch.sin(angle) / angle if angle.any() else torch.ones_like(angle)
-    norm = (length.cpu() * weights).sum(dtype=torch.float64).to(dtype)
-    numbers = (torch.cos(angle).tolist(), sinc.tolist(), [float(norm)])
+    sinc = sine(angle) / angle if angle.any() else torch.ones_like(angle)
+    norm = added_in_order((length.cpu() * weights).to(torch.float64)).to(dtype)
+    numbers = (cosine(angle).tolist(), sinc.tolist(), [float(norm)])
     return _mapped(base, models, *numbers, extras=[mean, tangent], out=out)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from evohydra.methods import once
 from evohydra.methods.arithmetic import stored
+from evohydra.methods.exact import arccosine, sine
 from evohydra.methods.fused import Entries, fused
 from evohydra.methods.lines import Axis, as_lines, at_lines, dots, norms, spacing
 from evohydra.methods.requirements import need_models
@@ -59,10 +60,10 @@ def nuslerp(
     total = sum(weight)
     t = 0.5 if abs(total) < BALANCED else weight[1] / total
     colinear = 1 - cosine.square() <= stored([COLINEAR], cosine.dtype)[0]
-    angle = torch.acos(torch.where(colinear, 0, cosine))
+    angle = arccosine(torch.where(colinear, 0, cosine))
     wide = angle.to(torch.promote_types(angle.dtype, torch.float32))  # straight lines have factors of that type
     sines = [
-        torch.where(colinear, straight, torch.sin(turn).to(wide.dtype)).tolist()
+        torch.where(colinear, straight, sine(turn).to(wide.dtype)).tolist()
         for straight, turn in ((1 - t, (1 - t) * angle), (t, t * angle), (1.0, angle))
     ]
     axis = _axis(nuslerp_row_wise, nuslerp_flatten)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from evohydra.methods import once
 from evohydra.methods.arithmetic import rounded, stored, wide
+from evohydra.methods.exact import added_in_order
 from evohydra.methods.fused import Entries, fused
 from evohydra.methods.ranking import BELOW_ALL, BLOCK, Cut, Ranking, Values
 from evohydra.methods.requirements import need_base
@@ -119,7 +120,7 @@ def _parts(base: Tensor | None, models: Sequence[Tensor]) -> tuple[Values, Calla
 def _weights(sums: Sequence[float], size: int, dtype: torch.dtype) -> list[float]:
     """The mean square of what is left of each task vector, over the sum of all; equal where that is next to nothing."""
     means = torch.tensor([value / max(1, size) for value in sums]).to(dtype)
-    whole = means.sum().item()
+    whole = added_in_order(means).item()
     if abs(whole) < SMALLEST_SUM:
         return stored([1 / len(sums)] * len(sums), dtype)
     return list(map(float, (means / whole).tolist()))
