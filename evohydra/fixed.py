@@ -7,10 +7,8 @@ from typing import Any
 
 from rich.console import Console
 
-from evohydra.artifacts import whole_directory
-from evohydra.files import write_json
 from evohydra.recipe import Node
-from evohydra.winner import WinnerWriter
+from evohydra.winner import WinnerError, WinnerWriter
 
 
 @dataclass(frozen=True)
@@ -22,10 +20,13 @@ class FixedRecipe:
     write: WinnerWriter
 
     def __call__(self, console: Console) -> dict[str, Any]:
-        """Write it as the winner of a run; returns a summary whose scores are not known."""
-        with whole_directory(self.directory / "winner") as directory:
-            content = self.write(self.recipe, directory, self.directory.name, {}, None)
-        write_json(self.directory / "recipe.json", content)
-        for name, what in (("winner", "the merged model"), ("recipe.json", "how to make it again")):
-            console.print(f"  {self.directory / name}: {what}", highlight=False, soft_wrap=True)
+        """Write it as the winner of a run; returns a summary whose scores are not known.
+
+        Raises WinnerError, with all written, where the checkpoint is not the live model.
+        """
+        target, unverified = self.write.into(self.directory, self.recipe, {}, None)
+        for file, what in ((target, "the merged model"), (self.directory / "recipe.json", "how to make it again")):
+            console.print(f"  {file}: {what}", highlight=False, soft_wrap=True)
+        if unverified:
+            raise WinnerError(f"{unverified}; it is kept as {target}")
         return {split: {"winner": {"score": math.nan}} for split in ("validation", "search")}

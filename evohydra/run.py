@@ -13,7 +13,7 @@ import numpy as np
 from rich.console import Console
 
 from evohydra.ablations import ablations, check_ablations
-from evohydra.artifacts import versions, whole_directory
+from evohydra.artifacts import versions
 from evohydra.benchmarks import Benchmark
 from evohydra.benchmarks.fingerprints import data_fingerprints
 from evohydra.evaluate import Evaluation, Evaluator
@@ -42,7 +42,7 @@ from evohydra.spaces import Space
 from evohydra.statistics import interval, paired_gain
 from evohydra.telling import EVERY_EXAMPLE
 from evohydra.trackers import Guarded
-from evohydra.winner import WinnerWriter
+from evohydra.winner import REASON, UNVERIFIED, WinnerError, WinnerWriter
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +76,10 @@ class Run:
     identity: Mapping[str, Any]
 
     def __call__(self, console: Console) -> dict[str, Any]:
-        """Carry it out, or go on with it; returns what summary.json holds."""
+        """Carry it out, or go on with it; returns what summary.json holds.
+
+        Raises WinnerError, with all written, where the winner's checkpoint is not the live model.
+        """
         began = time.perf_counter()
         evaluate = Evaluator(self.engine, self.live, self.benchmarks, self.sources.models[0])
         with ExitStack() as stack:
@@ -109,6 +112,8 @@ class Run:
             self._keep_for_readers(evaluate, ledger, candidates[0])
             self._write(summary, candidates[0])
         self._report(summary, console)
+        if REASON in summary:
+            raise WinnerError(f"{summary[REASON]}; it is kept as {self.directory / UNVERIFIED}")
         return summary
 
     def _sources(self, ledger: Ledger, evaluate: Evaluator) -> list[Scores]:
@@ -204,11 +209,9 @@ class Run:
         models |= {"uniform": self.uniform} if self.uniform else {}
         models["winner"] = winner.recipe
         drawn, samples = draw_albums(self.benchmarks, models, self._live_as, self.directory)
-        target = self.directory / "winner"
         found = {"seed": self.seed, "budget": self.budget, "genome": winner.record.index}
-        with whole_directory(target) as directory:
-            recipe = self.write(winner.recipe, directory, self.directory.name, found, summary, samples)
-        write_json(self.directory / "recipe.json", recipe)
+        target, unverified = self.write.into(self.directory, winner.recipe, found, summary, samples)
+        summary |= {REASON: unverified} if unverified else {}
         write_json(self.directory / "summary.json", summary)
         self.tracker.finish(summary, {**pages, **drawn, **self._reported()}, target)
 
@@ -263,8 +266,9 @@ class Run:
             f"evaluate ({forward:.0%} of both in forward passes), {seconds['other']:.1f} s else",
             highlight=False,
         )
-        for name, what in (("winner", "the merged model"), ("recipe.json", "how to make it again"),
-                           ("summary.json", "all scores"), ("ledger.jsonl", "every genome"),
+        for name, what in (("winner", "the merged model"), (UNVERIFIED, "the merged model, not verified"),
+                           ("recipe.json", "how to make it again"), ("summary.json", "all scores"),
+                           ("ledger.jsonl", "every genome"),
                            ("report.html", "all of it in figures, which are in figures/ too")):  # fmt: skip
             if (self.directory / name).exists():
                 console.print(f"  {self.directory / name}: {what}", highlight=False, soft_wrap=True)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from evohydra.checkpoints import TensorSource
+from evohydra.families.comparison import Comparison
 from evohydra.merge import Engine
 from evohydra.recipe import Layout, Node, Stack
 from evohydra.spaces.grouping import Location
@@ -279,6 +280,6 @@ class Family(Protocol):
         """Write all of a checkpoint but its weights: configuration, tokenizer and the like, changed as `form` says."""
         ...
 
-    def verify(self, directory: Path, live: LiveModel) -> float:
-        """The largest difference between the outputs of the checkpoint in `directory` and `live`, over the largest."""
+    def verify(self, directory: Path, live: LiveModel) -> Comparison:
+        """In what the checkpoint in `directory`, read back, differs from `live`: in weights, and in outputs."""
         ...
