@@ -19,10 +19,10 @@ from pathlib import Path
 
 import hydra.utils
 import numpy as np
+from evohydra.scoring.evaluate import Evaluation
 
 from evohydra.recipe import Node, digest
 from evohydra.scoring.benchmarks import Split
-from evohydra.scoring.evaluate import Evaluation
 from evohydra.scoring.executors.local import Local
 from evohydra.search.driver import search
 from evohydra.search.fitness.full import Full

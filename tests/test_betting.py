@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from evohydra.scoring.evaluate import Evaluation
 
 from evohydra.recipe import Checkpoint, Node
 from evohydra.scoring.benchmarks import Split
-from evohydra.scoring.evaluate import Evaluation
 from evohydra.scoring.executors.local import Local
 from evohydra.search.fitness.betting import surely_above
 from evohydra.search.fitness.generation import Generation, Scoring, members_of

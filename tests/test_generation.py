@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from evohydra.scoring.evaluate import Evaluation
 
 from evohydra.recipe import Checkpoint, Node
 from evohydra.scoring.benchmarks import Split, TellsBroken
 from evohydra.scoring.benchmarks.lm_eval import LMEvalBenchmark
-from evohydra.scoring.evaluate import Evaluation
 from evohydra.scoring.executors.local import Local
 from evohydra.search.fitness.full import Full
 from evohydra.search.fitness.generation import Generation, Scoring, members_of

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from evohydra.scoring.evaluate import Evaluation
 
 from evohydra.recipe import Checkpoint, Node, digest
 from evohydra.scoring.benchmarks import Split
-from evohydra.scoring.evaluate import Evaluation
 from evohydra.search.ledger import JsonLines, Ledger, LedgerError, Record
 from evohydra.search.objectives import Objective
 

@@ -44,13 +44,8 @@ def search(
 ) -> list[Record]:
     """Evaluate `budget` genomes and return their records in order.
 
-    Raises ValueError where the budget is smaller than a generation, SearchError where the whole first generation fails.
+    Raises SearchError where the whole first generation fails.
     """
-    if budget < optimizer.population:
-        raise ValueError(
-            f"budget={budget} is smaller than the first generation of {optimizer.population} genomes; raise the "
-            "budget, or lower optimizer.population (of a grid: optimizer.points, or take optimizer=line)"
-        )
     observers = tuple(observers)
     number = 0
     while len(ledger.records) < budget:

@@ -3,8 +3,9 @@
 The order of lines means nothing. What failed for a reason of the machine is not kept.
 """
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from evohydra.scoring.job import Evaluation, Job
 from evohydra.search.json_lines import JsonLines
 
 FIELDS = tuple(each.name for each in fields(Evaluation) if each.name != "given_up")
+OF_THE_SEARCH = ("merge", "optimizer", "seed", "fitness", "objective", "start", "warm_start", "warm_start_top")
 Key = tuple[str, str, str]  # content of the recipe, split, examples
 
 
@@ -33,6 +35,12 @@ def content(recipe: Node) -> str:
     return digest(recipe)
 
 
+def conditions(identity: Mapping[str, Any]) -> str:
+    """A digest of what scores depend on beside recipe, split and examples: how sources are aligned, and how asked."""
+    depends = {key: value for key, value in identity.items() if key not in OF_THE_SEARCH}
+    return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
+
+
 class ScoreStore:
     """The scores of a run; `conditions` says what scores depend on beside recipe, split and examples.
 
@@ -45,14 +53,14 @@ class ScoreStore:
         self._conditions = conditions
         self._shared = shared
         self._known: dict[Key, dict[str, Any]] = {}
-        self._labels: set[tuple[str, str, str]] = set()
+        self._labels: set[tuple[str, Key]] = set()
         for entry in self._lines.entries:
             self._remember(entry)
 
     def _remember(self, entry: dict[str, Any]) -> None:
         key = (entry["recipe"], entry["split"], _places(entry["examples"]))
         self._known.setdefault(key, entry)
-        self._labels.add((entry["label"], entry["split"], key[2]))
+        self._labels.add((entry["label"], key))
 
     def find(self, label: str, job: Job) -> Evaluation | None:
         """What is on file of this job, from now on under this label too."""
@@ -60,7 +68,7 @@ class ScoreStore:
         entry = self._known.get(key) or self._found_in_sweep(key)
         if entry is None:
             return None
-        if (label, job.split, key[2]) not in self._labels:
+        if (label, key) not in self._labels:
             self._write({**entry, "label": label, "copied": True})
         return Evaluation(**{name: entry[name] for name in FIELDS})
 
@@ -102,6 +110,11 @@ class ScoreStore:
     def entries(self, split: str) -> list[Mapping[str, Any]]:
         """All lines of a split, copied ones too."""
         return [entry for entry in self._lines.entries if entry["split"] == split]
+
+    def examples_of(self, labels: Collection[str], split: str) -> int:
+        """How many examples of a split were scored for these models."""
+        scored = [e for e in self.entries(split) if e["label"] in labels and e["examples"] is None and not e["copied"]]
+        return sum(len(values) for entry in scored for values in entry["scores"].values())
 
     def close(self) -> None:
         """Release the file."""

@@ -22,6 +22,7 @@ from typing import Any
 
 import hydra.utils
 import numpy as np
+from evohydra.scoring.evaluate import Evaluation
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from numpy.typing import NDArray
@@ -30,7 +31,6 @@ from scipy.special import expit, ndtr
 
 from evohydra.recipe import Checkpoint, Node
 from evohydra.scoring.benchmarks import Split
-from evohydra.scoring.evaluate import Evaluation
 from evohydra.scoring.executors.local import Local
 from evohydra.search.driver import choose, search
 from evohydra.search.fitness.generation import Scoring

@@ -10,11 +10,11 @@ from typing import Any
 import hydra.utils
 import numpy as np
 import pytest
+from evohydra.scoring.evaluate import Evaluation
 from numpy.typing import NDArray
 
 from evohydra.recipe import Checkpoint, Node
 from evohydra.scoring.benchmarks import Split
-from evohydra.scoring.evaluate import Evaluation
 from evohydra.scoring.executors.local import Local
 from evohydra.search.driver import choose, search
 from evohydra.search.fitness import Fitness
