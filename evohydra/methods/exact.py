@@ -101,5 +101,5 @@ def _arccosine(x: Floats) -> Floats:
 def _series(coefficients: list[float], x: Floats) -> Floats:
     total: Floats = np.full_like(x, coefficients[-1])
     for each in reversed(coefficients[:-1]):
-        total = total * x + each
+        total = np.asarray(total * x + each)
     return total

@@ -17,7 +17,7 @@ def base_plus(entries: Entries, scaling: Tensor) -> Tensor:
 
 
 def task_matrices(base: Tensor | None, models: Sequence[Tensor]) -> list[Tensor]:
-    """theta_k - theta_base, float32 (float64 for float64), not rounded, and row by row in memory: sums of BLAS depend on it."""
+    """theta_k - theta_base, float32 (float64 for float64), not rounded; row by row, for BLAS sums as memory lies."""
     origin = wide(need_base(base))
     return [(wide(model) - origin).contiguous() for model in models]
 
