@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from evohydra.checkpoints import SourceError
 from evohydra.families.causal_lm import CausalLM
-from evohydra.families.loading import difference
+from evohydra.families.loading import compared
 from evohydra.formats import shared
 from evohydra.formats.plain import Plain
 from evohydra.formats.shared import Shared
@@ -216,4 +216,4 @@ def test_a_run_in_the_released_form(directories: dict[str, Path], tmp_path: Path
     again = python("-m", "evohydra.rebuild", tmp_path / "run" / "recipe.json", tmp_path / "again", cwd=tmp_path)
     assert "identical, bit for bit" in again.stdout, again.stderr
     one, two = (shared.load(place, CPU, torch.float32) for place in (tmp_path / "run" / "winner", tmp_path / "again"))
-    assert difference(one, two) == 0.0
+    assert compared(one, two).same_bits

@@ -41,7 +41,7 @@ def added_in_order(x: Tensor) -> Tensor:
 
 
 def root(x: Tensor) -> Tensor:
-    """The square roots as IEEE 754 rounds them, in the type of `x`."""
+    """The square roots as IEEE 754 rounds them, in the type of `x`; not for kernels (see `fused`), which are traced."""
     if x.device.type != "cpu":
         return x.sqrt()  # CUDA's are
     with np.errstate(invalid="ignore"):
@@ -95,11 +95,12 @@ def _arccosine(x: Floats) -> Floats:
         tangent = tangent / (1 + np.sqrt(1 + tangent * tangent))
     square = tangent * tangent
     angle = 8 * (tangent + tangent * square * _series([(-1) ** k / (2 * k + 1) for k in range(1, 10)], square))
-    return 2 * np.where(steep, math.pi / 2 - angle, angle)
+    result: Floats = 2 * np.where(steep, math.pi / 2 - angle, angle)
+    return result
 
 
 def _series(coefficients: list[float], x: Floats) -> Floats:
     total: Floats = np.full_like(x, coefficients[-1])
     for each in reversed(coefficients[:-1]):
-        total = np.asarray(total * x + each)
+        total = total * x + each
     return total
