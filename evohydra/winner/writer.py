@@ -142,7 +142,8 @@ class WinnerWriter:
         on_gpu = self.live.device.type == "cuda"
         if not scaled and not on_gpu and found.weights:
             first, count = found.weights[0], len(found.weights)
-            return f"the written winner differs from the live model in the weights of {count} tensors, first {first!r}"
+            where = f"in the weights of {count} tensors, the first is {first}"
+            return f"the written winner differs from the live model {where}"
         folded = FOLDED_TOLERANCE.get(self.live.dtype, 0.0) if scaled else 0.0
         allowed = max(found.rounding, folded, GPU_TOLERANCE if on_gpu else 0.0)
         if found.outputs <= allowed:

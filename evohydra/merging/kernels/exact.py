@@ -41,11 +41,14 @@ def added_in_order(x: Tensor) -> Tensor:
 
 
 def root(x: Tensor) -> Tensor:
-    """The square roots as IEEE 754 rounds them, in the type of `x`."""
+    """The square roots as IEEE 754 rounds them, in the type of `x`; kernels (see `fused`) may use it but in float64."""
     if x.device.type != "cpu":
         return x.sqrt()  # CUDA's are
+    if x.dtype != torch.float64:
+        # No root of 24 bits is so near the middle between two numbers of 24 bits that float64's last bit matters.
+        return x.to(torch.float64).sqrt().to(wide(x).dtype).to(x.dtype)
     with np.errstate(invalid="ignore"):
-        return torch.as_tensor(np.sqrt(wide(x).numpy())).to(x.dtype)
+        return torch.as_tensor(np.sqrt(x.numpy()))
 
 
 def sine(x: Tensor) -> Tensor:
@@ -97,6 +100,8 @@ def _arccosine(x: Floats) -> Floats:
     angle = 8 * (tangent + tangent * square * _series([(-1) ** k / (2 * k + 1) for k in range(1, 10)], square))
     whole: Floats = 2 * np.where(steep, math.pi / 2 - angle, angle)
     return whole
+    result: Floats = 2 * np.where(steep, math.pi / 2 - angle, angle)
+    return result
 
 
 def _series(coefficients: list[float], x: Floats) -> Floats:
