@@ -17,7 +17,7 @@ from evohydra import composition
 logger = logging.getLogger(__name__)
 
 
-def _place_in_sweep(directory: Path, seed: int) -> dict[str, Any]:
+def place_in_sweep(directory: Path, seed: int) -> dict[str, Any]:
     """What trackers call a run: alone by its directory, in a multirun by what tells it apart from the other jobs."""
     from evohydra.report.gathering import strategy_of, telling
 
@@ -52,7 +52,7 @@ def job(config: DictConfig) -> float:
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     directory = Path(settings.runtime.output_dir)
     try:
-        summary = make_run(plain, directory, _place_in_sweep(directory, plain["seed"]))(make_console())
+        summary = make_run(plain, directory, place_in_sweep(directory, plain["seed"]))(make_console())
     except (ValueError, OSError, RuntimeError) as error:
         logger.info("the run ended with an error", exc_info=True)
         if settings.mode == RunMode.MULTIRUN or os.environ.get("HYDRA_FULL_ERROR"):
