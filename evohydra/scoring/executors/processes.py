@@ -13,9 +13,8 @@ from typing import Any
 from evohydra.scoring.executors import MakeWorker, Result
 from evohydra.scoring.executors.attempts import Attempts
 from evohydra.scoring.executors.resources import Places, places
-from evohydra.scoring.executors.serving import Kind, serve
+from evohydra.scoring.executors.serving import Kind, evaluate, serve
 from evohydra.scoring.job import Evaluation, Job, MachineError
-from evohydra.scoring.worker import Worker
 
 logger = logging.getLogger(__name__)
 PATIENCE = 10.0  # seconds that a worker has to end by itself
@@ -78,7 +77,7 @@ class Processes:
             if seat.ready and seat.ticket is None and (taken := self._attempts.take()) is not None:
                 ticket, job = taken
                 seat.ticket = ticket
-                self._send(seat, Worker.evaluate, (job,))
+                self._send(seat, evaluate, (job,))
 
     def _send(self, seat: _Seat, task: Callable[..., Any], given: tuple[Any, ...]) -> None:
         with suppress(BrokenPipeError, ConnectionResetError):  # of a dead one, whose end is heard of next

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import torch
 
-from evohydra.scoring.job import MachineError
+from evohydra.scoring.job import Evaluation, Job, MachineError
 
 Kind = Literal["ready", "done", "machine", "raised"]  # of an answer; with it comes a result, a reason or an exception
 
@@ -38,6 +38,12 @@ def serve(connection: Connection, make: bytes, environment: Mapping[str, str], t
         except EOFError:
             return
         _answer(connection, *_carried_out(worker, *request))
+
+
+def evaluate(worker: Any, job: Job) -> Evaluation:
+    """What the worker makes of a job."""
+    evaluation: Evaluation = worker.evaluate(job)
+    return evaluation
 
 
 def _carried_out(worker: Any, task: Any, given: tuple[Any, ...]) -> tuple[Kind, Any]:
