@@ -50,6 +50,7 @@ class Diffusion:
     scored_as: tuple[str, ...] = ("diffusion",)
     known_to_mergekit = False
     library = "diffusers"
+    task = "text-to-image"
     why_no_paths: str
     settings: Mapping[str, Any] = NOTHING
     original: Mapping[str, str] = NOTHING

@@ -91,6 +91,7 @@ class VisionLanguage(OneDirectory):
     """
 
     name = "vision_language"
+    task = "image-text-to-text"
     takes: tuple[str, ...] = ("evohydra.families.causal_lm.CausalLM",)
     scored_as: tuple[str, ...] = ("vision_language", "causal_lm")
     known_to_mergekit = False

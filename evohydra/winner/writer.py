@@ -76,7 +76,8 @@ class WinnerWriter:
         notes = (
             self._mergekit(node, directory) + self._adapters() + write_samples(samples, directory) + self._warnings()
         )
-        (directory / "README.md").write_text(model_card(name, node, self.licences, summary, notes, self.family.library))
+        card = model_card(name, node, self.licences, summary, notes, self.family.library, self.family.task)
+        (directory / "README.md").write_text(card)
         return recipe
 
     def _verify(self, node: Node, directory: Path) -> None:
