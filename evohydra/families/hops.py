@@ -17,6 +17,7 @@ from evohydra.families.tensor_sets import LAYER
 from evohydra.merging.checkpoints import SourceError
 from evohydra.merging.engine import Engine
 from evohydra.merging.path_tensors import factors
+from evohydra.merging.private_torch import children
 from evohydra.recipe import Checkpoint, Hop, Merge, Node, Stack, checkpoints, digest
 
 
@@ -218,8 +219,8 @@ def _hop(layer: torch.nn.Module, number: int) -> torch.nn.Module:
     twin = type(layer).__new__(type(layer))
     # Parameters, buffers, children, hooks: tables of its own, of the same content.
     vars(twin).update({name: value.copy() if isinstance(value, dict) else value for name, value in vars(layer).items()})
-    for name, child in layer._modules.items():
-        twin._modules[name] = None if child is None else _hop(child, number)
+    for name, child in children(layer).items():
+        children(twin)[name] = None if child is None else _hop(child, number)
     if "layer_idx" in vars(twin):
         vars(twin)["layer_idx"] = number
     return twin
