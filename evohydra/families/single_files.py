@@ -26,7 +26,7 @@ PARTS = (
 DENOISER = ("model.diffusion_model.", "double_blocks.", "joint_blocks.")
 
 
-class SingleFile:
+class MappedTensors:
     """Tensors that are in memory as views of one mapped file."""
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
@@ -58,7 +58,7 @@ def open_single(path: Path, directory: Path, denoiser: str) -> TensorSource:
         raise SourceError(f"{path}: expected a checkpoint in the original layout with a {denoiser}, got {_few(stored)}")
     if files.PREDICTS_V in stored:
         found[files.PREDICTS_V] = stored[files.PREDICTS_V]
-    return SingleFile(found)
+    return MappedTensors(found)
 
 
 def dtype(path: Path) -> torch.dtype:
