@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from evohydra.families.causal_lm import CausalLM
@@ -15,6 +17,7 @@ from evohydra.families.sources import OpenSources, open_sources
 from evohydra.merging.checkpoints import SourceError
 from evohydra.merging.engine import Engine
 from evohydra.recipe import Hop, Stack
+from evohydra.winner.checkpoint_files import planned
 from evohydra.winner.formats import shared
 from evohydra.winner.formats.plain import Plain
 from evohydra.winner.formats.shared import Shared
@@ -219,3 +222,21 @@ def test_a_run_in_the_released_form(directories: dict[str, Path], tmp_path: Path
     assert "identical, bit for bit" in again.stdout, again.stderr
     one, two = (shared.load(place, CPU, torch.float32) for place in (tmp_path / "run" / "winner", tmp_path / "again"))
     assert compared(one, two).same_bits
+
+
+@given(sizes=st.lists(st.integers(1, 30), max_size=12))
+def test_files_are_filled_in_the_order_of_the_tensors(sizes: list[int]) -> None:
+    """As recipes promise: a file ends where the next tensor does not fit, also before one larger than a file."""
+    groups: list[list[str]] = [[]]
+    filled = 0
+    for number, size in enumerate(sizes):
+        if groups[-1] and filled + size > 10:
+            groups.append([])
+            filled = 0
+        groups[-1].append(str(number))
+        filled += size
+    files = planned({str(number): size for number, size in enumerate(sizes)}, "model", 10)
+    assert list(files.values()) == groups
+    count = len(groups)
+    several = [f"model-{number:05d}-of-{count:05d}.safetensors" for number in range(1, count + 1)]
+    assert list(files) == (several if count > 1 else ["model.safetensors"])

@@ -12,7 +12,7 @@ from matplotlib import rc_context
 from PIL import Image
 
 from evohydra.report.__main__ import main
-from evohydra.report.blocks import Drawing
+from evohydra.report.blocks import FigureBlock
 from evohydra.report.contents import best_job, verdict
 from evohydra.report.gathering import gather, strategies, strategy_of
 from evohydra.report.gene_blocks import gene_blocks
@@ -217,7 +217,7 @@ def test_the_command(sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
 
 def drawn_of(run: Path) -> set[str]:
     with rc_context(SETTINGS):
-        return {block.name for block in gene_blocks(gather([run])) if isinstance(block, Drawing)}
+        return {block.name for block in gene_blocks(gather([run])) if isinstance(block, FigureBlock)}
 
 
 def test_ablations_are_drawn(tmp_path: Path) -> None:

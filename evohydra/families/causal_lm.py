@@ -64,6 +64,7 @@ class CausalLM(OneDirectory):
     """The family of everything that AutoModelForCausalLM loads without remote code."""
 
     name = "causal_lm"
+    task = "text-generation"
     takes: tuple[str, ...] = ()
     scored_as: tuple[str, ...] = ("causal_lm",)
     known_to_mergekit = True

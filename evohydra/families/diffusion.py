@@ -51,6 +51,7 @@ class Diffusion:
     scored_as: tuple[str, ...] = ("diffusion",)
     known_to_mergekit = False
     library = "diffusers"
+    task = "text-to-image"
     why_no_paths: str
     settings: Mapping[str, Any] = NOTHING
     original: Mapping[str, str] = NOTHING
@@ -69,7 +70,7 @@ class Diffusion:
 
     def adapted(self, tensors: TensorSource, adapter: Path) -> TensorSource:
         """The tensors with a LoRA in the formats of diffusers, PEFT or kohya."""
-        return lora.Adapted(tensors, adapter, self.denoiser)
+        return lora.AdaptedPipeline(tensors, adapter, self.denoiser)
 
     def align(
         self, directories: Mapping[str, Path], tensors: Mapping[str, TensorSource], base: str | None, rules: Rules

@@ -60,7 +60,7 @@ class Sum:
         return total.to(tensor.dtype)
 
 
-class Adapted:
+class AdaptedPipeline:
     """Tensors with a LoRA merged in as they are read."""
 
     def __init__(self, tensors: TensorSource, adapter: Path, denoiser: str) -> None:

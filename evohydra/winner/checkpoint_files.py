@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
+from huggingface_hub import split_state_dict_into_shards_factory
 from safetensors import SafetensorError
 
 from evohydra.families import Family, Fused, Part
@@ -81,35 +82,38 @@ def write_part(
     beside: Mapping[str, torch.Tensor] = MappingProxyType({}),
 ) -> None:
     """Merge one part of the tensors of `node`, with what is `fused` into them, into files of its own."""
-    shards: list[list[str]] = [[]]
-    size = total = 0
     shapes = engine.shapes(node)
-    for name in (name for name in shapes if name.startswith(part.prefix)):
-        needed = torch.Size(shapes[name]).numel() * dtype.itemsize
-        if shards[-1] and size + needed > shard_bytes:
-            shards.append([])
-            size = 0
-        shards[-1].append(name)
-        size += needed
-        total += needed
-    files = (
-        [f"{part.stem}.safetensors"]
-        if len(shards) == 1
-        else [f"{part.stem}-{i:05d}-of-{len(shards):05d}.safetensors" for i in range(1, len(shards) + 1)]
-    )
+    sizes = {name: math.prod(shape) * dtype.itemsize for name, shape in shapes.items() if name.startswith(part.prefix)}
+    shards = planned(sizes, part.stem, shard_bytes)
     bare = {name: name.removeprefix(part.prefix) for name in shapes}
-    for file, names in zip(files, shards, strict=True):
+    last = list(shards)[-1]
+    for file, names in shards.items():
         types = {name: _stored_type(node, engine, name, dtype) for name in names}
         tensors = ((bare[n], _finished(engine.tensor(node, n).to("cpu", types[n]), fused.get(n))) for n in names)
         described = {bare[name]: (types[name], tuple(shapes[name])) for name in names}
-        extra = beside if file == files[-1] else {}
+        extra = beside if file == last else {}
         described |= {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in extra.items()}
         write_tensors(directory / file, described, itertools.chain(tensors, extra.items()))
-    if len(files) > 1:
-        where = {bare[name]: file for file, names in zip(files, shards, strict=True) for name in names}
-        where |= dict.fromkeys(beside, files[-1])
-        index = {"metadata": {"total_size": total}, "weight_map": where}
+    if len(shards) > 1:
+        where = {bare[name]: file for file, names in shards.items() for name in names}
+        where |= dict.fromkeys(beside, last)
+        index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": where}
         (directory / f"{part.stem}.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
+
+
+def planned(sizes: Mapping[str, int], stem: str, shard_bytes: int) -> dict[str, list[str]]:
+    """The files of tensors of these sizes in bytes, in their order: the names in each, at most `shard_bytes` together.
+
+    A larger tensor has a file for itself. It counts as `shard_bytes` here: huggingface_hub would write it before the
+    tensors that come before it, and recipes promise the files as they have always been.
+    """
+    split = split_state_dict_into_shards_factory(
+        {name: min(size, shard_bytes) for name, size in sizes.items()},
+        get_storage_size=lambda size: size,
+        filename_pattern=f"{stem}{{suffix}}.safetensors",
+        max_shard_size=shard_bytes,
+    )
+    return dict(split.filename_to_tensors) or {f"{stem}.safetensors": []}
 
 
 def _finished(tensor: torch.Tensor, fused: Fused | None) -> torch.Tensor:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from evohydra.recipe import Node, checkpoints
 from evohydra.report.tables import gain_sentence, markdown
@@ -16,24 +16,28 @@ def model_card(
     summary: Mapping[str, Any] | None,
     note: str,
     library: str,
+    task: str,
 ) -> str:
     """Markdown with the front matter of the Hugging Face hub: sources, licences, scores and how to rebuild.
 
-    `summary` is that of the search, None for a recipe without one.
+    `summary` is that of the search, None for a recipe without one. `task` is the hub's name of what the model does.
     """
     sources = {checkpoint.name: checkpoint for checkpoint in checkpoints(recipe)}
-    front = {
-        "base_model": sorted({c.path for c in sources.values() if not c.path.startswith("zoo://")}) or None,
-        "tags": ["merge", "evohydra"],
-        "library_name": library,
-    }
+    data = ModelCardData(
+        base_model=sorted({c.path for c in sources.values() if not c.path.startswith("zoo://")}) or None,
+        tags=["merge", "evohydra"],
+        library_name=library,
+        pipeline_tag=task,
+        model_name=name,
+        eval_results=_results(summary, task) or None,
+    )
     rows = "\n".join(
         f"| {c.name} | {c.path}{f' @ {c.revision}' if c.revision else ''} | {licences.get(c.name) or 'unknown'} | "
         f"`{(c.fingerprint or '')[:16]}` |"
         for c in sources.values()
     )
-    return f"""---
-{yaml.safe_dump({key: value for key, value in front.items() if value}, sort_keys=False).strip()}
+    card = ModelCard(f"""---
+{data.to_yaml()}
 ---
 
 # {name}
@@ -50,7 +54,23 @@ def model_card(
 The merge falls under the licences of all of its sources.
 
 {note}
-"""
+""")
+    return str(card)
+
+
+def _results(summary: Mapping[str, Any] | None, task: str) -> list[EvalResult]:
+    """The winner's score on the test split of each benchmark, as the hub shows scores."""
+    if summary is None or summary["test"]["winner"]["score"] is None:
+        return []
+    score = summary["test"]["winner"]
+    each = score.get("benchmarks") or dict.fromkeys(summary["data"], score["score"])
+    return [
+        EvalResult(
+            task_type=task, dataset_type=name, dataset_name=name, dataset_split="test", metric_type="score",
+            metric_value=value,
+        )
+        for name, value in each.items()
+    ]  # fmt: skip
 
 
 def _found(summary: Mapping[str, Any] | None) -> str:

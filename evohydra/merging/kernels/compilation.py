@@ -13,6 +13,7 @@ from torch import Tensor
 
 from evohydra.merging.kernels.loops import NotALoop
 from evohydra.merging.kernels.native import Step, loop, there_is_a_compiler
+from evohydra.merging.private_torch import keep_roundings
 
 logger = logging.getLogger(__name__)
 WORTH_COMPILED = 2  # entries: one alone would be another case to torch.compile
@@ -78,11 +79,9 @@ def _loop(step: Step, inputs: list[Tensor], numbers: tuple[Tensor, Tensor], targ
 
 def _inductor(step: Step, inputs: list[Tensor], numbers: tuple[Tensor, Tensor], target: Tensor) -> Step | None:
     try:
-        from torch._inductor import config as inductor
-
         # Roundings that a kernel asks for are kept, and no product is fused with a sum: compiled bits are eager bits.
         # Set for all of the process: as an option of one compilation it costs as much as a small merge at every call.
-        inductor.emulate_precision_casts = True
+        keep_roundings()
         quick: Step = torch.compile(step, dynamic=True)
         quick(inputs, *numbers, target)  # compiles
     except torch.OutOfMemoryError:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from evohydra.merging.private_torch import writes
+
 _SAME_WIDTH = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -19,7 +21,7 @@ class Watch:
     def changed(self) -> bool:
         """Whether any number is another one; True at the first call."""
         counted = not any(tensor.is_inference() for tensor in self._tensors)  # those do not count their changes
-        versions = tuple((tensor._version, tensor.data_ptr()) for tensor in self._tensors) if counted else None
+        versions = tuple((writes(tensor), tensor.data_ptr()) for tensor in self._tensors) if counted else None
         if versions is not None and versions == self._versions:
             return False
         known, self._print, self._versions = self._print, fingerprints(self._tensors), versions

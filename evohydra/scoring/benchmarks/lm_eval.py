@@ -14,7 +14,6 @@ import numpy as np
 from datasets.exceptions import DatasetsError
 from lm_eval.api.task import Task
 from lm_eval.tasks import TaskManager
-from lm_eval.tasks._index import Kind
 from numpy.typing import NDArray
 
 from evohydra.families import LiveModel
@@ -24,6 +23,7 @@ from evohydra.scoring.benchmarks.live_lm import LiveLM
 from evohydra.scoring.benchmarks.live_vlm import LiveMultimodalLM
 from evohydra.scoring.benchmarks.lm_eval_words import answered, described
 from evohydra.scoring.benchmarks.parts import part_of_batches
+from evohydra.scoring.benchmarks.private_lm_eval import Kind, filters_of, set_instances
 from evohydra.scoring.benchmarks.splits import Slice, check_disjoint
 
 TASKS = Path(__file__).parent / "tasks"
@@ -139,7 +139,7 @@ class LMEvalBenchmark:
 
     def _check_filter(self) -> None:
         for split, task in self._tasks.items():
-            known = [ensemble.name for ensemble in task._filters]
+            known = filters_of(task)
             if self._options.filter not in (None, *known):
                 raise BenchmarkError(
                     f"benchmark {self.name!r}, {split} split: filter {self._options.filter!r} is none of {known}"
@@ -153,7 +153,7 @@ class LMEvalBenchmark:
         """The metric for each example of `split`, or of those at `examples` (n,); negated where lower is better."""
         task, asked = self._tasks[split], self._asked(live, split)
         places = range(len(asked)) if examples is None else examples
-        task._instances = [instance for place in places for instance in asked[place]]
+        set_instances(task, (instance for place in places for instance in asked[place]))
         for instance in task.instances:
             instance.resps, instance.filtered_resps = [], {}
         try:

@@ -45,9 +45,14 @@ class JapaneseWords:
 
 
 @functools.cache
+def _words() -> JapaneseWords:
+    return JapaneseWords()
+
+
+@functools.cache
 def _scorer() -> Any:
     scorer = optional("rouge_score.rouge_scorer", "Japanese ROUGE", INSTALL)
-    return scorer.RougeScorer(["rougeL"], tokenizer=JapaneseWords())
+    return scorer.RougeScorer(["rougeL"], tokenizer=_words())
 
 
 @functools.lru_cache(maxsize=2**16)  # references come once for each genome
@@ -75,7 +80,7 @@ def rouge_l(answer: str, references: Sequence[str]) -> float:
 
 def exact_match(answer: str, references: Sequence[str]) -> float:
     """1 where `answer` is one of `references` after normalisation, in whatever language, else 0."""
-    words = _scorer()._tokenizer
+    words = _words()
     return float(words.normalise(answer) in {words.normalise(reference) for reference in references})
 
 

@@ -13,7 +13,7 @@ from evohydra.families import LiveModel
 from evohydra.scoring.benchmarks import SPLITS, BenchmarkError, Split
 from evohydra.scoring.benchmarks.drawing import Drawing, Painter
 from evohydra.scoring.benchmarks.prompts import Prompt, check_different, read_prompts
-from evohydra.scoring.benchmarks.scorers import Asking, OnDevice, Scorer
+from evohydra.scoring.benchmarks.scorers import AskingScorer, OnDevice, Scorer
 from evohydra.scoring.benchmarks.splits import Slice, check_disjoint
 
 GIB = 1024**3
@@ -21,7 +21,7 @@ Picture = tuple[Image.Image, Mapping[str, float]]  # and the score of each score
 
 
 @dataclass(frozen=True)
-class Options:
+class PictureOptions:
     """Which prompts are drawn, and how many at a time.
 
     An example is a prompt with the seed of its noise; each prompt has `seeds_per_prompt` of them, which follow from its
@@ -59,15 +59,16 @@ def text_to_image(
 
     `prompts` are a list that comes with evohydra, a file, or the prompts themselves. `splits` gives a `Slice` of them
     for search, validation (or None: no validation) and test, which may name `prompts` of their own. `options` are those
-    of `Options` and `Drawing`. Raises BenchmarkError for unknown options, prompts that cannot be read, scorers that
-    lack something, and splits that are empty or share a prompt.
+    of `PictureOptions` and `Drawing`. Raises BenchmarkError for unknown options, prompts that cannot be read, scorers
+    that lack something, and splits that are empty or share a prompt.
     """
     where = f"benchmark {name!r}"
-    known = {kind: set(kind.__dataclass_fields__) for kind in (Options, Drawing)}
-    if unknown := sorted(set(options) - known[Options] - known[Drawing]):
-        raise BenchmarkError(f"{where}: unknown options {unknown}; known are {sorted(known[Options] | known[Drawing])}")
+    known = {kind: set(kind.__dataclass_fields__) for kind in (PictureOptions, Drawing)}
+    if unknown := sorted(set(options) - known[PictureOptions] - known[Drawing]):
+        all_known = sorted(known[PictureOptions] | known[Drawing])
+        raise BenchmarkError(f"{where}: unknown options {unknown}; known are {all_known}")
     try:
-        chosen = Options(**{key: value for key, value in options.items() if key in known[Options]})
+        chosen = PictureOptions(**{key: value for key, value in options.items() if key in known[PictureOptions]})
     except BenchmarkError as error:
         raise BenchmarkError(f"{where}: {error}") from error
     drawing = Drawing(**{key: value for key, value in options.items() if key in known[Drawing]})
@@ -91,7 +92,7 @@ def _made(name: str, scorers: Mapping[str, Callable[[], Scorer]], use: Sequence[
 
 
 def _examples(
-    name: str, prompts: str | Sequence[Prompt], splits: Mapping[str, Mapping[str, Any] | None], options: Options
+    name: str, prompts: str | Sequence[Prompt], splits: Mapping[str, Mapping[str, Any] | None], options: PictureOptions
 ) -> dict[Split, list[Prompt]]:
     """The examples of each split: prompts with seeds."""
     where = f"benchmark {name!r}"
@@ -127,7 +128,7 @@ def _of_topics(where: str, prompts: Sequence[Prompt], topics: Sequence[str] | No
     return [prompt for prompt in prompts if prompt.topic in topics]
 
 
-def _seeds(prompt: Prompt, options: Options) -> list[int]:
+def _seeds(prompt: Prompt, options: PictureOptions) -> list[int]:
     """The seeds of a prompt: 48 bits, so that no two prompts share one, in splits or files however they are cut."""
     return [
         int.from_bytes(sha256(f"{options.noise_seed} {number} {prompt.text}".encode()).digest()[:6])
@@ -151,7 +152,7 @@ class Studio:
         name: str,
         examples: Mapping[Split, Sequence[Prompt]],
         scorers: Mapping[str, Scorer],
-        options: Options,
+        options: PictureOptions,
         drawing: Drawing,
     ) -> None:
         self.name, self.examples, self.scorers = name, examples, scorers
@@ -185,7 +186,7 @@ class Studio:
     def show(self, live: LiveModel, split: Split, places: Sequence[int], scorer: str) -> None:
         """Let a scorer that asks people see the pictures of the examples at `places`."""
         painter, size, judge = self._ready(live), self._options.batch_size, self.scorers[scorer]
-        assert isinstance(judge, Asking)
+        assert isinstance(judge, AskingScorer)
         for start in range(0, len(places), size):
             prompts = [self.examples[split][place] for place in places[start : start + size]]
             judge.show(painter(prompts), prompts)
@@ -261,7 +262,7 @@ class TextToImage:
     @property
     def asks(self) -> bool:
         """Whether its scorer asks people."""
-        return isinstance(self._studio.scorers[self._scorer], Asking)
+        return isinstance(self._studio.scorers[self._scorer], AskingScorer)
 
     def show(self, live: LiveModel, split: Split, examples: Sequence[int] | None = None) -> None:
         """Put what the model draws before those who will be asked."""
@@ -271,7 +272,7 @@ class TextToImage:
     def ask(self) -> None:
         """Raises BenchmarkError while choices about shown pictures are missing."""
         scorer = self._studio.scorers[self._scorer]
-        if isinstance(scorer, Asking):
+        if isinstance(scorer, AskingScorer):
             scorer.ask()
 
     def pictures(self, live: LiveModel, split: Split, examples: Sequence[int]) -> list[Picture]:

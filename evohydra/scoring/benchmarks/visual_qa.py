@@ -34,7 +34,7 @@ class Metric(Protocol):
 
 
 @dataclass(frozen=True)
-class Options:
+class VQAOptions:
     """How questions are asked and scored.
 
     metric is a function (`Metric`) as package.module:function. prompt is a text with {image} and {question}, None the
@@ -59,22 +59,22 @@ def visual_qa(name: str, *, splits: Mapping[str, Mapping[str, Any] | None], **op
     """The benchmark `name`, by its name.
 
     `splits` gives a `Slice` for search, validation (or None: no validation) and test; it counts images, and all
-    questions of an image go with it. `options` are those of `Options` and of `Source`; what a split gives of `Source`
-    holds for it alone. Raises BenchmarkError for unknown options, data that cannot be had, images that cannot be used,
-    and splits that are empty or share an image.
+    questions of an image go with it. `options` are those of `VQAOptions` and of `Source`; what a split gives of
+    `Source` holds for it alone. Raises BenchmarkError for unknown options, data that cannot be had, images that cannot
+    be used, and splits that are empty or share an image.
     """
     options = {key: value for key, value in options.items() if key != "generation_kwargs" or value is not None}
-    known = {kind: set(kind.__dataclass_fields__) for kind in (Options, Source)}
-    unknown = sorted(set(options) - known[Options] - known[Source])
+    known = {kind: set(kind.__dataclass_fields__) for kind in (VQAOptions, Source)}
+    unknown = sorted(set(options) - known[VQAOptions] - known[Source])
     if unknown:
         raise BenchmarkError(
-            f"benchmark {name!r}: unknown options {unknown}; known are {sorted(known[Options] | known[Source])}"
+            f"benchmark {name!r}: unknown options {unknown}; known are {sorted(known[VQAOptions] | known[Source])}"
         )
     if sorted(splits) != sorted(SPLITS):
         raise BenchmarkError(f"benchmark {name!r}: expected the splits {', '.join(SPLITS)}, got {sorted(splits)}")
     if splits["search"] is None or splits["test"] is None:
         raise BenchmarkError(f"benchmark {name!r}: only the validation split may be null")
-    chosen = Options(**{key: value for key, value in options.items() if key in known[Options]})
+    chosen = VQAOptions(**{key: value for key, value in options.items() if key in known[VQAOptions]})
     common = {key: value for key, value in options.items() if key in known[Source]}
     sliced: dict[Split, list[Example]] = {}
     read: dict[str, list[Example]] = {}
@@ -104,7 +104,7 @@ def _split_source(name: str, split: str, common: Mapping[str, Any], at: Mapping[
     return Source(**{**settings, "columns": Columns(**columns)}), Slice(at.get("start", 0), at.get("stop"))
 
 
-def _cut(examples: Sequence[Example], bounds: Slice, options: Options) -> list[Example]:
+def _cut(examples: Sequence[Example], bounds: Slice, options: VQAOptions) -> list[Example]:
     """The examples of the images that `bounds` choose."""
     of_image: dict[str, list[Example]] = {}
     for example in examples:
@@ -120,7 +120,7 @@ class VisualQA:
 
     families = ("vision_language",)
 
-    def __init__(self, name: str, examples: Mapping[Split, Sequence[Example]], options: Options) -> None:
+    def __init__(self, name: str, examples: Mapping[Split, Sequence[Example]], options: VQAOptions) -> None:
         self.name = name
         self._examples, self._options = examples, options
         self._cache = RunCache(int(options.cache_gb * GIB))

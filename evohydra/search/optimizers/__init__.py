@@ -61,6 +61,16 @@ def starting_points(start: Points | None, dimension: int, population: int) -> Po
     return np.clip(points[:population], 0.0, 1.0)
 
 
+def latin_hypercube(population: int, dimension: int, generator: np.random.Generator) -> Points:
+    """(population, dimension): in each coordinate one point in each of `population` equal parts.
+
+    As in `scipy.stats.qmc.LatinHypercube`, which draws in another order: with it, runs begun before would not go on.
+    """
+    cells = np.stack([generator.permutation(population) for _ in range(dimension)], axis=1)
+    points: Points = (cells + generator.random((population, dimension))) / population
+    return points
+
+
 def shortened(point: Points, mean: Points, sigma: float) -> Points:
     """`point`, (n,), drawn towards `mean` to the length of a long sample of an isotropic normal distribution.
 

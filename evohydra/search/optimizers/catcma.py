@@ -10,7 +10,7 @@ from scipy.stats import norm
 
 from evohydra.search.optimizers import Points, dimension_of, level_of, shortened, starting_points
 from evohydra.search.optimizers.cmaes import RESAMPLED, default_population
-from evohydra.search.optimizers.lean import LeanCatCMAwM
+from evohydra.search.optimizers.lean import LeanCatCMAwM, solution
 from evohydra.spaces.genes import Axis
 
 
@@ -107,12 +107,8 @@ class CatCMA:
         one_hot = np.arange(self._probabilities.shape[1]) == np.array(levels, dtype=int)[:, None]
         integers = [(level_of(point[at], self._levels[at]) + 0.5) / self._levels[at] for at in self._integer]
         normal = np.concatenate([point[self._continuous], integers])
-        return cmaes.CatCMAwM.Solution(
-            x=point[self._continuous],
-            z=np.array(integers),
-            c=one_hot,
-            _v_raw=shortened(normal, self._mean, self._sigma) if len(normal) else None,
-        )
+        sample = shortened(normal, self._mean, self._sigma) if len(normal) else None
+        return solution(point[self._continuous], np.array(integers), one_hot, sample)
 
     def tell(self, genomes: Points, fitness: NDArray[np.float64]) -> None:
         """Update the distributions; the package minimises."""

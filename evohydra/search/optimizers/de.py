@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import differential_evolution
 
-from evohydra.search.optimizers import Points, dimension_of, starting_points
+from evohydra.search.optimizers import Points, dimension_of, latin_hypercube, starting_points
 from evohydra.spaces.genes import Axis
 
 
@@ -40,7 +40,7 @@ class DifferentialEvolution:
         self._asked: SimpleQueue[Points | BaseException] = SimpleQueue()
         self._told: SimpleQueue[NDArray[np.float64] | None] = SimpleQueue()
         generator = np.random.default_rng(seed)
-        initial = _latin_hypercube(population, dimension, generator)
+        initial = latin_hypercube(population, dimension, generator)
         known = starting_points(start, dimension, population)
         initial[: len(known)] = known
         options = {
@@ -87,8 +87,3 @@ class DifferentialEvolution:
         """End the thread."""
         self._told.put(None)
         self._thread.join(timeout=10)
-
-
-def _latin_hypercube(population: int, dimension: int, generator: np.random.Generator) -> Points:
-    cells = np.stack([generator.permutation(population) for _ in range(dimension)], axis=1)
-    return (cells + generator.random((population, dimension))) / population

@@ -13,11 +13,30 @@ import cmaes
 import numpy as np
 from numpy.typing import NDArray
 
+from evohydra.private_parts import PrivateParts
+
 Vector = NDArray[np.float64]
+TESTED = "0.13.1"
+COMMON = (
+    "_mean", "_C", "_p_sigma", "_pc", "_weights", "_sigma", "_mu", "_mu_eff", "_c1", "_cmu", "_cc", "_c_sigma",
+    "_d_sigma", "_chi_n", "_g", "_rng", "_eigen_decomposition",
+)  # fmt: skip
+PARTS = (
+    PrivateParts(
+        "cmaes", TESTED, "cmaes:CMA()", (*COMMON, "_B", "_D", "_funhist_term", "_funhist_values", "_sample_solution")
+    ),
+    PrivateParts("cmaes", TESTED, "cmaes:CMAwM()", ("_cma",)),
+    PrivateParts(
+        "cmaes", TESTED, "cmaes:CatCMAwM()",
+        (*COMMON, "_A", "_continuous_idx", "_x_space", "_popsize", "_iqhist_values", "_min_eigenvalue",
+         "_calc_continuous_penalty", "_sample_from_gaussian", "_update_gaussian"),
+    ),
+    PrivateParts("cmaes", TESTED, "cmaes:CatCMAwM.Solution()", ("_v_raw",)),
+)  # fmt: skip
 
 
 class _Lean:
-    """What `cmaes.CMA` and `cmaes.CatCMAwM` have in common, on their own attributes (cmaes 0.13)."""
+    """What `cmaes.CMA` and `cmaes.CatCMAwM` have in common, on their own attributes (`PARTS`)."""
 
     _mean: Vector
     _C: NDArray[np.float64]
@@ -108,6 +127,11 @@ class LeanCMAwM(cmaes.CMAwM):  # type: ignore[misc]
                  population_size: int, n_max_resampling: int) -> None:  # fmt: skip
         super().__init__(mean, sigma, bounds, steps, n_max_resampling, seed, population_size)
         self._cma = LeanCMA(mean, sigma, bounds, n_max_resampling, seed, population_size)
+
+
+def solution(continuous: Vector, integers: Vector, choices: NDArray[Any], normal: Vector | None) -> Any:
+    """What `cmaes.CatCMAwM` is told of a genome as if it had sampled it; `normal` is its sample before rounding."""
+    return cmaes.CatCMAwM.Solution(x=continuous, z=integers, c=choices, _v_raw=normal)
 
 
 class LeanCatCMAwM(_Lean, cmaes.CatCMAwM):  # type: ignore[misc]

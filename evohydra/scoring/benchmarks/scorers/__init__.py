@@ -30,7 +30,7 @@ class Scorer(Protocol):
 
 
 @runtime_checkable
-class Asking(Protocol):
+class AskingScorer(Protocol):
     """A scorer that asks people: it is shown all pictures first, so that a run stops once for many."""
 
     def show(self, images: Sequence[Image.Image], prompts: Sequence[Prompt]) -> None:

@@ -5,7 +5,8 @@ from typing import Any
 
 import lm_eval.tasks
 from lm_eval.api.task import ConfigurableTask
-from lm_eval.tasks._yaml_loader import load_yaml
+
+from evohydra.scoring.benchmarks.private_lm_eval import load_yaml
 
 FOLDER = Path(lm_eval.tasks.__file__).parent / "japanese_leaderboard"
 
