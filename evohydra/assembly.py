@@ -208,6 +208,12 @@ def _benchmarks(plain: Plain, family: Family) -> dict[str, Benchmark]:
 
 def _plan(plain: Plain, benchmarks: Mapping[str, Benchmark], space: Space, warm: Points) -> SearchPlan:
     """The search; its options are checked."""
+    numbers = {"budget": 1, "top": 1, "seed": 0, "optimizer.population": 1}  # and the least that they may be
+    for key, least in numbers.items():
+        value = plain["optimizer"].get("population") if "." in key else plain[key]
+        whole = isinstance(value, int) and not isinstance(value, bool) and value >= least
+        if not whole and not (value is None and "." in key):
+            raise ValueError(f"{key}: expected a whole number of at least {least}, got {value!r}")
     sizes = {name: benchmark.size("search") for name, benchmark in benchmarks.items()}
     plan = SearchPlan(
         space=space,
@@ -309,8 +315,11 @@ def _compile(wanted: str | bool, shapes: Mapping[str, tuple[int, ...]], merges: 
 
 
 def _set_threads(threads: int | str) -> None:
-    if threads != "auto":
-        torch.set_num_threads(int(threads))
+    if threads == "auto":
+        return
+    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+        raise ValueError(f"threads: expected auto or a whole number of at least 1, got {threads!r}")
+    torch.set_num_threads(threads)
 
 
 def _device(name: str) -> torch.device:

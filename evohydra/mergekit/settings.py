@@ -97,7 +97,11 @@ def _like(method: Method, name: str, key: str, value: Any) -> Parameter:
         # A switch there; the kind of rescaling is the L1 norm.
         return bool(value) if isinstance(default, bool) else "l1" if value else "none"
     number = _number(key, value)
-    return int(number) if isinstance(default, int) else number
+    if not isinstance(default, int):
+        return number
+    if number != int(number):
+        raise ValueError(f"{key}: expected a whole number, got {value!r}")
+    return int(number)
 
 
 def _number(key: str, value: Any) -> float:
