@@ -4,7 +4,7 @@
 
 What follows -- are overrides of the run, but for its name. Every third kill comes at a random moment of the time that
 the command needs to start; each of the others waits until the run has taken a random number of new steps (lines of
-ledger.jsonl, rounds.jsonl and finals.jsonl, files of the winner), and then a little longer. So kills land in the start,
+ledger.jsonl and scores.jsonl, files of the winner), and then a little longer. So kills land in the start,
 in the search, on validation and test, and while the winner is written.
 """
 
@@ -57,7 +57,7 @@ def lines(path: Path) -> int:
 def steps(directory: Path) -> int:
     """How far the run has come; it only grows, but for the winner's own files."""
     written = sum((directory / name).exists() for name in STEP_FILES)
-    return sum(lines(directory / name) for name in ("ledger.jsonl", "rounds.jsonl", "finals.jsonl")) + written
+    return sum(lines(directory / name) for name in ("ledger.jsonl", "scores.jsonl")) + written
 
 
 def phase(directory: Path, genomes: int) -> str:
@@ -80,7 +80,7 @@ def kill(overrides: list[str], directory: Path, genomes: int, *, after: float, m
     if alive:
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    return Kill(alive, when, lines(directory / "ledger.jsonl"), lines(directory / "finals.jsonl"))
+    return Kill(alive, when, lines(directory / "ledger.jsonl"), lines(directory / "scores.jsonl"))
 
 
 def without_seconds(data: Any) -> Any:
@@ -97,7 +97,7 @@ def content(directory: Path) -> dict[str, Any]:
         for path in (directory / "winner").rglob("*")
         if path.is_file()
     }
-    for name in ("ledger.jsonl", "finals.jsonl"):
+    for name in ("ledger.jsonl", "scores.jsonl"):
         found[name] = [without_seconds(json.loads(line)) for line in (directory / name).read_text().splitlines()]
     for name in ("summary.json", "recipe.json", "run.json"):
         found[name] = without_seconds(json.loads((directory / name).read_text()))

@@ -67,9 +67,10 @@ def save_end(directory: Path, records: list[dict[str, Any]], rng: np.random.Gene
     for label, skill in skills.items():
         of = best["recipe"] if label == "winner" else label
         splits = ("validation", "test") if label == "winner" else ("test",)
-        finals += [{"label": label, "split": split, "recipe": of, "scores": {"sums": answers(skill, split, rng)}}
+        line = {"label": label, "examples": None, "copied": False, "recipe": of}
+        finals += [{**line, "split": split, "scores": {"sums": answers(skill, split, rng)}}
                    for split in splits]  # fmt: skip
-    (directory / "finals.jsonl").write_text("".join(json.dumps(final) + "\n" for final in finals))
+    (directory / "scores.jsonl").write_text("".join(json.dumps(final) + "\n" for final in finals))
 
     def score(label: str, split: str) -> dict[str, float]:
         (scores,) = (f["scores"] for f in finals if f["label"] == label and f["split"] == split)

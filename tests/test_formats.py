@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from evohydra.families.causal_lm import CausalLM
-from evohydra.families.loading import difference
+from evohydra.families.loading import compared
 from evohydra.families.sources import OpenSources, open_sources
 from evohydra.merging.checkpoints import SourceError
 from evohydra.merging.engine import Engine
@@ -78,7 +78,7 @@ def test_a_plain_checkpoint_is_one_of_the_sources_architecture(path, opened, liv
     model = transformers.AutoModelForCausalLM.from_pretrained(directory)
     assert isinstance(model, transformers.MistralForCausalLM)
     assert len(model.model.layers) == len(HOPS)
-    assert Plain().verify(directory, FAMILY, live) < 1e-5
+    assert Plain().verify(directory, FAMILY, live).outputs < 1e-5
 
 
 def test_the_released_form_key_by_key(released: Path, path: Stack, directories: dict[str, Path]) -> None:
@@ -113,7 +113,7 @@ def test_the_released_form_key_by_key(released: Path, path: Stack, directories: 
 
 
 def test_the_released_form_is_read_back(released: Path, live) -> None:
-    assert Shared().verify(released, FAMILY, live) == 0.0
+    assert Shared().verify(released, FAMILY, live).same_bits
     loaded = shared.load(released, CPU, torch.float32)
     tokens = torch.arange(2, 12)[None]
     generated = loaded.module.generate(tokens, max_new_tokens=6, do_sample=False)
@@ -153,7 +153,7 @@ def test_semantics_of_the_released_code(released: Path) -> None:
 def test_in_shards(path: Stack, opened: OpenSources, live, tmp_path: Path) -> None:
     directory = written(Shared(), path, opened, tmp_path / "shards", shard_bytes=20_000)
     assert len(list(directory.glob("*.safetensors"))) > 1
-    assert Shared().verify(directory, FAMILY, live) == 0.0
+    assert Shared().verify(directory, FAMILY, live).same_bits
 
 
 def test_the_released_form_becomes_a_plain_mistral(released: Path, live, tmp_path: Path) -> None:
@@ -162,7 +162,9 @@ def test_the_released_form_becomes_a_plain_mistral(released: Path, live, tmp_pat
     config = json.loads((tmp_path / "plain" / "config.json").read_text())
     assert (config["model_type"], config["num_hidden_layers"]) == ("mistral", 9)
     assert not {"num_hops", "auto_map"} & config.keys()
-    assert Plain().verify(tmp_path / "plain", FAMILY, live) < 1e-5
+    assert Plain().verify(tmp_path / "plain", FAMILY, live).outputs < 1e-5
+    again = python("-m", "evohydra.winner.formats.shared", released, tmp_path / "plain", cwd=tmp_path)
+    assert Plain().verify(tmp_path / "plain", FAMILY, live).outputs < 1e-5
     again = python("-m", "evohydra.winner.formats.shared", released, tmp_path / "plain", cwd=tmp_path)
     assert "exists" in again.stderr
     assert again.returncode == 1
@@ -219,7 +221,7 @@ def test_a_run_in_the_released_form(directories: dict[str, Path], tmp_path: Path
     again = python("-m", "evohydra.rebuild", tmp_path / "run" / "recipe.json", tmp_path / "again", cwd=tmp_path)
     assert "identical, bit for bit" in again.stdout, again.stderr
     one, two = (shared.load(place, CPU, torch.float32) for place in (tmp_path / "run" / "winner", tmp_path / "again"))
-    assert difference(one, two) == 0.0
+    assert compared(one, two).same_bits
 
 
 @given(sizes=st.lists(st.integers(1, 30), max_size=12))

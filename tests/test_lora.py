@@ -189,7 +189,7 @@ def test_fused_into_candidates_and_winner(
     assert written
     if dtype == torch.float32:
         check_equal(reader, fused(tmp_path / "plain", lora, 0.5))
-        assert FAMILY.verify(tmp_path / "fused", live) == 0.0
+        assert FAMILY.verify(tmp_path / "fused", live).same_bits
 
 
 def test_kept_beside_the_weights(pair: tuple[Path, Path], lora: Path, tmp_path: Path) -> None:
@@ -203,12 +203,12 @@ def test_kept_beside_the_weights(pair: tuple[Path, Path], lora: Path, tmp_path: 
     (tmp_path / "winner").mkdir()
     Plain().write(merge, engine, FAMILY, sources, tmp_path / "winner", torch.float32, 10**9)
     assert (tmp_path / "winner" / "adapters" / "style.safetensors").read_bytes() == style.read_bytes()
-    assert FAMILY.verify(tmp_path / "winner", live) == 0.0
+    assert FAMILY.verify(tmp_path / "winner", live).same_bits
     bare = load(tmp_path / "winner")
-    assert not torch.equal(tiny.draw(bare), tiny.draw(live.pipeline))
+    assert tiny.apart(bare, live.pipeline) > 10 * tiny.allowed(live.pipeline)
     bare.load_lora_weights(str(tmp_path / "winner" / "adapters"), weight_name="style.safetensors", adapter_name="a0")
     bare.set_adapters(["a0"], [0.7])
-    assert torch.equal(tiny.draw(bare), tiny.draw(live.pipeline))
+    assert tiny.apart(bare, live.pipeline) <= tiny.allowed(live.pipeline)
 
 
 def test_another_file_in_its_place_is_noticed(pair: tuple[Path, Path], lora: Path) -> None:

@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 
 from evohydra.families.causal_lm import CausalLM
 from evohydra.families.sources import OpenSources, Source, checkpoints, open_sources
+from evohydra.mergekit import writer as mergekit
 from evohydra.mergekit.reader import read
 from evohydra.mergekit.writer import NotExpressible, to_yaml
-from evohydra.mergekit import writer as mergekit
 from evohydra.provenance import FORMAT
 from evohydra.rebuild import rebuild
 from evohydra.recipe import Group, Merge, from_dict

@@ -48,7 +48,7 @@ def test_diffusers_loads_the_file_as_the_same_pipeline(pair: tuple[Diffusion, Pa
         assert theirs.keys() == module.state_dict().keys()
         for key, tensor in module.state_dict().items():
             assert torch.equal(theirs[key], tensor), f"{name} {key}"
-    assert torch.equal(tiny.draw(loaded), tiny.draw(plain))
+    tiny.assert_the_same(loaded, plain)
 
 
 def test_a_file_is_a_source_like_its_folder(pair: tuple[Diffusion, Path, Path]) -> None:

@@ -171,7 +171,7 @@ def test_the_configuration_of_older_releases_has_no_part_for_the_language(tmp_pa
     form = replace(aligned.form, config=FAMILY.path_config(directories, path))
     FAMILY.copy_files(vlm, tmp_path / "winner", torch.float32, form)
     assert "text_config" not in json.loads((tmp_path / "winner" / "config.json").read_text())
-    assert FAMILY.verify(tmp_path / "winner", live) == 0.0
+    assert FAMILY.verify(tmp_path / "winner", live).same_bits
 
 
 def test_a_tied_head_and_one_of_its_own_merge_to_one_of_its_own(root: Path, tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_a_tied_head_and_one_of_its_own_merge_to_one_of_its_own(root: Path, tmp_
     (tmp_path / "winner").mkdir()
     write_weights(Checkpoint("lm", "-"), engine, tmp_path / "winner", torch.float32, 10**9)
     FAMILY.copy_files(tied, tmp_path / "winner", torch.float32, aligned.form)
-    assert FAMILY.verify(tmp_path / "winner", live) == 0.0
+    assert FAMILY.verify(tmp_path / "winner", live).same_bits
 
 
 @pytest.mark.parametrize("rules", [Rules(pad_vocabulary_to=48), Rules(tokenizer="union"), Rules(tokenizer="vlm")])
@@ -214,7 +214,7 @@ def test_vocabularies_by_rule(rules: Rules, root: Path, tmp_path: Path) -> None:
     (tmp_path / "winner").mkdir()
     write_weights(Checkpoint("lm", "-"), engine, tmp_path / "winner", torch.float32, 10**9)
     FAMILY.copy_files(root / "vlm", tmp_path / "winner", torch.float32, aligned.form)
-    assert FAMILY.verify(tmp_path / "winner", live) == 0.0
+    assert FAMILY.verify(tmp_path / "winner", live).same_bits
     assert transformers.AutoTokenizer.from_pretrained(tmp_path / "winner").get_vocab() == own
 
 
@@ -317,6 +317,6 @@ def test_a_missing_package_is_named_with_the_extra_that_has_it(
     monkeypatch.setattr(transformers.AutoProcessor, "from_pretrained", fail)
     with pytest.raises(SourceError, match=r"pip install 'evohydra\[vision\]' .*Torchvision"):
         _ = live.processor
-    assert FAMILY.verify(tmp_path / "copy", live) == 0.0  # on a text alone
+    assert FAMILY.verify(tmp_path / "copy", live).same_bits  # on a text alone
     monkeypatch.undo()
     assert type(live.processor).__name__ == "LlavaProcessor"

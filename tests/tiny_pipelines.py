@@ -9,6 +9,8 @@ import torch
 import transformers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from evohydra.families import comparison
+
 diffusers.utils.logging.disable_progress_bar()
 diffusers.utils.logging.set_verbosity_error()
 transformers.utils.logging.set_verbosity_error()
@@ -141,6 +143,24 @@ def draw(pipeline: Any, prompts: tuple[str, ...] = ("a cat", "七"), seed: int =
     chosen = {"num_inference_steps": 4, "guidance_scale": 0.0, "height": SIZE, "width": SIZE, "output_type": "pt"}
     pixels: torch.Tensor = pipeline(list(prompts), generator=noise, **{**chosen, **settings}).images
     return pixels
+
+
+def apart(one: Any, other: Any) -> float:
+    """The largest difference between their pixels, over the largest."""
+    return comparison.apart(draw(one), draw(other))
+
+
+def allowed(pipeline: Any) -> float:
+    """How much of it rounding explains where the weights are the same, in the four steps of `draw`."""
+    return comparison.rounding([*modules(pipeline).values()], pipeline.dtype, passes=4)
+
+
+def assert_the_same(one: Any, other: Any) -> None:
+    """Weights bit for bit, pixels but for rounding: their last bits depend on where the weights lie in memory."""
+    ours, theirs = modules(one), modules(other)
+    assert ours.keys() == theirs.keys()
+    assert not [name for key, module in ours.items() for name in comparison.differing(theirs[key], module, f"{key}/")]
+    assert apart(one, other) <= allowed(one)
 
 
 def t5(width: int) -> tuple[Any, Any]:

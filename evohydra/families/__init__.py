@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from evohydra.families.comparison import Comparison
 from evohydra.merging.checkpoints import TensorSource
 from evohydra.merging.engine import Engine
 from evohydra.recipe import Layout, Node, Stack
@@ -280,6 +281,6 @@ class Family(Protocol):
         """Write all of a checkpoint but its weights: configuration, tokenizer and the like, changed as `form` says."""
         ...
 
-    def verify(self, directory: Path, live: LiveModel) -> float:
-        """The largest difference between the outputs of the checkpoint in `directory` and `live`, over the largest."""
+    def verify(self, directory: Path, live: LiveModel) -> Comparison:
+        """In what the checkpoint in `directory`, read back, differs from `live`: in weights, and in outputs."""
         ...

@@ -13,6 +13,7 @@ from torch import Tensor
 from evohydra.families import PUBLISHED, Aligned, Form, LiveModel, Rules, path_settings
 from evohydra.families import tensor_sets as sets
 from evohydra.families.alignment import align, check_not_quantised, on_common_tokens
+from evohydra.families.comparison import Comparison
 from evohydra.families.hops import Paths, files_of
 from evohydra.families.in_place import by_checkpoint_name
 from evohydra.families.layouts import layout_of, location
@@ -20,8 +21,8 @@ from evohydra.families.loading import (
     NOWHERE,
     OneDirectory,
     check_rules,
+    compared,
     copy_side_files,
-    difference,
     fit_rows,
     names_of,
     tokenizer_of,
@@ -177,9 +178,9 @@ class CausalLM(OneDirectory):
         config |= {"dtype": str(dtype).removeprefix("torch."), **form.config}
         (target / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
-    def verify(self, directory: Path, live: LiveModel) -> float:
-        """The `difference` between the written and the live model."""
-        return difference(self.live_model(directory, live.device, live.dtype), live)
+    def verify(self, directory: Path, live: LiveModel) -> Comparison:
+        """In what the written model differs from the live one."""
+        return compared(self.live_model(directory, live.device, live.dtype), live)
 
 
 def _model(directory: Path, device: torch.device, dtype: torch.dtype, changes: Mapping[str, Any]) -> Any:

@@ -1,7 +1,7 @@
 """Diffusion pipelines of diffusers: what families of them share."""
 
+import itertools
 import json
-import math
 import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import replace
@@ -13,9 +13,10 @@ import torch
 
 from evohydra.families import ADAPTERS, PUBLISHED, Aligned, Form, LiveModel, Part, Rules, lora, single_files
 from evohydra.families import pipeline_files as files
+from evohydra.families.comparison import Comparison, apart, differing, rounding
 from evohydra.families.component_rules import aligned_components
 from evohydra.families.denoiser_blocks import locations
-from evohydra.families.live_diffusion import LiveDiffusion, draw, load_beside, make_pipeline, parameters_of
+from evohydra.families.live_diffusion import STEPS, LiveDiffusion, draw, load_beside, make_pipeline, parameters_of
 from evohydra.families.loading import NOWHERE
 from evohydra.merging.checkpoints import SourceError, TensorSource
 from evohydra.recipe import Layout, Stack
@@ -152,14 +153,15 @@ class Diffusion:
         index = files.index_with(directory, form.folders, self.pipeline)
         (target / files.INDEX).write_text(json.dumps(index, indent=2) + "\n")
 
-    def verify(self, directory: Path, live: LiveModel) -> float:
-        """The largest difference between pixels that both draw from the same noise, over the largest."""
+    def verify(self, directory: Path, live: LiveModel) -> Comparison:
+        """In what the written pipeline differs from the live one, its pixels from the same noise."""
         assert isinstance(live, LiveDiffusion)
         written = files.diffusers().DiffusionPipeline.from_pretrained(directory, local_files_only=True)
         load_beside(written, {directory / ADAPTERS / file.name: scale for file, scale in live.kept.items()})
         written.set_progress_bar_config(disable=True)
         ours, theirs = draw(live.pipeline), draw(written.to(live.device, live.dtype))
-        if bool((ours.isnan() == theirs.isnan()).all()):
-            ours, theirs = ours.nan_to_num(), theirs.nan_to_num()
-        difference = float((ours - theirs).abs().max() / ours.abs().max().clamp(min=1e-6))
-        return difference if math.isfinite(difference) else math.inf
+        models = {n: each for n, each in live.pipeline.components.items() if isinstance(each, torch.nn.Module)}
+        unlike = [differing(written.components[name], model, f"{name}/") for name, model in models.items()]
+        return Comparison(
+            tuple(itertools.chain(*unlike)), apart(theirs, ours), rounding([*models.values()], live.dtype, STEPS)
+        )

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from evohydra.families import Form, LiveModel, Part, Rules, tokenizers
+from evohydra.families.comparison import Comparison, apart, differing, rounding
 from evohydra.merging.adapters import Adapted
 from evohydra.merging.checkpoints import CheckpointReader, SourceError, TensorSource
 
@@ -91,10 +92,11 @@ def copy_side_files(directory: Path, target: Path, tokenizer: Any, replaced: Col
         tokenizer.save_pretrained(target)
 
 
-def difference(written: LiveModel, live: LiveModel) -> float:
-    """The `distance` of both on the same fixed pattern of tokens, (2, 32)."""
+def compared(written: LiveModel, live: LiveModel) -> Comparison:
+    """The weights of both, and their outputs on the same fixed pattern of tokens, (2, 32)."""
     tokens = pattern(live)
-    return distance(written, {"input_ids": tokens}, live, {"input_ids": tokens})
+    outputs = distance(written, {"input_ids": tokens}, live, {"input_ids": tokens})
+    return Comparison(differing(written.module, live.module), outputs, rounding([live.module], live.dtype))
 
 
 def pattern(live: LiveModel) -> Tensor:
@@ -107,6 +109,4 @@ def pattern(live: LiveModel) -> Tensor:
 @torch.inference_mode()
 def distance(written: LiveModel, inputs: Mapping[str, Any], live: LiveModel, same_inputs: Mapping[str, Any]) -> float:
     """The largest difference between the logits of both, over the largest logit of `live`."""
-    expected = live.module(**same_inputs).logits.float()
-    largest = (written.module(**inputs).logits.float() - expected).abs().max()
-    return float(largest / expected.abs().max())
+    return apart(written.module(**inputs).logits, live.module(**same_inputs).logits)

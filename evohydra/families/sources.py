@@ -9,10 +9,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from evohydra.families import Family, Form, Rules
-from evohydra.merging.checkpoints import SourceError, TensorSource, locate, survey
+from evohydra.families import Aligned, Family, Form, Rules
+from evohydra.merging.checkpoints import SourceError, Survey, TensorSource, locate, survey
 from evohydra.merging.relatedness import check_kinship
 from evohydra.recipe import Checkpoint
+from evohydra.spaces.grouping import Location
 
 logger = logging.getLogger(__name__)
 BASE = "base"
@@ -47,7 +48,7 @@ class OpenSources:
 
     `paths` are where they were found, which for a single file is another place than its directory. `files_from` is the
     one that gives configuration and tokenizer, `form` what changes in them; `copied` are tensors that are never merged,
-    `warnings` what a reader of the model card has to know.
+    `warnings` what a reader of the model card has to know, `surveys` what reading all of them has told.
     """
 
     models: tuple[Checkpoint, ...]
@@ -59,6 +60,7 @@ class OpenSources:
     copied: frozenset[str] = frozenset()
     paths: Mapping[str, Path] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    surveys: Mapping[str, Survey] = field(default_factory=dict)
 
 
 def parse(name: str, fields: Mapping[str, object]) -> Source:
@@ -126,6 +128,94 @@ def models(sources: Mapping[str, Source]) -> tuple[Checkpoint, ...]:
     )
 
 
+@dataclass(frozen=True)
+class FoundSources:
+    """Checkpoints of which headers and configurations have been read, and no tensor without need.
+
+    `published` are their tensors as published, `aligned` as they are merged.
+    """
+
+    models: tuple[Checkpoint, ...]
+    base: Checkpoint | None
+    family: Family
+    rules: Rules
+    paths: Mapping[str, Path]
+    directories: Mapping[str, Path]
+    published: Mapping[str, TensorSource]
+    aligned: Aligned
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def nodes(self) -> tuple[Checkpoint, ...]:
+        """The models, and the base behind them."""
+        return (*self.models, *((self.base,) if self.base else ()))
+
+    def locations(self, copied: frozenset[str] = frozenset()) -> dict[str, Location | None]:
+        """Where each tensor of the merge sits; None: copied, as are those of `copied`."""
+        names = tuple(self.aligned.tensors[self.aligned.files_from].shapes)
+        directory = self.directories[self.aligned.files_from]
+        return self.family.locations(directory, names, self.aligned.copied | copied)
+
+
+def find_sources(
+    models: tuple[Checkpoint, ...],
+    base: Checkpoint | None,
+    family: Family,
+    rules: Rules = STRICT,
+    warnings: tuple[str, ...] = (),
+    layers_only: str | None = None,
+) -> FoundSources:
+    """Locate all checkpoints and look whether they can be merged.
+
+    Where nothing is merged, `layers_only` names the source that gives a path all but its layers: they may then differ.
+    Raises SourceError for what is missing or does not fit.
+    """
+    nodes = (*models, *((base,) if base else ()))
+    paths, directories, published = published_sources(nodes, family)
+    if layers_only is None:
+        aligned = family.align(directories, published, base.name if base else None, rules)
+    else:
+        aligned = family.align_layers(directories, published, layers_only, rules)
+    return FoundSources(models, base, family, rules, paths, directories, published, aligned, warnings)
+
+
+def read_sources(found: FoundSources, known: Mapping[str, Survey] | None = None) -> OpenSources:
+    """Read and check every tensor, and fingerprint checkpoints as published (one pass over their bytes).
+
+    What is allowed although it is doubtful is logged, and joins the warnings. `known` are surveys of these sources that
+    another process has made: nothing is then read or said again. Raises SourceError for tensors that are not finite,
+    for sources that do not look like the base's, and where a node has a fingerprint and the tensors have another.
+    """
+    surveys = known or {node.name: survey(node.name, found.published[node.name]) for node in found.nodes}
+    for node in found.nodes:
+        if node.fingerprint not in (None, surveys[node.name].fingerprint):
+            raise SourceError(
+                f"source {node.name!r} at {found.directories[node.name]} is not the one of the recipe: expected the "
+                f"fingerprint {node.fingerprint}, got {surveys[node.name].fingerprint}"
+            )
+    doubts: tuple[str, ...] = ()
+    aligned = found.aligned
+    if found.base and not known:
+        merged = frozenset(name for name, place in found.locations().items() if place is not None)
+        doubts = check_kinship(aligned.tensors, found.base.name, found.rules.allow_other_base, merged)
+    marked = {node.name: replace(node, fingerprint=surveys[node.name].fingerprint) for node in found.nodes}
+    warnings = (*found.warnings, *doubts, *aligned.left_out)
+    for warning in warnings if not known else ():
+        logger.warning("%s", warning)
+    return OpenSources(
+        models=tuple(marked[model.name] for model in found.models),
+        base=marked.get(BASE),
+        directories=found.directories,
+        tensors=aligned.tensors,
+        files_from=aligned.files_from,
+        form=aligned.form,
+        copied=aligned.copied.union(*(each.integers for each in surveys.values())),
+        paths=found.paths,
+        warnings=warnings,
+        surveys=surveys,
+    )
+
+
 def open_sources(
     models: tuple[Checkpoint, ...],
     base: Checkpoint | None,
@@ -134,47 +224,8 @@ def open_sources(
     warnings: tuple[str, ...] = (),
     layers_only: str | None = None,
 ) -> OpenSources:
-    """Locate, read and check all checkpoints, then fingerprint them as published (one pass over their bytes).
-
-    Where nothing is merged, `layers_only` names the source that gives a path all but its layers: they may then differ.
-    What `rules` allow although it is doubtful is logged, and joins `warnings`. Raises SourceError for all that can be
-    wrong with a source, before anything is evaluated; also where a node already has a fingerprint and the tensors have
-    another.
-    """
-    nodes = (*models, *((base,) if base else ()))
-    paths, directories, published = published_sources(nodes, family)
-    if layers_only is None:
-        aligned = family.align(directories, published, base.name if base else None, rules)
-    else:
-        aligned = family.align_layers(directories, published, layers_only, rules)
-    surveys = {node.name: survey(node.name, published[node.name]) for node in nodes}
-    for node in nodes:
-        if node.fingerprint not in (None, surveys[node.name].fingerprint):
-            raise SourceError(
-                f"source {node.name!r} at {directories[node.name]} is not the one of the recipe: expected the "
-                f"fingerprint {node.fingerprint}, got {surveys[node.name].fingerprint}"
-            )
-    doubts: tuple[str, ...] = ()
-    if base:
-        names = tuple(aligned.tensors[base.name].shapes)
-        places = family.locations(directories[aligned.files_from], names, aligned.copied)
-        merged = frozenset(name for name in names if places[name] is not None)
-        doubts = check_kinship(aligned.tensors, base.name, rules.allow_other_base, merged)
-    marked = {node.name: replace(node, fingerprint=surveys[node.name].fingerprint) for node in nodes}
-    warnings = (*warnings, *doubts, *aligned.left_out)
-    for warning in warnings:
-        logger.warning("%s", warning)
-    return OpenSources(
-        models=tuple(marked[model.name] for model in models),
-        base=marked.get(BASE),
-        directories=directories,
-        tensors=aligned.tensors,
-        files_from=aligned.files_from,
-        form=aligned.form,
-        copied=aligned.copied.union(*(each.integers for each in surveys.values())),
-        paths=paths,
-        warnings=warnings,
-    )
+    """Find and read sources, see `find_sources` and `read_sources`."""
+    return read_sources(find_sources(models, base, family, rules, warnings, layers_only))
 
 
 def published_sources(

@@ -15,6 +15,7 @@ from evohydra.families import PUBLISHED, Aligned, Form, LiveModel, Rules, path_s
 from evohydra.families import language_part as parts
 from evohydra.families import tensor_sets as sets
 from evohydra.families.alignment import align, check_not_quantised, on_common_tokens
+from evohydra.families.comparison import Comparison, differing, rounding
 from evohydra.families.hops import Paths, files_of
 from evohydra.families.in_place import by_checkpoint_name
 from evohydra.families.layouts import layout_of, location
@@ -244,8 +245,8 @@ class VisionLanguage(OneDirectory):
             config["tie_word_embeddings"] = form.config["tie_word_embeddings"]
         (target / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
-    def verify(self, directory: Path, live: LiveModel) -> float:
-        """The largest difference between the logits of both, over the largest, on a text and about a picture.
+    def verify(self, directory: Path, live: LiveModel) -> Comparison:
+        """In what the written model differs from the live one, its logits on a text and about a picture.
 
         Where the processor needs packages that are not installed, on a text alone.
         """
@@ -254,13 +255,15 @@ class VisionLanguage(OneDirectory):
         config = written.module.config
         tokens = without_special(pattern(live), config)
         of_text = distance(written, {"input_ids": tokens}, live, {"input_ids": tokens})
+        weights, allowed = differing(written.module, live.module), rounding([live.module], live.dtype)
         try:
             read, ours = written.processor, live.processor
         except SourceError as error:
             logger.warning("the winner is compared with the live model on a text only: %s", error)
-            return of_text
+            return Comparison(weights, of_text, allowed)
         inputs, same = (image_inputs(each, config, live.device, live.dtype) for each in (read, ours))
-        return max(of_text, distance(written, inputs, live, same))
+        outputs = max(of_text, distance(written, inputs, live, same))
+        return Comparison(weights, outputs, allowed)
 
 
 def _check(

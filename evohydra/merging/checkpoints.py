@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-ZOO = Path(__file__).parent / "zoo"
+ZOO = Path(__file__).parent.parent / "zoo"
 CONFIGS = ("config.json", "model_index.json")
 INDEX = "model.safetensors.index.json"
 BLOCK = 2**20  # entries

@@ -64,6 +64,8 @@ def verdict(jobs: Sequence[Job]) -> Iterator[str]:
         if job.state != "finished":
             at = f"Run {job.name} ({' '.join(job.overrides)})" if len(jobs) > 1 else "This run"
             yield f"{at}: {job.state}{'; ' if job.failure else ''}{job.failure}."
+        if job.summary and (reason := job.summary.get("winner_unverified")):
+            yield f"The winner of {'run ' + job.name if len(jobs) > 1 else 'this run'} is not verified: {reason}."
     if len(jobs) > 1:
         yield f"{len(done)} of {len(jobs)} runs have ended with a winner; all that follows is about those."
     if len(done) == 1 and done[0].summary:

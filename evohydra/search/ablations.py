@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from evohydra.recipe import Node
 from evohydra.scoring.statistics import paired_gain
 from evohydra.search.driver import Candidate
-from evohydra.search.ledger import Evaluate, Ledger
 from evohydra.search.objectives import Objective
+from evohydra.search.scheduler import Scheduler
 from evohydra.spaces import Space
 
 KINDS = ("genes", "groups")
@@ -24,23 +25,25 @@ def check_ablations(kind: str | None, validated: bool) -> None:
 
 
 def ablations(
-    space: Space, winner: Candidate, ledger: Ledger, evaluate: Evaluate, objective: Objective, kind: str
+    space: Space, winner: Candidate, scheduler: Scheduler, objective: Objective, kind: str
 ) -> list[dict[str, Any]]:
     """What the winner gains from each of its genes or groups: by name, with interval and p, paired over examples.
 
-    The ledger keeps the scores, so that a run that goes on evaluates none twice. An ablation that cannot be scored is
-    left out. Raises ValueError where the space does not hold its own default.
+    An ablation that cannot be scored is left out. Raises ValueError where the space does not hold its own default.
     """
     genome, usual = np.array(winner.record.genome), space.encode(space.default())
-    best = ledger.final("winner", winner.recipe, "validation", evaluate)
-    found = []
+    changed: dict[str, Node] = {"winner": winner.recipe}
     for name, places in _parts(space.names, kind).items():
-        changed = genome.copy()
-        changed[places] = usual[places]
-        other = ledger.final(f"ablation of {name}", space.decode(changed), "validation", evaluate)
+        ablated = genome.copy()
+        ablated[places] = usual[places]
+        changed[f"ablation of {name}"] = space.decode(ablated)
+    scored = scheduler.scored(changed, "validation")
+    best = scored.pop("winner")
+    found = []
+    for label, other in scored.items():
         if other.scores:
             gain = paired_gain(objective.weighted(best.scores), objective.weighted(other.scores))
-            found.append({"name": name, **asdict(gain)})
+            found.append({"name": label.removeprefix("ablation of "), **asdict(gain)})
     return found
 
 

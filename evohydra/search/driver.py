@@ -1,18 +1,20 @@
 """The search loop: ask, evaluate what the ledger does not hold, tell; then choose the winner on validation."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from evohydra.recipe import Node
+from evohydra.scoring.job import Job
 from evohydra.search.feedback import tell
 from evohydra.search.fitness import Fitness
 from evohydra.search.fitness.generation import Generation, Scoring, members_of
 from evohydra.search.fronts import Rule, best_fitness, on_front, picked
-from evohydra.search.ledger import Evaluate, Ledger, Record
+from evohydra.search.ledger import Ledger, Record
 from evohydra.search.objectives import Objective
-from evohydra.search.optimizers import Optimizer
+from evohydra.search.optimizers import Optimizer, Points
+from evohydra.search.scheduler import Scheduler
 from evohydra.spaces import Space
 
 Observer = Callable[[Record], None]
@@ -42,13 +44,8 @@ def search(
 ) -> list[Record]:
     """Evaluate `budget` genomes and return their records in order.
 
-    Raises ValueError where the budget is smaller than a generation, SearchError where the whole first generation fails.
+    Raises SearchError where the whole first generation fails.
     """
-    if budget < optimizer.population:
-        raise ValueError(
-            f"budget={budget} is smaller than the first generation of {optimizer.population} genomes; raise the "
-            "budget, or lower optimizer.population (of a grid: optimizer.points, or take optimizer=line)"
-        )
     observers = tuple(observers)
     number = 0
     while len(ledger.records) < budget:
@@ -57,13 +54,9 @@ def search(
         if not len(genomes):
             break
         batch = genomes[: budget - first]
-        on_file = [ledger.on_file(first + place, x) for place, x in enumerate(batch)]
-        if None in on_file:
-            members = members_of(first, batch, [space.values(x) for x in batch], [space.decode(x) for x in batch])
-            generation = Generation(number, members, scoring, ledger, in_rounds=fitness.in_rounds)
-            found = (on_file[judged.place] or generation.record(judged) for judged in fitness(generation))
-        else:
-            found = (record for record in on_file if record is not None)
+        # A generation of which a line is missing is judged as a whole: kinds of fitness compare its members.
+        known = ledger.on_file(genomes if len(batch) == len(genomes) else batch)
+        found = iter(known) if known is not None else _judged(number, batch, space, fitness, scoring, ledger)
         for record in found:
             ledger.add(record)
             for observe in observers:
@@ -77,34 +70,41 @@ def search(
     return ledger.records
 
 
+def _judged(
+    number: int, genomes: Points, space: Space, fitness: Fitness, scoring: Scoring, ledger: Ledger
+) -> Iterator[Record]:
+    """The records of a generation, each as soon as it is judged."""
+    recipes = [space.decode(x) for x in genomes]
+    members = members_of(len(ledger.records), genomes, [space.values(x) for x in genomes], recipes)
+    generation = Generation(number, members, scoring, ledger)
+    return (generation.record(judged) for judged in fitness(generation))
+
+
 def choose(
     space: Space,
     ledger: Ledger,
-    evaluate: Evaluate | None,
+    scheduler: Scheduler | None,
     top: int,
     objective: Objective,
     rule: Rule = best_fitness,
     *,
     each_generation: bool = False,
-    expect: Callable[[Sequence[Node]], None] | None = None,
 ) -> list[Candidate]:
     """The `top` different recipes of the search (or of `each_generation`) re-scored on validation, the winner first.
 
     Of several objectives the candidates are those of the front that `rule` prefers, and so is the winner among them by
     the scores on validation. An estimated fitness counts less its error bar: among many rough estimates the best are
-    too high. Without `evaluate` there is no validation, and the best of the search is the winner. `expect` is told
-    which recipes `evaluate` gets.
+    too high. Without `scheduler` there is no validation, and the best of the search is the winner.
     """
     candidates: list[Candidate] = []
     values: list[list[float]] = []
     best = _best(ledger.records, top, rule, each_generation)
     recipes = [space.decode(np.array(record.genome)) for record in best]
-    if expect is not None:
-        expect(recipes)
-    for record, recipe in zip(best, recipes, strict=True):
-        if evaluate is None:
-            return [Candidate(record, recipe, None)]
-        scores = ledger.final(f"genome {record.index}", recipe, "validation", evaluate).scores
+    if scheduler is None:
+        return [Candidate(record, recipe, None) for record, recipe in zip(best[:1], recipes[:1], strict=True)]
+    jobs = [(f"genome {r.index}", Job(recipe, "validation")) for r, recipe in zip(best, recipes, strict=True)]
+    for record, recipe, pending in zip(best, recipes, scheduler.submit(jobs), strict=True):
+        scores = scheduler.result(pending).scores
         candidates.append(Candidate(record, recipe, objective.fitness(scores) if scores else None))
         if scores:
             values.append(list(objective.several(scores, recipe).values()) or [objective.fitness(scores)])

@@ -4,7 +4,7 @@ import itertools
 import json
 import math
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -33,8 +33,10 @@ class ArtifactError(OSError):
 
 
 @contextmanager
-def whole_directory(target: Path) -> Iterator[Path]:
+def whole_directory(target: Path, final: Callable[[], Path] | None = None) -> Iterator[Path]:
     """A directory to write into that becomes `target` when all went well, and vanishes otherwise.
+
+    `final` is asked at the end for another name, where what was written decides on it.
 
     Raises ArtifactError where the disk is full or cannot be written to.
     """
@@ -43,6 +45,7 @@ def whole_directory(target: Path) -> Iterator[Path]:
     try:
         temporary.mkdir(parents=True)
         yield temporary
+        target = final() if final else target
         if target.exists():
             shutil.rmtree(target)
         temporary.rename(target)

@@ -187,11 +187,13 @@ def test_a_written_merge_loads_with_transformers_and_equals_the_live_model(
     engine.merge_into(recipe, live.parameters)
     write_weights(recipe, engine, tmp_path, torch.float32, 2_000)  # bytes: several shards
     FAMILY.copy_files(pair[0], tmp_path, torch.float32)
-    assert FAMILY.verify(tmp_path, live) == 0.0
+    assert FAMILY.verify(tmp_path, live).same_bits
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
     assert tokenizer("12+3")["input_ids"] == tiny_models.tokenizer()("12+3")["input_ids"]
     engine.merge_into(recipe.models[1], live.parameters)
-    assert FAMILY.verify(tmp_path, live) > 0.01  # the comparison can fail
+    other = FAMILY.verify(tmp_path, live)
+    assert other.weights
+    assert other.outputs > 0.01
 
 
 @pytest.mark.parametrize("bare", ["one", "two"])
@@ -229,7 +231,7 @@ def test_every_architecture_takes_more_rows(pair: tuple[Path, Path], tmp_path: P
     engine.merge_into(recipe, live.parameters)
     write_weights(recipe, engine, tmp_path, torch.float32, 10**9)
     FAMILY.copy_files(pair[0], tmp_path, torch.float32, aligned.form)
-    assert FAMILY.verify(tmp_path, live) == 0.0
+    assert FAMILY.verify(tmp_path, live).same_bits
     assert live.module(torch.tensor([[2, 3]])).logits.shape[-1] == 64
     assert {p.shape[0] for name, p in live.parameters.items() if "embed" in name or "wte" in name} == {64}
 

@@ -14,19 +14,20 @@ from numpy.typing import NDArray
 
 from evohydra.recipe import Checkpoint, Node
 from evohydra.scoring.benchmarks import Split
-from evohydra.scoring.evaluate import Evaluation
-from evohydra.scoring.executors.local import Local
+from evohydra.scoring.job import Evaluation, Examples
 from evohydra.search.driver import choose, search
 from evohydra.search.fitness import Fitness
 from evohydra.search.fitness.generation import Scoring
-from evohydra.search.ledger import Examples, Ledger, Record
+from evohydra.search.ledger import Ledger, Record
 from evohydra.search.objectives import Objective
 from evohydra.spaces.genes import Axis, Value
 from tests.commands import json_lines
 from tests.contracts.discovery import composed, names
 from tests.kill_repeatedly import without_seconds
+from tests.scripted import scheduling
 
 KINDS = names("fitness")
+
 SIZES = {"sums": 90, "words": 30}
 BUDGET, POPULATION = 56, 8
 
@@ -67,9 +68,6 @@ class Responses:
         self.asked: list[tuple[str, Split, str, int]] = []
         self.calls, self._last = 0, last
 
-    def expect(self, recipes: Sequence[Node]) -> None:
-        """Nothing to prepare."""
-
     def __call__(self, recipe: Node, split: Split, examples: Examples | None = None) -> Evaluation:
         if self.calls == self._last:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -105,17 +103,18 @@ def carry_out(kind: str, directory: Path, evaluate: Responses, seed: int = 1) ->
     """A search with this kind of fitness."""
     optimizer = hydra.utils.instantiate(composed("optimizer=cmaes", f"optimizer.population={POPULATION}")["optimizer"])
     space: Any = Levels()
-    with closing(Ledger(directory, {"kind": kind})) as ledger:
+    with closing(Ledger(directory, {"kind": kind})) as ledger, scheduling(evaluate, directory) as scheduler:
 
         def sources() -> list[Mapping[str, Sequence[float]]]:
             names = ("0.1 0.1", "0.9 0.2")
-            return [ledger.final(name, Checkpoint(name, "-"), "search", evaluate).scores for name in names]
+            models: dict[str, Node] = {name: Checkpoint(name, "-") for name in names}
+            return [each.scores for each in scheduler.scored(models, "search").values()]
 
         with closing(optimizer(axes=space.axes, seed=seed)) as strategy:
-            scoring = Scoring(Local(), evaluate, SIZES, Objective(), sources)
+            scoring = Scoring(scheduler, SIZES, Objective(), sources)
             search(space, strategy, make(kind), scoring, ledger, BUDGET)
         fitness = make(kind)
-        best = choose(space, ledger, evaluate, 2, Objective(), each_generation=not fitness.comparable)
+        best = choose(space, ledger, scheduler, 2, Objective(), each_generation=not fitness.comparable)
         assert best[0].validation == max(each.validation or 0.0 for each in best)
         return list(ledger.records)
 
@@ -217,7 +216,7 @@ def test_killed_in_any_evaluation_it_goes_on_as_if_nothing_had_happened(finished
     last = Responses()
     carry_out(kind, tmp_path, last)
     assert last.calls == evaluate.calls - done
-    for name in ("ledger.jsonl", "finals.jsonl", "rounds.jsonl"):
+    for name in ("ledger.jsonl", "scores.jsonl"):
         expected, found = (json_lines(each / name) for each in (directory, tmp_path))
         assert without_seconds(found) == without_seconds(expected)
 

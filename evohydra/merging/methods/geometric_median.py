@@ -55,7 +55,9 @@ def geometric_median(
         raise ValueError(f"nu: expected a distance above 0, got {nu}")
     weights = share = np.array(shares(weight))
     for _ in range(max_iter):
-        apart = np.sqrt(np.maximum(share @ squared - 0.5 * (share @ squared @ share), 0.0))
+        # Sums of numpy's own, in one order: those of `@` depend on the processor.
+        across = (squared * share).sum(axis=1)
+        apart = np.sqrt(np.maximum(across - 0.5 * (across * share).sum(), 0.0))
         pulls = weights / np.maximum(apart, nu)
         before, share = share, pulls / pulls.sum()
         if np.abs(share - before).max() < 1e-12:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from evohydra.merging.kernels.arithmetic import wide
+from evohydra.merging.kernels.exact import arccosine, cosine, sine
 from evohydra.merging.kernels.fused import Entries, fused
 from evohydra.merging.kernels.lines import dot, norm
 from evohydra.merging.methods import once
@@ -74,15 +75,15 @@ def _mean(units: Sequence[Tensor], alphas: Sequence[float], max_iter: int, tol: 
     for _ in range(max_iter):
         tangent = torch.zeros_like(mean)
         for alpha, unit in zip(alphas, units, strict=True):
-            cosine = dot(mean, unit).clamp(-1.0, 1.0)
-            theta = torch.arccos(cosine)
+            along = dot(mean, unit).clamp(-1.0, 1.0)
+            theta = arccosine(along)
             if float(theta) >= tol:
-                tangent += alpha * (theta / torch.sin(theta)) * (unit - cosine * mean)
+                tangent += alpha * (theta / sine(theta)) * (unit - along * mean)
         turn = norm(tangent)
         if float(turn) < tol:
             break
         # On a CPU mergekit's cosine and sine are rounded before the product, its divisors are not.
-        mean = mean * torch.cos(turn).to(mean.dtype) + (tangent / turn) * torch.sin(turn).to(mean.dtype)
+        mean = mean * cosine(turn).to(mean.dtype) + (tangent / turn) * sine(turn).to(mean.dtype)
         length = norm(mean)
         if float(length) > tol:
             mean = mean / length

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from evohydra.merging.kernels.arithmetic import wide
 from evohydra.merging.kernels.fused import Entries, fused
 from evohydra.merging.kernels.lines import Axis, as_lines, at_lines, dots, norms, spacing
 from evohydra.merging.methods import once
@@ -40,7 +41,8 @@ def _ratio(base: Tensor, models: Sequence[Tensor], axis: Axis) -> Tensor:
         for i in range(len(models))
         for j in range(i + 1, len(models))
     ]
-    cosine = torch.stack(cosines).mean(dim=0)
+    total = sum(map(wide, cosines[1:]), start=wide(cosines[0]))
+    cosine = (total / len(cosines)).to(cosines[0].dtype)
     denominator = 1 + (len(models) - 1) * cosine
     singular = denominator.abs() < SMALLEST
     return torch.where(singular, 0, len(models) * cosine / torch.where(singular, 1, denominator))

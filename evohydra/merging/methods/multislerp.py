@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from evohydra.merging.kernels.arithmetic import stored, wide
+from evohydra.merging.kernels.exact import added_in_order, cosine, sine
 from evohydra.merging.kernels.fused import Entries, fused
 from evohydra.merging.kernels.lines import as_lines, dots, norms
 from evohydra.merging.methods import once
@@ -61,7 +62,7 @@ def multislerp(
     weights = torch.tensor(list(weight), dtype=dtype)
     if normalize_weights:
         shares(weights.tolist())
-        weights = weights / weights.sum()
+        weights = weights / added_in_order(weights)
     factors: list[float] = weights.tolist()
     tiny = stored([eps], dtype)[0]
     scale = length.cpu() + eps
@@ -79,9 +80,9 @@ def multislerp(
     tangent = _weighted([unit - dots(unit, mean) * mean for unit in units], factors)
     angle = norms(tangent).cpu() + eps
     # float16 has no 1e-8: an angle of 0, where mergekit divides 0 by 0.
-    sinc = torch.sin(angle) / angle if angle.any() else torch.ones_like(angle)
-    norm = (length.cpu() * weights).sum(dtype=torch.float64).to(dtype)
-    numbers = (torch.cos(angle).tolist(), sinc.tolist(), [float(norm)])
+    sinc = sine(angle) / angle if angle.any() else torch.ones_like(angle)
+    norm = added_in_order((length.cpu() * weights).to(torch.float64)).to(dtype)
+    numbers = (cosine(angle).tolist(), sinc.tolist(), [float(norm)])
     return _mapped(base, models, *numbers, extras=[mean, tangent], out=out)
 
 

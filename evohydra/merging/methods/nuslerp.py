@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from evohydra.merging.kernels.arithmetic import stored
+from evohydra.merging.kernels.exact import arccosine, sine
 from evohydra.merging.kernels.fused import Entries, fused
 from evohydra.merging.kernels.lines import Axis, as_lines, at_lines, dots, norms, spacing
 from evohydra.merging.methods import once
@@ -59,10 +60,10 @@ def nuslerp(
     total = sum(weight)
     t = 0.5 if abs(total) < BALANCED else weight[1] / total
     colinear = 1 - cosine.square() <= stored([COLINEAR], cosine.dtype)[0]
-    angle = torch.acos(torch.where(colinear, 0, cosine))
+    angle = arccosine(torch.where(colinear, 0, cosine))
     wide = angle.to(torch.promote_types(angle.dtype, torch.float32))  # straight lines have factors of that type
     sines = [
-        torch.where(colinear, straight, torch.sin(turn).to(wide.dtype)).tolist()
+        torch.where(colinear, straight, sine(turn).to(wide.dtype)).tolist()
         for straight, turn in ((1 - t, (1 - t) * angle), (t, t * angle), (1.0, angle))
     ]
     axis = _axis(nuslerp_row_wise, nuslerp_flatten)

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from evohydra.merging.kernels.arithmetic import rounded, stored, wide
+from evohydra.merging.kernels.exact import added_in_order
 from evohydra.merging.kernels.fused import Entries, fused
 from evohydra.merging.kernels.ranking import BELOW_ALL, BLOCK, Cut, Ranking, Values
 from evohydra.merging.methods import once
@@ -119,7 +120,7 @@ def _parts(base: Tensor | None, models: Sequence[Tensor]) -> tuple[Values, Calla
 def _weights(sums: Sequence[float], size: int, dtype: torch.dtype) -> list[float]:
     """The mean square of what is left of each task vector, over the sum of all; equal where that is next to nothing."""
     means = torch.tensor([value / max(1, size) for value in sums]).to(dtype)
-    whole = means.sum().item()
+    whole = added_in_order(means).item()
     if abs(whole) < SMALLEST_SUM:
         return stored([1 / len(sums)] * len(sums), dtype)
     return list(map(float, (means / whole).tolist()))

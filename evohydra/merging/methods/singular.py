@@ -17,9 +17,13 @@ def base_plus(entries: Entries, scaling: Tensor) -> Tensor:
 
 
 def task_matrices(base: Tensor | None, models: Sequence[Tensor]) -> list[Tensor]:
-    """theta_k - theta_base, float32 (float64 for float64), not rounded."""
+    """theta_k - theta_base, float32 (float64 for float64), not rounded.
+
+    They lie row by row in memory: the sums of BLAS depend on it.
+    """
+    """theta_k - theta_base, float32 (float64 for float64), not rounded; row by row, for BLAS sums as memory lies."""
     origin = wide(need_base(base))
-    return [wide(model) - origin for model in models]
+    return [(wide(model) - origin).contiguous() for model in models]
 
 
 def has_singular_vectors(x: Tensor) -> bool:

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from evohydra.merging.kernels.exact import arccosine, sine
 from evohydra.merging.kernels.fused import Entries, fused
+from evohydra.merging.kernels.lines import precise_dot
 from evohydra.merging.methods import once
 from evohydra.merging.methods.requirements import need_models
 from evohydra.merging.methods.task_vectors import combination
 
 PARALLEL = 0.9995  # above this |cosine| the great circle is a straight line for all that floats can tell
 SMALL = 1e-8  # norms up to this are not divided by
-BLOCK = 2**20  # entries
 
 
 @fused
@@ -27,13 +28,9 @@ def cosine(base: Tensor | None, models: Sequence[Tensor]) -> float:
     Sums are float64, the same whatever the number of threads; mergekit's are float32.
     """
     need_models("slerp", models, 2, 2)
-    first, second = (model.reshape(-1) for model in models)
-    products = torch.zeros(3, dtype=torch.float64)
-    for start in range(0, first.shape[0], BLOCK):
-        x, y = (flat[start : start + BLOCK].to(torch.float64) for flat in (first, second))
-        products += torch.stack([x @ x, y @ y, x @ y]).cpu()
-    norms = [norm if norm > SMALL else 1.0 for norm in products[:2].sqrt().tolist()]
-    return max(-1.0, min(1.0, float(products[2]) / norms[0] / norms[1]))
+    lengths = [math.sqrt(float(precise_dot(model, model))) for model in models]
+    norms = [length if length > SMALL else 1.0 for length in lengths]
+    return max(-1.0, min(1.0, float(precise_dot(*models)) / norms[0] / norms[1]))
 
 
 @once(cosine=cosine)
@@ -55,6 +52,7 @@ def slerp(
     if abs(cosine) > PARALLEL:
         coefficients = [1 - t, float(t)]
     else:
-        angle = math.acos(cosine)
-        coefficients = [math.sin((1 - t) * angle) / math.sin(angle), math.sin(t * angle) / math.sin(angle)]
+        angle = arccosine(torch.tensor([cosine], dtype=torch.float64))
+        near, far, whole = sine(torch.cat([(1 - t) * angle, t * angle, angle])).tolist()
+        coefficients = [near / whole, far / whole]
     return _interpolation(None, models, coefficients, bounded=True, out=out)

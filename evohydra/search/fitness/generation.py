@@ -3,30 +3,16 @@
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evohydra.recipe import Node, digest
-from evohydra.scoring.benchmarks import Split
-from evohydra.scoring.evaluate import Evaluation
-from evohydra.scoring.executors import Executor
-from evohydra.search.ledger import Examples, Ledger, Record, Scores
+from evohydra.scoring.job import Evaluation, Examples, Job, Scores
+from evohydra.search.ledger import Ledger, Record
 from evohydra.search.objectives import Objective
+from evohydra.search.scheduler import Scheduler
 from evohydra.spaces.genes import Value
-
-
-class Evaluates(Protocol):
-    """Evaluates recipes, see `evohydra.scoring.evaluate.Evaluator`."""
-
-    def expect(self, recipes: Sequence[Node]) -> None:
-        """Which recipes will be evaluated next, in this order."""
-        ...
-
-    def __call__(self, recipe: Node, split: Split, examples: Examples | None = None) -> Evaluation:
-        """The scores of `recipe` on `split`, or on those of its examples that `examples` names."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -62,6 +48,7 @@ class Member:
     scored: int = 0
     source: int | None = None
     broken: str | None = None
+    given_up: bool = False
 
     def has(self, name: str) -> Mapping[int, float]:
         """Its scores on benchmark `name`, by place."""
@@ -73,14 +60,14 @@ class Member:
         self.scored += sum(len(places) for places in examples.values())
         for part, seconds in evaluation.seconds.items():
             self.seconds[part] = round(self.seconds.get(part, 0.0) + seconds, 4)
-        self.error, self.broken = evaluation.error, evaluation.broken
+        self.error, self.broken, self.given_up = evaluation.error, evaluation.broken, evaluation.given_up
         for name, values in evaluation.scores.items():
             self.scores.setdefault(name, {}).update(zip(examples[name], values, strict=True))
 
     def copy(self, other: "Member | Record", examples: Examples) -> None:
         """Take over those of `other`'s scores on `examples` that are missing, or its failure; the recipe is the same.
 
-        A failure happens again: recipes and examples decide what a model computes.
+        A failure happens again, for recipes and examples decide what a model computes; one of the machine does not.
         """
         known = other.scores if isinstance(other, Member) else other.by_place()
         for name, places in examples.items():
@@ -88,7 +75,7 @@ class Member:
             new = [p for p in places if p not in here and p in known.get(name, {})]
             here.update((place, known[name][place]) for place in new)
             self.source = other.index if new and self.source is None else self.source
-        if other.error is not None and self.error is None:
+        if other.error is not None and self.error is None and not other.given_up:
             self.error, self.source = other.error, other.index
 
 
@@ -97,11 +84,10 @@ class Scoring:
     """What scores a generation.
 
     sizes: the number of search examples of each benchmark. sources: scores the source models on all of them when it is
-    called, once a run, and gives each one's scores.
+    called, and gives each one's scores.
     """
 
-    executor: Executor
-    evaluate: Evaluates
+    scheduler: Scheduler
     sizes: Mapping[str, int]
     objective: Objective = field(default_factory=Objective)
     sources: Callable[[], Sequence[Scores]] = tuple
@@ -110,14 +96,11 @@ class Scoring:
 class Generation:
     """The members of a generation. `earlier` are the records of the generations before it."""
 
-    def __init__(
-        self, number: int, members: Sequence[Member], scoring: Scoring, ledger: Ledger, *, in_rounds: bool
-    ) -> None:
+    def __init__(self, number: int, members: Sequence[Member], scoring: Scoring, ledger: Ledger) -> None:
         self.number, self.members = number, members
         self.sizes, self.objective, self.sources = scoring.sizes, scoring.objective, scoring.sources
         self.earlier: Sequence[Record] = tuple(ledger.records)
-        self._evaluate, self._executor = scoring.evaluate, scoring.executor
-        self._ledger, self._in_rounds = ledger, in_rounds
+        self._scheduler, self._ledger = scoring.scheduler, ledger
         same: dict[str, list[Member]] = {}
         for member in members:
             same.setdefault(member.digest, []).append(member)
@@ -155,29 +138,19 @@ class Generation:
     def _carried_out(
         self, wanted: Sequence[tuple[int, Examples]], fresh: Sequence[Mapping[str, Sequence[int]]]
     ) -> Iterator[Member]:
-        jobs = [(self.members[place], missing) for (place, _), missing in zip(wanted, fresh, strict=True) if missing]
-        on_file = [self._ledger.evaluation(member.index, missing, self._in_rounds) for member, missing in jobs]
-        asked = [job for job, known in zip(jobs, on_file, strict=True) if known is None]
-        self._evaluate.expect([member.recipe for member, _ in asked])
-        results = iter(self._executor.map(self._evaluated, asked))
-        known = iter(on_file)
+        jobs = [self._job(self.members[place], new) for (place, _), new in zip(wanted, fresh, strict=True) if new]
+        submitted = iter(self._scheduler.submit(jobs))
         for (place, examples), missing in zip(wanted, fresh, strict=True):
             member = self.members[place]
             if missing:
-                evaluation = next(known)
-                if evaluation is None:
-                    evaluation = next(results)
-                    if self._in_rounds:
-                        self._ledger.add_round(member.index, missing, evaluation)
-                member.take(evaluation, missing)
+                member.take(self._scheduler.result(next(submitted)), missing)
             for twin in self._twins[place]:
                 member.copy(twin, examples)
             yield member
 
-    def _evaluated(self, job: tuple[Member, Mapping[str, Sequence[int]]]) -> Evaluation:
-        member, examples = job
+    def _job(self, member: Member, examples: Mapping[str, Sequence[int]]) -> tuple[str, Job]:
         everything = all(len(examples.get(name, ())) == size for name, size in self.sizes.items())
-        return self._evaluate(member.recipe, "search", None if everything else examples)
+        return f"genome {member.index}", Job(member.recipe, "search", None if everything else examples)
 
     def record(self, judged: Judged) -> Record:
         """The line of a member in the ledger; one that failed has no fitness and no scores."""
@@ -195,6 +168,7 @@ class Generation:
             error=error,
             tokens=member.tokens,
             scored=member.scored,
+            given_up=member.given_up,
             note=f"the same recipe as genome {member.source}" if copied else judged.note,
         )
         if error is not None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from evohydra.scoring.job import Scores
 from evohydra.search.fitness import Sizes
 from evohydra.search.fitness.calibration import Adaptive, Questions, Random, calibrated
 from evohydra.search.fitness.estimators import Estimator
@@ -14,7 +15,7 @@ from evohydra.search.fitness.generation import Generation, Judged, Member
 from evohydra.search.fitness.order import check, interleaved, shuffled, weight_of
 from evohydra.search.fitness.rejection import rejection
 from evohydra.search.fitness.response_model import Array
-from evohydra.search.ledger import Record, Scores
+from evohydra.search.ledger import Record
 
 logger = logging.getLogger(__name__)
 ROWS = 200  # genomes, the latest ones, that the response model is fitted on

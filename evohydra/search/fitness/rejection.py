@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from evohydra.scoring.job import Examples
 from evohydra.search.fitness.generation import Generation, Judged, Member
 from evohydra.search.fitness.order import Example, beginning, by_benchmark
-from evohydra.search.ledger import Examples
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from typing import Protocol
 import torch
 
 from evohydra.families import Family, LiveModel
+from evohydra.families.comparison import Comparison
 from evohydra.families.sources import OpenSources
 from evohydra.merging.engine import Engine
 from evohydra.recipe import Node
@@ -34,6 +35,6 @@ class Format(Protocol):
         """
         ...
 
-    def verify(self, directory: Path, family: Family, live: LiveModel) -> float:
-        """The largest difference between the outputs of the checkpoint in `directory` and `live`, over the largest."""
+    def verify(self, directory: Path, family: Family, live: LiveModel) -> Comparison:
+        """In what the checkpoint in `directory`, read back, differs from `live`: in weights, and in outputs."""
         ...

@@ -18,7 +18,8 @@ import torch
 
 from evohydra.families import Family, Form, LiveModel
 from evohydra.families.causal_lm import CausalLM
-from evohydra.families.loading import difference
+from evohydra.families.comparison import Comparison
+from evohydra.families.loading import compared
 from evohydra.families.sources import OpenSources
 from evohydra.families.tensor_sets import Renamed
 from evohydra.merging.checkpoints import CheckpointReader, SourceError, TensorSource
@@ -71,9 +72,9 @@ class Shared:
         family.copy_files(sources.directories[sources.files_from], directory, dtype, form)
         return written
 
-    def verify(self, directory: Path, family: Family, live: LiveModel) -> float:
-        """The largest difference between the outputs of the checkpoint in `directory` and `live`, over the largest."""
-        return difference(load(directory, live.device, live.dtype), live)
+    def verify(self, directory: Path, family: Family, live: LiveModel) -> Comparison:
+        """In what the checkpoint in `directory`, read back, differs from `live`: in weights, and in outputs."""
+        return compared(load(directory, live.device, live.dtype), live)
 
 
 def load(directory: Path, device: torch.device, dtype: torch.dtype) -> LiveModel:

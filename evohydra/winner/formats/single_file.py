@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from evohydra.families import Family, LiveModel
+from evohydra.families.comparison import Comparison
 from evohydra.families.diffusion import Diffusion
 from evohydra.families.original_layout import Piece, pieces
 from evohydra.families.sources import OpenSources
@@ -46,8 +47,8 @@ class SingleFile:
         write_original(family.open(directory, directory), family.original, directory / FILE)
         return written
 
-    def verify(self, directory: Path, family: Family, live: LiveModel) -> float:
-        """The largest difference between pixels that the folder and `live` draw, over the largest."""
+    def verify(self, directory: Path, family: Family, live: LiveModel) -> Comparison:
+        """In what the folder, read back, differs from `live`: in weights, and in pixels."""
         return family.verify(directory, live)
 
 
