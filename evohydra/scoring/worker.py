@@ -12,7 +12,7 @@ from evohydra.families import Family, LiveModel
 from evohydra.families.sources import OpenSources
 from evohydra.merging.engine import Engine
 from evohydra.recipe import Node
-from evohydra.scoring.benchmarks import Answered, Asking, Benchmark, BenchmarkError, Split, TellsBroken
+from evohydra.scoring.benchmarks import Answered, Asking, Benchmark, BenchmarkError, Divisible, Split, TellsBroken
 from evohydra.scoring.job import Evaluation, Examples, Job, MachineError
 
 logger = logging.getLogger(__name__)
@@ -59,6 +59,7 @@ class Worker:
         self._clock.seconds, self._clock.tokens = 0.0, 0
         start = merged = time.perf_counter()
         scores: dict[str, list[float]] = {}
+        positions: dict[str, list[int]] = {}
         error, broken = None, []
         if self._asking and (self._expected or job.split not in self._referred):
             self._show(job.split, job.examples)
@@ -67,6 +68,8 @@ class Worker:
             merged = time.perf_counter()
             for name, benchmark in self.benchmarks.items():
                 chosen = None if job.examples is None else job.examples.get(name, ())
+                if job.part is not None:
+                    chosen = self._part(benchmark, job, chosen, positions.setdefault(name, []))
                 if chosen is None or len(chosen):
                     scores[name] = [float(score) for score in benchmark(self.live, job.split, chosen)]
                     broken.append(benchmark.broken() if isinstance(benchmark, TellsBroken) else None)
@@ -84,7 +87,21 @@ class Worker:
             error,
             self._clock.tokens,
             "; ".join(each for each in broken if each) if broken and all(broken) else None,
+            positions=positions if job.part is not None else None,
         )
+
+    def _part(
+        self, benchmark: Benchmark, job: Job, examples: Sequence[int] | None, positions: list[int]
+    ) -> Sequence[int]:
+        """The examples of the part that the job is; `positions` are filled with where they are among all of the job."""
+        assert job.part is not None
+        index, count = job.part
+        every = range(benchmark.size(job.split)) if examples is None else examples
+        if isinstance(benchmark, Divisible):
+            positions += benchmark.part(self.live, job.split, examples, index, count)
+        elif index == 0:
+            positions += range(len(every))
+        return [every[at] for at in positions]
 
     def recover(self) -> None:
         """Give back what memory can be given back, before a job is tried again in this process."""

@@ -1,22 +1,27 @@
 """Gets jobs scored: by what is on file, or by the executor; keeps each score as soon as it comes."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from evohydra.recipe import Node
 from evohydra.scoring.benchmarks import Split
 from evohydra.scoring.executors import Executor
-from evohydra.scoring.job import Evaluation, Job, MachineError
+from evohydra.scoring.job import Evaluation, Job, MachineError, joined
 from evohydra.search.scores import ScoreStore, content
 
 
 @dataclass
 class Pending:
-    """A job that was submitted, and its evaluation once it is there. `label` is for readers of the file."""
+    """A job that was submitted, and its evaluation once it is there. `label` is for readers of the file.
+
+    tickets: of the executor, one for each part of the job; parts: what is there of them.
+    """
 
     label: str
     job: Job
     evaluation: Evaluation | None = None
+    tickets: list[int] = field(default_factory=list)
+    parts: dict[int, Evaluation] = field(default_factory=dict)
 
 
 class Scheduler:
@@ -27,11 +32,15 @@ class Scheduler:
         self._open: dict[int, Pending] = {}  # by the executor's ticket
 
     def submit(self, jobs: Sequence[tuple[str, Job]]) -> list[Pending]:
-        """Jobs with their labels; what is on file is there at once."""
+        """Jobs with their labels; what is on file is there at once, and fewer jobs than workers are shared by these."""
         pending = [Pending(label, job, self.store.find(label, job)) for label, job in jobs]
         asked = [each for each in pending if each.evaluation is None]
-        tickets = self.executor.submit([each.job for each in asked]) if asked else []
-        self._open.update(zip(tickets, asked, strict=True))
+        shares = max(1, self.executor.workers // len(asked)) if asked else 1
+        parts = [replace(each.job, part=(i, shares) if shares > 1 else None) for each in asked for i in range(shares)]
+        tickets = self.executor.submit(parts) if parts else []
+        for number, each in enumerate(asked):
+            each.tickets = tickets[number * shares : (number + 1) * shares]
+            self._open.update(dict.fromkeys(each.tickets, each))
         return pending
 
     def result(self, pending: Pending) -> Evaluation:
@@ -39,8 +48,11 @@ class Scheduler:
         while pending.evaluation is None:
             ticket, evaluation = self.executor.completed()
             done = self._open.pop(ticket)
-            self.store.keep(done.label, done.job, evaluation)
-            done.evaluation = evaluation
+            done.parts[ticket] = evaluation
+            if len(done.parts) == len(done.tickets):
+                in_order = [done.parts[each] for each in done.tickets]
+                done.evaluation = in_order[0] if len(in_order) == 1 else joined(in_order)
+                self.store.keep(done.label, done.job, done.evaluation)
         return pending.evaluation
 
     def scored(self, models: Mapping[str, Node], split: Split) -> dict[str, Evaluation]:

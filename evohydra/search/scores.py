@@ -16,7 +16,7 @@ from evohydra.recipe import Checkpoint, Merge, Node, digest
 from evohydra.scoring.job import Evaluation, Job
 from evohydra.search.json_lines import JsonLines
 
-FIELDS = tuple(each.name for each in fields(Evaluation) if each.name != "given_up")
+FIELDS = tuple(each.name for each in fields(Evaluation) if each.name not in ("given_up", "positions"))
 OF_THE_SEARCH = ("merge", "optimizer", "seed", "fitness", "objective", "start", "warm_start", "warm_start_top")
 Key = tuple[str, str, str]  # content of the recipe, split, examples
 

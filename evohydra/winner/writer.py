@@ -127,7 +127,8 @@ class WinnerWriter:
             self._mergekit(node, directory) + self._adapters() + write_samples(samples, directory) + self._warnings()
         )
         notes = f"**Not verified**: {reason}.\n\n{notes}" if reason else notes
-        card = model_card(name, node, self.form.licences, summary, notes, self.family.library, self.family.task)
+        family = self.family
+        card = model_card(name, node, form.licences, summary, notes, family.library, family.task)
         (directory / "README.md").write_text(card)
         return recipe
 

@@ -99,7 +99,7 @@ def make(kind: str, seed: int = 1) -> Fitness:
     return fitness
 
 
-def carry_out(kind: str, directory: Path, evaluate: Responses, seed: int = 1) -> list[Record]:
+def carry_out(kind: str, directory: Path, evaluate: Responses, seed: int = 1, budget: int = BUDGET) -> list[Record]:
     """A search with this kind of fitness."""
     optimizer = hydra.utils.instantiate(composed("optimizer=cmaes", f"optimizer.population={POPULATION}")["optimizer"])
     space: Any = Levels()
@@ -112,7 +112,7 @@ def carry_out(kind: str, directory: Path, evaluate: Responses, seed: int = 1) ->
 
         with closing(optimizer(axes=space.axes, seed=seed)) as strategy:
             scoring = Scoring(scheduler, SIZES, Objective(), sources)
-            search(space, strategy, make(kind), scoring, ledger, BUDGET)
+            search(space, strategy, make(kind), scoring, ledger, budget)
         fitness = make(kind)
         best = choose(space, ledger, scheduler, 2, Objective(), each_generation=not fitness.comparable)
         assert best[0].validation == max(each.validation or 0.0 for each in best)
@@ -195,6 +195,20 @@ def test_the_same_again_asks_nothing(finished: Finished) -> None:
     assert carry_out(kind, directory, evaluate) == records
     assert evaluate.calls == 0
     assert {file.name: file.read_bytes() for file in directory.iterdir()} == before
+
+
+@pytest.mark.parametrize("budgets", [(12, BUDGET), (9, 23, 41, BUDGET)])
+def test_a_larger_budget_continues_as_if_it_had_been_given_at_once(
+    finished: Finished, tmp_path: Path, budgets: tuple[int, ...]
+) -> None:
+    """Also where the smaller one ended in the middle of a generation, whose members were compared with each other."""
+    kind, directory, _, records = finished
+    for budget in budgets:
+        found = carry_out(kind, tmp_path, Responses(), budget=budget)
+        assert len(found) == budget
+    assert found == records
+    ledgers = [json_lines(each / "ledger.jsonl") for each in (directory, tmp_path)]
+    assert ledgers[0] == ledgers[1]
 
 
 def test_killed_in_any_evaluation_it_goes_on_as_if_nothing_had_happened(finished: Finished, tmp_path: Path) -> None:

@@ -59,6 +59,17 @@ class Asking(Protocol):
 
 
 @runtime_checkable
+class Divisible(Protocol):
+    """A benchmark whose examples several workers can share without a change of any score."""
+
+    def part(
+        self, live: LiveModel, split: Split, examples: Sequence[int] | None, index: int, count: int
+    ) -> Sequence[int]:
+        """The positions, among `examples` of `split` or all of it, in part `index` of `count`; a part may hold none."""
+        ...
+
+
+@runtime_checkable
 class Described(Protocol):
     """A benchmark whose examples can be read."""
 

@@ -22,6 +22,7 @@ from evohydra.scoring.benchmarks.images import text_of
 from evohydra.scoring.benchmarks.live_lm import LiveLM
 from evohydra.scoring.benchmarks.live_vlm import LiveMultimodalLM
 from evohydra.scoring.benchmarks.lm_eval_words import answered, described
+from evohydra.scoring.benchmarks.parts import part_of_batches
 from evohydra.scoring.benchmarks.private_lm_eval import Kind, filters_of, set_instances
 from evohydra.scoring.benchmarks.splits import Slice, check_disjoint
 
@@ -150,12 +151,7 @@ class LMEvalBenchmark:
 
     def __call__(self, live: LiveModel, split: Split, examples: Sequence[int] | None = None) -> NDArray[np.float64]:
         """The metric for each example of `split`, or of those at `examples` (n,); negated where lower is better."""
-        if self._lm is None:
-            self._lm = self._live_lm(live)
-        task = self._tasks[split]
-        if split not in self._requests:
-            self._requests[split] = self._built_requests(self._lm, task, split)
-        asked = self._requests[split]
+        task, asked = self._tasks[split], self._asked(live, split)
         places = range(len(asked)) if examples is None else examples
         set_instances(task, (instance for place in places for instance in asked[place]))
         for instance in task.instances:
@@ -171,6 +167,21 @@ class LMEvalBenchmark:
         scores = self._scores(task)
         assert len(scores) == len(places)
         return scores
+
+    def _asked(self, live: LiveModel, split: Split) -> list[list[Any]]:
+        """The requests for each example of a split."""
+        if self._lm is None:
+            self._lm = self._live_lm(live)
+        if split not in self._requests:
+            self._requests[split] = self._built_requests(self._lm, self._tasks[split], split)
+        return self._requests[split]
+
+    def part(
+        self, live: LiveModel, split: Split, examples: Sequence[int] | None, index: int, count: int
+    ) -> Sequence[int]:
+        """The positions in part `index` of `count`: whole batches of prompts, where answers are generated."""
+        asked = self._asked(live, split)
+        return part_of_batches(self._lm, asked if examples is None else [asked[at] for at in examples], index, count)
 
     def broken(self) -> str | None:
         """Whether all generated answers of the last call are empty or the same, or a log-likelihood is not a number."""
