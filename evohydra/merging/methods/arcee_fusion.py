@@ -6,11 +6,13 @@ import torch
 from torch import Tensor
 
 from evohydra.merging.kernels.arithmetic import wide
+from evohydra.merging.kernels.exact import added
 from evohydra.merging.kernels.fused import Entries, fused
 from evohydra.merging.methods import once
 from evohydra.merging.methods.requirements import need_base, need_models
 
 EPSILON = 1e-8  # added to each probability
+LONG = 2**14  # entries of a row
 
 
 @fused
@@ -29,7 +31,10 @@ def importances(base: Tensor | None, models: Sequence[Tensor]) -> tuple[Tensor, 
     origin, model = need_base(base), models[0]
     p, q = (torch.softmax(x, dim=-1) + EPSILON for x in (model, origin))
     # In the type of the models, as in mergekit: what the terms leave is small, and a better sum another choice.
-    divergence = (p * torch.log(p / q)).sum(dim=-1, keepdim=True)
+    terms = p * torch.log(p / q)
+    # torch would split the sum of a single long row among the threads.
+    alone = terms.dim() == 1 and terms.numel() > LONG
+    divergence = added(wide(terms)).to(terms.dtype) if alone else terms.sum(dim=-1, keepdim=True)
     importance = (model - origin).abs() * divergence
     last = importance.numel() - 1
     if last < 0:
