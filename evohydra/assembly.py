@@ -112,7 +112,7 @@ def make_run(plain: Plain, directory: Path, place: Mapping[str, Any]) -> Run | U
     benchmarks = _benchmarks(plain, found.family)
     space = _space(plain["merge"], _located(found), found)
     if benchmarks:
-        _plan(plain, benchmarks, space, np.empty((0, len(space.names))))
+        _plan(plain, benchmarks, space, np.empty((0, len(space.names)))).check()
     elif space.names:
         raise BenchmarkError("no benchmark: choose one or more, for example benchmark=[mgsm_ja]")
 
@@ -230,7 +230,6 @@ def _plan(plain: Plain, benchmarks: Mapping[str, Benchmark], space: Space, warm:
         ablate=plain["ablate"],
         validated=_has_validation(benchmarks),
     )
-    plan.check()
     return plan
 
 
