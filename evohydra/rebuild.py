@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import json
 import pkgutil
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,17 +13,18 @@ from typing import Any
 
 import torch
 
-from evohydra.artifacts import FORMAT, whole_directory
 from evohydra.families import AddedAdapter, Family, Rules
 from evohydra.families.causal_lm import CausalLM
+from evohydra.families.sources import BASE, open_sources, parse_dtype
 from evohydra.files import write_json
-from evohydra.formats import Format
-from evohydra.merge import Engine, worth_compiling
-from evohydra.mergekit_reader import read as read_mergekit
+from evohydra.mergekit.reader import read as read_mergekit
+from evohydra.merging.engine import Engine, worth_compiling
+from evohydra.provenance import FORMAT
 from evohydra.recipe import Node, checkpoints, from_dict, merges_something, with_checkpoints
-from evohydra.sources import BASE, open_sources, parse_dtype
+from evohydra.winner.checkpoint_files import whole_directory
+from evohydra.winner.formats import Format
 
-PLAIN = "evohydra.formats.plain.Plain"
+PLAIN = "evohydra.winner.formats.plain.Plain"
 SHARD_BYTES = 5 * 10**9  # of a mergekit configuration's merge
 
 
@@ -67,6 +69,11 @@ def _parsed(recipe: Any) -> Node:
         raise ValueError(f"not a whole recipe file: {error!r}") from error
 
 
+def _now(written_as: str) -> str:
+    """Where a format is that stood elsewhere when the recipe was written."""
+    return re.sub(r"^evohydra\.formats\.", "evohydra.winner.formats.", written_as)
+
+
 def _rebuild(
     recipe: dict[str, Any], target: Path, paths: dict[str, str], device: torch.device
 ) -> tuple[str, str | None]:
@@ -75,7 +82,7 @@ def _rebuild(
         out_dtype = parse_dtype(recipe["out_dtype"], "out_dtype", "null")
         dtype = parse_dtype(recipe["dtype"], "dtype", "null") if recipe["dtype"] else None
         family: Family = pkgutil.resolve_name(recipe["family"])()
-        written_as: Format = pkgutil.resolve_name(recipe.get("written_as", PLAIN))()
+        written_as: Format = pkgutil.resolve_name(_now(recipe.get("written_as", PLAIN)))()
         shard_bytes, files_from = int(recipe["shard_bytes"]), recipe["files_from"]
         # A recipe has been accepted already, whatever its sources descend from.
         chosen = {key: recipe[key] for key in ("missing", "pad_vocabulary_to", "components") if key in recipe}

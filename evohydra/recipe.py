@@ -3,10 +3,16 @@
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+# Of methods whose module was not called like them when the first recipe files were written.
+FIRST_MODULES = {
+    "breadcrumbs_ties": "breadcrumbs", "dare_linear": "dare", "dare_ties": "dare", "della_linear": "della",
+    "iso_c": "iso", "iso_cts": "iso", "ramplus_tl": "ram", "tsv_m": "tsv",
+}  # fmt: skip
 Parameter = float | int | bool | str | tuple[float, ...]
 
 
@@ -46,7 +52,9 @@ class Group:
 
 @dataclass(frozen=True)
 class Merge:
-    """`models` merged by `method` ("package.module:function"), group by group; `options` hold for all groups.
+    """`models` merged by `method`, group by group; `options` hold for all groups.
+
+    `method` is a name of `evohydra.merging.methods`, or "package.module:function" for one from outside.
 
     Tensors that no group names are copied from the base, or without a base from the first model.
     """
@@ -155,7 +163,7 @@ def from_dict(data: Mapping[str, Any]) -> Node:
             return Checkpoint(**{key: value for key, value in data.items() if key != "node"})
         if data["node"] == "merge":
             return Merge(
-                method=data["method"],
+                method=_named(data["method"]),
                 base=from_dict(data["base"]) if data["base"] is not None else None,
                 models=tuple(from_dict(model) for model in data["models"]),
                 groups=tuple(
@@ -178,7 +186,30 @@ def from_dict(data: Mapping[str, Any]) -> Node:
 
 def digest(node: Node) -> str:
     """SHA-256 of the recipe, the same in every process and for equal recipes only."""
-    return hashlib.sha256(json.dumps(node.to_dict(), sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(_as_first_written(node.to_dict()), sort_keys=True).encode()).hexdigest()
+
+
+def _named(method: object) -> str:
+    """The name of a method, which the first recipe files gave as the place of its function."""
+    if not isinstance(method, str):
+        raise ValueError(f"not a recipe: expected the name of a method, got {method!r}")
+    place = re.fullmatch(r"evohydra\.methods\.\w+:(\w+)", method)
+    return place[1] if place else method
+
+
+def _as_first_written(data: Any) -> Any:
+    """The content of a recipe with methods called as in the first recipe files.
+
+    Digests, and the random masks that come from them, have to stay what they were.
+    """
+    if isinstance(data, list):
+        return [_as_first_written(each) for each in data]
+    if not isinstance(data, dict):
+        return data
+    content = {key: _as_first_written(value) for key, value in data.items()}
+    if data.get("node") == "merge" and ":" not in data["method"]:
+        content["method"] = f"evohydra.methods.{FIRST_MODULES.get(data['method'], data['method'])}:{data['method']}"
+    return content
 
 
 def with_checkpoints(node: Node, known: Mapping[str, Checkpoint]) -> Node:

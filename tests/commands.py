@@ -14,7 +14,8 @@ from omegaconf import OmegaConf, open_dict
 from rich.console import Console
 
 from evohydra import composition
-from evohydra.__main__ import build
+from evohydra.__main__ import place_in_sweep
+from evohydra.assembly import make_run
 from evohydra.run import Run
 from tests.tiny_models import overrides, save_conf, save_task, save_trio
 
@@ -61,8 +62,8 @@ def built(arguments: list[str], directory: Path) -> Run:
     HydraConfig.instance().set_config(config)
     with open_dict(config):
         del config["hydra"]
-    assert isinstance(OmegaConf.to_container(config), dict)
-    return build(config, directory)
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    return make_run(plain, directory, place_in_sweep(directory, plain["seed"]))
 
 
 def carried_out(arguments: list[str], directory: Path) -> dict[str, Any]:

@@ -2,9 +2,11 @@
 
     python -m tests.kill_repeatedly --kills 20 -- model=tiny_ja+tiny_math budget=30 tracker=none
 
+    python -m tests.kill_repeatedly --workers --kills 20 -- executor=processes executor.workers=2 tracker=none
+
 What follows -- are overrides of the run, but for its name. Every third kill comes at a random moment of the time that
 the command needs to start; each of the others waits until the run has taken a random number of new steps (lines of
-ledger.jsonl, rounds.jsonl and finals.jsonl, files of the winner), and then a little longer. So kills land in the start,
+ledger.jsonl and scores.jsonl, files of the winner), and then a little longer. So kills land in the start,
 in the search, on validation and test, and while the winner is written.
 """
 
@@ -57,7 +59,7 @@ def lines(path: Path) -> int:
 def steps(directory: Path) -> int:
     """How far the run has come; it only grows, but for the winner's own files."""
     written = sum((directory / name).exists() for name in STEP_FILES)
-    return sum(lines(directory / name) for name in ("ledger.jsonl", "rounds.jsonl", "finals.jsonl")) + written
+    return sum(lines(directory / name) for name in ("ledger.jsonl", "scores.jsonl")) + written
 
 
 def phase(directory: Path, genomes: int) -> str:
@@ -80,7 +82,7 @@ def kill(overrides: list[str], directory: Path, genomes: int, *, after: float, m
     if alive:
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    return Kill(alive, when, lines(directory / "ledger.jsonl"), lines(directory / "finals.jsonl"))
+    return Kill(alive, when, lines(directory / "ledger.jsonl"), lines(directory / "scores.jsonl"))
 
 
 def without_seconds(data: Any) -> Any:
@@ -97,8 +99,9 @@ def content(directory: Path) -> dict[str, Any]:
         for path in (directory / "winner").rglob("*")
         if path.is_file()
     }
-    for name in ("ledger.jsonl", "finals.jsonl"):
+    for name in ("ledger.jsonl", "scores.jsonl"):
         found[name] = [without_seconds(json.loads(line)) for line in (directory / name).read_text().splitlines()]
+    found["scores.jsonl"].sort(key=json.dumps)  # workers are done in any order
     for name in ("summary.json", "recipe.json", "run.json"):
         found[name] = without_seconds(json.loads((directory / name).read_text()))
     found["left over"] = [path.name for path in directory.iterdir() if path.name.endswith((".partial", ".tmp"))]
@@ -148,16 +151,55 @@ def differences(kills: int, seed: int, overrides: list[str], root: Path) -> tupl
     return done, sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
 
 
+def workers_of(process: int) -> list[int]:
+    """The processes of the workers of a driver."""
+    children = Path(f"/proc/{process}/task/{process}/children")
+    found = [int(child) for child in children.read_text().split()] if children.exists() else []
+    return [child for child in found if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+def workers_killed(kills: int, seed: int, overrides: list[str], root: Path) -> tuple[int, list[str]]:
+    """A run of which `kills` workers are killed, one after the other: how many, and what then differs."""
+    alone, killed = root / "alone" / "run", root / "killed" / "run"
+    for directory in (alone, killed):
+        directory.parent.mkdir(parents=True)
+    finish(overrides, alone)
+    generator, done = random.Random(seed), 0
+    process = start([*overrides, f"executor.retries={kills}"], killed)
+    pace = 0.0
+    while process.poll() is None and done < kills:
+        before, began = steps(killed), time.monotonic()
+        while process.poll() is None and steps(killed) == before and time.monotonic() < began + 30:
+            time.sleep(POLL)
+        pace = max(pace, min(1.0, time.monotonic() - began))
+        time.sleep(generator.uniform(0, pace))
+        try:
+            os.kill(generator.choice(workers_of(process.pid)), signal.SIGKILL)
+        except (IndexError, OSError):
+            continue
+        done += 1
+        print(f"killed worker {done}, {lines(killed / 'ledger.jsonl')} genomes on file", flush=True)
+    if process.wait() != 0:
+        raise RuntimeError((killed.parent / "output.txt").read_text()[-3000:])
+    expected, found = content(alone), content(killed)
+    return done, sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
+
+
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description="Kill a run again and again; it must end as if nothing had happened.")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", action="store_true", help="kill workers of executor=processes, not the driver")
     parser.add_argument("overrides", nargs="*", help="overrides of the run, after --")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as root:
-        kills, differing = differences(arguments.kills, arguments.seed, arguments.overrides, Path(root))
-    print(f"{sum(k.alive for k in kills)} of {len(kills)} kills hit a living process")
+        if arguments.workers:
+            hit, differing = workers_killed(arguments.kills, arguments.seed, arguments.overrides, Path(root))
+        else:
+            kills, differing = differences(arguments.kills, arguments.seed, arguments.overrides, Path(root))
+            hit = sum(kill.alive for kill in kills)
+    print(f"{hit} of {arguments.kills} kills hit a living process")
     if differing:
         sys.exit(f"differs from the run that was left alone: {', '.join(differing)}")
     print("the same ledger, summary, recipe and winner as the run that was left alone")

@@ -13,29 +13,29 @@ import random
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import hydra.utils
 import numpy as np
 
-from evohydra.benchmarks import Split
-from evohydra.evaluate import Evaluation
-from evohydra.executors.local import Local
-from evohydra.fitness.full import Full
-from evohydra.fitness.generation import Scoring
-from evohydra.genome import Axis
-from evohydra.ledger import Examples, Ledger
-from evohydra.optimizers import Optimizer
 from evohydra.recipe import Node, digest
-from evohydra.search import search
+from evohydra.scoring.benchmarks import Split
+from evohydra.scoring.job import Evaluation, Examples
+from evohydra.search.driver import search
+from evohydra.search.fitness.full import Full
+from evohydra.search.fitness.generation import Scoring
+from evohydra.search.ledger import Ledger
+from evohydra.search.optimizers import Optimizer
 from evohydra.spaces import Space
 from evohydra.spaces.dataflow import DataFlowSpace
+from evohydra.spaces.genes import Axis
 from evohydra.spaces.hybrid import HybridSpace
 from tests.commands import json_lines
 from tests.contracts.discovery import BASELINES, composed, names
 from tests.kill_repeatedly import lines
+from tests.scripted import scheduling
 from tests.test_dataflow_space import LAYOUT
 from tests.test_parameter_space import DEPTH, MODELS, space
 
@@ -61,9 +61,6 @@ class Hash:
     def __init__(self, ledger: Ledger, last: int) -> None:
         self._ledger, self._last = ledger, last
 
-    def expect(self, recipes: Sequence[Node]) -> None:
-        """Nothing to prepare."""
-
     def __call__(self, recipe: Node, split: Split, examples: Examples | None = None) -> Evaluation:
         done = len(self._ledger.records)
         if done == self._last:
@@ -79,10 +76,10 @@ def carry_out(directory: Path, optimizer: str, kind: str, last: int) -> None:
     with (
         closing(maker(optimizer)(axes=found.axes, seed=3, start=start)) as strategy,
         closing(Ledger(directory, {"optimizer": optimizer, "space": kind})) as ledger,
+        scheduling(Hash(ledger, last), directory) as scheduler,
     ):
         sizes = {"hash": 1}
-        scoring = Scoring(Local(), Hash(ledger, last), sizes)
-        search(found, strategy, Full(sizes=sizes, seed=3), scoring, ledger, BUDGET)
+        search(found, strategy, Full(sizes=sizes, seed=3), Scoring(scheduler, sizes), ledger, BUDGET)
 
 
 def in_a_process(directory: Path, optimizer: str, kind: str, last: int) -> int:

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import yaml
 
-from evohydra.objectives import Objective
 from evohydra.recipe import Checkpoint, Group, Merge, digest
-from evohydra.statistics import interval
+from evohydra.scoring.statistics import interval
+from evohydra.search.objectives import Objective
 
 GROUPS, MODELS = ("embeddings", "layers.0", "layers.1", "head"), ("ja", "math")
 NAMES = [f"{group}/weight/{model}" for group in GROUPS for model in MODELS]
@@ -19,7 +19,7 @@ def recipe(genome: np.ndarray) -> Merge:
     """The merge of a genome, (8,)."""
     weights = genome.reshape(len(GROUPS), len(MODELS))
     groups = (Group(g, (f"{g}.w",), {"weight": tuple(map(float, w))}) for g, w in zip(GROUPS, weights, strict=True))
-    return Merge("evohydra.methods.linear:linear", None, tuple(Checkpoint(m, m) for m in MODELS), tuple(groups))
+    return Merge("linear", None, tuple(Checkpoint(m, m) for m in MODELS), tuple(groups))
 
 
 def answers(skill: float, split: str, rng: np.random.Generator) -> list[float]:
@@ -67,9 +67,10 @@ def save_end(directory: Path, records: list[dict[str, Any]], rng: np.random.Gene
     for label, skill in skills.items():
         of = best["recipe"] if label == "winner" else label
         splits = ("validation", "test") if label == "winner" else ("test",)
-        finals += [{"label": label, "split": split, "recipe": of, "scores": {"sums": answers(skill, split, rng)}}
+        line = {"label": label, "examples": None, "copied": False, "recipe": of}
+        finals += [{**line, "split": split, "scores": {"sums": answers(skill, split, rng)}}
                    for split in splits]  # fmt: skip
-    (directory / "finals.jsonl").write_text("".join(json.dumps(final) + "\n" for final in finals))
+    (directory / "scores.jsonl").write_text("".join(json.dumps(final) + "\n" for final in finals))
 
     def score(label: str, split: str) -> dict[str, float]:
         (scores,) = (f["scores"] for f in finals if f["label"] == label and f["split"] == split)

@@ -22,7 +22,7 @@ def test_what_the_winner_gains_from_each_group(run: tuple[list[str], Path]) -> N
     summary = json.loads((run[1] / "summary.json").read_text())
     assert kept["recipe"] == summary["recipe_digest"]
     assert [each["name"] for each in kept["ablations"]] == ["embeddings", "layers.0", "layers.1", "head"]
-    finals = {line["label"]: line for line in json_lines(run[1] / "finals.jsonl") if line["split"] == "validation"}
+    finals = {line["label"]: line for line in json_lines(run[1] / "scores.jsonl") if line["split"] == "validation"}
     for each in kept["ablations"]:
         changed = finals[f"ablation of {each['name']}"]["scores"]["lm_eval"]
         expected = summary["validation"]["winner"]["score"] - np.mean(changed)
@@ -32,10 +32,10 @@ def test_what_the_winner_gains_from_each_group(run: tuple[list[str], Path]) -> N
 
 def test_ablations_of_genes_can_be_asked_for_later(run: tuple[list[str], Path]) -> None:
     arguments, directory = run
-    before = (directory / "ledger.jsonl").read_bytes(), len(json_lines(directory / "finals.jsonl"))
+    before = (directory / "ledger.jsonl").read_bytes(), len(json_lines(directory / "scores.jsonl"))
     carried_out([*arguments, "ablate=genes"], directory)
     assert (directory / "ledger.jsonl").read_bytes() == before[0]
-    assert len(json_lines(directory / "finals.jsonl")) == before[1] + 8
+    assert len(json_lines(directory / "scores.jsonl")) == before[1] + 8
     names = [each["name"] for each in json.loads((directory / "ablations.json").read_text())["ablations"]]
     assert names[:2] == ["embeddings/weight/one", "embeddings/weight/two"]
 
@@ -52,7 +52,7 @@ def test_ablations_that_cannot_be(run: tuple[list[str], Path], option: str, mess
 def test_examples_that_tell_winner_and_sources_apart(run: tuple[list[str], Path]) -> None:
     kept = json.loads((run[1] / "examples.json").read_text())["examples"]
     assert kept
-    finals = {line["label"]: line["scores"]["lm_eval"] for line in json_lines(run[1] / "finals.jsonl")
+    finals = {line["label"]: line["scores"]["lm_eval"] for line in json_lines(run[1] / "scores.jsonl")
               if line["split"] == "test"}  # fmt: skip
     questions = [json.loads(line) for line in (run[1].parent / "task" / "sums.jsonl").read_text().splitlines()]
     for each in kept:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from evohydra.checkpoints import SourceError
+from evohydra.merging.checkpoints import SourceError
 from tests.commands import built, evohydra, workspace
 from tests.tiny_models import CHARACTERS, save_model
 

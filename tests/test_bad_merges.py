@@ -245,7 +245,7 @@ def test_genomes_whose_merge_is_not_finite(merge: str, arguments: list[str], tmp
         assert (line["fitness"], line["scores"]) == (None, {})
         found = re.match(r"MergeError: '([\w., ]+)' of group '([\w.]+)' is not finite after (\S+) with", line["error"])
         assert found is not None, line["error"]
-        assert found[3] == f"evohydra.methods.{merge}:{merge}"
+        assert found[3] == f"evohydra.merging.methods.{merge}:{merge}"
         assert f"'weight': ({line['genes'][f'{found[2]}/weight/one']}, " in line["error"]
     again = carried_out(given, tmp_path / "run")
     assert json_lines(tmp_path / "run" / "ledger.jsonl") == lines
@@ -325,4 +325,4 @@ def test_a_good_mergekit_file_is_rebuilt(root: Path, tmp_path: Path, monkeypatch
     with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
         rebuilding({**MERGEKIT, "models": BOTH}, root, tmp_path, monkeypatch, "")
     written = json.loads((tmp_path / "out" / "recipe.json").read_text())
-    assert from_dict(written["recipe"]).method == "evohydra.methods.ties:ties"  # type: ignore[union-attr]
+    assert from_dict(written["recipe"]).method == "ties"  # type: ignore[union-attr]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from evohydra.benchmarks import BenchmarkError
-from evohydra.ledger import LedgerError
+from evohydra.scoring.benchmarks import BenchmarkError
+from evohydra.search.ledger import LedgerError
 from tests.commands import built, carried_out, evohydra, json_lines, workspace
 from tests.tiny_models import save_model
 
@@ -54,7 +54,7 @@ def refused(arguments: list[str], directory: Path, expected: str, kind: type[Exc
         ("merge.parameter.granularity.layers=9", r"granularity.layers: 9 blocks, but the model has 2 layers"),
         ("merge.parameter.granularity.layers=some", r"expected whole, each or a number of blocks, got 'some'"),
         ("merge.parameter.granularity.filters={x: q_porj}", r"filters.x: 'q_porj' matches no tensor"),
-        ("merge.parameter.method=evohydra.methods.ties:tise", r"expected package.module:function"),
+        ("merge.parameter.method=tise", r"there is none of that name"),
         ("+model.sources.two.pth=x", r"model.sources.two: unknown keys \['pth'\]; a source has \['adapter'"),
         ("model.sources.two.dtype=int8", r"dtype: expected .* got 'int8'"),
         ("benchmark.lm_eval.splits.test={start: 1.0, stop: 1.0}", r"'lm_eval': the test split is empty"),
@@ -69,6 +69,16 @@ def refused(arguments: list[str], directory: Path, expected: str, kind: type[Exc
         ("benchmark.lm_eval.metric=null", r"'lm_eval', search split: metric None is none of \['closeness', 'exact'\]"),
         ("benchmark.lm_eval.filter=strict", r"'lm_eval', search split: filter 'strict' is none of \['none'\]"),
         ("benchmark.lm_eval.data_files=/no/such.jsonl", r"data_files: no such file: /no/such.jsonl"),
+        ("budget=12.5", r"budget: expected a whole number of at least 1, got 12.5"),
+        ("budget=5", r"budget=5 is smaller than the first generation of 6 genomes; raise the"),
+        ("top=0", r"top: expected a whole number of at least 1, got 0"),
+        ("seed=-1", r"seed: expected a whole number of at least 0, got -1"),
+        ("threads=1.5", r"threads: expected auto or a whole number of at least 1, got 1.5"),
+        ("optimizer.population=6.5", r"optimizer.population: expected a whole number of at least 1, got 6.5"),
+        (
+            "+merge.parameter.options.scaling={low: 0.5, high: 3, integer: true, default: 1}",
+            r"gene 'scaling': expected a whole number as low of an integer, got 0.5",
+        ),
         ("+benchmark.lm_eval.shots=3", r"'lm_eval': unknown options \['shots'\]; known are .*'num_fewshot'"),
     ],
 )

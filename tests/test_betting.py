@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evohydra.benchmarks import Split
-from evohydra.evaluate import Evaluation
-from evohydra.executors.local import Local
-from evohydra.fitness.betting import surely_above
-from evohydra.fitness.generation import Generation, Scoring, members_of
-from evohydra.fitness.racing import Racing
-from evohydra.ledger import Examples, Ledger
-from evohydra.objectives import Objective
 from evohydra.recipe import Checkpoint, Node
+from evohydra.scoring.benchmarks import Split
+from evohydra.scoring.job import Evaluation, Examples
+from evohydra.search.fitness.betting import surely_above
+from evohydra.search.fitness.generation import Generation, Scoring, members_of
+from evohydra.search.fitness.racing import Racing
+from evohydra.search.ledger import Ledger
+from evohydra.search.objectives import Objective
+from tests.scripted import scheduling
 
 TOTAL = 120
 
@@ -103,9 +103,8 @@ def judged(
 ) -> list[float]:
     recipes = [Checkpoint(str(number), "-") for number in range(count)]
     members = members_of(0, np.zeros((count, 1)), [{}] * count, recipes)
-    with closing(Ledger(directory, {})) as ledger:
-        scoring = Scoring(Local(), evaluate, sizes, objective)
-        generation = Generation(0, members, scoring, ledger, in_rounds=True)
+    with closing(Ledger(directory, {})) as ledger, scheduling(evaluate, directory) as scheduler:
+        generation = Generation(0, members, Scoring(scheduler, sizes, objective), ledger)
         return [generation.record(each).fitness or 0.0 for each in kind(generation)]
 
 

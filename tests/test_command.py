@@ -16,7 +16,7 @@ from matplotlib.image import imread
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from evohydra.ledger import LedgerError
+from evohydra.search.ledger import LedgerError
 from tests.commands import carried_out, evohydra, files, json_lines, python, workspace
 
 BUDGET = 14
@@ -91,7 +91,7 @@ def test_summary(finished: Finished):
 def test_summary_agrees_with_the_other_files(finished: Finished):
     summary = json.loads((finished.directory / "summary.json").read_text())
     ledger = json_lines(finished.directory / "ledger.jsonl")
-    validated = [line for line in json_lines(finished.directory / "finals.jsonl") if line["split"] == "validation"]
+    validated = [line for line in json_lines(finished.directory / "scores.jsonl") if line["split"] == "validation"]
     assert len(validated) == 2  # top=2
     assert summary["validation"]["winner"]["score"] == pytest.approx(
         max(np.mean(line["scores"]["lm_eval"]) for line in validated)
@@ -188,7 +188,7 @@ def test_the_same_command_again_evaluates_nothing_and_changes_nothing(finished: 
     again = evohydra(*finished.arguments, f"budget={BUDGET}", "top=2", "run=first", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert "from the ledger" in again.stdout
-    for name in ("ledger.jsonl", "finals.jsonl", "recipe.json", "run.json"):
+    for name in ("ledger.jsonl", "scores.jsonl", "recipe.json", "run.json"):
         assert (copy / name).read_bytes() == (finished.directory / name).read_bytes()
     assert files(copy / "winner") == files(finished.directory / "winner")
     assert not (copy / "wandb").exists()  # tracker=none
@@ -261,5 +261,5 @@ def test_help_and_cfg(tmp_path: Path):
     composed = evohydra("--cfg", "job", "merge=ties", "budget=7", cwd=tmp_path)
     assert composed.returncode == 0
     config = yaml.safe_load(composed.stdout)
-    assert (config["budget"], config["merge"]["parameter"]["method"]) == (7, "evohydra.methods.ties:ties")
+    assert (config["budget"], config["merge"]["parameter"]["method"]) == (7, "ties")
     assert not list(tmp_path.iterdir())

@@ -13,8 +13,9 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 
-from evohydra import composition, sources
-from evohydra.genome import Axis
+from evohydra import composition
+from evohydra.families import sources
+from evohydra.spaces.genes import Axis
 from tests.commands import environment
 
 CONF = Path(composition.conf_dir())

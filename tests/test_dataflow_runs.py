@@ -70,7 +70,7 @@ def test_a_merge_and_a_path_through_it_at_once(tmp_path: Path) -> None:
     carried_out(arguments, tmp_path / "run")
     path = path_of(tmp_path / "run")
     assert isinstance(path.sources[0], Merge)
-    assert path.sources[0].method == "evohydra.methods.dare:dare_ties"
+    assert path.sources[0].method == "dare_ties"
     assert set(recipe_figures(path)) == {"path", "genome"}
     rebuilt(tmp_path / "run" / "recipe.json", tmp_path / "again")
 

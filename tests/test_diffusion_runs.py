@@ -8,8 +8,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from evohydra.checkpoints import SourceError
 from evohydra.families.sdxl import SDXL
+from evohydra.merging.checkpoints import SourceError
 from evohydra.rebuild import rebuild
 from tests import tiny_pipelines as tiny
 from tests.commands import built, carried_out

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from evohydra.methods.exact import added, added_in_order, arccosine, cosine, root, sine
+from evohydra.merging.kernels.exact import added, added_in_order, arccosine, cosine, root, sine
 
 # Angles up to some turns, close to multiples of pi / 2 and close to 0; cosines of all sizes and close to the ends.
 ANGLES = [k * math.pi / 8 + d for k in range(-20, 40) for d in (0.0, 1e-9, -1e-4, 0.3)] + [1e-12, -3e-300, 12345.678]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from evohydra.search import SearchError
+from evohydra.search.driver import SearchError
 from tests.commands import carried_out, files, json_lines, python, workspace
 
 LIMIT = 250_000  # bytes: more than any file of a run but some of the winner's weights
@@ -79,7 +79,7 @@ def test_a_disk_that_is_full_when_the_winner_is_written(tmp_path: Path):
     assert "Traceback" not in process.stderr
     left = {path.name for path in run.iterdir()}
     assert not left & {"winner", ".winner.partial", "recipe.json", "summary.json"}
-    before = {name: (run / name).read_bytes() for name in ("ledger.jsonl", "finals.jsonl")}
+    before = {name: (run / name).read_bytes() for name in ("ledger.jsonl", "scores.jsonl")}
     assert len(json_lines(run / "ledger.jsonl")) == 6
 
     carried_out(arguments, run)  # there is room again

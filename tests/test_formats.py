@@ -7,17 +7,20 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from evohydra.checkpoints import SourceError
 from evohydra.families.causal_lm import CausalLM
 from evohydra.families.loading import compared
-from evohydra.formats import shared
-from evohydra.formats.plain import Plain
-from evohydra.formats.shared import Shared
-from evohydra.merge import Engine
+from evohydra.families.sources import OpenSources, open_sources
+from evohydra.merging.checkpoints import SourceError
+from evohydra.merging.engine import Engine
 from evohydra.recipe import Hop, Stack
-from evohydra.sources import OpenSources, open_sources
+from evohydra.winner.checkpoint_files import planned
+from evohydra.winner.formats import shared
+from evohydra.winner.formats.plain import Plain
+from evohydra.winner.formats.shared import Shared
 from tests.commands import carried_out, python, workspace
 from tests.contracts.test_hops import ONE, TWO, save
 
@@ -154,13 +157,15 @@ def test_in_shards(path: Stack, opened: OpenSources, live, tmp_path: Path) -> No
 
 
 def test_the_released_form_becomes_a_plain_mistral(released: Path, live, tmp_path: Path) -> None:
-    done = python("-m", "evohydra.formats.shared", released, tmp_path / "plain", cwd=tmp_path)
+    done = python("-m", "evohydra.winner.formats.shared", released, tmp_path / "plain", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     config = json.loads((tmp_path / "plain" / "config.json").read_text())
     assert (config["model_type"], config["num_hidden_layers"]) == ("mistral", 9)
     assert not {"num_hops", "auto_map"} & config.keys()
     assert Plain().verify(tmp_path / "plain", FAMILY, live).outputs < 1e-5
-    again = python("-m", "evohydra.formats.shared", released, tmp_path / "plain", cwd=tmp_path)
+    again = python("-m", "evohydra.winner.formats.shared", released, tmp_path / "plain", cwd=tmp_path)
+    assert Plain().verify(tmp_path / "plain", FAMILY, live).outputs < 1e-5
+    again = python("-m", "evohydra.winner.formats.shared", released, tmp_path / "plain", cwd=tmp_path)
     assert "exists" in again.stderr
     assert again.returncode == 1
 
@@ -211,9 +216,27 @@ def test_a_run_in_the_released_form(directories: dict[str, Path], tmp_path: Path
     ]
     carried_out([*given, *arguments], tmp_path / "run")
     recipe = json.loads((tmp_path / "run" / "winner" / "recipe.json").read_text())
-    assert recipe["written_as"] == "evohydra.formats.shared.Shared"
+    assert recipe["written_as"] == "evohydra.winner.formats.shared.Shared"
     assert json.loads((tmp_path / "run" / "winner" / "config.json").read_text())["model_type"] == "evomistral"
     again = python("-m", "evohydra.rebuild", tmp_path / "run" / "recipe.json", tmp_path / "again", cwd=tmp_path)
     assert "identical, bit for bit" in again.stdout, again.stderr
     one, two = (shared.load(place, CPU, torch.float32) for place in (tmp_path / "run" / "winner", tmp_path / "again"))
     assert compared(one, two).same_bits
+
+
+@given(sizes=st.lists(st.integers(1, 30), max_size=12))
+def test_files_are_filled_in_the_order_of_the_tensors(sizes: list[int]) -> None:
+    """As recipes promise: a file ends where the next tensor does not fit, also before one larger than a file."""
+    groups: list[list[str]] = [[]]
+    filled = 0
+    for number, size in enumerate(sizes):
+        if groups[-1] and filled + size > 10:
+            groups.append([])
+            filled = 0
+        groups[-1].append(str(number))
+        filled += size
+    files = planned({str(number): size for number, size in enumerate(sizes)}, "model", 10)
+    assert list(files.values()) == groups
+    count = len(groups)
+    several = [f"model-{number:05d}-of-{count:05d}.safetensors" for number in range(1, count + 1)]
+    assert list(files) == (several if count > 1 else ["model.safetensors"])

@@ -13,14 +13,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from evohydra.merge import Engine
-from evohydra.methods import compilation, fused, native
-from evohydra.methods.compilation import compiling
-from evohydra.methods.dare import dare_ties
-from evohydra.methods.fused import Entries, NotFinite
-from evohydra.methods.linear import linear
-from evohydra.methods.sce import sce
-from evohydra.methods.ties import ties
+from evohydra.merging.engine import Engine
+from evohydra.merging.kernels import compilation, fused, native
+from evohydra.merging.kernels.compilation import compiling
+from evohydra.merging.kernels.fused import Entries, NotFinite
+from evohydra.merging.methods.dare import dare_ties
+from evohydra.merging.methods.linear import linear
+from evohydra.merging.methods.sce import sce
+from evohydra.merging.methods.ties import ties
 from evohydra.recipe import Checkpoint, Group, Merge
 from tests.contracts.test_methods import Memory
 
@@ -82,7 +82,7 @@ def test_the_engine_merges_the_same_bits_compiled():
     sources = {"base": Memory({"t": base}), "one": Memory({"t": models[0]}), "two": Memory({"t": models[1]})}
     names = (Checkpoint("one", "-"), Checkpoint("two", "-"))
     groups = (Group("all", ("t",), {"weight": (0.4, 0.8), "density": (0.3, 0.6)}),)
-    recipe = Merge("evohydra.methods.ties:ties", Checkpoint("base", "-"), names, groups)
+    recipe = Merge("ties", Checkpoint("base", "-"), names, groups)
     results = []
     for wanted in (False, True):
         engine = Engine(sources, device=torch.device("cpu"), dtype=torch.bfloat16, compile_kernels=wanted)
@@ -135,7 +135,8 @@ def test_a_machine_without_a_c_compiler(tmp_path: Path):
     """For real, in a process of its own."""
     code = (
         "import logging, torch; logging.basicConfig(format='%(message)s')\n"
-        "from evohydra.methods.compilation import compiling; from evohydra.methods.linear import linear\n"
+        "from evohydra.merging.kernels.compilation import compiling\n"
+        "from evohydra.merging.methods.linear import linear\n"
         "x = [torch.arange(5000.0), torch.ones(5000)]\n"
         "with compiling(True): result = linear(None, x, weight=[1.0, 3.0])\n"
         "print(torch.equal(result, linear(None, x, weight=[1.0, 3.0])))\n"

@@ -1,20 +1,22 @@
 """Generations: nothing is scored twice, broken genomes stop early, and each scoring is on file."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from evohydra.benchmarks import Split, TellsBroken
-from evohydra.benchmarks.lm_eval import LMEvalBenchmark
-from evohydra.evaluate import Evaluation
-from evohydra.executors.local import Local
-from evohydra.fitness.full import Full
-from evohydra.fitness.generation import Generation, Scoring, members_of
-from evohydra.fitness.rejection import Rejection
-from evohydra.ledger import Examples, Ledger, Record
 from evohydra.recipe import Checkpoint, Node
+from evohydra.scoring.benchmarks import Split, TellsBroken
+from evohydra.scoring.benchmarks.lm_eval import LMEvalBenchmark
+from evohydra.scoring.job import Evaluation, Examples
+from evohydra.search.fitness.full import Full
+from evohydra.search.fitness.generation import Generation, Scoring, members_of
+from evohydra.search.fitness.rejection import Rejection
+from evohydra.search.ledger import Ledger, Record
+from evohydra.search.scheduler import Scheduler
+from tests.scripted import scheduling
 
 SIZES = {"sums": 6, "words": 4}
 
@@ -24,11 +26,7 @@ class Scripted:
 
     def __init__(self, broken: Mapping[str, str] | None = None) -> None:
         self.asked: list[tuple[str, int]] = []
-        self.expected: list[str] = []
         self._broken = broken or {}
-
-    def expect(self, recipes: Sequence[Node]) -> None:
-        self.expected += [recipe.name for recipe in recipes if isinstance(recipe, Checkpoint)]
 
     def __call__(self, recipe: Node, split: Split, examples: Examples | None = None) -> Evaluation:
         assert isinstance(recipe, Checkpoint)
@@ -41,31 +39,36 @@ class Scripted:
         return Evaluation(scores, {"merge": 1.0}, tokens=7, broken=self._broken.get(recipe.name))
 
 
-def generation(ledger: Ledger, names: Sequence[str], evaluate: Scripted, *, in_rounds: bool = False) -> Generation:
+def generation(ledger: Ledger, names: Sequence[str], scheduler: Scheduler) -> Generation:
     first = len(ledger.records)
     genomes = np.array([[(first + place) / 100] for place in range(len(names))])
     members = members_of(first, genomes, [{}] * len(names), [Checkpoint(name, "-") for name in names])
     number = ledger.records[-1].generation + 1 if ledger.records else 0
-    return Generation(number, members, Scoring(Local(), evaluate, SIZES), ledger, in_rounds=in_rounds)
+    return Generation(number, members, Scoring(scheduler, SIZES), ledger)
 
 
 def judged(
-    ledger: Ledger, names: Sequence[str], evaluate: Scripted, reject: Mapping[str, float] | None = None
+    ledger: Ledger, names: Sequence[str], scheduler: Scheduler, reject: Mapping[str, float] | None = None
 ) -> list[Record]:
-    kind = Full(sizes=SIZES, seed=0, reject=reject)
-    this = generation(ledger, names, evaluate, in_rounds=kind.in_rounds)
+    this = generation(ledger, names, scheduler)
     records = []
-    for each in kind(this):
-        records.append(ledger.on_file(len(ledger.records), this.members[each.place].genome) or this.record(each))
+    for each in Full(sizes=SIZES, seed=0, reject=reject)(this):
+        records.append(this.record(each))
         ledger.add(records[-1])
     return records
 
 
+@contextmanager
+def opened(directory: Path, evaluate: Scripted) -> Iterator[tuple[Ledger, Scheduler]]:
+    with closing(Ledger(directory, {})) as ledger, scheduling(evaluate, directory) as scheduler:
+        yield ledger, scheduler
+
+
 def test_a_recipe_is_scored_once_whatever_the_generation(tmp_path: Path) -> None:
-    evaluate, ledger = Scripted(), Ledger(tmp_path, {})
-    first = judged(ledger, ["0.5", "bad", "0.5", "1", "bad"], evaluate)
-    second = judged(ledger, ["1", "bad", "0"], evaluate)
-    ledger.close()
+    evaluate = Scripted()
+    with opened(tmp_path, evaluate) as (ledger, scheduler):
+        first = judged(ledger, ["0.5", "bad", "0.5", "1", "bad"], scheduler)
+        second = judged(ledger, ["1", "bad", "0"], scheduler)
     assert evaluate.asked == [("0.5", 10), ("bad", 10), ("1", 10), ("0", 10)]
     assert [record.fitness for record in first] == [0.5, None, 0.5, 1.0, None]
     assert [record.fitness for record in second] == [1.0, None, 0.0]
@@ -80,33 +83,31 @@ def test_a_recipe_is_scored_once_whatever_the_generation(tmp_path: Path) -> None
 
 
 def test_examples_are_added_and_none_twice(tmp_path: Path) -> None:
-    evaluate, ledger = Scripted(), Ledger(tmp_path, {})
-    this = generation(ledger, ["0.5", "1", "0.5"], evaluate, in_rounds=True)
-    for _ in this.score([(0, {"sums": [0, 1], "words": [3]}), (2, {"sums": [1, 4]})]):
-        pass
-    assert evaluate.asked == [("0.5", 3), ("0.5", 1)]
-    assert this.members[0].scores == {"sums": {0: 1.0, 1: 1.0}, "words": {3: 0.0}}
-    assert this.members[2].scores == {"sums": {1: 1.0, 4: 0.0}}
-    assert [member.index for member in this.score([(0, this.everything()), (2, this.everything())])] == [0, 2]
-    assert evaluate.asked[2:] == [("0.5", 6)]
-    assert this.members[0].scored + this.members[2].scored == 10
-    assert this.members[2].scores == this.members[0].scores
-    ledger.close()
-    # The same again finds every scoring on file.
-    again, ledger = Scripted(), Ledger(tmp_path, {})
-    replayed = generation(ledger, ["0.5", "1", "0.5"], again, in_rounds=True)
-    for wanted in ([(0, {"sums": [0, 1], "words": [3]}), (2, {"sums": [1, 4]})], [(0, this.everything())]):
-        for _ in replayed.score(wanted):
+    evaluate, again = Scripted(), Scripted()
+    with opened(tmp_path, evaluate) as (ledger, scheduler):
+        this = generation(ledger, ["0.5", "1", "0.5"], scheduler)
+        for _ in this.score([(0, {"sums": [0, 1], "words": [3]}), (2, {"sums": [1, 4]})]):
             pass
-    assert again.asked == again.expected == []
-    assert replayed.members[0] == this.members[0]
-    ledger.close()
+        assert evaluate.asked == [("0.5", 3), ("0.5", 1)]
+        assert this.members[0].scores == {"sums": {0: 1.0, 1: 1.0}, "words": {3: 0.0}}
+        assert this.members[2].scores == {"sums": {1: 1.0, 4: 0.0}}
+        assert [member.index for member in this.score([(0, this.everything()), (2, this.everything())])] == [0, 2]
+        assert evaluate.asked[2:] == [("0.5", 6)]
+        assert this.members[0].scored + this.members[2].scored == 10
+        assert this.members[2].scores == this.members[0].scores
+    # The same again finds every scoring on file.
+    with opened(tmp_path, again) as (ledger, scheduler):
+        replayed = generation(ledger, ["0.5", "1", "0.5"], scheduler)
+        for wanted in ([(0, {"sums": [0, 1], "words": [3]}), (2, {"sums": [1, 4]})], [(0, this.everything())]):
+            for _ in replayed.score(wanted):
+                pass
+        assert again.asked == []
+        assert replayed.members[0] == this.members[0]
 
 
 def test_broken_genomes_stop_after_a_few_examples(tmp_path: Path) -> None:
-    evaluate, ledger = Scripted(broken={"0": "all answers are empty"}), Ledger(tmp_path, {})
-    records = judged(ledger, ["1", "0", "0.6", "bad", "0.001"], evaluate, {"after": 5, "risk": 0.2})
-    ledger.close()
+    with opened(tmp_path, Scripted(broken={"0": "all answers are empty"})) as (ledger, scheduler):
+        records = judged(ledger, ["1", "0", "0.6", "bad", "0.001"], scheduler, {"after": 5, "risk": 0.2})
     assert [record.scored for record in records] == [10, 5, 10, 5, 10]
     assert records[1].note == "rejected after 5 examples: all answers are empty"
     assert records[1].fitness == 0.0
@@ -119,10 +120,9 @@ def test_an_average_genome_is_rejected_with_the_stated_risk(tmp_path: Path) -> N
     """What all others solve and one does not is telling; what few solve is not."""
     order = [(name, place) for name, size in SIZES.items() for place in range(size)]
     for others, expected in (("0.7", {3}), ("0.001", set())):
-        ledger = Ledger(tmp_path / others, {})
-        this = generation(ledger, [others, others + "0", others + "00", "0", "bad"], Scripted(), in_rounds=True)
-        assert set(Rejection(after=4, risk=0.01)(this, order)) == expected
-        ledger.close()
+        with opened(tmp_path / others, Scripted()) as (ledger, scheduler):
+            this = generation(ledger, [others, others + "0", others + "00", "0", "bad"], scheduler)
+            assert set(Rejection(after=4, risk=0.01)(this, order)) == expected
 
 
 @pytest.mark.parametrize(("after", "risk"), [(0, 0.1), (3, 0.0), (3, 1.0)])

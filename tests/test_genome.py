@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evohydra.genome import Choice, Real, integer
+from evohydra.spaces.genes import Choice, Real, integer
 
 UNITS = st.floats(0, 1)
 BOUNDS = st.tuples(st.floats(-1e3, 1e3), st.floats(1e-3, 1e3)).map(lambda pair: (pair[0], pair[0] + pair[1]))

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evohydra.benchmarks import Asking, BenchmarkError
-from evohydra.benchmarks.prompts import Prompt
-from evohydra.benchmarks.scorers.human import ChoicesMissingError, Human, human
+from evohydra.scoring.benchmarks import Asking, BenchmarkError
+from evohydra.scoring.benchmarks.prompts import Prompt
+from evohydra.scoring.benchmarks.scorers.human import ChoicesMissingError, Human, human
 from tests.tiny_studio import benchmark, live
 
 PROMPTS = [Prompt("赤い</script>四角", "", seed=1), Prompt("青い四角", "", seed=2), Prompt("青い四角", "", seed=3)]

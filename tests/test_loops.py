@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from evohydra.methods import compilation, fused
-from evohydra.methods.compilation import compiling
-from evohydra.methods.exact import root
-from evohydra.methods.fused import Entries
-from evohydra.methods.loops import NotALoop
-from evohydra.methods.native import loop
+from evohydra.merging.kernels import compilation, fused
+from evohydra.merging.kernels.compilation import compiling
+from evohydra.merging.kernels.exact import root
+from evohydra.merging.kernels.fused import Entries
+from evohydra.merging.kernels.loops import NotALoop
+from evohydra.merging.kernels.native import loop
 
 SPECIAL = [0.0, -0.0, 1.0, -1.0, 0.3, -2.5, 1e-39, -1e-44, 1e38, math.inf, -math.inf, math.nan, 65504.0, 3.3895e38]
 DTYPES = [torch.bfloat16, torch.float16, torch.float32, torch.float64]

@@ -13,15 +13,15 @@ from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
 from torch import Tensor
 
-from evohydra.checkpoints import SourceError
 from evohydra.families import AddedAdapter, Rules
-from evohydra.families.lora import Adapted
+from evohydra.families.lora import AdaptedPipeline
 from evohydra.families.original_layout import Plan, unet_name
 from evohydra.families.sdxl import SDXL
-from evohydra.formats.plain import Plain
-from evohydra.merge import Engine
+from evohydra.families.sources import OpenSources, open_sources
+from evohydra.merging.checkpoints import SourceError
+from evohydra.merging.engine import Engine
 from evohydra.recipe import Checkpoint, Group, Merge
-from evohydra.sources import OpenSources, open_sources
+from evohydra.winner.formats.plain import Plain
 from tests import tiny_pipelines as tiny
 
 FAMILY = SDXL()
@@ -103,7 +103,7 @@ def check_equal(tensors: Any, pipeline: Any) -> int:
 
 def test_a_source_with_a_lora_is_what_diffusers_fuses(pair: tuple[Path, Path], lora: Path) -> None:
     plain = FAMILY.open(pair[0], pair[0])
-    adapted = Adapted(plain, lora, "unet")
+    adapted = AdaptedPipeline(plain, lora, "unet")
     assert check_equal(adapted, fused(pair[0], lora)) > 600
     changed = [name for name in plain.shapes if not torch.equal(plain.read(name), adapted.read(name))]
     assert {name.split("/")[0] for name in changed} == {"unet"}
@@ -118,7 +118,8 @@ def test_names_of_kohya(pair: tuple[Path, Path], lora: Path, tmp_path: Path, ori
     renamed = as_kohya(stored(lora), 6.0, original)
     save_file(renamed, tmp_path / "kohya.safetensors")
     plain = FAMILY.open(pair[0], pair[0])
-    ours, expected = Adapted(plain, tmp_path / "kohya.safetensors", "unet"), Adapted(plain, lora, "unet")
+    ours = AdaptedPipeline(plain, tmp_path / "kohya.safetensors", "unet")
+    expected = AdaptedPipeline(plain, lora, "unet")
     for name in plain.shapes:
         assert torch.equal(ours.read(name), expected.read(name)), name
     if not original:  # diffusers reads attention, feed-forward and convolutions of that kind
@@ -153,7 +154,7 @@ def test_older_names_and_no_alpha(pair: tuple[Path, Path], tmp_path: Path) -> No
     save_file(old, tmp_path / "old.safetensors")
     plain = FAMILY.open(pair[0], pair[0])
     name = f"unet/{module}.to_out.0.weight"
-    torch.testing.assert_close(Adapted(plain, tmp_path, "unet").read(name), plain.read(name) + up @ down)
+    torch.testing.assert_close(AdaptedPipeline(plain, tmp_path, "unet").read(name), plain.read(name) + up @ down)
 
 
 def opened(pair: tuple[Path, Path], *adapters: AddedAdapter) -> OpenSources:
@@ -165,7 +166,7 @@ def average(sources: OpenSources) -> Merge:
     names = tuple(sources.tensors["one"].shapes)
     places = FAMILY.locations(sources.directories["one"], names, sources.copied)
     group = Group("all", tuple(n for n in names if places[n]), {"weight": (0.4, 0.6)})
-    return Merge("evohydra.methods.linear:linear", None, sources.models, (group,))
+    return Merge("linear", None, sources.models, (group,))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
@@ -220,7 +221,7 @@ def test_another_file_in_its_place_is_noticed(pair: tuple[Path, Path], lora: Pat
 def test_a_lora_for_another_architecture(pair: tuple[Path, Path], lora: Path, tmp_path: Path) -> None:
     other = tiny.save_sdxl(tmp_path / "other", 0, block_out_channels=(16, 64, 64))
     with pytest.raises(SourceError, match=r"have shapes .* expected a product of shape .*another architecture"):
-        Adapted(FAMILY.open(other, other), lora, "unet")
+        AdaptedPipeline(FAMILY.open(other, other), lora, "unet")
     with pytest.raises(SourceError, match=r"of its targets are not in the model.*expected a LoRA for this"):
         opened(pair, AddedAdapter(str(save_lora_of_sd15(tmp_path))))
 
@@ -244,7 +245,7 @@ def save_lora_of_sd15(root: Path) -> Path:
 def test_files_that_are_no_plain_lora(pair: tuple[Path, Path], tmp_path: Path, names: list[str], message: str) -> None:
     save_file(dict.fromkeys(names, torch.ones(2, 32)), tmp_path / "strange.safetensors")
     with pytest.raises(SourceError, match=message):
-        Adapted(FAMILY.open(pair[0], pair[0]), tmp_path / "strange.safetensors", "unet")
+        AdaptedPipeline(FAMILY.open(pair[0], pair[0]), tmp_path / "strange.safetensors", "unet")
 
 
 @pytest.mark.parametrize("entry", ["x.safetensors", {"path": 3}, {"path": "x", "scale": True}, {"path": "x", "fuse": 1},

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from evohydra.families.causal_lm import CausalLM
-from evohydra.merge import Engine, MergeError
+from evohydra.families.sources import OpenSources, Source, checkpoints, open_sources
+from evohydra.merging.engine import Engine, MergeError
 from evohydra.recipe import Checkpoint, Group, Merge
-from evohydra.sources import OpenSources, Source, checkpoints, open_sources
 from tests.contracts.test_methods import Memory
 from tests.tiny_models import save_trio
 
@@ -32,7 +32,7 @@ def opened(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def recipe(opened: OpenSources, method: str, parameters: dict[str, tuple[float, ...]]) -> Merge:
     names = sorted(opened.tensors["one"].shapes)
     groups = (Group("first", tuple(names[::2]), parameters), Group("second", tuple(names[1::2]), parameters))
-    return Merge(f"evohydra.methods.{method}", opened.base, opened.models, groups, {"mask_seed": 3})
+    return Merge(f"evohydra.merging.methods.{method}", opened.base, opened.models, groups, {"mask_seed": 3})
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -70,7 +70,7 @@ def test_what_is_not_finite_is_found_with_a_cache_too(number: float, place: int)
     sources = {name: Memory({"t": tensor}) for name, tensor in tensors.items()}
     models = (Checkpoint("one", "-"), Checkpoint("two", "-"))
     groups = (Group("all", ("t",), {"weight": (2.0, 2.0)}),)
-    node = Merge("evohydra.methods.task_arithmetic:task_arithmetic", Checkpoint("base", "-"), models, groups)
+    node = Merge("task_arithmetic", Checkpoint("base", "-"), models, groups)
     engine = Engine(sources, device=torch.device("cpu"))
     with pytest.raises(MergeError, match="'t' of group 'all' is not finite"):
         engine.tensor(node, "t")

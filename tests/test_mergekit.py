@@ -10,14 +10,14 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from evohydra import mergekit
-from evohydra.artifacts import FORMAT
 from evohydra.families.causal_lm import CausalLM
-from evohydra.mergekit import NotExpressible, to_yaml
-from evohydra.mergekit_reader import read
+from evohydra.families.sources import OpenSources, Source, checkpoints, open_sources
+from evohydra.mergekit import writer as mergekit
+from evohydra.mergekit.reader import read
+from evohydra.mergekit.writer import NotExpressible, to_yaml
+from evohydra.provenance import FORMAT
 from evohydra.rebuild import rebuild
 from evohydra.recipe import Group, Merge, from_dict
-from evohydra.sources import OpenSources, Source, checkpoints, open_sources
 from tests.commands import carried_out, workspace
 from tests.tiny_models import save_model, save_trio
 
@@ -146,7 +146,7 @@ def test_what_mergekit_cannot_do_is_said(opened: OpenSources, method: str, param
 def test_methods_and_sources_that_mergekit_has_not(opened: OpenSources):
     node = grouped(opened, "linear", 1)
     with pytest.raises(NotExpressible, match=r"no method like evohydra\.methods\.emr:emr"):
-        to_yaml(replace(node, method="evohydra.methods.emr:emr"), "float32")
+        to_yaml(replace(node, method="emr"), "float32")
     with pytest.raises(NotExpressible, match="published checkpoints in one step"):
         to_yaml(replace(node, models=(node, node)), "float32")
     converted = replace(opened.models[0], dtype="float16")

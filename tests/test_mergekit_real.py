@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from evohydra.families.causal_lm import CausalLM
-from evohydra.mergekit import to_yaml
-from evohydra.mergekit_reader import read
+from evohydra.mergekit.reader import read
+from evohydra.mergekit.writer import to_yaml
 from evohydra.rebuild import rebuild
 from evohydra.recipe import Group, Merge, from_dict
 from tests.reference.mergekit.compare import apart, selected, trimmed

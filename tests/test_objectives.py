@@ -9,13 +9,14 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from evohydra.fronts import best_fitness, knee, nearest_to_ideal, on_front, picked
-from evohydra.ledger import Record
-from evohydra.objectives import Objective, each, path_length
 from evohydra.recipe import Checkpoint, Hop, Layout, Stack
-from evohydra.report.front import front, front_figure
-from evohydra.statistics import interval
-from evohydra.telling import example_scores, objective_values, tell
+from evohydra.report.front import front_figure
+from evohydra.scoring.statistics import interval
+from evohydra.search.feedback import example_scores, objective_values, tell
+from evohydra.search.fronts import best_fitness, knee, nearest_to_ideal, on_front, picked
+from evohydra.search.ledger import Record
+from evohydra.search.objectives import Objective, each, path_length
+from evohydra.search.summary import front
 
 SCORES = {"ja": [1.0, 0.0, 1.0, 1.0], "math": [0.0, 1.0]}
 MODEL = Checkpoint("a", "-")

@@ -27,8 +27,8 @@ LOCATIONS: dict[str, Location | None] = {
 }
 WEIGHT = {"per": "source", "low": 0.0, "high": 1.0, "default": 1.0, "alone": [1, 0], "uniform": "share"}
 DENSITY = {"per": "source", "low": 0.0, "high": 1.0, "default": 0.5, "alone": [1, 1], "uniform": 1}
-ARITHMETIC = "evohydra.methods.task_arithmetic:task_arithmetic"
-DARE = "evohydra.methods.dare:dare_linear"
+ARITHMETIC = "task_arithmetic"
+DARE = "dare_linear"
 
 
 def space(method: str = ARITHMETIC, genes: dict[str, Any] | None = None, **more: Any) -> ParameterSpace:
@@ -183,7 +183,7 @@ def test_points_outside_of_the_cube_are_clipped() -> None:
         ({"genes": {"weight": WEIGHT, "mass": WEIGHT}}, r"no parameter \['mass'\].*weight"),
         ({"genes": {"scaling": {**WEIGHT, "per": "merge"}}}, r"needs a gene or option for \['weight'\]"),
         ({"options": {"rescale": "l1"}}, "no parameter"),
-        ({"method": "evohydra.methods.ties:tie"}, "package.module:function"),
+        ({"method": "tie"}, "there is none of that name"),
         ({"method": "math:sqrt"}, r"expected the parameters \(base, models"),
         ({"frozen": {"embedings/*": 0.5}}, r"no gene matches \['embedings"),
     ],

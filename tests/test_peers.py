@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from evohydra import composition
-from evohydra.checkpoints import ZOO
+from evohydra.merging.checkpoints import ZOO
 from evohydra.recipe import Merge
 from tests.benchmarks.peers import compare, scorer
 from tests.benchmarks.peers.rows import AS_MERGEKIT_EVOLVE, ROWS, evolve_configuration

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from evohydra.benchmarks import SPLITS, BenchmarkError
-from evohydra.benchmarks.prompts import Prompt, read_prompts
+from evohydra.scoring.benchmarks import SPLITS, BenchmarkError
+from evohydra.scoring.benchmarks.prompts import Prompt, read_prompts
 from tests.contracts.discovery import composed
 from tests.tiny_studio import benchmark
 

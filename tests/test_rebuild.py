@@ -130,7 +130,7 @@ def inside(key: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (changed("dtype", "int4"), "dtype: expected"),
         (changed("files_from", "three"), "three"),
         (inside("node", "salad"), "expected node 'checkpoint', 'merge' or 'stack', got 'salad'"),
-        (inside("method", "evohydra.methods.ties:tise"), "expected package.module:function"),
+        (inside("method", "tise"), "there is none of that name"),
         (inside("models", [{"node": "checkpoint", "name": "one", "way": "x"}]), "not a recipe"),
         (inside("groups", [{"name": "all"}]), "not a recipe"),
         (

@@ -11,9 +11,8 @@ import pytest
 from matplotlib import rc_context
 from PIL import Image
 
-from evohydra.ledger import JsonLines
 from evohydra.report.__main__ import main
-from evohydra.report.blocks import Drawing
+from evohydra.report.blocks import FigureBlock
 from evohydra.report.contents import best_job, verdict
 from evohydra.report.gathering import gather, strategies, strategy_of
 from evohydra.report.gene_blocks import gene_blocks
@@ -23,6 +22,7 @@ from evohydra.report.score_figures import finished
 from evohydra.report.search_figures import best_so_far, fitness_figure, population_figure, spent
 from evohydra.report.style import SETTINGS
 from evohydra.report.writing import write_report
+from evohydra.search.ledger import JsonLines
 from tests.browser import BROWSER, Page, open_browser
 from tests.commands import python
 from tests.saved_runs import NAMES, save_run, save_sweep
@@ -217,7 +217,7 @@ def test_the_command(sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
 
 def drawn_of(run: Path) -> set[str]:
     with rc_context(SETTINGS):
-        return {block.name for block in gene_blocks(gather([run])) if isinstance(block, Drawing)}
+        return {block.name for block in gene_blocks(gather([run])) if isinstance(block, FigureBlock)}
 
 
 def test_ablations_are_drawn(tmp_path: Path) -> None:

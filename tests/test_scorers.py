@@ -15,14 +15,14 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from evohydra.benchmarks.prompts import Prompt
-from evohydra.benchmarks.scorers import OnDevice, ScorerError
-from evohydra.benchmarks.scorers.aesthetic import aesthetic
-from evohydra.benchmarks.scorers.hps import hps
-from evohydra.benchmarks.scorers.image_reward import MEAN, STD, image_reward
-from evohydra.benchmarks.scorers.pick_score import pick_score
-from evohydra.benchmarks.scorers.similarity import similarity
-from evohydra.benchmarks.scorers.weights import CONVERT
+from evohydra.scoring.benchmarks.prompts import Prompt
+from evohydra.scoring.benchmarks.scorers import OnDevice, ScorerError
+from evohydra.scoring.benchmarks.scorers.aesthetic import aesthetic
+from evohydra.scoring.benchmarks.scorers.hps import hps
+from evohydra.scoring.benchmarks.scorers.image_reward import MEAN, STD, image_reward
+from evohydra.scoring.benchmarks.scorers.pick_score import pick_score
+from evohydra.scoring.benchmarks.scorers.similarity import similarity
+from evohydra.scoring.benchmarks.scorers.weights import CONVERT
 from tests import tiny_scorers
 from tests.tiny_scorers import SIZE
 

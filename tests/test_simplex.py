@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import kstest
 
-from evohydra.genome import simplex_units, simplex_weights
 from evohydra.recipe import Checkpoint, Merge
+from evohydra.spaces.genes import simplex_units, simplex_weights
 from evohydra.spaces.grouping import Location
 from evohydra.spaces.parameter import ParameterSpace
 from tests.contracts.discovery import composed

@@ -7,14 +7,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from evohydra.checkpoints import SourceError, fingerprint
 from evohydra.families import Rules
 from evohydra.families.diffusion import Diffusion
 from evohydra.families.sdxl import SDXL
+from evohydra.families.sources import open_sources
 from evohydra.families.stable_diffusion import StableDiffusion
-from evohydra.formats.single_file import FILE, SingleFile, write_original
+from evohydra.merging.checkpoints import SourceError, fingerprint
 from evohydra.recipe import Checkpoint
-from evohydra.sources import open_sources
+from evohydra.winner.formats.single_file import FILE, SingleFile, write_original
 from tests import tiny_pipelines as tiny
 
 FAMILIES: dict[str, tuple[Diffusion, Any, dict[str, Any]]] = {
@@ -98,7 +98,7 @@ def test_a_file_that_says_that_it_predicts_velocities(pair: tuple[Diffusion, Pat
 
 
 def test_the_format_writes_both(pair: tuple[Diffusion, Path, Path], tmp_path: Path) -> None:
-    from evohydra.merge import Engine
+    from evohydra.merging.engine import Engine
 
     family, folder, file = pair
     sources = open_sources((Checkpoint("one", str(folder)),), None, family, Rules())

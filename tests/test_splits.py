@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evohydra.benchmarks import BenchmarkError
-from evohydra.benchmarks.splits import Slice, check_disjoint
+from evohydra.scoring.benchmarks import BenchmarkError
+from evohydra.scoring.benchmarks.splits import Slice, check_disjoint
 
 
 def test_counts_and_shares_by_hand() -> None:

@@ -14,15 +14,14 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from scipy.optimize import rosen
 
-from evohydra.fronts import on_front
-from evohydra.genome import Axis
-from evohydra.optimizers import LearnsFromExamples, LearnsFromObjectives
-from evohydra.optimizers.grid import Grid, Line
-from evohydra.optimizers.m2n2 import M2N2, attraction, competition
-from evohydra.optimizers.map_elites import MapElites
-from evohydra.optimizers.nsga2 import NSGA2
-from evohydra.optimizers.restarts import bipop, ipop
-from evohydra.optimizers.soup import GreedySoup, ingredients
+from evohydra.search.fronts import on_front
+from evohydra.search.optimizers import LearnsFromExamples, LearnsFromObjectives
+from evohydra.search.optimizers.grid import Grid, Line
+from evohydra.search.optimizers.m2n2 import M2N2, attraction, competition
+from evohydra.search.optimizers.map_elites import MapElites
+from evohydra.search.optimizers.restarts import bipop, ipop
+from evohydra.search.optimizers.soup import GreedySoup, ingredients
+from evohydra.spaces.genes import Axis
 from tests.contracts.discovery import SEARCHES, composed
 
 Values = NDArray[np.float64]
@@ -118,8 +117,9 @@ def zdt1(x: Values) -> Values:
 
 
 def test_nsga2_finds_the_front_of_zdt1() -> None:
-    strategy = NSGA2(axes=(Axis(),) * 6, seed=1, population=24)
+    strategy = make("nsga2", 6, population=24)
     assert isinstance(strategy, LearnsFromObjectives)
+    assert not any(isinstance(make(name, 6), LearnsFromObjectives) for name in ("ga", "pso"))
     told = []
     for _ in range(80):
         genomes = strategy.ask()

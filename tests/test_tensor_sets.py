@@ -9,14 +9,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from evohydra.artifacts import write_weights
-from evohydra.checkpoints import SourceError
 from evohydra.families import Rules
 from evohydra.families.causal_lm import CausalLM
-from evohydra.merge import Engine
+from evohydra.families.sources import OpenSources, Source, checkpoints, open_sources
+from evohydra.merging.checkpoints import SourceError
+from evohydra.merging.engine import Engine
 from evohydra.rebuild import rebuild
 from evohydra.recipe import Group, Merge
-from evohydra.sources import OpenSources, Source, checkpoints, open_sources
+from evohydra.winner.checkpoint_files import write_weights
 from tests.commands import carried_out, workspace
 from tests.tiny_models import save_model, save_trio
 
@@ -46,7 +46,7 @@ def opened(root: Path, rules: Rules = Rules(), *, base: bool = True) -> OpenSour
 def average(sources: OpenSources) -> Merge:
     places = FAMILY.locations(Path("-"), tuple(sources.tensors["one"].shapes), sources.copied)
     group = Group("all", tuple(name for name, place in places.items() if place), {"weight": (0.5, 0.5)})
-    return Merge("evohydra.methods.linear:linear", sources.base, sources.models, (group,))
+    return Merge("linear", sources.base, sources.models, (group,))
 
 
 def merged(sources: OpenSources, root: Path) -> dict[str, torch.Tensor]:

@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 import transformers
 
-from evohydra.benchmarks.tiny_vqa_ja import tiny_vqa_ja
-from evohydra.checkpoints import locate
+from evohydra.merging.checkpoints import locate
+from evohydra.scoring.benchmarks.tiny_vqa_ja import tiny_vqa_ja
 from tests.commands import evohydra
 
 

@@ -12,9 +12,9 @@ import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.hf_vlms import HFMultimodalLM
 
-from evohydra.benchmarks import SPLITS, BenchmarkError
-from evohydra.benchmarks.lm_eval import LMEvalBenchmark, lm_eval_benchmarks
-from evohydra.benchmarks.vision_features import VisionFeatures
+from evohydra.scoring.benchmarks import SPLITS, BenchmarkError
+from evohydra.scoring.benchmarks.lm_eval import LMEvalBenchmark, lm_eval_benchmarks
+from evohydra.scoring.benchmarks.vision_features import VisionFeatures
 from tests import tiny_models, tiny_visual
 
 BOUNDS = {

@@ -12,14 +12,14 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from evohydra.artifacts import write_weights
-from evohydra.benchmarks import BenchmarkError
-from evohydra.checkpoints import CheckpointReader, SourceError
 from evohydra.families import Aligned, Rules
+from evohydra.families.sources import Source, common_family
 from evohydra.families.vision_language import VisionLanguage
-from evohydra.merge import Engine
+from evohydra.merging.checkpoints import CheckpointReader, SourceError
+from evohydra.merging.engine import Engine
 from evohydra.recipe import Checkpoint, Group, Hop, Merge, Stack, from_dict
-from evohydra.sources import Source, common_family
+from evohydra.scoring.benchmarks import BenchmarkError
+from evohydra.winner.checkpoint_files import write_weights
 from tests import tiny_models, tiny_vlms
 from tests.commands import built, carried_out, python
 from tests.contracts.test_vision_language import picture
@@ -146,9 +146,7 @@ def test_names_of_newer_releases_are_kept(architecture: str, tmp_path: Path) -> 
         models = (Checkpoint("lm", "-"), Checkpoint("vlm", "-"))
         live = FAMILY.live_model(tmp_path / name, CPU, torch.float32, aligned.form)
         assert set(live.parameters) == names
-        live.become(
-            Merge("evohydra.methods.linear:linear", None, models, (group,)), Engine(aligned.tensors, device=CPU)
-        )
+        live.become(Merge("linear", None, models, (group,)), Engine(aligned.tensors, device=CPU))
         with torch.inference_mode():
             outputs.append(live.module(**picture(architecture, live.module)).logits)
     assert torch.equal(*outputs)

@@ -15,10 +15,10 @@ import pytest
 import torch
 from PIL import Image
 
-from evohydra.benchmarks import SPLITS, BenchmarkError, ja_vg_vqa
-from evohydra.benchmarks.images import ImageSource, decoded
-from evohydra.benchmarks.run_cache import RunCache
-from evohydra.benchmarks.visual_qa import GENERATION, VisualQA, visual_qa
+from evohydra.scoring.benchmarks import SPLITS, BenchmarkError, ja_vg_vqa
+from evohydra.scoring.benchmarks.images import ImageSource, decoded
+from evohydra.scoring.benchmarks.run_cache import RunCache
+from evohydra.scoring.benchmarks.visual_qa import GENERATION, VisualQA, visual_qa
 from tests import tiny_visual
 
 BOUNDS = {
@@ -105,7 +105,7 @@ def test_images_are_decoded_and_preprocessed_once_a_run(
     calls = []
     plain = type(llava.processor).__call__
     monkeypatch.setattr(type(llava.processor), "__call__", lambda *a, **b: calls.append(1) or plain(*a, **b))
-    monkeypatch.setattr("evohydra.benchmarks.visual_qa.decoded", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr("evohydra.scoring.benchmarks.visual_qa.decoded", lambda *_: pytest.fail("decoded again"))
     first = built(llava, "search")
     asked = len(calls)
     np.testing.assert_array_equal(built(llava, "search"), first)
@@ -251,7 +251,7 @@ def test_wrong_settings_are_errors_with_the_known_ones(
     with pytest.raises(BenchmarkError, match="reaches to example 11"):
         benchmark(questions, splits={**BOUNDS, "test": {"start": 7, "stop": 11}})
     with pytest.raises(BenchmarkError, match=r"expected package\.module:function"):
-        benchmark(questions, metric="evohydra.benchmarks.rouge:rouge_x")
+        benchmark(questions, metric="evohydra.scoring.benchmarks.rouge:rouge_x")
     with pytest.raises(BenchmarkError, match=r"metric\(answer, references\)"):
         benchmark(questions, metric="builtins:dict")
     with pytest.raises(BenchmarkError, match="no such file"):
@@ -276,7 +276,7 @@ def test_an_unreachable_data_set_says_how_to_give_local_files(monkeypatch: pytes
     def unreachable(*_: Any, **__: Any) -> None:
         raise ConnectionError("no route to host")
 
-    monkeypatch.setattr("evohydra.benchmarks.visual_data.load_dataset", unreachable)
+    monkeypatch.setattr("evohydra.scoring.benchmarks.visual_data.load_dataset", unreachable)
     with pytest.raises(BenchmarkError, match=r"SakanaAI/JA-VG-VQA-500.*benchmark\.vqa\.data_files=/data/FILE\.parquet"):
         benchmark(None, task="SakanaAI/JA-VG-VQA-500")
 

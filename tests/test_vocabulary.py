@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from evohydra.checkpoints import SourceError
 from evohydra.families import Rules
+from evohydra.families.sources import OpenSources, Source, checkpoints, open_sources
+from evohydra.merging.checkpoints import SourceError
 from evohydra.rebuild import rebuild
-from evohydra.sources import OpenSources, Source, checkpoints, open_sources
 from tests import tiny_models
 from tests.commands import built, carried_out, workspace
 from tests.test_tensor_sets import CPU, EMBEDDINGS, FAMILY, HEAD, merged

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evohydra.warm_start import best_genomes
+from evohydra.search.warm_start import best_genomes
 from tests.commands import built, carried_out, json_lines, workspace
 from tests.test_parameter_space import space
 
@@ -76,7 +76,7 @@ def test_other_splits_are_a_warning(
     earlier: tuple[list[str], Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     arguments, directory = earlier
-    with caplog.at_level(logging.WARNING, "evohydra.warm_start"):
+    with caplog.at_level(logging.WARNING, "evohydra.search.warm_start"):
         built([*arguments, f"warm_start={directory}"], tmp_path / "run")
         assert not caplog.records
         built([*arguments, f"warm_start={directory}", "benchmark.lm_eval.splits.test.stop=0.9"], tmp_path / "run")

@@ -11,7 +11,7 @@ import yaml
 
 from tests.commands import REPOSITORY, environment, python
 
-PACKED = (".py", ".yaml", ".json", ".jsonl", ".safetensors")
+PACKED = (".py", ".yaml", ".json", ".jsonl", ".safetensors", ".html")
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ import torch
 from PIL import Image, ImageOps
 
 import evohydra
-from evohydra.benchmarks.prompts import Prompt
-from evohydra.benchmarks.scorers import ScorerError
-from evohydra.benchmarks.scorers.digits import Digits, digits
+from evohydra.scoring.benchmarks.prompts import Prompt
+from evohydra.scoring.benchmarks.scorers import ScorerError
+from evohydra.scoring.benchmarks.scorers.digits import Digits, digits
 from evohydra.zoo.digit_captions import NUMBERS, SPLITS, benchmark_captions, draw_caption, phrasings, said
 from evohydra.zoo.digit_tokenizer import LENGTH, build_tokenizer
 from evohydra.zoo.digits import DRAWN, JUDGED, pictures

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from evohydra.benchmarks.prompts import Prompt
+from evohydra.scoring.benchmarks.prompts import Prompt
 
 SIZE = 16  # pixels that the models look at
 PARTS = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}

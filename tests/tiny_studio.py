@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from evohydra.benchmarks.text_to_image import TextToImage, text_to_image
+from evohydra.scoring.benchmarks.text_to_image import TextToImage, text_to_image
 from tests import tiny_pipelines
 from tests.tiny_pipelines import SIZE
 from tests.tiny_scorers import Brightness

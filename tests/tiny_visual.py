@@ -13,7 +13,7 @@ from PIL import Image
 from tokenizers import AddedToken
 from transformers import CLIPVisionConfig, LlamaConfig
 
-from tests import tiny_models
+from tests import tiny_models, tiny_vlms
 
 CPU = torch.device("cpu")
 NONE: Mapping[str, int] = {}
@@ -22,11 +22,7 @@ CHAT = (
     "{% for message in messages %}{% for part in message.content %}{% if part.type == 'image' %}IMAGE"
     "{% else %}{{ part.text }}{% endif %}{% endfor %}{{ '\\n' }}{% endfor %}"
 )
-TEXT = {
-    "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2,
-    "num_key_value_heads": 2, "max_position_embeddings": 512, "pad_token_id": 0, "bos_token_id": None,
-    "eos_token_id": 1, "tie_word_embeddings": False,
-}  # fmt: skip
+TEXT = {name: value for name, value in tiny_vlms.TEXT.items() if name != "vocab_size"} | {"num_key_value_heads": 2}
 
 
 @dataclass
@@ -51,19 +47,21 @@ def tokenizer(*special: str) -> Any:
 
 
 def clip(size: int, tower: Mapping[str, int]) -> CLIPVisionConfig:
-    settings = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2}
-    return CLIPVisionConfig(**{**settings, "image_size": size, "patch_size": 4, "projection_dim": 16, **tower})
+    return CLIPVisionConfig(**{**tiny_vlms.TOWER, "image_size": size, "projection_dim": 16, **tower})
 
 
 def clip_processor(size: int) -> Any:
-    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
-
-    return CLIPImageProcessorPil(
+    return transformers.CLIPImageProcessorPil(
         size={"height": size, "width": size},
         do_center_crop=False,
         resample=2,
         crop_size={"height": size, "width": size},
     )
+
+
+def processed(tower: Mapping[str, int]) -> dict[str, Any]:
+    """LLaVA's settings of images for this tower."""
+    return {**tiny_vlms.IMAGES, "patch_size": tower.get("patch_size", tiny_vlms.TOWER["patch_size"])}
 
 
 def llava(size: int = 16, tower: Mapping[str, int] = NONE, text: Mapping[str, int] = NONE) -> Live:
@@ -75,15 +73,12 @@ def llava(size: int = 16, tower: Mapping[str, int] = NONE, text: Mapping[str, in
         vision_feature_select_strategy="default", vision_feature_layer=-2,
     )  # fmt: skip
     processor = transformers.LlavaProcessor(
-        clip_processor(size), words, patch_size=tower.get("patch_size", 4), vision_feature_select_strategy="default",
-        num_additional_image_tokens=1, chat_template=CHAT.replace("IMAGE", "<image>"),
+        clip_processor(size), words, **processed(tower), chat_template=CHAT.replace("IMAGE", "<image>")
     )  # fmt: skip
     return _made(transformers.LlavaForConditionalGeneration, config, processor)
 
 
 def llava_next(size: int = 16, tower: Mapping[str, int] = NONE, text: Mapping[str, int] = NONE) -> Live:
-    from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
-
     words = tokenizer("<image>")
     image = words.convert_tokens_to_ids("<image>")
     pinpoints = [[size, 2 * size], [2 * size, size], [2 * size, 2 * size]]
@@ -93,29 +88,23 @@ def llava_next(size: int = 16, tower: Mapping[str, int] = NONE, text: Mapping[st
         vision_feature_select_strategy="default", vision_feature_layer=-2, image_grid_pinpoints=pinpoints,
     )  # fmt: skip
     processor = transformers.LlavaNextProcessor(
-        LlavaNextImageProcessorPil(
+        transformers.LlavaNextImageProcessorPil(
             size={"shortest_edge": size}, crop_size={"height": size, "width": size}, image_grid_pinpoints=pinpoints
         ),
-        words, patch_size=tower.get("patch_size", 4), vision_feature_select_strategy="default",
-        num_additional_image_tokens=1, chat_template=CHAT.replace("IMAGE", "<image>"),
+        words, **processed(tower), chat_template=CHAT.replace("IMAGE", "<image>"),
     )  # fmt: skip
     return _made(transformers.LlavaNextForConditionalGeneration, config, processor)
 
 
 def idefics3(size: int = 16) -> Live:
-    from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
-
     words = tokenizer("<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>")
     config = transformers.Idefics3Config(
-        vision_config={
-            "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2,
-            "image_size": size, "patch_size": 4,
-        },
+        vision_config={**tiny_vlms.TOWER, "num_hidden_layers": 2, "image_size": size},
         text_config=LlamaConfig(vocab_size=len(words), **TEXT), image_token_id=words.convert_tokens_to_ids("<image>"),
         scale_factor=2, tie_word_embeddings=False,
     )  # fmt: skip
     processor = transformers.Idefics3Processor(
-        Idefics3ImageProcessorPil(
+        transformers.Idefics3ImageProcessorPil(
             size={"longest_edge": size}, max_image_size={"longest_edge": size}, do_image_splitting=False
         ),
         words, image_seq_len=4, chat_template=CHAT.replace("IMAGE", "<image>"),
@@ -124,20 +113,17 @@ def idefics3(size: int = 16) -> Live:
 
 
 def qwen2_vl(size: int = 16) -> Live:
-    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
-
     words = tokenizer("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")
     ids = {name: words.convert_tokens_to_ids(f"<|{name}|>") for name in ("image_pad", "video_pad", "vision_start")}
     config = transformers.Qwen2VLConfig(
-        text_config={**TEXT, "vocab_size": len(words), "rope_parameters": {
-            "rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10000.0}},
+        text_config={**TEXT, "vocab_size": len(words), **tiny_vlms.MROPE},
         vision_config={"depth": 2, "embed_dim": 16, "hidden_size": 16, "num_heads": 2, "mlp_ratio": 2, "patch_size": 4,
                        "spatial_merge_size": 2, "temporal_patch_size": 2},
         image_token_id=ids["image_pad"], video_token_id=ids["video_pad"], vision_start_token_id=ids["vision_start"],
         vision_end_token_id=words.convert_tokens_to_ids("<|vision_end|>"), tie_word_embeddings=False,
     )  # fmt: skip
     processor = transformers.Qwen2VLProcessor.__new__(transformers.Qwen2VLProcessor)  # a video processor: torchvision
-    processor.image_processor = Qwen2VLImageProcessorPil(
+    processor.image_processor = transformers.Qwen2VLImageProcessorPil(
         patch_size=4, merge_size=2, size={"shortest_edge": size * size, "longest_edge": 4 * size * size}
     )
     processor.tokenizer, processor.video_processor = words, None

@@ -22,6 +22,7 @@ TEXT = {
     "num_key_value_heads": 1, "max_position_embeddings": 512, "rms_norm_eps": 1e-6, "pad_token_id": 0,
     "bos_token_id": None, "eos_token_id": 1, "tie_word_embeddings": False,
 }  # fmt: skip
+IMAGES = {"patch_size": 4, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}  # LLaVA's
 TOWER = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2,
          "image_size": 16, "patch_size": 4}  # fmt: skip
 MROPE = {"rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10000.0}}
@@ -83,14 +84,10 @@ def save_processor(directory: Path, architecture: str) -> None:
     clip = {"size": size, "crop_size": {"height": 16, "width": 16}}
     if architecture == "llava":
         images = transformers.CLIPImageProcessorPil(**clip)
-        transformers.LlavaProcessor(
-            images, own, patch_size=4, vision_feature_select_strategy="default", num_additional_image_tokens=1
-        ).save_pretrained(directory)
+        transformers.LlavaProcessor(images, own, **IMAGES).save_pretrained(directory)
     elif architecture == "llava_next":
         images = transformers.LlavaNextImageProcessorPil(**clip, image_grid_pinpoints=PINPOINTS)
-        transformers.LlavaNextProcessor(
-            images, own, patch_size=4, vision_feature_select_strategy="default", num_additional_image_tokens=1
-        ).save_pretrained(directory)
+        transformers.LlavaNextProcessor(images, own, **IMAGES).save_pretrained(directory)
     elif architecture == "idefics3":
         images = transformers.Idefics3ImageProcessorPil(
             size={"longest_edge": 32}, max_image_size={"longest_edge": 16}, do_image_splitting=False

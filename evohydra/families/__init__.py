@@ -9,9 +9,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from evohydra.checkpoints import TensorSource
 from evohydra.families.comparison import Comparison
-from evohydra.merge import Engine
+from evohydra.merging.checkpoints import TensorSource
+from evohydra.merging.engine import Engine
 from evohydra.recipe import Layout, Node, Stack
 from evohydra.spaces.grouping import Location
 
@@ -185,7 +185,7 @@ class Family(Protocol):
 
     takes: the families, as dotted names of their classes, whose models may be sources beside its own. scored_as: the
     names of families whose benchmarks its models can answer. known_to_mergekit: whether a configuration of mergekit
-    can say what its merges are. library: the package that loads them.
+    can say what its merges are. library: the package that loads them. task: what they do, in the words of the hub.
     """
 
     name: str
@@ -193,6 +193,7 @@ class Family(Protocol):
     scored_as: tuple[str, ...]
     known_to_mergekit: bool
     library: str
+    task: str
 
     def wanted(self, variant: str | None) -> tuple[str, ...]:
         """Patterns of the files of a repository that are needed, of those with weights the `variant`'s."""

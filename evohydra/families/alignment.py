@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evohydra.checkpoints import SourceError, TensorSource, check_same_shapes, check_same_tensors
 from evohydra.families import Rules, tokenizers
 from evohydra.families import tensor_sets as sets
 from evohydra.families.vocabulary import TokenRows, Vocabulary, embeddings_of, plan, rows_of
+from evohydra.merging.checkpoints import SourceError, TensorSource, check_same_shapes, check_same_tensors
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ import torch
 import transformers
 from torch import Tensor
 
-from evohydra.checkpoints import CheckpointReader, SourceError, TensorSource
 from evohydra.families import PUBLISHED, Aligned, Form, LiveModel, Rules, path_settings
 from evohydra.families import tensor_sets as sets
 from evohydra.families.alignment import align, check_not_quantised, on_common_tokens
@@ -29,7 +28,8 @@ from evohydra.families.loading import (
     tokenizer_of,
 )
 from evohydra.families.tokenizers import LOCAL
-from evohydra.merge import Engine
+from evohydra.merging.checkpoints import CheckpointReader, SourceError, TensorSource
+from evohydra.merging.engine import Engine
 from evohydra.recipe import Layout, Node, Stack
 from evohydra.spaces.grouping import Location
 
@@ -64,6 +64,7 @@ class CausalLM(OneDirectory):
     """The family of everything that AutoModelForCausalLM loads without remote code."""
 
     name = "causal_lm"
+    task = "text-generation"
     takes: tuple[str, ...] = ()
     scored_as: tuple[str, ...] = ("causal_lm",)
     known_to_mergekit = True

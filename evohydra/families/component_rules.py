@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evohydra.checkpoints import SourceError, TensorSource, check_same_shapes, check_same_tensors
 from evohydra.families import Aligned, Form, Rules
 from evohydra.families import pipeline_files as files
+from evohydra.merging.checkpoints import SourceError, TensorSource, check_same_shapes, check_same_tensors
 
 MERGE = "merge"
 # Keys of a denoiser's configuration that change nothing of what its weights mean.

@@ -11,7 +11,6 @@ from typing import Any, NoReturn
 
 import torch
 
-from evohydra.checkpoints import SourceError, TensorSource
 from evohydra.families import ADAPTERS, PUBLISHED, Aligned, Form, LiveModel, Part, Rules, lora, single_files
 from evohydra.families import pipeline_files as files
 from evohydra.families.comparison import Comparison, apart, differing, rounding
@@ -19,6 +18,7 @@ from evohydra.families.component_rules import aligned_components
 from evohydra.families.denoiser_blocks import locations
 from evohydra.families.live_diffusion import STEPS, LiveDiffusion, draw, load_beside, make_pipeline, parameters_of
 from evohydra.families.loading import NOWHERE
+from evohydra.merging.checkpoints import SourceError, TensorSource
 from evohydra.recipe import Layout, Stack
 from evohydra.spaces.grouping import Location
 
@@ -51,6 +51,7 @@ class Diffusion:
     scored_as: tuple[str, ...] = ("diffusion",)
     known_to_mergekit = False
     library = "diffusers"
+    task = "text-to-image"
     why_no_paths: str
     settings: Mapping[str, Any] = NOTHING
     original: Mapping[str, str] = NOTHING
@@ -69,7 +70,7 @@ class Diffusion:
 
     def adapted(self, tensors: TensorSource, adapter: Path) -> TensorSource:
         """The tensors with a LoRA in the formats of diffusers, PEFT or kohya."""
-        return lora.Adapted(tensors, adapter, self.denoiser)
+        return lora.AdaptedPipeline(tensors, adapter, self.denoiser)
 
     def align(
         self, directories: Mapping[str, Path], tensors: Mapping[str, TensorSource], base: str | None, rules: Rules

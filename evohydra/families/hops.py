@@ -10,18 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from evohydra.checkpoints import SourceError
 from evohydra.families import path_settings
 from evohydra.families.layouts import POST_MLP
 from evohydra.families.prefixes import Prefixes
 from evohydra.families.tensor_sets import LAYER
-from evohydra.merge import Engine
-from evohydra.paths import factors
+from evohydra.merging.checkpoints import SourceError
+from evohydra.merging.engine import Engine
+from evohydra.merging.path_tensors import factors
+from evohydra.merging.private_torch import children
 from evohydra.recipe import Checkpoint, Hop, Merge, Node, Stack, checkpoints, digest
 
 
 @dataclass
-class Slot:
+class LoadedLayers:
     """The layers of one model in memory, its tensors by checkpoint name, and the digest of what they hold.
 
     `config` is as the layers were built, whatever path runs.
@@ -71,8 +72,10 @@ class Paths:
     ) -> None:
         self._decoder, self._parameters = decoder, parameters
         self._sources, self._load = sources, load
-        self._slots: dict[tuple[str, str | int], Slot] = {}
-        self._main: Slot | None = None  # not before a path asks for layers: other models may have none in a list
+        self._slots: dict[tuple[str, str | int], LoadedLayers] = {}
+        self._main: LoadedLayers | None = (
+            None  # not before a path asks for layers: other models may have none in a list
+        )
         self._attribute = ""
         self.prefixes = Prefixes(decoder, prefix_bytes)
 
@@ -98,11 +101,11 @@ class Paths:
             if self._main is not None:
                 self._main.holds = digest(node)
 
-    def _host(self) -> Slot:
+    def _host(self) -> LoadedLayers:
         """The decoder as it came, before any path."""
         if self._main is None:
             self._attribute, layers = _list_of_layers(self._decoder)
-            self._main = Slot(layers, copy.deepcopy(self._decoder.config), self._parameters)
+            self._main = LoadedLayers(layers, copy.deepcopy(self._decoder.config), self._parameters)
         return self._main
 
     def _fits(self, shapes: Mapping[str, tuple[int, ...]]) -> bool:
@@ -152,7 +155,7 @@ class Paths:
         self._install(hops, settings)
         self.prefixes.follow(path, self._attribute)
 
-    def _slot(self, number: int, node: Node, engine: Engine) -> Slot:
+    def _slot(self, number: int, node: Node, engine: Engine) -> LoadedLayers:
         """The slot of a source that is not the decoder's, loaded when it is first asked for; it holds `node`."""
         own = files_of(node)
         files = next((each for each in (own, *(c.name for c in checkpoints(node))) if each in self._sources), own)
@@ -162,7 +165,7 @@ class Paths:
                 raise ValueError(f"a path needs layers of {files!r}, known are those of {sorted(self._sources)}")
             decoder, named = self._load(self._sources[files], engine.shapes(node).keys())
             inside = {name: tensor for name, tensor in named.items() if LAYER.search(name)}
-            self._slots[key] = Slot(_list_of_layers(decoder)[1], decoder.config, inside)
+            self._slots[key] = LoadedLayers(_list_of_layers(decoder)[1], decoder.config, inside)
         self._slots[key].hold(node, engine)
         return self._slots[key]
 
@@ -218,8 +221,8 @@ def _hop(layer: torch.nn.Module, number: int) -> torch.nn.Module:
     twin = type(layer).__new__(type(layer))
     # Parameters, buffers, children, hooks: tables of its own, of the same content.
     vars(twin).update({name: value.copy() if isinstance(value, dict) else value for name, value in vars(layer).items()})
-    for name, child in layer._modules.items():
-        twin._modules[name] = None if child is None else _hop(child, number)
+    for name, child in children(layer).items():
+        children(twin)[name] = None if child is None else _hop(child, number)
     if "layer_idx" in vars(twin):
         vars(twin)["layer_idx"] = number
     return twin

@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.core_model_loading import revert_weight_conversion
 
-from evohydra.checkpoints import SourceError
+from evohydra.families.private_transformers import revert_weight_conversion
+from evohydra.merging.checkpoints import SourceError
 
 
 def by_checkpoint_name(

@@ -7,8 +7,8 @@ from typing import Any
 
 from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
-from evohydra.checkpoints import SourceError, TensorSource, first_few
 from evohydra.families.tensor_sets import Completed, Renamed, with_common_names, without_buffers
+from evohydra.merging.checkpoints import SourceError, TensorSource, first_few
 
 # Releases of transformers put these around parts of a model, or leave them out: language_model.model.layers.0 and
 # model.language_model.layers.0 are one tensor.

@@ -3,9 +3,9 @@
 import re
 from collections.abc import Collection, Iterable
 
-from evohydra.checkpoints import SourceError, first_few
 from evohydra.families.tensor_sets import BUFFERS, LAYER
 from evohydra.families.vocabulary import EMBEDDING
+from evohydra.merging.checkpoints import SourceError, first_few
 from evohydra.recipe import Layout
 from evohydra.spaces.grouping import EMBEDDINGS, HEAD, Location
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.initialization import no_init_weights
 
-from evohydra.checkpoints import SourceError
 from evohydra.families import Form, Fused
 from evohydra.families import pipeline_files as files
 from evohydra.families.in_place import by_checkpoint_name
-from evohydra.merge import Engine
+from evohydra.families.private_transformers import from_config, no_init_weights
+from evohydra.merging.checkpoints import SourceError
+from evohydra.merging.engine import Engine
 from evohydra.optional import optional
 from evohydra.recipe import Node
 
@@ -108,7 +108,7 @@ def _module(folder: Path, device: torch.device, dtype: torch.dtype) -> torch.nn.
         if files.of_diffusers(folder):
             made = kind.from_config(files.read_json(folder / "config.json"))
         else:
-            made = kind._from_config(kind.config_class.from_pretrained(folder), dtype=dtype)
+            made = from_config(kind, kind.config_class.from_pretrained(folder), dtype=dtype)
             made.tie_weights()  # part of the initialisation that was left out
     # Gradients are left on: kernels are chosen by it, and the pixels are to be those of what from_pretrained gives.
     finished: torch.nn.Module = made.to(device).eval()

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from evohydra.adapters import Adapted
-from evohydra.checkpoints import CheckpointReader, SourceError, TensorSource
 from evohydra.families import Form, LiveModel, Part, Rules, tokenizers
 from evohydra.families.comparison import Comparison, apart, differing, rounding
+from evohydra.merging.adapters import Adapted
+from evohydra.merging.checkpoints import CheckpointReader, SourceError, TensorSource
 
 NOWHERE: Mapping[str, Path] = MappingProxyType({})
 # All of a checkpoint directory that is neither weights nor documentation.

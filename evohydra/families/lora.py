@@ -12,11 +12,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from evohydra.adapters import for_module
-from evohydra.checkpoints import SourceError, TensorSource, first_few, locate
 from evohydra.families import AddedAdapter, Form
 from evohydra.families.denoiser_blocks import Plan
 from evohydra.families.original_layout import unet_name
+from evohydra.merging.adapters import for_module
+from evohydra.merging.checkpoints import SourceError, TensorSource, first_few, locate
 
 FACTOR = re.compile(r"\.?(?:lora_(A|B|down|up)|lora\.(down|up)|lora_linear_layer\.(down|up)|_lora\.(down|up))\.weight$")
 DOWN = ("A", "down")
@@ -60,7 +60,7 @@ class Sum:
         return total.to(tensor.dtype)
 
 
-class Adapted:
+class AdaptedPipeline:
     """Tensors with a LoRA merged in as they are read."""
 
     def __init__(self, tensors: TensorSource, adapter: Path, denoiser: str) -> None:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from evohydra.checkpoints import SourceError
+from evohydra.merging.checkpoints import SourceError
 from evohydra.recipe import Hop, Stack
 
 LISTS = ("layer_types", "mlp_layer_types", "no_rope_layers")  # one entry for each layer

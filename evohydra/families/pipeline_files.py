@@ -9,8 +9,9 @@ import torch
 import transformers
 from torch import Tensor
 
-from evohydra.checkpoints import PICKLES, CheckpointReader, SourceError, TensorSource
+from evohydra.families.private_transformers import from_config
 from evohydra.families.tensor_sets import BUFFERS, Renamed
+from evohydra.merging.checkpoints import PICKLES, CheckpointReader, SourceError, TensorSource
 from evohydra.optional import optional
 
 INDEX = "model_index.json"
@@ -131,7 +132,7 @@ def shapes(folder: Path) -> dict[str, tuple[int, ...]]:
         if of_diffusers(folder):
             module = kind.from_config(read_json(folder / "config.json"))
         else:
-            module = kind._from_config(kind.config_class.from_pretrained(folder))
+            module = from_config(kind, kind.config_class.from_pretrained(folder))
     kept = {current(name, folder.name, kind.__name__): tensor for name, tensor in module.state_dict().items()}
     return {name: tuple(tensor.shape) for name, tensor in kept.items()}
 

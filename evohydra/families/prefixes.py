@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from evohydra.paths import factors
+from evohydra.merging.path_tensors import factors
 from evohydra.recipe import Stack, digest
 
 Keys = tuple[

@@ -7,8 +7,8 @@ import torch
 import transformers
 from torch import Tensor
 
-from evohydra.checkpoints import SourceError
 from evohydra.families.tokenizers import LOCAL
+from evohydra.merging.checkpoints import SourceError
 
 SPECIAL = ("image_token_id", "image_token_index", "video_token_id", "video_token_index",
            "vision_start_token_id", "vision_end_token_id")  # fmt: skip

@@ -8,18 +8,25 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from evohydra.checkpoints import SourceError, TensorSource
 from evohydra.families import pipeline_files as files
+from evohydra.families.private_transformers import from_config
 from evohydra.families.tensor_sets import BUFFERS
+from evohydra.merging.checkpoints import SourceError, TensorSource
+from evohydra.private_parts import PrivateParts
 
 # Where text encoders begin; the first two are converted from OpenAI's CLIP, the third from OpenCLIP.
 CLIP = {"text_encoder": ("conditioner.embedders.0.transformer.", "cond_stage_model.transformer.")}
 OPEN_CLIP = {"text_encoder_2": "conditioner.embedders.1.model."}
 VAE = {"vae": "first_stage_model."}
+# diffusers does not document its conversion.
+PARTS = (
+    PrivateParts("diffusers", "0.42.1", "diffusers.loaders.single_file_model", ("SINGLE_FILE_LOADABLE_CLASSES",)),
+    PrivateParts("diffusers", "0.42.1", "diffusers.loaders.single_file_utils", ("convert_open_clip_checkpoint",)),
+)
 DENOISER = ("model.diffusion_model.", "double_blocks.", "joint_blocks.")
 
 
-class SingleFile:
+class MappedTensors:
     """Tensors that are in memory as views of one mapped file."""
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
@@ -51,7 +58,7 @@ def open_single(path: Path, directory: Path, denoiser: str) -> TensorSource:
         raise SourceError(f"{path}: expected a checkpoint in the original layout with a {denoiser}, got {_few(stored)}")
     if files.PREDICTS_V in stored:
         found[files.PREDICTS_V] = stored[files.PREDICTS_V]
-    return SingleFile(found)
+    return MappedTensors(found)
 
 
 def dtype(path: Path) -> torch.dtype:
@@ -91,7 +98,7 @@ def _converted(component: str, folder: Path, stored: dict[str, Tensor]) -> dict[
     kind = files.class_of(folder)
     if component in OPEN_CLIP:
         with torch.device("meta"):
-            model = kind._from_config(kind.config_class.from_pretrained(folder))
+            model = from_config(kind, kind.config_class.from_pretrained(folder))
         converted = single_file_utils.convert_open_clip_checkpoint(model, dict(stored), prefix=OPEN_CLIP[component])
     else:
         convert: Callable[..., Any] = single_file_model.SINGLE_FILE_LOADABLE_CLASSES[kind.__name__][

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from evohydra.checkpoints import SourceError, TensorSource, first_few
+from evohydra.merging.checkpoints import SourceError, TensorSource, first_few
 
 # Tensors that transformers computes as it loads, and that older releases stored.
 BUFFERS = re.compile(

@@ -8,8 +8,8 @@ from typing import Any
 
 import transformers
 
-from evohydra.checkpoints import SourceError
 from evohydra.families.vocabulary import Vocabulary
+from evohydra.merging.checkpoints import SourceError
 
 # No network here, and no code that a checkpoint brings along; transformers would ask at the terminal whether to run it.
 LOCAL = {"local_files_only": True, "trust_remote_code": False}

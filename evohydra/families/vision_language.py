@@ -10,9 +10,7 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor
-from transformers.initialization import no_init_weights
 
-from evohydra.checkpoints import CheckpointReader, SourceError, TensorSource
 from evohydra.families import PUBLISHED, Aligned, Form, LiveModel, Rules, path_settings
 from evohydra.families import language_part as parts
 from evohydra.families import tensor_sets as sets
@@ -32,9 +30,11 @@ from evohydra.families.loading import (
     pattern,
     tokenizer_of,
 )
+from evohydra.families.private_transformers import from_config, no_init_weights
 from evohydra.families.processors import check_image_processor, image_inputs, load_processor, without_special
 from evohydra.families.tokenizers import LOCAL
-from evohydra.merge import Engine
+from evohydra.merging.checkpoints import CheckpointReader, SourceError, TensorSource
+from evohydra.merging.engine import Engine
 from evohydra.recipe import Layout, Node, Stack
 from evohydra.spaces.grouping import Location
 
@@ -92,6 +92,7 @@ class VisionLanguage(OneDirectory):
     """
 
     name = "vision_language"
+    task = "image-text-to-text"
     takes: tuple[str, ...] = ("evohydra.families.causal_lm.CausalLM",)
     scored_as: tuple[str, ...] = ("vision_language", "causal_lm")
     known_to_mergekit = False
@@ -221,7 +222,7 @@ class VisionLanguage(OneDirectory):
         def load(place: Path, names: Collection[str]) -> tuple[Any, Mapping[str, Tensor]]:
             # The VLM's own kind of layers, whatever kind of model the weights come from, which are yet to be written.
             with no_init_weights(), device:
-                twin = type(decoder)._from_config(placed[by_place[place]], dtype=dtype)
+                twin = from_config(type(decoder), placed[by_place[place]], dtype=dtype)
             here = parts.language_part(str(place), names)
             plain = by_checkpoint_name(twin.eval().requires_grad_(False), here.names.keys(), parts.bare)
             return twin, {here.names[name]: tensor for name, tensor in plain.items()}

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from evohydra.checkpoints import TensorSource
 from evohydra.families.tensor_sets import LAYER
+from evohydra.merging.checkpoints import TensorSource
 
 EMBEDDING = re.compile(r"(embed|wte|wpe)")
 POSITIONS = re.compile(r"wpe|position")

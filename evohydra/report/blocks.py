@@ -3,14 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
-class Drawing:
+class FigureBlock:
     """A figure; `name` is that of its file, `caption` says how to read it."""
 
+    kind: ClassVar = "figure"  # its macro in templates/report.html
     name: str
     figure: Figure
     caption: str
@@ -20,6 +22,7 @@ class Drawing:
 class Link:
     """Another page, beside the report or below it."""
 
+    kind: ClassVar = "link"
     path: str
     text: str
 
@@ -28,6 +31,7 @@ class Link:
 class Table:
     """Rows of text under heads; the first column is a name, the others are numbers unless `words` says otherwise."""
 
+    kind: ClassVar = "table"  # its macro in templates/report.html
     heads: Sequence[str]
     rows: Sequence[Sequence[str | Link]]
     caption: str
@@ -38,11 +42,12 @@ class Table:
 class Picture:
     """A PNG that a run has left."""
 
+    kind: ClassVar = "picture"  # its macro in templates/report.html
     path: Path
     caption: str
 
 
-Block = Drawing | Table | Picture | Link | str
+Block = FigureBlock | Table | Picture | Link | str
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from matplotlib import rc_context
 
 from evohydra.report import paired_tests
-from evohydra.report.blocks import Block, Drawing, Link, Picture, Section, Table
+from evohydra.report.blocks import Block, FigureBlock, Link, Picture, Section, Table
 from evohydra.report.example_tables import example_blocks
 from evohydra.report.front import front_figure
 from evohydra.report.gathering import Job, strategies
@@ -95,7 +95,9 @@ def _search(jobs: Sequence[Job]) -> Iterator[Block]:
     several = len(known) > 1
     for by, what in (("evaluations", "genomes evaluated"), ("examples", "examples scored")):
         caption = f"{FITNESS[several]}, against {what}. {PATIENCE if several else ''}"
-        yield Drawing("fitness" if by == "evaluations" else "fitness_by_examples", fitness_figure(known, by), caption)
+        yield FigureBlock(
+            "fitness" if by == "evaluations" else "fitness_by_examples", fitness_figure(known, by), caption
+        )
 
 
 def _held_out(jobs: Sequence[Job]) -> Iterator[Block]:
@@ -109,7 +111,7 @@ def _held_out(jobs: Sequence[Job]) -> Iterator[Block]:
         else ""
     )
     benchmarks = ", ".join(done[0].benchmarks)
-    yield Drawing("scores", figure, f"Scores on the test split of {benchmarks} with 95 % intervals.{seeds}")
+    yield FigureBlock("scores", figure, f"Scores on the test split of {benchmarks} with 95 % intervals.{seeds}")
     rows = [
         (
             name,
@@ -147,7 +149,7 @@ def _optimism(jobs: Sequence[Job]) -> Iterator[Block]:
     figure = optimism_figure(jobs)
     if figure is None:
         return
-    yield Drawing(
+    yield FigureBlock(
         "optimism",
         figure,
         "The best fitness that the search saw, and the winner's score on each split. The search chose by the search "
@@ -174,12 +176,12 @@ def _winners(jobs: Sequence[Job], target: Path) -> Iterator[Block]:
         )
         suffix = f"_{strategy.replace(' ', '_').replace('/', '-')}" if several else ""
         for name, figure in recipe_figures(job.recipe).items():
-            yield Drawing(f"{name}{suffix}", figure, f"{whose}: {RECIPES[name]}")
+            yield FigureBlock(f"{name}{suffix}", figure, f"{whose}: {RECIPES[name]}")
         objectives = [record["objectives"] for record in job.records if record.get("objectives")]
         if objectives and job.summary:
             chosen = job.records[job.summary["search"]["index"]]["objectives"]
             told = "its objectives on the search split, with all other genomes and the front of them."
-            yield Drawing(f"front{suffix}", front_figure(objectives, chosen), f"{whose}: {told}")
+            yield FigureBlock(f"front{suffix}", front_figure(objectives, chosen), f"{whose}: {told}")
         for path in sorted(job.directory.glob("*.png")):
             yield Picture(path, f"{whose}: {path.stem.replace('_', ' ')}.")
         for path in sorted(job.directory.glob("answers-*.html")):
@@ -190,7 +192,7 @@ def _time(jobs: Sequence[Job]) -> Iterator[Block]:
     figure = time_figure(jobs)
     if figure is None:
         return
-    yield Drawing("time", figure, "Seconds of a run: merging and scoring the genomes of the search, and all else "
+    yield FigureBlock("time", figure, "Seconds of a run: merging and scoring the genomes of the search, and all else "
                   "(starting, validation and test, writing the winner; since a run last began).")  # fmt: skip
     rows = []
     for strategy, members in strategies(finished(jobs)).items():

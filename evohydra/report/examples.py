@@ -1,27 +1,27 @@
 """Single test examples for the report: those that the winner gets right and a source gets wrong, with the answers."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from evohydra.benchmarks import Answered, Benchmark, Described
-from evohydra.evaluate import Evaluation
-from evohydra.families import LiveModel
 from evohydra.files import write_json
 from evohydra.recipe import Node, digest
+from evohydra.scoring.benchmarks import Answered, Benchmark, Described, Split
+from evohydra.scoring.job import Evaluation
 
 EACH = 4  # examples for each source and benchmark
 WINNER = "winner"
+Answers = Callable[[Node, str, Split, Sequence[int]], list[str]]  # of a model, on examples of a benchmark
 
 
 def keep_examples(
     path: Path,
     benchmarks: Mapping[str, Benchmark],
     models: Mapping[str, tuple[Node, Evaluation]],
-    live_as: Callable[[Node], LiveModel],
+    answers_of: Answers,
 ) -> None:
     """Write them to `path`, once for a winner; `models` are the sources and the winner with their scores on test.
 
@@ -39,9 +39,7 @@ def keep_examples(
         places = _telling(scores)
         answers: dict[str, list[str]] = {}
         if isinstance(benchmark, Answered) and places:
-            answers = {
-                m: benchmark.answers(live_as(node), "test", places) for m, (node, _) in models.items() if m in scored
-            }
+            answers = {m: answers_of(node, name, "test", places) for m, (node, _) in models.items() if m in scored}
         for number, place in enumerate(places):
             question, expected = benchmark.describe("test", place)
             kept.append({

@@ -6,19 +6,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from evohydra.fronts import on_front
-from evohydra.ledger import Record
 from evohydra.report import style
+from evohydra.search.fronts import on_front
 
 PANELS = 6  # of pairs of objectives, at most
 Objectives = Mapping[str, float]
-
-
-def front(records: Sequence[Record]) -> list[Record]:
-    """Those that no other one is better than in all objectives, in the order of the first; none without objectives."""
-    scored = [record for record in records if record.objectives]
-    best = _best([record.objectives for record in scored])
-    return sorted((scored[at] for at in best), key=lambda record: _numbers(record.objectives))
 
 
 def front_figure(objectives: Sequence[Objectives], winner: Objectives) -> Figure:

@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from evohydra.objectives import Objective
 from evohydra.recipe import Node, from_dict
+from evohydra.search.objectives import Objective
 from evohydra.trackers import SECRETS
 
 Scores = Mapping[str, Sequence[float]]
@@ -154,7 +154,7 @@ def _job(run: Path, overrides: tuple[str, ...]) -> Job:
         strategy=strategy_of(overrides),
         config=(yaml.safe_load(config.read_text()) if config.is_file() else _json(run / "run.json")) or {},
         records=json_lines(run / "ledger.jsonl"),
-        finals=json_lines(run / "finals.jsonl"),
+        finals=[line for line in json_lines(run / "scores.jsonl") if line["examples"] is None],
         summary=_json(run / "summary.json"),
         recipe=from_dict(recipe["recipe"]) if recipe else None,
     )

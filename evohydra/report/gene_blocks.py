@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from evohydra.report import style
-from evohydra.report.blocks import Block, Drawing
+from evohydra.report.blocks import Block, FigureBlock
 from evohydra.report.gathering import Job, strategies
 from evohydra.report.importance import importance, importance_figure
 from evohydra.report.search_figures import population_figure
@@ -26,7 +26,7 @@ def gene_blocks(jobs: Sequence[Job]) -> Iterator[Block]:
         if found.r2 < TRUSTED:
             yield f"A random forest cannot predict the fitness{of} from the genes ({share}): no order of them is shown."
             continue
-        yield Drawing(
+        yield FigureBlock(
             f"importance{number or ''}",
             importance_figure(found),
             f"Permutation importance of genes{of}: how much of a random forest's R² is lost when one gene's values "
@@ -38,7 +38,7 @@ def gene_blocks(jobs: Sequence[Job]) -> Iterator[Block]:
         ablated = json.loads(file.read_text()) if file.is_file() and job.summary else None
         if ablated and job.summary and ablated["recipe"] == job.summary["recipe_digest"]:
             whose = f"run {job.name}" if len(jobs) > 1 else "the winner"
-            yield Drawing(
+            yield FigureBlock(
                 f"ablations_{job.name}" if len(jobs) > 1 else "ablations",
                 ablation_figure(ablated["ablations"]),
                 f"Ablations of {whose}: what its validation score gains from each of its genes, against the same "
@@ -47,7 +47,7 @@ def gene_blocks(jobs: Sequence[Job]) -> Iterator[Block]:
     moved = population_figure(jobs)
     if moved is not None:
         figure, shown = moved
-        yield Drawing(
+        yield FigureBlock(
             "population",
             figure,
             "Genomes in the plane in which they differ most (principal components of all, "

@@ -8,7 +8,7 @@ from typing import Any
 from evohydra.report.gathering import Job, Scores, strategies
 from evohydra.report.score_figures import finished
 from evohydra.report.tables import rows
-from evohydra.statistics import Gain, gain_of_runs, holm, paired_gain
+from evohydra.scoring.statistics import Gain, gain_of_runs, holm, paired_gain
 
 
 @dataclass(frozen=True)

@@ -11,16 +11,18 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, findSystemFonts, fontManager, get_font
 from PIL import Image
 
-from evohydra.benchmarks import Split
 from evohydra.families import LiveModel
 from evohydra.recipe import Node
 from evohydra.report.style import save
+from evohydra.scoring.benchmarks import Split
+from evohydra.scoring.worker import Worker
 
 SHOWN = 6  # prompts
 PLAIN = "DejaVu Sans"  # comes with matplotlib
 SIDE = 1.5  # inches of a picture in the grid
 SMALL = 128  # pixels; below it a picture is shown pixel by pixel
 Picture = tuple[Image.Image, Mapping[str, float]]  # and its scores
+Drawn = Callable[[Node, str, Split, Sequence[int]], list[Picture]]  # by a model, for examples of a benchmark
 logger = logging.getLogger(__name__)
 
 
@@ -47,6 +49,13 @@ class Illustrated(Protocol):
         ...
 
 
+def pictures(worker: Worker, recipe: Node, benchmark: str, split: Split, examples: Sequence[int]) -> list[Picture]:
+    """What the model of `recipe` draws, for a benchmark whose models draw."""
+    asked = worker.benchmarks[benchmark]
+    assert isinstance(asked, Illustrated)
+    return asked.pictures(worker.become(recipe), split, examples)
+
+
 @dataclass(frozen=True)
 class Sample:
     """A picture of the winner, with all that is needed to draw it again."""
@@ -59,7 +68,7 @@ class Sample:
 
 
 def draw_albums(
-    benchmarks: Mapping[str, object], models: Mapping[str, Node], become: Callable[[Node], LiveModel], directory: Path
+    benchmarks: Mapping[str, object], models: Mapping[str, Node], drawn_by: Drawn, directory: Path
 ) -> tuple[dict[str, Path], list[Sample]]:
     """For each album a grid of what `models` draw, as a PNG in `directory`; the last one's pictures as samples.
 
@@ -67,16 +76,16 @@ def draw_albums(
     """
     figures: dict[str, Path] = {}
     samples: list[Sample] = []
-    albums: dict[str, Illustrated] = {}
-    for each in benchmarks.values():
+    albums: dict[str, tuple[str, Illustrated]] = {}
+    for label, each in benchmarks.items():
         if isinstance(each, Illustrated):
-            albums.setdefault(each.album, each)
-    for name, benchmark in albums.items():
+            albums.setdefault(each.album, (label, each))
+    for name, (label, benchmark) in albums.items():
         places = shown(benchmark)
         columns: dict[str, list[Picture]] = {}
         for model, node in models.items():
             try:
-                columns[model] = benchmark.pictures(become(node), "test", places)
+                columns[model] = drawn_by(node, label, "test", places)
             except ArithmeticError as reason:
                 logger.warning("%s has no pictures for %s: %s", model, name, reason)
                 columns[model] = []

@@ -5,7 +5,7 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from evohydra.ledger import Record
+from evohydra.search.ledger import Record
 
 
 class SearchProgress:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from evohydra.report import style
 from evohydra.report.gathering import Job, strategies
 from evohydra.report.tables import rows
-from evohydra.statistics import mean_of_runs
+from evohydra.scoring.statistics import mean_of_runs
 
 Score = Mapping[str, Any]
 SPLITS = ("best seen", "search", "validation", "test")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from evohydra.files import write_whole
-from evohydra.report.blocks import Drawing
+from evohydra.report.blocks import FigureBlock
 from evohydra.report.contents import contents
 from evohydra.report.gathering import gather
 from evohydra.report.page import page
@@ -26,7 +26,7 @@ def write_report(directories: Sequence[Path], target: Path) -> dict[str, Path]:
     (target / "figures").mkdir(parents=True, exist_ok=True)
     for section in sections:
         for block in section.blocks:
-            if isinstance(block, Drawing):
+            if isinstance(block, FigureBlock):
                 written[block.name] = save(block.figure, target / "figures" / f"{block.name}.png", DPI)
     for old in set((target / "figures").glob("*.png")) - set(written.values()):
         os.remove(old)

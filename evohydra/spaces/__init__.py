@@ -6,8 +6,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from evohydra.genome import Axis, Value
 from evohydra.recipe import Node
+from evohydra.spaces.genes import Axis, Value
 
 
 class Space(Protocol):

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evohydra.genome import Axis, Value
-from evohydra.paths import why_not_plain
+from evohydra.merging.path_tensors import why_not_plain
 from evohydra.recipe import SCALINGS, Checkpoint, Hop, Layout, Node, Stack
+from evohydra.spaces.genes import Axis, Value
 from evohydra.spaces.scales import Matrix, ScaleRange, Scales
 from evohydra.spaces.slots import SKIPPED, START, TAKEN, Slots
 

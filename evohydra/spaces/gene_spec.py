@@ -1,10 +1,11 @@
 """How a parameter of a merge method is searched, as it stands in conf/merge."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from evohydra.genome import Choice, Gene, Real, Value, integer
+from evohydra.spaces.genes import Choice, Gene, Real, Value, integer
 
 SHARE = "share"  # as the value of `uniform`, and of the default on a simplex: 1 / number of models
 
@@ -47,10 +48,13 @@ class GeneSpec:
         if self.low is None or self.high is None:
             raise ValueError(f"gene {name!r}: expected low and high, or choices")
         for bound in (self.low, self.high):
-            if not isinstance(bound, int | float):
+            if isinstance(bound, bool) or not isinstance(bound, int | float) or not math.isfinite(bound):
                 raise ValueError(f"gene {name!r}: expected numbers as low and high, got {bound!r}")
             self.check(name, bound)
         if self.integer:
+            for key, bound in (("low", self.low), ("high", self.high)):
+                if bound != int(bound):
+                    raise ValueError(f"gene {name!r}: expected a whole number as {key} of an integer, got {bound!r}")
             return integer(name, int(self.low), int(self.high))
         return Real(name, float(self.low), float(self.high), self.log)
 

@@ -3,10 +3,10 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from evohydra.genome import Axis, Value
 from evohydra.recipe import Checkpoint, Merge, Node, Stack
 from evohydra.spaces import Space
 from evohydra.spaces.dataflow import MERGED, DataFlowSpace, with_source
+from evohydra.spaces.genes import Axis, Value
 
 PARAMETER, DATAFLOW = "parameter/", "dataflow/"
 

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evohydra.genome import Axis, Choice, Gene, Real, Value
-from evohydra.methods import resolve
+from evohydra.merging.methods import resolve
 from evohydra.recipe import Checkpoint, Group, Merge, Node, Parameter
 from evohydra.spaces.gene_spec import SHARE, GeneSpec, parse_spec
+from evohydra.spaces.genes import Axis, Choice, Gene, Real, Value
 from evohydra.spaces.grouping import Granularity, Location
 from evohydra.spaces.simplex import Simplex
 
@@ -222,7 +222,7 @@ def uniform_merge(
     group = Group(
         "model", tuple(name for name, at in locations.items() if at), {"weight": (1 / len(models),) * len(models)}
     )
-    return Merge("evohydra.methods.linear:linear", base, tuple(models), (group,))
+    return Merge("linear", base, tuple(models), (group,))
 
 
 def _granularity(fields: Mapping[str, Any]) -> Granularity:

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from evohydra.genome import Axis
+from evohydra.spaces.genes import Axis
 from evohydra.spaces.slots import Slots, Visit
 
 Coordinates = NDArray[np.float64]

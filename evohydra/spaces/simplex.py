@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from evohydra.genome import Value, simplex_units, simplex_weights
+from evohydra.spaces.genes import Value, simplex_units, simplex_weights
 
 TOLERANCE = 1e-6  # of published weights
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from evohydra.ledger import Record
+from evohydra.search.ledger import Record
 
 logger = logging.getLogger(__name__)
 SECRETS = ("token", "secret", "password", "api_key", "apikey", "credential")

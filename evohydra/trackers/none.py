@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from evohydra.ledger import Record
+from evohydra.search.ledger import Record
 
 
 class NoTracker:

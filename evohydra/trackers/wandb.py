@@ -10,9 +10,10 @@ from typing import Any
 
 import wandb
 
-from evohydra.artifacts import commit, versions
-from evohydra.ledger import Record
+from evohydra.provenance import commit, versions
 from evohydra.recipe import Checkpoint, checkpoints, from_dict
+from evohydra.search.ledger import Record
+from evohydra.trackers.private_wandb import use_offline
 
 LOGIN = "run `wandb login`, or set WANDB_API_KEY to the key from https://wandb.ai/authorize"
 TAG = 64  # characters that W&B allows
@@ -114,8 +115,8 @@ class WandbTracker:
     def _use(self, artifact: wandb.Artifact) -> None:
         if self._mode == "online":
             self._run.use_artifact(artifact)
-        else:  # what use_artifact does with an artifact that is new; offline it refuses, though `wandb sync` can do it
-            self._run._log_artifact(artifact, is_user_created=True, use_after_commit=True)
+        else:
+            use_offline(self._run, artifact)
 
     def _winner(self, directory: Path, metadata: Mapping[str, Any]) -> wandb.Artifact:
         artifact = wandb.Artifact(f"winner-{self._run.id}", type="model", metadata=dict(metadata))

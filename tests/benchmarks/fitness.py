@@ -28,17 +28,17 @@ from numpy.typing import NDArray
 from rich.console import Console
 from scipy.special import expit, ndtr
 
-from evohydra.benchmarks import Split
-from evohydra.evaluate import Evaluation
-from evohydra.executors.local import Local
-from evohydra.fitness.generation import Scoring
-from evohydra.genome import Axis, Value
-from evohydra.ledger import Examples, Ledger
-from evohydra.objectives import Objective
 from evohydra.recipe import Checkpoint, Node
-from evohydra.search import choose, search
+from evohydra.scoring.benchmarks import Split
+from evohydra.scoring.job import Evaluation, Examples
+from evohydra.search.driver import choose, search
+from evohydra.search.fitness.generation import Scoring
+from evohydra.search.ledger import Ledger
+from evohydra.search.objectives import Objective
+from evohydra.spaces.genes import Axis, Value
 from tests.commands import built
 from tests.contracts.discovery import composed
+from tests.scripted import scheduling
 
 # By label: overrides of the configuration, and by how much the usual number of genomes is multiplied.
 KINDS: dict[str, tuple[tuple[str, ...], float]] = {
@@ -91,9 +91,6 @@ class KnownResponses:
         """1.5 at the optimum, some -1.5 at random genomes."""
         return float(1.5 - 26.0 * (self._weights * (self._turn @ (genome - self._best)) ** 2).sum())
 
-    def expect(self, recipes: Sequence[Node]) -> None:
-        """Nothing to prepare."""
-
     def __call__(self, recipe: Node, split: Split, examples: Examples | None = None) -> Evaluation:
         assert isinstance(recipe, Checkpoint)
         genome = np.frombuffer(bytes.fromhex(recipe.path))
@@ -119,11 +116,16 @@ def synthetic(kind: str, optimizer: str, seed: int) -> dict[str, Any]:
     )
     fitness = hydra.utils.instantiate(plain["fitness"])(sizes=sizes, seed=seed)
     strategy = hydra.utils.instantiate(plain["optimizer"])(axes=space.axes, seed=seed, start=None)
-    with tempfile.TemporaryDirectory() as directory, closing(strategy), closing(Ledger(Path(directory), {})) as ledger:
-        scoring = Scoring(Local(), known, sizes, sources=lambda: sources)
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        closing(strategy),
+        closing(Ledger(Path(directory), {})) as ledger,
+        scheduling(known, Path(directory)) as scheduler,
+    ):
+        scoring = Scoring(scheduler, sizes, sources=lambda: sources)
         search(space, strategy, fitness, scoring, ledger, round(KINDS[kind][1] * BUDGET))  # type: ignore[arg-type]
         each = not fitness.comparable
-        best = choose(space, ledger, known, 1 if each else 5, Objective(), each_generation=each)[0]  # type: ignore[arg-type]
+        best = choose(space, ledger, scheduler, 1 if each else 5, Objective(), each_generation=each)[0]  # type: ignore[arg-type]
         examples = sum(record.scored for record in ledger.records) + 2 * SIZES["search"] * bool(sources)
         genome = np.array(best.record.genome)
     test = known(best.recipe, "test").scores["known"]

@@ -26,11 +26,11 @@ import torch
 from torch import Tensor
 from transformers import MistralConfig
 
-from evohydra import mergekit
-from evohydra.artifacts import write_weights
-from evohydra.checkpoints import CheckpointReader
-from evohydra.merge import Engine
+from evohydra.mergekit import writer as mergekit
+from evohydra.merging.checkpoints import CheckpointReader
+from evohydra.merging.engine import Engine
 from evohydra.recipe import Checkpoint
+from evohydra.winner.checkpoint_files import write_weights
 from tests.benchmarks.proc import status
 from tests.benchmarks.recipes import as_file, default_merge
 from tests.tiny_models import tokenizer

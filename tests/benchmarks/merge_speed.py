@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from evohydra.checkpoints import CheckpointReader
-from evohydra.merge import Engine
+from evohydra.merging.checkpoints import CheckpointReader
+from evohydra.merging.engine import Engine
 from evohydra.recipe import Checkpoint, Group, Merge
 
 WORKER = Path(__file__).with_name("mergekit_worker.py")
@@ -118,7 +118,9 @@ def recipe(method: str, turn: int, sources: int, names: tuple[str, ...]) -> Merg
     genes = {key: tuple(_value(key, value, source, turn) for source in range(sources)) for key, value in each.items()}
     models = tuple(Checkpoint(str(index + 1), "-") for index in range(sources))
     group = Group("all", names, genes)
-    return Merge(f"evohydra.methods.{function}", Checkpoint("0", "-"), models, (group,), {"mask_seed": 1, **whole})
+    return Merge(
+        f"evohydra.merging.methods.{function}", Checkpoint("0", "-"), models, (group,), {"mask_seed": 1, **whole}
+    )
 
 
 def _value(key: str, value: float, source: int, turn: int) -> float:

@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 
-from evohydra.checkpoints import CheckpointReader
 from evohydra.families.causal_lm import CausalLM
-from evohydra.merge import Engine
+from evohydra.merging.checkpoints import CheckpointReader
+from evohydra.merging.engine import Engine
 from evohydra.recipe import Checkpoint, Hop, Stack
 from tests import tiny_models
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from evohydra.checkpoints import CheckpointReader
 from evohydra.families.causal_lm import CausalLM, LiveCausalLM
-from evohydra.merge import Engine
+from evohydra.merging.checkpoints import CheckpointReader
+from evohydra.merging.engine import Engine
 from evohydra.recipe import Checkpoint, Hop, Layout, Stack
 from tests import tiny_models
 

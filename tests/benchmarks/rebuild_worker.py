@@ -15,7 +15,7 @@ from typing import Any
 import transformers
 
 from evohydra import rebuild
-from evohydra.formats import plain
+from evohydra.winner.formats import plain
 from tests.benchmarks.proc import status
 
 

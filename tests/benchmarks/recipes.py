@@ -8,15 +8,15 @@ from typing import Any
 import hydra.utils
 import torch
 
-from evohydra.artifacts import recipe_file
-from evohydra.checkpoints import CheckpointReader
 from evohydra.families import Rules
 from evohydra.families.causal_lm import CausalLM
-from evohydra.formats.plain import Plain
-from evohydra.merge import Engine
+from evohydra.families.sources import BASE
+from evohydra.merging.checkpoints import CheckpointReader
+from evohydra.merging.engine import Engine
 from evohydra.recipe import Checkpoint, Merge
-from evohydra.sources import BASE
 from evohydra.spaces.grouping import Location
+from evohydra.winner.checkpoint_files import recipe_file
+from evohydra.winner.formats.plain import Plain
 from tests.contracts.discovery import composed
 
 

@@ -30,7 +30,7 @@ import transformers
 from safetensors.torch import save_file
 from torch import Tensor
 
-from evohydra.checkpoints import CheckpointReader
+from evohydra.merging.checkpoints import CheckpointReader
 from evohydra.rebuild import rebuild
 from evohydra.recipe import Merge
 from tests.benchmarks.recipes import as_file, default_merge

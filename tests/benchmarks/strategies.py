@@ -15,7 +15,7 @@ import hydra.utils
 import numpy as np
 from numpy.typing import NDArray
 
-from evohydra.genome import Axis
+from evohydra.spaces.genes import Axis
 from tests.contracts.discovery import SEARCHES, composed
 
 GENES = 10

@@ -16,9 +16,9 @@ from diffusers import StableDiffusionXLPipeline
 from torch import Tensor
 
 import evohydra
-from evohydra.benchmarks.scorers.digits import digits
-from evohydra.benchmarks.tiny_digits_ja import tiny_digits_ja
-from evohydra.statistics import interval
+from evohydra.scoring.benchmarks.scorers.digits import digits
+from evohydra.scoring.benchmarks.tiny_digits_ja import tiny_digits_ja
+from evohydra.scoring.statistics import interval
 
 ZOO = Path(evohydra.__file__).parent / "zoo"
 SPLITS = {"search": {"start": 0, "stop": 160}, "validation": None, "test": {"start": 800, "stop": 1440}}

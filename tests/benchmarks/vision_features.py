@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from evohydra.benchmarks.visual_qa import visual_qa
+from evohydra.scoring.benchmarks.visual_qa import visual_qa
 from tests import tiny_visual
 
 GENOMES = 4
@@ -27,7 +27,7 @@ def run(name: str, images: int, reuse: bool) -> tuple[list[float], list[list[str
     live = tiny_visual.MODELS[name](224, tower=TOWER, text=TEXT)
     with tempfile.TemporaryDirectory() as folder:
         file = tiny_visual.save_questions(Path(folder) / "data", images + 1)
-        options = {"metric": "evohydra.benchmarks.rouge:exact_match_plain", "batch_size": 4}
+        options = {"metric": "evohydra.scoring.benchmarks.rouge:exact_match_plain", "batch_size": 4}
         built = visual_qa(
             name, data_files=str(file), first_question=True, features_gb=2 if reuse else 0,
             splits={"search": {"stop": images}, "validation": None, "test": {"start": images}},

@@ -13,10 +13,10 @@ from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
-from evohydra.benchmarks import SPLITS, BenchmarkError
-from evohydra.benchmarks.live_lm import LiveLM
-from evohydra.benchmarks.lm_eval import LMEvalBenchmark, lm_eval_benchmarks
 from evohydra.families.causal_lm import CausalLM, LiveCausalLM
+from evohydra.scoring.benchmarks import SPLITS, BenchmarkError
+from evohydra.scoring.benchmarks.live_lm import LiveLM
+from evohydra.scoring.benchmarks.lm_eval import LMEvalBenchmark, lm_eval_benchmarks
 from tests import tiny_models
 
 CPU = torch.device("cpu")
@@ -131,6 +131,22 @@ def test_some_examples_alone_score_as_they_do_among_all(task: str, tasks: Path, 
     some = built(live, "search", chosen)
     np.testing.assert_allclose(some, built(live, "search")[chosen], rtol=1e-5)
     np.testing.assert_allclose(built(live, "search", chosen), some, rtol=1e-5)
+
+
+@pytest.mark.parametrize("task", KINDS)
+@pytest.mark.parametrize("count", [2, 3, 7])
+def test_parts_together_are_all_and_score_as_uncut(task: str, count: int, tasks: Path, live: LiveCausalLM) -> None:
+    """The same bits, not only nearly: what a ledger holds does not depend on the number of workers."""
+    built = benchmark(task, tasks, batch_size=4)
+    for examples in (None, [17, 3, 4, 20, 11, 0]):
+        whole = built(live, "search", examples)
+        places = list(range(24)) if examples is None else examples
+        parts = [built.part(live, "search", examples, index, count) for index in range(count)]
+        assert sorted(at for part in parts for at in part) == list(range(len(places)))
+        for part in parts:
+            if part:
+                np.testing.assert_array_equal(built(live, "search", [places[at] for at in part]), whole[list(part)])
+    assert task != "sums" or len(built.part(live, "search", None, 0, 2)) == 12
 
 
 @pytest.mark.parametrize("task", KINDS)

@@ -11,13 +11,13 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from evohydra.artifacts import write_weights
-from evohydra.checkpoints import CheckpointReader, SourceError
 from evohydra.families import Rules
 from evohydra.families.causal_lm import CausalLM
-from evohydra.merge import Engine
+from evohydra.merging.checkpoints import CheckpointReader, SourceError
+from evohydra.merging.engine import Engine
 from evohydra.recipe import Checkpoint, Group, Merge
 from evohydra.spaces.grouping import Location
+from evohydra.winner.checkpoint_files import write_weights
 from tests import tiny_models
 
 COMMON = {"vocab_size": len(tiny_models.CHARACTERS), "pad_token_id": 0, "bos_token_id": None, "eos_token_id": 1}
@@ -114,7 +114,7 @@ def average(pair: tuple[Path, Path]) -> tuple[Merge, Engine]:
     readers = {name: CheckpointReader(path) for name, path in zip(("one", "two"), pair, strict=True)}
     models = tuple(Checkpoint(name, "-") for name in readers)
     group = Group("all", tuple(readers["one"].shapes), {"weight": (0.5, 0.5)})
-    return Merge("evohydra.methods.linear:linear", None, models, (group,)), Engine(readers, device=CPU)
+    return Merge("linear", None, models, (group,)), Engine(readers, device=CPU)
 
 
 def test_every_tensor_has_its_place(pair: tuple[Path, Path]) -> None:
@@ -225,7 +225,7 @@ def test_every_architecture_takes_more_rows(pair: tuple[Path, Path], tmp_path: P
     rules = Rules(pad_vocabulary_to=32)
     aligned = FAMILY.align(directories, {n: CheckpointReader(path) for n, path in directories.items()}, None, rules)
     group = Group("all", tuple(aligned.tensors["one"].shapes), {"weight": (0.5, 0.5)})
-    recipe = Merge("evohydra.methods.linear:linear", None, tuple(Checkpoint(n, "-") for n in directories), (group,))
+    recipe = Merge("linear", None, tuple(Checkpoint(n, "-") for n in directories), (group,))
     engine = Engine(aligned.tensors, device=CPU)
     live = FAMILY.live_model(pair[0], CPU, torch.float32, aligned.form)
     engine.merge_into(recipe, live.parameters)

@@ -10,23 +10,24 @@ import diffusers
 import pytest
 import torch
 
-from evohydra.checkpoints import SourceError
 from evohydra.families import Rules
+from evohydra.families.comparison import apart
 from evohydra.families.diffusion import Diffusion
 from evohydra.families.flux import Flux
 from evohydra.families.live_diffusion import LiveDiffusion
 from evohydra.families.sd3 import SD3
 from evohydra.families.sdxl import SDXL
+from evohydra.families.sources import OpenSources, open_sources
 from evohydra.families.stable_diffusion import StableDiffusion
-from evohydra.formats.plain import Plain
-from evohydra.merge import Engine
+from evohydra.merging.checkpoints import SourceError
+from evohydra.merging.engine import Engine
 from evohydra.recipe import Checkpoint, Group, Merge
-from evohydra.sources import OpenSources, open_sources
 from evohydra.spaces.grouping import Granularity
+from evohydra.winner.formats.plain import Plain
 from tests import tiny_pipelines as tiny
 
 CPU = torch.device("cpu")
-LINEAR = "evohydra.methods.linear:linear"
+LINEAR = "linear"
 KINDS: dict[str, tuple[Diffusion, Any]] = {
     "sdxl": (SDXL(), tiny.make_sdxl),
     "stable_diffusion": (StableDiffusion(), tiny.make_sd15),
@@ -96,6 +97,8 @@ def test_weights_elsewhere_in_memory_draw_the_same_but_for_rounding(world: World
             room[shift:] = parameter.detach().reshape(-1)
             parameter.data = room[shift:].view(parameter.shape)
     tiny.assert_the_same(there, here)
+    alone = [tiny.draw(each, ("a cat",)) for each in (there, here)]  # a batch of one is where it shows
+    assert apart(*alone) <= tiny.allowed(here)
 
 
 def test_the_denoiser_is_merged_and_all_else_is_the_first_ones(world: World) -> None:

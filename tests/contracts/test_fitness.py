@@ -12,21 +12,22 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from evohydra.benchmarks import Split
-from evohydra.evaluate import Evaluation
-from evohydra.executors.local import Local
-from evohydra.fitness import Fitness
-from evohydra.fitness.generation import Scoring
-from evohydra.genome import Axis, Value
-from evohydra.ledger import Examples, Ledger, Record
-from evohydra.objectives import Objective
 from evohydra.recipe import Checkpoint, Node
-from evohydra.search import choose, search
+from evohydra.scoring.benchmarks import Split
+from evohydra.scoring.job import Evaluation, Examples
+from evohydra.search.driver import choose, search
+from evohydra.search.fitness import Fitness
+from evohydra.search.fitness.generation import Scoring
+from evohydra.search.ledger import Ledger, Record
+from evohydra.search.objectives import Objective
+from evohydra.spaces.genes import Axis, Value
 from tests.commands import json_lines
 from tests.contracts.discovery import composed, names
 from tests.kill_repeatedly import without_seconds
+from tests.scripted import scheduling
 
 KINDS = names("fitness")
+
 SIZES = {"sums": 90, "words": 30}
 BUDGET, POPULATION = 56, 8
 
@@ -67,9 +68,6 @@ class Responses:
         self.asked: list[tuple[str, Split, str, int]] = []
         self.calls, self._last = 0, last
 
-    def expect(self, recipes: Sequence[Node]) -> None:
-        """Nothing to prepare."""
-
     def __call__(self, recipe: Node, split: Split, examples: Examples | None = None) -> Evaluation:
         if self.calls == self._last:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -101,21 +99,22 @@ def make(kind: str, seed: int = 1) -> Fitness:
     return fitness
 
 
-def carry_out(kind: str, directory: Path, evaluate: Responses, seed: int = 1) -> list[Record]:
+def carry_out(kind: str, directory: Path, evaluate: Responses, seed: int = 1, budget: int = BUDGET) -> list[Record]:
     """A search with this kind of fitness."""
     optimizer = hydra.utils.instantiate(composed("optimizer=cmaes", f"optimizer.population={POPULATION}")["optimizer"])
     space: Any = Levels()
-    with closing(Ledger(directory, {"kind": kind})) as ledger:
+    with closing(Ledger(directory, {"kind": kind})) as ledger, scheduling(evaluate, directory) as scheduler:
 
         def sources() -> list[Mapping[str, Sequence[float]]]:
             names = ("0.1 0.1", "0.9 0.2")
-            return [ledger.final(name, Checkpoint(name, "-"), "search", evaluate).scores for name in names]
+            models: dict[str, Node] = {name: Checkpoint(name, "-") for name in names}
+            return [each.scores for each in scheduler.scored(models, "search").values()]
 
         with closing(optimizer(axes=space.axes, seed=seed)) as strategy:
-            scoring = Scoring(Local(), evaluate, SIZES, Objective(), sources)
-            search(space, strategy, make(kind), scoring, ledger, BUDGET)
+            scoring = Scoring(scheduler, SIZES, Objective(), sources)
+            search(space, strategy, make(kind), scoring, ledger, budget)
         fitness = make(kind)
-        best = choose(space, ledger, evaluate, 2, Objective(), each_generation=not fitness.comparable)
+        best = choose(space, ledger, scheduler, 2, Objective(), each_generation=not fitness.comparable)
         assert best[0].validation == max(each.validation or 0.0 for each in best)
         return list(ledger.records)
 
@@ -198,6 +197,20 @@ def test_the_same_again_asks_nothing(finished: Finished) -> None:
     assert {file.name: file.read_bytes() for file in directory.iterdir()} == before
 
 
+@pytest.mark.parametrize("budgets", [(12, BUDGET), (9, 23, 41, BUDGET)])
+def test_a_larger_budget_continues_as_if_it_had_been_given_at_once(
+    finished: Finished, tmp_path: Path, budgets: tuple[int, ...]
+) -> None:
+    """Also where the smaller one ended in the middle of a generation, whose members were compared with each other."""
+    kind, directory, _, records = finished
+    for budget in budgets:
+        found = carry_out(kind, tmp_path, Responses(), budget=budget)
+        assert len(found) == budget
+    assert found == records
+    ledgers = [json_lines(each / "ledger.jsonl") for each in (directory, tmp_path)]
+    assert ledgers[0] == ledgers[1]
+
+
 def test_killed_in_any_evaluation_it_goes_on_as_if_nothing_had_happened(finished: Finished, tmp_path: Path) -> None:
     """Each kill costs the evaluation that it hits and no other, also within a generation that is scored in rounds."""
     kind, directory, evaluate, _ = finished
@@ -217,7 +230,7 @@ def test_killed_in_any_evaluation_it_goes_on_as_if_nothing_had_happened(finished
     last = Responses()
     carry_out(kind, tmp_path, last)
     assert last.calls == evaluate.calls - done
-    for name in ("ledger.jsonl", "finals.jsonl", "rounds.jsonl"):
+    for name in ("ledger.jsonl", "scores.jsonl"):
         expected, found = (json_lines(each / name) for each in (directory, tmp_path))
         assert without_seconds(found) == without_seconds(expected)
 

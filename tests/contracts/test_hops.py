@@ -10,13 +10,13 @@ import torch
 import transformers
 from torch import Tensor
 
-from evohydra.artifacts import write_weights
-from evohydra.checkpoints import CheckpointReader, SourceError
 from evohydra.families import Form
 from evohydra.families.causal_lm import CausalLM, LiveCausalLM
 from evohydra.families.comparison import differing
-from evohydra.merge import Engine
+from evohydra.merging.checkpoints import CheckpointReader, SourceError
+from evohydra.merging.engine import Engine
 from evohydra.recipe import Checkpoint, Group, Hop, Layout, Merge, Node, Stack
+from evohydra.winner.checkpoint_files import write_weights
 from tests import tiny_models
 from tests.contracts.test_causal_lm import ARCHITECTURES
 from tests.nearness import assert_near
@@ -284,7 +284,7 @@ def test_a_merge_is_the_first_source_and_is_merged_once(llamas: World, monkeypat
 
     def mixed(weight: float) -> Merge:
         group = Group("all", tuple(engine.shapes(ONE)), {"weight": (weight, 1 - weight)})
-        return Merge("evohydra.methods.linear:linear", None, (ONE, Checkpoint("three", "-")), (group,))
+        return Merge("linear", None, (ONE, Checkpoint("three", "-")), (group,))
 
     def hybrid(source: Node, *hops: tuple[int, int]) -> Stack:
         return Stack((source, TWO), tuple(Hop(*hop) for hop in hops), llamas.layout)
@@ -423,7 +423,7 @@ def test_a_scale_of_embeddings_that_are_the_head_is_no_plain_checkpoint(tmp_path
 def test_a_merge_that_fails_leaves_no_model_behind(llamas: World) -> None:
     expected = logits(llamas.become(llamas.path(*REPEATED)))
     group = Group("all", tuple(llamas.engine.shapes(ONE)), {"weight": (float("nan"), 1.0)})
-    broken = Merge("evohydra.methods.linear:linear", None, (ONE, ONE), (group,))
+    broken = Merge("linear", None, (ONE, ONE), (group,))
     with pytest.raises((ArithmeticError, ValueError)):
         llamas.become(Stack((broken, TWO), (Hop(0, 0), Hop(1, 1)), llamas.layout))
     assert torch.equal(logits(llamas.become(llamas.path(*REPEATED))), expected)

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from evohydra.benchmarks import SPLITS, BenchmarkError
-from evohydra.benchmarks.prompts import Prompt
-from evohydra.benchmarks.scorers.aesthetic import aesthetic
-from evohydra.benchmarks.scorers.hps import hps
-from evohydra.benchmarks.scorers.pick_score import pick_score
-from evohydra.benchmarks.scorers.similarity import similarity
+from evohydra.scoring.benchmarks import SPLITS, BenchmarkError
+from evohydra.scoring.benchmarks.prompts import Prompt
+from evohydra.scoring.benchmarks.scorers.aesthetic import aesthetic
+from evohydra.scoring.benchmarks.scorers.hps import hps
+from evohydra.scoring.benchmarks.scorers.pick_score import pick_score
+from evohydra.scoring.benchmarks.scorers.similarity import similarity
 from tests import tiny_pipelines, tiny_scorers, tiny_studio
 from tests.tiny_pipelines import SIZE
 from tests.tiny_scorers import Brightness

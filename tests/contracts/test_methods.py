@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from evohydra.merge import Engine
+from evohydra.merging.engine import Engine
 from evohydra.recipe import Checkpoint, Group, Merge, Parameter
 from evohydra.spaces.grouping import Location
 from evohydra.spaces.parameter import ParameterSpace

@@ -15,10 +15,10 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from evohydra.genome import Axis
-from evohydra.optimizers import Optimizer
-from evohydra.optimizers.lean import LeanCatCMAwM, LeanCMA, LeanCMAwM
-from evohydra.optimizers.random import RandomSearch
+from evohydra.search.optimizers import Optimizer
+from evohydra.search.optimizers.lean import LeanCatCMAwM, LeanCMA, LeanCMAwM
+from evohydra.search.optimizers.random import RandomSearch
+from evohydra.spaces.genes import Axis
 from tests.contracts.discovery import SEARCHES, composed, names
 
 OPTIMIZERS = names("optimizer")

@@ -14,12 +14,13 @@ from typing import Any
 import hydra.utils
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from numpy.typing import NDArray
 
-from evohydra.genome import Axis
-from evohydra.optimizers import Optimizer
-from evohydra.optimizers.random import RandomSearch
+from evohydra.search.optimizers import Optimizer, latin_hypercube
+from evohydra.search.optimizers.random import RandomSearch
+from evohydra.spaces.genes import Axis
 from tests.contracts.discovery import BASELINES, SEARCHES, composed, names
 
 OPTIMIZERS = names("optimizer")
@@ -262,3 +263,9 @@ def test_closing_between_ask_and_tell_ends_all_threads(name: str) -> None:
     optimizer.ask()
     optimizer.close()
     assert set(threading.enumerate()) <= before
+
+
+def test_a_latin_hypercube_has_one_point_in_each_part() -> None:
+    points = latin_hypercube(12, 3, np.random.default_rng(5))
+    np.testing.assert_array_equal(np.sort((points * 12).astype(int), axis=0), np.arange(12)[:, None].repeat(3, axis=1))
+    assert scipy.stats.qmc.discrepancy(points) < scipy.stats.qmc.discrepancy(np.random.default_rng(5).random((12, 3)))

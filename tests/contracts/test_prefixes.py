@@ -164,7 +164,7 @@ def test_what_a_beginning_is(llamas: World) -> None:
     assert shared(llamas.path(A, (0, 1), (0, 2))) == 0
     assert shared(llamas.path(A, (0, 1, 0.5), (0, 2), scaling="stream")) == 0
     group = Group("all", tuple(llamas.engine.shapes(Checkpoint("one", "-"))), {"weight": (1.0,)})
-    merge = Merge("evohydra.methods.linear:linear", None, (Checkpoint("one", "-"),), (group,))
+    merge = Merge("linear", None, (Checkpoint("one", "-"),), (group,))
     assert shared(Stack((merge, Checkpoint("two", "-")), (Hop(0, 0), Hop(0, 1, 0.5), Hop(0, 2)), llamas.layout)) == 0
 
 
@@ -172,7 +172,7 @@ def test_what_a_beginning_is(llamas: World) -> None:
 def test_another_merge_as_first_source_is_another_beginning(llamas: World, hops: Sequence[tuple[int, int]]) -> None:
     def hybrid(weight: float) -> Stack:
         group = Group("all", tuple(llamas.engine.shapes(Checkpoint("one", "-"))), {"weight": (weight,)})
-        merge = Merge("evohydra.methods.linear:linear", None, (Checkpoint("one", "-"),), (group,), {"normalize": False})
+        merge = Merge("linear", None, (Checkpoint("one", "-"),), (group,), {"normalize": False})
         return Stack((merge, Checkpoint("two", "-")), tuple(Hop(*hop) for hop in hops), llamas.layout)
 
     paths = [hybrid(1.0), hybrid(0.5), hybrid(1.0), hybrid(0.5)]

@@ -10,19 +10,19 @@ import torch
 import transformers
 from torch import Tensor
 
-from evohydra.artifacts import write_weights
-from evohydra.checkpoints import CheckpointReader, TensorSource
 from evohydra.families import Aligned, Form, Rules
 from evohydra.families.vision_language import LiveVisionLanguage, VisionLanguage
-from evohydra.merge import Engine
+from evohydra.merging.checkpoints import CheckpointReader, TensorSource
+from evohydra.merging.engine import Engine
 from evohydra.recipe import Checkpoint, Group, Hop, Merge, Node, Stack
+from evohydra.winner.checkpoint_files import write_weights
 from tests import tiny_vlms
 from tests.nearness import assert_near
 
 FAMILY = VisionLanguage()
 CPU = torch.device("cpu")
 VLM, LM = Checkpoint("vlm", "-"), Checkpoint("lm", "-")
-LINEAR = "evohydra.methods.linear:linear"
+LINEAR = "linear"
 PROCESSORS_WITHOUT_TORCHVISION = ("llava", "llava_next", "idefics3")
 
 
@@ -260,7 +260,7 @@ def test_a_base_without_rows_for_pictures_is_completed_too(world: World, tmp_pat
     assert aligned.files_from == "vlm"
     assert aligned.tensors["base"].shapes == aligned.tensors["vlm"].shapes
     group = Group("all", world.merged_names(), {"weight": (1.0, 1.0)})
-    merge = Merge("evohydra.methods.task_arithmetic:task_arithmetic", Checkpoint("base", "-"), (LM, VLM), (group,))
+    merge = Merge("task_arithmetic", Checkpoint("base", "-"), (LM, VLM), (group,))
     live = FAMILY.live_model(directories["vlm"], CPU, torch.float32, aligned.form)
     live.become(merge, Engine(aligned.tensors, device=CPU))
     own = CheckpointReader(directories["vlm"])

@@ -12,8 +12,8 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from evohydra.adapters import Adapted
-from evohydra.checkpoints import CheckpointReader, SourceError
+from evohydra.merging.adapters import Adapted
+from evohydra.merging.checkpoints import CheckpointReader, SourceError
 from tests import tiny_models
 
 LLAMA = ["q_proj", "v_proj", "down_proj"]

@@ -5,9 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evohydra.methods.consensus import consensus
-from evohydra.methods.emr import emr
-from evohydra.methods.task_arithmetic import task_arithmetic
+from evohydra.merging.methods.consensus import consensus
+from evohydra.merging.methods.emr import emr
+from evohydra.merging.methods.task_arithmetic import task_arithmetic
 
 SEEDS = st.integers(0, 10_000)
 

@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from evohydra.merge import Engine
-from evohydra.methods.dare import dare_linear, dare_ties
-from evohydra.methods.randomness import STEPS, keys, positions_of, random_words, scattered, stream_key
+from evohydra.merging.engine import Engine
+from evohydra.merging.kernels.randomness import STEPS, keys, positions_of, random_words, scattered, stream_key
+from evohydra.merging.methods.dare import dare_linear, dare_ties
 from evohydra.recipe import Checkpoint, Group, Merge
 from tests.contracts.test_methods import Memory
 
@@ -169,7 +169,7 @@ def masks(order: tuple[str, ...] = ("a", "b", "c"), models: tuple[str, ...] = ("
     weight = tuple(float(model == "one") for model in models)
     parameters = {"weight": weight, "density": tuple(0.5 for _ in models)}
     recipe = Merge(
-        "evohydra.methods.dare:dare_linear", Checkpoint("base", "-"), tuple(Checkpoint(m, "-") for m in models),
+        "dare_linear", Checkpoint("base", "-"), tuple(Checkpoint(m, "-") for m in models),
         (Group("all", tuple(SHAPES), parameters),), {"mask_seed": seed, "rescale": "none"},
     )  # fmt: skip
     engine = Engine(sources, device=CPU, cache_bytes=cache)

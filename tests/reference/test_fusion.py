@@ -6,9 +6,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evohydra.methods.arcee_fusion import arcee_fusion
-from evohydra.methods.nearswap import nearswap
-from evohydra.methods.passthrough import passthrough
+from evohydra.merging.methods.arcee_fusion import arcee_fusion
+from evohydra.merging.methods.nearswap import nearswap
+from evohydra.merging.methods.passthrough import passthrough
 
 SEEDS = st.integers(0, 10_000)
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from evohydra.methods.geometric_median import geometric_median
+from evohydra.merging.methods.geometric_median import geometric_median
 
 SEEDS = st.integers(0, 10_000)
 

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from evohydra.methods.arcee_fusion import EPSILON
+from evohydra.merging.methods.arcee_fusion import EPSILON
 from tests.reference.mergekit.cases import DTYPES, FROM_SUMS, random_sources
 from tests.reference.mergekit.compare import (
     COUNTERPARTS,

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evohydra.methods.model_stock import model_stock
+from evohydra.merging.methods.model_stock import model_stock
 
 SEEDS = st.integers(0, 10_000)
 

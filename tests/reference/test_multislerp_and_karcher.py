@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from evohydra.methods.karcher import karcher
-from evohydra.methods.multislerp import multislerp
-from evohydra.methods.slerp import slerp
+from evohydra.merging.methods.karcher import karcher
+from evohydra.merging.methods.multislerp import multislerp
+from evohydra.merging.methods.slerp import slerp
 
 SEEDS = st.integers(0, 10_000)
 

@@ -8,32 +8,33 @@ import pytest
 import torch
 from torch import Tensor
 
-from evohydra.methods import asks, compilation, resolve
-from evohydra.methods.compilation import compiling
-from evohydra.methods.fused import NotFinite
+from evohydra.merging.kernels import compilation
+from evohydra.merging.kernels.compilation import compiling
+from evohydra.merging.kernels.fused import NotFinite
+from evohydra.merging.methods import asks, resolve
 
 # name: (method, models beside the base, parameters)
 CASES: dict[str, tuple[str, int, dict[str, Any]]] = {
-    "nuslerp": ("nuslerp:nuslerp", 2, {"weight": [0.3, 0.6]}),
-    "nuslerp rows": ("nuslerp:nuslerp", 2, {"weight": [0.3, 0.6], "nuslerp_flatten": False}),
+    "nuslerp": ("nuslerp", 2, {"weight": [0.3, 0.6]}),
+    "nuslerp rows": ("nuslerp", 2, {"weight": [0.3, 0.6], "nuslerp_flatten": False}),
     "nuslerp columns": (
         "nuslerp:nuslerp", 2, {"weight": [0.3, 0.6], "nuslerp_flatten": False, "nuslerp_row_wise": True},
     ),
-    "multislerp": ("multislerp:multislerp", 3, {"weight": [0.3, 0.6, 0.2]}),
-    "karcher": ("karcher:karcher", 3, {"weight": [1.0, 1.0, 2.0]}),
-    "model_stock": ("model_stock:model_stock", 3, {}),
-    "model_stock rows": ("model_stock:model_stock", 3, {"filter_wise": True}),
-    "ram": ("ram:ram", 3, {}),
-    "ramplus": ("ram:ramplus_tl", 3, {}),
-    "nearswap": ("nearswap:nearswap", 1, {"t": 0.002}),
-    "arcee_fusion": ("arcee_fusion:arcee_fusion", 1, {}),
-    "passthrough": ("passthrough:passthrough", 1, {"scale": 0.7}),
-    "geometric_median": ("geometric_median:geometric_median", 3, {"weight": [1.0, 2.0, 1.0]}),
-    "tsv_m": ("tsv:tsv_m", 2, {"scaling": 0.7}),
-    "iso_c": ("iso:iso_c", 2, {"scaling": 0.7}),
-    "iso_cts": ("iso:iso_cts", 2, {"scaling": 0.7, "common": 0.5}),
-    "consensus": ("consensus:consensus", 3, {"threshold": [0.4, 0.5, 0.6], "scaling": 0.7}),
-    "emr": ("emr:emr", 3, {"scaling": 0.7}),
+    "multislerp": ("multislerp", 3, {"weight": [0.3, 0.6, 0.2]}),
+    "karcher": ("karcher", 3, {"weight": [1.0, 1.0, 2.0]}),
+    "model_stock": ("model_stock", 3, {}),
+    "model_stock rows": ("model_stock", 3, {"filter_wise": True}),
+    "ram": ("ram", 3, {}),
+    "ramplus": ("ramplus_tl", 3, {}),
+    "nearswap": ("nearswap", 1, {"t": 0.002}),
+    "arcee_fusion": ("arcee_fusion", 1, {}),
+    "passthrough": ("passthrough", 1, {"scale": 0.7}),
+    "geometric_median": ("geometric_median", 3, {"weight": [1.0, 2.0, 1.0]}),
+    "tsv_m": ("tsv_m", 2, {"scaling": 0.7}),
+    "iso_c": ("iso_c", 2, {"scaling": 0.7}),
+    "iso_cts": ("iso_cts", 2, {"scaling": 0.7, "common": 0.5}),
+    "consensus": ("consensus", 3, {"threshold": [0.4, 0.5, 0.6], "scaling": 0.7}),
+    "emr": ("emr", 3, {"scaling": 0.7}),
 }  # fmt: skip
 SHAPES = [(), (1,), (0,), (3, 0), (0, 3), (1, 5), (5, 1), (7,), (2, 3, 4), (4, 4)]
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
@@ -41,7 +42,7 @@ BASELESS = {name for name in CASES if name.startswith(("nuslerp", "multislerp", 
 
 
 def function(name: str) -> Callable[..., Tensor]:
-    return resolve(f"evohydra.methods.{CASES[name][0]}").function
+    return resolve(CASES[name][0]).function
 
 
 def sources(name: str, shape: tuple[int, ...], dtype: torch.dtype, seed: int = 0) -> tuple[Tensor, list[Tensor]]:
@@ -190,7 +191,7 @@ def test_overflow_is_not_passed_on(name: str) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_what_is_computed_once_is_all_that_a_genome_needs_it_for(name: str) -> None:
     """Methods give the same with their providers' results handed in, which are tensors, arrays, numbers or tuples."""
-    method = resolve(f"evohydra.methods.{CASES[name][0]}")
+    method = resolve(CASES[name][0])
     base, models = sources(name, (6, 5), torch.bfloat16)
     given = {**method.defaults, **CASES[name][2]}
     kept = {

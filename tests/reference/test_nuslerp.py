@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from evohydra.methods.nuslerp import nuslerp
+from evohydra.merging.methods.nuslerp import nuslerp
 
 SEEDS = st.integers(0, 10_000)
 WEIGHTS = st.tuples(st.floats(0, 2), st.floats(0, 2))

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evohydra.methods.ram import counts, ram, ramplus_tl
+from evohydra.merging.methods.ram import counts, ram, ramplus_tl
 
 SEEDS = st.integers(0, 10_000)
 BASE = torch.tensor([10.0, 10.0, 10.0, 10.0])

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from evohydra.methods import ranking
-from evohydra.methods.ranking import Cut, Ranking
+from evohydra.merging.kernels import ranking
+from evohydra.merging.kernels.ranking import Cut, Ranking
 
 DTYPES = [torch.bfloat16, torch.float16, torch.float32, torch.float64]
 

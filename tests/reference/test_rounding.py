@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evohydra.methods.arithmetic import multiply_add, rounded, stored
+from evohydra.merging.kernels.arithmetic import multiply_add, rounded, stored
 
 HARD = [2 - 2.0**-k for k in range(1, 24)] + [1 + 2.0**-8, 1 + 2.0**-9 + 2.0**-23, 1 + 3 * 2.0**-8, 0.0, -0.0]
 

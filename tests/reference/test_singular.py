@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from evohydra.methods.iso import iso_c, iso_cts
-from evohydra.methods.singular import polar, svd
-from evohydra.methods.tsv import tsv_m
+from evohydra.merging.methods.iso import iso_c, iso_cts
+from evohydra.merging.methods.singular import polar, svd
+from evohydra.merging.methods.tsv import tsv_m
 
 SEEDS = st.integers(0, 10_000)
 EXACT = {"rtol": 1e-9, "atol": 1e-9}

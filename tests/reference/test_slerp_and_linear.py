@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from evohydra.methods.linear import linear
-from evohydra.methods.slerp import slerp
-from evohydra.methods.task_arithmetic import task_arithmetic
+from evohydra.merging.methods.linear import linear
+from evohydra.merging.methods.slerp import slerp
+from evohydra.merging.methods.task_arithmetic import task_arithmetic
 
 SEEDS = st.integers(0, 10_000)
 

@@ -9,8 +9,8 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evohydra.objectives import Objective, finite
-from evohydra.statistics import gain_of_runs, holm, interval, mean_of_runs, paired_gain
+from evohydra.scoring.statistics import gain_of_runs, holm, interval, mean_of_runs, paired_gain
+from evohydra.search.objectives import Objective, finite
 
 
 @pytest.mark.parametrize(
@@ -91,6 +91,21 @@ def test_sign_flip_p_by_enumeration(shift: float) -> None:
     exact = np.mean(np.abs(means) >= abs(differences.mean()) - 1e-12)
     gain = paired_gain({"a": differences.tolist()}, {"a": [0.0] * 10})
     assert gain.p == pytest.approx(exact, abs=5 * math.sqrt(exact * (1 - exact) / 10_000) + 1e-4)
+
+
+def test_sign_flip_p_counts_ties() -> None:
+    """Of scores 0 and 1 many patterns of signs are exactly as far as the observed one, as in the binomial test."""
+    better, other = [1.0] * 131 + [0.0] * 119, [0.0] * 131 + [1.0] * 119
+    exact = scipy.stats.binomtest(131, 250).pvalue
+    gain = paired_gain({"a": better}, {"a": other})
+    assert gain.p == pytest.approx(exact, abs=5 * math.sqrt(exact * (1 - exact) / 10_000))
+
+
+def test_one_example_says_nothing() -> None:
+    gain = paired_gain({"a": [0.7]}, {"a": [0.2]})
+    assert (gain.difference, gain.low, gain.high, gain.p) == pytest.approx((0.5, 0.5, 0.5, 1.0))
+    found = interval({"a": [0.7]})
+    assert (found.score, found.low, found.high, found.n) == pytest.approx((0.7, 0.7, 0.7, 1))
 
 
 def test_sign_flip_p_over_two_benchmarks_by_enumeration() -> None:

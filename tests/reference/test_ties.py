@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from peft.utils.merge_utils import ties as peft_ties
 from torch import Tensor
 
-from evohydra.methods.ties import ties
+from evohydra.merging.methods.ties import ties
 
 # Two task vectors of five entries, trimmed to density 0.6, that is to int(0.6 * 5) = 3 entries each:
 #   tau_1 = [ 4, -1, 2, -3, 0.5 ]   -> largest magnitudes 4, 3, 2 -> [  4, 0, 2, -3, 0 ]

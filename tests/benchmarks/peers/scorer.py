@@ -10,10 +10,10 @@ from typing import Any
 import torch
 import yaml
 
-from evohydra.benchmarks.lm_eval import lm_eval_benchmarks
-from evohydra.checkpoints import CheckpointReader
 from evohydra.families import LiveModel
 from evohydra.families.causal_lm import CausalLM
+from evohydra.merging.checkpoints import CheckpointReader
+from evohydra.scoring.benchmarks.lm_eval import lm_eval_benchmarks
 
 NAME = "tiny_gsm_ja"
 YAML = Path(__file__).parents[3] / "conf" / "benchmark" / f"{NAME}.yaml"

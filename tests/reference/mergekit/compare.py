@@ -30,7 +30,7 @@ class Counterpart:
 
 
 def _at(path: str, defaults: Mapping[str, Any] | None = None, **of_models: float) -> Counterpart:
-    return Counterpart(f"evohydra.methods.{path}", defaults or {}, of_models)
+    return Counterpart(f"evohydra.merging.methods.{path}", defaults or {}, of_models)
 
 
 COUNTERPARTS = {

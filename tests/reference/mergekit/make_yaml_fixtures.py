@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from evohydra.mergekit import to_yaml
+from evohydra.mergekit.writer import to_yaml
 from evohydra.recipe import Checkpoint, Group, Merge, Parameter
 from tests.tiny_models import save_model
 
@@ -78,7 +78,7 @@ def recipe(name: str) -> Merge:
         Group(f"group {i}", tuple(tensors[i::GROUPS]), {key: scaled(value, i) for key, value in parameters.items()})
         for i in range(GROUPS)
     )
-    return Merge(f"evohydra.methods.{method}", base, (ONE, TWO), groups, {"mask_seed": 0, **options})
+    return Merge(f"evohydra.merging.methods.{method}", base, (ONE, TWO), groups, {"mask_seed": 0, **options})
 
 
 def main() -> None:

@@ -1,0 +1,292 @@
+"""The source models of a run: found, opened, checked against each other, and fingerprinted."""
+
+import logging
+import pkgutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from evohydra.families import Aligned, Family, Form, Rules
+from evohydra.merging.checkpoints import SourceError, Survey, TensorSource, locate, survey
+from evohydra.merging.relatedness import check_kinship
+from evohydra.recipe import Checkpoint
+from evohydra.spaces.grouping import Location
+
+logger = logging.getLogger(__name__)
+BASE = "base"
+STRICT = Rules()
+CONFIGURATIONS = ("*.json", "*.txt", "*.model", "*/*.json", "*/*.txt", "*/*.model")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source as it stands in conf/model; paths are hub ids, directories or zoo://<name>.
+
+    Of diffusion models also single safetensors files, with `config`, a diffusers folder like them, and the `variant` of
+    the files of a folder and its base ("fp16").
+    """
+
+    path: str
+    family: str
+    base: str | None = None
+    revision: str | None = None
+    base_revision: str | None = None
+    adapter: str | None = None
+    dtype: str | None = None
+    licence: str | None = None
+    variant: str | None = None
+    config: str | None = None
+    base_variant: str | None = None
+
+
+@dataclass(frozen=True)
+class OpenSources:
+    """The checkpoints of a run as recipe nodes, and by name their directories and tensors (the base is called base).
+
+    `paths` are where they were found, which for a single file is another place than its directory. `files_from` is the
+    one that gives configuration and tokenizer, `form` what changes in them; `copied` are tensors that are never merged,
+    `warnings` what a reader of the model card has to know, `surveys` what reading all of them has told.
+    """
+
+    models: tuple[Checkpoint, ...]
+    base: Checkpoint | None
+    directories: Mapping[str, Path]
+    tensors: Mapping[str, TensorSource]
+    files_from: str
+    form: Form
+    copied: frozenset[str] = frozenset()
+    paths: Mapping[str, Path] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    surveys: Mapping[str, Survey] = field(default_factory=dict)
+
+
+def parse(name: str, fields: Mapping[str, object]) -> Source:
+    """The source `name` of a configuration; SourceError for keys that no source has."""
+    unknown = sorted(set(fields) - set(Source.__dataclass_fields__))
+    if unknown:
+        known = sorted(Source.__dataclass_fields__)
+        raise SourceError(f"model.sources.{name}: unknown keys {unknown}; a source has {known}")
+    return Source(**fields)  # type: ignore[arg-type]
+
+
+def common_family(sources: Mapping[str, Source]) -> str:
+    """The family of all sources, or the one of theirs that takes all the others' models; SourceError for others."""
+    if not sources:
+        raise SourceError("no source models: choose some, for example model=tiny_ja+tiny_math")
+    if BASE in sources:
+        raise SourceError(f"model.sources.{BASE}: no source may be called {BASE!r}, the name of the sources' base")
+    families = {name: source.family for name, source in sources.items()}
+    different = sorted(set(families.values()))
+    for family in different:
+        others = set(different) - {family}
+        if not others or others <= set(_takes(family)):
+            return family
+    raise SourceError(f"sources of different families cannot be merged: {families}")
+
+
+def _takes(family: str) -> tuple[str, ...]:
+    """The families whose models the one of that dotted name takes; none where there is no such family."""
+    try:
+        found: type[Family] = pkgutil.resolve_name(family)
+    except (ImportError, AttributeError, ValueError):
+        return ()
+    return found.takes
+
+
+def disagreement(sources: Mapping[str, Source]) -> str | None:
+    """What the bases are that sources name, where it is not one; else None."""
+    bases = {name: (source.base, source.base_revision) for name, source in sources.items() if source.base is not None}
+    if len(set(bases.values())) < 2:
+        return None
+    named = ", ".join(f"{name} on {path}{f'@{rev}' if rev else ''}" for name, (path, rev) in bases.items())
+    return f"the sources disagree on their base model: {named}. Task vectors need one common base"
+
+
+def checkpoints(
+    sources: Mapping[str, Source], rules: Rules = STRICT
+) -> tuple[tuple[Checkpoint, ...], Checkpoint | None]:
+    """The sources and their common base as recipe nodes; a source without a base takes that of the others.
+
+    Where sources name different bases, raises SourceError, or takes the first one if `rules.allow_other_base`.
+    """
+    differing = disagreement(sources)
+    if differing and not rules.allow_other_base:
+        raise SourceError(f"{differing} (allow_other_base=true takes the first one)")
+    bases = [(source.base, source.base_revision) for source in sources.values() if source.base is not None]
+    variant = next((source.base_variant for source in sources.values() if source.base_variant is not None), None)
+    return models(sources), Checkpoint(BASE, *bases[0], variant=variant) if bases else None
+
+
+def models(sources: Mapping[str, Source]) -> tuple[Checkpoint, ...]:
+    """The sources as recipe nodes."""
+    return tuple(
+        Checkpoint(n, s.path, s.revision, s.adapter, s.dtype, variant=s.variant, config=s.config)
+        for n, s in sources.items()
+    )
+
+
+@dataclass(frozen=True)
+class FoundSources:
+    """Checkpoints of which headers and configurations have been read, and no tensor without need.
+
+    `published` are their tensors as published, `aligned` as they are merged.
+    """
+
+    models: tuple[Checkpoint, ...]
+    base: Checkpoint | None
+    family: Family
+    rules: Rules
+    paths: Mapping[str, Path]
+    directories: Mapping[str, Path]
+    published: Mapping[str, TensorSource]
+    aligned: Aligned
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def nodes(self) -> tuple[Checkpoint, ...]:
+        """The models, and the base behind them."""
+        return (*self.models, *((self.base,) if self.base else ()))
+
+    def locations(self, copied: frozenset[str] = frozenset()) -> dict[str, Location | None]:
+        """Where each tensor of the merge sits; None: copied, as are those of `copied`."""
+        names = tuple(self.aligned.tensors[self.aligned.files_from].shapes)
+        directory = self.directories[self.aligned.files_from]
+        return self.family.locations(directory, names, self.aligned.copied | copied)
+
+
+def find_sources(
+    models: tuple[Checkpoint, ...],
+    base: Checkpoint | None,
+    family: Family,
+    rules: Rules = STRICT,
+    warnings: tuple[str, ...] = (),
+    layers_only: str | None = None,
+) -> FoundSources:
+    """Locate all checkpoints and look whether they can be merged.
+
+    Where nothing is merged, `layers_only` names the source that gives a path all but its layers: they may then differ.
+    Raises SourceError for what is missing or does not fit.
+    """
+    nodes = (*models, *((base,) if base else ()))
+    paths, directories, published = published_sources(nodes, family)
+    if layers_only is None:
+        aligned = family.align(directories, published, base.name if base else None, rules)
+    else:
+        aligned = family.align_layers(directories, published, layers_only, rules)
+    return FoundSources(models, base, family, rules, paths, directories, published, aligned, warnings)
+
+
+def read_sources(found: FoundSources, known: Mapping[str, Survey] | None = None) -> OpenSources:
+    """Read and check every tensor, and fingerprint checkpoints as published (one pass over their bytes).
+
+    What is allowed although it is doubtful is logged, and joins the warnings. `known` are surveys of these sources that
+    another process has made: nothing is then read or said again. Raises SourceError for tensors that are not finite,
+    for sources that do not look like the base's, and where a node has a fingerprint and the tensors have another.
+    """
+    surveys = known or {node.name: survey(node.name, found.published[node.name]) for node in found.nodes}
+    for node in found.nodes:
+        if node.fingerprint not in (None, surveys[node.name].fingerprint):
+            raise SourceError(
+                f"source {node.name!r} at {found.directories[node.name]} is not the one of the recipe: expected the "
+                f"fingerprint {node.fingerprint}, got {surveys[node.name].fingerprint}"
+            )
+    doubts: tuple[str, ...] = ()
+    aligned = found.aligned
+    if found.base and not known:
+        merged = frozenset(name for name, place in found.locations().items() if place is not None)
+        doubts = check_kinship(aligned.tensors, found.base.name, found.rules.allow_other_base, merged)
+    marked = {node.name: replace(node, fingerprint=surveys[node.name].fingerprint) for node in found.nodes}
+    warnings = (*found.warnings, *doubts, *aligned.left_out)
+    for warning in warnings if not known else ():
+        logger.warning("%s", warning)
+    return OpenSources(
+        models=tuple(marked[model.name] for model in found.models),
+        base=marked.get(BASE),
+        directories=found.directories,
+        tensors=aligned.tensors,
+        files_from=aligned.files_from,
+        form=aligned.form,
+        copied=aligned.copied.union(*(each.integers for each in surveys.values())),
+        paths=found.paths,
+        warnings=warnings,
+        surveys=surveys,
+    )
+
+
+def open_sources(
+    models: tuple[Checkpoint, ...],
+    base: Checkpoint | None,
+    family: Family,
+    rules: Rules = STRICT,
+    warnings: tuple[str, ...] = (),
+    layers_only: str | None = None,
+) -> OpenSources:
+    """Find and read sources, see `find_sources` and `read_sources`."""
+    return read_sources(find_sources(models, base, family, rules, warnings, layers_only))
+
+
+def published_sources(
+    nodes: Sequence[Checkpoint], family: Family
+) -> tuple[dict[str, Path], dict[str, Path], dict[str, TensorSource]]:
+    """By name where the checkpoints are, the directories that describe them, and what they hold, as published.
+
+    A single file is described by the directory that its `config` names, else by the first one among the checkpoints.
+    Raises SourceError for one that is not there.
+    """
+    paths = {node.name: _located(node, family) for node in nodes}
+    directories = {node.name: _directory(node, paths) for node in nodes}
+    return (
+        paths,
+        directories,
+        {node.name: _open(node, family, paths[node.name], directories[node.name]) for node in nodes},
+    )
+
+
+def _located(node: Checkpoint, family: Family) -> Path:
+    try:
+        return locate(node.path, node.revision, wanted=family.wanted(node.variant))
+    except SourceError as error:
+        raise SourceError(f"source {node.name!r}: {error}") from error
+
+
+def _directory(node: Checkpoint, paths: Mapping[str, Path]) -> Path:
+    if paths[node.name].is_dir():
+        return paths[node.name]
+    known = [locate(node.config, wanted=CONFIGURATIONS)] if node.config else [p for p in paths.values() if p.is_dir()]
+    if not known or not known[0].is_dir():
+        raise SourceError(
+            f"source {node.name!r}: a single file needs a directory that says what it holds; expected one as "
+            f"model.sources.{node.name}.config, or another source that is a directory, got {node.config!r}"
+        )
+    return known[0]
+
+
+def _open(node: Checkpoint, family: Family, path: Path, directory: Path) -> TensorSource:
+    tensors = family.open(path, directory, node.variant)
+    if node.adapter:
+        tensors = family.adapted(tensors, locate(node.adapter))
+    return _Converted(tensors, parse_dtype(node.dtype)) if node.dtype else tensors
+
+
+class _Converted:
+    """Tensors whose floating-point numbers are rounded to `dtype` as they are read."""
+
+    def __init__(self, tensors: TensorSource, dtype: torch.dtype) -> None:
+        self.shapes = tensors.shapes
+        self._tensors, self._dtype = tensors, dtype
+
+    def read(self, name: str) -> Tensor:
+        """The tensor `name` in the chosen type; integers as they are."""
+        tensor = self._tensors.read(name)
+        return tensor.to(self._dtype) if tensor.is_floating_point() else tensor
+
+
+def parse_dtype(name: str, key: str = "dtype", otherwise: str = "auto") -> torch.dtype:
+    """The floating-point type called `name`; ValueError for others, as what may stand at `key`."""
+    types = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if name not in types:
+        raise ValueError(f"{key}: expected {otherwise} or one of {', '.join(types)}, got {name!r}")
+    return types[name]

@@ -1,0 +1,137 @@
+"""The settings of a mergekit configuration at one tensor: precedence, filters, gradients, defaults."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from evohydra.mergekit.writer import OPTIONS, Counterpart
+from evohydra.merging.methods import Method, resolve
+from evohydra.recipe import Parameter
+
+PASSTHROUGH = "passthrough"
+# int8_mask saves memory in mergekit and changes no number; task_arithmetic knows the others and does nothing with them.
+IGNORED = {"task_arithmetic": {"int8_mask", "density", "rescale"}}
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Layers `start` to `stop` of the same sources, with the settings of each source and those of the slice."""
+
+    start: int
+    stop: int
+    sources: Mapping[str, Mapping[str, Any]]
+    parameters: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a configuration says of one tensor: those of a source go before the slice's, and these before the rest."""
+
+    config: Mapping[str, Any]
+    models: Sequence[str]
+    tensor: str
+    at: Slice
+    t: float
+
+    def parameters(self, method_name: str, counterpart: Counterpart) -> dict[str, Parameter]:
+        """The method's parameters."""
+        method = resolve(counterpart.method)
+        keys = {OPTIONS.get(name, name): name for name in method.parameters - set(counterpart.fixed)}
+        self.check_keys(set(keys), method_name)
+        parameters: dict[str, Parameter] = {}
+        for name, only in counterpart.fixed.items():
+            parameters[name] = (1.0,) * len(self.models) if only is None else only
+        for key, name in sorted(keys.items()):
+            if name in method.per_model:
+                values = [self.value(key, model, counterpart.defaults.get(name)) for model in self.models]
+                if any(value is None for value in values):
+                    raise ValueError(f"{method_name} needs {key} for every model; tensor {self.tensor!r} has {values}")
+                parameters[name] = tuple(_number(key, value) for value in values)
+                method.check(name, parameters[name], f"{key} at tensor {self.tensor!r}")
+                continue
+            # A scale is a source's own in mergekit, and there is one source.
+            value = self.value(key, self.models[0] if method_name == PASSTHROUGH else None)
+            if value is not None:
+                parameters[name] = _like(method, name, key, value)
+                method.check(name, parameters[name], f"{key} at tensor {self.tensor!r}")
+            elif name in method.required:
+                raise ValueError(f"{method_name} needs {key}, and tensor {self.tensor!r} has none")
+        return parameters
+
+    def stacked(self) -> dict[str, Parameter]:
+        """Those of a linear merge that is the one source of this slice."""
+        self.check_keys({"scale"}, PASSTHROUGH)
+        (source,) = self.at.sources
+        scale = _number("scale", self.value("scale", source, 1.0))
+        return {"weight": tuple(scale if model == source else 0.0 for model in self.models), "normalize": False}
+
+    def check_keys(self, known: set[str], method_name: str) -> None:
+        """ValueError for settings of a parameter that the method has not."""
+        common = [self.at.parameters, self.config.get("parameters") or {}]
+        given = {key for settings in (*common, *self.at.sources.values()) for key in settings}
+        given -= IGNORED.get(method_name, {"int8_mask"})
+        if "rescale" in given and "rescale" not in known and not self.value("rescale", None):
+            given.discard("rescale")
+        if given - known:
+            raise ValueError(
+                f"{method_name} has no parameters {sorted(map(str, given - known))} here; it has {sorted(known)}"
+            )
+
+    def value(self, key: str, model: str | None, default: Any = None) -> Any:
+        """The setting at the tensor, of one model or of all."""
+        own = [self.at.sources.get(model, {})] if model is not None else []
+        for settings in (*own, self.at.parameters, self.config.get("parameters") or {}):
+            if key in settings:
+                value = _value(key, settings[key], self.tensor, self.t)
+                if value is not None:
+                    return value
+        return default
+
+
+def _like(method: Method, name: str, key: str, value: Any) -> Parameter:
+    """`value` in the type of the method's default."""
+    default = method.defaults.get(name, 0.0)
+    if isinstance(default, bool | str):
+        if value not in (True, False):
+            raise ValueError(f"{key}: expected true or false, got {value!r}")
+        # A switch there; the kind of rescaling is the L1 norm.
+        return bool(value) if isinstance(default, bool) else "l1" if value else "none"
+    number = _number(key, value)
+    if not isinstance(default, int):
+        return number
+    if number != int(number):
+        raise ValueError(f"{key}: expected a whole number, got {value!r}")
+    return int(number)
+
+
+def _number(key: str, value: Any) -> float:
+    """`value` as a number; YAML reads some, such as 1e-4, as strings."""
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{key}: expected a number, got {value!r}") from error
+
+
+def _value(key: str, setting: Any, tensor: str, t: float) -> Any:
+    """A setting at a tensor: a scalar, a gradient over the layers of the slice, or the first filter that matches."""
+    if not isinstance(setting, list):
+        return _value(key, [setting], tensor, t) if isinstance(setting, Mapping) else setting
+    if all(isinstance(entry, Mapping) for entry in setting):
+        return next(_matching(key, setting, tensor, t), None)
+    place = t * (len(setting) - 1)
+    if any(isinstance(entry, bool) for entry in setting):
+        return setting[int(place)]
+    if not all(isinstance(entry, int | float | str) for entry in setting):
+        raise ValueError(f"{key}: expected numbers, or filters with values, got {setting}")
+    left = int(place)
+    right = min(len(setting) - 1, left + 1)
+    return (1 - (place - left)) * _number(key, setting[left]) + (place - left) * _number(key, setting[right])
+
+
+def _matching(key: str, conditions: Sequence[Mapping[str, Any]], tensor: str, t: float) -> Iterator[Any]:
+    for condition in conditions:
+        pattern = condition.get("filter")
+        if "value" not in condition or not isinstance(pattern, str | None):
+            raise ValueError(f"{key}: expected a filter, part of a tensor's name, and a value, got {dict(condition)}")
+        if pattern in (None, "*") or pattern in tensor:
+            yield _value(key, condition["value"], tensor, t)

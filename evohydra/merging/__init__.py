@@ -1,0 +1,1 @@
+"""Merging: recipes over checkpoints become tensors."""

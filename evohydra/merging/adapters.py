@@ -1,0 +1,172 @@
+"""LoRA adapters in PEFT's format, applied to a checkpoint's tensors as they are read (arXiv 2106.09685, eq. 3)."""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from evohydra.merging.checkpoints import CheckpointReader, SourceError, TensorSource
+
+# Settings whose effect on the weights is not the plain low-rank product.
+UNSUPPORTED = (
+    "use_dora", "lora_bias", "layer_replication", "alora_invocation_tokens", "use_qalora", "target_parameters",
+    "trainable_token_indices", "use_bdlora", "arrow_config",
+)  # fmt: skip
+# Initialisations that change the base's weights too.
+RESIDUAL = re.compile(r"pissa|olora|corda|loftq|lora_ga")
+PREFIX = "base_model.model."
+FACTOR = re.compile(r"\.lora_(embedding_)?([AB])(\.weight)?$")
+
+
+@dataclass(frozen=True)
+class _Change:
+    """What becomes of a tensor, as names in the adapter: `whole` replaces it, `up` times `down` is added to it."""
+
+    module: str = ""
+    whole: str | None = None
+    down: str | None = None
+    up: str | None = None
+    embedding: bool = False
+
+
+class Adapted:
+    """A checkpoint with a LoRA adapter merged in: W + scale * B A, computed when a tensor is read.
+
+    The scale is alpha / r, or alpha / sqrt(r) where the adapter is rank-stabilised (arXiv 2312.03732, eq. 4). Modules
+    that were trained whole (modules_to_save) replace the checkpoint's. All sums and roundings are PEFT's, so that on a
+    CPU the results are those of merge_and_unload, bit for bit. The checkpoint's names may have another prefix than
+    those of the model that was adapted. Raises SourceError for adapters of another kind, for targets that the
+    checkpoint lacks and for factors that do not fit them.
+    """
+
+    def __init__(self, checkpoint: TensorSource, directory: Path) -> None:
+        self.shapes: Mapping[str, tuple[int, ...]] = checkpoint.shapes
+        self.adapter = _AdapterFiles(directory)
+        self._checkpoint = checkpoint
+        self._config = _read_config(directory)
+        self._changes: dict[str, _Change] = {}
+        for name in self.adapter.shapes:
+            module, part = _parsed(name)
+            target = _target(module if part == "whole" else f"{module}.weight", self.shapes)
+            if target is None:
+                raise SourceError(
+                    f"adapter {directory}: its target {module!r} is not in the checkpoint (a head that is tied to the "
+                    "embeddings is not; nor are the experts of a mixture that transformers fuses)"
+                )
+            change = self._changes.get(target, _Change())
+            if part == "whole":
+                self._changes[target] = replace(change, whole=name)
+            else:
+                factor = {part.removeprefix("embedding_"): name}
+                embedding = part.startswith("embedding_")
+                self._changes[target] = replace(change, module=module, embedding=embedding, **factor)
+        for target, change in self._changes.items():
+            self._check(target, change, directory)
+
+    def _check(self, target: str, change: _Change, directory: Path) -> None:
+        sizes, shape = self.adapter.shapes, self.shapes[target]
+        if change.whole and sizes[change.whole] != shape:
+            raise SourceError(
+                f"adapter {directory}: {change.whole!r} has shape {sizes[change.whole]}, expected {shape} as in the "
+                "checkpoint (a resized vocabulary: merge the adapter with PEFT and give the result)"
+            )
+        if (change.down is None) != (change.up is None):
+            raise SourceError(f"adapter {directory}: expected both factors lora_A and lora_B of {change.module!r}")
+        if change.down is not None and change.up is not None:
+            rank, width = sizes[change.down]
+            product = (sizes[change.up][0], width)
+            if self._transposed(change):
+                product = product[::-1]
+            if sizes[change.up][1] != rank or product != shape:
+                raise SourceError(
+                    f"adapter {directory}: the factors of {change.module!r} have shapes {sizes[change.up]} and "
+                    f"{sizes[change.down]}, expected a product of shape {shape} (an adapter of another model?)"
+                )
+
+    def read(self, name: str) -> Tensor:
+        """The adapted tensor, in the checkpoint's dtype."""
+        weight = self._checkpoint.read(name)
+        change = self._changes.get(name)
+        if change is None:
+            return weight
+        if change.whole is not None:
+            weight = self.adapter.read(change.whole).to(weight.dtype)
+        if change.down is None or change.up is None:
+            return weight
+        # PEFT loads factors of half precision as float32, and rounds an embedding's product before it adds it.
+        down = self.adapter.read(change.down).float()  # (r, in)
+        up = self.adapter.read(change.up).float()  # (out, r)
+        product = up @ down
+        delta = (product.T if self._transposed(change) else product) * self._scale(change.module)
+        if change.embedding:
+            delta = delta.to(weight.dtype)
+        return (weight + delta).to(weight.dtype)
+
+    def _transposed(self, change: _Change) -> bool:
+        return change.embedding or bool(self._config.get("fan_in_fan_out"))
+
+    def _scale(self, module: str) -> float:
+        rank = for_module(self._config.get("rank_pattern") or {}, module, self._config["r"])
+        alpha = for_module(self._config.get("alpha_pattern") or {}, module, self._config["lora_alpha"])
+        return float(alpha) / (math.sqrt(rank) if self._config.get("use_rslora") else rank)
+
+
+def _parsed(name: str) -> tuple[str, str]:
+    """The module of an adapter's tensor, and what it is: down, up, embedding_down, embedding_up, or whole."""
+    factor = FACTOR.search(name)
+    if factor is None:
+        return name.removeprefix(PREFIX).replace(".base_layer.", "."), "whole"
+    part = "down" if factor.group(2) == "A" else "up"
+    return name[: factor.start()].removeprefix(PREFIX), f"{factor.group(1) or ''}{part}"
+
+
+def _target(name: str, known: Mapping[str, tuple[int, ...]]) -> str | None:
+    """The tensor called `name`, or the only one whose name differs by what comes before; None where there is none."""
+    if name in known:
+        return name
+    shorter = [each for each in known if name.endswith(f".{each}")]
+    longer = [each for each in known if each.endswith(f".{name}")]
+    found = shorter or longer
+    return found[0] if len(found) == 1 else None
+
+
+class _AdapterFiles(CheckpointReader):
+    """The tensors of adapter_model.safetensors."""
+
+    def _index(self) -> dict[str, str]:
+        if not (self.directory / "adapter_model.safetensors").is_file():
+            raise SourceError(
+                f"adapter {self.directory}: expected adapter_model.safetensors (pickles are never loaded)"
+            )
+        return dict.fromkeys(self._open("adapter_model.safetensors").keys(), "adapter_model.safetensors")
+
+
+def _read_config(directory: Path) -> dict[str, Any]:
+    file = directory / "adapter_config.json"
+    try:
+        config: dict[str, Any] = json.loads(file.read_text())
+        kind = config["peft_type"]
+        config["r"], config["lora_alpha"]
+    except (OSError, ValueError, KeyError) as error:
+        raise SourceError(f"{file}: expected a PEFT LoRA configuration, got {error!r}") from error
+    used = [key for key in UNSUPPORTED if config.get(key)]
+    if RESIDUAL.search(str(config.get("init_lora_weights")).lower()):
+        used.append(f"init_lora_weights={config['init_lora_weights']}")
+    if kind != "LORA" or config.get("bias", "none") != "none" or used:
+        raise SourceError(
+            f"{file}: only plain LoRA adapters are supported, got {kind} with {used or config.get('bias')}"
+        )
+    return config
+
+
+def for_module(pattern: Mapping[str, float], module: str, default: float) -> float:
+    """The value whose key ends the module's name, as in PEFT's rank_pattern and alpha_pattern."""
+    for key, value in pattern.items():
+        if re.match(rf"(.*\.)?({key})$", module):
+            return value
+    return default

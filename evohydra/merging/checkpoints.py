@@ -1,0 +1,229 @@
+"""Lazy, memory-mapped safetensors checkpoints: finding, reading, checking and fingerprinting them."""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+ZOO = Path(__file__).parent.parent / "zoo"
+CONFIGS = ("config.json", "model_index.json")
+INDEX = "model.safetensors.index.json"
+BLOCK = 2**20  # entries
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+
+
+class SourceError(ValueError):
+    """A source model that cannot be used: which one, what was expected and what came."""
+
+
+class TensorSource(Protocol):
+    """Named tensors that are read one at a time."""
+
+    shapes: Mapping[str, tuple[int, ...]]
+
+    def read(self, name: str) -> Tensor:
+        """The tensor `name`, on the CPU, not to be written to."""
+        ...
+
+
+def locate(
+    path: str, revision: str | None = None, *, weights: bool = True, wanted: Sequence[str] | None = None
+) -> Path:
+    """The local place of a zoo model, a directory, a safetensors file, or one of them on the hub.
+
+    owner/name and owner/name/file.safetensors are downloaded where they are not cached; of the former the files that
+    the patterns `wanted` find, else those of a language model, with or without `weights`. Raises SourceError where
+    there is no such directory, or the hub cannot be reached.
+    """
+    if path.startswith("zoo://"):
+        directory = ZOO / path.removeprefix("zoo://")
+        if not any((directory / name).is_file() for name in CONFIGS):
+            known = sorted(config.parent.name for name in CONFIGS for config in ZOO.glob(f"*/{name}"))
+            raise SourceError(f"{path}: no such model in the zoo; it holds {known}")
+        return directory
+    directory = Path(path).expanduser()
+    if directory.is_dir() or (directory.is_file() and directory.suffix == ".safetensors"):
+        return directory.resolve()
+    owner, _, rest = path.partition("/")
+    repository, _, file = rest.partition("/")
+    if owner not in ("", ".", "..", "~") and file.endswith(".safetensors") and "/" not in file:
+        return _download(f"{owner}/{repository}", revision, [file]) / file
+    if directory.is_absolute() or path.startswith((".", "~")) or path.count("/") != 1:
+        raise SourceError(f"{path}: no such directory or safetensors file (and not a hub id of the form owner/name)")
+    beside = ["*.json", "*.txt", "*.model", "*.jinja"]
+    return _download(path, revision, wanted or beside + (["*.safetensors"] if weights else []))
+
+
+def _download(repository: str, revision: str | None, patterns: Sequence[str]) -> Path:
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(huggingface_hub.snapshot_download(repository, revision=revision, allow_patterns=list(patterns)))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        at = f" at revision {revision}" if revision else ""
+        raise SourceError(
+            f"could not reach {repository!r}{at} on the Hugging Face hub, and it is not in the local cache "
+            f"({type(error).__name__}). Without a network download it elsewhere and give the directory: "
+            f"model.sources.<name>.path=/models/{repository.split('/')[1]}, or model.sources.<name>.base=... for a "
+            "base model. With one, check the spelling, and your login (hf auth login) if the model is gated."
+        ) from error
+
+
+class CheckpointReader:
+    """The tensors of a local checkpoint directory, read lazily from its safetensors files.
+
+    Raises SourceError for a missing, truncated or inconsistent file, an index that points outside the directory, and
+    for checkpoints that exist as pickles only.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._files: dict[str, Any] = {}
+        self._views: dict[str, Tensor] = {}  # of the mapped files: they hold no memory
+        self._where = self._index()
+        self.shapes: Mapping[str, tuple[int, ...]] = {name: self._shape(name) for name in sorted(self._where)}
+
+    def _index(self) -> dict[str, str]:
+        index = self.directory / INDEX
+        if index.is_file():
+            return self._sharded(index)
+        single = self.directory / "model.safetensors"
+        if not single.is_file():
+            found = sorted(self.directory.glob("*.safetensors"))
+            if len(found) > 1:
+                raise SourceError(f"{self.directory}: {len(found)} safetensors files and no {INDEX}")
+            if not found:
+                pickles = sorted(file.name for pattern in PICKLES for file in self.directory.glob(pattern))
+                reason = (
+                    f"only pickle files ({', '.join(pickles)}), which evohydra never loads: they can run code. "
+                    "Convert them to safetensors first"
+                    if pickles
+                    else "no safetensors file"
+                )
+                raise SourceError(f"{self.directory}: expected model.safetensors or {INDEX}, found {reason}")
+            single = found[0]
+        return dict.fromkeys(self._open(single.name).keys(), single.name)
+
+    def _sharded(self, index: Path) -> dict[str, str]:
+        try:
+            where: dict[str, str] = json.loads(index.read_text())["weight_map"]
+            shards = sorted(set(where.values()))
+            if not shards or not all(isinstance(shard, str) for shard in shards):
+                raise ValueError(f"a weight_map to {shards}")
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise SourceError(f"{index}: expected a JSON object with a weight_map, got {error!r}") from error
+        for shard in shards:
+            if Path(shard).name != shard or shard in ("", ".", ".."):
+                raise SourceError(f"{index}: shard {shard!r} points outside the checkpoint's directory")
+            if not (self.directory / shard).is_file():
+                raise SourceError(f"{index}: shard {shard!r} is missing from {self.directory}")
+        for name, shard in where.items():
+            if name not in self._open(shard).keys():  # noqa: SIM118  (safe_open is no mapping)
+                raise SourceError(f"{index}: tensor {name!r} is not in its shard {shard!r}")
+        return where
+
+    def _open(self, file: str) -> Any:
+        if file not in self._files:
+            try:
+                self._files[file] = safe_open(self.directory / file, framework="pt", device="cpu")
+            except (SafetensorError, OSError) as error:
+                size = (self.directory / file).stat().st_size
+                raise SourceError(
+                    f"{self.directory / file}: truncated or corrupt safetensors file of {size} bytes ({error})"
+                ) from error
+        return self._files[file]
+
+    def _shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self._open(self._where[name]).get_slice(name).get_shape())
+
+    def read(self, name: str) -> Tensor:
+        """The tensor `name` as stored, on the CPU; a view of the mapped file."""
+        if name not in self._views:
+            self._views[name] = self._open(self._where[name]).get_tensor(name)
+        return self._views[name]
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What one pass over all tensors finds.
+
+    fingerprint: SHA-256 over the sorted names, types, shapes and bytes of all tensors, however they are sharded;
+    integers: names of the tensors that are not floating-point numbers.
+    """
+
+    fingerprint: str
+    integers: frozenset[str]
+
+
+def survey(name: str, source: TensorSource) -> Survey:
+    """Read every tensor of `source` once; SourceError, with `name`, where one holds NaN or infinite numbers."""
+    total = hashlib.sha256()
+    integers = set()
+    for tensor_name, shape in sorted(source.shapes.items()):
+        tensor = source.read(tensor_name).contiguous()
+        if not tensor.is_floating_point():
+            integers.add(tensor_name)
+        elif bad := _not_finite(tensor):
+            raise SourceError(f"source {name!r}: tensor {tensor_name!r} holds {bad} NaN or infinite numbers")
+        total.update(f"{tensor_name}|{tensor.dtype}|{shape}|".encode())
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return Survey(total.hexdigest(), frozenset(integers))
+
+
+def _not_finite(tensor: Tensor) -> int:
+    """How many numbers are NaN or infinite. A sum is non-finite where an element is; only then it looks closer.
+
+    In the tensor's own type and in blocks: a conversion would take four times the memory of a bfloat16 tensor.
+    """
+    suspects = (block for block in torch.split(tensor.reshape(-1), BLOCK) if not math.isfinite(block.sum().item()))
+    return sum(int((~block.isfinite()).sum()) for block in suspects)
+
+
+def fingerprint(name: str, source: TensorSource) -> str:
+    """The fingerprint of a survey of `source`."""
+    return survey(name, source).fingerprint
+
+
+def check_same_tensors(sources: Mapping[str, TensorSource]) -> None:
+    """Raise SourceError, saying who has and who lacks them, for tensors that only some sources have."""
+    first, *others = sources
+    for name in others:
+        for one, other in ((first, name), (name, first)):
+            missing = sorted(set(sources[one].shapes) - set(sources[other].shapes))
+            if missing:
+                having = [each for each in sources if missing[0] in sources[each].shapes]
+                lacking = [each for each in sources if missing[0] not in sources[each].shapes]
+                raise SourceError(
+                    f"sources {first!r} and {name!r} have different tensors: {len(missing)} of {_listed(having)} are "
+                    f"missing from {_listed(lacking)}: {first_few(missing)} (another architecture or number of "
+                    "layers? missing=base gives every source the tensors of the base)"
+                )
+
+
+def check_same_shapes(sources: Mapping[str, TensorSource]) -> None:
+    """Raise SourceError, naming tensor and shapes, where a tensor of the first source is another size elsewhere."""
+    (first, reference), *others = sources.items()
+    for name, source in others:
+        for tensor_name, shape in reference.shapes.items():
+            if shape != source.shapes[tensor_name]:
+                raise SourceError(
+                    f"tensor {tensor_name!r} has shape {shape} in {first!r} and {source.shapes[tensor_name]} in "
+                    f"{name!r}"
+                )
+
+
+def first_few(names: Sequence[str]) -> str:
+    """The first three of the names, and whether there are more."""
+    return ", ".join(repr(name) for name in names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(repr(name) for name in names)

@@ -1,0 +1,297 @@
+"""The engine: a recipe and the tensors of its checkpoints -> merged tensors, one at a time."""
+
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from evohydra.merging.checkpoints import CheckpointReader, TensorSource
+from evohydra.merging.kernels.compilation import compiling
+from evohydra.merging.kernels.fused import NotFinite, is_finite, largest_entry
+from evohydra.merging.kernels.randomness import stream_key
+from evohydra.merging.methods import OUT, STREAMS, Method, asks, resolve
+from evohydra.merging.path_tensors import plain_shapes, plain_tensor
+from evohydra.merging.transfers import Transfers
+from evohydra.recipe import Checkpoint, Group, Merge, Node, Stack, checkpoints, children, digest
+
+PEAK_BLOCK = 2**22  # elements
+BUNDLE = 2**22  # elements: above this a call's overhead is nothing beside its work
+WORTH_COMPILING = 2 * 10**8  # elements merged in all: compiling pays from here on
+CALL = 3 * 10**4  # elements that are merged eagerly in the time that one tensor's calls take
+
+
+class MergeError(ArithmeticError):
+    """A recipe whose merge is not finite: which tensor, and with which parameters."""
+
+
+@runtime_checkable
+class Sized(Protocol):
+    """What says how much memory it takes."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes."""
+        ...
+
+
+class Engine:
+    """Merges recipes over `sources`, the tensors of each checkpoint by its name.
+
+    Merging is done in `dtype`, to which all sources are converted; without it each tensor in the type that its sources
+    have in common. What depends on the sources alone (rankings of magnitudes, cosines, norms under masks, the sources
+    themselves on another device) is computed once and kept, as long as all of it together stays within `cache_bytes`.
+    Results are the same bits with and without a cache, and whether kernels are compiled or not.
+    """
+
+    def __init__(
+        self,
+        sources: Mapping[str, TensorSource],
+        *,
+        device: torch.device,
+        dtype: torch.dtype | None = None,
+        compile_kernels: bool = False,
+        cache_bytes: int = 2 * 1024**3,
+    ) -> None:
+        self.sources = sources
+        self.device = device
+        self.dtype = dtype
+        self.compile_kernels = compile_kernels
+        self._free = cache_bytes
+        self._cache: dict[tuple[str, ...], Any] = {}
+        self._transfers = Transfers(device)
+
+    def shapes(self, node: Node) -> Mapping[str, tuple[int, ...]]:
+        """Name and shape of every tensor that `node` gives."""
+        if isinstance(node, Checkpoint):
+            return self.sources[node.name].shapes
+        if isinstance(node, Stack):
+            return plain_shapes(node, [self.shapes(source) for source in node.sources])
+        return self.shapes(node.base or node.models[0])
+
+    def merges(self, node: Node, name: str) -> bool:
+        """Whether `name` is merged at `node`, and not copied from one of its sources."""
+        return isinstance(node, Merge) and any(name in group.tensors for group in node.groups)
+
+    @torch.inference_mode()
+    def merge_into(self, node: Node, parameters: Mapping[str, Tensor]) -> None:
+        """Write the merge into `parameters`, by name, in place and in their own dtype.
+
+        Raises MergeError where a merged tensor is not finite, ValueError where a method refuses its parameters.
+        """
+        groups = _group_by_tensor(node)
+        with compiling(self.compile_kernels):
+            bundled: set[str] = set()
+            for merge, group, names in self._bundles(node, parameters):
+                pieces = torch.split(self._bundle(merge, group, names), [parameters[name].numel() for name in names])
+                for name, piece in zip(names, pieces, strict=True):
+                    parameters[name].copy_(piece.view_as(parameters[name]))
+                bundled.update(names)
+            rest = [name for name in parameters if name not in bundled]
+            needed = sorted({checkpoint.name for checkpoint in checkpoints(node)})
+            for name in self._transfers.ahead(rest, lambda name: self._missing(needed, name)):
+                parameter = parameters[name]
+                merged = self._tensor(node, name, groups, parameter)
+                if merged is not parameter:
+                    parameter.copy_(merged)
+
+    @torch.inference_mode()
+    def tensor(self, node: Node, name: str) -> Tensor:
+        """One merged tensor, in the type of the merge where it was merged and as stored where it was copied."""
+        with compiling(self.compile_kernels):
+            return self._tensor(node, name, _group_by_tensor(node))
+
+    @torch.inference_mode()
+    def probe(self, node: Node) -> None:
+        """Merge the smallest tensor of each group, so that a method's complaint comes before any search."""
+        for child in children(node):
+            self.probe(child)
+        if isinstance(node, Merge):
+            shapes = self.shapes(node)
+            groups = _group_by_tensor(node)
+            for group in node.groups:
+                if group.tensors:
+                    smallest = min(group.tensors, key=lambda name: torch.Size(shapes[name]).numel())
+                    self._tensor(node, smallest, groups)
+
+    def _bundles(self, node: Node, parameters: Mapping[str, Tensor]) -> list[tuple[Merge, Group, tuple[str, ...]]]:
+        """Groups whose tensors can be merged end to end as one: those of small models, by elementwise methods."""
+        if not isinstance(node, Merge) or not resolve(node.method).elementwise or self.dtype is None:
+            return []
+        bundles = [(group, tuple(name for name in group.tensors if name in parameters)) for group in node.groups]
+        return [
+            (node, group, names) for group, names in bundles if 0 < sum(parameters[n].numel() for n in names) <= BUNDLE
+        ]
+
+    def _bundle(self, node: Merge, group: Group, names: tuple[str, ...]) -> Tensor:
+        def flat(model: Node) -> Tensor:
+            key = ("bundle", _key(model), *names)
+            whole: Tensor = self._kept(key, lambda: torch.cat([self._operand(model, n).reshape(-1) for n in names]))
+            return whole
+
+        base = flat(node.base) if node.base else None
+        return self._apply(node, group, ", ".join(names), base, [flat(model) for model in node.models])
+
+    def _tensor(self, node: Node, name: str, groups: Mapping[str, Group], out: Tensor | None = None) -> Tensor:
+        if isinstance(node, Checkpoint):
+            return self._source(node.name, name)
+        if isinstance(node, Stack):
+            return plain_tensor(node, name, lambda source, at: self._operand(source, at, as_stored=True))
+        group = groups.get(name)
+        if group is None:
+            return self._operand(node.base or node.models[0], name, as_stored=True)
+        base = self._operand(node.base, name) if node.base else None
+        models = [self._operand(model, name) for model in node.models]
+        if self.dtype is None:
+            common = models[0].dtype
+            for tensor in (*models, *((base,) if base is not None else ())):
+                common = torch.promote_types(common, tensor.dtype)
+            base, models = base.to(common) if base is not None else None, [model.to(common) for model in models]
+        usable = out is not None and out.dtype == models[0].dtype and out.is_contiguous()
+        return self._apply(node, group, name, base, models, out if usable else None)
+
+    def _operand(self, node: Node, name: str, as_stored: bool = False) -> Tensor:
+        """What a model below a merge has at `name`, in the type of the merge."""
+        if not isinstance(node, Checkpoint):
+            return self._tensor(node, name, _group_by_tensor(node))
+        if as_stored or self.dtype is None:
+            return self._source(node.name, name)
+        stored = self._source(node.name, name)
+        if stored.dtype == self.dtype or not stored.is_floating_point():
+            return stored
+        converted: Tensor = self._kept(("converted", node.name, name), lambda: stored.to(self.dtype))
+        return converted
+
+    def _source(self, checkpoint: str, name: str) -> Tensor:
+        key = ("source", checkpoint, name)
+        if key in self._cache:
+            kept: Tensor = self._cache[key]
+            return kept
+        tensor = self._transfers.take((checkpoint, name))
+        if tensor is None:
+            source = self.sources[checkpoint]
+            tensor = source.read(name)
+            if self.device.type == "cpu" and isinstance(source, CheckpointReader):
+                return tensor  # mapped, not made
+        moved: Tensor = self._kept(key, lambda: tensor.to(self.device))
+        return moved
+
+    def _missing(self, names: Sequence[str], tensor: str) -> dict[tuple[str, str], Callable[[], Tensor]]:
+        """How to read what the device does not hold yet of one tensor of each checkpoint."""
+        return {
+            (name, tensor): lambda source=self.sources[name]: source.read(tensor)  # type: ignore[misc]
+            for name in names
+            if ("source", name, tensor) not in self._cache and tensor in self.sources[name].shapes
+        }
+
+    def _apply(
+        self,
+        node: Merge,
+        group: Group,
+        name: str,
+        base: Tensor | None,
+        models: Sequence[Tensor],
+        out: Tensor | None = None,
+    ) -> Tensor:
+        method = resolve(node.method)
+        given = {**node.options, **group.parameters}
+        if missing := sorted(method.required - given.keys()):
+            raise ValueError(
+                f"{node.method} needs {missing} for group {group.name!r}, the recipe gives {sorted(given)}"
+            )
+        parameters = {key: value for key, value in given.items() if key in method.parameters}
+        supplied = self._supply(method, node, name, base, models, given)
+        if OUT in method.supplied:
+            supplied[OUT] = out
+        try:
+            with largest_entry(self._largest(node, name)):
+                merged = method.function(base, models, **parameters, **supplied)
+        except NotFinite as reason:
+            raise MergeError(_not_finite(node, group, name, given)) from reason
+        if merged is not out and not is_finite(merged):  # what is written into `out` has been looked at
+            raise MergeError(_not_finite(node, group, name, given))
+        return merged
+
+    def _supply(
+        self,
+        method: Method,
+        node: Merge,
+        name: str,
+        base: Tensor | None,
+        models: Sequence[Tensor],
+        given: Mapping[str, Any],
+    ) -> dict[str, Any]:
+        """The parameters that the engine supplies, see `evohydra.merging.methods`."""
+        supplied: dict[str, Any] = {}
+        if STREAMS in method.supplied:
+            seed = int(given["mask_seed"])
+            supplied[STREAMS] = tuple(stream_key(seed, name, _key(model)) for model in node.models)
+        known = {**method.defaults, **given, **supplied}
+        for parameter, provider in method.providers.items():
+            wanted = {key: known[key] for key in asks(provider)}
+            constants = repr(sorted((key, value) for key, value in wanted.items() if key not in method.providers))
+            what = f"{provider.__module__}:{provider.__qualname__}"
+            key = (what, name, _key(node.base), *map(_key, node.models), constants)
+            made = functools.partial(provider, base, models, **wanted)
+            known[parameter] = supplied[parameter] = self._kept(key, made)
+        return supplied
+
+    def _largest(self, node: Merge, name: str) -> float | None:
+        """The largest magnitude among the sources of one tensor; None where finding out would not pay."""
+        sources = (*((node.base,) if node.base else ()), *node.models)
+        if (
+            self._free <= 0
+            or name not in self.shapes(node)
+            or not all(isinstance(each, Checkpoint) for each in sources)
+        ):
+            return None
+        found = [
+            self._kept(("largest", _key(each), name), functools.partial(self._peak, each, name)) for each in sources
+        ]
+        return float(max(found))
+
+    def _peak(self, node: Node, name: str) -> float:
+        blocks = torch.split(self._operand(node, name).reshape(-1), PEAK_BLOCK)
+        ends = [abs(float(end)) for block in blocks if block.numel() for end in block.aminmax()]
+        return max(ends, default=0.0) if all(map(math.isfinite, ends)) else math.inf
+
+    def _kept(self, key: tuple[str, ...], make: Callable[[], Any]) -> Any:
+        """What `make` gives, from now on without making it again where the cache has room for it."""
+        if key not in self._cache:
+            made = make()
+            size = _bytes(made)
+            if size > self._free:
+                return made
+            self._free -= size
+            self._cache[key] = made
+        return self._cache[key]
+
+
+def worth_compiling(shapes: Mapping[str, tuple[int, ...]], merges: int) -> bool:
+    """Whether so many merges of tensors of these shapes take longer than compiling their kernels."""
+    return merges * sum(CALL + math.prod(shape) for shape in shapes.values()) >= WORTH_COMPILING
+
+
+def _not_finite(node: Merge, group: Group, name: str, given: Mapping[str, Any]) -> str:
+    return f"{name!r} of group {group.name!r} is not finite after {node.method} with {dict(given)}"
+
+
+def _group_by_tensor(node: Node) -> dict[str, Group]:
+    return {name: group for group in node.groups for name in group.tensors} if isinstance(node, Merge) else {}
+
+
+def _key(node: Node | None) -> str:
+    """What tells one model of a recipe from another in caches and random streams."""
+    if node is None:
+        return ""
+    return node.name if isinstance(node, Checkpoint) else digest(node)
+
+
+def _bytes(value: object) -> int:
+    if isinstance(value, Sized):
+        return value.nbytes
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return 64 + sum(_bytes(each) for each in value)
+    return 64

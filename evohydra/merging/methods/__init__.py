@@ -1,0 +1,151 @@
+"""Merge methods: pure functions of tensors, one file each.
+
+A method is `method(base, models, *, ...) -> Tensor`: `base` is None where the recipe has none, `models` are tensors of
+one shape, type and device, and none of them is written to. The result has that shape and type; arithmetic rounds where
+mergekit's does (see `arithmetic`). The keyword parameters come from the genes and options of the recipe, one number for
+a group or one for each model. Parameters that the engine supplies, by name:
+
+- `out`: a tensor of the result's shape and type to write it into, or None;
+- `streams`: for each model the key of its random numbers (see `randomness`), from (mask_seed, tensor, model) alone;
+- those that the decorator `once` names: what depends on the sources alone, computed once for each tensor.
+"""
+
+import functools
+import importlib
+import inspect
+import math
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, get_args, get_origin
+
+from torch import Tensor
+
+OUT, STREAMS = "out", "streams"
+KINDS = {float: "a finite number", int: "a whole number", bool: "true or false", str: "a word"}
+Provider = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A merge function and what is known of its keyword parameters.
+
+    parameters: those of genes and options, `required` without a default, `per_model` with a value for each model.
+    supplied: those that the engine gives. providers: of these, what computes each, and from which parameters.
+    """
+
+    function: Callable[..., Tensor]
+    parameters: frozenset[str]
+    required: frozenset[str]
+    per_model: frozenset[str]
+    defaults: Mapping[str, Any]
+    supplied: frozenset[str]
+    providers: Mapping[str, Provider]
+    elementwise: bool
+    kinds: Mapping[str, type]
+
+    def check(self, name: str, value: object, where: str) -> None:
+        """ValueError, naming `where` it stands, for a `value` of another kind than that of the parameter `name`.
+
+        A number is finite; whole ones are numbers too, and 0 and 1 are false and true.
+        """
+        for each in value if name in self.per_model and isinstance(value, tuple | list) else (value,):
+            kind = self.kinds.get(name, object)
+            number = isinstance(each, int | float) and not isinstance(each, bool) and math.isfinite(each)
+            whole = number and isinstance(each, int)
+            fits = {float: number, int: whole, bool: each in (True, False)}.get(kind, isinstance(each, kind))
+            if not fits:
+                raise ValueError(f"{where}: expected {KINDS.get(kind, kind.__name__)}, got {each!r}")
+
+
+@dataclass
+class _Declared:
+    elementwise: bool = False
+    providers: dict[str, Provider] = field(default_factory=dict)
+
+
+_declared: dict[Callable[..., Tensor], _Declared] = {}
+
+
+def elementwise(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Declare that each entry of the result depends on the same entry of base and models alone.
+
+    The engine then merges many small tensors as one.
+    """
+    _declared.setdefault(function, _Declared()).elementwise = True
+    return function
+
+
+def once(**providers: Provider) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
+    """Declare parameters of a method that are computed from its sources: `provider(base, models, *, ...)`.
+
+    A provider's keyword parameters are parameters of the method that must not change from genome to genome. The engine
+    computes each once for each tensor and keeps it; without an engine it is computed when the method is called.
+    """
+
+    def declare(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        defaults = {name: p.default for name, p in inspect.signature(function).parameters.items()}
+
+        @functools.wraps(function)
+        def method(base: Tensor | None, models: Sequence[Tensor], **given: Any) -> Tensor:
+            for name, provider in providers.items():
+                if given.get(name) is None:
+                    wanted = {key: given.get(key, defaults[key]) for key in asks(provider)}
+                    given[name] = provider(base, models, **wanted)
+            return function(base, models, **given)
+
+        _declared[method] = _Declared(providers=providers)
+        return method
+
+    return declare
+
+
+@functools.cache
+def asks(provider: Provider) -> tuple[str, ...]:
+    """The parameters of the method from which a provider computes."""
+    return tuple(name for name, p in inspect.signature(provider).parameters.items() if p.kind is p.KEYWORD_ONLY)
+
+
+@functools.cache
+def resolve(name: str) -> Method:
+    """The method of this name, or the one at "package.module:function" from outside; ValueError where there is none."""
+    path = name if ":" in name else f"{__name__}.{_module(name)}:{name}"
+    try:
+        function = pkgutil.resolve_name(path)
+        signature = inspect.signature(function, eval_str=True)
+    except (ImportError, AttributeError, NameError, ValueError, TypeError) as error:
+        raise ValueError(f"merge method {path!r}: expected package.module:function, got {error}") from error
+    positional = [name for name, p in signature.parameters.items() if p.kind is not p.KEYWORD_ONLY]
+    if positional != ["base", "models"]:
+        raise ValueError(f"merge method {path!r}: expected the parameters (base, models, *, ...), got {signature}")
+    declared = _declared.get(function, _Declared())
+    keywords = {name: p for name, p in signature.parameters.items() if p.kind is p.KEYWORD_ONLY}
+    supplied = frozenset(keywords).intersection({OUT, STREAMS, *declared.providers})
+    own = {name: p for name, p in keywords.items() if name not in supplied}
+    return Method(
+        function=function,
+        parameters=frozenset(own),
+        required=frozenset(name for name, p in own.items() if p.default is p.empty),
+        per_model=frozenset(name for name, p in own.items() if get_origin(p.annotation) is Sequence),
+        defaults={name: p.default for name, p in own.items() if p.default is not p.empty},
+        supplied=supplied,
+        providers=declared.providers,
+        elementwise=declared.elementwise,
+        kinds={name: _kind(p.annotation) for name, p in own.items()},
+    )
+
+
+def _module(name: str) -> str:
+    """The module of this package that holds the method `name`; most are alone in one of their own name."""
+    modules = [module.name for module in pkgutil.iter_modules(__path__)]
+    for module in sorted(modules, key=lambda module: (module != name, module)):
+        function = getattr(importlib.import_module(f"{__name__}.{module}"), name, None)
+        if inspect.isfunction(function) and function.__module__ == f"{__name__}.{module}":
+            return module
+    raise ValueError(f"merge method {name!r}: there is none of that name; one of your own is package.module:function")
+
+
+def _kind(annotation: Any) -> type:
+    """What a parameter is, or for each model; object where that is none of `KINDS`."""
+    plain = get_args(annotation)[0] if get_origin(annotation) is Sequence else annotation
+    return plain if plain in KINDS else object

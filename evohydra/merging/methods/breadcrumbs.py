@@ -1,0 +1,91 @@
+"""Model Breadcrumbs: leave out the largest and the smallest entries of task vectors (arXiv 2312.06795, section 3)."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from evohydra.merging.kernels.fused import Entries, fused
+from evohydra.merging.kernels.ranking import Ranking
+from evohydra.merging.methods import once
+from evohydra.merging.methods.mixing import Mix, mix, mixed
+from evohydra.merging.methods.requirements import need_base
+from evohydra.merging.methods.trimming import at_most, check_shares, keep, magnitudes, more_than, rankings
+
+
+@fused
+def _breadcrumbs(
+    entries: Entries,
+    weights: Tensor,
+    scaling: Tensor,
+    least: Tensor,
+    most: Tensor,
+    **how: bool,
+) -> Tensor:
+    trimmed = []
+    for k, delta in enumerate(entries.task_vectors()):
+        size = delta.abs()
+        trimmed.append(keep(delta, (size >= least[k]) & (size <= most[k])))
+    return mixed(entries, trimmed, weights, scaling, **how)
+
+
+def _merge(
+    base: Tensor | None,
+    models: Sequence[Tensor],
+    density: Sequence[float],
+    gamma: Sequence[float],
+    ranks: Sequence[Ranking],
+    how: Mix,
+    out: Tensor | None,
+) -> Tensor:
+    check_shares("density", density, models)
+    check_shares("gamma", gamma, models)
+    lows, highs = [], []
+    for model, share, outliers, rank in zip(models, density, gamma, ranks, strict=True):
+        kept = int(share * rank.size)
+        # Fewer outliers are left out where the density asks for them.
+        smallest = max(0, rank.size - kept - int(outliers * rank.size))
+        values = magnitudes(base, model)
+        lows.append(rank.smallest(smallest, values))
+        highs.append(rank.smallest(smallest + kept, values))
+    numbers = (*how.numbers, more_than(lows, models[0].dtype), at_most(highs, models[0].dtype))
+    return _breadcrumbs(need_base(base), models, *numbers, out=out, **how.flags)
+
+
+@once(ranks=rankings)
+def breadcrumbs(
+    base: Tensor | None,
+    models: Sequence[Tensor],
+    *,
+    weight: Sequence[float],
+    density: Sequence[float],
+    gamma: Sequence[float],
+    normalize: bool = False,
+    scaling: float = 1.0,
+    ranks: Sequence[Ranking] = (),
+    out: Tensor | None = None,
+) -> Tensor:
+    """Task arithmetic over task vectors without their int(gamma * n) largest entries and without the smallest.
+
+    int(density * n) entries stay, of equal magnitudes the first are taken for smaller; in tensors of fewer than
+    1 / gamma entries nothing counts as too large.
+    """
+    how = mix(weight, models, elect=False, normalize=normalize, scaling=scaling)
+    return _merge(base, models, density, gamma, ranks, how, out)
+
+
+@once(ranks=rankings)
+def breadcrumbs_ties(
+    base: Tensor | None,
+    models: Sequence[Tensor],
+    *,
+    weight: Sequence[float],
+    density: Sequence[float],
+    gamma: Sequence[float],
+    normalize: bool = False,
+    scaling: float = 1.0,
+    ranks: Sequence[Ranking] = (),
+    out: Tensor | None = None,
+) -> Tensor:
+    """The same before sign election."""
+    how = mix(weight, models, elect=True, normalize=normalize, scaling=scaling)
+    return _merge(base, models, density, gamma, ranks, how, out)

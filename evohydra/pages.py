@@ -1,0 +1,37 @@
+"""HTML pages from the templates in `evohydra/templates`: whatever is put into them is escaped."""
+
+import base64
+from io import BytesIO
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
+
+
+def data_address(data: bytes, kind: str) -> str:
+    """The address of `data`, of this MIME type, with the data inside: what has it needs no file beside the page."""
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def image_address(image: Image.Image, format: str, **settings: Any) -> str:
+    """`data_address` of a picture that is saved in this format of Pillow's."""
+    packed = BytesIO()
+    image.save(packed, format, **settings)
+    return data_address(packed.getvalue(), f"image/{format.lower()}")
+
+
+ENVIRONMENT = Environment(
+    loader=PackageLoader("evohydra"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
+ENVIRONMENT.filters["data_address"] = data_address
+ENVIRONMENT.policies["json.dumps_kwargs"] = {"ensure_ascii": False}
+
+
+def render(template: str, **values: Any) -> str:
+    """The page that `template` makes of `values`. Only a `markupsafe.Markup` is put in as it is."""
+    return ENVIRONMENT.get_template(template).render(**values)

@@ -1,0 +1,1 @@
+"""Scoring: recipes become scores, example by example."""

@@ -1,0 +1,87 @@
+"""Benchmarks: a live model and the examples of a split -> one score for each example."""
+
+from collections.abc import Sequence
+from typing import Literal, Protocol, get_args, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evohydra.families import LiveModel
+
+Split = Literal["search", "validation", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+
+class BenchmarkError(ValueError):
+    """A benchmark that cannot be used as configured: what was expected and what came."""
+
+
+class Benchmark(Protocol):
+    """Scores a model on disjoint splits of examples."""
+
+    name: str
+    families: tuple[str, ...]  # names of the families whose models it can score
+
+    def size(self, split: Split) -> int:
+        """The number of examples in `split`; 0 where a run does without a validation split."""
+        ...
+
+    def __call__(self, live: LiveModel, split: Split, examples: Sequence[int] | None = None) -> NDArray[np.float64]:
+        """One score for each example of `split`, or of those at `examples` (n,), in their order; larger is better."""
+        ...
+
+
+@runtime_checkable
+class TellsBroken(Protocol):
+    """A benchmark that can tell from answers, whatever they score, that the model is broken."""
+
+    def broken(self) -> str | None:
+        """What all answers of the last call have in common that a working model's have not; None if nothing."""
+        ...
+
+
+@runtime_checkable
+class Asking(Protocol):
+    """A benchmark that may ask people (`asks`): it is shown all models first, so that a run stops once for many."""
+
+    @property
+    def asks(self) -> bool:
+        """Whether it does."""
+        ...
+
+    def show(self, live: LiveModel, split: Split, examples: Sequence[int] | None = None) -> None:
+        """This model will have to be judged on these examples."""
+        ...
+
+    def ask(self) -> None:
+        """Raises BenchmarkError, with what to do, while answers about shown models are missing."""
+        ...
+
+
+@runtime_checkable
+class Divisible(Protocol):
+    """A benchmark whose examples several workers can share without a change of any score."""
+
+    def part(
+        self, live: LiveModel, split: Split, examples: Sequence[int] | None, index: int, count: int
+    ) -> Sequence[int]:
+        """The positions, among `examples` of `split` or all of it, in part `index` of `count`; a part may hold none."""
+        ...
+
+
+@runtime_checkable
+class Described(Protocol):
+    """A benchmark whose examples can be read."""
+
+    def describe(self, split: Split, index: int) -> tuple[str, str]:
+        """What example `index` of `split` asks, and what is right, in words."""
+        ...
+
+
+@runtime_checkable
+class Answered(Protocol):
+    """A benchmark whose answers can be read."""
+
+    def answers(self, live: LiveModel, split: Split, examples: Sequence[int]) -> list[str]:
+        """What the live model answers to the examples of `split` at these places, in words."""
+        ...

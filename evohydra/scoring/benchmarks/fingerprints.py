@@ -1,0 +1,27 @@
+"""What examples a run was scored on: how many in each split, and a digest of their words."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from evohydra.scoring.benchmarks import SPLITS, Benchmark, Described
+
+
+def data_fingerprints(benchmarks: Mapping[str, Benchmark]) -> dict[str, dict[str, dict[str, Any]]]:
+    """For each benchmark and split the number of examples and a SHA-256, None where examples cannot be described."""
+    return {
+        name: {
+            split: {"examples": benchmark.size(split), "sha256": _digest(benchmark, split)}
+            for split in SPLITS
+            if benchmark.size(split)
+        }
+        for name, benchmark in benchmarks.items()
+    }
+
+
+def _digest(benchmark: Benchmark, split: Any) -> str | None:
+    if not isinstance(benchmark, Described):
+        return None
+    words = [benchmark.describe(split, index) for index in range(benchmark.size(split))]
+    return hashlib.sha256(json.dumps(words, ensure_ascii=False).encode()).hexdigest()

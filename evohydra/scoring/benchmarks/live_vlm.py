@@ -1,0 +1,58 @@
+"""lm-eval's multimodal model over the live model, without what it repeats for each genome."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lm_eval.models.hf_vlms import HFMultimodalLM
+
+from evohydra.families import LiveModel
+from evohydra.scoring.benchmarks.images import digest
+from evohydra.scoring.benchmarks.run_cache import RunCache
+from evohydra.scoring.benchmarks.vision_features import VisionFeatures
+from evohydra.scoring.benchmarks.vision_prompts import processor_of
+
+CACHE_BYTES = 4 * 1024**3  # of preprocessed images, and of vision features again
+
+
+class LiveMultimodalLM(HFMultimodalLM):  # type: ignore[misc]
+    """HFMultimodalLM (hf-multimodal) on a model in memory; images are preprocessed and encoded once a run.
+
+    Raises BenchmarkError for a model without an image processor.
+    """
+
+    def __init__(self, name: str, live: LiveModel, batch_size: int | str) -> None:
+        self._live_processor = processor_of(name, live)
+        self._encoded = RunCache(CACHE_BYTES)
+        self._features = VisionFeatures(live.module, CACHE_BYTES)
+        self._key: Any = None
+        super().__init__(pretrained=live.module, tokenizer=None, batch_size=batch_size, convert_img_format=True)
+
+    def _create_tokenizer(self, *_: Any, **__: Any) -> None:
+        """The live model's own; lm-eval's version cannot take a processor for a model in memory."""
+        self.processor = self._live_processor
+        self.tokenizer = self.processor.tokenizer
+
+    def generate_until(self, requests: Any, disable_tqdm: bool = False) -> list[str]:
+        """The answers to `requests` by the model as it is now."""
+        self._encoded.begin_round()
+        self._features.begin_genome()
+        answers: list[str] = super().generate_until(requests, disable_tqdm=disable_tqdm)
+        return answers
+
+    def tok_batch_multimodal_encode(self, strings: Sequence[str], images: Sequence[Any], **options: Any) -> Any:
+        """The processor's tensors for a batch, on the model's device."""
+        shown = tuple(digest(image) for group in images for image in group)
+        self._key = (tuple(strings), tuple(map(len, images)), shown, *sorted(options.items()))
+
+        def encode() -> Any:
+            return super(LiveMultimodalLM, self).tok_batch_multimodal_encode(
+                list(strings), [list(group) for group in images], **options
+            ).to("cpu")  # fmt: skip
+
+        kept = self._encoded.once(self._key, encode, lambda encoding: sum(each.nbytes for each in encoding.values()))
+        return type(kept)({name: tensor.to(self.device) for name, tensor in kept.items()})
+
+    def _model_multimodal_generate(self, inputs: Any, max_length: int, stop: list[str], **options: Any) -> Any:
+        with self._features.batch(self._key), torch.no_grad():
+            return super()._model_multimodal_generate(inputs, max_length, stop, **options)

@@ -1,0 +1,333 @@
+"""Any lm-evaluation-harness task or group on the live model, with its scores example by example."""
+
+import copy
+import difflib
+import logging
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets.exceptions import DatasetsError
+from lm_eval.api.task import Task
+from lm_eval.tasks import TaskManager
+from numpy.typing import NDArray
+
+from evohydra.families import LiveModel
+from evohydra.scoring.benchmarks import SPLITS, BenchmarkError, Split
+from evohydra.scoring.benchmarks.images import text_of
+from evohydra.scoring.benchmarks.live_lm import LiveLM
+from evohydra.scoring.benchmarks.live_vlm import LiveMultimodalLM
+from evohydra.scoring.benchmarks.lm_eval_words import answered, described
+from evohydra.scoring.benchmarks.parts import part_of_batches
+from evohydra.scoring.benchmarks.private_lm_eval import Kind, filters_of, set_instances
+from evohydra.scoring.benchmarks.splits import Slice, check_disjoint
+
+TASKS = Path(__file__).parent / "tasks"
+FEWSHOT_SEED = 1234  # simple_evaluate's default
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How tasks are asked and scored. None leaves the task's own setting.
+
+    metric and filter choose what counts, generation_kwargs are merged over the task's, data_files replaces its data set
+    by local JSON or parquet files ({split: path} or one path), data_dir by a local copy of the hub's repository,
+    include_path is a directory with task yamls of one's own, shuffle is the seed of the order in which splits are cut
+    (None: as the examples come), limit caps each split.
+    """
+
+    metric: str | None = None
+    filter: str | None = None
+    num_fewshot: int | None = None
+    limit: int | None = None
+    shuffle: int | None = None
+    generation_kwargs: Mapping[str, Any] | None = None
+    chat_template: bool | str = False
+    system_prompt: str | None = None
+    fewshot_as_multiturn: bool = False
+    data_files: str | Mapping[str, str] | None = None
+    data_dir: str | None = None
+    include_path: str | None = None
+    batch_size: int | str = 64
+
+
+def lm_eval_benchmarks(
+    name: str, *, task: str, splits: Mapping[str, Mapping[str, Any] | None], **options: Any
+) -> "dict[str, LMEvalBenchmark]":
+    """A benchmark for each leaf of `task`, by name: one for a task, several for a group.
+
+    `splits` gives a `Slice` for search, validation (or None: no validation) and test. Raises BenchmarkError for unknown
+    tasks, metrics and filters (with the known ones), data that cannot be had, and splits that are empty or overlap.
+    """
+    chosen = _checked(name, options)
+    if sorted(splits) != sorted(SPLITS):
+        raise BenchmarkError(f"benchmark {name!r}: expected the splits {', '.join(SPLITS)}, got {sorted(splits)}")
+    if splits["search"] is None or splits["test"] is None:
+        raise BenchmarkError(f"benchmark {name!r}: only the validation split may be null")
+    slices = {split: Slice(**at) for split in SPLITS if (at := splits[split]) is not None}
+    leaves = {
+        split: _load(at.task or task, at.data_files or chosen.data_files, chosen.data_dir, chosen.include_path)
+        for split, at in slices.items()
+    }
+    if len({len(tasks) for tasks in leaves.values()}) > 1:
+        raise BenchmarkError(f"benchmark {name!r}: its splits have different numbers of tasks: {leaves}")
+    benchmarks = {}
+    for position, leaf in enumerate(leaves["search"]):
+        label = name if len(leaves["search"]) == 1 else f"{name}/{leaf}"
+        tasks = {split: list(leaves[split].values())[position] for split in slices}
+        benchmarks[label] = LMEvalBenchmark(label, tasks, slices, chosen)
+    return benchmarks
+
+
+def _checked(name: str, options: Mapping[str, Any]) -> Options:
+    unknown = sorted(set(options) - set(Options.__dataclass_fields__))
+    if unknown:
+        raise BenchmarkError(
+            f"benchmark {name!r}: unknown options {unknown}; known are {sorted(Options.__dataclass_fields__)}"
+        )
+    return Options(**options)
+
+
+class LMEvalBenchmark:
+    """One lm-eval task; its requests are built once a run. Tasks without images ask any language model."""
+
+    families: tuple[str, ...] = ("causal_lm",)
+
+    def __init__(self, name: str, tasks: Mapping[Split, Task], slices: Mapping[Split, Slice], options: Options) -> None:
+        self.name = name
+        self._options = options
+        self._lm: LiveLM | LiveMultimodalLM | None = None
+        self._requests: dict[Split, list[list[Any]]] = {}
+        self._answers: list[Any] = []
+        self._tasks: dict[Split, Task] = {}
+        self._indices = {
+            split: slices[split].indices(len(task.eval_docs), options.shuffle, options.limit)
+            for split, task in tasks.items()
+        }
+        self._shows_images = any(getattr(task, "MULTIMODAL", False) for task in tasks.values())
+        if self._shows_images:
+            self.families = ("vision_language",)
+        texts = {s: [text_of(tasks[s].eval_docs[i]) for i in indices] for s, indices in self._indices.items()}
+        check_disjoint(name, texts)
+        for split, task in tasks.items():
+            self._tasks[split] = copy.copy(task)  # shares the data, holds requests of its own
+            self._configure(self._tasks[split])
+        self._metric = self._chosen_metric()
+        self._check_filter()
+
+    def _configure(self, task: Task) -> None:
+        if self._options.num_fewshot is not None or task.get_config("num_fewshot") is None:
+            task.set_config(key="num_fewshot", value=self._options.num_fewshot or 0)
+        task.set_fewshot_seed(seed=FEWSHOT_SEED)
+        if self._options.generation_kwargs:
+            task.set_config(key="generation_kwargs", value=dict(self._options.generation_kwargs), update=True)
+
+    def _chosen_metric(self) -> str:
+        known = sorted(self._tasks["search"].higher_is_better())
+        metric: str | None = self._options.metric or (known[0] if len(known) == 1 else None)
+        for split, task in self._tasks.items():
+            known = sorted(task.higher_is_better())
+            if metric is None or metric not in known:
+                raise BenchmarkError(f"benchmark {self.name!r}, {split} split: metric {metric!r} is none of {known}")
+        assert metric is not None
+        return metric
+
+    def _check_filter(self) -> None:
+        for split, task in self._tasks.items():
+            known = filters_of(task)
+            if self._options.filter not in (None, *known):
+                raise BenchmarkError(
+                    f"benchmark {self.name!r}, {split} split: filter {self._options.filter!r} is none of {known}"
+                )
+
+    def size(self, split: Split) -> int:
+        """The number of examples in `split`."""
+        return len(self._indices.get(split, ()))
+
+    def __call__(self, live: LiveModel, split: Split, examples: Sequence[int] | None = None) -> NDArray[np.float64]:
+        """The metric for each example of `split`, or of those at `examples` (n,); negated where lower is better."""
+        task, asked = self._tasks[split], self._asked(live, split)
+        places = range(len(asked)) if examples is None else examples
+        set_instances(task, (instance for place in places for instance in asked[place]))
+        for instance in task.instances:
+            instance.resps, instance.filtered_resps = [], {}
+        try:
+            self._answer(self._lm, task)
+        except AssertionError as error:  # lm-eval's way to refuse settings
+            raise BenchmarkError(
+                f"benchmark {self.name!r}: lm-eval refuses its settings for this model: {error} (the length of answers "
+                f"is benchmark.{self.name}.generation_kwargs.max_gen_toks)"
+            ) from error
+        self._answers = [answer for instance in task.instances for answer in instance.resps]
+        scores = self._scores(task)
+        assert len(scores) == len(places)
+        return scores
+
+    def _asked(self, live: LiveModel, split: Split) -> list[list[Any]]:
+        """The requests for each example of a split."""
+        if self._lm is None:
+            self._lm = self._live_lm(live)
+        if split not in self._requests:
+            self._requests[split] = self._built_requests(self._lm, self._tasks[split], split)
+        return self._requests[split]
+
+    def part(
+        self, live: LiveModel, split: Split, examples: Sequence[int] | None, index: int, count: int
+    ) -> Sequence[int]:
+        """The positions in part `index` of `count`: whole batches of prompts, where answers are generated."""
+        asked = self._asked(live, split)
+        return part_of_batches(self._lm, asked if examples is None else [asked[at] for at in examples], index, count)
+
+    def broken(self) -> str | None:
+        """Whether all generated answers of the last call are empty or the same, or a log-likelihood is not a number."""
+        texts = [answer.strip() for answer in self._answers if isinstance(answer, str)]
+        if any(isinstance(answer, tuple) and math.isnan(answer[0]) for answer in self._answers):
+            return "log-likelihoods are not numbers"
+        if len(texts) < 2 or len(texts) < len(self._answers) or len(set(texts)) > 1:
+            return None
+        return "all answers are the same" if texts[0] else "all answers are empty"
+
+    def describe(self, split: Split, index: int) -> tuple[str, str]:
+        """The prompt of example `index` of `split` without shots, and its target or right choice."""
+        task = self._tasks[split]
+        return described(task, task.eval_docs[self._indices[split][index]])
+
+    def answers(self, live: LiveModel, split: Split, examples: Sequence[int]) -> list[str]:
+        """What the live model writes or chooses."""
+        self(live, split, examples)
+        return [answered(self._requests[split][place]) for place in examples]
+
+    def _live_lm(self, live: LiveModel) -> LiveLM | LiveMultimodalLM:
+        if self._shows_images:
+            return LiveMultimodalLM(self.name, live, self._options.batch_size)
+        return LiveLM(live.module, live.tokenizer, self._options.batch_size)
+
+    def _built_requests(self, lm: Any, task: Task, split: Split) -> list[list[Any]]:
+        """The requests of each example of `split`, in the order of the split."""
+        templated = bool(self._options.chat_template)
+        if isinstance(self._options.chat_template, str):
+            lm.chat_template(self._options.chat_template)
+        task.build_all_requests(
+            samples=self._indices[split],
+            system_instruction=self._options.system_prompt,
+            apply_chat_template=templated,
+            fewshot_as_multiturn=self._options.fewshot_as_multiturn,
+            chat_template=lm.apply_chat_template if templated else None,
+            tokenizer_name=lm.tokenizer_name if templated else "",
+        )
+        return _by_document(task.instances)
+
+    @staticmethod
+    def _answer(lm: Any, task: Task) -> None:
+        by_type: dict[str, list[Any]] = defaultdict(list)
+        for instance in task.instances:
+            by_type[instance.request_type] += [instance] * instance.repeats
+        for request_type, instances in by_type.items():
+            responses = getattr(lm, request_type)(instances, disable_tqdm=True)
+            for instance, response in zip(instances, responses, strict=True):
+                instance.resps.append(response)
+        task.apply_filters()
+
+    def _scores(self, task: Task) -> NDArray[np.float64]:
+        chosen = self._options.filter or next(iter(task.instances[0].filtered_resps))
+        sign = 1.0 if task.higher_is_better()[self._metric] else -1.0
+        scores = []
+        for instances in _by_document(task.instances):
+            instances.sort(key=lambda instance: instance.idx)
+            results = task.process_results(instances[0].doc, [i.filtered_resps[chosen] for i in instances])
+            scores.append(sign * self._number(results))
+        return np.array(scores)
+
+    def _number(self, results: Mapping[str, Any]) -> float:
+        value = results.get(self._metric)
+        if isinstance(value, bool | int | float | np.number):
+            return float(value)
+        numeric = sorted(key for key, v in results.items() if isinstance(v, bool | int | float | np.number))
+        raise BenchmarkError(
+            f"benchmark {self.name!r}: metric {self._metric!r} gives {value!r} for an example, not a number; it can "
+            f"only be computed for all examples at once. Metrics with a number for each example: {numeric}"
+        )
+
+
+def _by_document(instances: Sequence[Any]) -> list[list[Any]]:
+    found: dict[int, list[Any]] = defaultdict(list)
+    for instance in instances:
+        found[instance.doc_id].append(instance)
+    return list(found.values())
+
+
+def _load(
+    task: str, data_files: str | Mapping[str, str] | None, data_dir: str | None, include_path: str | None
+) -> dict[str, Task]:
+    """The leaf tasks of `task` by name."""
+    include = [TASKS, *([Path(include_path).resolve()] if include_path else [])]
+    manager = TaskManager(include_path=include, include_defaults=False)
+    if task not in manager.task_index:
+        ours = manager.all_tasks
+        logger.info("reading lm-eval's own tasks to find %r; this takes a while", task)
+        manager = TaskManager(include_path=include, include_defaults=True)
+        if task not in manager.task_index:
+            close = difflib.get_close_matches(task, manager.all_tasks, n=8, cutoff=0.5)
+            raise BenchmarkError(
+                f"unknown lm-eval task {task!r}; close to it are {close}, evohydra's own are {ours}, and lm-eval "
+                f"has {len(manager.all_tasks)} more (lm-eval ls tasks)"
+            )
+    entry = manager.task_index[task]
+    overrides = _local_data(data_files, entry.cfg, entry.yaml_path)
+    if data_dir is not None:
+        if not Path(data_dir).is_dir():
+            raise BenchmarkError(f"data_dir: no such directory: {data_dir}")
+        overrides["dataset_path"] = str(Path(data_dir).resolve())
+    try:
+        loaded = manager.load([{"group": "evohydra", "task": _members(manager, {"task": task, **overrides})}])
+    except (OSError, ValueError, DatasetsError) as error:
+        raise BenchmarkError(
+            f"could not load the data of lm-eval task {task!r} ({type(error).__name__}: {str(error)[:300]}). "
+            "Without a network give local JSON, JSON-lines or parquet files with the same columns, for example "
+            "benchmark.<name>.data_files=/data/test.jsonl (for one split: benchmark.<name>.splits.test.data_files), or "
+            "a copy of the data set's repository: benchmark.<name>.data_dir=/data/NAME"
+        ) from error
+    return dict(loaded["tasks"])
+
+
+def _members(manager: TaskManager, member: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What `member`, {task: name, ...}, means as tasks alone: lm-eval would rename all tasks of a group or tag."""
+    entry = manager.task_index.get(member["task"])
+    inside: Sequence[Any] = ()
+    if entry is not None and entry.kind is Kind.TAG:
+        inside = sorted(entry.tags)
+    elif entry is not None and entry.kind is Kind.GROUP:
+        inside = (entry.cfg or {}).get("task") or ()
+    if not inside:
+        return [dict(member)]
+    named = [{"task": each} if isinstance(each, str) else each for each in inside]
+    return [task for each in named for task in _members(manager, {**each, **member, "task": each["task"]})]
+
+
+def _local_data(
+    data_files: str | Mapping[str, str] | None, config: Mapping[str, Any] | None, yaml: Path | None
+) -> dict[str, Any]:
+    """Overrides that make the task read local files: those given, or those that lie beside its yaml."""
+    if data_files is None:
+        beside = ((config or {}).get("dataset_kwargs") or {}).get("data_files")
+        if yaml is None or not isinstance(beside, Mapping):
+            return {}
+        absolute = {split: file if "://" in file else str(yaml.parent / file) for split, file in beside.items()}
+        return {"dataset_kwargs": {"data_files": absolute}}
+    files = dict(data_files) if isinstance(data_files, Mapping) else _every_split(data_files, config)
+    for file in files.values():
+        if not Path(file).is_file():
+            raise BenchmarkError(f"data_files: no such file: {file}")
+    absolute = {split: str(Path(file).resolve()) for split, file in files.items()}
+    kind = "parquet" if all(file.endswith(".parquet") for file in absolute.values()) else "json"
+    return {"dataset_path": kind, "dataset_name": None, "dataset_kwargs": {"data_files": absolute}}
+
+
+def _every_split(file: str, config: Mapping[str, Any] | None) -> dict[str, str]:
+    keys: Sequence[str] = ("training_split", "validation_split", "test_split", "fewshot_split")
+    return {split: file for key in keys if (split := (config or {}).get(key))} or {"test": file}

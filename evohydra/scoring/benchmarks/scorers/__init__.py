@@ -1,0 +1,51 @@
+"""Scorers: pictures and what they should show -> one number for each picture."""
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from evohydra.scoring.benchmarks import BenchmarkError
+from evohydra.scoring.benchmarks.prompts import Prompt
+
+
+class ScorerError(BenchmarkError):
+    """A scorer that cannot be used as configured."""
+
+
+class Scorer(Protocol):
+    """Judges pictures. A yaml names a function that makes it, `_partial_`; what it lacks is an error there."""
+
+    name: str
+
+    def __call__(self, images: Sequence[Image.Image], prompts: Sequence[Prompt]) -> NDArray[np.float64]:
+        """A finite score for each of `images` (n,), drawn for the prompt at its place in `prompts`; larger is better.
+
+        Raises BenchmarkError where the run cannot go on.
+        """
+        ...
+
+
+@runtime_checkable
+class AskingScorer(Protocol):
+    """A scorer that asks people: it is shown all pictures first, so that a run stops once for many."""
+
+    def show(self, images: Sequence[Image.Image], prompts: Sequence[Prompt]) -> None:
+        """These pictures will have to be judged."""
+        ...
+
+    def ask(self) -> None:
+        """Raises BenchmarkError, with what to do, while choices about shown pictures are missing."""
+        ...
+
+
+@runtime_checkable
+class OnDevice(Protocol):
+    """A scorer that computes where the model does."""
+
+    def to(self, device: torch.device) -> None:
+        """Move to `device`."""
+        ...

@@ -1,0 +1,109 @@
+"""A batch of questions about images -> the live model's answers."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+
+from evohydra.families import LiveModel
+from evohydra.scoring.benchmarks import BenchmarkError
+from evohydra.scoring.benchmarks.vision_features import VisionFeatures
+
+PLACES = ("{image}", "{question}")
+
+
+def processor_of(name: str, live: LiveModel) -> Any:
+    """The processor of `live`. Raises BenchmarkError, about benchmark `name`, where it cannot take images."""
+    try:
+        processor = getattr(live, "processor", None)
+    except ValueError as error:  # read late: the reason is that of the family
+        raise BenchmarkError(f"benchmark {name!r} shows images: {error}") from error
+    if getattr(processor, "image_processor", None) is None:
+        raise BenchmarkError(
+            f"benchmark {name!r} shows images, and the model has no image processor (preprocessor_config.json)"
+        )
+    return processor
+
+
+class Asker:
+    """Asks `live`, a vision-language model, in its processor's chat format or in that of `prompt`.
+
+    Raises BenchmarkError for a model without an image processor, one without a chat template where no prompt is given,
+    and a prompt that lacks {image} or {question}.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        live: LiveModel,
+        prompt: str | None,
+        system_prompt: str | None,
+        generation: Mapping[str, Any],
+        feature_bytes: int,
+    ) -> None:
+        self.live = live
+        self._name, self._prompt, self._system = name, prompt, system_prompt
+        self._processor = processor_of(name, live)
+        self._check_prompt()
+        self.features = VisionFeatures(live.module, feature_bytes)
+        self._generation = {**generation, "pad_token_id": self._pad_token()}
+
+    def text(self, question: str) -> str:
+        """The prompt for `question`, with the processor's own token in the place of the image."""
+        if self._prompt is not None:
+            image = str(getattr(self._processor, "image_token", "<image>"))
+            before, after = self._prompt.split("{question}", 1)
+            return before.replace("{image}", image) + question + after.replace("{image}", image)
+        content = [{"type": "image"}, {"type": "text", "text": question}]
+        system = [{"role": "system", "content": [{"type": "text", "text": self._system}]}] if self._system else []
+        text: str = self._processor.apply_chat_template(
+            [*system, {"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+        )
+        return text
+
+    def inputs(self, questions: Sequence[str], images: Sequence[Image.Image]) -> Any:
+        """What the model is given for a batch, on the CPU; prompts are padded on the left."""
+        texts = [self.text(question) for question in questions]
+        begin = self.live.tokenizer.bos_token
+        begun = begin is not None and texts[0].startswith(begin)  # by the chat template
+        try:
+            return self._processor(
+                text=texts,
+                images=[[image] for image in images],
+                padding=True,
+                padding_side="left",
+                return_tensors="pt",
+                **({"add_special_tokens": False} if begun else {}),
+            )
+        except (ValueError, TypeError, KeyError, IndexError) as error:
+            raise BenchmarkError(
+                f"benchmark {self._name!r}: the model's processor refuses a question or its image "
+                f"({type(error).__name__}: {str(error)[:300]}); the first prompt of the batch is {texts[0][:300]!r}"
+            ) from error
+
+    def answers(self, key: Hashable, inputs: Any) -> list[str]:
+        """The model's answers to `inputs`; the same `key` means the same images."""
+        given = inputs.to(self.live.device, dtype=self.live.dtype)  # floating-point entries alone get the type
+        with self.features.batch(key), torch.no_grad():
+            tokens = self.live.module.generate(**given, **self._generation)  # type: ignore[operator]
+        new = tokens[:, given["input_ids"].shape[1] :]
+        return [text.strip() for text in self.live.tokenizer.batch_decode(new, skip_special_tokens=True)]
+
+    def _check_prompt(self) -> None:
+        if self._prompt is not None:
+            for place in PLACES:
+                if self._prompt.count(place) != 1:
+                    raise BenchmarkError(
+                        f"benchmark {self._name!r}: prompt: expected {place} in it once, got {self._prompt!r}"
+                    )
+        elif getattr(self._processor, "chat_template", None) is None:
+            raise BenchmarkError(
+                f"benchmark {self._name!r}: the model's processor has no chat template; give benchmark.{self._name}"
+                ".prompt, a text with {image} and {question}"
+            )
+
+    def _pad_token(self) -> int | None:
+        tokenizer = self.live.tokenizer
+        token: int | None = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+        return token

@@ -1,0 +1,230 @@
+"""Questions about images, answered by the live vision-language model and scored one by one."""
+
+import functools
+import logging
+import pkgutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from evohydra.families import LiveModel
+from evohydra.scoring.benchmarks import SPLITS, BenchmarkError, Split, visual_data
+from evohydra.scoring.benchmarks.images import MAX_PIXELS, decoded
+from evohydra.scoring.benchmarks.run_cache import RunCache
+from evohydra.scoring.benchmarks.splits import Slice, check_disjoint
+from evohydra.scoring.benchmarks.vision_prompts import Asker
+from evohydra.scoring.benchmarks.visual_data import Columns, Example, Source
+
+GIB = 1024**3
+# The paper's: beam search, and long answers.
+GENERATION = {"do_sample": False, "num_beams": 5, "repetition_penalty": 1.5, "max_new_tokens": 512}
+logger = logging.getLogger(__name__)
+
+
+class Metric(Protocol):
+    """The score of one answer, larger is better."""
+
+    def __call__(self, answer: str, references: Sequence[str]) -> float:
+        """A finite number for `answer`, given the answers that are right (at least one)."""
+        ...
+
+
+@dataclass(frozen=True)
+class VQAOptions:
+    """How questions are asked and scored.
+
+    metric is a function (`Metric`) as package.module:function. prompt is a text with {image} and {question}, None the
+    processor's chat template, which `system_prompt` may begin. generation_kwargs are merged over the paper's. shuffle
+    is the seed of the order in which splits are cut, limit caps the images of each split. cache_gb bounds the decoded
+    and preprocessed images in memory, features_gb the vision features.
+    """
+
+    metric: str = "evohydra.scoring.benchmarks.rouge:rouge_l"
+    prompt: str | None = None
+    system_prompt: str | None = None
+    generation_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    batch_size: int = 4
+    limit: int | None = None
+    shuffle: int | None = None
+    cache_gb: float = 4.0
+    features_gb: float = 8.0
+    max_pixels: int = MAX_PIXELS
+
+
+def visual_qa(name: str, *, splits: Mapping[str, Mapping[str, Any] | None], **options: Any) -> "dict[str, VisualQA]":
+    """The benchmark `name`, by its name.
+
+    `splits` gives a `Slice` for search, validation (or None: no validation) and test; it counts images, and all
+    questions of an image go with it. `options` are those of `VQAOptions` and of `Source`; what a split gives of
+    `Source` holds for it alone. Raises BenchmarkError for unknown options, data that cannot be had, images that cannot
+    be used, and splits that are empty or share an image.
+    """
+    options = {key: value for key, value in options.items() if key != "generation_kwargs" or value is not None}
+    known = {kind: set(kind.__dataclass_fields__) for kind in (VQAOptions, Source)}
+    unknown = sorted(set(options) - known[VQAOptions] - known[Source])
+    if unknown:
+        raise BenchmarkError(
+            f"benchmark {name!r}: unknown options {unknown}; known are {sorted(known[VQAOptions] | known[Source])}"
+        )
+    if sorted(splits) != sorted(SPLITS):
+        raise BenchmarkError(f"benchmark {name!r}: expected the splits {', '.join(SPLITS)}, got {sorted(splits)}")
+    if splits["search"] is None or splits["test"] is None:
+        raise BenchmarkError(f"benchmark {name!r}: only the validation split may be null")
+    chosen = VQAOptions(**{key: value for key, value in options.items() if key in known[VQAOptions]})
+    common = {key: value for key, value in options.items() if key in known[Source]}
+    sliced: dict[Split, list[Example]] = {}
+    read: dict[str, list[Example]] = {}
+    for split in SPLITS:
+        at = splits[split]
+        if at is None:
+            continue
+        source, bounds = _split_source(name, split, common, at)
+        if repr(source) not in read:
+            read[repr(source)] = visual_data.examples(name, source)
+        sliced[split] = _cut(read[repr(source)], bounds, chosen)
+    return {name: VisualQA(name, sliced, chosen)}
+
+
+def _split_source(name: str, split: str, common: Mapping[str, Any], at: Mapping[str, Any]) -> tuple[Source, Slice]:
+    own = {key: at[key] for key in at if key in Source.__dataclass_fields__}
+    unknown = sorted(set(at) - set(own) - {"start", "stop"})
+    if unknown:
+        known = sorted({"start", "stop", *Source.__dataclass_fields__})
+        raise BenchmarkError(f"benchmark {name!r}, {split} split: unknown options {unknown}; known are {known}")
+    if "task" in own:  # another data set: none of the settings for the common one holds
+        common = {key: value for key, value in common.items() if key == "hub_split"}
+    settings = {**common, **own}
+    columns = dict(settings.get("columns") or {})
+    if strange := sorted(set(columns) - set(Columns.__dataclass_fields__)):
+        raise BenchmarkError(f"benchmark {name!r}: unknown columns {strange}: {sorted(Columns.__dataclass_fields__)}")
+    return Source(**{**settings, "columns": Columns(**columns)}), Slice(at.get("start", 0), at.get("stop"))
+
+
+def _cut(examples: Sequence[Example], bounds: Slice, options: VQAOptions) -> list[Example]:
+    """The examples of the images that `bounds` choose."""
+    of_image: dict[str, list[Example]] = {}
+    for example in examples:
+        of_image.setdefault(example.image_id or example.image.key, []).append(example)
+    groups = list(of_image.values())
+    return [
+        example for index in bounds.indices(len(groups), options.shuffle, options.limit) for example in groups[index]
+    ]
+
+
+class VisualQA:
+    """One data set of questions about images; images are decoded and preprocessed once a run."""
+
+    families = ("vision_language",)
+
+    def __init__(self, name: str, examples: Mapping[Split, Sequence[Example]], options: VQAOptions) -> None:
+        self.name = name
+        self._examples, self._options = examples, options
+        self._cache = RunCache(int(options.cache_gb * GIB))
+        self._asker: Asker | None = None
+        self._check_images()
+        self._metric = self._checked_metric()
+
+    def size(self, split: Split) -> int:
+        """The number of examples in `split`."""
+        return len(self._examples.get(split, ()))
+
+    def examples(self, split: Split) -> Sequence[Example]:
+        """The examples of `split`, in its order."""
+        return self._examples.get(split, ())
+
+    def describe(self, split: Split, index: int) -> tuple[str, str]:
+        """The question of example `index` of `split`, and its references."""
+        example = self._examples[split][index]
+        return example.question, " / ".join(example.references)
+
+    def image(self, example: Example) -> Image.Image:
+        """The image of `example`, in RGB."""
+        image: Image.Image = self._cache.once(
+            ("image", example.image.key), lambda: decoded(example.image, self._options.max_pixels)[0], _bytes
+        )
+        return image
+
+    def __call__(self, live: LiveModel, split: Split, examples: Sequence[int] | None = None) -> NDArray[np.float64]:
+        """The metric for each example of `split`, or of those at `examples` (n,), in their order."""
+        places = range(self.size(split)) if examples is None else examples
+        answers = self.answers(live, split, places)
+        pairs = zip(answers, (self._examples[split][place] for place in places), strict=True)
+        return np.array([self._metric(answer, example.references) for answer, example in pairs], dtype=np.float64)
+
+    def answers(self, live: LiveModel, split: Split, examples: Sequence[int]) -> list[str]:
+        """What the model answers to the examples of `split` at `examples` (n,), in their order."""
+        asker, options = self._ready(live), self._options
+        self._cache.begin_round()
+        asker.features.begin_genome()
+        before = asker.features.saved
+        answers: list[str] = []
+        for start in range(0, len(examples), options.batch_size):
+            batch = tuple(examples[start : start + options.batch_size])
+            inputs = self._cache.once((split, batch), functools.partial(self._inputs, asker, split, batch), _bytes)
+            answers += asker.answers((split, batch), inputs)
+        logger.info("%s: reused vision features saved %.2f s", self.name, asker.features.saved - before)
+        return answers
+
+    @property
+    def seconds_saved(self) -> float:
+        """The seconds that reused vision features have saved so far."""
+        return self._asker.features.saved if self._asker is not None else 0.0
+
+    def _inputs(self, asker: Asker, split: Split, batch: Sequence[int]) -> Any:
+        asked = [self._examples[split][place] for place in batch]
+        return asker.inputs([example.question for example in asked], [self.image(example) for example in asked])
+
+    def _ready(self, live: LiveModel) -> Asker:
+        if self._asker is None or self._asker.live is not live:
+            generation = {**GENERATION, **self._options.generation_kwargs}
+            self._asker = Asker(
+                self.name, live, self._options.prompt, self._options.system_prompt, generation,
+                int(self._options.features_gb * GIB),
+            )  # fmt: skip
+        return self._asker
+
+    def _check_images(self) -> None:
+        """Decode every image before the search: a broken one in the test split would show days later."""
+        digests: dict[Split, list[str]] = {split: [] for split in self._examples}
+        known: dict[str, str] = {}
+        for split, examples in self._examples.items():
+            for example in examples:
+                key = example.image.key
+                if key not in known:
+                    image, known[key] = decoded(example.image, self._options.max_pixels)
+                    self._cache.put(("image", key), image, _bytes(image))
+                digests[split].append(known[key])
+        check_disjoint(self.name, digests)
+        identities = {s: [e.image_id for e in examples if e.image_id] for s, examples in self._examples.items()}
+        if all(identities.values()):
+            check_disjoint(self.name, identities)
+
+    def _checked_metric(self) -> Metric:
+        """The metric, tried on one right answer, so that packages that it lacks are missed before the search."""
+        path = self._options.metric
+        try:
+            metric: Metric = pkgutil.resolve_name(path)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise BenchmarkError(
+                f"benchmark {self.name!r}: metric {path!r}: expected package.module:function, got {error}"
+            ) from error
+        references = self._examples["search"][0].references
+        try:
+            score = float(metric(references[0], references))
+        except TypeError as error:
+            raise BenchmarkError(
+                f"benchmark {self.name!r}: metric {path!r}: expected metric(answer, references) -> float, got {error}"
+            ) from error
+        if not np.isfinite(score):
+            raise BenchmarkError(f"benchmark {self.name!r}: metric {path!r} gives {score} for a right answer")
+        return metric
+
+
+def _bytes(value: Any) -> int:
+    if isinstance(value, Image.Image):
+        return value.width * value.height * 3
+    return sum(tensor.nbytes for tensor in value.values() if hasattr(tensor, "nbytes"))

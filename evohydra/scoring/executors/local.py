@@ -1,0 +1,42 @@
+"""One job after the other, in this process."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from evohydra.scoring.executors import MakeWorker, Result
+from evohydra.scoring.executors.attempts import Attempts
+from evohydra.scoring.job import Evaluation, Job, MachineError
+
+
+class Local:
+    """The executor of a single process with one live model."""
+
+    workers = 1
+
+    def __init__(self, *, make: MakeWorker, retries: int = 2) -> None:
+        self._attempts = Attempts(retries)
+        self._worker = make()
+
+    def submit(self, jobs: Sequence[Job]) -> list[int]:
+        """Take jobs; they are scored in this order."""
+        self._worker.expect([job.recipe for job in jobs])
+        return [self._attempts.add(job) for job in jobs]
+
+    def completed(self) -> tuple[int, Evaluation]:
+        """The next ticket whose job is scored; see `Executor.completed`."""
+        while True:
+            taken = self._attempts.take()
+            assert taken is not None, "no job is open"
+            ticket, job = taken
+            try:
+                return self._attempts.passed(ticket, self._worker.evaluate(job))
+            except MachineError as error:
+                self._worker.recover()
+                self._attempts.failed(ticket, str(error))
+
+    def ask(self, task: Callable[..., Result], *given: Any) -> Result:
+        """`task(worker, *given)`."""
+        return task(self._worker, *given)
+
+    def close(self) -> None:
+        """Nothing is left to be ended."""

@@ -1,0 +1,52 @@
+"""How many workers a machine holds, and what each of them gets: a GPU, or CPU threads."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+SHARE = 0.8  # of the memory that is free, for workers
+MODELS = 2.5  # the memory of a worker beside its imports, in sizes of a model: the live one, tables, hidden states
+IMPORTS = 1_000_000_000  # bytes of a process that has imported what it needs
+
+
+@dataclass(frozen=True)
+class Places:
+    """Room for `workers` on this machine; each has `threads` CPU threads, and one of `gpus` where there are some."""
+
+    workers: int
+    threads: int
+    gpus: int
+
+    def environment(self, number: int) -> Mapping[str, str]:
+        """The environment variables of worker `number`, from 0."""
+        if not self.gpus:
+            return {}
+        seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+        names = seen.split(",") if seen else [str(each) for each in range(self.gpus)]
+        return {"CUDA_VISIBLE_DEVICES": names[number % len(names)]}
+
+
+def places(workers: int | str, threads: int | str, model_bytes: int) -> Places:
+    """The places for so many workers, or as many as fit ("auto"), of which each holds a model of `model_bytes`."""
+    for key, value in (("workers", workers), ("threads", threads)):
+        if value != "auto" and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise ValueError(f"executor.{key}: expected auto or a whole number of at least 1, got {value!r}")
+    gpus, cores = torch.cuda.device_count(), len(os.sched_getaffinity(0))
+    if workers == "auto":
+        fitting = int(SHARE * _free_memory() // (IMPORTS + MODELS * model_bytes))
+        each = threads if isinstance(threads, int) else 1
+        workers = gpus or max(1, min(cores // each, fitting))
+    count = int(workers)
+    return Places(count, max(1, cores // count) if threads == "auto" else int(threads), gpus)
+
+
+def _free_memory() -> int:
+    """Bytes that can be had without swapping."""
+    try:
+        with open("/proc/meminfo") as file:
+            known = dict(line.split(":", 1) for line in file)
+        return int(known["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2

@@ -1,0 +1,65 @@
+"""What a worker's process does: make the worker, then answer one request after the other."""
+
+import logging
+import os
+import pickle
+import signal
+import sys
+from collections.abc import Mapping
+from multiprocessing.connection import Connection
+from typing import Any, Literal
+
+import torch
+
+from evohydra.scoring.job import Evaluation, Job, MachineError
+
+Kind = Literal["ready", "done", "machine", "raised"]  # of an answer; with it comes a result, a reason or an exception
+
+
+def serve(connection: Connection, make: bytes, environment: Mapping[str, str], threads: int) -> None:
+    """Answer requests, pairs of a pickled function and its arguments, until the connection is closed.
+
+    `make` is the pickled function that makes the worker; it is not read before the environment is set. threads: of
+    torch on a CPU, unless the run sets them itself.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver ends its workers
+    os.environ.update(environment)
+    torch.set_num_threads(threads)
+    logging.basicConfig(stream=sys.stderr, level=logging.ERROR)
+    try:
+        worker = pickle.loads(make)()
+    except BaseException as error:
+        _answer(connection, "raised", error)
+        return
+    _answer(connection, "ready", None)
+    while True:
+        try:
+            request = connection.recv()
+        except EOFError:
+            return
+        _answer(connection, *_carried_out(worker, *request))
+
+
+def evaluate(worker: Any, job: Job) -> Evaluation:
+    """What the worker makes of a job."""
+    evaluation: Evaluation = worker.evaluate(job)
+    return evaluation
+
+
+def _carried_out(worker: Any, task: Any, given: tuple[Any, ...]) -> tuple[Kind, Any]:
+    try:
+        return "done", task(worker, *given)
+    except MachineError as error:
+        worker.recover()
+        return "machine", str(error)
+    except Exception as error:
+        return "raised", error
+
+
+def _answer(connection: Connection, kind: Kind, content: Any) -> None:
+    try:
+        packed = pickle.dumps((kind, content))
+        pickle.loads(packed)  # some exceptions can be packed but not unpacked
+    except Exception:
+        packed = pickle.dumps(("raised", RuntimeError(f"{type(content).__name__}: {content}")))
+    connection.send_bytes(packed)

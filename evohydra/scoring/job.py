@@ -1,0 +1,65 @@
+"""What crosses the worker boundary: a recipe to score, its scores, and why there are none. Plain data alone."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from evohydra.recipe import Node
+from evohydra.scoring.benchmarks import Split
+
+Examples = Mapping[str, Sequence[int]]  # for each benchmark, places in a split
+Scores = Mapping[str, Sequence[float]]  # for each benchmark, example by example
+
+
+@dataclass(frozen=True)
+class Job:
+    """A recipe to be scored on a split, or (`examples`) on those of its examples that are named for each benchmark.
+
+    part: (index, count) where it is one of several workers that share the examples; which ones are its own is decided
+    by the benchmarks, so that every score is the same as uncut.
+    """
+
+    recipe: Node
+    split: Split
+    examples: Examples | None = None
+    part: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores example by example for each benchmark, empty where `error` says why there are none.
+
+    seconds: by part. tokens: how many went through the model, padding included. broken: what the answers on all
+    benchmarks have that only a broken model's have. given_up: the error is the machine's and not the recipe's, which
+    was tried again in vain while others were scored. positions: of a part, where in the job's examples of each
+    benchmark the scores belong.
+    """
+
+    scores: Mapping[str, list[float]]
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    error: str | None = None
+    tokens: int = 0
+    broken: str | None = None
+    given_up: bool = False
+    positions: Mapping[str, list[int]] | None = None
+
+
+def joined(parts: Sequence[Evaluation]) -> Evaluation:
+    """The evaluation of a job from those of all its parts; the first error counts."""
+    failed = next((part for part in parts if part.error is not None), None)
+    seconds = {name: round(sum(part.seconds[name] for part in parts), 4) for name in parts[0].seconds}
+    tokens = sum(part.tokens for part in parts)
+    if failed is not None:
+        return Evaluation({}, seconds, failed.error, tokens, given_up=failed.given_up)
+    scores: dict[str, dict[int, float]] = {}
+    for part in parts:
+        for name, values in part.scores.items():
+            assert part.positions is not None
+            scores.setdefault(name, {}).update(zip(part.positions[name], values, strict=True))
+    whole = {name: [values[at] for at in range(len(values))] for name, values in scores.items()}
+    broken = [part.broken for part in parts if part.scores]
+    reasons = "; ".join(dict.fromkeys(each for each in broken if each))
+    return Evaluation(whole, seconds, None, tokens, reasons if all(broken) else None)
+
+
+class MachineError(RuntimeError):
+    """A worker that could not score for a reason that says nothing about the recipe: memory, a device, a kill."""

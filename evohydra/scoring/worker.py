@@ -1,0 +1,175 @@
+"""A worker: all that touches tensors. Jobs go in, evaluations come out, and nothing of one job is left for the next."""
+
+import gc
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from evohydra.families import Family, LiveModel
+from evohydra.families.sources import OpenSources
+from evohydra.merging.engine import Engine
+from evohydra.recipe import Node
+from evohydra.scoring.benchmarks import Answered, Asking, Benchmark, BenchmarkError, Divisible, Split, TellsBroken
+from evohydra.scoring.job import Evaluation, Examples, Job, MachineError
+
+logger = logging.getLogger(__name__)
+# What torch says where the machine fails and not the model; it has types of its own only for some of these.
+MACHINE = ("out of memory", "can't allocate memory", "CUDA error", "cuDNN error", "CUBLAS_STATUS", "NCCL", "HIP error")
+
+
+class Worker:
+    """One live model, which becomes the model of each recipe in turn, and the benchmarks that ask it.
+
+    `reference` is what people see first, where a benchmark asks them to compare. `sources` and `family` are for what is
+    written with the model.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        live: LiveModel,
+        benchmarks: Mapping[str, Benchmark],
+        sources: OpenSources,
+        family: Family,
+        reference: Node | None = None,
+    ) -> None:
+        self.engine, self.live, self.benchmarks = engine, live, benchmarks
+        self.sources, self.family = sources, family
+        self._asking = {name: each for name, each in benchmarks.items() if isinstance(each, Asking) and each.asks}
+        self._reference: tuple[Node, ...] = (reference,) if reference else ()
+        self._expected: tuple[Node, ...] = ()
+        self._referred: set[Split] = set()  # splits on which people have a reference
+        self._clock = _ForwardClock(live)
+
+    def expect(self, recipes: Sequence[Node]) -> None:
+        """Tell which recipes will be evaluated next, in this order."""
+        self.live.expect(recipes)
+        self._expected = tuple(recipes)
+
+    def evaluate(self, job: Job) -> Evaluation:
+        """The scores of a job.
+
+        What a bad genome can cause (a merge that is not finite, a model that cannot answer) gives an evaluation with an
+        error. Raises MachineError for what says nothing about the genome (memory that runs out, a lost device),
+        BenchmarkError for a wrong configuration, OSError for a full disk.
+        """
+        self._clock.seconds, self._clock.tokens = 0.0, 0
+        start = merged = time.perf_counter()
+        scores: dict[str, list[float]] = {}
+        positions: dict[str, list[int]] = {}
+        error, broken = None, []
+        if self._asking and (self._expected or job.split not in self._referred):
+            self._show(job.split, job.examples)
+        try:
+            self.live.become(job.recipe, self.engine)
+            merged = time.perf_counter()
+            for name, benchmark in self.benchmarks.items():
+                chosen = None if job.examples is None else job.examples.get(name, ())
+                if job.part is not None:
+                    chosen = self._part(benchmark, job, chosen, positions.setdefault(name, []))
+                if chosen is None or len(chosen):
+                    scores[name] = [float(score) for score in benchmark(self.live, job.split, chosen)]
+                    broken.append(benchmark.broken() if isinstance(benchmark, TellsBroken) else None)
+        except BenchmarkError:
+            raise
+        except (ArithmeticError, ValueError, RuntimeError, MemoryError) as reason:
+            if _is_machines(reason):
+                raise MachineError(f"{type(reason).__name__}: {reason}") from reason
+            scores, error = {}, f"{type(reason).__name__}: {reason}"
+        end = time.perf_counter()
+        seconds = {"merge": merged - start, "evaluate": end - merged, "forward": self._clock.seconds}
+        return Evaluation(
+            scores,
+            {part: round(value, 4) for part, value in seconds.items()},
+            error,
+            self._clock.tokens,
+            "; ".join(each for each in broken if each) if broken and all(broken) else None,
+            positions=positions if job.part is not None else None,
+        )
+
+    def _part(
+        self, benchmark: Benchmark, job: Job, examples: Sequence[int] | None, positions: list[int]
+    ) -> Sequence[int]:
+        """The examples of the part that the job is; `positions` are filled with where they are among all of the job."""
+        assert job.part is not None
+        index, count = job.part
+        every = range(benchmark.size(job.split)) if examples is None else examples
+        if isinstance(benchmark, Divisible):
+            positions += benchmark.part(self.live, job.split, examples, index, count)
+        elif index == 0:
+            positions += range(len(every))
+        return [every[at] for at in positions]
+
+    def recover(self) -> None:
+        """Give back what memory can be given back, before a job is tried again in this process."""
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def become(self, recipe: Node) -> LiveModel:
+        """The live model as that of `recipe`."""
+        self.live.become(recipe, self.engine)
+        return self.live
+
+    def _show(self, split: Split, examples: Examples | None) -> None:
+        """Let benchmarks that ask people see all recipes that are expected, so that the run stops once for them.
+
+        Raises BenchmarkError while answers are missing. Recipes that cannot be shown are left to their evaluation.
+        """
+        for recipe in (*self._reference, *self._expected):
+            try:
+                self.live.become(recipe, self.engine)
+                for name, benchmark in self._asking.items():
+                    benchmark.show(self.live, split, None if examples is None else examples.get(name, ()))
+            except BenchmarkError:
+                raise
+            except (ArithmeticError, ValueError, RuntimeError) as reason:
+                logger.info("a recipe that cannot be shown to people: %s", reason)
+        self._expected = ()
+        self._referred.add(split)
+        for benchmark in self._asking.values():
+            benchmark.ask()
+
+
+def _is_machines(reason: Exception) -> bool:
+    return isinstance(reason, MemoryError | torch.OutOfMemoryError) or any(words in str(reason) for words in MACHINE)
+
+
+def answers(worker: Worker, recipe: Node, benchmark: str, split: Split, examples: Sequence[int]) -> list[str]:
+    """What the model of `recipe` answers, for a benchmark whose answers can be read."""
+    asked = worker.benchmarks[benchmark]
+    assert isinstance(asked, Answered)
+    return asked.answers(worker.become(recipe), split, examples)
+
+
+def probe(worker: Worker, recipe: Node) -> None:
+    """Merge a little of each group of `recipe`; ValueError or MergeError where a method refuses it."""
+    worker.engine.probe(recipe)
+
+
+class _ForwardClock:
+    """Seconds spent in the live model's forward passes, and the tokens that went through them."""
+
+    def __init__(self, live: LiveModel) -> None:
+        self.seconds, self.tokens = 0.0, 0
+        self._started = 0.0
+        self._cuda = live.device.type == "cuda"
+        live.module.register_forward_pre_hook(self._start, with_kwargs=True)
+        live.module.register_forward_hook(self._stop)
+
+    def _start(self, _: torch.nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        tokens = named.get("input_ids", inputs[0] if inputs else None)
+        if isinstance(tokens, torch.Tensor) and not tokens.is_floating_point():  # latents are no tokens
+            self.tokens += tokens.numel()
+        self._started = self._now()
+
+    def _stop(self, *_: object) -> None:
+        self.seconds += self._now() - self._started
+
+    def _now(self) -> float:
+        if self._cuda:  # kernels run behind the caller's back
+            torch.cuda.synchronize()
+        return time.perf_counter()

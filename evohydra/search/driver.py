@@ -1,0 +1,140 @@
+"""The search loop: ask, evaluate what the ledger does not hold, tell; then choose the winner on validation."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from evohydra.recipe import Node
+from evohydra.scoring.job import Job
+from evohydra.search.feedback import tell
+from evohydra.search.fitness import Fitness
+from evohydra.search.fitness.generation import Generation, Scoring, members_of
+from evohydra.search.fronts import Rule, best_fitness, on_front, picked
+from evohydra.search.ledger import Ledger, Record
+from evohydra.search.objectives import Objective
+from evohydra.search.optimizers import Optimizer, Points
+from evohydra.search.scheduler import Scheduler
+from evohydra.spaces import Space
+
+Observer = Callable[[Record], None]
+
+
+class SearchError(RuntimeError):
+    """A search that cannot go on."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One of the best genomes of a search, with its score on the validation split (None where that failed)."""
+
+    record: Record
+    recipe: Node
+    validation: float | None
+
+
+def search(
+    space: Space,
+    optimizer: Optimizer,
+    fitness: Fitness,
+    scoring: Scoring,
+    ledger: Ledger,
+    budget: int,
+    observers: Iterable[Observer] = (),
+) -> list[Record]:
+    """Evaluate `budget` genomes and return their records in order.
+
+    Raises SearchError where the whole first generation fails.
+    """
+    observers = tuple(observers)
+    number = 0
+    while len(ledger.records) < budget:
+        first = len(ledger.records)
+        genomes = optimizer.ask()
+        if not len(genomes):
+            break
+        batch = genomes[: budget - first]
+        # A generation of which a line is missing is judged as a whole: kinds of fitness compare its members.
+        known = ledger.on_file(genomes if len(batch) == len(genomes) else batch)
+        found = iter(known) if known is not None else _judged(number, batch, space, fitness, scoring, ledger)
+        for record in found:
+            ledger.add(record)
+            for observe in observers:
+                observe(record)
+        records = ledger.records[first:]
+        if number == 0 and all(record.fitness is None for record in records):
+            raise SearchError(f"every genome of the first generation failed; the first one: {records[0].error}")
+        if len(batch) == len(genomes):
+            tell(optimizer, genomes, records, ledger.records)
+        number += 1
+    return ledger.records
+
+
+def _judged(
+    number: int, genomes: Points, space: Space, fitness: Fitness, scoring: Scoring, ledger: Ledger
+) -> Iterator[Record]:
+    """The records of a generation, each as soon as it is judged."""
+    recipes = [space.decode(x) for x in genomes]
+    members = members_of(len(ledger.records), genomes, [space.values(x) for x in genomes], recipes)
+    generation = Generation(number, members, scoring, ledger)
+    return (generation.record(judged) for judged in fitness(generation))
+
+
+def choose(
+    space: Space,
+    ledger: Ledger,
+    scheduler: Scheduler | None,
+    top: int,
+    objective: Objective,
+    rule: Rule = best_fitness,
+    *,
+    each_generation: bool = False,
+) -> list[Candidate]:
+    """The `top` different recipes of the search (or of `each_generation`) re-scored on validation, the winner first.
+
+    Of several objectives the candidates are those of the front that `rule` prefers, and so is the winner among them by
+    the scores on validation. An estimated fitness counts less its error bar: among many rough estimates the best are
+    too high. Without `scheduler` there is no validation, and the best of the search is the winner.
+    """
+    candidates: list[Candidate] = []
+    values: list[list[float]] = []
+    best = _best(ledger.records, top, rule, each_generation)
+    recipes = [space.decode(np.array(record.genome)) for record in best]
+    if scheduler is None:
+        return [Candidate(record, recipe, None) for record, recipe in zip(best[:1], recipes[:1], strict=True)]
+    jobs = [(f"genome {r.index}", Job(recipe, "validation")) for r, recipe in zip(best, recipes, strict=True)]
+    for record, recipe, pending in zip(best, recipes, scheduler.submit(jobs), strict=True):
+        scores = scheduler.result(pending).scores
+        candidates.append(Candidate(record, recipe, objective.fitness(scores) if scores else None))
+        if scores:
+            values.append(list(objective.several(scores, recipe).values()) or [objective.fitness(scores)])
+    scored = [candidate for candidate in candidates if candidate.validation is not None]
+    order = picked(np.array(values), np.array([c.validation for c in scored]), rule, len(scored))
+    return [scored[at] for at in order] + [candidate for candidate in candidates if candidate.validation is None]
+
+
+def _best(records: Sequence[Record], top: int, rule: Rule, each_generation: bool) -> list[Record]:
+    """The `top` different recipes, those of a higher fitness before others where objectives are equal."""
+    different: dict[str, Record] = {}
+    for record in sorted((r for r in records if r.fitness is not None), key=lambda r: (-_surely(r), r.index)):
+        different.setdefault(record.recipe, record)
+    groups: dict[int, list[Record]] = {}
+    for record in different.values():
+        groups.setdefault(record.generation if each_generation else 0, []).append(record)
+    best = [record for group in groups.values() for record in _picked(group, rule, top)]
+    return _picked(best, rule, len(best)) if each_generation else best
+
+
+def _picked(records: Sequence[Record], rule: Rule, count: int) -> list[Record]:
+    surely = [_surely(record) for record in records]
+    values = np.array(
+        [tuple(r.objectives.values()) or (value,) for r, value in zip(records, surely, strict=True)], dtype=np.float64
+    )
+    if values.ndim == 2 and values.shape[1] > 1:  # what is not on the front is no candidate
+        count = min(count, int(on_front(values).sum()))
+    return [records[at] for at in picked(values, np.array(surely), rule, count)]
+
+
+def _surely(record: Record) -> float:
+    assert record.fitness is not None
+    return record.fitness - (record.error_bar or 0.0)

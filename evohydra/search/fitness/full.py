@@ -1,0 +1,24 @@
+"""Every genome on all search examples."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from evohydra.search.fitness import Sizes
+from evohydra.search.fitness.generation import Generation, Judged
+from evohydra.search.fitness.order import shuffled
+from evohydra.search.fitness.rejection import judged_on, rejection
+
+
+class Full:
+    """The mean score on the whole search split."""
+
+    comparable = True
+
+    def __init__(self, *, sizes: Sizes, seed: int, reject: Mapping[str, Any] | None = None) -> None:
+        self._reject = rejection(reject)
+        self._order = shuffled(sizes, seed)
+        self.in_rounds, self.same_examples = reject is not None, reject is None
+
+    def __call__(self, generation: Generation) -> Iterator[Judged]:
+        """Judge each member as soon as it is scored."""
+        return judged_on(generation, generation.everything(), self._order, self._reject)

@@ -1,0 +1,167 @@
+"""Examples are added while it is open which genomes are in the better half of their generation.
+
+Races are due to Maron and Moore (Hoeffding races, 1994); Heidrich-Meisner and Igel (2009) ran them for the selection of
+CMA-ES. Here pairs of genomes are compared on the same examples, by bets (see `betting`) instead of Hoeffding's bound.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evohydra.search.fitness import Sizes
+from evohydra.search.fitness.betting import surely_above
+from evohydra.search.fitness.generation import Generation, Judged, Member
+from evohydra.search.fitness.order import Example, beginning, by_benchmark, check, shuffled, weight_of
+from evohydra.search.fitness.rejection import rejection
+
+Array = NDArray[np.float64]
+
+
+class Racing:
+    """Scores the members on `first` examples, and those whose place is open on more, `growth` times as many each time.
+
+    The selected are the `survivors` best so far (null: half of the generation). A member's place is open while one on
+    the other side of the boundary may still be better than the selected of the two by `margin` or more: not until a bet
+    against it, which may look at each example, has won at odds of 1 / `delta`.
+
+    Guarantee: of two given genomes of which one is better by `margin` or more on the whole search split, the race finds
+    the other one to be its equal with a probability of at most `delta`; so among n genomes no one who is selected is
+    worse than one who is not by `margin`, but with a probability of at most delta n (n - 1) / 2. It holds for scores
+    within `bounds` and examples in random order, whatever the scores. With margin=0 the open ones get all examples.
+
+    Fitness is the score on all examples, estimated: of what the member scored above the members with the most examples,
+    on the same examples, added to their score. Orders are `fresh` in each generation, or the same for the whole run.
+    """
+
+    same_examples, comparable, in_rounds = False, True, True
+
+    def __init__(
+        self,
+        *,
+        sizes: Sizes,
+        seed: int,
+        first: int,
+        growth: float,
+        delta: float,
+        margin: float,
+        most: int | None = None,
+        survivors: int | None = None,
+        bounds: Sequence[float] = (0.0, 1.0),
+        fresh: bool = True,
+        reject: Mapping[str, Any] | None = None,
+    ) -> None:
+        check(first >= 1, "first", "at least 1", first)
+        check(growth > 1, "growth", "more than 1", growth)
+        check(0 < delta < 1, "delta", "between 0 and 1", delta)
+        check(margin >= 0, "margin", "0 or more", margin)
+        check(most is None or most >= first, "most", "null, or as many as fitness.first or more", most)
+        check(survivors is None or survivors >= 1, "survivors", "null or at least 1", survivors)
+        check(len(bounds) == 2 and bounds[0] < bounds[1], "bounds", "the lowest and the highest score", bounds)
+        self._sizes, self._seed, self._fresh, self._bounds = sizes, seed, fresh, tuple(bounds)
+        self._delta, self._margin, self._survivors = delta, margin, survivors
+        self._total = sum(sizes.values())
+        end = self._total if most is None else min(most, self._total)
+        self._levels = [min(first, end)]
+        while self._levels[-1] < end:
+            self._levels.append(min(end, math.ceil(self._levels[-1] * growth)))
+        self._reject = rejection(reject)
+
+    def __call__(self, generation: Generation) -> Iterator[Judged]:
+        """Race the members; all are judged at the end."""
+        order = shuffled(self._sizes, self._seed, generation.number if self._fresh else None)
+        levels = [level for level in self._levels if level > (least := beginning(order, self._levels[0]))]
+        rejected = self._reject(generation, order) if self._reject else {}
+        seen = {place: 0 for place in range(len(generation.members)) if place not in rejected}
+        wanted = dict.fromkeys(seen, least)
+        fitness: dict[int, float] = {}
+        errors: dict[int, float] = {}
+        while wanted:
+            examples = {level: by_benchmark(order[:level]) for level in set(wanted.values())}
+            for member in generation.score([(place, examples[level]) for place, level in wanted.items()]):
+                self._check_bounds(member)
+            seen |= wanted
+            seen = {place: level for place, level in seen.items() if generation.members[place].error is None}
+            race = Race(generation, order, seen)
+            selected = race.best(self._survivors or len(generation.members) // 2)
+            wanted = self._wanted(race, seen, selected, levels)
+            fitness, errors = race.estimates()
+        for place in range(len(generation.members)):
+            estimated = seen.get(place, self._total) < self._total
+            yield Judged(
+                place,
+                fitness[place] if estimated else None,
+                errors[place] if estimated else None,
+                rejected.get(place),
+            )
+
+    def _wanted(self, race: "Race", seen: Mapping[int, int], selected: Sequence[int], levels: Sequence[int]
+                ) -> dict[int, int]:  # fmt: skip
+        """How many examples the members whose place is open get next."""
+        others = [place for place in seen if place not in selected]
+        wanted: dict[int, int] = {}
+        for common in {min(seen[one], seen[other]) for one in selected for other in others}:
+            pairs = [(a, b) for a in selected for b in others if min(seen[a], seen[b]) == common]
+            differences = np.array([race.values(a)[:common] - race.values(b)[:common] for a, b in pairs])
+            reach = race.largest * (self._bounds[1] - self._bounds[0])
+            settled = surely_above(differences, self._total, reach, self._margin, self._delta)
+            further = next((level for level in levels if level > common), common)
+            for pair in (pair for pair, done in zip(pairs, settled, strict=True) if not done):
+                for place in pair:
+                    if seen[place] < further:
+                        wanted[place] = max(further, wanted.get(place, 0))
+        return dict(sorted(wanted.items()))
+
+    def _check_bounds(self, member: Member) -> None:
+        low, high = self._bounds
+        for name, scores in member.scores.items():
+            for value in scores.values():
+                if not low <= value <= high and math.isfinite(value):
+                    raise ValueError(
+                        f"fitness.bounds: expected scores between {low} and {high}, but benchmark {name!r} gave "
+                        f"{value}; set fitness.bounds=[LOWEST,HIGHEST], or choose fitness=full"
+                    )
+
+
+class Race:
+    """The weighted scores of members on the first examples of an order; their mean over all examples is the fitness."""
+
+    def __init__(self, generation: Generation, order: Sequence[Example], seen: Mapping[int, int]) -> None:
+        weights = weight_of(generation.objective, generation.sizes)
+        total = len(order)
+        factor = {name: weights[name] * total / size for name, size in generation.sizes.items()}
+        self.largest = max(map(abs, factor.values()))
+        self._total, self._generation, self._seen = total, generation, seen
+        self._values = {
+            place: np.array([generation.members[place].scores[n][at] * factor[n] for n, at in order[:level]])
+            for place, level in seen.items()
+        }
+
+    def values(self, place: int) -> Array:
+        """(seen,) weighted scores of the member at `place`."""
+        return self._values[place]
+
+    def estimates(self) -> tuple[dict[int, float], dict[int, float]]:
+        """The fitness of each member on all examples, and its standard error."""
+        furthest = max(self._seen.values(), default=0)
+        deep = [place for place, level in self._seen.items() if level == furthest]
+        reference = np.mean([self._values[place] for place in deep], axis=0) if deep else np.empty(0)
+        fitness, errors = {}, {}
+        for place, level in self._seen.items():
+            above = self._values[place] - reference[:level]
+            fitness[place] = float(above.mean() + reference.mean())
+            errors[place] = math.sqrt(self._variance(above) + self._variance(reference))
+        return fitness, errors
+
+    def best(self, count: int) -> list[int]:
+        """The places of the `count` best so far."""
+        fitness, _ = self.estimates()
+        return sorted(fitness, key=lambda place: (-fitness[place], place))[:count]
+
+    def _variance(self, values: Array) -> float:
+        """Of the mean of these, drawn from all without replacement; smoothed, for equal ones tell of no variance 0."""
+        count = len(values)
+        spread = (float(((values - values.mean()) ** 2).sum()) + 0.25) / count
+        return spread / count * (1 - count / self._total)

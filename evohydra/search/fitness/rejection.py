@@ -1,0 +1,94 @@
+"""Broken genomes stop early: those that score nothing on the first few examples, where others do score."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from evohydra.scoring.job import Examples
+from evohydra.search.fitness.generation import Generation, Judged, Member
+from evohydra.search.fitness.order import Example, beginning, by_benchmark
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """A genome is rejected after its first `after` examples if all its scores are the lowest ones seen in the run, and
+
+    - its answers could not be a working model's (a benchmark says so: all empty, all the same), or
+    - a genome that answers each of them as often as the average genome would score nothing with a chance below `risk`.
+
+    So a genome of average strength or above is rejected by accident with a chance of at most `risk`; a weaker one is,
+    more often, with a fitness of its few examples. Where most genomes fail on most examples, nothing is rejected.
+    """
+
+    after: int = 8
+    risk: float = 0.01
+
+    def __post_init__(self) -> None:
+        if self.after < 1 or not 0 < self.risk < 1:
+            raise ValueError(
+                f"fitness.reject: expected after of at least 1 and risk between 0 and 1, got {self.after}, {self.risk}"
+            )
+
+    def __call__(self, generation: Generation, order: Sequence[Example]) -> dict[int, str]:
+        """Score all members on the first examples of `order`; the places of those to reject, with the reason."""
+        count = beginning(order, min(self.after, len(order)))
+        probe = by_benchmark(order[:count])
+        for _ in generation.score([(place, probe) for place in range(len(generation.members))]):
+            pass
+        low, chance = _lowest(generation), _chance_of_nothing(generation, probe)
+        rejected = {}
+        for place, member in enumerate(generation.members):
+            if member.error is not None or not _scores_nothing(member, probe, low):
+                continue
+            if member.broken is not None:
+                rejected[place] = f"rejected after {count} examples: {member.broken}"
+            elif chance < self.risk:
+                rejected[place] = f"rejected after {count} examples: no score on any of them"
+        return rejected
+
+
+def rejection(settings: Mapping[str, Any] | None) -> Rejection | None:
+    """The rejection with these settings; ValueError for keys that it has not."""
+    unknown = sorted(set(settings or {}) - {"after", "risk"})
+    if unknown:
+        raise ValueError(f"fitness.reject: expected the keys after and risk, got {unknown}")
+    return None if settings is None else Rejection(**settings)
+
+
+def judged_on(generation: Generation, examples: Examples, order: Sequence[Example], reject: Rejection | None
+              ) -> Iterator[Judged]:  # fmt: skip
+    """Score all members on `examples`, but those that `reject` finds broken on the first of `order`."""
+    rejected = reject(generation, order) if reject else {}
+    spared = [place for place in range(len(generation.members)) if place not in rejected]
+    scored = generation.score([(place, examples) for place in spared])
+    for place in range(len(generation.members)):
+        if place not in rejected:
+            next(scored)
+        yield Judged(place, note=rejected.get(place))
+
+
+def _lowest(generation: Generation) -> dict[str, float]:
+    """The lowest score on each benchmark that a genome has had so far."""
+    low: dict[str, float] = {}
+    for name in generation.sizes:
+        now = [min(member.has(name).values()) for member in generation.members if member.has(name)]
+        before = [min(record.scores[name]) for record in generation.earlier if record.scores.get(name)]
+        low[name] = min([*now, *before], default=0.0)
+    return low
+
+
+def _scores_nothing(member: Member, probe: Examples, low: Mapping[str, float]) -> bool:
+    return all(member.scores[name][place] <= low[name] for name, places in probe.items() for place in places)
+
+
+def _chance_of_nothing(generation: Generation, probe: Examples) -> float:
+    """That a genome scores nothing on `probe` if it scores on each example as often as members of this generation."""
+    low = _lowest(generation)
+    alive = [member for member in generation.members if member.error is None]
+    shares = [
+        sum(member.scores[name][place] > low[name] for member in alive) / max(1, len(alive))
+        for name, places in probe.items()
+        for place in places
+    ]
+    return math.prod(1 - share for share in shares)

@@ -1,0 +1,40 @@
+"""Every genome of a generation on the same few search examples (common random numbers)."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from evohydra.search.fitness import Sizes
+from evohydra.search.fitness.generation import Generation, Judged
+from evohydra.search.fitness.order import drawn, shuffled
+from evohydra.search.fitness.rejection import judged_on, rejection
+
+
+class Subset:
+    """The mean score on `examples` random ones of each benchmark: others in each generation if `fresh`, or the same.
+
+    Fresh examples are those of arXiv 2403.13187 (section 4.1: 200 for each generation). Their fitness can be compared
+    within a generation only, so the best genomes of every generation are validated.
+    """
+
+    def __init__(
+        self,
+        *,
+        sizes: Sizes,
+        seed: int,
+        examples: int,
+        fresh: bool = True,
+        reject: Mapping[str, Any] | None = None,
+    ) -> None:
+        if isinstance(examples, bool) or not isinstance(examples, int) or examples < 1:
+            raise ValueError(f"fitness.examples: expected a whole number of at least 1, got {examples!r}")
+        self._sizes, self._seed, self._examples, self._fresh = sizes, seed, examples, fresh
+        self._reject = rejection(reject)
+        self.comparable, self.same_examples = not fresh, not fresh and reject is None
+        self.in_rounds = reject is not None
+
+    def __call__(self, generation: Generation) -> Iterator[Judged]:
+        """Judge each member as soon as it is scored."""
+        number = generation.number if self._fresh else 0
+        chosen = drawn(self._sizes, self._examples, self._seed, number)
+        order = shuffled({name: len(places) for name, places in chosen.items()}, self._seed)
+        return judged_on(generation, chosen, [(name, chosen[name][at]) for name, at in order], self._reject)

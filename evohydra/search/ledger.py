@@ -1,0 +1,132 @@
+"""The record of a search; to resume is to run again."""
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evohydra.files import write_json
+from evohydra.search.json_lines import JsonLines, LedgerError, alone_in
+
+
+@dataclass(frozen=True)
+class Record:
+    """One evaluated genome: a line of ledger.jsonl. `fitness` is None where the evaluation failed, see `error`.
+
+    examples: the places in the search split that `scores` belong to, None for all of it. scored: how many of them were
+    scored for this genome, and not copied from the same recipe. error_bar: of a fitness that is estimated. given_up:
+    the error is the machine's, see `scoring.job.Evaluation`.
+    """
+
+    index: int
+    generation: int
+    genome: list[float]
+    genes: Mapping[str, Any]
+    recipe: str
+    fitness: float | None
+    scores: Mapping[str, list[float]]
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    error: str | None = None
+    tokens: int = 0
+    objectives: Mapping[str, float] = field(default_factory=dict)  # where there are several
+    examples: Mapping[str, Sequence[int]] | None = None
+    scored: int = 0
+    error_bar: float | None = None
+    note: str | None = None
+    given_up: bool = False
+
+    def by_place(self) -> dict[str, dict[int, float]]:
+        """The scores on each benchmark by the example's place in the search split."""
+        examples = self.examples or {name: range(len(values)) for name, values in self.scores.items()}
+        return {name: dict(zip(examples[name], values, strict=True)) for name, values in self.scores.items()}
+
+
+class Ledger:
+    """The genomes of a search in their order, a line each of ledger.jsonl: what was asked, and what was told.
+
+    `identity` says what the lines depend on; a directory that was begun with another one is refused.
+    """
+
+    def __init__(self, directory: Path, identity: Mapping[str, Any]) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as opened:  # closes what is open where the next step fails
+            opened.enter_context(alone_in(directory))
+            self._lines = opened.enter_context(closing(JsonLines(directory / "ledger.jsonl")))
+            _check_identity(directory / "run.json", identity)
+            self._opened = opened.pop_all()
+        self.records: list[Record] = []
+        self.replayed = len(self._lines.entries)
+        self._same: dict[str, list[Record]] = {}
+
+    def on_file(self, genomes: NDArray[np.float64]) -> list[Record] | None:
+        """The lines of the next genomes, (n, dim); None where not all are on file.
+
+        LedgerError where a line is another genome's.
+        """
+        first = len(self.records)
+        known = [self._line(first + place, genome) for place, genome in enumerate(genomes)]
+        return None if None in known else [record for record in known if record is not None]
+
+    def _line(self, index: int, genome: NDArray[np.float64]) -> Record | None:
+        if index >= len(self._lines.entries):
+            return None
+        try:
+            record = Record(**self._lines.entries[index])
+        except TypeError as error:
+            raise LedgerError(f"{self._lines.path}: line {index + 1} is damaged ({error})") from error
+        if record.index != index or not np.allclose(record.genome, genome, rtol=0, atol=1e-12):
+            raise LedgerError(
+                f"{self._lines.path}: line {index + 1} holds another genome than the search asks for; another "
+                "version of a library may have written it. Start a new run"
+            )
+        return record
+
+    def add(self, record: Record) -> None:
+        """The next record of the search, written unless it is on file.
+
+        Of a generation that was not told whole (a smaller budget cut it short) other lines may be on file: they go.
+        """
+        assert record.index == len(self.records)
+        line = json.loads(json.dumps(asdict(record)))
+        if record.index < len(self._lines.entries) and self._lines.entries[record.index] != line:
+            self._lines.cut(record.index)
+        if record.index >= len(self._lines.entries):
+            self._lines.append(line)
+        self.records.append(record)
+        self._same.setdefault(record.recipe, []).append(record)
+
+    def same(self, recipe: str) -> Sequence[Record]:
+        """The records so far of the recipe with this digest."""
+        return self._same.get(recipe, ())
+
+    def close(self) -> None:
+        """Release the run directory to other processes."""
+        self._opened.close()
+
+
+def _check_identity(path: Path, identity: Mapping[str, Any]) -> None:
+    current = json.loads(json.dumps(identity))
+    if not path.is_file():
+        write_json(path, current)
+        return
+    known = json.loads(path.read_text())
+    if known != current:
+        differing = "; ".join(
+            f"{key} was {was!r}, is now {now!r}" for key, was, now in sorted(_differences(known, current))[:5]
+        )
+        raise LedgerError(
+            f"{path.parent} holds a run of another configuration ({differing}). Choose another name with run=NAME, or "
+            "delete the directory"
+        )
+
+
+def _differences(known: Any, current: Any, at: str = "") -> Sequence[tuple[str, Any, Any]]:
+    if isinstance(known, dict) and isinstance(current, dict):
+        keys = sorted(known.keys() | current.keys())
+        return [d for key in keys for d in _differences(known.get(key), current.get(key), f"{at}.{key}".lstrip("."))]
+    return [] if known == current else [(at, known, current)]

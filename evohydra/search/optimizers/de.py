@@ -1,0 +1,89 @@
+"""Differential evolution (Storn and Price 1997), scipy's, driven a generation at a time."""
+
+import threading
+from collections.abc import Sequence
+from queue import SimpleQueue
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import differential_evolution
+
+from evohydra.search.optimizers import Points, dimension_of, latin_hypercube, starting_points
+from evohydra.spaces.genes import Axis
+
+
+class _SearchOver(Exception):  # noqa: N818  (a signal, not an error)
+    """Leaves scipy's loop."""
+
+
+class DifferentialEvolution:
+    """scipy.optimize.differential_evolution with deferred updating, in a thread that waits for fitness.
+
+    Starting points take the first places of the Latin hypercube that is generation 0.
+    """
+
+    def __init__(
+        self,
+        *,
+        axes: Sequence[Axis],
+        seed: int,
+        start: Points | None = None,
+        population: int = 16,
+        strategy: str = "best1bin",
+        mutation: tuple[float, float] | float = (0.5, 1.0),
+        recombination: float = 0.7,
+    ) -> None:
+        dimension = dimension_of(axes)
+        if population < 5:
+            raise ValueError(f"differential evolution needs a population of 5 or more, got {population}")
+        self.population = population
+        self._asked: SimpleQueue[Points | BaseException] = SimpleQueue()
+        self._told: SimpleQueue[NDArray[np.float64] | None] = SimpleQueue()
+        generator = np.random.default_rng(seed)
+        initial = latin_hypercube(population, dimension, generator)
+        known = starting_points(start, dimension, population)
+        initial[: len(known)] = known
+        options = {
+            "strategy": strategy,
+            "mutation": tuple(mutation) if not isinstance(mutation, float | int) else mutation,
+            "recombination": recombination,
+            "init": initial,
+            "rng": generator,
+        }
+        self._thread = threading.Thread(target=self._run, args=(dimension, options), daemon=True)
+        self._thread.start()
+
+    def _run(self, dimension: int, options: dict[str, object]) -> None:
+        # Negative tolerances: a population of equal fitness is a plateau to leave, not convergence.
+        try:
+            differential_evolution(self._exchange, [(0.0, 1.0)] * dimension, vectorized=True, updating="deferred",
+                                   polish=False, maxiter=2**31, tol=0.0, atol=-1.0, **options)  # fmt: skip
+            self._asked.put(RuntimeError("scipy ended the search by itself"))  # `ask` would wait for ever
+        except _SearchOver:
+            pass
+        except BaseException as error:  # handed to the thread that waits in `ask`
+            self._asked.put(error)
+
+    def _exchange(self, columns: Points) -> NDArray[np.float64]:
+        """scipy's objective: (dimension, population) -> (population,), minimised."""
+        self._asked.put(columns.T.copy())
+        fitness = self._told.get()
+        if fitness is None:
+            raise _SearchOver
+        return -fitness
+
+    def ask(self) -> Points:
+        """The next generation, (population, dimension)."""
+        asked = self._asked.get()
+        if isinstance(asked, BaseException):
+            raise asked
+        return np.clip(asked, 0.0, 1.0)
+
+    def tell(self, genomes: Points, fitness: NDArray[np.float64]) -> None:
+        """Hand the fitness to scipy."""
+        self._told.put(np.asarray(fitness, dtype=np.float64))
+
+    def close(self) -> None:
+        """End the thread."""
+        self._told.put(None)
+        self._thread.join(timeout=10)

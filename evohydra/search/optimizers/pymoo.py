@@ -1,0 +1,82 @@
+"""Algorithms of the package pymoo (Blank and Deb, IEEE Access 8, 2020), driven a generation at a time."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evohydra.optional import optional
+from evohydra.search.optimizers import Points, dimension_of, latin_hypercube, starting_points
+from evohydra.spaces.genes import Axis
+
+
+class Pymoo:
+    """The pymoo algorithm whose class is called `algorithm`, a dotted name, with `population` genomes in a generation.
+
+    `settings` are the algorithm's own. A setting with the key `of` is an object: of that class of pymoo, made with the
+    other keys. The first generation is a Latin hypercube whose first points are `start`. pymoo draws from a generator
+    of its own, seeded once.
+    """
+
+    def __init__(
+        self,
+        *,
+        axes: Sequence[Axis],
+        seed: int,
+        start: Points | None = None,
+        algorithm: str,
+        population: int = 16,
+        **settings: Any,
+    ) -> None:
+        dimension = dimension_of(axes)
+        self._wanted_by = f"optimizer={algorithm.rpartition('.')[2].lower()}"
+        if population < 4:
+            raise ValueError(f"{self._wanted_by}: expected a population of 4 or more, got {population}")
+        self.population = population
+        first = latin_hypercube(population, dimension, np.random.default_rng([seed, 1]))
+        known = starting_points(start, dimension, population)
+        first[: len(known)] = known
+        self._problem = self._made("pymoo.core.problem.Problem", n_var=dimension, n_obj=1, xl=0.0, xu=1.0)
+        own = {
+            name: self._made(**value) if isinstance(value, Mapping) and "of" in value else value
+            for name, value in settings.items()
+        }
+        self._algorithm = self._made(algorithm, pop_size=population, sampling=first, **own)
+        endless = self._made("pymoo.core.termination.NoTermination")
+        self._algorithm.setup(self._problem, termination=endless, seed=seed)
+        self._asked: Any = None
+
+    def _made(self, of: str, **settings: Any) -> Any:
+        """An object of the class `of` of pymoo."""
+        module, _, name = of.rpartition(".")
+        return getattr(optional(module, self._wanted_by, "evohydra[strategies]"), name)(**settings)
+
+    def ask(self) -> Points:
+        """The next generation, (genomes, dimension)."""
+        self._asked = self._algorithm.ask()
+        if self._asked is None:  # no child that is new
+            return np.empty((0, self._problem.n_var))
+        points: Points = np.clip(self._asked.get("X").astype(np.float64), 0.0, 1.0)
+        return points
+
+    def tell(self, genomes: Points, fitness: NDArray[np.float64]) -> None:
+        """Learn from one objective."""
+        self._tell(fitness[:, None])
+
+    def _tell(self, values: NDArray[np.float64]) -> None:
+        """Learn from (genomes, objectives), larger is better; the package minimises."""
+        self._problem.n_obj = values.shape[1]
+        self._asked.set("F", -values)
+        self._algorithm.tell(infills=self._asked)
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
+class PymooForObjectives(Pymoo):
+    """The same for algorithms that learn from several objectives."""
+
+    def tell_objectives(self, genomes: Points, objectives: NDArray[np.float64]) -> None:
+        """Learn from all objectives."""
+        self._tell(objectives)

@@ -1,0 +1,78 @@
+"""A search as it was configured: over what, by which strategy, how it is judged, and how long."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from evohydra.search.ablations import check_ablations
+from evohydra.search.feedback import EVERY_EXAMPLE
+from evohydra.search.fitness import Fitness
+from evohydra.search.fronts import Rule
+from evohydra.search.objectives import Objective
+from evohydra.search.optimizers import LearnsFromExamples, Optimizer, Points
+from evohydra.spaces import Space
+from evohydra.spaces.genes import Axis
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """All that decides what a search does.
+
+    sizes: the search examples of each benchmark. start: which known merges generation 0 holds; warm: which genomes of
+    an earlier run, (k, dim). validated: whether there is a validation split. ablate: what of the winner is taken back.
+    """
+
+    space: Space
+    sizes: Mapping[str, int]
+    objective: Objective
+    pick: Rule
+    fitness: Fitness
+    make_optimizer: Callable[[Sequence[Axis], Points], Optimizer]
+    budget: int
+    seed: int
+    top: int
+    start: tuple[str, ...]
+    warm: Points
+    validated: bool
+    ablate: str | None
+
+    def check(self) -> None:
+        """ValueError for options that do not fit together, before anything is scored."""
+        unknown = sorted(set(self.start) - {"sources", "uniform"})
+        if unknown:
+            raise ValueError(f"start: expected sources, uniform, both or none of them, got {unknown}")
+        check_ablations(self.ablate, self.validated)
+        self.objective.check(tuple(self.sizes), self.space.default())
+        self.optimizer(np.empty((0, len(self.space.names)))).close()
+
+    def optimizer(self, start: Points) -> Optimizer:
+        """The strategy, with what generation 0 is to hold.
+
+        Raises ValueError where the budget is smaller than a generation, or where the kind of fitness does not suit it.
+        """
+        made = self.make_optimizer(self.space.axes, start)
+        if self.budget < made.population:
+            raise ValueError(
+                f"budget={self.budget} is smaller than the first generation of {made.population} genomes; raise the "
+                "budget, or lower optimizer.population (of a grid: optimizer.points, or take optimizer=line)"
+            )
+        if isinstance(made, LearnsFromExamples) and not self.fitness.same_examples:
+            raise ValueError(EVERY_EXAMPLE)
+        if len(start) > made.population:
+            logger.warning("of %d starting points, generation 0 holds %d", len(start), made.population)
+        return made
+
+    def starting_points(self) -> Points:
+        """What generation 0 is to hold, (k, dim); known merges that the space does not hold are left out."""
+        points = []
+        for name, node in self.space.landmarks().items():
+            if ("uniform" if name == "uniform" else "sources") in self.start:
+                try:
+                    points.append(self.space.encode(node))
+                except ValueError as reason:
+                    logger.warning("%s is not in the search space and not in generation 0: %s", name, reason)
+        return np.vstack([np.array(points).reshape(len(points), len(self.space.names)), self.warm])

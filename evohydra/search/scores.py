@@ -1,0 +1,128 @@
+"""What was scored, by content: scores.jsonl of a run, and one that the jobs of a sweep share.
+
+The order of lines means nothing. What failed for a reason of the machine is not kept.
+"""
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from evohydra.recipe import Checkpoint, Merge, Node, digest
+from evohydra.scoring.job import Evaluation, Job
+from evohydra.search.json_lines import JsonLines
+
+FIELDS = tuple(each.name for each in fields(Evaluation) if each.name not in ("given_up", "positions"))
+OF_THE_SEARCH = ("merge", "optimizer", "seed", "fitness", "objective", "start", "warm_start", "warm_start_top")
+Key = tuple[str, str, str]  # content of the recipe, split, examples
+
+
+def content(recipe: Node) -> str:
+    """What tells models apart: the weights of a checkpoint, whatever its name and place, and the digest of a merge.
+
+    A plain average of one model is that model.
+    """
+    if isinstance(recipe, Merge) and recipe.method == "linear" and recipe.base is None and len(recipe.models) == 1:
+        weights = {group.parameters.get("weight") for group in recipe.groups}
+        if weights <= {1.0, (1.0,)}:
+            return content(recipe.models[0])
+    if isinstance(recipe, Checkpoint) and recipe.fingerprint is not None:
+        return f"weights {recipe.fingerprint}"
+    return digest(recipe)
+
+
+def conditions(identity: Mapping[str, Any]) -> str:
+    """A digest of what scores depend on beside recipe, split and examples: how sources are aligned, and how asked."""
+    depends = {key: value for key, value in identity.items() if key not in OF_THE_SEARCH}
+    return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
+
+
+class ScoreStore:
+    """The scores of a run; `conditions` says what scores depend on beside recipe, split and examples.
+
+    `shared` is a file of the sweep that the run belongs to: what is scored on a whole split for more than the search
+    (sources, baselines, winners) is looked for and kept there too.
+    """
+
+    def __init__(self, path: Path, conditions: str, shared: Path | None = None) -> None:
+        self._lines = JsonLines(path)
+        self._conditions = conditions
+        self._shared = shared
+        self._known: dict[Key, dict[str, Any]] = {}
+        self._labels: set[tuple[str, Key]] = set()
+        for entry in self._lines.entries:
+            self._remember(entry)
+
+    def _remember(self, entry: dict[str, Any]) -> None:
+        key = (entry["recipe"], entry["split"], _places(entry["examples"]))
+        self._known.setdefault(key, entry)
+        self._labels.add((entry["label"], key))
+
+    def find(self, label: str, job: Job) -> Evaluation | None:
+        """What is on file of this job, from now on under this label too."""
+        key = (content(job.recipe), job.split, _places(job.examples))
+        entry = self._known.get(key) or self._found_in_sweep(key)
+        if entry is None:
+            return None
+        if (label, key) not in self._labels:
+            self._write({**entry, "label": label, "copied": True})
+        return Evaluation(**{name: entry[name] for name in FIELDS})
+
+    def keep(self, label: str, job: Job, evaluation: Evaluation) -> None:
+        """A job was scored."""
+        if evaluation.given_up:
+            return
+        scored = {name: value for name, value in asdict(evaluation).items() if name in FIELDS}
+        at = {"split": job.split, "examples": job.examples, "recipe": content(job.recipe)}
+        entry = {"label": label, **at, **scored, "copied": False}
+        self._write(entry)
+        if self._shared is not None and job.examples is None and not label.startswith("genome "):
+            with self._shared_lock(), self._shared.open("a") as file:
+                file.write(json.dumps({**entry, "conditions": self._conditions}, ensure_ascii=False) + "\n")
+
+    def _write(self, entry: dict[str, Any]) -> None:
+        self._lines.append(entry)
+        self._remember(entry)
+
+    def _found_in_sweep(self, key: Key) -> dict[str, Any] | None:
+        """What another job of the sweep has scored under the same conditions."""
+        if self._shared is None or not self._shared.is_file() or key[2]:
+            return None
+        with self._shared_lock():
+            lines = self._shared.read_text().splitlines()
+        for line in lines:
+            try:
+                entry: dict[str, Any] = json.loads(line)
+            except ValueError:  # torn by a kill
+                continue
+            if (entry["recipe"], entry["split"], "") == key and entry.pop("conditions") == self._conditions:
+                return entry
+        return None
+
+    def _shared_lock(self) -> FileLock:
+        assert self._shared is not None
+        return FileLock(self._shared.with_suffix(".lock"))
+
+    def entries(self, split: str) -> list[Mapping[str, Any]]:
+        """All lines of a split, copied ones too."""
+        return [entry for entry in self._lines.entries if entry["split"] == split]
+
+    def examples_of(self, labels: Collection[str], split: str) -> int:
+        """How many examples of a split were scored for these models."""
+        scored = [e for e in self.entries(split) if e["label"] in labels and e["examples"] is None and not e["copied"]]
+        return sum(len(values) for entry in scored for values in entry["scores"].values())
+
+    def close(self) -> None:
+        """Release the file."""
+        self._lines.close()
+
+
+def _places(examples: Any) -> str:
+    """Examples as part of a key: "" for all of a split."""
+    if examples is None:
+        return ""
+    return json.dumps({name: list(places) for name, places in sorted(examples.items()) if len(places)})

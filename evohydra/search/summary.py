@@ -1,0 +1,166 @@
+"""What a run has found, in numbers: the content of summary.json."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, NotRequired, TypedDict
+
+import numpy as np
+
+from evohydra.provenance import versions
+from evohydra.recipe import digest
+from evohydra.scoring.job import Evaluation
+from evohydra.scoring.statistics import interval, paired_gain
+from evohydra.search.driver import Candidate
+from evohydra.search.fronts import on_front
+from evohydra.search.ledger import Record
+from evohydra.search.objectives import Objective
+
+
+class Score(TypedDict):
+    """A mean over `n` examples with its 95 % interval, None where there is none and `error` says why."""
+
+    score: float | None
+    low: float | None
+    high: float | None
+    n: int
+    error: NotRequired[str | None]
+    benchmarks: NotRequired[dict[str, float]]  # where there are several
+
+
+class Gain(TypedDict):
+    """The winner above the best source on the same examples; None where one of them has no score."""
+
+    best_source: str | None
+    difference: float | None
+    low: float | None
+    high: float | None
+    p: float | None
+
+
+class Tested(TypedDict):
+    """Scores on the test split."""
+
+    winner: Score
+    uniform: Score | None
+    sources: dict[str, Score]
+    base: Score | None
+    baselines: dict[str, Score]
+
+
+class Validated(TypedDict):
+    """Scores on the validation split, and of each candidate those that it was chosen by."""
+
+    winner: Score
+    candidates: list[dict[str, Any]]
+
+
+class Searched(TypedDict):
+    """What the search has found; `front` where there are several objectives."""
+
+    winner: Score
+    index: int
+    best: float
+    failed: int
+    front: NotRequired[list[dict[str, Any]]]
+
+
+class Summary(TypedDict):
+    """A finished run."""
+
+    test: Tested
+    validation: Validated
+    search: Searched
+    gain: Gain
+    evaluations: int
+    examples_scored: int
+    tokens: int
+    seconds: dict[str, float]
+    data: Mapping[str, Any]
+    versions: Mapping[str, str]
+    recipe_digest: str
+    winner_unverified: NotRequired[str]
+
+
+def summarise(
+    objective: Objective,
+    records: Sequence[Record],
+    candidates: Sequence[Candidate],
+    validated: Evaluation,
+    tested: Mapping[str, Evaluation],
+    sources: Sequence[str],
+    baselines: Sequence[str],
+    examples_of_sources: int,
+    data: Mapping[str, Any],
+) -> Summary:
+    """The summary of a run but for the seconds that are not the search's.
+
+    `validated` are the winner's scores on validation, `tested` those of all models on test by their names ("winner",
+    "uniform", "base", `sources`, `baselines`).
+    """
+    winner = candidates[0]
+
+    def on_test(name: str) -> Score | None:
+        return scored(tested[name], objective) if name in tested else None
+
+    searched: Searched = {
+        "winner": scored(Evaluation(winner.record.scores), objective),
+        "index": winner.record.index,
+        "best": max(r.fitness for r in records if r.fitness is not None),
+        "failed": sum(r.fitness is None for r in records),
+    }
+    if best := front(records):
+        searched["front"] = [{"index": r.index, **r.objectives} for r in best]
+    return {
+        "test": {
+            "winner": scored(tested["winner"], objective),
+            "uniform": on_test("uniform"),
+            "sources": {name: scored(tested[name], objective) for name in sources},
+            "base": on_test("base"),
+            "baselines": {name: scored(tested[name], objective) for name in baselines},
+        },
+        "validation": {
+            "winner": scored(validated, objective),
+            "candidates": [
+                {"index": c.record.index, "search": c.record.fitness, "validation": c.validation} for c in candidates
+            ],
+        },
+        "search": searched,
+        "gain": gain(tested["winner"], {name: tested[name] for name in sources}, objective),
+        "evaluations": len(records),
+        "examples_scored": sum(record.scored for record in records) + examples_of_sources,
+        "tokens": sum(r.tokens for r in records),
+        "seconds": {part: round(sum(r.seconds[part] for r in records), 3) for part in ("merge", "evaluate", "forward")},
+        "data": data,
+        "versions": versions(),
+        "recipe_digest": digest(winner.recipe),
+    }
+
+
+def scored(evaluation: Evaluation, objective: Objective) -> Score:
+    """The score of an evaluation by the objective."""
+    if not evaluation.scores:
+        return {"score": None, "low": None, "high": None, "n": 0, "error": evaluation.error}
+    found = interval(objective.weighted(evaluation.scores))
+    score: Score = {"score": found.score, "low": found.low, "high": found.high, "n": found.n}
+    each = {name: sum(values) / len(values) for name, values in evaluation.scores.items()}
+    return {**score, "benchmarks": each} if len(each) > 1 else score
+
+
+def gain(winner: Evaluation, sources: Mapping[str, Evaluation], objective: Objective) -> Gain:
+    """What the winner gains over the source with the best score."""
+    scores = {name: objective.weighted(each.scores) for name, each in sources.items() if each.scores}
+    if not winner.scores or not scores:
+        return {"best_source": None, "difference": None, "low": None, "high": None, "p": None}
+    best = max(scores, key=lambda name: interval(scores[name]).score)
+    found: dict[str, Any] = asdict(paired_gain(objective.weighted(winner.scores), scores[best]))
+    return {"best_source": best, **found}  # type: ignore[typeddict-item]
+
+
+def front(records: Sequence[Record]) -> list[Record]:
+    """Those that no other one is better than in all objectives, in the order of the first; none without objectives."""
+    found = [record for record in records if record.objectives]
+    if not found:
+        return []
+    values = np.array([list(record.objectives.values()) for record in found])
+    best = [found[at] for at in np.flatnonzero(on_front(values))]
+    return sorted(best, key=lambda record: [-v if n.startswith("-") else v for n, v in record.objectives.items()])

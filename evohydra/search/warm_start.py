@@ -1,0 +1,80 @@
+"""Warm starts: the best genomes of an earlier run as starting points of another one."""
+
+import hashlib
+import json
+import logging
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evohydra.search.optimizers import Points
+from evohydra.spaces import Space
+
+logger = logging.getLogger(__name__)
+
+
+def best_genomes(directory: Path, space: Space, top: int) -> Points:
+    """The `top` different recipes of the run in `directory` by fitness on its search split, (k, dim).
+
+    Raises ValueError where there is no such run, or where its genes are not those of `space`, by name and by value.
+    """
+    if isinstance(top, bool) or not isinstance(top, int) or top < 1:
+        raise ValueError(f"warm_start_top: expected a whole number of at least 1, got {top!r}")
+    ledger = directory / "ledger.jsonl"
+    if not ledger.is_file():
+        raise ValueError(f"warm_start: expected the directory of a run, got {directory}, which has no ledger.jsonl")
+    whole = [line for line in ledger.read_text().splitlines(keepends=True) if line.endswith("\n")]  # a run may go on
+    records = [record for record in map(json.loads, whole) if record["fitness"] is not None]
+    best: dict[str, dict[str, Any]] = {}
+    for record in sorted(records, key=lambda r: (-r["fitness"], r["index"])):
+        best.setdefault(record["recipe"], record)
+    if not best:
+        raise ValueError(f"warm_start: {ledger} has no genome with a score")
+    chosen = list(best.values())[:top]
+    for record in chosen:
+        _check(record, space, ledger)
+    return np.array([record["genome"] for record in chosen], dtype=np.float64)
+
+
+def _check(record: Mapping[str, Any], space: Space, ledger: Path) -> None:
+    """ValueError unless the genome means the same in `space` as it did in the earlier run."""
+    was, genome = record["genes"], np.array(record["genome"], dtype=np.float64)
+    what = f"warm_start: {ledger} has other genes than this run, which needs the same model, merge and granularity"
+    if len(genome) != len(space.names):
+        missing, new = sorted(set(was) - set(space.names)), sorted(set(space.names) - set(was))
+        raise ValueError(
+            f"{what}: expected {len(space.names)} coordinates, got {len(genome)}; there, but not here: {missing[:3]}; "
+            f"here, but not there: {new[:3]}"
+        )
+    here = space.values(genome)
+    for name in sorted(was.keys() | here.keys()):
+        if not _same(was.get(name), here.get(name)):
+            raise ValueError(
+                f"{what}, and the same ranges: {name} was {was.get(name)!r} there, and would be {here.get(name)!r} here"
+            )
+
+
+def _same(one: Any, other: Any) -> bool:
+    numbers = [isinstance(value, float) for value in (one, other)]
+    return math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-12) if all(numbers) else bool(one == other)
+
+
+def identity(directory: Path, points: Points, benchmark: Any) -> dict[str, str]:
+    """What a run with this warm start depends on; warns where the earlier run may have seen other examples."""
+    known = json.loads((directory / "run.json").read_text()) if (directory / "run.json").is_file() else {}
+    if _examples(known.get("benchmark") or {}) != _examples(json.loads(json.dumps(benchmark))):
+        logger.warning(
+            "warm_start: %s was scored by another benchmark, or on other splits; make sure that none of its search "
+            "examples is in a validation or test split of this run", directory
+        )  # fmt: skip
+    return {"run": str(directory), "genomes": hashlib.sha256(points.tobytes()).hexdigest()}
+
+
+def _examples(benchmark: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """What its examples depend on."""
+    return {
+        name: {key: value for key, value in spec.items() if key != "batch_size"} for name, spec in benchmark.items()
+    }

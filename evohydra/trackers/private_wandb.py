@@ -1,0 +1,12 @@
+"""Parts of wandb that are not in its documentation."""
+
+from typing import Any
+
+from evohydra.private_parts import PrivateParts
+
+PARTS = (PrivateParts("wandb", "0.31.0", "wandb:Run", ("_log_artifact",)),)
+
+
+def use_offline(run: Any, artifact: Any) -> None:
+    """Do what `use_artifact` does with an artifact that is new; offline it refuses, though `wandb sync` can do it."""
+    run._log_artifact(artifact, is_user_created=True, use_after_commit=True)

@@ -1,0 +1,193 @@
+"""The winner on disk: an ordinary Hugging Face checkpoint with its recipe, written whole or not at all."""
+
+import itertools
+import json
+import math
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from huggingface_hub import split_state_dict_into_shards_factory
+from safetensors import SafetensorError
+
+from evohydra.families import Family, Fused, Part
+from evohydra.merging.checkpoints import CheckpointReader, fingerprint
+from evohydra.merging.engine import Engine
+from evohydra.provenance import FORMAT, versions
+from evohydra.recipe import Node, checkpoints
+
+WHOLE = Part()
+# safetensors' names of the types that checkpoints hold.
+NAMES = {
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
+    torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
+
+
+class ArtifactError(OSError):
+    """A checkpoint that could not be written; nothing of it is left behind."""
+
+
+@contextmanager
+def whole_directory(target: Path, final: Callable[[], Path] | None = None) -> Iterator[Path]:
+    """A directory to write into that becomes `target` when all went well, and vanishes otherwise.
+
+    `final` is asked at the end for another name, where what was written decides on it.
+
+    Raises ArtifactError where the disk is full or cannot be written to.
+    """
+    temporary = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        target = final() if final else target
+        if target.exists():
+            shutil.rmtree(target)
+        temporary.rename(target)
+    except (OSError, SafetensorError) as error:
+        raise ArtifactError(f"could not write {target}: {error}. Nothing half-written was left there") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_weights(
+    node: Node,
+    engine: Engine,
+    directory: Path,
+    dtype: torch.dtype,
+    shard_bytes: int,
+    beside: Mapping[str, torch.Tensor] = MappingProxyType({}),
+) -> str:
+    """Merge `node` tensor by tensor into safetensors shards of at most `shard_bytes`; returns their fingerprint.
+
+    The small tensors `beside` those of `node` are written as they are, into the last shard.
+    """
+    write_part(node, engine, directory, dtype, shard_bytes, beside=beside)
+    return fingerprint("merge", CheckpointReader(directory))
+
+
+def write_part(
+    node: Node,
+    engine: Engine,
+    directory: Path,
+    dtype: torch.dtype,
+    shard_bytes: int,
+    part: Part = WHOLE,
+    fused: Mapping[str, Fused] = MappingProxyType({}),
+    beside: Mapping[str, torch.Tensor] = MappingProxyType({}),
+) -> None:
+    """Merge one part of the tensors of `node`, with what is `fused` into them, into files of its own."""
+    shapes = engine.shapes(node)
+    sizes = {name: math.prod(shape) * dtype.itemsize for name, shape in shapes.items() if name.startswith(part.prefix)}
+    shards = planned(sizes, part.stem, shard_bytes)
+    bare = {name: name.removeprefix(part.prefix) for name in shapes}
+    last = list(shards)[-1]
+    for file, names in shards.items():
+        types = {name: _stored_type(node, engine, name, dtype) for name in names}
+        tensors = ((bare[n], _finished(engine.tensor(node, n).to("cpu", types[n]), fused.get(n))) for n in names)
+        described = {bare[name]: (types[name], tuple(shapes[name])) for name in names}
+        extra = beside if file == last else {}
+        described |= {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in extra.items()}
+        write_tensors(directory / file, described, itertools.chain(tensors, extra.items()))
+    if len(shards) > 1:
+        where = {bare[name]: file for file, names in shards.items() for name in names}
+        where |= dict.fromkeys(beside, last)
+        index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": where}
+        (directory / f"{part.stem}.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
+
+
+def planned(sizes: Mapping[str, int], stem: str, shard_bytes: int) -> dict[str, list[str]]:
+    """The files of tensors of these sizes in bytes, in their order: the names in each, at most `shard_bytes` together.
+
+    A larger tensor has a file for itself. It counts as `shard_bytes` here: huggingface_hub would write it before the
+    tensors that come before it, and recipes promise the files as they have always been.
+    """
+    split = split_state_dict_into_shards_factory(
+        {name: min(size, shard_bytes) for name, size in sizes.items()},
+        get_storage_size=lambda size: size,
+        filename_pattern=f"{stem}{{suffix}}.safetensors",
+        max_shard_size=shard_bytes,
+    )
+    return dict(split.filename_to_tensors) or {f"{stem}.safetensors": []}
+
+
+def _finished(tensor: torch.Tensor, fused: Fused | None) -> torch.Tensor:
+    return tensor if fused is None else fused.added_to(tensor)
+
+
+def _stored_type(node: Node, engine: Engine, name: str, dtype: torch.dtype) -> torch.dtype:
+    """`dtype`, but for integers that are copied."""
+    if engine.merges(node, name):
+        return dtype
+    copied = engine.tensor(node, name)
+    return dtype if copied.is_floating_point() else copied.dtype
+
+
+def write_tensors(
+    file: Path,
+    described: Mapping[str, tuple[torch.dtype, tuple[int, ...]]],
+    tensors: Iterable[tuple[str, torch.Tensor]],
+) -> None:
+    """A safetensors file of the `described` tensors, written one after the other as they come.
+
+    safetensors itself writes only what is in memory as a whole.
+    """
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, (dtype, shape) in described.items():
+        start, end = end, end + math.prod(shape) * dtype.itemsize
+        header[name] = {"dtype": NAMES[dtype], "shape": list(shape), "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with file.open("wb") as opened:
+        opened.write(len(text).to_bytes(8, "little") + text)
+        for name, tensor in tensors:
+            dtype, shape = described[name]
+            assert (tensor.dtype, tuple(tensor.shape)) == (dtype, shape), name
+            opened.write(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+            del tensor  # not kept while the next one is made
+
+
+def recipe_file(
+    node: Node,
+    family: Family,
+    files_from: str,
+    format: object,
+    dtype: torch.dtype | None,
+    out_dtype: torch.dtype,
+    shard_bytes: int,
+    search: Mapping[str, Any],
+) -> dict[str, Any]:
+    """A recipe as self-contained JSON data; `files_from` gives configuration and tokenizer.
+
+    It is merged in `dtype` and written in `out_dtype` by `format`, an `evohydra.winner.formats.Format`.
+    """
+    return {
+        "format": FORMAT,
+        "family": f"{type(family).__module__}.{type(family).__qualname__}",
+        "files_from": files_from,
+        "written_as": f"{type(format).__module__}.{type(format).__qualname__}",
+        "dtype": str(dtype).removeprefix("torch.") if dtype else None,
+        "out_dtype": str(out_dtype).removeprefix("torch."),
+        "shard_bytes": shard_bytes,
+        "recipe": node.to_dict(),
+        "search": dict(search),
+        "versions": versions(),
+    }
+
+
+def made_from(node: Node, directories: Mapping[str, Path]) -> dict[str, Any]:
+    """The recipe files of those checkpoints below `node` that recipes made, by name: what a run before has found."""
+    found = {}
+    for checkpoint in checkpoints(node):
+        file = directories[checkpoint.name] / "recipe.json"
+        if checkpoint.adapter is None and checkpoint.dtype is None and file.is_file():
+            content = json.loads(file.read_text())
+            if content.get("weights") == checkpoint.fingerprint:  # else another has been put in its place
+                found[checkpoint.name] = content
+    return found

@@ -1,0 +1,40 @@
+"""Formats: how a recipe is written to disk as a checkpoint. One file each, chosen as `format=` on the command line."""
+
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from evohydra.families import Family, LiveModel
+from evohydra.families.comparison import Comparison
+from evohydra.families.sources import OpenSources
+from evohydra.merging.engine import Engine
+from evohydra.recipe import Node
+
+
+class Format(Protocol):
+    """A way to write checkpoints; made without arguments, so that a recipe file can name it."""
+
+    def check(self, node: Node, family: Family, sources: OpenSources) -> None:
+        """ValueError or SourceError where checkpoints like `node` cannot be written: before anything is evaluated."""
+        ...
+
+    def write(
+        self,
+        node: Node,
+        engine: Engine,
+        family: Family,
+        sources: OpenSources,
+        directory: Path,
+        dtype: torch.dtype,
+        shard_bytes: int,
+    ) -> str:
+        """Write weights in `dtype`, in files of at most `shard_bytes`, and all that goes with them.
+
+        Returns the fingerprint of the tensors that were written.
+        """
+        ...
+
+    def verify(self, directory: Path, family: Family, live: LiveModel) -> Comparison:
+        """In what the checkpoint in `directory`, read back, differs from `live`: in weights, and in outputs."""
+        ...

@@ -1,0 +1,99 @@
+"""The winner's model card."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from evohydra.recipe import Node, checkpoints
+from evohydra.report.tables import gain_sentence, markdown
+
+
+def model_card(
+    name: str,
+    recipe: Node,
+    licences: Mapping[str, str | None],
+    summary: Mapping[str, Any] | None,
+    note: str,
+    library: str,
+    task: str,
+) -> str:
+    """Markdown with the front matter of the Hugging Face hub: sources, licences, scores and how to rebuild.
+
+    `summary` is that of the search, None for a recipe without one. `task` is the hub's name of what the model does.
+    """
+    sources = {checkpoint.name: checkpoint for checkpoint in checkpoints(recipe)}
+    data = ModelCardData(
+        base_model=sorted({c.path for c in sources.values() if not c.path.startswith("zoo://")}) or None,
+        tags=["merge", "evohydra"],
+        library_name=library,
+        pipeline_tag=task,
+        model_name=name,
+        eval_results=_results(summary, task) or None,
+    )
+    rows = "\n".join(
+        f"| {c.name} | {c.path}{f' @ {c.revision}' if c.revision else ''} | {licences.get(c.name) or 'unknown'} | "
+        f"`{(c.fingerprint or '')[:16]}` |"
+        for c in sources.values()
+    )
+    card = ModelCard(f"""---
+{data.to_yaml()}
+---
+
+# {name}
+
+{_found(summary)}; no gradient step was taken. `recipe.json` says exactly how it is made:
+`python -m evohydra.rebuild recipe.json OUT` makes the same weights again, bit for bit.
+
+{_scores(summary)}## Sources
+
+| name | checkpoint | licence | fingerprint |
+|---|---|---|---|
+{rows}
+
+The merge falls under the licences of all of its sources.
+
+{note}
+""")
+    return str(card)
+
+
+def _results(summary: Mapping[str, Any] | None, task: str) -> list[EvalResult]:
+    """The winner's score on the test split of each benchmark, as the hub shows scores."""
+    if summary is None or summary["test"]["winner"]["score"] is None:
+        return []
+    score = summary["test"]["winner"]
+    each = score.get("benchmarks") or dict.fromkeys(summary["data"], score["score"])
+    return [
+        EvalResult(
+            task_type=task, dataset_type=name, dataset_name=name, dataset_split="test", metric_type="score",
+            metric_value=value,
+        )
+        for name, value in each.items()
+    ]  # fmt: skip
+
+
+def _found(summary: Mapping[str, Any] | None) -> str:
+    project = "[evohydra](https://pypi.org/project/evohydra/)"
+    if summary is None:
+        return f"A merge by a given recipe, made with {project} without a search"
+    return f"The best merge that {project} found among {summary['evaluations']} genomes"
+
+
+def _scores(summary: Mapping[str, Any] | None) -> str:
+    if summary is None:
+        return ""
+    return f"""## Scores on the test split
+
+{markdown(summary)}
+
+{gain_sentence(summary["gain"])} Search, validation and test examples are disjoint. {_chosen(summary)}
+
+"""
+
+
+def _chosen(summary: Mapping[str, Any]) -> str:
+    search, validation = (summary[split]["winner"]["score"] for split in ("search", "validation"))
+    if validation is None:
+        return f"The winner is the best genome of the search ({search:.3f} there), without a validation split."
+    return f"The winner was chosen on validation ({validation:.3f}) from the best genomes of the search ({search:.3f})."

@@ -1,0 +1,188 @@
+"""The winner of a run on disk: its checkpoint, recipe and model card."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from evohydra.families import ADAPTERS, Family, LiveModel, Rules
+from evohydra.families.sources import OpenSources
+from evohydra.files import write_json
+from evohydra.mergekit import writer as mergekit
+from evohydra.merging.engine import Engine
+from evohydra.recipe import Node, Stack
+from evohydra.report.pictures import Sample, write_samples
+from evohydra.scoring.worker import Worker
+from evohydra.winner.checkpoint_files import made_from, recipe_file, whole_directory
+from evohydra.winner.formats import Format
+from evohydra.winner.model_card import model_card
+
+WINNER = "winner"  # where in a run's directory the checkpoint is
+UNVERIFIED = "winner-unverified"  # where it is if it is not the live model; in summary and recipe the reason stands
+REASON = "winner_unverified"  # under this key
+GPU_TOLERANCE = 0.02  # of the largest output: kernels round differently there
+# Where scales are in the weights, which are then rounded, instead of beside them.
+FOLDED_TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.02, torch.bfloat16: 0.1}
+
+
+class WinnerError(RuntimeError):
+    """A checkpoint that is not the model that was scored: all is written, the checkpoint as `winner-unverified`."""
+
+
+@dataclass(frozen=True)
+class WinnerForm:
+    """How a run's winner is written, as far as it is plain data: `licences` of the sources, by name."""
+
+    licences: Mapping[str, str | None]
+    rules: Rules
+    format: Format
+    shard_bytes: int
+
+
+def write_winner(
+    worker: Worker,
+    form: WinnerForm,
+    run: Path,
+    node: Node,
+    found: Mapping[str, Any],
+    summary: Mapping[str, Any] | None,
+    samples: Sequence[Sample] = (),
+) -> tuple[Path, str | None]:
+    """Write the winner with a worker's sources and model, see `WinnerWriter.into`."""
+    return WinnerWriter(worker.sources, worker.family, worker.live, worker.engine, form).into(
+        run, node, found, summary, samples
+    )
+
+
+@dataclass(frozen=True)
+class WinnerWriter:
+    """Writes merges and paths of the sources as checkpoints, and holds them against `live`, the model of the search."""
+
+    sources: OpenSources
+    family: Family
+    live: LiveModel
+    engine: Engine
+    form: WinnerForm
+
+    def into(
+        self,
+        run: Path,
+        node: Node,
+        found: Mapping[str, Any],
+        summary: Mapping[str, Any] | None,
+        samples: Sequence[Sample] = (),
+    ) -> tuple[Path, str | None]:
+        """Write `node` into `winner` of a run's directory, its recipe beside it; returns where, and no reason.
+
+        Where the checkpoint is not the live model it is kept as `winner-unverified` instead, and the reason returned.
+        """
+        recipe: dict[str, Any] = {}
+        with whole_directory(run / WINNER, lambda: run / (UNVERIFIED if REASON in recipe else WINNER)) as directory:
+            recipe |= self(node, directory, run.name, found, summary, samples)
+        reason = recipe.get(REASON)
+        # One of an earlier try, which is not what recipe and summary say.
+        shutil.rmtree(run / (WINNER if reason else UNVERIFIED), ignore_errors=True)
+        write_json(run / "recipe.json", recipe)
+        return run / (UNVERIFIED if reason else WINNER), reason
+
+    def __call__(
+        self,
+        node: Node,
+        directory: Path,
+        name: str,
+        found: Mapping[str, Any],
+        summary: Mapping[str, Any] | None,
+        samples: Sequence[Sample] = (),
+    ) -> dict[str, Any]:
+        """Write `node` into `directory` as the model called `name`; returns the content of its recipe file.
+
+        `found` says by which search, `samples` are pictures that it draws. Where the checkpoint is not the live model,
+        recipe and model card say why.
+        """
+        # On the CPU whatever the search ran on: anyone can then make the same bits again.
+        engine = Engine(
+            self.sources.tensors,
+            device=torch.device("cpu"),
+            dtype=self.engine.dtype,
+            compile_kernels=self.engine.compile_kernels,
+            cache_bytes=0,
+        )
+        self.live.become(node, self.engine)
+        dtype = self.live.dtype
+        form = self.form
+        weights = form.format.write(node, engine, self.family, self.sources, directory, dtype, form.shard_bytes)
+        reason = self._verify(node, directory)
+        recipe = recipe_file(
+            node, self.family, self.sources.files_from, form.format, engine.dtype, dtype, form.shard_bytes, found
+        )
+        recipe |= {**asdict(form.rules), "adapters": [asdict(each) for each in self.sources.form.adapters]}
+        recipe |= {"warnings": list(self.sources.warnings), "weights": weights}
+        recipe["made_from"] = made_from(node, self.sources.directories)
+        recipe |= {REASON: reason} if reason else {}
+        write_json(directory / "recipe.json", recipe)
+        notes = (
+            self._mergekit(node, directory) + self._adapters() + write_samples(samples, directory) + self._warnings()
+        )
+        notes = f"**Not verified**: {reason}.\n\n{notes}" if reason else notes
+        family = self.family
+        card = model_card(name, node, form.licences, summary, notes, family.library, family.task)
+        (directory / "README.md").write_text(card)
+        return recipe
+
+    def _verify(self, node: Node, directory: Path) -> str | None:
+        """Why the checkpoint in `directory` is not the live model; None where it is."""
+        try:
+            found = self.form.format.verify(directory, self.family, self.live)
+        except (ArithmeticError, ValueError, OSError, RuntimeError) as error:
+            return f"the written winner could not be read back ({type(error).__name__}: {error})"
+        scaled = isinstance(node, Stack) and any(hop.scale != 1 for hop in node.hops)
+        on_gpu = self.live.device.type == "cuda"
+        if not scaled and not on_gpu and found.weights:
+            first, count = found.weights[0], len(found.weights)
+            where = f"in the weights of {count} tensors, the first is {first}"
+            return f"the written winner differs from the live model {where}"
+        folded = FOLDED_TOLERANCE.get(self.live.dtype, 0.0) if scaled else 0.0
+        allowed = max(found.rounding, folded, GPU_TOLERANCE if on_gpu else 0.0)
+        if found.outputs <= allowed:
+            return None
+        return (
+            f"the written winner differs from the live model by {found.outputs:.2g} of its largest output, where "
+            f"rounding explains {allowed:.2g}"
+        )
+
+    def _mergekit(self, node: Node, directory: Path) -> str:
+        """Write the configuration that makes mergekit do the same; why there is none, else."""
+        try:
+            if replace(self.form.rules, allow_other_base=False) != Rules():
+                raise mergekit.NotExpressible("its sources were matched by token or completed, see recipe.json")
+            if not self.family.known_to_mergekit:
+                raise mergekit.NotExpressible(f"mergekit has no words for merges of the family {self.family.name}")
+            types = [
+                str(dtype).removeprefix("torch.") if dtype else None for dtype in (self.engine.dtype, self.live.dtype)
+            ]
+            (directory / "mergekit.yaml").write_text(mergekit.to_yaml(node, *types))
+        except mergekit.NotExpressible as reason:
+            return f"There is no `mergekit.yaml`: {reason}."
+        return ""
+
+    def _adapters(self) -> str:
+        """How to use what is not in the weights."""
+        kept = self.sources.form.kept
+        if not kept:
+            return ""
+        calls = "".join(
+            f'pipeline.load_lora_weights("{ADAPTERS}", weight_name="{file.name}", adapter_name="a{number}")\n'
+            for number, file in enumerate(kept)
+        )
+        names, scales = [f"a{number}" for number, _ in enumerate(kept)], [*kept.values()]
+        return (
+            "\n\n## Adapters\n\nThe scores are with these LoRAs, which are beside the weights:\n\n"
+            f"```python\n{calls}pipeline.set_adapters({names}, {scales})\n```\n"
+        )
+
+    def _warnings(self) -> str:
+        warnings = "".join(f"- {warning}\n" for warning in self.sources.warnings)
+        return f"\n\n## Warnings\n\n{warnings}" if warnings else ""

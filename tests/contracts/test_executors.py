@@ -1,0 +1,187 @@
+"""Every executor: the same scores, three kinds of failure, and nothing of one job is left for the next."""
+
+import functools
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from evohydra.recipe import Checkpoint, Node
+from evohydra.scoring.benchmarks import BenchmarkError, Split
+from evohydra.scoring.executors import Executor
+from evohydra.scoring.executors.local import Local
+from evohydra.scoring.executors.processes import Processes
+from evohydra.scoring.executors.resources import places
+from evohydra.scoring.job import Evaluation, Examples, Job, MachineError
+from evohydra.scoring.worker import Worker
+from tests.contracts.discovery import names
+from tests.scripted import ScriptedWorker
+
+EXECUTORS: dict[str, Callable[..., Executor]] = {
+    "local": Local,
+    "processes": functools.partial(Processes, workers=2, threads=1),
+}
+
+
+def act(room: Path, recipe: Node, split: Split, examples: Examples | None = None) -> Evaluation:
+    """What the name of a checkpoint says; `room` holds a file for each attempt."""
+    assert isinstance(recipe, Checkpoint)
+    attempts = len(list(room.glob(f"{recipe.name} *")))
+    (room / f"{recipe.name} {attempts} {os.getpid()}").touch()
+    what, _, times = recipe.name.partition("-")
+    if what == "number":
+        return Evaluation({"task": [float(times)]}, {"merge": 0.0})
+    if times and attempts >= int(times):
+        return Evaluation({"task": [1.0]}, {"merge": 0.0})
+    if what == "memory":
+        raise MachineError("OutOfMemoryError: no memory left")
+    if what == "settings":
+        raise BenchmarkError("wrong settings")
+    if what == "disk":
+        raise OSError(28, "no space left", "file")
+    if what == "dies":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return Evaluation({}, error="MergeError: not finite")
+
+
+def made(room: Path) -> Worker:
+    return cast(Worker, ScriptedWorker(functools.partial(act, room)))
+
+
+def refused() -> Worker:
+    raise ValueError("no such model")
+
+
+def doubled(worker: Any, number: int) -> int:
+    return 2 * number
+
+
+def pid(worker: Any) -> int:
+    return os.getpid()
+
+
+@pytest.fixture(params=EXECUTORS)
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., Executor]]:
+    opened: list[Executor] = []
+
+    def executor(**settings: Any) -> Executor:
+        opened.append(EXECUTORS[request.param](make=functools.partial(made, tmp_path), **settings))
+        return opened[-1]
+
+    yield executor
+    for each in opened:
+        each.close()
+
+
+def scored(executor: Executor, *recipes: str) -> dict[str, Evaluation]:
+    tickets = executor.submit([Job(Checkpoint(name, "-"), "search") for name in recipes])
+    found = dict(executor.completed() for _ in recipes)
+    return {name: found[ticket] for name, ticket in zip(recipes, tickets, strict=True)}
+
+
+def test_the_suite_has_all_executors() -> None:
+    assert set(EXECUTORS) == set(names("executor"))
+
+
+def test_each_job_has_its_own_scores_whatever_the_order(make: Callable[..., Executor]) -> None:
+    executor = make()
+    wanted = [f"number-{i}" for i in range(7)]
+    assert {name: each.scores["task"][0] for name, each in scored(executor, *wanted).items()} == {
+        f"number-{i}": float(i) for i in range(7)
+    }
+    assert executor.ask(doubled, 4) == 8
+    assert scored(executor, "number-9")["number-9"].scores == {"task": [9.0]}
+
+
+def test_a_genomes_failure_is_a_result(make: Callable[..., Executor]) -> None:
+    found = scored(make(), "broken", "number-1")
+    assert found["broken"] == Evaluation({}, error="MergeError: not finite")
+    assert not found["broken"].given_up
+
+
+def test_what_the_machine_failed_is_tried_again(make: Callable[..., Executor], tmp_path: Path) -> None:
+    found = scored(make(retries=2), "memory-2", "number-1")
+    assert found["memory-2"].scores == {"task": [1.0]}
+    assert len(list(tmp_path.glob("memory-2 *"))) == 3
+
+
+def test_what_fails_while_others_pass_is_given_up(make: Callable[..., Executor], tmp_path: Path) -> None:
+    """A recipe that has passed is scored once more before one is given up."""
+    found = scored(make(retries=1), "number-1", "memory")
+    assert found["memory"].given_up
+    assert "given up after 2 attempts, while others were scored" in (found["memory"].error or "")
+    assert len(list(tmp_path.glob("memory *"))) == 2
+    assert len(list(tmp_path.glob("number-1 *"))) == 2
+
+
+def test_a_machine_that_fails_everything_stops_the_run(make: Callable[..., Executor]) -> None:
+    executor = make(retries=1)
+    executor.submit([Job(Checkpoint("memory", "-"), "search")])
+    with pytest.raises(MachineError, match=r"no recipe could be scored, 2 attempts failed .*no memory left"):
+        executor.completed()
+
+
+@pytest.mark.parametrize(("name", "kind", "message"), [("settings", BenchmarkError, "wrong settings"),
+                                                       ("disk", OSError, "no space left")])  # fmt: skip
+def test_what_is_nobodys_failure_is_raised(
+    make: Callable[..., Executor], name: str, kind: type[Exception], message: str
+) -> None:
+    executor = make()
+    executor.submit([Job(Checkpoint(name, "-"), "search")])
+    with pytest.raises(kind, match=message):
+        executor.completed()
+
+
+@pytest.mark.parametrize("retries", [-1, 1.5, True])
+def test_retries_that_make_no_sense(make: Callable[..., Executor], retries: object) -> None:
+    with pytest.raises(ValueError, match=r"executor\.retries: expected a whole number of at least 0"):
+        make(retries=retries)
+
+
+def test_a_worker_that_cannot_be_made_says_why() -> None:
+    with closing(EXECUTORS["processes"](make=refused)) as executor:
+        executor.submit([Job(Checkpoint("number-1", "-"), "search")])
+        with pytest.raises(ValueError, match="no such model"):
+            executor.completed()
+
+
+def test_killed_workers_are_replaced_and_their_jobs_done(tmp_path: Path) -> None:
+    """The third attempt of each of these is the first that does not kill its process."""
+    with closing(EXECUTORS["processes"](make=functools.partial(made, tmp_path), retries=3)) as executor:
+        jobs = ["number-1", "dies-2", "number-2", "dies-1", "number-3"]
+        found = scored(executor, *jobs)
+        assert all(each.error is None for each in found.values())
+        assert [found[f"number-{i}"].scores["task"] for i in (1, 2, 3)] == [[1.0], [2.0], [3.0]]
+        assert len(list(tmp_path.glob("dies-2 *"))) == 3
+
+
+def test_workers_that_were_killed_while_idle_are_replaced(tmp_path: Path) -> None:
+    with closing(EXECUTORS["processes"](make=functools.partial(made, tmp_path))) as executor:
+        scored(executor, "number-1", "number-2")
+        victim = executor.ask(pid)
+        os.kill(victim, signal.SIGKILL)
+        found = scored(executor, *(f"number-{i}" for i in range(6)))
+        assert [found[f"number-{i}"].scores["task"] for i in range(6)] == [[float(i)] for i in range(6)]
+        assert executor.ask(pid) != victim
+
+
+def test_a_recipe_that_kills_every_worker_is_given_up(tmp_path: Path) -> None:
+    with closing(EXECUTORS["processes"](make=functools.partial(made, tmp_path), retries=1)) as executor:
+        found = scored(executor, "number-1", "dies", "number-2")
+        assert found["dies"].given_up
+        assert "died: signal 9" in (found["dies"].error or "")
+        assert found["number-2"].scores == {"task": [2.0]}
+
+
+def test_places_share_the_machine() -> None:
+    cores = len(os.sched_getaffinity(0))
+    assert places("auto", "auto", 10**6).workers == cores or places("auto", "auto", 10**6).gpus
+    assert places(1, "auto", 0).threads == cores
+    assert places(cores, "auto", 0).threads == 1
+    assert places("auto", 1, 10**15).workers == 1 or places("auto", 1, 10**15).gpus
+    with pytest.raises(ValueError, match=r"executor\.workers: expected auto or a whole number of at least 1, got 0"):
+        places(0, "auto", 0)

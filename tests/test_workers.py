@@ -1,0 +1,75 @@
+"""Runs whose genomes are scored in other processes: the same results, also when workers are killed."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from evohydra.recipe import Checkpoint
+from evohydra.scoring.job import Evaluation, Job
+from evohydra.search.scores import ScoreStore
+from tests.commands import carried_out, environment, json_lines, workspace
+from tests.kill_repeatedly import content, workers_killed
+
+WORKERS = ["executor=processes", "executor.workers=2", "threads=1"]
+
+
+@pytest.fixture(autouse=True)
+def user_environment(monkeypatch: pytest.MonkeyPatch):
+    for key, value in environment().items():
+        monkeypatch.setenv(key, value)
+
+
+@pytest.mark.parametrize(
+    "searched",
+    [[], pytest.param(["merge=task_arithmetic+dfs", "optimizer=catcma", "fitness=racing"], marks=pytest.mark.slow)],
+    ids=" ".join,
+)
+def test_several_processes_give_what_one_gives(tmp_path: Path, searched: list[str]):
+    """Ledger, scores, summary, recipe and every byte of the winner."""
+    arguments = [*workspace(tmp_path), "budget=14", "top=3", "batch_size=4", *searched]
+    alone, several = tmp_path / "alone" / "run", tmp_path / "several" / "run"
+    carried_out([*arguments, "threads=1"], alone)
+    carried_out([*arguments, *WORKERS], several)
+    expected, found = content(alone), content(several)
+    assert [key for key in expected if expected[key] != found.get(key)] == []
+
+
+def test_killed_workers_change_nothing(tmp_path: Path):
+    overrides = [*workspace(tmp_path), "budget=14", "top=2", "baselines=null", *WORKERS]
+    hit, differing = workers_killed(2, 1, overrides, tmp_path / "runs")
+    assert differing == []
+    assert hit == 2
+    log = (tmp_path / "runs" / "killed" / "output.txt").read_text()
+    assert "died: signal 9" in log  # the run says so
+
+
+def test_equal_models_are_scored_once(tmp_path: Path):
+    """A source with the weights of the base, which is scored under both names."""
+    arguments = workspace(tmp_path)
+    base = next(each for each in arguments if each.startswith("model.sources.two.base=")).partition("=")[2]
+    run = tmp_path / "run"
+    summary = carried_out([*arguments, f"model.sources.two.path={base}", "budget=6", "baselines=null"], run)
+    assert summary["test"]["base"] == summary["test"]["sources"]["two"]
+    lines = [line for line in json_lines(run / "scores.jsonl") if line["split"] == "test"]
+    assert {line["label"] for line in lines} == {"one", "two", "base", "uniform", "winner"}
+    assert len({line["recipe"] for line in lines}) == len([line for line in lines if not line["copied"]]) == 4
+
+
+def test_jobs_of_a_sweep_score_sources_and_baselines_once(tmp_path: Path):
+    """In the second job of a sweep they are copied; other sources or other ways to ask are no equal things."""
+    shared, source = tmp_path / "scores.jsonl", Checkpoint("one", "-", fingerprint="ab")
+    first = ScoreStore(tmp_path / "1.jsonl", "asked so", shared)
+    first.keep("one", Job(source, "test"), Evaluation({"task": [1.0]}, {"merge": 0.0}))
+    first.keep("genome 3", Job(Checkpoint("two", "-", fingerprint="cd"), "search"), Evaluation({"task": [0.0]}, {}))
+    first.close()
+    assert [json.loads(line)["label"] for line in shared.read_text().splitlines()] == ["one"]
+    second = ScoreStore(tmp_path / "2.jsonl", "asked so", shared)
+    renamed = Job(Checkpoint("uno", "elsewhere", fingerprint="ab"), "test")
+    assert second.find("uno", renamed) == Evaluation({"task": [1.0]}, {"merge": 0.0})
+    assert second.find("uno", Job(renamed.recipe, "validation")) is None
+    second.close()
+    assert [(line["label"], line["copied"]) for line in json_lines(tmp_path / "2.jsonl")] == [("uno", True)]
+    other = ScoreStore(tmp_path / "3.jsonl", "asked otherwise", shared)
+    assert other.find("one", Job(source, "test")) is None
+    other.close()
