@@ -10,10 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+from evohydra.methods.arcee_fusion import EPSILON
 from safetensors.torch import load_file
 from torch import Tensor
 
+<<<<<<< HEAD
 from evohydra.merging.methods.arcee_fusion import EPSILON
+=======
+>>>>>>> origin/main
 from tests.reference.mergekit.cases import DTYPES, FROM_SUMS, random_sources
 from tests.reference.mergekit.compare import (
     COUNTERPARTS,
