@@ -14,10 +14,7 @@ from evohydra.methods.arcee_fusion import EPSILON
 from safetensors.torch import load_file
 from torch import Tensor
 
-<<<<<<< HEAD
 from evohydra.merging.methods.arcee_fusion import EPSILON
-=======
->>>>>>> origin/main
 from tests.reference.mergekit.cases import DTYPES, FROM_SUMS, random_sources
 from tests.reference.mergekit.compare import (
     COUNTERPARTS,
