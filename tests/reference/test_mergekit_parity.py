@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from evohydra.methods.arcee_fusion import EPSILON
 from safetensors.torch import load_file
 from torch import Tensor
 
