@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.workers --workers 2 --pairs 3
 
-Each run has one thread for each worker. Counted is from the end of the first generation to the end of the search: what a
-run costs before its first genome is printed apart. The machine has to be quiet, with as many cores as workers.
+Each run has one thread for each worker. The count goes from the end of the first generation to the end of the search;
+what a run costs before its first genome is printed apart. The machine has to be quiet, with a core for each worker.
 """
 
 import argparse

@@ -5,7 +5,7 @@ from typing import Protocol
 
 import torch
 
-from evohydra.families import Family, LiveModel
+from evohydra.families import Family, LiveModel, WritesCheckpoints
 from evohydra.families.comparison import Comparison
 from evohydra.families.sources import OpenSources
 from evohydra.merging.engine import Engine
@@ -15,7 +15,7 @@ from evohydra.recipe import Node
 class Format(Protocol):
     """A way to write checkpoints; made without arguments, so that a recipe file can name it."""
 
-    def check(self, node: Node, family: Family, sources: OpenSources) -> None:
+    def check(self, node: Node, family: WritesCheckpoints, sources: OpenSources) -> None:
         """ValueError or SourceError where checkpoints like `node` cannot be written: before anything is evaluated."""
         ...
 
@@ -35,6 +35,6 @@ class Format(Protocol):
         """
         ...
 
-    def verify(self, directory: Path, family: Family, live: LiveModel) -> Comparison:
+    def verify(self, directory: Path, family: WritesCheckpoints, live: LiveModel) -> Comparison:
         """In what the checkpoint in `directory`, read back, differs from `live`: in weights, and in outputs."""
         ...

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from evohydra.families import Family, LiveModel
+from evohydra.families import Family, LiveModel, WritesCheckpoints
 from evohydra.families.comparison import Comparison
 from evohydra.families.sources import OpenSources
 from evohydra.merging.checkpoints import fingerprint
@@ -17,7 +17,7 @@ from evohydra.winner.checkpoint_files import write_part
 class Plain:
     """Scales of a path are folded into its weights (see `path_tensors`), layers are written as often as it visits."""
 
-    def check(self, node: Node, family: Family, sources: OpenSources) -> None:
+    def check(self, node: Node, family: WritesCheckpoints, sources: OpenSources) -> None:
         """ValueError or SourceError where the configuration has no words for layers like those of `node`."""
         if isinstance(node, Stack):
             family.path_config(sources.directories, node)
@@ -41,6 +41,6 @@ class Plain:
             write_part(node, engine, directory / part.prefix, dtype, shard_bytes, part, form.fused)
         return fingerprint("merge", family.open(directory, directory))
 
-    def verify(self, directory: Path, family: Family, live: LiveModel) -> Comparison:
+    def verify(self, directory: Path, family: WritesCheckpoints, live: LiveModel) -> Comparison:
         """In what the checkpoint in `directory`, read back, differs from `live`: in weights, and in outputs."""
         return family.verify(directory, live)

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from evohydra.families import Family, Form, LiveModel
+from evohydra.families import Family, Form, LiveModel, WritesCheckpoints
 from evohydra.families.causal_lm import CausalLM
 from evohydra.families.comparison import Comparison
 from evohydra.families.loading import compared
@@ -38,7 +38,7 @@ SHARD_BYTES = 5 * 10**9
 class Shared:
     """Paths through Mistral's layers with scales of the `branch` kind: all that the released code can run."""
 
-    def check(self, node: Node, family: Family, sources: OpenSources) -> None:
+    def check(self, node: Node, family: WritesCheckpoints, sources: OpenSources) -> None:
         """ValueError for everything else."""
         file = sources.directories[sources.files_from] / "config.json"
         config = json.loads(file.read_text()) if file.is_file() else {}
@@ -72,7 +72,7 @@ class Shared:
         family.copy_files(sources.directories[sources.files_from], directory, dtype, form)
         return written
 
-    def verify(self, directory: Path, family: Family, live: LiveModel) -> Comparison:
+    def verify(self, directory: Path, family: WritesCheckpoints, live: LiveModel) -> Comparison:
         """In what the checkpoint in `directory`, read back, differs from `live`: in weights, and in outputs."""
         return compared(load(directory, live.device, live.dtype), live)
 
