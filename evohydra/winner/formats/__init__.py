@@ -15,7 +15,7 @@ from evohydra.recipe import Node
 class Format(Protocol):
     """A way to write checkpoints; made without arguments, so that a recipe file can name it."""
 
-    def check(self, node: Node, family: WritesCheckpoints, sources: OpenSources) -> None:
+    def check(self, node: Node, family: Family, sources: OpenSources) -> None:
         """ValueError or SourceError where checkpoints like `node` cannot be written: before anything is evaluated."""
         ...
 

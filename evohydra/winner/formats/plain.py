@@ -17,7 +17,7 @@ from evohydra.winner.checkpoint_files import write_part
 class Plain:
     """Scales of a path are folded into its weights (see `path_tensors`), layers are written as often as it visits."""
 
-    def check(self, node: Node, family: WritesCheckpoints, sources: OpenSources) -> None:
+    def check(self, node: Node, family: Family, sources: OpenSources) -> None:
         """ValueError or SourceError where the configuration has no words for layers like those of `node`."""
         if isinstance(node, Stack):
             family.path_config(sources.directories, node)

@@ -38,7 +38,7 @@ SHARD_BYTES = 5 * 10**9
 class Shared:
     """Paths through Mistral's layers with scales of the `branch` kind: all that the released code can run."""
 
-    def check(self, node: Node, family: WritesCheckpoints, sources: OpenSources) -> None:
+    def check(self, node: Node, family: Family, sources: OpenSources) -> None:
         """ValueError for everything else."""
         file = sources.directories[sources.files_from] / "config.json"
         config = json.loads(file.read_text()) if file.is_file() else {}

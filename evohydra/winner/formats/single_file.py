@@ -23,7 +23,7 @@ FILE = "single_file.safetensors"
 class SingleFile:
     """A diffusers folder with `single_file.safetensors` in it: Stable Diffusion XL and 1.5."""
 
-    def check(self, node: Node, family: WritesCheckpoints, sources: OpenSources) -> None:
+    def check(self, node: Node, family: Family, sources: OpenSources) -> None:
         """ValueError for other families."""
         if not isinstance(family, Diffusion) or not family.original:
             raise ValueError(
