@@ -9,11 +9,11 @@ from evohydra.scoring.job import Evaluation, Job, MachineError
 
 
 class Local:
-    """The executor of a single process with one live model."""
+    """The executor of a single process with one live model, whatever memory it needs."""
 
     workers = 1
 
-    def __init__(self, *, make: MakeWorker, retries: int = 2) -> None:
+    def __init__(self, *, make: MakeWorker, worker_bytes: int = 0, retries: int = 2) -> None:
         self._attempts = Attempts(retries)
         self._worker = make()
 

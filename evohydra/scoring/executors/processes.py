@@ -40,10 +40,10 @@ class Processes:
 
     def __init__(
         self, *, make: MakeWorker, workers: int | str = "auto", threads: int | str = "auto", retries: int = 2,
-        model_bytes: int = 0,
+        worker_bytes: int = 0,
     ) -> None:  # fmt: skip
         self._attempts = Attempts(retries)
-        self._places: Places = places(workers, threads, model_bytes)
+        self._places: Places = places(workers, threads, worker_bytes)
         self.workers = self._places.workers
         self._make = pickle.dumps(make)
         self._context = multiprocessing.get_context("spawn")
