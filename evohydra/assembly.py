@@ -252,7 +252,7 @@ def _executor(plain: Plain, parts: Parts) -> Executor:
 
 
 def _worker_bytes(parts: Parts) -> int:
-    """The memory of a worker: its live model and what answers take, tables about the sources, hidden states of paths."""
+    """The memory of a worker: its live model and its answers, tables about the sources, hidden states of paths."""
     plain, opened = parts.plain, parts.sources
     shapes = opened.tensors[opened.files_from].shapes.values()
     model = sum(math.prod(shape) for shape in shapes) * parts.out_dtype.itemsize
