@@ -76,7 +76,8 @@ class Run:
     def __call__(self, console: Console) -> Summary:
         """Carry it out, or go on with it; returns what summary.json holds.
 
-        Raises WinnerError, with all written, where the winner's checkpoint is not the live model.
+        Raises WinnerError, with all written, where the winner's checkpoint is not the live model, or where the winner
+        fails on test. No other candidate takes its place then: test examples choose nothing.
         """
         began = time.perf_counter()
         plan = self.plan
@@ -110,6 +111,8 @@ class Run:
         self._show(summary, console)
         if REASON in summary:
             raise WinnerError(f"{summary['winner_unverified']}; it is kept as {self.directory / UNVERIFIED}")
+        if failure := summary["test"]["winner"].get("error"):
+            raise WinnerError(f"the winner failed on the test split ({failure}); all is written to {self.directory}")
         return summary
 
     def _scores_of_sources(self, scheduler: Scheduler) -> list[Scores]:
