@@ -105,6 +105,7 @@ class Run:
                 raise SearchError(f"none of the best genomes could be scored on the validation split; see {SCORES}")
             tested = scheduler.scored({**self.models.all(), WINNER: candidates[0].recipe}, "test")
             summary = self._summarise(scheduler, ledger, candidates, tested)
+            summary["budget"] = plan.budget
             summary["seconds"]["other"] = round(time.perf_counter() - began - _evaluated_now(ledger), 3)
             self._keep_for_readers(scheduler, candidates[0], tested)
             self._write(executor, tracker, summary, candidates[0])

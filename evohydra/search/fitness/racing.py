@@ -138,12 +138,14 @@ class Race:
         self.largest = max(map(abs, factor.values()))
         self._total, self._seen = total, seen
         self._names = np.array([name for name, _ in order])
-        self._scores = {
+        self._scores: dict[int, Array] = {
             place: np.array([generation.members[place].scores[name][at] for name, at in order[:level]])
             for place, level in seen.items()
         }
         factors = np.array([factor[name] for name, _ in order])
-        self._values = {place: scores * factors[: len(scores)] for place, scores in self._scores.items()}
+        self._values: dict[int, Array] = {
+            place: scores * factors[: len(scores)] for place, scores in self._scores.items()
+        }
 
     def values(self, place: int) -> Array:
         """(seen,) weighted scores of the member at `place`."""
@@ -178,7 +180,8 @@ class Race:
         """(seen,) the mean over the members with the most examples."""
         furthest = max(self._seen.values(), default=0)
         deep = [values[place] for place, level in self._seen.items() if level == furthest]
-        return np.mean(deep, axis=0) if deep else np.empty(0)
+        reference: Array = np.mean(deep, axis=0) if deep else np.empty(0)
+        return reference
 
     def best(self, count: int) -> list[int]:
         """The places of the `count` best so far."""
