@@ -76,7 +76,8 @@ class Run:
     def __call__(self, console: Console) -> Summary:
         """Carry it out, or go on with it; returns what summary.json holds.
 
-        Raises WinnerError, with all written, where the winner's checkpoint is not the live model.
+        Raises WinnerError, with all written, where the winner's checkpoint is not the live model, or where the winner
+        fails on test. No other candidate takes its place then: test examples choose nothing.
         """
         began = time.perf_counter()
         plan = self.plan
@@ -106,12 +107,15 @@ class Run:
                 raise SearchError(f"none of the best genomes could be scored on the validation split; see {SCORES}")
             tested = scheduler.scored({**self.models.all(), WINNER: candidates[0].recipe}, "test")
             summary = self._summarise(scheduler, ledger, candidates, tested)
+            summary["budget"] = plan.budget
             summary["seconds"]["other"] = round(time.perf_counter() - began - _evaluated_now(ledger), 3)
             self._keep_for_readers(scheduler, candidates[0], tested)
             self._write(executor, tracker, summary, candidates[0])
         self._show(summary, console)
         if REASON in summary:
             raise WinnerError(f"{summary['winner_unverified']}; it is kept as {self.directory / UNVERIFIED}")
+        if failure := summary["test"]["winner"].get("error"):
+            raise WinnerError(f"the winner failed on the test split ({failure}); all is written to {self.directory}")
         return summary
 
     def _scores_of_sources(self, scheduler: Scheduler) -> list[Scores]:

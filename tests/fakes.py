@@ -67,5 +67,28 @@ class Leaning:
         return np.full(3, self._sign * mean)[slice(None) if examples is None else list(examples)]
 
 
+class Numberless:
+    """Scores a model by the mean of its weights, but gives NaN in the calls for a split that `nan` counts: "test 3"."""
+
+    def __init__(self, name: str, families: Sequence[str], nan: str) -> None:
+        self.name, self.families, self._nan = name, tuple(families), re.compile(nan)
+        self._calls: dict[str, int] = {}
+
+    def size(self, split: str) -> int:
+        return 3
+
+    def __call__(self, live: Any, split: str, examples: Sequence[int] | None = None) -> NDArray[np.float64]:
+        self._calls[split] = self._calls.get(split, 0) + 1
+        mean = float(sum(parameter.detach().mean() for parameter in live.parameters.values()))
+        scores = np.array([mean, mean / 2, mean / 3])
+        if self._nan.fullmatch(f"{split} {self._calls[split]}"):
+            scores[1] = np.nan
+        return scores[slice(None) if examples is None else list(examples)]
+
+
+def numberless(name: str, *, families: Sequence[str] = ("causal_lm",), nan: str = "") -> dict[str, Numberless]:
+    return {name: Numberless(name, families, nan)}
+
+
 def leaning(name: str, *, sign: float, families: Sequence[str] = ("causal_lm",)) -> dict[str, Leaning]:
     return {name: Leaning(name, families, sign)}

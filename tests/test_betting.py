@@ -13,6 +13,7 @@ from evohydra.scoring.benchmarks import Split
 from evohydra.scoring.job import Evaluation, Examples
 from evohydra.search.fitness.betting import surely_above
 from evohydra.search.fitness.generation import Generation, Scoring, members_of
+from evohydra.search.fitness.order import shuffled
 from evohydra.search.fitness.racing import Racing
 from evohydra.search.ledger import Ledger
 from evohydra.search.objectives import Objective
@@ -143,6 +144,26 @@ def test_scores_out_of_bounds_are_refused(tmp_path: Path) -> None:
     expected = r"fitness.bounds: expected scores between 0.0 and 1.0, but benchmark 'known' gave 3.0"
     with pytest.raises(ValueError, match=expected):
         race(tmp_path, np.full((4, TOTAL), 3.0), 1)
+
+
+@pytest.mark.parametrize("most", [None, 20])
+@pytest.mark.parametrize("example", ["first", "later"])
+def test_a_score_that_is_no_number_fails_its_member_alone(tmp_path: Path, most: int | None, example: str) -> None:
+    generator = np.random.default_rng(6)
+    table = (generator.random((6, TOTAL)) < 0.5).astype(float)
+    order = [place for _, place in shuffled({"known": TOTAL}, 1, 0)]
+    at = order[3] if example == "first" else order[15]
+    table[2, at] = np.nan
+    fitness, asked = race(tmp_path, table, 1, margin=0.0, delta=1e-9, most=most)
+    assert fitness[2] == 0.0  # which stands for none
+    assert asked[2] == (8 if example == "first" else 18)
+    others = np.delete(np.arange(6), 2)
+    if most is None:
+        assert [fitness[row] for row in others] == pytest.approx(table[others].mean(axis=1).tolist())
+    else:
+        assert [fitness[row] for row in others] == pytest.approx(
+            table[np.ix_(others, order[:20])].mean(axis=1).tolist()
+        )
 
 
 class Two(Table):

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from matplotlib import rc_context
 from PIL import Image
+from rich.console import Console
 
 from evohydra.report.__main__ import main
 from evohydra.report.blocks import FigureBlock
+from evohydra.report.comparison import compare
 from evohydra.report.contents import best_job, verdict
 from evohydra.report.gathering import gather, strategies, strategy_of
 from evohydra.report.gene_blocks import gene_blocks
@@ -22,7 +24,7 @@ from evohydra.report.score_figures import finished
 from evohydra.report.search_figures import best_so_far, fitness_figure, population_figure, spent
 from evohydra.report.style import SETTINGS
 from evohydra.report.writing import write_report
-from evohydra.search.ledger import JsonLines
+from evohydra.search.json_lines import alone_in
 from tests.browser import BROWSER, Page, open_browser
 from tests.commands import python
 from tests.saved_runs import NAMES, save_run, save_sweep
@@ -112,9 +114,9 @@ def test_figures_lie_beside_the_page(sweep: Path) -> None:
 
 def test_a_run_in_progress_and_one_with_nothing(tmp_path: Path) -> None:
     run = save_run(tmp_path / "run", "de", 1, 0.1, genomes=12, ended=False)
-    held = JsonLines(run / "ledger.jsonl")  # as a search holds it
-    assert gather([run])[0].state == "running, 12 of 40 genomes"
-    held.close()
+    with alone_in(run):  # as a search is
+        assert gather([run])[0].state == "running, 12 of 40 genomes"
+    assert gather([run])[0].state == "ended early, 12 of 40 genomes"
     (run / "evohydra.log").write_text("the run ended with an error\nTraceback\n  x\nOSError: no space left\n")
     written = write_report([run], run)
     assert set(written) == {"fitness", "fitness_by_examples", "population", "report"}
@@ -123,6 +125,61 @@ def test_a_run_in_progress_and_one_with_nothing(tmp_path: Path) -> None:
     assert set(write_report([empty], empty)) == {"report"}
     with pytest.raises(ValueError, match="no runs found"):
         write_report([tmp_path / "run" / "figures"], tmp_path)
+
+
+@pytest.mark.parametrize("told", [True, False])  # whether the summary holds its budget, as it does since this version
+@pytest.mark.parametrize("genomes", [40, 41, 60])
+def test_a_run_that_goes_on_with_a_larger_budget_is_not_finished(tmp_path: Path, told: bool, genomes: int) -> None:
+    """What it has is shown, and nothing of its earlier end: also where it was killed after the search."""
+    run = save_run(tmp_path / "run", "de", 1, 0.1)
+    if told:
+        summary = json.loads((run / "summary.json").read_text())
+        (run / "summary.json").write_text(json.dumps(summary | {"budget": 40}))
+    assert gather([run])[0].state == "finished"
+    config = run / ".hydra" / "config.yaml"
+    config.write_text(config.read_text().replace("budget: 40", "budget: 60"))
+    lines = (run / "ledger.jsonl").read_text().splitlines()[:40]
+    more = [json.dumps(json.loads(lines[-1]) | {"index": index}) for index in range(40, genomes)]
+    (run / "ledger.jsonl").write_text("".join(f"{line}\n" for line in [*lines, *more]))
+    (job,) = gather([run])
+    if genomes == 40 and not told:  # a strategy may have ended before its budget
+        assert job.state == "finished"
+        return
+    progress = f"{genomes} of 60 genomes (it goes on from an earlier end at 40)"
+    assert job.state == f"ended early, {progress}"
+    assert (job.summary, job.recipe, job.final("test")) == (None, None, None)
+    with alone_in(run):
+        assert gather([run])[0].state == f"running, {progress}"
+        written = write_report([run], run)
+    assert set(written) == {"fitness", "fitness_by_examples", "population", "importance", "report"}
+    page = written["report"].read_text()
+    assert f"running, {progress}" in page
+    assert "best source" not in page
+    out = io.StringIO()
+    assert compare([run], Console(file=out, width=300)) == 1
+    assert progress in out.getvalue()
+
+
+def test_a_strategy_that_ends_before_its_budget_is_finished(tmp_path: Path) -> None:
+    run = save_run(tmp_path / "run", "grid", 1, 0.1, genomes=30)
+    summary = json.loads((run / "summary.json").read_text())
+    (run / "summary.json").write_text(json.dumps(summary | {"budget": 40}))
+    with alone_in(run):  # which writes its own report
+        assert gather([run])[0].state == "finished"
+
+
+def test_scores_that_are_no_numbers_are_none(tmp_path: Path) -> None:
+    """As earlier versions wrote them for a model of NaNs."""
+    run = save_run(tmp_path / "run", "de", 1, 0.1)
+    finals = [json.loads(line) for line in (run / "scores.jsonl").read_text().splitlines()]
+    for final in finals:
+        if final["label"] == "ja":
+            final["scores"]["sums"][7] = float("nan")
+    (run / "scores.jsonl").write_text("".join(json.dumps(final) + "\n" for final in finals))
+    (job,) = gather([run])
+    assert job.final("test", "ja") is None
+    assert job.final("test", "math") is not None
+    assert "nan" not in " ".join(str(pair) for pair in winner_against_others(job))
 
 
 def test_strategies_are_what_differs_but_the_seed(sweep: Path, tmp_path: Path) -> None:

@@ -64,8 +64,11 @@ def verdict(jobs: Sequence[Job]) -> Iterator[str]:
         if job.state != "finished":
             at = f"Run {job.name} ({' '.join(job.overrides)})" if len(jobs) > 1 else "This run"
             yield f"{at}: {job.state}{'; ' if job.failure else ''}{job.failure}."
+        whose = "run " + job.name if len(jobs) > 1 else "this run"
         if job.summary and (reason := job.summary.get("winner_unverified")):
-            yield f"The winner of {'run ' + job.name if len(jobs) > 1 else 'this run'} is not verified: {reason}."
+            yield f"The winner of {whose} is not verified: {reason}."
+        if job.summary and (reason := job.summary["test"]["winner"].get("error")):
+            yield f"The winner of {whose} failed on the test split: {reason}."
     if len(jobs) > 1:
         yield f"{len(done)} of {len(jobs)} runs have ended with a winner; all that follows is about those."
     if len(done) == 1 and done[0].summary:
@@ -115,7 +118,7 @@ def _held_out(jobs: Sequence[Job]) -> Iterator[Block]:
     rows = [
         (
             name,
-            "failed" if score["score"] is None else f"{score['score']:.3f}",
+            f"failed: {score.get('error')}" if score["score"] is None else f"{score['score']:.3f}",
             "" if score["score"] is None else f"{score['low']:.3f} to {score['high']:.3f}",
             str(len(each) or 1),
         )
@@ -195,7 +198,7 @@ def _time(jobs: Sequence[Job]) -> Iterator[Block]:
     yield FigureBlock("time", figure, "Seconds of a run: merging and scoring the genomes of the search, and all else "
                   "(starting, validation and test, writing the winner; since a run last began).")  # fmt: skip
     rows = []
-    for strategy, members in strategies(finished(jobs)).items():
+    for strategy, members in strategies([job for job in jobs if job.summary and job.records]).items():
         parts = [seconds_by_part(job) for job in members]
         means = [sum(each[part] for each in parts) / len(parts) for part in parts[0]]
         genomes = sum(len(job.records) for job in members) / len(members)

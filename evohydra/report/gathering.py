@@ -1,7 +1,7 @@
 """What runs have left on disk, whether they have ended or not, and what tells their strategies apart."""
 
-import fcntl
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from evohydra.recipe import Node, from_dict
+from evohydra.search.json_lines import in_use
 from evohydra.search.objectives import Objective
 from evohydra.trackers import SECRETS
 
@@ -22,7 +23,8 @@ ASIDE = ("run", "seed", "tracker", "ablate", "report")  # of command lines
 class Job:
     """A run's directory. `strategy` is what tells it apart from the other runs, its seed aside.
 
-    records, finals: the lines of its ledgers. summary, recipe: of its winner, None while there is none.
+    records, finals: the lines of its ledgers. summary, recipe: of its winner, None while there is none. ended_at: how
+    many genomes it had at an earlier end, from where it goes on with another budget; None if it does not.
     """
 
     directory: Path
@@ -33,6 +35,7 @@ class Job:
     finals: Sequence[Mapping[str, Any]]
     summary: Mapping[str, Any] | None
     recipe: Node | None
+    ended_at: int | None = None
 
     @property
     def name(self) -> str:
@@ -56,7 +59,9 @@ class Job:
             return "finished"
         budget = self.config.get("budget")
         progress = f"{len(self.records)} of {budget} genomes" if budget else f"{len(self.records)} genomes"
-        return f"running, {progress}" if _in_use(self.directory / "ledger.jsonl") else f"ended early, {progress}"
+        if self.ended_at is not None:
+            progress += f" (it goes on from an earlier end at {self.ended_at})"
+        return f"running, {progress}" if in_use(self.directory) else f"ended early, {progress}"
 
     @cached_property
     def failure(self) -> str:
@@ -75,7 +80,7 @@ class Job:
         recipe = (self.summary or {}).get("recipe_digest")
         for entry in reversed(self.finals):
             matches = entry["recipe"] == recipe if label is None else entry["label"] == label
-            if entry["split"] == split and matches and entry["scores"]:
+            if entry["split"] == split and matches and _are_numbers(entry["scores"]):
                 return Objective((self.config.get("objective") or {}).get("weights")).weighted(entry["scores"])
         return None
 
@@ -146,18 +151,39 @@ def json_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _job(run: Path, overrides: tuple[str, ...]) -> Job:
-    config = run / ".hydra" / "config.yaml"
-    recipe = _json(run / "recipe.json")
+    file = run / ".hydra" / "config.yaml"
+    config = (yaml.safe_load(file.read_text()) if file.is_file() else _json(run / "run.json")) or {}
+    records = json_lines(run / "ledger.jsonl")
+    summary, recipe = _json(run / "summary.json"), _json(run / "recipe.json")
+    ended_at = None
+    if summary is not None and not _is_end(summary, config.get("budget"), len(records)):
+        ended_at, summary, recipe = summary["evaluations"], None, None
     return Job(
         directory=run,
         overrides=overrides,
         strategy=strategy_of(overrides),
-        config=(yaml.safe_load(config.read_text()) if config.is_file() else _json(run / "run.json")) or {},
-        records=json_lines(run / "ledger.jsonl"),
+        config=config,
+        records=records,
         finals=[line for line in json_lines(run / "scores.jsonl") if line["examples"] is None],
-        summary=_json(run / "summary.json"),
+        summary=summary,
         recipe=from_dict(recipe["recipe"]) if recipe else None,
+        ended_at=ended_at,
     )
+
+
+def _is_end(summary: Mapping[str, Any], budget: int | None, genomes: int) -> bool:
+    """Whether a summary is that of a run with this budget, and not of one that went on since.
+
+    Some strategies end before the budget does. Summaries of earlier versions do not hold theirs.
+    """
+    if budget is not None and "budget" in summary:
+        return bool(summary["budget"] == budget)
+    return bool(summary["evaluations"] >= min(genomes, genomes if budget is None else budget))
+
+
+def _are_numbers(scores: Scores) -> bool:
+    """Whether there are scores, and all are numbers, which earlier versions did not see to."""
+    return bool(scores) and all(math.isfinite(value) for values in scores.values() for value in values)
 
 
 def _overrides(run: Path) -> list[str]:
@@ -167,17 +193,3 @@ def _overrides(run: Path) -> list[str]:
 
 def _json(path: Path) -> Any:
     return json.loads(path.read_text()) if path.is_file() else None
-
-
-def _in_use(ledger: Path) -> bool:
-    """Whether a process holds the ledger's lock."""
-    if not ledger.is_file():
-        return False
-    with ledger.open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        except OSError:  # a file system without locks
-            return False
-    return False

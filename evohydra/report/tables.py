@@ -27,7 +27,7 @@ def summary_table(summary: Mapping[str, Any], benchmarks: str) -> Table:
     for name, score in rows(summary["test"]):
         style = "bold" if name == "winner" else ""
         if score["score"] is None:
-            table.add_row(name, "failed", score["error"][:60], "", style=style)
+            table.add_row(name, "failed", (score.get("error") or "")[:100], "", style=style)
             continue
         table.add_row(
             name, f"{score['score']:.3f}", f"{score['low']:.3f} to {score['high']:.3f}", str(score["n"]), style=style
@@ -38,7 +38,9 @@ def summary_table(summary: Mapping[str, Any], benchmarks: str) -> Table:
 def gain_sentence(gain: Mapping[str, Any]) -> str:
     """The paired comparison of the winner with the best source in a sentence."""
     if gain["difference"] is None:
-        return "No comparison of the winner with the best source: one of them could not be scored."
+        return (
+            "There is no comparison of the winner with the best source: the winner or every source has failed on test."
+        )
     return (
         f"The winner scores {gain['difference']:+.3f} against the best source, {gain['best_source']} "
         f"(95 % {gain['low']:+.3f} to {gain['high']:+.3f}, paired, p = {gain['p']:.4f})."
@@ -50,7 +52,8 @@ def markdown(summary: Mapping[str, Any]) -> str:
     lines = ["| model | score | 95 % interval | examples |", "|---|---|---|---|"]
     for name, score in rows(summary["test"]):
         if score["score"] is None:
-            lines.append(f"| {name} | failed | | |")
+            reason = " ".join(str(score.get("error") or "").replace("|", "\\|").split())
+            lines.append(f"| {name} | failed: {reason} | | |")
         else:
             lines.append(
                 f"| {name} | {score['score']:.3f} | {score['low']:.3f} to {score['high']:.3f} | {score['n']} |"

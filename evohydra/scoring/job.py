@@ -1,7 +1,8 @@
 """What crosses the worker boundary: a recipe to score, its scores, and why there are none. Plain data alone."""
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from evohydra.recipe import Node
 from evohydra.scoring.benchmarks import Split
@@ -41,6 +42,16 @@ class Evaluation:
     broken: str | None = None
     given_up: bool = False
     positions: Mapping[str, list[int]] | None = None
+
+
+def checked(evaluation: Evaluation) -> Evaluation:
+    """The same evaluation; one with an error where a score is NaN or infinite, for then the model has failed."""
+    bad = {name: sum(not math.isfinite(value) for value in values) for name, values in evaluation.scores.items()}
+    name = next((name for name, count in bad.items() if count), None)
+    if evaluation.error is not None or name is None:
+        return evaluation
+    error = f"{bad[name]} of {len(evaluation.scores[name])} scores of benchmark {name!r} are not numbers"
+    return replace(evaluation, scores={}, error=f"FloatingPointError: {error}", broken=None)
 
 
 def joined(parts: Sequence[Evaluation]) -> Evaluation:

@@ -13,7 +13,8 @@ from evohydra.families.sources import OpenSources
 from evohydra.merging.engine import Engine
 from evohydra.recipe import Node
 from evohydra.scoring.benchmarks import Answered, Asking, Benchmark, BenchmarkError, Divisible, Split, TellsBroken
-from evohydra.scoring.job import Evaluation, Examples, Job, MachineError
+from evohydra.scoring.benchmarks.not_numbers import LogitsWatch
+from evohydra.scoring.job import Evaluation, Examples, Job, MachineError, checked
 
 logger = logging.getLogger(__name__)
 # What torch says where the machine fails and not the model; it has types of its own only for some of these.
@@ -43,6 +44,7 @@ class Worker:
         self._expected: tuple[Node, ...] = ()
         self._referred: set[Split] = set()  # splits on which people have a reference
         self._clock = _ForwardClock(live)
+        self._watch = LogitsWatch(live.module)
 
     def expect(self, recipes: Sequence[Node]) -> None:
         """Tell which recipes will be evaluated next, in this order."""
@@ -52,9 +54,9 @@ class Worker:
     def evaluate(self, job: Job) -> Evaluation:
         """The scores of a job.
 
-        What a bad genome can cause (a merge that is not finite, a model that cannot answer) gives an evaluation with an
-        error. Raises MachineError for what says nothing about the genome (memory that runs out, a lost device),
-        BenchmarkError for a wrong configuration, OSError for a full disk.
+        What a bad genome can cause (a merge that is not finite, a model that cannot answer, logits or scores that are
+        not numbers) gives an evaluation with an error. Raises MachineError for what says nothing about the genome
+        (memory that runs out, a lost device), BenchmarkError for a wrong configuration, OSError for a full disk.
         """
         self._clock.seconds, self._clock.tokens = 0.0, 0
         start = merged = time.perf_counter()
@@ -71,7 +73,9 @@ class Worker:
                 if job.part is not None:
                     chosen = self._part(benchmark, job, chosen, positions.setdefault(name, []))
                 if chosen is None or len(chosen):
+                    self._watch.begin()
                     scores[name] = [float(score) for score in benchmark(self.live, job.split, chosen)]
+                    self._watch.check()
                     broken.append(benchmark.broken() if isinstance(benchmark, TellsBroken) else None)
         except BenchmarkError:
             raise
@@ -81,7 +85,7 @@ class Worker:
             scores, error = {}, f"{type(reason).__name__}: {reason}"
         end = time.perf_counter()
         seconds = {"merge": merged - start, "evaluate": end - merged, "forward": self._clock.seconds}
-        return Evaluation(
+        evaluation = Evaluation(
             scores,
             {part: round(value, 4) for part, value in seconds.items()},
             error,
@@ -89,6 +93,7 @@ class Worker:
             "; ".join(each for each in broken if each) if broken and all(broken) else None,
             positions=positions if job.part is not None else None,
         )
+        return checked(evaluation)
 
     def _part(
         self, benchmark: Benchmark, job: Job, examples: Sequence[int] | None, positions: list[int]

@@ -12,6 +12,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 logger = logging.getLogger(__name__)
+LOCK = ".lock"  # of a run's directory
 
 
 class LedgerError(ValueError):
@@ -21,7 +22,7 @@ class LedgerError(ValueError):
 @contextmanager
 def alone_in(directory: Path) -> Iterator[None]:
     """Keep other processes out of a run's directory; LedgerError where one is at work there."""
-    lock = FileLock(directory / ".lock", timeout=0)
+    lock = FileLock(directory / LOCK, timeout=0)
     try:
         lock.acquire()
     except Timeout as error:
@@ -32,6 +33,20 @@ def alone_in(directory: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def in_use(directory: Path) -> bool:
+    """Whether a process is at work in a run's directory; False where that cannot be known."""
+    file = directory / LOCK
+    if not file.is_file():
+        return False
+    try:
+        with FileLock(file, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except (OSError, NotImplementedError):
+        return False
 
 
 class JsonLines:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from evohydra.recipe import Node
 from evohydra.scoring.benchmarks import Split
 from evohydra.scoring.executors import Executor
-from evohydra.scoring.job import Evaluation, Job, MachineError, joined
+from evohydra.scoring.job import Evaluation, Job, MachineError, checked, joined
 from evohydra.search.scores import ScoreStore, content
 
 
@@ -33,7 +33,7 @@ class Scheduler:
 
     def submit(self, jobs: Sequence[tuple[str, Job]]) -> list[Pending]:
         """Jobs with their labels; what is on file is there at once, and fewer jobs than workers are shared by these."""
-        pending = [Pending(label, job, self.store.find(label, job)) for label, job in jobs]
+        pending = [Pending(label, job, self._on_file(label, job)) for label, job in jobs]
         asked = [each for each in pending if each.evaluation is None]
         shares = max(1, self.executor.workers // len(asked)) if asked else 1
         parts = [replace(each.job, part=(i, shares) if shares > 1 else None) for each in asked for i in range(shares)]
@@ -43,6 +43,10 @@ class Scheduler:
             self._open.update(dict.fromkeys(each.tickets, each))
         return pending
 
+    def _on_file(self, label: str, job: Job) -> Evaluation | None:
+        found = self.store.find(label, job)
+        return None if found is None else checked(found)
+
     def result(self, pending: Pending) -> Evaluation:
         """The evaluation of a submitted job; waits for it, and keeps what else is scored meanwhile."""
         while pending.evaluation is None:
@@ -51,7 +55,7 @@ class Scheduler:
             done.parts[ticket] = evaluation
             if len(done.parts) == len(done.tickets):
                 in_order = [done.parts[each] for each in done.tickets]
-                done.evaluation = in_order[0] if len(in_order) == 1 else joined(in_order)
+                done.evaluation = checked(in_order[0] if len(in_order) == 1 else joined(in_order))
                 self.store.keep(done.label, done.job, done.evaluation)
         return pending.evaluation
 

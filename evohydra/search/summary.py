@@ -65,7 +65,7 @@ class Searched(TypedDict):
 
 
 class Summary(TypedDict):
-    """A finished run."""
+    """A finished run; `budget` is the one that it was given, some strategies evaluate fewer genomes."""
 
     test: Tested
     validation: Validated
@@ -78,6 +78,7 @@ class Summary(TypedDict):
     data: Mapping[str, Any]
     versions: Mapping[str, str]
     recipe_digest: str
+    budget: NotRequired[int]
     winner_unverified: NotRequired[str]
 
 

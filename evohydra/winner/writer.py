@@ -29,7 +29,10 @@ FOLDED_TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.02, torch.bfloat16: 0.
 
 
 class WinnerError(RuntimeError):
-    """A checkpoint that is not the model that was scored: all is written, the checkpoint as `winner-unverified`."""
+    """A winner that failed on test, or whose checkpoint is not the model that was scored: all is written.
+
+    In the second case the checkpoint is written as `winner-unverified`.
+    """
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,14 @@ def make(kind: str, seed: int = 1) -> Fitness:
     return fitness
 
 
-def carry_out(kind: str, directory: Path, evaluate: Responses, seed: int = 1, budget: int = BUDGET) -> list[Record]:
+def carry_out(
+    kind: str,
+    directory: Path,
+    evaluate: Responses,
+    seed: int = 1,
+    budget: int = BUDGET,
+    objective: Objective = Objective(),  # noqa: B008
+) -> list[Record]:
     """A search with this kind of fitness."""
     optimizer = hydra.utils.instantiate(composed("optimizer=cmaes", f"optimizer.population={POPULATION}")["optimizer"])
     space: Any = Levels()
@@ -111,10 +118,10 @@ def carry_out(kind: str, directory: Path, evaluate: Responses, seed: int = 1, bu
             return [each.scores for each in scheduler.scored(models, "search").values()]
 
         with closing(optimizer(axes=space.axes, seed=seed)) as strategy:
-            scoring = Scoring(scheduler, SIZES, Objective(), sources)
+            scoring = Scoring(scheduler, SIZES, objective, sources)
             search(space, strategy, make(kind), scoring, ledger, budget)
         fitness = make(kind)
-        best = choose(space, ledger, scheduler, 2, Objective(), each_generation=not fitness.comparable)
+        best = choose(space, ledger, scheduler, 2, objective, each_generation=not fitness.comparable)
         assert best[0].validation == max(each.validation or 0.0 for each in best)
         return list(ledger.records)
 
@@ -176,6 +183,36 @@ def test_fitness_is_that_on_all_examples_within_its_error_bar(finished: Finished
     if deviations:
         assert np.sqrt(np.mean(np.square(deviations))) < 2.0
         assert abs(np.mean(deviations)) < 1.2
+
+
+def _with_score(means: Mapping[str, float], fitness: float, recipe: Node) -> dict[str, float]:
+    return {"score": fitness, **means}
+
+
+@pytest.mark.parametrize(("kind", "off_at_most"), [("full", None), ("subset", None), ("racing", 0.95), ("irt", 0.5)])
+def test_objectives_are_estimates_like_the_fitness(kind: str, off_at_most: float | None, tmp_path: Path) -> None:
+    """Of estimating kinds: at most `off_at_most` times as far off as raw means of the chosen examples."""
+    off = []
+    for seed in range(1, 6 if off_at_most else 2):
+        records = carry_out(kind, tmp_path / str(seed), Responses(), seed, objective=Objective(parts=_with_score))
+        again = Responses()
+        for record in records:
+            if record.fitness is None or "rejected" in (record.note or ""):
+                continue
+            assert record.objectives["score"] == record.fitness
+            raw = {name: np.mean(record.scores[name]) for name in SIZES}
+            if record.error_bar is None:
+                assert {name: record.objectives[name] for name in SIZES} == raw
+                continue
+            if kind == "irt":
+                assert np.mean([record.objectives[name] for name in SIZES]) == pytest.approx(record.fitness)
+            whole = again(Levels().decode(np.array(record.genome)), "search").scores
+            truth = {name: np.mean(whole[name]) for name in SIZES}
+            off += [(record.objectives[name] - truth[name], raw[name] - truth[name]) for name in SIZES]
+    assert bool(off) == (off_at_most is not None)
+    if off_at_most:
+        ours, raw_ones = np.sqrt(np.mean(np.square(off), axis=0))
+        assert ours < off_at_most * raw_ones
 
 
 def test_cheap_kinds_are_cheaper_and_find_a_good_genome(finished: Finished) -> None:

@@ -3,7 +3,6 @@
 import copy
 import difflib
 import logging
-import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from evohydra.scoring.benchmarks.images import text_of
 from evohydra.scoring.benchmarks.live_lm import LiveLM
 from evohydra.scoring.benchmarks.live_vlm import LiveMultimodalLM
 from evohydra.scoring.benchmarks.lm_eval_words import answered, described
+from evohydra.scoring.benchmarks.not_numbers import check_log_likelihoods
 from evohydra.scoring.benchmarks.parts import part_of_batches
 from evohydra.scoring.benchmarks.private_lm_eval import Kind, filters_of, set_instances
 from evohydra.scoring.benchmarks.splits import Slice, check_disjoint
@@ -164,6 +164,7 @@ class LMEvalBenchmark:
                 f"is benchmark.{self.name}.generation_kwargs.max_gen_toks)"
             ) from error
         self._answers = [answer for instance in task.instances for answer in instance.resps]
+        check_log_likelihoods(self._answers)
         scores = self._scores(task)
         assert len(scores) == len(places)
         return scores
@@ -184,10 +185,8 @@ class LMEvalBenchmark:
         return part_of_batches(self._lm, asked if examples is None else [asked[at] for at in examples], index, count)
 
     def broken(self) -> str | None:
-        """Whether all generated answers of the last call are empty or the same, or a log-likelihood is not a number."""
+        """Whether all generated answers of the last call are empty or the same."""
         texts = [answer.strip() for answer in self._answers if isinstance(answer, str)]
-        if any(isinstance(answer, tuple) and math.isnan(answer[0]) for answer in self._answers):
-            return "log-likelihoods are not numbers"
         if len(texts) < 2 or len(texts) < len(self._answers) or len(set(texts)) > 1:
             return None
         return "all answers are the same" if texts[0] else "all answers are empty"

@@ -19,13 +19,15 @@ from evohydra.spaces.genes import Value
 class Judged:
     """The fitness of the member at `place` of its generation; None: the mean of its scores.
 
-    error_bar: the standard error of `fitness` as an estimate of the fitness on all search examples.
+    error_bar: the standard error of `fitness` as an estimate of the fitness on all search examples. means: the mean
+    score on each benchmark, which objectives are made of, estimated as `fitness` is; None: those of its scores.
     """
 
     place: int
     fitness: float | None = None
     error_bar: float | None = None
     note: str | None = None
+    means: Mapping[str, float] | None = None
 
 
 @dataclass
@@ -178,12 +180,16 @@ class Generation:
         fitness = objective.fitness(scores) if judged.fitness is None else judged.fitness
         if not math.isfinite(fitness):
             return replace(line, error=f"fitness is {fitness}")
+        if judged.means is None:
+            objectives = objective.several(scores, member.recipe)
+        else:
+            objectives = objective.parts(judged.means, fitness, member.recipe)
         everything = all(len(places.get(name, ())) == size for name, size in self.sizes.items())
         return replace(
             line,
             fitness=fitness,
             scores=scores,
-            objectives=objective.several(scores, member.recipe),
+            objectives=objectives,
             examples=None if everything else places,
             error_bar=judged.error_bar,
         )

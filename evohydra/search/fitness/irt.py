@@ -30,7 +30,9 @@ class ItemResponse:
     Examples are calibrated by the scores of all sources, of the first `calibrate` genomes (these are scored on the
     whole search split), and of the latest genomes on what they were scored on. Where the response model expects
     held-out scores no better than the genomes' own means do, the generation gets random examples instead, and fitness
-    is their mean; the records say so. `estimator` is one of `evohydra.search.fitness.estimators`.
+    is their mean; the records say so. Where there are several objectives, they are made of the estimated mean of each
+    benchmark, as the fitness is: raw means of chosen examples are no estimates. `estimator` is one of
+    `evohydra.search.fitness.estimators`.
     """
 
     same_examples, comparable, in_rounds = False, True, True
@@ -93,8 +95,9 @@ class ItemResponse:
             if place in rejected or place in whole or member.error is not None:
                 yield Judged(place, note=rejected.get(place))
                 continue
-            means = {name: [value] for name, (value, _) in asked[place].estimates().items()}
-            yield Judged(place, generation.objective.fitness(means), asked[place].error(weights), note)
+            means = {name: value for name, (value, _) in asked[place].estimates().items()}
+            fitness = generation.objective.fitness({name: [value] for name, value in means.items()})
+            yield Judged(place, fitness, asked[place].error(weights), note, means)
 
     def _pools(self, generation: int) -> dict[str, list[int]]:
         """The examples of each benchmark that a generation's genomes may be asked, in random order."""

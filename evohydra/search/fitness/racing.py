@@ -33,7 +33,8 @@ class Racing:
     within `bounds` and examples in random order, whatever the scores. With margin=0 the open ones get all examples.
 
     Fitness is the score on all examples, estimated: of what the member scored above the members with the most examples,
-    on the same examples, added to their score. Orders are `fresh` in each generation, or the same for the whole run.
+    on the same examples, added to their score. So is the mean of each benchmark, which objectives are made of where
+    there are several. Orders are `fresh` in each generation, or the same for the whole run.
     """
 
     same_examples, comparable, in_rounds = False, True, True
@@ -78,6 +79,7 @@ class Racing:
         wanted = dict.fromkeys(seen, least)
         fitness: dict[int, float] = {}
         errors: dict[int, float] = {}
+        means: dict[int, dict[str, float]] = {}
         while wanted:
             examples = {level: by_benchmark(order[:level]) for level in set(wanted.values())}
             for member in generation.score([(place, examples[level]) for place, level in wanted.items()]):
@@ -87,7 +89,7 @@ class Racing:
             race = Race(generation, order, seen)
             selected = race.best(self._survivors or len(generation.members) // 2)
             wanted = self._wanted(race, seen, selected, levels)
-            fitness, errors = race.estimates()
+            (fitness, errors), means = race.estimates(), race.means()
         for place in range(len(generation.members)):
             estimated = seen.get(place, self._total) < self._total
             yield Judged(
@@ -95,6 +97,7 @@ class Racing:
                 fitness[place] if estimated else None,
                 errors[place] if estimated else None,
                 rejected.get(place),
+                means[place] if estimated else None,
             )
 
     def _wanted(self, race: "Race", seen: Mapping[int, int], selected: Sequence[int], levels: Sequence[int]
@@ -133,10 +136,15 @@ class Race:
         total = len(order)
         factor = {name: weights[name] * total / size for name, size in generation.sizes.items()}
         self.largest = max(map(abs, factor.values()))
-        self._total, self._generation, self._seen = total, generation, seen
-        self._values = {
-            place: np.array([generation.members[place].scores[n][at] * factor[n] for n, at in order[:level]])
+        self._total, self._seen = total, seen
+        self._names = np.array([name for name, _ in order])
+        self._scores: dict[int, Array] = {
+            place: np.array([generation.members[place].scores[name][at] for name, at in order[:level]])
             for place, level in seen.items()
+        }
+        factors = np.array([factor[name] for name, _ in order])
+        self._values: dict[int, Array] = {
+            place: scores * factors[: len(scores)] for place, scores in self._scores.items()
         }
 
     def values(self, place: int) -> Array:
@@ -145,15 +153,35 @@ class Race:
 
     def estimates(self) -> tuple[dict[int, float], dict[int, float]]:
         """The fitness of each member on all examples, and its standard error."""
-        furthest = max(self._seen.values(), default=0)
-        deep = [place for place, level in self._seen.items() if level == furthest]
-        reference = np.mean([self._values[place] for place in deep], axis=0) if deep else np.empty(0)
+        reference = self._reference(self._values)
         fitness, errors = {}, {}
         for place, level in self._seen.items():
             above = self._values[place] - reference[:level]
             fitness[place] = float(above.mean() + reference.mean())
             errors[place] = math.sqrt(self._variance(above) + self._variance(reference))
         return fitness, errors
+
+    def means(self) -> dict[int, dict[str, float]]:
+        """The mean score on all examples of each benchmark of each member, estimated in the same way."""
+        reference = self._reference(self._scores)
+        names = self._names[: len(reference)]
+        return {
+            place: {
+                str(name): float(
+                    (self._scores[place] - reference[:level])[names[:level] == name].mean()
+                    + reference[names == name].mean()
+                )
+                for name in dict.fromkeys(names)
+            }
+            for place, level in self._seen.items()
+        }
+
+    def _reference(self, values: Mapping[int, Array]) -> Array:
+        """(seen,) the mean over the members with the most examples."""
+        furthest = max(self._seen.values(), default=0)
+        deep = [values[place] for place, level in self._seen.items() if level == furthest]
+        reference: Array = np.mean(deep, axis=0) if deep else np.empty(0)
+        return reference
 
     def best(self, count: int) -> list[int]:
         """The places of the `count` best so far."""

@@ -13,7 +13,8 @@ class Subset:
     """The mean score on `examples` random ones of each benchmark: others in each generation if `fresh`, or the same.
 
     Fresh examples are those of arXiv 2403.13187 (section 4.1: 200 for each generation). Their fitness can be compared
-    within a generation only, so the best genomes of every generation are validated.
+    within a generation only, so the best genomes of every generation are validated. Where there are several objectives,
+    they are the means of the same examples: random ones, unbiased, and to be compared as the fitness is.
     """
 
     def __init__(
