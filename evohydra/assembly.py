@@ -112,6 +112,7 @@ def make_run(plain: Plain, directory: Path, place: Mapping[str, Any]) -> Run | U
     found = _found_sources(plain)
     benchmarks = _benchmarks(plain, found.family)
     space = _space(plain["merge"], _located(found), found)
+    instantiate(plain["executor"])(make=_unmade, worker_bytes=0).close()  # its options are checked
     if benchmarks:
         _plan(plain, benchmarks, space, np.empty((0, len(space.names)))).check()
     elif space.names:
@@ -143,6 +144,10 @@ def make_run(plain: Plain, directory: Path, place: Mapping[str, Any]) -> Run | U
         report=plain["report"],
         shared_scores=directory.parent / SCORES if place["group"] and plain["share_scores"] else None,
     )
+
+
+def _unmade() -> Worker:
+    raise AssertionError("a worker before the sources are read")
 
 
 def _form(plain: Plain, rules: Rules) -> WinnerForm:
