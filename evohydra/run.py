@@ -26,9 +26,9 @@ from evohydra.scoring.job import Evaluation, Scores
 from evohydra.scoring.worker import answers
 from evohydra.search.ablations import ablations
 from evohydra.search.driver import Candidate, SearchError, choose, search
-from evohydra.search.fitness.generation import Scoring
 from evohydra.search.ledger import Ledger
 from evohydra.search.plan import SearchPlan
+from evohydra.search.rounds import Scoring
 from evohydra.search.scheduler import Scheduler
 from evohydra.search.scores import ScoreStore, conditions
 from evohydra.search.summary import Summary, summarise

@@ -25,9 +25,9 @@ from evohydra.scoring.benchmarks import Split
 from evohydra.scoring.job import Evaluation, Examples
 from evohydra.search.driver import search
 from evohydra.search.fitness.full import Full
-from evohydra.search.fitness.generation import Scoring
 from evohydra.search.ledger import Ledger
 from evohydra.search.optimizers import Optimizer
+from evohydra.search.rounds import Scoring
 from evohydra.spaces import Space
 from evohydra.spaces.dataflow import DataFlowSpace
 from evohydra.spaces.genes import Axis

@@ -75,6 +75,16 @@ def test_imports_go_one_way() -> None:
     assert not upwards
 
 
+def test_kinds_of_fitness_know_nothing_that_scores_or_writes() -> None:
+    """They yield what they want scored, and the search loop carries it out."""
+    kinds = [name for name in FILES if name.startswith("evohydra.search.fitness")]
+    assert len(kinds) > 8
+    search = tuple(f"evohydra.search.{name}" for name in ("scheduler", "rounds", "scores", "driver"))
+    scoring = (*search, "evohydra.scoring.worker", "evohydra.scoring.executors")
+    assert [(name, other) for name in kinds for other in IMPORTS[name] if other.startswith(scoring)] == []
+    assert [name for name in kinds if "Ledger" in FILES[name].read_text()] == []
+
+
 def test_no_modules_import_each_other() -> None:
     """Over the whole package, also imports that are made late or for types alone."""
     graph = {module: sorted(others & set(FILES)) for module, others in IMPORTS.items()}

@@ -12,11 +12,12 @@ from evohydra.recipe import Checkpoint, Node
 from evohydra.scoring.benchmarks import Split
 from evohydra.scoring.job import Evaluation, Examples
 from evohydra.search.fitness.betting import surely_above
-from evohydra.search.fitness.generation import Generation, Scoring, members_of
+from evohydra.search.fitness.generation import Generation, members_of
 from evohydra.search.fitness.order import shuffled
 from evohydra.search.fitness.racing import Racing
 from evohydra.search.ledger import Ledger
 from evohydra.search.objectives import Objective
+from evohydra.search.rounds import Rounds, Scoring
 from tests.scripted import scheduling
 
 TOTAL = 120
@@ -105,8 +106,9 @@ def judged(
     recipes = [Checkpoint(str(number), "-") for number in range(count)]
     members = members_of(0, np.zeros((count, 1)), [{}] * count, recipes)
     with closing(Ledger(directory, {})) as ledger, scheduling(evaluate, directory) as scheduler:
-        generation = Generation(0, members, Scoring(scheduler, sizes, objective), ledger)
-        return [generation.record(each).fitness or 0.0 for each in kind(generation)]
+        generation = Generation(0, members, sizes, objective)
+        rounds = Rounds(generation, Scoring(scheduler, sizes, objective), ledger)
+        return [generation.record(each).fitness or 0.0 for each in rounds.judged(kind(generation))]
 
 
 def test_a_race_selects_rightly_more_often_than_stated(tmp_path: Path) -> None:

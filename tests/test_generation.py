@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +13,10 @@ from evohydra.scoring.benchmarks import Split, TellsBroken
 from evohydra.scoring.benchmarks.lm_eval import LMEvalBenchmark
 from evohydra.scoring.job import Evaluation, Examples
 from evohydra.search.fitness.full import Full
-from evohydra.search.fitness.generation import Generation, Scoring, members_of
+from evohydra.search.fitness.generation import Generation, Member, Requests, Scored, Wanted, members_of
 from evohydra.search.fitness.rejection import Rejection
 from evohydra.search.ledger import Ledger, Record
+from evohydra.search.rounds import Rounds, Scoring
 from evohydra.search.scheduler import Scheduler
 from tests.scripted import scheduling
 
@@ -39,20 +41,37 @@ class Scripted:
         return Evaluation(scores, {"merge": 1.0}, tokens=7, broken=self._broken.get(recipe.name))
 
 
-def generation(ledger: Ledger, names: Sequence[str], scheduler: Scheduler) -> Generation:
+def generation(ledger: Ledger, names: Sequence[str]) -> Generation:
     first = len(ledger.records)
     genomes = np.array([[(first + place) / 100] for place in range(len(names))])
     members = members_of(first, genomes, [{}] * len(names), [Checkpoint(name, "-") for name in names])
     number = ledger.records[-1].generation + 1 if ledger.records else 0
-    return Generation(number, members, Scoring(scheduler, SIZES), ledger)
+    return Generation(number, members, SIZES, earlier=tuple(ledger.records))
+
+
+def scored(rounds: Rounds, *wanted: Sequence[tuple[int, Examples]]) -> list[list[Member]]:
+    """The members of each round, as a kind of fitness that wants these receives them."""
+    received = []
+
+    def requests() -> Requests:
+        for items in wanted:
+            received.append((yield Wanted(items)))
+
+    assert list(rounds.judged(requests())) == []
+    return received
+
+
+def iter_of(request: Any) -> Requests:
+    yield request
 
 
 def judged(
     ledger: Ledger, names: Sequence[str], scheduler: Scheduler, reject: Mapping[str, float] | None = None
 ) -> list[Record]:
-    this = generation(ledger, names, scheduler)
+    this = generation(ledger, names)
+    rounds = Rounds(this, Scoring(scheduler, SIZES), ledger)
     records = []
-    for each in Full(sizes=SIZES, seed=0, reject=reject)(this):
+    for each in rounds.judged(Full(sizes=SIZES, seed=0, reject=reject)(this)):
         records.append(this.record(each))
         ledger.add(records[-1])
     return records
@@ -85,24 +104,44 @@ def test_a_recipe_is_scored_once_whatever_the_generation(tmp_path: Path) -> None
 def test_examples_are_added_and_none_twice(tmp_path: Path) -> None:
     evaluate, again = Scripted(), Scripted()
     with opened(tmp_path, evaluate) as (ledger, scheduler):
-        this = generation(ledger, ["0.5", "1", "0.5"], scheduler)
-        for _ in this.score([(0, {"sums": [0, 1], "words": [3]}), (2, {"sums": [1, 4]})]):
-            pass
+        this = generation(ledger, ["0.5", "1", "0.5"])
+        rounds = Rounds(this, Scoring(scheduler, SIZES), ledger)
+        scored(rounds, [(0, {"sums": [0, 1], "words": [3]}), (2, {"sums": [1, 4]})])
         assert evaluate.asked == [("0.5", 3), ("0.5", 1)]
         assert this.members[0].scores == {"sums": {0: 1.0, 1: 1.0}, "words": {3: 0.0}}
         assert this.members[2].scores == {"sums": {1: 1.0, 4: 0.0}}
-        assert [member.index for member in this.score([(0, this.everything()), (2, this.everything())])] == [0, 2]
+        (received,) = scored(rounds, [(0, this.everything()), (2, this.everything())])
+        assert [member.index for member in received] == [0, 2]
         assert evaluate.asked[2:] == [("0.5", 6)]
         assert this.members[0].scored + this.members[2].scored == 10
         assert this.members[2].scores == this.members[0].scores
     # The same again finds every scoring on file.
     with opened(tmp_path, again) as (ledger, scheduler):
-        replayed = generation(ledger, ["0.5", "1", "0.5"], scheduler)
-        for wanted in ([(0, {"sums": [0, 1], "words": [3]}), (2, {"sums": [1, 4]})], [(0, this.everything())]):
-            for _ in replayed.score(wanted):
-                pass
+        replayed = generation(ledger, ["0.5", "1", "0.5"])
+        rounds = Rounds(replayed, Scoring(scheduler, SIZES), ledger)
+        scored(rounds, [(0, {"sums": [0, 1], "words": [3]}), (2, {"sums": [1, 4]})], [(0, this.everything())])
         assert again.asked == []
         assert replayed.members[0] == this.members[0]
+
+
+def test_a_genome_is_judged_before_the_next_one_is_scored(tmp_path: Path) -> None:
+    evaluate = Scripted()
+    with opened(tmp_path, evaluate) as (ledger, scheduler):
+        this = generation(ledger, ["0.5", "1", "0"])
+        judgements = Rounds(this, Scoring(scheduler, SIZES), ledger).judged(Full(sizes=SIZES, seed=0)(this))
+        for count, each in enumerate(judgements, 1):
+            assert each.place == count - 1
+            assert len(evaluate.asked) == count
+    assert len(evaluate.asked) == 3
+
+
+def test_a_kind_that_yields_something_else_is_told_so(tmp_path: Path) -> None:
+    with opened(tmp_path, Scripted()) as (ledger, scheduler):
+        rounds = Rounds(generation(ledger, ["1"]), Scoring(scheduler, SIZES), ledger)
+        with pytest.raises(TypeError, match="yields requests and judgements, got 3"):
+            next(rounds.judged(iter_of(3)))
+        with pytest.raises(ValueError, match="no scores were wanted for the member at place 0"):
+            next(rounds.judged(iter_of(Scored(0))))
 
 
 def test_broken_genomes_stop_after_a_few_examples(tmp_path: Path) -> None:
@@ -121,8 +160,14 @@ def test_an_average_genome_is_rejected_with_the_stated_risk(tmp_path: Path) -> N
     order = [(name, place) for name, size in SIZES.items() for place in range(size)]
     for others, expected in (("0.7", {3}), ("0.001", set())):
         with opened(tmp_path / others, Scripted()) as (ledger, scheduler):
-            this = generation(ledger, [others, others + "0", others + "00", "0", "bad"], scheduler)
-            assert set(Rejection(after=4, risk=0.01)(this, order)) == expected
+            this = generation(ledger, [others, others + "0", others + "00", "0", "bad"])
+            found = {}
+
+            def requests(this: Generation = this, found: dict[int, str] = found) -> Requests:
+                found |= yield from Rejection(after=4, risk=0.01)(this, order)
+
+            assert list(Rounds(this, Scoring(scheduler, SIZES), ledger).judged(requests())) == []
+            assert set(found) == expected
 
 
 @pytest.mark.parametrize(("after", "risk"), [(0, 0.1), (3, 0.0), (3, 1.0)])

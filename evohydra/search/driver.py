@@ -9,11 +9,12 @@ from evohydra.recipe import Node
 from evohydra.scoring.job import Job
 from evohydra.search.feedback import tell
 from evohydra.search.fitness import Fitness
-from evohydra.search.fitness.generation import Generation, Scoring, members_of
+from evohydra.search.fitness.generation import Generation, members_of
 from evohydra.search.fronts import Rule, best_fitness, on_front, picked
 from evohydra.search.ledger import Ledger, Record
 from evohydra.search.objectives import Objective
 from evohydra.search.optimizers import Optimizer, Points
+from evohydra.search.rounds import Rounds, Scoring
 from evohydra.search.scheduler import Scheduler
 from evohydra.spaces import Space
 
@@ -73,11 +74,11 @@ def search(
 def _judged(
     number: int, genomes: Points, space: Space, fitness: Fitness, scoring: Scoring, ledger: Ledger
 ) -> Iterator[Record]:
-    """The records of a generation, each as soon as it is judged."""
+    """The records of a generation, each as soon as it is judged; what the kind of fitness asks for is carried out."""
     recipes = [space.decode(x) for x in genomes]
     members = members_of(len(ledger.records), genomes, [space.values(x) for x in genomes], recipes)
-    generation = Generation(number, members, scoring, ledger)
-    return (generation.record(judged) for judged in fitness(generation))
+    generation = Generation(number, members, scoring.sizes, scoring.objective, tuple(ledger.records))
+    return (generation.record(judged) for judged in Rounds(generation, scoring, ledger).judged(fitness(generation)))
 
 
 def choose(

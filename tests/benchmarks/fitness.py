@@ -32,9 +32,9 @@ from evohydra.recipe import Checkpoint, Node
 from evohydra.scoring.benchmarks import Split
 from evohydra.scoring.job import Evaluation, Examples
 from evohydra.search.driver import choose, search
-from evohydra.search.fitness.generation import Scoring
 from evohydra.search.ledger import Ledger
 from evohydra.search.objectives import Objective
+from evohydra.search.rounds import Scoring
 from evohydra.spaces.genes import Axis, Value
 from tests.commands import built
 from tests.contracts.discovery import composed

@@ -17,9 +17,10 @@ from evohydra.scoring.benchmarks import Split
 from evohydra.scoring.job import Evaluation, Examples
 from evohydra.search.driver import choose, search
 from evohydra.search.fitness import Fitness
-from evohydra.search.fitness.generation import Scoring
+from evohydra.search.fitness.generation import Generation, OfSources, Scored, Wanted, members_of
 from evohydra.search.ledger import Ledger, Record
 from evohydra.search.objectives import Objective
+from evohydra.search.rounds import Scoring
 from evohydra.spaces.genes import Axis, Value
 from tests.commands import json_lines
 from tests.contracts.discovery import composed, names
@@ -279,3 +280,37 @@ def test_rejected_genomes_are_broken_ones(finished: Finished) -> None:
             assert record.scored == 8
             assert record.fitness == 0.0
             assert true_fitness(record, Levels()) < 0.25
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_kinds_only_ask(kind: str, tmp_path: Path) -> None:
+    """Driven by hand, without anything that scores, a kind judges as it does in a search."""
+    records = carry_out(kind, tmp_path, Responses(), budget=POPULATION)
+    space, respond = Levels(), Responses()
+    genomes = np.array([record.genome for record in records])
+    members = members_of(0, genomes, [{}] * POPULATION, [space.decode(x) for x in genomes])
+    generation = Generation(0, members, SIZES)
+    requests, judged = make(kind)(generation), []
+    answer: Any = None
+    while True:
+        try:
+            request = requests.send(answer)
+        except StopIteration:
+            break
+        answer = None
+        if isinstance(request, Wanted):
+            answer = [members[place] for place, _ in request.items]
+            for place, examples in request.items:
+                if members[place].error is None:
+                    wanted = {name: sorted(places) for name, places in examples.items()}
+                    members[place].take(respond(members[place].recipe, "search", wanted), wanted)
+        elif isinstance(request, Scored):
+            answer = members[request.place]
+        elif isinstance(request, OfSources):
+            answer = [respond(Checkpoint(name, "-"), "search").scores for name in ("0.1 0.1", "0.9 0.2")]
+        else:
+            judged.append(generation.record(request))
+    assert [each.index for each in judged] == list(range(POPULATION))
+    for found, record in zip(judged, records, strict=True):
+        assert (found.fitness, found.scores, found.error) == (record.fitness, record.scores, record.error)
+        assert (found.error_bar, found.examples) == (record.error_bar, record.examples)

@@ -2,27 +2,28 @@
 
 A yaml in conf/fitness is `_partial_`: the run adds `sizes` and `seed`. A kind keeps nothing between generations. What
 it needs of earlier ones it reads from their records, so that a run that goes on decides as one that never stopped.
+Kinds are generators: they yield what they want scored and receive scores. They never block, evaluate or write; the
+search loop does that (`evohydra.search.rounds`).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Protocol
 
-from evohydra.search.fitness.generation import Generation, Judged
+from evohydra.search.fitness.generation import Generation, Requests
 
 Sizes = Mapping[str, int]  # of each benchmark: the number of examples in its search split
 
 
 class Fitness(Protocol):
-    """Scores generations.
+    """Says how generations are scored, and what their members are worth.
 
     same_examples: every genome of a run is scored on the same ones. comparable: fitness means the same in all
-    generations. in_rounds: members are scored in several steps, each of which is kept on file.
+    generations.
     """
 
     same_examples: bool
     comparable: bool
-    in_rounds: bool
 
-    def __call__(self, generation: Generation) -> Iterator[Judged]:
-        """Score the members by `generation.score` and judge them, in their order, each as soon as it can be."""
+    def __call__(self, generation: Generation) -> Requests:
+        """Yield `Wanted` to have members scored, and `Judged` for each, in their order, as soon as it can be."""
         ...

@@ -1,10 +1,10 @@
 """Every genome on all search examples."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from evohydra.search.fitness import Sizes
-from evohydra.search.fitness.generation import Generation, Judged
+from evohydra.search.fitness.generation import Generation, Requests
 from evohydra.search.fitness.order import shuffled
 from evohydra.search.fitness.rejection import judged_on, rejection
 
@@ -17,8 +17,8 @@ class Full:
     def __init__(self, *, sizes: Sizes, seed: int, reject: Mapping[str, Any] | None = None) -> None:
         self._reject = rejection(reject)
         self._order = shuffled(sizes, seed)
-        self.in_rounds, self.same_examples = reject is not None, reject is None
+        self.same_examples = reject is None
 
-    def __call__(self, generation: Generation) -> Iterator[Judged]:
+    def __call__(self, generation: Generation) -> Requests:
         """Judge each member as soon as it is scored."""
         return judged_on(generation, generation.everything(), self._order, self._reject)

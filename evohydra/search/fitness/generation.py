@@ -1,18 +1,41 @@
-"""A generation being scored: which scores its members have so far, and how they get more, each only once."""
+"""A generation being scored: which scores its members have so far, and what a kind of fitness may ask for."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evohydra.recipe import Node, digest
-from evohydra.scoring.job import Evaluation, Examples, Job, Scores
-from evohydra.search.ledger import Ledger, Record
+from evohydra.scoring.job import Evaluation, Examples
+from evohydra.search.ledger import Record
 from evohydra.search.objectives import Objective
-from evohydra.search.scheduler import Scheduler
 from evohydra.spaces.genes import Value
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Members, by their places, are to be scored on examples, in this order.
+
+    The kind goes on when all have their scores, and receives the members; without `wait` it goes on at once.
+    """
+
+    items: Sequence[tuple[int, Examples]]
+    wait: bool = True
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Wait until the member at `place` has the scores that were wanted last; the kind receives the member."""
+
+    place: int
+
+
+@dataclass(frozen=True)
+class OfSources:
+    """The kind receives the scores of each source model on all search examples: a sequence of `Scores`."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +51,9 @@ class Judged:
     error_bar: float | None = None
     note: str | None = None
     means: Mapping[str, float] | None = None
+
+
+Requests = Generator[Wanted | Scored | OfSources | Judged, Any, None]  # what a kind of fitness yields and receives
 
 
 @dataclass
@@ -82,77 +108,21 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Scoring:
-    """What scores a generation.
+class Generation:
+    """The members of a generation; `earlier` are the records of the generations before it.
 
-    sizes: the number of search examples of each benchmark. sources: scores the source models on all of them when it is
-    called, and gives each one's scores.
+    sizes: the number of search examples of each benchmark.
     """
 
-    scheduler: Scheduler
+    number: int
+    members: Sequence[Member]
     sizes: Mapping[str, int]
     objective: Objective = field(default_factory=Objective)
-    sources: Callable[[], Sequence[Scores]] = tuple
-
-
-class Generation:
-    """The members of a generation. `earlier` are the records of the generations before it."""
-
-    def __init__(self, number: int, members: Sequence[Member], scoring: Scoring, ledger: Ledger) -> None:
-        self.number, self.members = number, members
-        self.sizes, self.objective, self.sources = scoring.sizes, scoring.objective, scoring.sources
-        self.earlier: Sequence[Record] = tuple(ledger.records)
-        self._scheduler, self._ledger = scoring.scheduler, ledger
-        same: dict[str, list[Member]] = {}
-        for member in members:
-            same.setdefault(member.digest, []).append(member)
-        self._twins = [[other for other in same[member.digest] if other is not member] for member in members]
+    earlier: Sequence[Record] = ()
 
     def everything(self) -> dict[str, list[int]]:
         """All examples of the search split."""
         return {name: list(range(size)) for name, size in self.sizes.items()}
-
-    def score(self, wanted: Sequence[tuple[int, Examples]]) -> Iterator[Member]:
-        """Score members, by their places, on examples; each is given as soon as it has them, in order.
-
-        Nothing is scored that the same recipe was scored on before, in this generation or an earlier one.
-        """
-        planned: dict[str, dict[str, set[int]]] = {}
-        fresh = []
-        for place, examples in wanted:
-            member = self.members[place]
-            for record in self._ledger.same(member.digest):
-                member.copy(record, examples)
-            for twin in self._twins[place]:
-                member.copy(twin, examples)
-            claimed = planned.setdefault(member.digest, {})
-            missing = {
-                name: [p for p in sorted(places) if p not in member.has(name) and p not in claimed.get(name, ())]
-                for name, places in examples.items()
-            }
-            if member.error is not None or not any(missing.values()):
-                missing = {}
-            for name, places in missing.items():
-                claimed.setdefault(name, set()).update(places)
-            fresh.append(missing)
-        yield from self._carried_out(wanted, fresh)
-
-    def _carried_out(
-        self, wanted: Sequence[tuple[int, Examples]], fresh: Sequence[Mapping[str, Sequence[int]]]
-    ) -> Iterator[Member]:
-        jobs = [self._job(self.members[place], new) for (place, _), new in zip(wanted, fresh, strict=True) if new]
-        submitted = iter(self._scheduler.submit(jobs))
-        for (place, examples), missing in zip(wanted, fresh, strict=True):
-            member = self.members[place]
-            if missing:
-                member.take(self._scheduler.result(next(submitted)), missing)
-            for twin in self._twins[place]:
-                member.copy(twin, examples)
-            yield member
-
-    def _job(self, member: Member, examples: Mapping[str, Sequence[int]]) -> tuple[str, Job]:
-        everything = all(len(examples.get(name, ())) == size for name, size in self.sizes.items())
-        return f"genome {member.index}", Job(member.recipe, "search", None if everything else examples)
 
     def record(self, judged: Judged) -> Record:
         """The line of a member in the ledger; one that failed has no fitness and no scores."""

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from evohydra.scoring.job import Scores
 from evohydra.search.fitness import Sizes
 from evohydra.search.fitness.calibration import Adaptive, Questions, Random, calibrated
 from evohydra.search.fitness.estimators import Estimator
-from evohydra.search.fitness.generation import Generation, Judged, Member
+from evohydra.search.fitness.generation import Generation, Judged, Member, OfSources, Requests, Wanted
 from evohydra.search.fitness.order import check, interleaved, shuffled, weight_of
 from evohydra.search.fitness.rejection import rejection
 from evohydra.search.fitness.response_model import Array
@@ -35,7 +35,7 @@ class ItemResponse:
     `evohydra.search.fitness.estimators`.
     """
 
-    same_examples, comparable, in_rounds = False, True, True
+    same_examples, comparable = False, True
 
     def __init__(
         self,
@@ -64,11 +64,11 @@ class ItemResponse:
         self._dimensions, self._estimator = dimensions, estimator
         self._reject = rejection(reject)
 
-    def __call__(self, generation: Generation) -> Iterator[Judged]:
-        """Score the members, and judge them at the end."""
+    def __call__(self, generation: Generation) -> Requests:
+        """Have the members scored in steps, and judge them at the end."""
         pools = self._pools(generation.number)
-        questions, note = self._questions(generation, pools)
-        rejected = self._reject(generation, interleaved(pools)) if self._reject else {}
+        questions, note = self._questions(generation, pools, (yield OfSources()))
+        rejected = (yield from self._reject(generation, interleaved(pools))) if self._reject else {}
         asked = {
             place: _Asked(member, questions)
             for place, member in enumerate(generation.members)
@@ -76,11 +76,11 @@ class ItemResponse:
         }
         wanted = {place: each.further(self._first) for place, each in asked.items()}
         whole = [place for place in range(len(generation.members)) if place not in rejected and place not in asked]
-        for member in generation.score([(place, generation.everything()) for place in whole]):
+        for member in (yield Wanted([(place, generation.everything()) for place in whole])):
             _check_scores(member)
         weights = weight_of(generation.objective, self._sizes)
         while wanted:
-            for member in generation.score(list(wanted.items())):
+            for member in (yield Wanted(list(wanted.items()))):
                 _check_scores(member)
             for place, examples in wanted.items():
                 asked[place].add(examples)
@@ -108,10 +108,9 @@ class ItemResponse:
         return pools
 
     def _questions(
-        self, generation: Generation, pools: Mapping[str, Sequence[int]]
+        self, generation: Generation, pools: Mapping[str, Sequence[int]], sources: Sequence[Scores]
     ) -> tuple[dict[str, Questions], str | None]:
         """How the genomes of a generation are asked, and what is to be noted about that."""
-        sources = generation.sources()
         questions: dict[str, Questions] = {}
         notes = []
         for name, size in self._sizes.items():

@@ -5,7 +5,7 @@ CMA-ES. Here pairs of genomes are compared on the same examples, by bets (see `b
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from evohydra.search.fitness import Sizes
 from evohydra.search.fitness.betting import surely_above
-from evohydra.search.fitness.generation import Generation, Judged, Member
+from evohydra.search.fitness.generation import Generation, Judged, Member, Requests, Wanted
 from evohydra.search.fitness.order import Example, beginning, by_benchmark, check, shuffled, weight_of
 from evohydra.search.fitness.rejection import rejection
 
@@ -37,7 +37,7 @@ class Racing:
     there are several. Orders are `fresh` in each generation, or the same for the whole run.
     """
 
-    same_examples, comparable, in_rounds = False, True, True
+    same_examples, comparable = False, True
 
     def __init__(
         self,
@@ -70,11 +70,11 @@ class Racing:
             self._levels.append(min(end, math.ceil(self._levels[-1] * growth)))
         self._reject = rejection(reject)
 
-    def __call__(self, generation: Generation) -> Iterator[Judged]:
+    def __call__(self, generation: Generation) -> Requests:
         """Race the members; all are judged at the end."""
         order = shuffled(self._sizes, self._seed, generation.number if self._fresh else None)
         levels = [level for level in self._levels if level > (least := beginning(order, self._levels[0]))]
-        rejected = self._reject(generation, order) if self._reject else {}
+        rejected = (yield from self._reject(generation, order)) if self._reject else {}
         seen = {place: 0 for place in range(len(generation.members)) if place not in rejected}
         wanted = dict.fromkeys(seen, least)
         fitness: dict[int, float] = {}
@@ -82,7 +82,7 @@ class Racing:
         means: dict[int, dict[str, float]] = {}
         while wanted:
             examples = {level: by_benchmark(order[:level]) for level in set(wanted.values())}
-            for member in generation.score([(place, examples[level]) for place, level in wanted.items()]):
+            for member in (yield Wanted([(place, examples[level]) for place, level in wanted.items()])):
                 self._check_bounds(member)
             seen |= wanted
             seen = {place: level for place, level in seen.items() if generation.members[place].error is None}

@@ -1,12 +1,12 @@
 """Broken genomes stop early: those that score nothing on the first few examples, where others do score."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from evohydra.scoring.job import Examples
-from evohydra.search.fitness.generation import Generation, Judged, Member
+from evohydra.search.fitness.generation import Generation, Judged, Member, Requests, Scored, Wanted
 from evohydra.search.fitness.order import Example, beginning, by_benchmark
 
 
@@ -30,12 +30,11 @@ class Rejection:
                 f"fitness.reject: expected after of at least 1 and risk between 0 and 1, got {self.after}, {self.risk}"
             )
 
-    def __call__(self, generation: Generation, order: Sequence[Example]) -> dict[int, str]:
-        """Score all members on the first examples of `order`; the places of those to reject, with the reason."""
+    def __call__(self, generation: Generation, order: Sequence[Example]) -> Generator[Wanted, Any, dict[int, str]]:
+        """Have all members scored on the first examples of `order`; the places of those to reject, with the reason."""
         count = beginning(order, min(self.after, len(order)))
         probe = by_benchmark(order[:count])
-        for _ in generation.score([(place, probe) for place in range(len(generation.members))]):
-            pass
+        yield Wanted([(place, probe) for place in range(len(generation.members))])
         low, chance = _lowest(generation), _chance_of_nothing(generation, probe)
         rejected = {}
         for place, member in enumerate(generation.members):
@@ -57,14 +56,17 @@ def rejection(settings: Mapping[str, Any] | None) -> Rejection | None:
 
 
 def judged_on(generation: Generation, examples: Examples, order: Sequence[Example], reject: Rejection | None
-              ) -> Iterator[Judged]:  # fmt: skip
-    """Score all members on `examples`, but those that `reject` finds broken on the first of `order`."""
-    rejected = reject(generation, order) if reject else {}
+              ) -> Requests:  # fmt: skip
+    """Judge all members on `examples`, each as soon as it is scored, but those that `reject` finds broken.
+
+    These have scores on the first ones of `order` alone.
+    """
+    rejected = (yield from reject(generation, order)) if reject else {}
     spared = [place for place in range(len(generation.members)) if place not in rejected]
-    scored = generation.score([(place, examples) for place in spared])
+    yield Wanted([(place, examples) for place in spared], wait=False)
     for place in range(len(generation.members)):
         if place not in rejected:
-            next(scored)
+            yield Scored(place)
         yield Judged(place, note=rejected.get(place))
 
 

@@ -1,10 +1,10 @@
 """Every genome of a generation on the same few search examples (common random numbers)."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from evohydra.search.fitness import Sizes
-from evohydra.search.fitness.generation import Generation, Judged
+from evohydra.search.fitness.generation import Generation, Requests
 from evohydra.search.fitness.order import drawn, shuffled
 from evohydra.search.fitness.rejection import judged_on, rejection
 
@@ -31,9 +31,8 @@ class Subset:
         self._sizes, self._seed, self._examples, self._fresh = sizes, seed, examples, fresh
         self._reject = rejection(reject)
         self.comparable, self.same_examples = not fresh, not fresh and reject is None
-        self.in_rounds = reject is not None
 
-    def __call__(self, generation: Generation) -> Iterator[Judged]:
+    def __call__(self, generation: Generation) -> Requests:
         """Judge each member as soon as it is scored."""
         number = generation.number if self._fresh else 0
         chosen = drawn(self._sizes, self._examples, self._seed, number)
