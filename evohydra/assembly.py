@@ -6,6 +6,7 @@ anything is scored.
 
 import functools
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -111,8 +112,9 @@ def make_run(plain: Plain, directory: Path, place: Mapping[str, Any]) -> Run | U
     found = _found_sources(plain)
     benchmarks = _benchmarks(plain, found.family)
     space = _space(plain["merge"], _located(found), found)
+    instantiate(plain["executor"])(make=_unmade, worker_bytes=0).close()  # its options are checked
     if benchmarks:
-        _plan(plain, benchmarks, space, np.empty((0, len(space.names))))
+        _plan(plain, benchmarks, space, np.empty((0, len(space.names)))).check()
     elif space.names:
         raise BenchmarkError("no benchmark: choose one or more, for example benchmark=[mgsm_ja]")
 
@@ -142,6 +144,10 @@ def make_run(plain: Plain, directory: Path, place: Mapping[str, Any]) -> Run | U
         report=plain["report"],
         shared_scores=directory.parent / SCORES if place["group"] and plain["share_scores"] else None,
     )
+
+
+def _unmade() -> Worker:
+    raise AssertionError("a worker before the sources are read")
 
 
 def _form(plain: Plain, rules: Rules) -> WinnerForm:
@@ -230,7 +236,6 @@ def _plan(plain: Plain, benchmarks: Mapping[str, Benchmark], space: Space, warm:
         ablate=plain["ablate"],
         validated=_has_validation(benchmarks),
     )
-    plan.check()
     return plan
 
 
@@ -243,12 +248,21 @@ def _has_validation(benchmarks: Mapping[str, Benchmark]) -> bool:
 
 def _executor(plain: Plain, parts: Parts) -> Executor:
     """The executor with its workers; people are asked in one process only."""
-    made: Executor = instantiate(plain["executor"])(make=WorkerMaker(parts))
+    made: Executor = instantiate(plain["executor"])(make=WorkerMaker(parts), worker_bytes=_worker_bytes(parts))
     asking = [name for name, each in parts.benchmarks.items() if isinstance(each, Asking) and each.asks]
     if asking and made.workers > 1:
         made.close()
         raise BenchmarkError(f"benchmark {asking[0]!r} asks people, which one worker has to do: choose executor=local")
     return made
+
+
+def _worker_bytes(parts: Parts) -> int:
+    """The memory of a worker: its live model and its answers, tables about the sources, hidden states of paths."""
+    plain, opened = parts.plain, parts.sources
+    shapes = opened.tensors[opened.files_from].shapes.values()
+    model = sum(math.prod(shape) for shape in shapes) * parts.out_dtype.itemsize
+    tables = min(int(plain["cache_gb"] * 1024**3), 3 * model * len(opened.models))
+    return 2 * model + tables + (int(plain["prefix_gb"] * 1024**3) if plain["merge"].get("dataflow") else 0)
 
 
 def _located(found: FoundSources, opened: OpenSources | None = None) -> dict[str, Any]:

@@ -84,6 +84,8 @@ class Run:
         with ExitStack() as stack:
             start = plan.starting_points()
             optimizer = stack.enter_context(closing(plan.optimizer(start)))
+            if len(start) > optimizer.population:
+                logger.warning("of %d starting points, generation 0 holds %d", len(start), optimizer.population)
             ledger = stack.enter_context(closing(Ledger(self.directory, self.identity)))
             store = ScoreStore(self.directory / SCORES, conditions(self.identity), self.shared_scores)
             stack.enter_context(closing(store))

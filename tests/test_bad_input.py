@@ -57,12 +57,12 @@ def space(tmp_path: Path) -> Workspace:
 
 
 def test_the_workspace_is_good_as_it_is(space: Workspace):
-    assert len(built(space.arguments, space.root / "run").sources.models) == 2
+    assert len(built(space.arguments, space.root / "run").models.sources) == 2
 
 
 def test_sharded_checkpoints_are_good_too(space: Workspace):
     space.shard()
-    assert len(built(space.arguments, space.root / "run").sources.models) == 2
+    assert len(built(space.arguments, space.root / "run").models.sources) == 2
 
 
 def test_unknown_source(space: Workspace):

@@ -71,13 +71,14 @@ def refused(arguments: list[str], directory: Path, expected: str, kind: type[Exc
         ("benchmark.lm_eval.data_files=/no/such.jsonl", r"data_files: no such file: /no/such.jsonl"),
         ("budget=12.5", r"budget: expected a whole number of at least 1, got 12.5"),
         ("budget=5", r"budget=5 is smaller than the first generation of 6 genomes; raise the"),
+        ("executor.retries=-1", r"executor.retries: expected a whole number of at least 0, got -1"),
         ("top=0", r"top: expected a whole number of at least 1, got 0"),
         ("seed=-1", r"seed: expected a whole number of at least 0, got -1"),
         ("threads=1.5", r"threads: expected auto or a whole number of at least 1, got 1.5"),
         ("optimizer.population=6.5", r"optimizer.population: expected a whole number of at least 1, got 6.5"),
         (
             "+merge.parameter.options.scaling={low: 0.5, high: 3, integer: true, default: 1}",
-            r"gene 'scaling': expected a whole number as low of an integer, got 0.5",
+            r"gene 'merge/scaling': expected a whole number as low of an integer, got 0.5",
         ),
         ("+benchmark.lm_eval.shots=3", r"'lm_eval': unknown options \['shots'\]; known are .*'num_fewshot'"),
     ],
@@ -89,6 +90,7 @@ def test_one_bad_setting(setting: str, expected: str, arguments: list[str], tmp_
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
+        (["executor=processes", "executor.workers=0"], r"executor.workers: expected auto or a whole number"),
         (["fitness=subset", "fitness.examples=0"], r"fitness.examples: expected a whole number of at least 1, got 0"),
         (["fitness.reject={before: 8}"], r"fitness.reject: expected the keys after and risk, got \['before'\]"),
         (["fitness.reject={risk: 1}"], r"fitness.reject: expected after of at least 1 and risk between 0 and 1"),

@@ -1,6 +1,5 @@
 """`python -m evohydra` on tiny models: what it prints, what it leaves behind, and how it goes on."""
 
-import hashlib
 import json
 import re
 import shutil
@@ -16,6 +15,7 @@ from matplotlib.image import imread
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from evohydra.recipe import digest, from_dict
 from evohydra.search.ledger import LedgerError
 from tests.commands import carried_out, evohydra, files, json_lines, python, workspace
 
@@ -92,7 +92,7 @@ def test_summary_agrees_with_the_other_files(finished: Finished):
     summary = json.loads((finished.directory / "summary.json").read_text())
     ledger = json_lines(finished.directory / "ledger.jsonl")
     validated = [line for line in json_lines(finished.directory / "scores.jsonl") if line["split"] == "validation"]
-    assert len(validated) == 2  # top=2
+    assert [line["copied"] for line in validated] == [False, False, True]  # top=2, and the winner is one of them
     assert summary["validation"]["winner"]["score"] == pytest.approx(
         max(np.mean(line["scores"]["lm_eval"]) for line in validated)
     )
@@ -116,7 +116,7 @@ def test_ledger(finished: Finished):
     for line in lines:
         assert list(line) == [
             "index", "generation", "genome", "genes", "recipe", "fitness", "scores", "seconds", "error", "tokens",
-            "objectives", "examples", "scored", "error_bar", "note",
+            "objectives", "examples", "scored", "error_bar", "note", "given_up",
         ]  # fmt: skip
         assert line["generation"] == line["index"] // 6
         assert list(line["genes"]) == genes
@@ -144,8 +144,7 @@ def test_the_winner_is_the_merge_that_its_recipe_says(finished: Finished):
     recipe = json.loads((winner / "recipe.json").read_text())
     assert recipe == json.loads((finished.directory / "recipe.json").read_text())
     node = recipe["recipe"]
-    digest = hashlib.sha256(json.dumps(node, sort_keys=True).encode()).hexdigest()
-    assert digest == json.loads((finished.directory / "summary.json").read_text())["recipe_digest"]
+    assert digest(from_dict(node)) == json.loads((finished.directory / "summary.json").read_text())["recipe_digest"]
     base, one, two = (load_file(finished.root / name / "model.safetensors") for name in ("base", "one", "two"))
     expected = {}
     for group in node["groups"]:

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import diffusers
@@ -101,7 +102,9 @@ def test_a_genome_whose_pictures_are_not_finite_is_the_worst_and_says_why(
     """Extrapolation so far that the denoiser overflows, in one genome of several."""
     run = built([*arguments, "budget=7", "optimizer.population=7"], tmp_path / "run")
     calls = 0
-    module = run.live.module
+    executor = run.make_executor()
+    run = replace(run, make_executor=lambda: executor)
+    module = executor.ask(lambda worker: worker.live.module)
 
     def spoil(_: object, __: object, output: tuple[torch.Tensor, ...]) -> None:
         nonlocal calls

@@ -22,7 +22,7 @@ from tests.reference.mergekit.compare import apart, selected, trimmed
 
 HERE = Path(__file__).parent / "reference" / "mergekit"
 CONFIGURATIONS = sorted(file.stem for file in (HERE / "yaml").glob("*.yaml"))
-TRIMMING = (":ties", ":breadcrumbs", ":breadcrumbs_ties", ":sce")
+TRIMMING = ("ties", "breadcrumbs", "breadcrumbs_ties", "sce")
 RECIPES = sorted(file.stem for file in (HERE / "recipes").glob("*.yaml"))
 
 
@@ -47,7 +47,7 @@ def of_merge(merged: dict[str, Tensor], name: str) -> dict[str, Tensor]:
 def tied(group: Group, node: Merge, inputs: list[Tensor]) -> Tensor:
     """Where trimming cuts through equal magnitudes: which of those stay is the sort's business."""
     given = {**node.options, **group.parameters}
-    name = node.method.split(":")[1]
+    name = node.method
     if name == "sce":
         equal = selected({"method": name, "parameters": {"select_topk": given["select_topk"]}}, inputs)[1]
         return equal.any().expand(equal.shape)  # the weights of all entries follow from those that are selected
@@ -68,7 +68,7 @@ def check(recipe: dict[str, Any], expected: dict[str, Tensor], models: Any, dire
     for name, tensor in expected.items():
         assert got[name].dtype == tensor.dtype, name
         distance = apart(got[name], tensor, [model[name] for model in models.values()])
-        if node.method.endswith(TRIMMING):
+        if node.method in TRIMMING:
             merged_from = ["base", *(model.name for model in node.models)]  # type: ignore[union-attr]
             distance = distance[~tied(groups[name], node, [models[model][name].to(dtype) for model in merged_from])]
         compared += distance.numel() > 0

@@ -24,13 +24,14 @@ LAYERS = 6  # of the models in the zoo
 
 def test_mergekit_evolves_genome_and_settings_are_those_that_it_documents(tmp_path: Path) -> None:
     run = built([*AS_MERGEKIT_EVOLVE, "tracker=none", "~merge@baselines.ties", "~merge@baselines.dare_ties"], tmp_path)
-    optimizer = run.make_optimizer(run.space.axes, np.empty((0, 2 * LAYERS)))
+    space = run.plan.space
+    optimizer = run.plan.make_optimizer(space.axes, np.empty((0, 2 * LAYERS)))
     # Mergekit's docs/evolve.md and mergekit/evo/genome.py: a weight for each layer and source, which begins at
     # 1 / n_models; scripts/evolve.py: --sigma0 is 1/6; the size of a generation is pycma's default.
-    assert len(run.space.names) == 2 * LAYERS
+    assert len(space.names) == 2 * LAYERS
     middle, further = np.full(2 * LAYERS, 0.25), np.full(2 * LAYERS, 0.25 + 1 / 12)
     for point, weight in ((middle, 1 / 2), (further, 1 / 2 + 1 / 6)):
-        node = run.space.decode(point)
+        node = space.decode(point)
         assert isinstance(node, Merge)
         assert len(node.groups) == LAYERS
         assert all(np.allclose(group.parameters["weight"], weight) for group in node.groups)

@@ -1,6 +1,7 @@
 """The grid of pictures and the samples of a winner."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,10 @@ import torch
 from PIL import Image
 
 from evohydra.report import pictures
-from evohydra.report.pictures import Illustrated, Sample, draw_albums, fonts_for, grid, shown, write_samples
+from evohydra.report.pictures import Illustrated, Picture, Sample, draw_albums, fonts_for, grid, shown, write_samples
+from evohydra.scoring.benchmarks import Split
 from tests.tiny_scorers import Brightness
-from tests.tiny_studio import Live, benchmark, benchmarks, live
+from tests.tiny_studio import benchmark, benchmarks, live
 
 
 def test_benchmarks_of_pictures_are_illustrated_and_show_one_picture_of_each_prompt() -> None:
@@ -31,15 +33,15 @@ def test_one_grid_for_all_scorers_and_the_last_model_gives_the_samples(
     made, model = benchmarks(scorers={"one": Brightness, "two": lambda: Brightness(-1)}), live()
     sound = [parameter.clone() for parameter in model.module.parameters()]
 
-    def become(node: Any) -> Live:
+    def drawn(node: Any, name: str, split: Split, places: Sequence[int]) -> list[Picture]:
         with torch.no_grad():
             for parameter, value in zip(model.module.parameters(), sound, strict=True):
                 parameter.copy_(value * (float("nan") if node == "broken" else 1.0))
-        return model
+        return made[name].pictures(model, split, places)
 
     models: dict[str, Any] = {"source": "sound", "uniform": "broken", "winner": "sound"}
     with caplog.at_level(logging.WARNING):
-        figures, samples = draw_albums(made, models, become, tmp_path)
+        figures, samples = draw_albums(made, models, drawn, tmp_path)
     assert figures == {"pictures-tiny": tmp_path / "pictures-tiny.png"}
     with Image.open(figures["pictures-tiny"]) as drawn:
         assert min(drawn.size) > 300

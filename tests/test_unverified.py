@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from evohydra.formats.plain import Plain
 
 from evohydra.families.comparison import Comparison, apart, differing, rounding
-from evohydra.winner import WinnerError
+from evohydra.winner.formats.plain import Plain
+from evohydra.winner.writer import WinnerError
 from tests.commands import carried_out, evohydra, json_lines, workspace
 
 SMALL = ("baselines=null", "top=1", "budget=6")

@@ -17,7 +17,7 @@ MODELS = ("base", "tiny_ja", "tiny_math")
 
 
 def test_the_problems_on_file_are_those_of_the_generator():
-    lines = (PACKAGE / "benchmarks/tasks/tiny_gsm_ja/problems.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (PACKAGE / "scoring/benchmarks/tasks/tiny_gsm_ja/problems.jsonl").read_text(encoding="utf-8").splitlines()
     on_file = [json.loads(line) for line in lines]
     assert on_file == [{"question": p.question, "answer": p.answer} for p in benchmark()]
     assert len({row["question"] for row in on_file}) == TEST.stop == 1500

@@ -29,7 +29,7 @@ from evohydra.zoo.train import build_tokenizer
 from evohydra.zoo.train_vlm import PATCHES, STAGES, Examples, pixel_values
 
 PACKAGE = Path(evohydra.__file__).parent
-DATA = PACKAGE / "benchmarks/tasks/tiny_vqa_ja"
+DATA = PACKAGE / "scoring/benchmarks/tasks/tiny_vqa_ja"
 MODELS = ("vlm_base", "tiny_vlm", "tiny_ja_lm")
 
 

@@ -180,20 +180,13 @@ class LiveModel(Protocol):
         ...
 
 
-class Family(Protocol):
-    """A kind of model.
+class OpensSources(Protocol):
+    """How source models are found, read and brought to the same tensors.
 
-    takes: the families, as dotted names of their classes, whose models may be sources beside its own. scored_as: the
-    names of families whose benchmarks its models can answer. known_to_mergekit: whether a configuration of mergekit
-    can say what its merges are. library: the package that loads them. task: what they do, in the words of the hub.
+    takes: the families, as dotted names of their classes, whose models may be sources beside its own.
     """
 
-    name: str
     takes: tuple[str, ...]
-    scored_as: tuple[str, ...]
-    known_to_mergekit: bool
-    library: str
-    task: str
 
     def wanted(self, variant: str | None) -> tuple[str, ...]:
         """Patterns of the files of a repository that are needed, of those with weights the `variant`'s."""
@@ -245,12 +238,15 @@ class Family(Protocol):
         """The number of its layers."""
         ...
 
-    def path_config(self, directories: Mapping[str, Path], path: Stack) -> dict[str, Any]:
-        """The keys of config.json that change when `path` is written as a plain checkpoint; `directories` by name.
-
-        Raises ValueError for a path that runs but cannot be written so, SourceError for layers that do not fit.
-        """
+    def dtype(self, path: Path) -> torch.dtype:
+        """The floating-point type in which the model at `path` was published."""
         ...
+
+
+class RunsModels(Protocol):
+    """How a model is held in memory. scored_as: the names of families whose benchmarks its models can answer."""
+
+    scored_as: tuple[str, ...]
 
     def live_model(
         self,
@@ -269,8 +265,23 @@ class Family(Protocol):
         """
         ...
 
-    def dtype(self, path: Path) -> torch.dtype:
-        """The floating-point type in which the model at `path` was published."""
+
+class WritesCheckpoints(Protocol):
+    """How a merge is laid out in files.
+
+    known_to_mergekit: whether a configuration of mergekit can say what its merges are. library: the package that loads
+    them. task: what they do, in the words of the hub.
+    """
+
+    known_to_mergekit: bool
+    library: str
+    task: str
+
+    def path_config(self, directories: Mapping[str, Path], path: Stack) -> dict[str, Any]:
+        """The keys of config.json that change when `path` is written as a plain checkpoint; `directories` by name.
+
+        Raises ValueError for a path that runs but cannot be written so, SourceError for layers that do not fit.
+        """
         ...
 
     def parts(self, form: Form) -> tuple[Part, ...]:
@@ -284,3 +295,9 @@ class Family(Protocol):
     def verify(self, directory: Path, live: LiveModel) -> Comparison:
         """In what the checkpoint in `directory`, read back, differs from `live`: in weights, and in outputs."""
         ...
+
+
+class Family(OpensSources, RunsModels, WritesCheckpoints, Protocol):
+    """A kind of model; all that differs between kinds is in its three protocols."""
+
+    name: str

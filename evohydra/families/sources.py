@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from evohydra.families import Aligned, Family, Form, Rules
+from evohydra.families import Aligned, Family, Form, OpensSources, Rules
 from evohydra.merging.checkpoints import SourceError, Survey, TensorSource, locate, survey
 from evohydra.merging.relatedness import check_kinship
 from evohydra.recipe import Checkpoint
@@ -229,7 +229,7 @@ def open_sources(
 
 
 def published_sources(
-    nodes: Sequence[Checkpoint], family: Family
+    nodes: Sequence[Checkpoint], family: OpensSources
 ) -> tuple[dict[str, Path], dict[str, Path], dict[str, TensorSource]]:
     """By name where the checkpoints are, the directories that describe them, and what they hold, as published.
 
@@ -245,7 +245,7 @@ def published_sources(
     )
 
 
-def _located(node: Checkpoint, family: Family) -> Path:
+def _located(node: Checkpoint, family: OpensSources) -> Path:
     try:
         return locate(node.path, node.revision, wanted=family.wanted(node.variant))
     except SourceError as error:
@@ -264,7 +264,7 @@ def _directory(node: Checkpoint, paths: Mapping[str, Path]) -> Path:
     return known[0]
 
 
-def _open(node: Checkpoint, family: Family, path: Path, directory: Path) -> TensorSource:
+def _open(node: Checkpoint, family: OpensSources, path: Path, directory: Path) -> TensorSource:
     tensors = family.open(path, directory, node.variant)
     if node.adapter:
         tensors = family.adapted(tensors, locate(node.adapter))

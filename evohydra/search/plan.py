@@ -47,7 +47,8 @@ class SearchPlan:
             raise ValueError(f"start: expected sources, uniform, both or none of them, got {unknown}")
         check_ablations(self.ablate, self.validated)
         self.objective.check(tuple(self.sizes), self.space.default())
-        self.optimizer(np.empty((0, len(self.space.names)))).close()
+        if self.space.names:  # what has none is refused later, once its only recipe has been looked at
+            self.optimizer(self._known()[0]).close()
 
     def optimizer(self, start: Points) -> Optimizer:
         """The strategy, with what generation 0 is to hold.
@@ -62,17 +63,22 @@ class SearchPlan:
             )
         if isinstance(made, LearnsFromExamples) and not self.fitness.same_examples:
             raise ValueError(EVERY_EXAMPLE)
-        if len(start) > made.population:
-            logger.warning("of %d starting points, generation 0 holds %d", len(start), made.population)
         return made
 
     def starting_points(self) -> Points:
         """What generation 0 is to hold, (k, dim); known merges that the space does not hold are left out."""
-        points = []
+        points, left_out = self._known()
+        for name, reason in left_out.items():
+            logger.warning("%s is not in the search space and not in generation 0: %s", name, reason)
+        return np.vstack([points, self.warm])
+
+    def _known(self) -> tuple[Points, dict[str, str]]:
+        """The known merges that were asked for, (k, dim), and those that the space does not hold, with the reason."""
+        points, left_out = [], {}
         for name, node in self.space.landmarks().items():
             if ("uniform" if name == "uniform" else "sources") in self.start:
                 try:
                     points.append(self.space.encode(node))
                 except ValueError as reason:
-                    logger.warning("%s is not in the search space and not in generation 0: %s", name, reason)
-        return np.vstack([np.array(points).reshape(len(points), len(self.space.names)), self.warm])
+                    left_out[name] = str(reason)
+        return np.array(points).reshape(len(points), len(self.space.names)), left_out

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import torch
-from evohydra.methods.arcee_fusion import EPSILON
 from safetensors.torch import load_file
 from torch import Tensor
 
+from evohydra.merging.methods.arcee_fusion import EPSILON
 from tests.reference.mergekit.cases import DTYPES, FROM_SUMS, random_sources
 from tests.reference.mergekit.compare import (
     COUNTERPARTS,

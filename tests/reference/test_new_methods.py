@@ -18,7 +18,7 @@ CASES: dict[str, tuple[str, int, dict[str, Any]]] = {
     "nuslerp": ("nuslerp", 2, {"weight": [0.3, 0.6]}),
     "nuslerp rows": ("nuslerp", 2, {"weight": [0.3, 0.6], "nuslerp_flatten": False}),
     "nuslerp columns": (
-        "nuslerp:nuslerp", 2, {"weight": [0.3, 0.6], "nuslerp_flatten": False, "nuslerp_row_wise": True},
+        "nuslerp", 2, {"weight": [0.3, 0.6], "nuslerp_flatten": False, "nuslerp_row_wise": True},
     ),
     "multislerp": ("multislerp", 3, {"weight": [0.3, 0.6, 0.2]}),
     "karcher": ("karcher", 3, {"weight": [1.0, 1.0, 2.0]}),

@@ -14,7 +14,10 @@ MakeWorker = Callable[[], "Worker"]
 class Executor(Protocol):
     """Scores jobs on one worker or more; a result does not depend on which of them.
 
-    A yaml in conf/executor is `_partial_`: the run adds `make`, which makes a worker in the process that calls it.
+    Workers are made when they are needed for the first time: until then only the options are looked at.
+
+    A yaml in conf/executor is `_partial_`: the run adds `make`, which makes a worker in the process that calls it, and
+    `worker_bytes`, the memory that a worker needs beside its imports.
     """
 
     workers: int

@@ -1,21 +1,29 @@
 """One job after the other, in this process."""
 
+import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from evohydra.scoring.executors import MakeWorker, Result
 from evohydra.scoring.executors.attempts import Attempts
 from evohydra.scoring.job import Evaluation, Job, MachineError
 
+if TYPE_CHECKING:
+    from evohydra.scoring.worker import Worker
+
 
 class Local:
-    """The executor of a single process with one live model."""
+    """The executor of a single process with one live model, whatever memory it needs."""
 
     workers = 1
 
-    def __init__(self, *, make: MakeWorker, retries: int = 2) -> None:
+    def __init__(self, *, make: MakeWorker, worker_bytes: int = 0, retries: int = 2) -> None:
         self._attempts = Attempts(retries)
-        self._worker = make()
+        self._make = make
+
+    @functools.cached_property
+    def _worker(self) -> "Worker":
+        return self._make()
 
     def submit(self, jobs: Sequence[Job]) -> list[int]:
         """Take jobs; they are scored in this order."""

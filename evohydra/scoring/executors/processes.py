@@ -40,20 +40,20 @@ class Processes:
 
     def __init__(
         self, *, make: MakeWorker, workers: int | str = "auto", threads: int | str = "auto", retries: int = 2,
-        model_bytes: int = 0,
+        worker_bytes: int = 0,
     ) -> None:  # fmt: skip
         self._attempts = Attempts(retries)
-        self._places: Places = places(workers, threads, model_bytes)
+        self._places: Places = places(workers, threads, worker_bytes)
         self.workers = self._places.workers
         self._make = pickle.dumps(make)
         self._context = multiprocessing.get_context("spawn")
         self._seats: list[_Seat] = []
         self._deaths = 0  # of workers that were never ready, in a row
-        try:
-            self._seats += [self._started(number) for number in range(self.workers)]
-        except BaseException:
-            self.close()
-            raise
+
+    def _begin(self) -> None:
+        """Start the workers, when they are needed for the first time."""
+        while len(self._seats) < self.workers:
+            self._seats.append(self._started(len(self._seats)))
 
     def _started(self, number: int) -> _Seat:
         ours, theirs = self._context.Pipe()
@@ -68,6 +68,7 @@ class Processes:
 
     def submit(self, jobs: Sequence[Job]) -> list[int]:
         """Take jobs; idle workers begin with the first ones."""
+        self._begin()
         tickets = [self._attempts.add(job) for job in jobs]
         self._hand_out()
         return tickets
@@ -132,6 +133,7 @@ class Processes:
     def ask(self, task: Callable[..., Result], *given: Any) -> Result:
         """`task(worker, *given)` on the first worker that is ready; where that one dies, on another."""
         assert not self._attempts.in_progress, "jobs are open"
+        self._begin()
         for _ in range(self._attempts.retries + 1):
             while not (ready := [seat for seat in self._seats if seat.ready]):
                 self._heard()

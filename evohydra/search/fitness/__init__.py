@@ -18,12 +18,11 @@ class Fitness(Protocol):
     """Says how generations are scored, and what their members are worth.
 
     same_examples: every genome of a run is scored on the same ones. comparable: fitness means the same in all
-    generations. in_rounds: members are scored in several steps, each of which is kept on file.
+    generations.
     """
 
     same_examples: bool
     comparable: bool
-    in_rounds: bool
 
     def __call__(self, generation: Generation) -> Requests:
         """Yield `Wanted` to have members scored, and `Judged` for each, in their order, as soon as it can be."""

@@ -17,7 +17,7 @@ class Full:
     def __init__(self, *, sizes: Sizes, seed: int, reject: Mapping[str, Any] | None = None) -> None:
         self._reject = rejection(reject)
         self._order = shuffled(sizes, seed)
-        self.in_rounds, self.same_examples = reject is not None, reject is None
+        self.same_examples = reject is None
 
     def __call__(self, generation: Generation) -> Requests:
         """Judge each member as soon as it is scored."""

@@ -35,7 +35,7 @@ class ItemResponse:
     `evohydra.search.fitness.estimators`.
     """
 
-    same_examples, comparable, in_rounds = False, True, True
+    same_examples, comparable = False, True
 
     def __init__(
         self,

@@ -37,7 +37,7 @@ class Racing:
     there are several. Orders are `fresh` in each generation, or the same for the whole run.
     """
 
-    same_examples, comparable, in_rounds = False, True, True
+    same_examples, comparable = False, True
 
     def __init__(
         self,

@@ -31,7 +31,6 @@ class Subset:
         self._sizes, self._seed, self._examples, self._fresh = sizes, seed, examples, fresh
         self._reject = rejection(reject)
         self.comparable, self.same_examples = not fresh, not fresh and reject is None
-        self.in_rounds = reject is not None
 
     def __call__(self, generation: Generation) -> Requests:
         """Judge each member as soon as it is scored."""

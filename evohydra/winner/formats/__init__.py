@@ -5,7 +5,7 @@ from typing import Protocol
 
 import torch
 
-from evohydra.families import Family, LiveModel
+from evohydra.families import Family, LiveModel, WritesCheckpoints
 from evohydra.families.comparison import Comparison
 from evohydra.families.sources import OpenSources
 from evohydra.merging.engine import Engine
@@ -35,6 +35,6 @@ class Format(Protocol):
         """
         ...
 
-    def verify(self, directory: Path, family: Family, live: LiveModel) -> Comparison:
+    def verify(self, directory: Path, family: WritesCheckpoints, live: LiveModel) -> Comparison:
         """In what the checkpoint in `directory`, read back, differs from `live`: in weights, and in outputs."""
         ...

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from evohydra.families import Family, LiveModel
+from evohydra.families import Family, LiveModel, WritesCheckpoints
 from evohydra.families.comparison import Comparison
 from evohydra.families.sources import OpenSources
 from evohydra.merging.checkpoints import fingerprint
@@ -41,6 +41,6 @@ class Plain:
             write_part(node, engine, directory / part.prefix, dtype, shard_bytes, part, form.fused)
         return fingerprint("merge", family.open(directory, directory))
 
-    def verify(self, directory: Path, family: Family, live: LiveModel) -> Comparison:
+    def verify(self, directory: Path, family: WritesCheckpoints, live: LiveModel) -> Comparison:
         """In what the checkpoint in `directory`, read back, differs from `live`: in weights, and in outputs."""
         return family.verify(directory, live)

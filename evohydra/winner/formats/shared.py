@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from evohydra.families import Family, Form, LiveModel
+from evohydra.families import Family, Form, LiveModel, WritesCheckpoints
 from evohydra.families.causal_lm import CausalLM
 from evohydra.families.comparison import Comparison
 from evohydra.families.loading import compared
@@ -72,7 +72,7 @@ class Shared:
         family.copy_files(sources.directories[sources.files_from], directory, dtype, form)
         return written
 
-    def verify(self, directory: Path, family: Family, live: LiveModel) -> Comparison:
+    def verify(self, directory: Path, family: WritesCheckpoints, live: LiveModel) -> Comparison:
         """In what the checkpoint in `directory`, read back, differs from `live`: in weights, and in outputs."""
         return compared(load(directory, live.device, live.dtype), live)
 

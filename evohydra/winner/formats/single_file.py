@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from evohydra.families import Family, LiveModel
+from evohydra.families import Family, LiveModel, WritesCheckpoints
 from evohydra.families.comparison import Comparison
 from evohydra.families.diffusion import Diffusion
 from evohydra.families.original_layout import Piece, pieces
@@ -47,7 +47,7 @@ class SingleFile:
         write_original(family.open(directory, directory), family.original, directory / FILE)
         return written
 
-    def verify(self, directory: Path, family: Family, live: LiveModel) -> Comparison:
+    def verify(self, directory: Path, family: WritesCheckpoints, live: LiveModel) -> Comparison:
         """In what the folder, read back, differs from `live`: in weights, and in pixels."""
         return family.verify(directory, live)
 
