@@ -139,6 +139,7 @@ class Run:
             list(self.models.baselines),
             scheduler.store.examples_of(self.models.sources, "search"),
             data_fingerprints(self.benchmarks),
+            comparable=self.plan.fitness.comparable,
         )
 
     def _keep_for_readers(self, scheduler: Scheduler, winner: Candidate, tested: Mapping[str, Evaluation]) -> None:

@@ -70,7 +70,7 @@ def test_summary(finished: Finished):
     summary = json.loads((finished.directory / "summary.json").read_text())
     assert set(summary) == {
         "test", "validation", "search", "gain", "evaluations", "examples_scored", "tokens", "seconds", "data",
-        "versions", "recipe_digest",
+        "versions", "recipe_digest", "budget",
     }  # fmt: skip
     test = summary["test"]
     assert set(test) == {"winner", "uniform", "sources", "base", "baselines"}
@@ -85,7 +85,7 @@ def test_summary(finished: Finished):
     assert set(summary["seconds"]) == {"merge", "evaluate", "other", "forward"}
     assert all(seconds > 0 for seconds in summary["seconds"].values())
     assert {"python", "evohydra", "torch", "transformers", "lm-eval"} <= set(summary["versions"])
-    assert summary["evaluations"] == BUDGET
+    assert summary["evaluations"] == summary["budget"] == BUDGET
 
 
 def test_summary_agrees_with_the_other_files(finished: Finished):

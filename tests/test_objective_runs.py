@@ -38,6 +38,25 @@ def test_each_benchmark_is_an_objective(leaning: list[str], optimizer: str, tmp_
     assert (tmp_path / "run" / "ledger.jsonl").read_bytes() == before
 
 
+def test_generations_on_different_examples_have_no_common_front(leaning: list[str], tmp_path: Path) -> None:
+    """The front is that of the candidates, on the validation split, where all are scored on the same examples."""
+    changes = ["optimizer=nsga2", "optimizer.population=6", "objective=each", "pick=knee", "budget=12", "top=2"]
+    run = tmp_path / "run"
+    summary = carried_out([*leaning, *changes, "fitness=subset", "fitness.examples=2", "report=true"], run)
+    assert "front" not in summary["search"]
+    front = summary["validation"]["front"]
+    on_validation = {
+        tuple(np.mean(line["scores"][name]) for name in ("up", "down"))
+        for line in json_lines(run / "scores.jsonl")
+        if line["split"] == "validation"
+    }
+    assert {(each["up"], each["down"]) for each in front} <= on_validation
+    candidates = [each["index"] for each in summary["validation"]["candidates"]]
+    assert {each["index"] for each in front} == set(candidates)  # what one gains the other loses
+    assert {index // 6 for index in candidates} == {0, 1}  # of both generations
+    assert "those of its generation, which were scored on the same examples" in (run / "report.html").read_text()
+
+
 def test_weights_decide_what_wins(leaning: list[str], tmp_path: Path) -> None:
     best = {}
     for name, weights in (("up", "{up: 1.0, down: 0.1}"), ("down", "{up: 0.1, down: 1.0}")):

@@ -147,8 +147,10 @@ def test_the_front_of_records_and_its_picture() -> None:
     records = [record(at, {"ja": [0.5]}, {"score": score, "-hops": -hops})
                for at, (score, hops) in enumerate([(0.9, 12), (0.5, 9), (0.4, 9), (0.6, 10), (0.2, 14)])]  # fmt: skip
     records.append(record(5, {}))
-    assert [r.index for r in front(records)] == [1, 3, 0]
-    assert front([record(0, {"ja": [0.5]})]) == []
+    found = front([(each.index, each.objectives) for each in records])
+    assert [each["index"] for each in found] == [1, 3, 0]
+    assert found[0] == {"index": 1, "score": 0.5, "-hops": -9}
+    assert front([(0, {})]) == []
     figure = front_figure([r.objectives for r in records if r.objectives], records[3].objectives)
     (axes,) = figure.axes
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("score", "hops (less is better)")

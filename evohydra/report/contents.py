@@ -180,11 +180,15 @@ def _winners(jobs: Sequence[Job], target: Path) -> Iterator[Block]:
         suffix = f"_{strategy.replace(' ', '_').replace('/', '-')}" if several else ""
         for name, figure in recipe_figures(job.recipe).items():
             yield FigureBlock(f"{name}{suffix}", figure, f"{whose}: {RECIPES[name]}")
-        objectives = [record["objectives"] for record in job.records if record.get("objectives")]
-        if objectives and job.summary:
-            chosen = job.records[job.summary["search"]["index"]]["objectives"]
-            told = "its objectives on the search split, with all other genomes and the front of them."
-            yield FigureBlock(f"front{suffix}", front_figure(objectives, chosen), f"{whose}: {told}")
+        if job.summary and (chosen := job.records[job.summary["search"]["index"]]).get("objectives"):
+            compared = [record for record in job.records if record.get("objectives")]
+            others = "all other genomes"
+            if "front" in job.summary["validation"]:  # for generations were scored on different examples
+                compared = [record for record in compared if record["generation"] == chosen["generation"]]
+                others = "those of its generation, which were scored on the same examples,"
+            figure = front_figure([record["objectives"] for record in compared], chosen["objectives"])
+            told = f"its objectives on the search split, with {others} and the front of them."
+            yield FigureBlock(f"front{suffix}", figure, f"{whose}: {told}")
         for path in sorted(job.directory.glob("*.png")):
             yield Picture(path, f"{whose}: {path.stem.replace('_', ' ')}.")
         for path in sorted(job.directory.glob("answers-*.html")):

@@ -1,7 +1,7 @@
 """The search loop: ask, evaluate what the ledger does not hold, tell; then choose the winner on validation."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -27,11 +27,15 @@ class SearchError(RuntimeError):
 
 @dataclass(frozen=True)
 class Candidate:
-    """One of the best genomes of a search, with its score on the validation split (None where that failed)."""
+    """One of the best genomes of a search, with its score on the validation split (None where that failed).
+
+    objectives: on that split, where there are several.
+    """
 
     record: Record
     recipe: Node
     validation: float | None
+    objectives: Mapping[str, float] = field(default_factory=dict)
 
 
 def search(
@@ -106,9 +110,11 @@ def choose(
     jobs = [(f"genome {r.index}", Job(recipe, "validation")) for r, recipe in zip(best, recipes, strict=True)]
     for record, recipe, pending in zip(best, recipes, scheduler.submit(jobs), strict=True):
         scores = scheduler.result(pending).scores
-        candidates.append(Candidate(record, recipe, objective.fitness(scores) if scores else None))
-        if scores:
-            values.append(list(objective.several(scores, recipe).values()) or [objective.fitness(scores)])
+        if not scores:
+            candidates.append(Candidate(record, recipe, None))
+            continue
+        candidates.append(Candidate(record, recipe, objective.fitness(scores), objective.several(scores, recipe)))
+        values.append(list(candidates[-1].objectives.values()) or [objective.fitness(scores)])
     scored = [candidate for candidate in candidates if candidate.validation is not None]
     order = picked(np.array(values), np.array([c.validation for c in scored]), rule, len(scored))
     return [scored[at] for at in order] + [candidate for candidate in candidates if candidate.validation is None]

@@ -48,14 +48,19 @@ class Tested(TypedDict):
 
 
 class Validated(TypedDict):
-    """Scores on the validation split, and of each candidate those that it was chosen by."""
+    """Scores on the validation split, and of each candidate those that it was chosen by; `front`: see `Searched`."""
 
     winner: Score
     candidates: list[dict[str, Any]]
+    front: NotRequired[list[dict[str, Any]]]
 
 
 class Searched(TypedDict):
-    """What the search has found; `front` where there are several objectives."""
+    """What the search has found.
+
+    front: where there are several objectives. It is that of all genomes, or where generations were scored on different
+    examples that of the candidates on the validation split, which is told there.
+    """
 
     winner: Score
     index: int
@@ -92,11 +97,13 @@ def summarise(
     baselines: Sequence[str],
     examples_of_sources: int,
     data: Mapping[str, Any],
+    *,
+    comparable: bool = True,
 ) -> Summary:
     """The summary of a run but for the seconds that are not the search's.
 
-    `validated` are the winner's scores on validation, `tested` those of all models on test by their names ("winner",
-    "uniform", "base", `sources`, `baselines`).
+    `comparable`: objectives mean the same in all generations. `validated` are the winner's scores on validation,
+    `tested` those of all models on test by their names ("winner", "uniform", "base", `sources`, `baselines`).
     """
     winner = candidates[0]
 
@@ -109,8 +116,16 @@ def summarise(
         "best": max(r.fitness for r in records if r.fitness is not None),
         "failed": sum(r.fitness is None for r in records),
     }
-    if best := front(records):
-        searched["front"] = [{"index": r.index, **r.objectives} for r in best]
+    chosen: Validated = {
+        "winner": scored(validated, objective),
+        "candidates": [
+            {"index": c.record.index, "search": c.record.fitness, "validation": c.validation} for c in candidates
+        ],
+    }
+    if best := front([(r.index, r.objectives) for r in records] if comparable else []):
+        searched["front"] = best
+    elif best := front([(c.record.index, c.objectives) for c in candidates]):
+        chosen["front"] = best
     return {
         "test": {
             "winner": scored(tested["winner"], objective),
@@ -119,12 +134,7 @@ def summarise(
             "base": on_test("base"),
             "baselines": {name: scored(tested[name], objective) for name in baselines},
         },
-        "validation": {
-            "winner": scored(validated, objective),
-            "candidates": [
-                {"index": c.record.index, "search": c.record.fitness, "validation": c.validation} for c in candidates
-            ],
-        },
+        "validation": chosen,
         "search": searched,
         "gain": gain(tested["winner"], {name: tested[name] for name in sources}, objective),
         "evaluations": len(records),
@@ -157,11 +167,14 @@ def gain(winner: Evaluation, sources: Mapping[str, Evaluation], objective: Objec
     return {"best_source": best, **found}  # type: ignore[typeddict-item]
 
 
-def front(records: Sequence[Record]) -> list[Record]:
-    """Those that no other one is better than in all objectives, in the order of the first; none without objectives."""
-    found = [record for record in records if record.objectives]
+def front(genomes: Sequence[tuple[int, Mapping[str, float]]]) -> list[dict[str, Any]]:
+    """Those that no other one is better than in all objectives, in the order of the first; none without objectives.
+
+    genomes: (index, objectives).
+    """
+    found = [(index, objectives) for index, objectives in genomes if objectives]
     if not found:
         return []
-    values = np.array([list(record.objectives.values()) for record in found])
-    best = [found[at] for at in np.flatnonzero(on_front(values))]
-    return sorted(best, key=lambda record: [-v if n.startswith("-") else v for n, v in record.objectives.items()])
+    best = np.flatnonzero(on_front(np.array([list(objectives.values()) for _, objectives in found])))
+    told = [{"index": found[at][0], **found[at][1]} for at in best]
+    return sorted(told, key=lambda one: [-v if n.startswith("-") else v for n, v in one.items() if n != "index"])
