@@ -17,6 +17,7 @@ import torch
 
 from evohydra.families import AddedAdapter, Family, Rules, sources
 from evohydra.families.sources import FoundSources, OpenSources
+from evohydra.masking import with_digests, without_secrets
 from evohydra.merging.checkpoints import Survey
 from evohydra.merging.engine import Engine, worth_compiling
 from evohydra.recipe import Node
@@ -31,7 +32,6 @@ from evohydra.search.warm_start import identity as warm_identity
 from evohydra.spaces import Space
 from evohydra.spaces.hybrid import HybridSpace
 from evohydra.spaces.parameter import uniform_merge
-from evohydra.trackers import without_secrets
 from evohydra.winner.unsearched import UnsearchedRecipe
 from evohydra.winner.writer import WinnerForm
 
@@ -300,7 +300,7 @@ def _models(plain: Plain, located: Mapping[str, Any], parts: Parts) -> Models:
 def _identity(plain: Plain, parts: Parts) -> dict[str, Any]:
     """What the results of a run depend on."""
     opened = parts.sources
-    identity: dict[str, Any] = without_secrets({key: value for key, value in plain.items() if key not in INCIDENTAL})
+    identity: dict[str, Any] = with_digests({key: value for key, value in plain.items() if key not in INCIDENTAL})
     identity["merge"] = {key: value for key, value in identity["merge"].items() if key != "compile"}  # changes no bit
     identity["model"] = {node.name: node.to_dict() for node in (*opened.models, *filter(None, [opened.base]))}
     identity["adapters"] = [asdict(each) for each in opened.form.adapters]
