@@ -19,7 +19,8 @@ WANDB = "0123456789abcdef" * 2 + "01234567"
 @pytest.mark.parametrize(
     "key",
     ["token", "hf_token", "HF_TOKEN", "hfToken", "api_key", "apiKey", "apikey", "WANDB_API_KEY", "password",
-     "db-password", "secret", "client_secret", "credential", "credentials", "auth", "http_auth", "authorization", "tracker.api_key",
+     "db-password", "secret", "client_secret", "credential", "credentials", "auth", "http_auth",
+     "authorization", "tracker.api_key",
      "api_keys", "access_tokens", "passphrase"],
 )  # fmt: skip
 def test_names_of_secrets(key: str) -> None:
@@ -29,7 +30,8 @@ def test_names_of_secrets(key: str) -> None:
 @pytest.mark.parametrize(
     "key",
     ["tokenizer", "max_new_tokens", "max_gen_toks", "token_ids", "pad_token_id", "pad_token", "eos_token",
-     "image_token", "tokens", "tokenizer_name", "keys", "monkey", "author", "authors", "secretary", "keyword", "password_length", ""],
+     "image_token", "tokens", "tokenizer_name", "keys", "monkey", "author", "authors", "secretary",
+     "keyword", "password_length", ""],
 )  # fmt: skip
 def test_names_of_other_things(key: str) -> None:
     assert not names_a_secret(key)
