@@ -148,7 +148,10 @@ def _job(run: Path, overrides: tuple[str, ...]) -> Job:
         directory=run,
         overrides=overrides,
         strategy=strategy_of(overrides),
-        config=(yaml.safe_load(config.read_text()) if config.is_file() else _json(run / "run.json")) or {},
+        config=(
+            yaml.safe_load(config.read_text()) if config.is_file() else (_json(run / "run.json") or {}).get("search")
+        )
+        or {},
         records=json_lines(run / "ledger.jsonl"),
         finals=[line for line in json_lines(run / "scores.jsonl") if line["examples"] is None],
         summary=_json(run / "summary.json"),
