@@ -8,7 +8,7 @@ import functools
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,7 +17,9 @@ import numpy as np
 import torch
 
 from evohydra.families import AddedAdapter, Family, Rules, sources
+from evohydra.families.settings_files import settings_digest
 from evohydra.families.sources import FoundSources, OpenSources
+from evohydra.masking import without_secrets
 from evohydra.merging.checkpoints import Survey
 from evohydra.merging.engine import Engine, worth_compiling
 from evohydra.recipe import Node
@@ -25,6 +27,7 @@ from evohydra.run import SCORES, Models, Run
 from evohydra.scoring.benchmarks import Asking, Benchmark, BenchmarkError
 from evohydra.scoring.executors import Executor
 from evohydra.scoring.worker import Worker
+from evohydra.search.identity import Alignment, Identity, OfScores, OfSearch, own_keys
 from evohydra.search.optimizers import Points
 from evohydra.search.plan import SearchPlan
 from evohydra.search.warm_start import best_genomes
@@ -32,31 +35,11 @@ from evohydra.search.warm_start import identity as warm_identity
 from evohydra.spaces import Space
 from evohydra.spaces.hybrid import HybridSpace
 from evohydra.spaces.parameter import uniform_merge
-from evohydra.trackers import without_secrets
 from evohydra.winner.unsearched import UnsearchedRecipe
 from evohydra.winner.writer import WinnerForm
 
 logger = logging.getLogger(__name__)
 Plain = Mapping[str, Any]  # a configuration, resolved
-
-# What a run's results do not depend on, or (budget, top) what may change when it goes on.
-INCIDENTAL = (
-    "run",
-    "budget",
-    "top",
-    "pick",
-    "tracker",
-    "executor",
-    "device",
-    "threads",
-    "cache_gb",
-    "prefix_gb",
-    "shard_gb",
-    "baselines",
-    "report",
-    "ablate",
-    "share_scores",
-)
 
 
 @dataclass(frozen=True)
@@ -131,7 +114,8 @@ def make_run(plain: Plain, directory: Path, place: Mapping[str, Any]) -> Run | U
     if plain["warm_start"]:
         earlier = Path(plain["warm_start"])
         warm = best_genomes(earlier, space, plain["warm_start_top"])
-        identity["warm_start"] = warm_identity(earlier, warm, plain["benchmark"])
+        warmed = warm_identity(earlier, warm, identity.scores.benchmarks)
+        identity = replace(identity, search=replace(identity.search, warm_start=warmed))
     return Run(
         directory=directory,
         models=_models(plain, located, parts),
@@ -141,6 +125,7 @@ def make_run(plain: Plain, directory: Path, place: Mapping[str, Any]) -> Run | U
         make_tracker=lambda: instantiate(plain["tracker"])(directory=directory, config=without_secrets(plain), **place),
         form=form,
         identity=identity,
+        allow_other_versions=bool(plain.get("allow_other_versions")),
         report=plain["report"],
         shared_scores=directory.parent / SCORES if place["group"] and plain["share_scores"] else None,
     )
@@ -204,6 +189,8 @@ def _benchmarks(plain: Plain, family: Family) -> dict[str, Benchmark]:
     for name, spec in (plain.get("benchmark") or {}).items():
         benchmarks.update(instantiate(spec)(name))
     for benchmark in benchmarks.values():
+        if not callable(getattr(benchmark, "identity", None)):
+            raise BenchmarkError(f"benchmark {benchmark.name!r} lacks identity(), by which a run knows its data")
         if not set(family.scored_as) & set(benchmark.families):
             raise BenchmarkError(
                 f"benchmark {benchmark.name!r} scores models of the families {list(benchmark.families)}, the sources "
@@ -311,15 +298,37 @@ def _models(plain: Plain, located: Mapping[str, Any], parts: Parts) -> Models:
     )
 
 
-def _identity(plain: Plain, parts: Parts) -> dict[str, Any]:
+def _identity(plain: Plain, parts: Parts) -> Identity:
     """What the results of a run depend on."""
     opened = parts.sources
-    identity: dict[str, Any] = without_secrets({key: value for key, value in plain.items() if key not in INCIDENTAL})
-    identity["merge"] = {key: value for key, value in identity["merge"].items() if key != "compile"}  # changes no bit
-    identity["model"] = {node.name: node.to_dict() for node in (*opened.models, *filter(None, [opened.base]))}
-    identity["adapters"] = [asdict(each) for each in opened.form.adapters]
-    types = {"dtype": str(parts.engine.dtype), "out_dtype": str(parts.out_dtype)}
-    return identity | {"device": parts.engine.device.type} | types
+    nodes = (*opened.models, *filter(None, [opened.base]))
+    scores = OfScores(
+        sources={
+            node.name: {"fingerprint": node.fingerprint, "settings": settings_digest(opened.directories[node.name])}
+            for node in nodes
+        },
+        configured_by=opened.files_from,
+        alignment=Alignment(
+            **{key: plain[key] for key in ("tokenizer", "missing", "pad_vocabulary_to")},
+            components=plain["components"] or {},
+            adapters=[{"sha256": each.sha256, "scale": each.scale, "fuse": each.fuse} for each in opened.form.adapters],
+        ),
+        dtype=str(parts.engine.dtype),
+        out_dtype=str(parts.out_dtype),
+        device=parts.engine.device.type,
+        backend=plain.get("backend"),
+        benchmarks={name: benchmark.identity() for name, benchmark in parts.benchmarks.items()},
+    )
+    search = OfSearch(
+        models=[node.to_dict() for node in opened.models],
+        base=opened.base.to_dict() if opened.base else None,
+        merge={key: value for key, value in plain["merge"].items() if key != "compile"},  # changes no bit
+        **{key: plain[key] for key in ("optimizer", "seed", "fitness", "objective")},
+        start=plain["start"] or [],
+        warm_start=None,
+        own=own_keys(plain),
+    )
+    return Identity(scores, search)
 
 
 def _compile(wanted: str | bool, shapes: Mapping[str, tuple[int, ...]], merges: int) -> bool:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -26,6 +25,7 @@ from evohydra.scoring.job import Evaluation, Scores
 from evohydra.scoring.worker import answers
 from evohydra.search.ablations import ablations
 from evohydra.search.driver import Candidate, SearchError, choose, search
+from evohydra.search.identity import Identity
 from evohydra.search.ledger import Ledger
 from evohydra.search.plan import SearchPlan
 from evohydra.search.rounds import Scoring
@@ -59,7 +59,8 @@ class Models:
 class Run:
     """The parts of a run, built from a configuration.
 
-    shared_scores: a file that the jobs of a sweep share. identity: what results depend on.
+    shared_scores: a file that the jobs of a sweep share. identity: what results depend on;
+    allow_other_versions: of libraries, than those with which the run began.
     """
 
     directory: Path
@@ -69,7 +70,8 @@ class Run:
     make_executor: Callable[[], Executor]
     make_tracker: Callable[[], Tracker]
     form: WinnerForm
-    identity: Mapping[str, Any]
+    identity: Identity
+    allow_other_versions: bool
     report: bool
     shared_scores: Path | None
 
@@ -86,7 +88,7 @@ class Run:
             optimizer = stack.enter_context(closing(plan.optimizer(start)))
             if len(start) > optimizer.population:
                 logger.warning("of %d starting points, generation 0 holds %d", len(start), optimizer.population)
-            ledger = stack.enter_context(closing(Ledger(self.directory, self.identity)))
+            ledger = stack.enter_context(closing(self._ledger()))
             store = ScoreStore(self.directory / SCORES, conditions(self.identity), self.shared_scores)
             stack.enter_context(closing(store))
             tracker = Guarded(self.make_tracker)
@@ -117,6 +119,9 @@ class Run:
         if failure := summary["test"]["winner"].get("error"):
             raise WinnerError(f"the winner failed on the test split ({failure}); all is written to {self.directory}")
         return summary
+
+    def _ledger(self) -> Ledger:
+        return Ledger(self.directory, self.identity.to_dict(), allow_other_versions=self.allow_other_versions)
 
     def _scores_of_sources(self, scheduler: Scheduler) -> list[Scores]:
         """The scores of the source models on the whole search split."""

@@ -37,6 +37,9 @@ class Fussy:
         self.name, self.families, self._refuses = name, tuple(families), re.compile(refuses)
         self._calls = 0
 
+    def identity(self) -> dict[str, Any]:
+        return {"kind": "fussy", "refuses": self._refuses.pattern, "splits": {}, "versions": {}}
+
     def size(self, split: str) -> int:
         return 2
 
@@ -58,6 +61,9 @@ class Leaning:
 
     def __init__(self, name: str, families: Sequence[str], sign: float) -> None:
         self.name, self.families, self._sign = name, tuple(families), sign
+
+    def identity(self) -> dict[str, Any]:
+        return {"kind": "leaning", "sign": self._sign, "splits": {}, "versions": {}}
 
     def size(self, split: str) -> int:
         return 3

@@ -14,7 +14,7 @@ MAY_KNOW_HYDRA = {"evohydra.__main__", "evohydra.assembly", "evohydra.compositio
 # From the bottom up: a module imports from its own level and from those below it. Every package and every module of
 # the root stands here. CONTRIBUTING says what each holds.
 LEVELS = (
-    ("recipe", "files", "optional", "provenance", "composition", "pages", "private_parts"),
+    ("recipe", "files", "optional", "provenance", "composition", "pages", "private_parts", "masking"),
     ("merging",),
     ("spaces",),
     ("families",),

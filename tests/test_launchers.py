@@ -18,7 +18,7 @@ def sweep_of(root: Path, *arguments: str) -> tuple[subprocess.CompletedProcess[s
 
 def ledgers_of(jobs: list[Path], seeds: list[int]) -> list[list[list[float]]]:
     """The genomes of each job, whose ledger holds its own alone."""
-    assert [json.loads((job / "run.json").read_text())["seed"] for job in jobs] == seeds
+    assert [json.loads((job / "run.json").read_text())["search"]["seed"] for job in jobs] == seeds
     ledgers = [json_lines(job / "ledger.jsonl") for job in jobs]
     assert all([line["index"] for line in lines] == list(range(6)) for lines in ledgers)
     return [[line["genome"] for line in lines] for lines in ledgers]

@@ -10,10 +10,10 @@ from typing import Any
 
 import yaml
 
+from evohydra.masking import shown_overrides
 from evohydra.recipe import Node, from_dict
 from evohydra.search.json_lines import in_use
 from evohydra.search.objectives import Objective
-from evohydra.trackers import SECRETS
 
 Scores = Mapping[str, Sequence[float]]
 ASIDE = ("run", "seed", "tracker", "ablate", "report")  # of command lines
@@ -105,19 +105,15 @@ def differences(overrides: Mapping[Path, Sequence[str]]) -> dict[Path, tuple[str
     common = set.intersection(*map(set, overrides.values())) if overrides else set()
     return {
         run: tuple(
-            text for text in each if text not in common and not text.startswith("run=") and not _holds_a_secret(text)
+            shown_overrides([text for text in each if text not in common and not text.startswith("run=")]).values()
         )
         for run, each in overrides.items()
     }
 
 
-def _holds_a_secret(override: str) -> bool:
-    return any(word in override.lower().removeprefix("tokenizer=") for word in SECRETS)
-
-
 def telling(overrides: Sequence[str]) -> list[str]:
     """Those that make a strategy: not the seed, not where things are written, and no secrets."""
-    keys = {text: text.lstrip("+~").split("=")[0] for text in overrides if not _holds_a_secret(text)}
+    keys = {text: text.lstrip("+~").split("=")[0] for text in shown_overrides(overrides).values()}
     return [text for text in keys if keys[text] not in ASIDE and not keys[text].startswith(("tracker.", "hydra"))]
 
 
@@ -152,7 +148,9 @@ def json_lines(path: Path) -> list[dict[str, Any]]:
 
 def _job(run: Path, overrides: tuple[str, ...]) -> Job:
     file = run / ".hydra" / "config.yaml"
-    config = (yaml.safe_load(file.read_text()) if file.is_file() else _json(run / "run.json")) or {}
+    config = (
+        yaml.safe_load(file.read_text()) if file.is_file() else (_json(run / "run.json") or {}).get("search")
+    ) or {}
     records = json_lines(run / "ledger.jsonl")
     summary, recipe = _json(run / "summary.json"), _json(run / "recipe.json")
     ended_at = None

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evohydra.files import write_json
+from evohydra.search.identity import check_identity
 from evohydra.search.json_lines import JsonLines, LedgerError, alone_in
 
 
@@ -49,15 +49,16 @@ class Record:
 class Ledger:
     """The genomes of a search in their order, a line each of ledger.jsonl: what was asked, and what was told.
 
-    `identity` says what the lines depend on; a directory that was begun with another one is refused.
+    `identity` says what the lines depend on; a directory that was begun with another one is refused
+    (of versions of libraries alone not, with `allow_other_versions`).
     """
 
-    def __init__(self, directory: Path, identity: Mapping[str, Any]) -> None:
+    def __init__(self, directory: Path, identity: Mapping[str, Any], *, allow_other_versions: bool = False) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         with ExitStack() as opened:  # closes what is open where the next step fails
             opened.enter_context(alone_in(directory))
             self._lines = opened.enter_context(closing(JsonLines(directory / "ledger.jsonl")))
-            _check_identity(directory / "run.json", identity)
+            check_identity(directory / "run.json", identity, allow_other_versions=allow_other_versions)
             self._opened = opened.pop_all()
         self.records: list[Record] = []
         self.replayed = len(self._lines.entries)
@@ -107,26 +108,3 @@ class Ledger:
     def close(self) -> None:
         """Release the run directory to other processes."""
         self._opened.close()
-
-
-def _check_identity(path: Path, identity: Mapping[str, Any]) -> None:
-    current = json.loads(json.dumps(identity))
-    if not path.is_file():
-        write_json(path, current)
-        return
-    known = json.loads(path.read_text())
-    if known != current:
-        differing = "; ".join(
-            f"{key} was {was!r}, is now {now!r}" for key, was, now in sorted(_differences(known, current))[:5]
-        )
-        raise LedgerError(
-            f"{path.parent} holds a run of another configuration ({differing}). Choose another name with run=NAME, or "
-            "delete the directory"
-        )
-
-
-def _differences(known: Any, current: Any, at: str = "") -> Sequence[tuple[str, Any, Any]]:
-    if isinstance(known, dict) and isinstance(current, dict):
-        keys = sorted(known.keys() | current.keys())
-        return [d for key in keys for d in _differences(known.get(key), current.get(key), f"{at}.{key}".lstrip("."))]
-    return [] if known == current else [(at, known, current)]

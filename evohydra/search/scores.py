@@ -14,10 +14,10 @@ from filelock import FileLock
 
 from evohydra.recipe import Checkpoint, Merge, Node, digest
 from evohydra.scoring.job import Evaluation, Job
+from evohydra.search.identity import Identity
 from evohydra.search.json_lines import JsonLines
 
 FIELDS = tuple(each.name for each in fields(Evaluation) if each.name not in ("given_up", "positions"))
-OF_THE_SEARCH = ("merge", "optimizer", "seed", "fitness", "objective", "start", "warm_start", "warm_start_top")
 Key = tuple[str, str, str]  # content of the recipe, split, examples
 
 
@@ -35,10 +35,9 @@ def content(recipe: Node) -> str:
     return digest(recipe)
 
 
-def conditions(identity: Mapping[str, Any]) -> str:
+def conditions(identity: Identity) -> str:
     """A digest of what scores depend on beside recipe, split and examples: how sources are aligned, and how asked."""
-    depends = {key: value for key, value in identity.items() if key not in OF_THE_SEARCH}
-    return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(identity.to_dict()["scores"], sort_keys=True).encode()).hexdigest()
 
 
 class ScoreStore:

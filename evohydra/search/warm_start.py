@@ -62,10 +62,11 @@ def _same(one: Any, other: Any) -> bool:
     return math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-12) if all(numbers) else bool(one == other)
 
 
-def identity(directory: Path, points: Points, benchmark: Any) -> dict[str, str]:
+def identity(directory: Path, points: Points, benchmarks: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """What a run with this warm start depends on; warns where the earlier run may have seen other examples."""
     known = json.loads((directory / "run.json").read_text()) if (directory / "run.json").is_file() else {}
-    if _examples(known.get("benchmark") or {}) != _examples(json.loads(json.dumps(benchmark))):
+    earlier = (known.get("scores") or {}).get("benchmarks") or {}
+    if _examples(earlier) != _examples(json.loads(json.dumps(benchmarks))):
         logger.warning(
             "warm_start: %s was scored by another benchmark, or on other splits; make sure that none of its search "
             "examples is in a validation or test split of this run", directory
@@ -73,8 +74,6 @@ def identity(directory: Path, points: Points, benchmark: Any) -> dict[str, str]:
     return {"run": str(directory), "genomes": hashlib.sha256(points.tobytes()).hexdigest()}
 
 
-def _examples(benchmark: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """What its examples depend on."""
-    return {
-        name: {key: value for key, value in spec.items() if key != "batch_size"} for name, spec in benchmark.items()
-    }
+def _examples(benchmarks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The examples of each, by their digests."""
+    return {name: found.get("splits") for name, found in benchmarks.items()}

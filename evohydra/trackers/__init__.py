@@ -8,7 +8,6 @@ from typing import Any, Protocol
 from evohydra.search.ledger import Record
 
 logger = logging.getLogger(__name__)
-SECRETS = ("token", "secret", "password", "api_key", "apikey", "credential")
 
 
 class Tracker(Protocol):
@@ -60,17 +59,3 @@ class Guarded:
         """Pass on that the run is over."""
         if (tracker := self._tracker) is not None:
             self._try(lambda: tracker.close(failed=failed))
-
-
-def without_secrets(config: Any) -> Any:
-    """`config` with the values of keys that name a secret blotted out."""
-    if isinstance(config, Mapping):
-        return {
-            key: "(not shown)"
-            if value and any(word in str(key).lower() for word in SECRETS)
-            else without_secrets(value)
-            for key, value in config.items()
-        }
-    if isinstance(config, list | tuple):
-        return [without_secrets(value) for value in config]
-    return config

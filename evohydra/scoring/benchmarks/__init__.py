@@ -1,7 +1,7 @@
 """Benchmarks: a live model and the examples of a split -> one score for each example."""
 
 from collections.abc import Sequence
-from typing import Literal, Protocol, get_args, runtime_checkable
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,15 @@ class Benchmark(Protocol):
 
     def size(self, split: Split) -> int:
         """The number of examples in `split`; 0 where a run does without a validation split."""
+        ...
+
+    def identity(self) -> dict[str, Any]:
+        """What scores depend on beside the model, as JSON data, quickly and without a model.
+
+        `splits`: for each split digests of its examples as they are asked and judged, in their order. `versions`: of
+        the libraries that scores depend on. All else under names of its own: metric, generation options, digests of
+        code. Nothing that changes no score: batch sizes, memory, places of files.
+        """
         ...
 
     def __call__(self, live: LiveModel, split: Split, examples: Sequence[int] | None = None) -> NDArray[np.float64]:

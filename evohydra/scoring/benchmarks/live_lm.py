@@ -10,6 +10,7 @@ from lm_eval.models.huggingface import HFLM
 from torch import Tensor
 
 DECODED = 2**16  # answers whose text is kept
+BATCHES = 2**22  # tokens, 16 bytes each, of batches kept on the device: of whole splits, and not of endless subsets
 LOOK_BACK = 2  # tokens more than a stop string has, as in lm-eval
 
 
@@ -23,6 +24,7 @@ class LiveLM(HFLM):  # type: ignore[misc]
         super().__init__(pretrained=module, tokenizer=tokenizer, batch_size=batch_size)
         self._encoded: dict[Any, list[int]] = {}
         self._encoded_batches: dict[Any, tuple[Tensor, Tensor]] = {}
+        self._room = BATCHES
         self._stops: dict[tuple[str, ...], _StopTokens] = {}
         self._decode = functools.lru_cache(maxsize=DECODED)(super().tok_decode)
 
@@ -36,10 +38,14 @@ class LiveLM(HFLM):  # type: ignore[misc]
     def tok_batch_encode(self, strings: Sequence[str], **options: Any) -> tuple[Tensor, Tensor]:
         """The padded tokens and mask, (batch, length) each, on the model's device."""
         key = (tuple(strings), *sorted(options.items()))
-        if key not in self._encoded_batches:
-            tokens, mask = super().tok_batch_encode(list(strings), **options)
-            self._encoded_batches[key] = (tokens.to(self.device), mask.to(self.device))
-        return self._encoded_batches[key]
+        if key in self._encoded_batches:
+            return self._encoded_batches[key]
+        tokens, mask = super().tok_batch_encode(list(strings), **options)
+        made = (tokens.to(self.device), mask.to(self.device))
+        if tokens.numel() <= self._room:  # what came first stays: all genomes are asked whole splits in the same order
+            self._room -= tokens.numel()
+            self._encoded_batches[key] = made
+        return made
 
     def tok_decode(self, tokens: Sequence[int] | int, skip_special_tokens: bool = True) -> str:
         """The text of `tokens`; genomes of one search often give the same answers."""

@@ -1,34 +1,31 @@
 """Any lm-evaluation-harness task or group on the live model, with its scores example by example."""
 
 import copy
-import difflib
-import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets.exceptions import DatasetsError
 from lm_eval.api.task import Task
-from lm_eval.tasks import TaskManager
 from numpy.typing import NDArray
 
 from evohydra.families import LiveModel
 from evohydra.scoring.benchmarks import SPLITS, BenchmarkError, Split
+from evohydra.scoring.benchmarks.contents import versions_of
 from evohydra.scoring.benchmarks.images import text_of
 from evohydra.scoring.benchmarks.live_lm import LiveLM
 from evohydra.scoring.benchmarks.live_vlm import LiveMultimodalLM
+from evohydra.scoring.benchmarks.lm_eval_identity import PACKAGES, of_split
+from evohydra.scoring.benchmarks.lm_eval_loading import load_tasks
+from evohydra.scoring.benchmarks.lm_eval_metrics import chosen_metric, leaves_out, sign_of
 from evohydra.scoring.benchmarks.lm_eval_words import answered, described
 from evohydra.scoring.benchmarks.not_numbers import check_log_likelihoods
 from evohydra.scoring.benchmarks.parts import part_of_batches
-from evohydra.scoring.benchmarks.private_lm_eval import Kind, filters_of, set_instances
+from evohydra.scoring.benchmarks.private_lm_eval import filters_of, set_instances
 from evohydra.scoring.benchmarks.splits import Slice, check_disjoint
 
-TASKS = Path(__file__).parent / "tasks"
 FEWSHOT_SEED = 1234  # simple_evaluate's default
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -71,7 +68,7 @@ def lm_eval_benchmarks(
         raise BenchmarkError(f"benchmark {name!r}: only the validation split may be null")
     slices = {split: Slice(**at) for split in SPLITS if (at := splits[split]) is not None}
     leaves = {
-        split: _load(at.task or task, at.data_files or chosen.data_files, chosen.data_dir, chosen.include_path)
+        split: load_tasks(at.task or task, at.data_files or chosen.data_files, chosen.data_dir, chosen.include_path)
         for split, at in slices.items()
     }
     if len({len(tasks) for tasks in leaves.values()}) > 1:
@@ -117,7 +114,7 @@ class LMEvalBenchmark:
         for split, task in tasks.items():
             self._tasks[split] = copy.copy(task)  # shares the data, holds requests of its own
             self._configure(self._tasks[split])
-        self._metric = self._chosen_metric()
+        self._metric = chosen_metric(name, self._tasks, options.metric)
         self._check_filter()
 
     def _configure(self, task: Task) -> None:
@@ -126,16 +123,6 @@ class LMEvalBenchmark:
         task.set_fewshot_seed(seed=FEWSHOT_SEED)
         if self._options.generation_kwargs:
             task.set_config(key="generation_kwargs", value=dict(self._options.generation_kwargs), update=True)
-
-    def _chosen_metric(self) -> str:
-        known = sorted(self._tasks["search"].higher_is_better())
-        metric: str | None = self._options.metric or (known[0] if len(known) == 1 else None)
-        for split, task in self._tasks.items():
-            known = sorted(task.higher_is_better())
-            if metric is None or metric not in known:
-                raise BenchmarkError(f"benchmark {self.name!r}, {split} split: metric {metric!r} is none of {known}")
-        assert metric is not None
-        return metric
 
     def _check_filter(self) -> None:
         for split, task in self._tasks.items():
@@ -148,6 +135,25 @@ class LMEvalBenchmark:
     def size(self, split: Split) -> int:
         """The number of examples in `split`."""
         return len(self._indices.get(split, ()))
+
+    def identity(self) -> dict[str, Any]:
+        """What the scores of a model depend on: each split's examples, the metric, and how it is asked."""
+        options = self._options
+        splits = {
+            split: of_split(task, self._indices[split], FEWSHOT_SEED, options.system_prompt)
+            for split, task in self._tasks.items()
+        }
+        packages = {*PACKAGES, *(("pillow",) if self._shows_images else ())}
+        return {
+            "kind": "lm_eval",
+            "metric": self._metric,
+            "filter": options.filter,
+            "chat_template": options.chat_template,
+            "system_prompt": options.system_prompt,
+            "fewshot_as_multiturn": options.fewshot_as_multiturn,
+            "splits": {split: found for split, (found, _) in splits.items()},
+            "versions": versions_of(packages.union(*(libraries for _, libraries in splits.values()))),
+        }
 
     def __call__(self, live: LiveModel, split: Split, examples: Sequence[int] | None = None) -> NDArray[np.float64]:
         """The metric for each example of `split`, or of those at `examples` (n,); negated where lower is better."""
@@ -234,12 +240,17 @@ class LMEvalBenchmark:
 
     def _scores(self, task: Task) -> NDArray[np.float64]:
         chosen = self._options.filter or next(iter(task.instances[0].filtered_resps))
-        sign = 1.0 if task.higher_is_better()[self._metric] else -1.0
+        sign = sign_of(task, self._metric)
         scores = []
         for instances in _by_document(task.instances):
             instances.sort(key=lambda instance: instance.idx)
             results = task.process_results(instances[0].doc, [i.filtered_resps[chosen] for i in instances])
             scores.append(sign * self._number(results))
+        if leaves_out(task, self._metric) and np.isnan(scores).any():
+            raise BenchmarkError(
+                f"benchmark {self.name!r}: metric {self._metric!r} has no number for an example, which lm-eval would "
+                "leave out of the mean; a search needs one for each"
+            )
         return np.array(scores)
 
     def _number(self, results: Mapping[str, Any]) -> float:
@@ -258,75 +269,3 @@ def _by_document(instances: Sequence[Any]) -> list[list[Any]]:
     for instance in instances:
         found[instance.doc_id].append(instance)
     return list(found.values())
-
-
-def _load(
-    task: str, data_files: str | Mapping[str, str] | None, data_dir: str | None, include_path: str | None
-) -> dict[str, Task]:
-    """The leaf tasks of `task` by name."""
-    include = [TASKS, *([Path(include_path).resolve()] if include_path else [])]
-    manager = TaskManager(include_path=include, include_defaults=False)
-    if task not in manager.task_index:
-        ours = manager.all_tasks
-        logger.info("reading lm-eval's own tasks to find %r; this takes a while", task)
-        manager = TaskManager(include_path=include, include_defaults=True)
-        if task not in manager.task_index:
-            close = difflib.get_close_matches(task, manager.all_tasks, n=8, cutoff=0.5)
-            raise BenchmarkError(
-                f"unknown lm-eval task {task!r}; close to it are {close}, evohydra's own are {ours}, and lm-eval "
-                f"has {len(manager.all_tasks)} more (lm-eval ls tasks)"
-            )
-    entry = manager.task_index[task]
-    overrides = _local_data(data_files, entry.cfg, entry.yaml_path)
-    if data_dir is not None:
-        if not Path(data_dir).is_dir():
-            raise BenchmarkError(f"data_dir: no such directory: {data_dir}")
-        overrides["dataset_path"] = str(Path(data_dir).resolve())
-    try:
-        loaded = manager.load([{"group": "evohydra", "task": _members(manager, {"task": task, **overrides})}])
-    except (OSError, ValueError, DatasetsError) as error:
-        raise BenchmarkError(
-            f"could not load the data of lm-eval task {task!r} ({type(error).__name__}: {str(error)[:300]}). "
-            "Without a network give local JSON, JSON-lines or parquet files with the same columns, for example "
-            "benchmark.<name>.data_files=/data/test.jsonl (for one split: benchmark.<name>.splits.test.data_files), or "
-            "a copy of the data set's repository: benchmark.<name>.data_dir=/data/NAME"
-        ) from error
-    return dict(loaded["tasks"])
-
-
-def _members(manager: TaskManager, member: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What `member`, {task: name, ...}, means as tasks alone: lm-eval would rename all tasks of a group or tag."""
-    entry = manager.task_index.get(member["task"])
-    inside: Sequence[Any] = ()
-    if entry is not None and entry.kind is Kind.TAG:
-        inside = sorted(entry.tags)
-    elif entry is not None and entry.kind is Kind.GROUP:
-        inside = (entry.cfg or {}).get("task") or ()
-    if not inside:
-        return [dict(member)]
-    named = [{"task": each} if isinstance(each, str) else each for each in inside]
-    return [task for each in named for task in _members(manager, {**each, **member, "task": each["task"]})]
-
-
-def _local_data(
-    data_files: str | Mapping[str, str] | None, config: Mapping[str, Any] | None, yaml: Path | None
-) -> dict[str, Any]:
-    """Overrides that make the task read local files: those given, or those that lie beside its yaml."""
-    if data_files is None:
-        beside = ((config or {}).get("dataset_kwargs") or {}).get("data_files")
-        if yaml is None or not isinstance(beside, Mapping):
-            return {}
-        absolute = {split: file if "://" in file else str(yaml.parent / file) for split, file in beside.items()}
-        return {"dataset_kwargs": {"data_files": absolute}}
-    files = dict(data_files) if isinstance(data_files, Mapping) else _every_split(data_files, config)
-    for file in files.values():
-        if not Path(file).is_file():
-            raise BenchmarkError(f"data_files: no such file: {file}")
-    absolute = {split: str(Path(file).resolve()) for split, file in files.items()}
-    kind = "parquet" if all(file.endswith(".parquet") for file in absolute.values()) else "json"
-    return {"dataset_path": kind, "dataset_name": None, "dataset_kwargs": {"data_files": absolute}}
-
-
-def _every_split(file: str, config: Mapping[str, Any] | None) -> dict[str, str]:
-    keys: Sequence[str] = ("training_split", "validation_split", "test_split", "fewshot_split")
-    return {split: file for key in keys if (split := (config or {}).get(key))} or {"test": file}

@@ -12,6 +12,7 @@ import numpy as np
 from evohydra.optional import optional
 from evohydra.scoring.benchmarks.japanese import is_japanese
 
+LIBRARIES = ("rouge-score", "fugashi", "unidic-lite", "emoji", "neologdn")  # that scores depend on
 INSTALL = "evohydra[japanese]"
 # What the paper's evaluation removes besides the characters that the package emoji knows: symbols and pictographs,
 # emoticons, transport, flags, dingbats.

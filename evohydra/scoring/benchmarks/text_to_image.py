@@ -11,12 +11,14 @@ from PIL import Image
 
 from evohydra.families import LiveModel
 from evohydra.scoring.benchmarks import SPLITS, BenchmarkError, Split
+from evohydra.scoring.benchmarks.contents import code_of, digest_of, libraries_of, versions_of
 from evohydra.scoring.benchmarks.drawing import Drawing, Painter
 from evohydra.scoring.benchmarks.prompts import Prompt, check_different, read_prompts
 from evohydra.scoring.benchmarks.scorers import AskingScorer, OnDevice, Scorer
 from evohydra.scoring.benchmarks.splits import Slice, check_disjoint
 
 GIB = 1024**3
+PACKAGES = ("diffusers", "transformers", "tokenizers", "torch", "pillow")  # that scores depend on
 Picture = tuple[Image.Image, Mapping[str, float]]  # and the score of each scorer
 
 
@@ -160,6 +162,21 @@ class Studio:
         self._painter: Painter | None = None
         self._judged = _Judged()
 
+    def identity(self, scorer: str) -> dict[str, Any]:
+        """What the scores of `scorer` depend on: prompts with seeds, how pictures are drawn, and the scorer's own."""
+        judge = self.scorers[scorer]
+        splits = {
+            split: {"examples": len(prompts), "prompts": digest_of([asdict(prompt) for prompt in prompts])}
+            for split, prompts in self.examples.items()
+        }
+        return {
+            "kind": "text_to_image",
+            "drawing": asdict(self._drawing),
+            "scorer": {"name": judge.name, "code": code_of([type(judge)]), **judge.identity()},
+            "splits": splits,
+            "versions": versions_of({*PACKAGES, *libraries_of([type(judge)])}),
+        }
+
     @property
     def settings(self) -> str:
         """How pictures are drawn: what is not the pipeline's own."""
@@ -242,6 +259,10 @@ class TextToImage:
     def settings(self) -> str:
         """How pictures are drawn, as words for a model card."""
         return self._studio.settings
+
+    def identity(self) -> dict[str, Any]:
+        """What scores depend on: prompts, how they are drawn, and the scorer."""
+        return self._studio.identity(self._scorer)
 
     def size(self, split: Split) -> int:
         """The number of examples in `split`: prompts times seeds."""

@@ -13,6 +13,7 @@ from PIL import Image
 
 from evohydra.families import LiveModel
 from evohydra.scoring.benchmarks import SPLITS, BenchmarkError, Split, visual_data
+from evohydra.scoring.benchmarks.contents import code_of, digest_of, libraries_of, versions_of
 from evohydra.scoring.benchmarks.images import MAX_PIXELS, decoded
 from evohydra.scoring.benchmarks.run_cache import RunCache
 from evohydra.scoring.benchmarks.splits import Slice, check_disjoint
@@ -22,6 +23,7 @@ from evohydra.scoring.benchmarks.visual_data import Columns, Example, Source
 GIB = 1024**3
 # The paper's: beam search, and long answers.
 GENERATION = {"do_sample": False, "num_beams": 5, "repetition_penalty": 1.5, "max_new_tokens": 512}
+PACKAGES = ("transformers", "tokenizers", "torch", "pillow")  # that scores depend on
 logger = logging.getLogger(__name__)
 
 
@@ -136,6 +138,28 @@ class VisualQA:
         """The examples of `split`, in its order."""
         return self._examples.get(split, ())
 
+    def identity(self) -> dict[str, Any]:
+        """What scores depend on: questions, references and pixels of each split, prompt, generation and metric."""
+        options = self._options
+        splits = {
+            split: {
+                "examples": len(examples),
+                "questions": digest_of([[each.question, *each.references] for each in examples]),
+                "images": digest_of(self._pixels[split]),
+            }
+            for split, examples in self._examples.items()
+        }
+        return {
+            "kind": "visual_qa",
+            "metric": options.metric,
+            "code": code_of([self._metric]),
+            "prompt": options.prompt,
+            "system_prompt": options.system_prompt,
+            "generation": {**GENERATION, **options.generation_kwargs},
+            "splits": splits,
+            "versions": versions_of({*PACKAGES, *libraries_of([self._metric])}),
+        }
+
     def describe(self, split: Split, index: int) -> tuple[str, str]:
         """The question of example `index` of `split`, and its references."""
         example = self._examples[split][index]
@@ -199,6 +223,7 @@ class VisualQA:
                     self._cache.put(("image", key), image, _bytes(image))
                 digests[split].append(known[key])
         check_disjoint(self.name, digests)
+        self._pixels = digests
         identities = {s: [e.image_id for e in examples if e.image_id] for s, examples in self._examples.items()}
         if all(identities.values()):
             check_disjoint(self.name, identities)

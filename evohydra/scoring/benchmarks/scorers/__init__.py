@@ -1,7 +1,7 @@
 """Scorers: pictures and what they should show -> one number for each picture."""
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -20,6 +20,13 @@ class Scorer(Protocol):
     """Judges pictures. A yaml names a function that makes it, `_partial_`; what it lacks is an error there."""
 
     name: str
+
+    def identity(self) -> dict[str, Any]:
+        """What its scores depend on beside its code, as JSON data: settings, and digests of weights and files.
+
+        Packages that they depend on are in LIBRARIES of its module.
+        """
+        ...
 
     def __call__(self, images: Sequence[Image.Image], prompts: Sequence[Prompt]) -> NDArray[np.float64]:
         """A finite score for each of `images` (n,), drawn for the prompt at its place in `prompts`; larger is better.

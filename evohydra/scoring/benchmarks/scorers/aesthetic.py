@@ -1,6 +1,7 @@
 """How beautiful a picture is held to be: a linear head or an MLP on CLIP features (LAION's aesthetic predictors)."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from evohydra.scoring.benchmarks.prompts import Prompt
 from evohydra.scoring.benchmarks.scorers import ScorerError
 from evohydra.scoring.benchmarks.scorers.similarity import Embedder, located
-from evohydra.scoring.benchmarks.scorers.weights import linear_layers, read_weights
+from evohydra.scoring.benchmarks.scorers.weights import linear_layers, read_weights, weights_digest
 
 
 def aesthetic(path: str | None = None, head: str | None = None, revision: str | None = None) -> "Aesthetic":
@@ -35,6 +36,11 @@ class Aesthetic:
 
     def __init__(self, embedder: Embedder, layers: Sequence[tuple[Tensor, Tensor]]) -> None:
         self._embedder, self._layers = embedder, layers
+
+    def identity(self) -> dict[str, Any]:
+        """Its CLIP and its head."""
+        head = {f"{row} {place}": each for row, pair in enumerate(self._layers) for place, each in enumerate(pair)}
+        return {"model": self._embedder.identity(), "head": weights_digest(head)}
 
     def to(self, device: torch.device) -> None:
         """Move to `device`."""

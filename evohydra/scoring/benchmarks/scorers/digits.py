@@ -13,6 +13,8 @@ from evohydra.scoring.benchmarks.scorers import ScorerError
 from evohydra.zoo.digits import JUDGED, pictures
 from evohydra.zoo.scenes import CELL
 
+LIBRARIES = ("scikit-learn",)  # that scores depend on
+
 
 def digits() -> "Digits":
     """A scorer by a support vector machine, fitted in a tenth of a second on digits that no diffusion model saw."""
@@ -29,6 +31,10 @@ class Digits:
 
     def __init__(self, judge: Any) -> None:
         self.judge = judge
+
+    def identity(self) -> dict[str, Any]:
+        """The classifier's settings; it is fitted on data of scikit-learn."""
+        return {"classifier": {key: str(value) for key, value in sorted(self.judge.get_params().items())}}
 
     def __call__(self, images: Sequence[Image.Image], prompts: Sequence[Prompt]) -> NDArray[np.float64]:
         """(n,) ones and zeros; ScorerError for a prompt without a digit as its label."""

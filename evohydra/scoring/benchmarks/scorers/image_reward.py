@@ -12,10 +12,11 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, BlipForImageTextRetrieval
 
+from evohydra.scoring.benchmarks.contents import digest_of
 from evohydra.scoring.benchmarks.prompts import Prompt
 from evohydra.scoring.benchmarks.scorers import ScorerError
 from evohydra.scoring.benchmarks.scorers.similarity import located
-from evohydra.scoring.benchmarks.scorers.weights import linear_layers, read_weights
+from evohydra.scoring.benchmarks.scorers.weights import linear_layers, read_weights, text_rules, weights_digest
 
 # By which its authors standardise the rewards of the published model (ImageReward/ImageReward.py).
 MEAN, STD = 0.16717362830052426, 1.0333394966054072
@@ -74,6 +75,14 @@ class ImageReward:
     def __init__(self, blip: Any, head: Sequence[tuple[Tensor, Tensor]], tokenizer: Any, processor: Any) -> None:
         self._blip, self._head = blip, head
         self._tokenizer, self._processor = tokenizer, processor
+
+    def identity(self) -> dict[str, Any]:
+        """Its weights, and how it reads pictures and texts."""
+        head = {f"{row} {place}": each for row, pair in enumerate(self._head) for place, each in enumerate(pair)}
+        return {
+            "weights": weights_digest({**self._blip.state_dict(), **head}),
+            "processors": digest_of([self._processor.to_dict(), text_rules(self._tokenizer)]),
+        }
 
     def to(self, device: torch.device) -> None:
         """Move to `device`."""

@@ -12,8 +12,10 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
 
+from evohydra.scoring.benchmarks.contents import digest_of
 from evohydra.scoring.benchmarks.prompts import Prompt
 from evohydra.scoring.benchmarks.scorers import ScorerError
+from evohydra.scoring.benchmarks.scorers.weights import text_rules, weights_digest
 
 
 def similarity(path: str | None = None, template: str = "{prompt}", revision: str | None = None) -> "Similarity":
@@ -34,6 +36,10 @@ class Similarity:
         self.name, self.embedder = name, embedder
         self._template, self._scale = template, scale
         self._texts: dict[str, Tensor] = {}
+
+    def identity(self) -> dict[str, Any]:
+        """Its model, template and scale."""
+        return {"model": self.embedder.identity(), "template": self._template, "scale": self._scale}
 
     def to(self, device: torch.device) -> None:
         """Move to `device`."""
@@ -78,6 +84,13 @@ class Embedder:
         text = getattr(config, "text_config", config)
         self._length = int(getattr(text, "max_position_embeddings", self._tokenizer.model_max_length))
         self._padding = "max_length" if config.model_type.startswith("siglip") else True
+
+    def identity(self) -> dict[str, Any]:
+        """Digests of its weights, and of how it reads pictures and texts."""
+        return {
+            "weights": weights_digest(self.model.state_dict()),
+            "processors": digest_of([self._image_processor.to_dict(), text_rules(self._tokenizer)]),
+        }
 
     @property
     def width(self) -> int:

@@ -1,14 +1,18 @@
 """Weights of scorers in safetensors files; pickles, as which most were published, are never loaded."""
 
 import itertools
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from evohydra.scoring.benchmarks.contents import digest_of
+from evohydra.scoring.benchmarks.frozen import fingerprints
 from evohydra.scoring.benchmarks.scorers import ScorerError
 
 CONVERT = (
@@ -50,3 +54,19 @@ def linear_layers(key: str, tensors: Mapping[str, Tensor]) -> list[tuple[Tensor,
     if not fits or any(after[1] != before[0] for before, after in itertools.pairwise(shapes)):
         raise ScorerError(f"{key}: expected linear layers one after the other down to 1 number, got {shapes}")
     return layers
+
+
+def weights_digest(tensors: Mapping[str, Tensor]) -> str:
+    """A digest of the names, types, shapes and numbers of `tensors`, by two sums over the bits of each."""
+    names = sorted(tensors)
+    shapes = [[name, str(tensors[name].dtype), list(tensors[name].shape)] for name in names]
+    return digest_of([shapes, fingerprints([tensors[name] for name in names])])
+
+
+def text_rules(tokenizer: Any) -> str:
+    """A digest of how a tokenizer of transformers cuts texts."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return digest_of(sorted(tokenizer.get_vocab().items()))
+    rules = json.loads(backend.to_str())
+    return digest_of({key: value for key, value in rules.items() if key not in ("padding", "truncation")})  # of a call

@@ -1,0 +1,89 @@
+"""Finding lm-eval's tasks by name, and their data, on the hub or in local files."""
+
+import difflib
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from datasets.exceptions import DatasetsError
+from lm_eval.api.task import Task
+from lm_eval.tasks import TaskManager
+
+from evohydra.scoring.benchmarks import BenchmarkError
+from evohydra.scoring.benchmarks.private_lm_eval import Kind
+
+TASKS = Path(__file__).parent / "tasks"
+logger = logging.getLogger(__name__)
+
+
+def load_tasks(
+    task: str, data_files: str | Mapping[str, str] | None, data_dir: str | None, include_path: str | None
+) -> dict[str, Task]:
+    """The leaf tasks of `task` by name."""
+    include = [TASKS, *([Path(include_path).resolve()] if include_path else [])]
+    manager = TaskManager(include_path=include, include_defaults=False)
+    if task not in manager.task_index:
+        ours = manager.all_tasks
+        logger.info("reading lm-eval's own tasks to find %r; this takes a while", task)
+        manager = TaskManager(include_path=include, include_defaults=True)
+        if task not in manager.task_index:
+            close = difflib.get_close_matches(task, manager.all_tasks, n=8, cutoff=0.5)
+            raise BenchmarkError(
+                f"unknown lm-eval task {task!r}; close to it are {close}, evohydra's own are {ours}, and lm-eval "
+                f"has {len(manager.all_tasks)} more (lm-eval ls tasks)"
+            )
+    entry = manager.task_index[task]
+    overrides = _local_data(data_files, entry.cfg, entry.yaml_path)
+    if data_dir is not None:
+        if not Path(data_dir).is_dir():
+            raise BenchmarkError(f"data_dir: no such directory: {data_dir}")
+        overrides["dataset_path"] = str(Path(data_dir).resolve())
+    try:
+        loaded = manager.load([{"group": "evohydra", "task": _members(manager, {"task": task, **overrides})}])
+    except (OSError, ValueError, DatasetsError) as error:
+        raise BenchmarkError(
+            f"could not load the data of lm-eval task {task!r} ({type(error).__name__}: {str(error)[:300]}). "
+            "Without a network give local JSON, JSON-lines or parquet files with the same columns, for example "
+            "benchmark.<name>.data_files=/data/test.jsonl (for one split: benchmark.<name>.splits.test.data_files), or "
+            "a copy of the data set's repository: benchmark.<name>.data_dir=/data/NAME"
+        ) from error
+    return dict(loaded["tasks"])
+
+
+def _members(manager: TaskManager, member: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What `member`, {task: name, ...}, means as tasks alone: lm-eval would rename all tasks of a group or tag."""
+    entry = manager.task_index.get(member["task"])
+    inside: Sequence[Any] = ()
+    if entry is not None and entry.kind is Kind.TAG:
+        inside = sorted(entry.tags)
+    elif entry is not None and entry.kind is Kind.GROUP:
+        inside = (entry.cfg or {}).get("task") or ()
+    if not inside:
+        return [dict(member)]
+    named = [{"task": each} if isinstance(each, str) else each for each in inside]
+    return [task for each in named for task in _members(manager, {**each, **member, "task": each["task"]})]
+
+
+def _local_data(
+    data_files: str | Mapping[str, str] | None, config: Mapping[str, Any] | None, yaml: Path | None
+) -> dict[str, Any]:
+    """Overrides that make the task read local files: those given, or those that lie beside its yaml."""
+    if data_files is None:
+        beside = ((config or {}).get("dataset_kwargs") or {}).get("data_files")
+        if yaml is None or not isinstance(beside, Mapping):
+            return {}
+        absolute = {split: file if "://" in file else str(yaml.parent / file) for split, file in beside.items()}
+        return {"dataset_kwargs": {"data_files": absolute}}
+    files = dict(data_files) if isinstance(data_files, Mapping) else _every_split(data_files, config)
+    for file in files.values():
+        if not Path(file).is_file():
+            raise BenchmarkError(f"data_files: no such file: {file}")
+    absolute = {split: str(Path(file).resolve()) for split, file in files.items()}
+    kind = "parquet" if all(file.endswith(".parquet") for file in absolute.values()) else "json"
+    return {"dataset_path": kind, "dataset_name": None, "dataset_kwargs": {"data_files": absolute}}
+
+
+def _every_split(file: str, config: Mapping[str, Any] | None) -> dict[str, str]:
+    keys: Sequence[str] = ("training_split", "validation_split", "test_split", "fewshot_split")
+    return {split: file for key in keys if (split := (config or {}).get(key))} or {"test": file}

@@ -1,0 +1,159 @@
+"""What a run depends on, by content: to go on with it, and to share scores, both are compared with what is on file."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from evohydra.files import write_json
+from evohydra.masking import with_digests
+from evohydra.search.json_lines import LedgerError
+
+Plain = Mapping[str, Any]
+Difference = tuple[tuple[str, ...], Any, Any]  # where, what it was, what it is now
+
+# Every key of conf/config.yaml is in one of these three; `own` holds all others.
+OF_SCORES = (
+    "model", "benchmark", "tokenizer", "missing", "pad_vocabulary_to", "components", "adapters", "device", "dtype",
+    "out_dtype", "backend",
+)  # fmt: skip
+OF_THE_SEARCH = ("merge", "optimizer", "seed", "fitness", "objective", "start", "warm_start", "warm_start_top")
+# What no score depends on, or (budget, top, pick) what may change when a run goes on.
+INCIDENTAL = (
+    "run", "budget", "top", "pick", "tracker", "executor", "threads", "cache_gb", "prefix_gb", "shard_gb", "batch_size",
+    "baselines", "report", "ablate", "share_scores", "format", "allow_other_base", "allow_other_versions",
+)  # fmt: skip
+ALLOW = "allow_other_versions=true"
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """How the sources' tensors are brought to one shape, and what is added to their merge."""
+
+    tokenizer: str
+    missing: str
+    pad_vocabulary_to: int | None
+    components: Mapping[str, Any]
+    adapters: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class OfScores:
+    """What the score of a recipe depends on.
+
+    sources: by name the fingerprint of the tensors, and that of configuration and tokenizer. configured_by: the one
+    that gives both to the merge. benchmarks: what each says of itself (`Benchmark.identity`).
+    """
+
+    sources: Mapping[str, Mapping[str, Any]]
+    configured_by: str
+    alignment: Alignment
+    dtype: str
+    out_dtype: str
+    device: str
+    backend: Any
+    benchmarks: Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class OfSearch:
+    """What decides which recipes are scored.
+
+    models, base: recipe nodes in the order of the genes; the digests of recipes in a ledger hold their paths. own: keys
+    of the user's own. Parts that score are made from their own settings, where such keys can only be referred to, so
+    that scores do not depend on them by themselves; but a run with another value is another one until its user says so.
+    """
+
+    models: Sequence[Mapping[str, Any]]
+    base: Mapping[str, Any] | None
+    merge: Plain
+    optimizer: Plain
+    seed: int
+    fitness: Plain
+    objective: Plain
+    start: Sequence[str]
+    warm_start: Mapping[str, str] | None
+    own: Plain
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Both parts; run.json holds them."""
+
+    scores: OfScores
+    search: OfSearch
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON data, with digests in the place of secrets."""
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        compared: dict[str, Any] = with_digests(plain)
+        return compared
+
+
+def own_keys(plain: Plain) -> dict[str, Any]:
+    """What a configuration has besides evohydra's keys."""
+    known = {*OF_SCORES, *OF_THE_SEARCH, *INCIDENTAL}
+    return {key: value for key, value in plain.items() if key not in known}
+
+
+def check_identity(path: Path, identity: Mapping[str, Any], *, allow_other_versions: bool = False) -> None:
+    """Write `identity` where no run has begun; LedgerError where a run with another one has."""
+    current = json.loads(json.dumps(identity))
+    if not path.is_file():
+        write_json(path, current)
+        return
+    known = json.loads(path.read_text())
+    if "scores" in current and "scores" not in known:
+        raise LedgerError(
+            f"{path.parent} holds a run of an earlier version of evohydra, which did not write down what data it was "
+            "scored on. Choose another name with run=NAME, or delete the directory"
+        )
+    found = differences(known, current)
+    others = [each for each in found if not _of_versions(each[0])]
+    if others or (found and not allow_other_versions):
+        shown = "; ".join(_told(*each) for each in sorted(others or found, key=lambda each: each[0])[:5])
+        if others:
+            raise LedgerError(
+                f"{path.parent} holds a run of another configuration or other data ({shown}). Choose another name with "
+                "run=NAME, or delete the directory"
+            )
+        raise LedgerError(
+            f"{path.parent} holds a run with other versions of libraries ({shown}). Install those, choose another name "
+            f"with run=NAME, or go on all the same with {ALLOW}"
+        )
+
+
+def differences(known: Any, current: Any, at: tuple[str, ...] = ()) -> list[Difference]:
+    """Where two identities differ."""
+    if isinstance(known, dict) and isinstance(current, dict):
+        keys = sorted(known.keys() | current.keys())
+        return [found for key in keys for found in differences(known.get(key), current.get(key), (*at, key))]
+    return [] if known == current else [(at, known, current)]
+
+
+def _of_versions(at: tuple[str, ...]) -> bool:
+    return at[:2] == ("scores", "benchmarks") and at[3:4] == ("versions",)
+
+
+def _told(at: tuple[str, ...], was: Any, now: Any) -> str:
+    where, what = "", at[1:] if at[0] in ("scores", "search") else at
+    if at[:2] == ("scores", "benchmarks"):
+        where, what = f"benchmark {at[2]!r}: ", at[3:]
+        if what[:1] == ("splits",) and len(what) > 1:
+            where, what = f"benchmark {at[2]!r}, {what[1]} split: ", what[2:]
+        elif what[:1] == ("versions",):
+            what = what[1:]
+    if not what:
+        return f"{where}it was {'there' if was else 'not there'}, and is {'there' if now else 'not there'} now"
+    name = ".".join(what)
+    if all(isinstance(each, str) and _DIGEST.fullmatch(each) for each in (was, now)):
+        return f"{where}{name} has changed (SHA-256 {was[:12]}, now {now[:12]})"
+    return f"{where}{name} was {_short(was)}, is now {_short(now)}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."

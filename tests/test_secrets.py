@@ -1,0 +1,121 @@
+"""Secrets are recognised by their names and their looks, and nothing else is; shown they are masked, compared they are
+digests."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from evohydra.masking import MASK, looks_like_a_secret, names_a_secret, with_digests, without_secrets
+from evohydra.report.gathering import differences, strategy_of
+from evohydra.search.json_lines import LedgerError
+from tests.commands import carried_out, files, workspace
+from tests.contracts.discovery import composed, names
+
+HF = "hf_" + "aB3" * 11 + "x"
+WANDB = "0123456789abcdef" * 2 + "01234567"
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["token", "hf_token", "HF_TOKEN", "hfToken", "api_key", "apiKey", "apikey", "WANDB_API_KEY", "password",
+     "db-password", "secret", "client_secret", "credential", "credentials", "auth", "http_auth",
+     "authorization", "tracker.api_key",
+     "api_keys", "access_tokens", "passphrase"],
+)  # fmt: skip
+def test_names_of_secrets(key: str) -> None:
+    assert names_a_secret(key)
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["tokenizer", "max_new_tokens", "max_gen_toks", "token_ids", "pad_token_id", "pad_token", "eos_token",
+     "image_token", "tokens", "tokenizer_name", "keys", "monkey", "author", "authors", "secretary",
+     "keyword", "password_length", ""],
+)  # fmt: skip
+def test_names_of_other_things(key: str) -> None:
+    assert not names_a_secret(key)
+
+
+def test_no_key_of_the_configuration_that_comes_along_is_taken_for_a_secret() -> None:
+    def keys(config: object) -> set[str]:
+        if isinstance(config, dict):
+            return {str(key) for key in config}.union(*map(keys, config.values()))
+        return set().union(*map(keys, config)) if isinstance(config, list) else set()
+
+    known = keys(composed())
+    for name in names("benchmark"):
+        known |= keys(composed(f"benchmark=[{name}]", *([f"benchmark.{name}.task=x"] if "lm_eval" in name else [])))
+    assert {"tokenizer", "max_new_tokens"} <= known
+    assert not {key for key in known if names_a_secret(key)}
+
+
+@pytest.mark.parametrize(
+    ("value", "key", "secret"),
+    [
+        (HF, "note", True), (WANDB, "note", True), (f"https://me:{HF}@host/x", "url", True),
+        ("https://me:hush@host/x", "url", True), ("https://host/x", "url", False), ("hf_model", "note", False),
+        (WANDB, "revision", False), (WANDB + "00", "note", False), (4, "note", False), ("shisa-7b", "path", False),
+    ],
+)  # fmt: skip
+def test_looks_of_secrets(value: object, key: str, secret: bool) -> None:
+    assert looks_like_a_secret(value, key) is secret
+
+
+def test_what_is_shown_and_what_is_compared() -> None:
+    config = {
+        "tokenizer": "union",
+        "n": [{"hf_token": HF, "max_new_tokens": 4}],
+        "x": HF,
+        "password": 4711,
+        "secret": None,
+    }
+    shown, compared = without_secrets(config), with_digests(config)
+    assert shown == {"tokenizer": "union", "n": [{"hf_token": MASK, "max_new_tokens": 4}], "x": MASK, "password": MASK,
+                     "secret": None}  # fmt: skip
+    assert compared["tokenizer"] == "union"
+    assert compared["n"][0]["max_new_tokens"] == 4
+    assert HF not in json.dumps(compared)
+    assert "4711" not in json.dumps(compared["password"]).split("sha256 ")[0]
+    assert with_digests(config) == compared
+    assert with_digests({**config, "password": 4712})["password"] != compared["password"]
+
+
+def test_lengths_of_answers_tell_strategies_apart_and_secrets_do_not() -> None:
+    runs = {
+        Path(name): (f"+g.max_new_tokens={length}", "tokenizer=union", "a=1", f"+hf_token={secret}")
+        for name, length, secret in (("0", 4, "x"), ("1", 64, "y"))
+    }
+    told = differences(runs)
+    assert told == {Path("0"): ("+g.max_new_tokens=4",), Path("1"): ("+g.max_new_tokens=64",)}
+    assert [strategy_of(each) for each in told.values()] == ["max_new_tokens=4", "max_new_tokens=64"]
+
+
+@pytest.mark.parametrize(
+    ("override", "shown"),
+    [
+        ("+n={password: hush, depth: 3}", "+n={password: (not shown), depth: 3}"),
+        ("+n={a: {api_key: 'hu,sh'}, depth: 3}", "+n={a: {api_key: (not shown)}, depth: 3}"),
+        ("+n={password: [hu, sh], depth: 3}", "+n=(not shown)"),
+        (f"+n=[{HF}, 3]", "+n=[(not shown), 3]"),
+        (f"+n={WANDB}", "+n=(not shown)"),
+        (f"+model.revision={WANDB}", f"+model.revision={WANDB}"),
+        ("g={max_new_tokens: 4, tokenizer: base}", "g={max_new_tokens: 4, tokenizer: base}"),
+    ],
+)
+def test_overrides_are_shown_without_the_secrets_inside(override: str, shown: str) -> None:
+    assert differences({Path("0"): (override,), Path("1"): ()}) == {Path("0"): (shown,), Path("1"): ()}
+
+
+def test_another_tokenizer_is_another_run_and_no_secret_is_on_file(tmp_path: Path) -> None:
+    arguments = [*workspace(tmp_path), "budget=6", "top=1", "baselines=null", "report=false", f"+service.hf_token={HF}"]
+    carried_out([*arguments, "tokenizer=same"], tmp_path / "run")
+    before = (tmp_path / "run" / "ledger.jsonl").read_bytes()
+    with pytest.raises(LedgerError, match="tokenizer was 'same', is now 'union'"):
+        carried_out([*arguments, "tokenizer=union"], tmp_path / "run")
+    other = [text.replace(HF, HF[:-1]) for text in arguments]
+    with pytest.raises(LedgerError, match="hf_token was 'sha256 "):
+        carried_out([*other, "tokenizer=same"], tmp_path / "run")
+    assert (tmp_path / "run" / "ledger.jsonl").read_bytes() == before
+    for name, content in files(tmp_path / "run").items():
+        assert HF.encode() not in content, name
