@@ -45,7 +45,7 @@ def _quiet() -> None:
 def job(config: DictConfig) -> float:
     """One run; returns the winner's score on validation (on search where there is none), larger is better."""
     _quiet()
-    from evohydra.assembly import make_run
+    from evohydra.assembly.runs import make_run
     from evohydra.report import make_console
 
     settings = HydraConfig.get()

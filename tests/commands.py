@@ -15,7 +15,7 @@ from rich.console import Console
 
 from evohydra import composition
 from evohydra.__main__ import place_in_sweep
-from evohydra.assembly import make_run
+from evohydra.assembly.runs import make_run
 from evohydra.run import Run
 from tests.tiny_models import overrides, save_conf, save_task, save_trio
 

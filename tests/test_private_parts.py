@@ -17,8 +17,8 @@ from packaging.requirements import Requirement
 
 import evohydra
 from evohydra.families import private_transformers, single_files
+from evohydra.libraries import PrivateParts
 from evohydra.merging import private_torch
-from evohydra.private_parts import PrivateParts
 from evohydra.scoring.benchmarks import private_lm_eval
 from evohydra.search.optimizers import lean
 from evohydra.trackers import private_wandb

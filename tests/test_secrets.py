@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from evohydra.masking import MASK, looks_like_a_secret, names_a_secret, with_digests, without_secrets
 from evohydra.report.gathering import differences, strategy_of
 from evohydra.search.json_lines import LedgerError
+from evohydra.search.masking import MASK, looks_like_a_secret, names_a_secret, with_digests, without_secrets
 from tests.commands import carried_out, files, workspace
 from tests.contracts.discovery import composed, names
 

@@ -14,9 +14,9 @@ from evohydra.families import Form, Fused
 from evohydra.families import pipeline_files as files
 from evohydra.families.in_place import by_checkpoint_name
 from evohydra.families.private_transformers import from_config, no_init_weights
+from evohydra.libraries import optional
 from evohydra.merging.checkpoints import SourceError
 from evohydra.merging.engine import Engine
-from evohydra.optional import optional
 from evohydra.recipe import Node
 
 PROMPT = "a photograph of a cat"

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from evohydra.families.private_transformers import from_config
 from evohydra.families.tensor_sets import BUFFERS, Renamed
+from evohydra.libraries import optional
 from evohydra.merging.checkpoints import PICKLES, CheckpointReader, SourceError, TensorSource
-from evohydra.optional import optional
 
 INDEX = "model_index.json"
 # Components that are no part of drawing a picture from a text, and that a merge leaves out.

@@ -11,8 +11,8 @@ from torch import Tensor
 from evohydra.families import pipeline_files as files
 from evohydra.families.private_transformers import from_config
 from evohydra.families.tensor_sets import BUFFERS
+from evohydra.libraries import PrivateParts
 from evohydra.merging.checkpoints import SourceError, TensorSource
-from evohydra.private_parts import PrivateParts
 
 # Where text encoders begin; the first two are converted from OpenAI's CLIP, the third from OpenCLIP.
 CLIP = {"text_encoder": ("conditioner.embedders.0.transformer.", "cond_stage_model.transformer.")}

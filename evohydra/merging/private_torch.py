@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from evohydra.private_parts import PrivateParts
+from evohydra.libraries import PrivateParts
 
 TESTED = "2.13.0"
 PARTS = (

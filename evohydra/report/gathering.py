@@ -10,9 +10,9 @@ from typing import Any
 
 import yaml
 
-from evohydra.masking import shown_overrides
 from evohydra.recipe import Node, from_dict
 from evohydra.search.json_lines import in_use
+from evohydra.search.masking import shown_overrides
 from evohydra.search.objectives import Objective
 
 Scores = Mapping[str, Sequence[float]]

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from evohydra.files import write_json
-from evohydra.masking import with_digests
 from evohydra.search.json_lines import LedgerError
+from evohydra.search.masking import with_digests
 
 Plain = Mapping[str, Any]
 Difference = tuple[tuple[str, ...], Any, Any]  # where, what it was, what it is now

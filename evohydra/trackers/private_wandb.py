@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from evohydra.private_parts import PrivateParts
+from evohydra.libraries import PrivateParts
 
 PARTS = (PrivateParts("wandb", "0.31.0", "wandb:Run", ("_log_artifact",)),)
 

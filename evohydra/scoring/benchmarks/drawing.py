@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from evohydra.optional import optional
+from evohydra.libraries import optional
 from evohydra.scoring.benchmarks import BenchmarkError
 from evohydra.scoring.benchmarks.frozen import fingerprints
 from evohydra.scoring.benchmarks.kept_inputs import KeptInputs

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from evohydra.optional import optional
+from evohydra.libraries import optional
 from evohydra.scoring.benchmarks.japanese import is_japanese
 
 LIBRARIES = ("rouge-score", "fugashi", "unidic-lite", "emoji", "neologdn")  # that scores depend on

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evohydra.optional import optional
+from evohydra.libraries import optional
 from evohydra.search.optimizers import Points, dimension_of, starting_points
 from evohydra.spaces.genes import Axis
 

@@ -1,4 +1,4 @@
-"""From a plain configuration to the parts of a run; the same for the driver and for each of its workers.
+"""From a plain configuration to a run.
 
 Every user error that can be found without reading weights is raised before they are read, and all others before
 anything is scored.
@@ -6,28 +6,35 @@ anything is scored.
 
 import functools
 import logging
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-import hydra
 import numpy as np
-import torch
 
-from evohydra.families import AddedAdapter, Family, Rules, sources
+from evohydra.assembly.parts import (
+    Parts,
+    Plain,
+    WorkerMaker,
+    benchmarks_of,
+    chosen_sources,
+    found_sources,
+    instantiate,
+    opened_parts,
+    set_threads,
+    worker_bytes,
+)
+from evohydra.families import Rules, sources
 from evohydra.families.settings_files import settings_digest
 from evohydra.families.sources import FoundSources, OpenSources
-from evohydra.masking import without_secrets
-from evohydra.merging.checkpoints import Survey
-from evohydra.merging.engine import Engine, worth_compiling
 from evohydra.recipe import Node
 from evohydra.run import SCORES, Models, Run
 from evohydra.scoring.benchmarks import Asking, Benchmark, BenchmarkError
 from evohydra.scoring.executors import Executor
 from evohydra.scoring.worker import Worker
 from evohydra.search.identity import Alignment, Identity, OfScores, OfSearch, own_keys
+from evohydra.search.masking import without_secrets
 from evohydra.search.optimizers import Points
 from evohydra.search.plan import SearchPlan
 from evohydra.search.warm_start import best_genomes
@@ -39,51 +46,6 @@ from evohydra.winner.unsearched import UnsearchedRecipe
 from evohydra.winner.writer import WinnerForm
 
 logger = logging.getLogger(__name__)
-Plain = Mapping[str, Any]  # a configuration, resolved
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What a worker is made of, and what the driver needs to know of it."""
-
-    plain: Plain
-    family: Family
-    sources: OpenSources
-    engine: Engine
-    out_dtype: torch.dtype
-    benchmarks: Mapping[str, Benchmark]
-
-
-class WorkerMaker:
-    """Makes a worker from the parts that are here, or in another process from the configuration alone."""
-
-    def __init__(self, parts: Parts) -> None:
-        self._parts: Parts | None = parts
-        self._plain, self._surveys = parts.plain, parts.sources.surveys
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"_parts": None, "_plain": self._plain, "_surveys": self._surveys}
-
-    def __call__(self) -> Worker:
-        """A worker, with a live model of its own."""
-        parts = self._parts or _parts_elsewhere(self._plain, self._surveys)
-        plain, opened = parts.plain, parts.sources
-        on_paths = opened.models if plain["merge"].get("dataflow") else ()
-        live = parts.family.live_model(
-            opened.directories[opened.files_from],
-            parts.engine.device,
-            parts.out_dtype,
-            opened.form,
-            sources={model.name: opened.directories[model.name] for model in on_paths},
-            prefix_bytes=int(plain["prefix_gb"] * 1024**3),
-        )
-        return Worker(parts.engine, live, parts.benchmarks, opened, parts.family, opened.models[0])
-
-
-def _parts_elsewhere(plain: Plain, surveys: Mapping[str, Survey]) -> Parts:
-    _set_threads(plain["threads"])
-    found = _found_sources(plain)
-    return _parts(plain, found, sources.read_sources(found, surveys), _benchmarks(plain, found.family))
 
 
 def make_run(plain: Plain, directory: Path, place: Mapping[str, Any]) -> Run | UnsearchedRecipe:
@@ -91,9 +53,9 @@ def make_run(plain: Plain, directory: Path, place: Mapping[str, Any]) -> Run | U
 
     Where every gene is frozen and there is no benchmark, what writes that one recipe.
     """
-    _set_threads(plain["threads"])
-    found = _found_sources(plain)
-    benchmarks = _benchmarks(plain, found.family)
+    set_threads(plain["threads"])
+    found = found_sources(plain)
+    benchmarks = benchmarks_of(plain, found.family)
     space = _space(plain["merge"], _located(found), found)
     instantiate(plain["executor"])(make=_unmade, worker_bytes=0).close()  # its options are checked
     if benchmarks:
@@ -101,7 +63,7 @@ def make_run(plain: Plain, directory: Path, place: Mapping[str, Any]) -> Run | U
     elif space.names:
         raise BenchmarkError("no benchmark: choose one or more, for example benchmark=[mgsm_ja]")
 
-    parts = _parts(plain, found, sources.read_sources(found), benchmarks)
+    parts = opened_parts(plain, found, sources.read_sources(found), benchmarks)
     located = _located(found, parts.sources)
     space = _space(plain["merge"], located, found)
     form = _form(plain, found.rules)
@@ -137,66 +99,8 @@ def _unmade() -> Worker:
 
 def _form(plain: Plain, rules: Rules) -> WinnerForm:
     """How the winner is written."""
-    licences = {name: source.licence for name, source in _chosen(plain).items()}
+    licences = {name: source.licence for name, source in chosen_sources(plain).items()}
     return WinnerForm(licences, rules, instantiate(plain["format"]), int(plain["shard_gb"] * 1e9))
-
-
-def instantiate(spec: Mapping[str, Any]) -> Any:
-    """What a part of the configuration describes; ValueError where a value is missing."""
-    missing = sorted(key for key, value in spec.items() if value == "???")
-    if missing:
-        raise ValueError(f"{spec['_target_']}: expected a value for {', '.join(missing)}, got none; give it one")
-    return hydra.utils.instantiate(dict(spec))
-
-
-def _chosen(plain: Plain) -> dict[str, sources.Source]:
-    return {name: sources.parse(name, fields) for name, fields in plain["model"]["sources"].items()}
-
-
-def _found_sources(plain: Plain) -> FoundSources:
-    """The sources, located and compared; their weights are not read."""
-    chosen = _chosen(plain)
-    family: Family = instantiate({"_target_": sources.common_family(chosen)})
-    keys = ("tokenizer", "missing", "pad_vocabulary_to", "allow_other_base")
-    added = tuple(AddedAdapter.parse(each) for each in plain["adapters"] or ())
-    rules = Rules(**{key: plain[key] for key in keys}, components=plain["components"] or {}, adapters=added)
-    merging, path = plain["merge"].get("parameter"), plain["merge"].get("dataflow")
-    models, base = sources.checkpoints(chosen, rules) if merging else (sources.models(chosen), None)
-    differing = sources.disagreement(chosen) if merging else None
-    first_on_path = (path or {}).get("first") or models[0].name
-    return sources.find_sources(
-        models, base, family, rules, (differing,) if differing else (), None if merging else first_on_path
-    )
-
-
-def _parts(plain: Plain, found: FoundSources, opened: OpenSources, benchmarks: Mapping[str, Benchmark]) -> Parts:
-    published = opened.paths[opened.models[0].name]
-    dtype = found.family.dtype(published) if plain["dtype"] == "auto" else sources.parse_dtype(plain["dtype"])
-    out_dtype = sources.parse_dtype(plain["out_dtype"], "out_dtype", "null") if plain["out_dtype"] else dtype
-    engine = Engine(
-        opened.tensors,
-        device=_device(plain["device"]),
-        dtype=dtype,
-        compile_kernels=_compile(plain["merge"]["compile"], opened.tensors[opened.files_from].shapes, plain["budget"]),
-        cache_bytes=int(plain["cache_gb"] * 1024**3),
-    )
-    return Parts(plain, found.family, opened, engine, out_dtype, benchmarks)
-
-
-def _benchmarks(plain: Plain, family: Family) -> dict[str, Benchmark]:
-    """The benchmarks by name; BenchmarkError for those that cannot score models of this family."""
-    benchmarks: dict[str, Benchmark] = {}
-    for name, spec in (plain.get("benchmark") or {}).items():
-        benchmarks.update(instantiate(spec)(name))
-    for benchmark in benchmarks.values():
-        if not callable(getattr(benchmark, "identity", None)):
-            raise BenchmarkError(f"benchmark {benchmark.name!r} lacks identity(), by which a run knows its data")
-        if not set(family.scored_as) & set(benchmark.families):
-            raise BenchmarkError(
-                f"benchmark {benchmark.name!r} scores models of the families {list(benchmark.families)}, the sources "
-                f"are of the family {family.name!r}"
-            )
-    return benchmarks
 
 
 def _plan(plain: Plain, benchmarks: Mapping[str, Benchmark], space: Space, warm: Points) -> SearchPlan:
@@ -235,21 +139,12 @@ def _has_validation(benchmarks: Mapping[str, Benchmark]) -> bool:
 
 def _executor(plain: Plain, parts: Parts) -> Executor:
     """The executor with its workers; people are asked in one process only."""
-    made: Executor = instantiate(plain["executor"])(make=WorkerMaker(parts), worker_bytes=_worker_bytes(parts))
+    made: Executor = instantiate(plain["executor"])(make=WorkerMaker(parts), worker_bytes=worker_bytes(parts))
     asking = [name for name, each in parts.benchmarks.items() if isinstance(each, Asking) and each.asks]
     if asking and made.workers > 1:
         made.close()
         raise BenchmarkError(f"benchmark {asking[0]!r} asks people, which one worker has to do: choose executor=local")
     return made
-
-
-def _worker_bytes(parts: Parts) -> int:
-    """The memory of a worker: its live model and its answers, tables about the sources, hidden states of paths."""
-    plain, opened = parts.plain, parts.sources
-    shapes = opened.tensors[opened.files_from].shapes.values()
-    model = sum(math.prod(shape) for shape in shapes) * parts.out_dtype.itemsize
-    tables = min(int(plain["cache_gb"] * 1024**3), 3 * model * len(opened.models))
-    return 2 * model + tables + (int(plain["prefix_gb"] * 1024**3) if plain["merge"].get("dataflow") else 0)
 
 
 def _located(found: FoundSources, opened: OpenSources | None = None) -> dict[str, Any]:
@@ -329,25 +224,3 @@ def _identity(plain: Plain, parts: Parts) -> Identity:
         own=own_keys(plain),
     )
     return Identity(scores, search)
-
-
-def _compile(wanted: str | bool, shapes: Mapping[str, tuple[int, ...]], merges: int) -> bool:
-    if wanted not in ("auto", True, False):
-        raise ValueError(f"merge.compile: expected auto, true or false, got {wanted!r}")
-    return worth_compiling(shapes, merges) if wanted == "auto" else bool(wanted)
-
-
-def _set_threads(threads: int | str) -> None:
-    if threads == "auto":
-        return
-    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
-        raise ValueError(f"threads: expected auto or a whole number of at least 1, got {threads!r}")
-    torch.set_num_threads(threads)
-
-
-def _device(name: str) -> torch.device:
-    if name not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"device: expected auto, cpu or cuda, got {name!r}")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device=cuda, but torch finds no CUDA device here; use device=auto or cpu")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
