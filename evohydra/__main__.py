@@ -47,10 +47,12 @@ def job(config: DictConfig) -> float:
     _quiet()
     from evohydra.assembly.runs import make_run
     from evohydra.report import make_console
+    from evohydra.search.hydra_files import mask_hydra_files
 
     settings = HydraConfig.get()
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     directory = Path(settings.runtime.output_dir)
+    mask_hydra_files(directory, Path(settings.sweep.dir) if settings.mode == RunMode.MULTIRUN else None)
     try:
         summary = make_run(plain, directory, place_in_sweep(directory, plain["seed"]))(make_console())
     except (ValueError, OSError, RuntimeError) as error:

@@ -1,6 +1,7 @@
 """Files that hold their old content or their new one, never half of it."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write `content` to a temporary name and rename it; OSError where the disk is full, with nothing left behind."""
-    temporary = path.with_name(f".{path.name}.partial")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")  # of several processes each has its own
     try:
         temporary.write_bytes(content)
         temporary.replace(path)

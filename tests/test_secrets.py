@@ -1,12 +1,16 @@
 """Secrets are recognised by their names and their looks, and nothing else is; shown they are masked, compared they are
 digests."""
 
+import hashlib
 import json
 from pathlib import Path
 
 import pytest
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from evohydra.report.gathering import differences, strategy_of
+from evohydra.search.hydra_files import mask_hydra_files
 from evohydra.search.json_lines import LedgerError
 from evohydra.search.masking import MASK, looks_like_a_secret, names_a_secret, with_digests, without_secrets
 from tests.commands import carried_out, files, workspace
@@ -31,7 +35,7 @@ def test_names_of_secrets(key: str) -> None:
     "key",
     ["tokenizer", "max_new_tokens", "max_gen_toks", "token_ids", "pad_token_id", "pad_token", "eos_token",
      "image_token", "tokens", "tokenizer_name", "keys", "monkey", "author", "authors", "secretary",
-     "keyword", "password_length", ""],
+     "keyword", "password_length", "sort_key", "image_key", "public_key", ""],
 )  # fmt: skip
 def test_names_of_other_things(key: str) -> None:
     assert not names_a_secret(key)
@@ -76,7 +80,8 @@ def test_what_is_shown_and_what_is_compared() -> None:
     assert compared["tokenizer"] == "union"
     assert compared["n"][0]["max_new_tokens"] == 4
     assert HF not in json.dumps(compared)
-    assert "4711" not in json.dumps(compared["password"]).split("sha256 ")[0]
+    assert compared["password"] == f"secret, scrypt {compared['password'].split()[-1]}"
+    assert hashlib.sha256(b"4711").hexdigest() not in json.dumps(compared)  # found at once by trying
     assert with_digests(config) == compared
     assert with_digests({**config, "password": 4712})["password"] != compared["password"]
 
@@ -114,8 +119,47 @@ def test_another_tokenizer_is_another_run_and_no_secret_is_on_file(tmp_path: Pat
     with pytest.raises(LedgerError, match="tokenizer was 'same', is now 'union'"):
         carried_out([*arguments, "tokenizer=union"], tmp_path / "run")
     other = [text.replace(HF, HF[:-1]) for text in arguments]
-    with pytest.raises(LedgerError, match="hf_token was 'sha256 "):
+    with pytest.raises(LedgerError, match=r"own\.service\.hf_token has changed \(a secret\)"):
         carried_out([*other, "tokenizer=same"], tmp_path / "run")
     assert (tmp_path / "run" / "ledger.jsonl").read_bytes() == before
     for name, content in files(tmp_path / "run").items():
         assert HF.encode() not in content, name
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_what_hydra_writes_holds_no_secret_and_stays_readable(several: bool, tmp_path: Path) -> None:
+    """Of a run, and of a multirun, whose file names the jobs' overrides."""
+    run, sweep = tmp_path / "sweep" / "0", tmp_path / "sweep" if several else None
+    (run / ".hydra").mkdir(parents=True)
+    given = ["+service.hf_token=" + HF, "+n={password: hush4711, depth: 3}", "tokenizer=base", "seed=1"]
+    config = {"service": {"hf_token": HF}, "n": {"password": "hush4711", "depth": 3}, "tokenizer": "base", "pin": 1}
+    settings = {"hydra": {"overrides": {"task": given}, "job": {"override_dirname": ",".join(given)}}}
+    written = {"config": config, "overrides": given, "hydra": settings}
+    for name, content in written.items():
+        (run / ".hydra" / f"{name}.yaml").write_text(yaml.safe_dump(content))
+    (tmp_path / "sweep" / "multirun.yaml").write_text(yaml.safe_dump(settings))
+    for _ in range(2):  # a run that goes on
+        mask_hydra_files(run, sweep)
+    looked_at = files(tmp_path / "sweep" if several else run)
+    assert len(looked_at) == 3 + several
+    for name, content in looked_at.items():
+        assert HF.encode() not in content, name
+        assert b"hush4711" not in content, name
+    overrides = yaml.safe_load((run / ".hydra" / "overrides.yaml").read_text())
+    assert overrides == [
+        "+service.hf_token=not_shown",
+        "+n={password: not_shown, depth: 3}",
+        "tokenizer=base",
+        "seed=1",
+    ]
+    assert len(OverridesParser.create().parse_overrides(overrides)) == 4  # a sweep's jobs are told apart by these
+    shown = yaml.safe_load((run / ".hydra" / "config.yaml").read_text())
+    assert shown == {**config, "service": {"hf_token": MASK}, "n": {"password": MASK, "depth": 3}}
+
+
+def test_a_configuration_without_secrets_keeps_its_bytes(tmp_path: Path) -> None:
+    (tmp_path / ".hydra").mkdir()
+    file = tmp_path / ".hydra" / "config.yaml"
+    file.write_text("seed:   1\ntokenizer: same  # a comment\n")
+    mask_hydra_files(tmp_path)
+    assert file.read_text() == "seed:   1\ntokenizer: same  # a comment\n"

@@ -9,7 +9,7 @@ from typing import Any
 
 from evohydra.files import write_json
 from evohydra.search.json_lines import LedgerError
-from evohydra.search.masking import with_digests
+from evohydra.search.masking import DIGEST, with_digests
 
 Plain = Mapping[str, Any]
 Difference = tuple[tuple[str, ...], Any, Any]  # where, what it was, what it is now
@@ -149,6 +149,8 @@ def _told(at: tuple[str, ...], was: Any, now: Any) -> str:
     if not what:
         return f"{where}it was {'there' if was else 'not there'}, and is {'there' if now else 'not there'} now"
     name = ".".join(what)
+    if any(isinstance(each, str) and each.startswith(DIGEST) for each in (was, now)):
+        return f"{where}{name} has changed (a secret)"
     if all(isinstance(each, str) and _DIGEST.fullmatch(each) for each in (was, now)):
         return f"{where}{name} has changed (SHA-256 {was[:12]}, now {now[:12]})"
     return f"{where}{name} was {_short(was)}, is now {_short(now)}"

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 MASK = "(not shown)"
+DIGEST = "secret, scrypt"  # what comes before the digest of a secret
 # The last word of a key that holds a secret; what begins with auth does too, but for authors.
 LAST_WORDS = {
     "token", "key", "apikey", "password", "passwd", "passphrase", "passcode", "pwd", "secret", "secrets", "credential",
@@ -18,6 +19,11 @@ BEFORE_PLURALS = {"api", "access", "auth", "hf", "secret", "private"}
 OF_A_VOCABULARY = {
     "bos", "eos", "pad", "unk", "sep", "cls", "mask", "image", "video", "audio", "stop", "begin", "end", "start",
     "special", "next", "first", "last", "per",
+}  # fmt: skip
+# Keys of tables and of sorting.
+OF_A_TABLE = {
+    "sort", "group", "column", "row", "field", "primary", "foreign", "public", "cache", "dict", "image", "question",
+    "answer", "text", "label", "target", "choice", "id", "index",
 }  # fmt: skip
 # Digests of content, which may look like a W&B key: commits, above all.
 DIGESTS = {"revision", "commit", "sha", "sha1", "sha256", "hash", "digest", "fingerprint"}
@@ -39,7 +45,7 @@ def names_a_secret(key: object) -> bool:
     if not words:
         return False
     last, before = words[-1], words[-2] if len(words) > 1 else ""
-    if last == "token" and before in OF_A_VOCABULARY:
+    if (last == "token" and before in OF_A_VOCABULARY) or (last == "key" and before in OF_A_TABLE):
         return False
     if last in PLURALS:
         return before in BEFORE_PLURALS
@@ -61,12 +67,14 @@ def without_secrets(config: Any) -> Any:
 
 
 def with_digests(config: Any) -> Any:
-    """`config` as it is compared: in the place of each secret a SHA-256, so that another secret is noticed."""
-    return _replaced(config, lambda secret: f"sha256 {_digest(secret)}")
+    """`config` as it is compared: in the place of each secret a digest, so that another secret is noticed."""
+    return _replaced(config, _digest)
 
 
 def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+    """A slow one, so that a short password cannot be found by trying many."""
+    text = json.dumps(value, sort_keys=True, default=str).encode()
+    return f"{DIGEST} {hashlib.scrypt(text, salt=b'evohydra', n=2**14, r=8, p=1, dklen=16).hex()}"
 
 
 def _replaced(config: Any, instead: Any, key: object = "") -> Any:
@@ -81,16 +89,19 @@ def _replaced(config: Any, instead: Any, key: object = "") -> Any:
 
 def shown_overrides(overrides: Sequence[str]) -> dict[str, str]:
     """Overrides of a command line, each with its text as it may be shown; those that set nothing but a secret go."""
-    return {text: _shown(text) for text in overrides if not names_a_secret(_key(text))}
+    return {text: shown_override(text) for text in overrides if not names_a_secret(_key(text))}
 
 
 def _key(override: str) -> str:
     return override.lstrip("+~").split("=")[0]
 
 
-def _shown(override: str) -> str:
+def shown_override(override: str) -> str:
+    """An override of a command line with its secrets blotted out."""
     start, equals, value = override.partition("=")
     key = _key(override)
+    if value not in ("", "null") and names_a_secret(key):
+        return f"{start}{equals}{MASK}"
     if looks_like_a_secret(value, key):
         value = MASK if _WANDB_KEY.search(value) else _VALUE.sub(MASK, value)
     hidden = False
