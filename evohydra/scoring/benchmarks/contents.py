@@ -1,17 +1,20 @@
 """Digests of what benchmarks are made of: examples, code and versions of libraries."""
 
+import ast
 import functools
 import hashlib
 import inspect
 import json
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distribution, packages_distributions, version
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
+LEFT_OUT = {"evohydra", "datasets", "typing_extensions"}  # data is digested itself
+RENAMED = {"sklearn": "scikit-learn", "PIL": "pillow", "yaml": "pyyaml"}  # packages that are not called as they install
 OURS = ("evohydra.scoring.benchmarks.", "evohydra.zoo.digits")
 
 
@@ -43,9 +46,50 @@ def code_of(functions: Iterable[Callable[..., Any]]) -> dict[str, str]:
 
 
 def libraries_of(functions: Iterable[Callable[..., Any]]) -> set[str]:
-    """The distributions that the modules behind `functions` name as those which scores depend on (LIBRARIES)."""
-    reached = [names for function in functions for names, _ in _reached(function).values()]
-    return {library for names in reached for library in names.get("LIBRARIES", ())}
+    """The distributions that scores by `functions` depend on.
+
+    Modules of evohydra say so (LIBRARIES); of other modules it is what they import, wherever in their text.
+    """
+    found: set[str] = set()
+    for key, (names, text) in {k: v for each in functions for k, v in _reached(each).items()}.items():
+        found.update(names.get("LIBRARIES", ()))
+        if not key.startswith("evohydra."):
+            found.update(filter(None, map(_distribution, _imported(text))))
+    return found
+
+
+def _imported(text: str) -> set[str]:
+    """The packages that a module imports; nothing of a text that is no module."""
+    try:
+        nodes = list(ast.walk(ast.parse(text)))
+    except SyntaxError:
+        return set()
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [str(node.module) for node in nodes if isinstance(node, ast.ImportFrom) and not node.level]
+    names += [name for node in nodes if isinstance(node, ast.Call) for name in _by_call(node)]
+    return {name.split(".")[0] for name in names} - sys.stdlib_module_names - LEFT_OUT
+
+
+def _by_call(call: ast.Call) -> Iterator[str]:
+    """The module that `importlib.import_module` is called with, where it stands there in words."""
+    name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+    if name in ("import_module", "__import__") and call.args and isinstance(call.args[0], ast.Constant):
+        yield str(call.args[0].value)
+
+
+@functools.cache
+def _distribution(package: str) -> str | None:
+    """The distribution of an installed package; None of other modules."""
+    if package in RENAMED:
+        return RENAMED[package]
+    with suppress(PackageNotFoundError):
+        return distribution(package).metadata["Name"].lower().replace("_", "-")
+    return next(iter(_distributions().get(package, ())), None)
+
+
+@functools.cache
+def _distributions() -> Mapping[str, list[str]]:
+    return packages_distributions()
 
 
 def _reached(function: Callable[..., Any]) -> dict[str, tuple[Mapping[str, Any], str]]:
