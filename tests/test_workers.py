@@ -1,14 +1,19 @@
 """Runs whose genomes are scored in other processes: the same results, also when workers are killed."""
 
+import gc
 import json
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+import torch
 
+from evohydra.merging.checkpoints import CheckpointReader
 from evohydra.recipe import Checkpoint
 from evohydra.scoring.job import Evaluation, Job
+from evohydra.scoring.worker import probe
 from evohydra.search.scores import ScoreStore
-from tests.commands import carried_out, environment, json_lines, workspace
+from tests.commands import built, carried_out, environment, json_lines, workspace
 from tests.kill_repeatedly import content, workers_killed
 
 WORKERS = ["executor=processes", "executor.workers=2", "threads=1"]
@@ -73,3 +78,25 @@ def test_jobs_of_a_sweep_score_sources_and_baselines_once(tmp_path: Path):
     other = ScoreStore(tmp_path / "3.jsonl", "asked otherwise", shared)
     assert other.find("one", Job(source, "test")) is None
     other.close()
+
+
+def matrices() -> dict[int, torch.Tensor]:
+    """The tensors of this process that could be a model's, by identity; views of mapped files hold no memory."""
+    gc.collect()
+    everything = gc.get_objects()
+    mapped = {id(view) for each in everything if isinstance(each, CheckpointReader) for view in each._views.values()}
+    found = {id(each): each for each in everything if isinstance(each, torch.Tensor) and each.dim() == 2}
+    return {key: each for key, each in found.items() if key not in mapped}
+
+
+def test_the_driver_holds_no_tensor_of_a_model(tmp_path: Path):
+    """With workers in other processes; with one in this process they are there once it is asked."""
+    arguments = [*workspace(tmp_path), "budget=6"]
+    before = set(matrices())
+    run = built([*arguments, *WORKERS], tmp_path / "run")
+    assert run.models.sources
+    assert set(matrices()) <= before
+    alone = built(arguments, tmp_path / "alone")
+    with closing(alone.make_executor()) as executor:
+        executor.ask(probe, alone.plan.space.default())
+        assert len(set(matrices()) - before) > 10

@@ -68,7 +68,7 @@ def make_run(plain: Plain, directory: Path, place: Mapping[str, Any]) -> Run | U
     space = _space(plain["merge"], located, found)
     form = _form(plain, found.rules)
     form.format.check(space.default(), parts.family, parts.sources)
-    parts.engine.probe(space.default())
+    parts.engine.uncached().probe(space.default())  # where workers are elsewhere, no tensor stays here
     make_executor = functools.partial(_executor, plain, parts)
     if not benchmarks:
         return UnsearchedRecipe(directory, space.decode(np.empty(0)), form, make_executor)
@@ -174,7 +174,7 @@ def _space(merge: Plain, located: Mapping[str, Any], found: FoundSources) -> Spa
 
 def _models(plain: Plain, located: Mapping[str, Any], parts: Parts) -> Models:
     """The models that a winner is compared with."""
-    opened, engine = parts.sources, parts.engine
+    opened, engine = parts.sources, parts.engine.uncached()
     alike = len({tuple(sorted(engine.shapes(model).items())) for model in opened.models}) == 1
     baselines: dict[str, Node] = {}
     for name, spec in (plain.get("baselines") or {}).items():

@@ -63,6 +63,16 @@ class Engine:
         self._cache: dict[tuple[str, ...], Any] = {}
         self._transfers = Transfers(device)
 
+    def uncached(self, device: torch.device | None = None) -> "Engine":
+        """An engine over the same sources that keeps nothing, on `device` or this one's."""
+        return Engine(
+            self.sources,
+            device=device or self.device,
+            dtype=self.dtype,
+            compile_kernels=self.compile_kernels,
+            cache_bytes=0,
+        )
+
     def shapes(self, node: Node) -> Mapping[str, tuple[int, ...]]:
         """Name and shape of every tensor that `node` gives."""
         if isinstance(node, Checkpoint):

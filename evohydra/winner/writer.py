@@ -106,13 +106,7 @@ class WinnerWriter:
         recipe and model card say why.
         """
         # On the CPU whatever the search ran on: anyone can then make the same bits again.
-        engine = Engine(
-            self.sources.tensors,
-            device=torch.device("cpu"),
-            dtype=self.engine.dtype,
-            compile_kernels=self.engine.compile_kernels,
-            cache_bytes=0,
-        )
+        engine = self.engine.uncached(torch.device("cpu"))
         self.live.become(node, self.engine)
         dtype = self.live.dtype
         form = self.form
