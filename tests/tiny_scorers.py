@@ -63,6 +63,9 @@ class Brightness:
     def __init__(self, sign: float = 1.0) -> None:
         self.seen, self._sign = 0, sign
 
+    def identity(self) -> dict[str, Any]:
+        return {"sign": self._sign}
+
     def __call__(self, images: Sequence[Image.Image], prompts: Sequence[Prompt]) -> NDArray[np.float64]:
         assert len(images) == len(prompts)
         self.seen += len(images)

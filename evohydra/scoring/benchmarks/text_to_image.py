@@ -14,7 +14,7 @@ from evohydra.scoring.benchmarks import SPLITS, BenchmarkError, Split
 from evohydra.scoring.benchmarks.contents import code_of, digest_of, libraries_of, versions_of
 from evohydra.scoring.benchmarks.drawing import Drawing, Painter
 from evohydra.scoring.benchmarks.prompts import Prompt, check_different, read_prompts
-from evohydra.scoring.benchmarks.scorers import AskingScorer, OnDevice, Scorer
+from evohydra.scoring.benchmarks.scorers import AskingScorer, OnDevice, Scorer, with_identity
 from evohydra.scoring.benchmarks.splits import Slice, check_disjoint
 
 GIB = 1024**3
@@ -87,7 +87,7 @@ def _made(name: str, scorers: Mapping[str, Callable[[], Scorer]], use: Sequence[
     made = {}
     for key in wanted:
         try:
-            made[key] = scorers[key]()
+            made[key] = with_identity(scorers[key]())
         except ValueError as error:
             raise BenchmarkError(f"benchmark.{name}.scorers.{key}: {error}") from error
     return made

@@ -36,6 +36,13 @@ class Scorer(Protocol):
         ...
 
 
+def with_identity(scorer: Scorer) -> Scorer:
+    """The scorer; ScorerError for one that does not say what its scores depend on."""
+    if not callable(getattr(scorer, "identity", None)):
+        raise ScorerError(f"{type(scorer).__name__} lacks identity(), by which a run knows its settings and weights")
+    return scorer
+
+
 @runtime_checkable
 class AskingScorer(Protocol):
     """A scorer that asks people: it is shown all pictures first, so that a run stops once for many."""

@@ -7,6 +7,8 @@ from functools import cache
 from statistics import fmean
 from typing import Any
 
+LIBRARIES = ("rouge-score", "fugashi", "unidic-lite", "emoji", "neologdn")  # that scores of xlsum depend on
+
 JNLI_LABELS = ("entailment", "contradiction", "neutral")
 MARC_JA_LABELS = ("positive", "negative")
 JCOLA_LABELS = ("unacceptable", "acceptable")
