@@ -42,5 +42,5 @@ def local(evaluate: Any, retries: int = 2) -> Local:
 @contextmanager
 def scheduling(evaluate: Any, directory: Path) -> Iterator[Scheduler]:
     """A scheduler that keeps scores in `directory`."""
-    with closing(ScoreStore(directory / "scores.jsonl", "")) as store:
+    with closing(ScoreStore(directory / "scores.jsonl", {})) as store:
         yield Scheduler(local(evaluate), store)

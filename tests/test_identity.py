@@ -2,14 +2,18 @@
 
 import copy
 import json
+import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from evohydra.search.identity import check_identity
+from evohydra.scoring.benchmarks import SPLITS
+from evohydra.search.identity import INCIDENTAL, OF_SCORES, OF_THE_SEARCH, check_identity, own_keys
 from evohydra.search.json_lines import LedgerError
-from tests.commands import carried_out, json_lines, workspace
+from tests.commands import built, carried_out, json_lines, workspace
+from tests.contracts.discovery import composed
 
 
 @pytest.fixture
@@ -75,6 +79,102 @@ def test_other_versions_are_named_and_can_be_allowed(begun: tuple[list[str], Pat
     with pytest.raises(LedgerError, match=r"other versions of libraries .*lm-eval was .* '0\.4\.99'.*allow_other"):
         check_identity(tmp_path / "run.json", other)
     check_identity(tmp_path / "run.json", other, allow_other_versions=True)
-    other["search"]["seed"] = 9  # no version
+    later = copy.deepcopy(other)
+    later["search"]["seed"] = 9  # no version
     with pytest.raises(LedgerError, match="seed was 1, is now 9"):
-        check_identity(tmp_path / "run.json", other, allow_other_versions=True)
+        check_identity(tmp_path / "run.json", later, allow_other_versions=True)
+    check_identity(tmp_path / "run.json", other)  # they are the run's own from then on
+    later = copy.deepcopy(other)
+    later["scores"]["versions"]["torch"] = "9.9"
+    with pytest.raises(LedgerError, match=r"other versions of libraries \(torch was '[^']+', is now '9\.9'\)"):
+        check_identity(tmp_path / "run.json", later)
+    check_identity(tmp_path / "run.json", later, allow_other_versions=True)
+    kept = json.loads((tmp_path / "run.json").read_text())
+    assert kept.pop("earlier_versions") == [
+        {"scores.benchmarks.lm_eval.versions.lm-eval": versions["lm-eval"]},
+        {"scores.versions.torch": version("torch")},
+    ]
+    assert kept == later
+
+
+def test_every_option_is_looked_at_once():
+    """A new option has to be put into one of the three lists; it would be taken for the user's own else."""
+    known = [*OF_SCORES, *OF_THE_SEARCH, *INCIDENTAL]
+    assert len(known) == len(set(known))
+    assert set(composed()) - {"experiment"} <= set(known)
+    assert own_keys({**composed(), "mine": 1}) == {"mine": 1}
+
+
+OWN = """
+from evohydra.merging.methods.linear import linear
+
+
+def mine(base, models, *, weight: tuple[float, ...], normalize: bool = True):
+    return linear(base, models, weight=weight, normalize=normalize)
+"""
+SCORER = """
+import numpy as np
+
+
+class Sum:
+    families = ("causal_lm",)
+
+    def __init__(self, name):
+        self.name = name
+
+    def identity(self):
+        return {"splits": {}, "versions": {}}
+
+    def size(self, split):
+        return 2
+
+    def __call__(self, live, split, examples=None):
+        total = float(sum(parameter.sum() for parameter in live.parameters.values()))
+        return np.array([total, total])[slice(None) if examples is None else list(examples)]
+
+
+def make(name):
+    return {name: Sum(name)}
+"""
+
+
+@pytest.mark.parametrize(("module", "change"), [("own_method", "weight=weight"), ("own_scorer", "[total, total]")])
+def test_other_code_of_ones_own_is_another_run(
+    module: str, change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A method and a benchmark that the configuration names by their places."""
+    for name, text in (("own_method", OWN), ("own_scorer", SCORER)):
+        (tmp_path / f"{name}.py").write_text(text)
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    arguments = workspace(tmp_path)
+    (tmp_path / "conf" / "benchmark").mkdir(exist_ok=True)
+    (tmp_path / "conf" / "benchmark" / "own.yaml").write_text(
+        "# @package benchmark.own\n_target_: own_scorer.make\n_partial_: true\n"
+    )
+    kept = [each for each in arguments if not each.startswith("benchmark")]
+    arguments = [*kept, "benchmark=own", "merge=linear", "merge.parameter.method=own_method:mine",
+                 "baselines=null", "top=1"]  # fmt: skip
+    carried_out([*arguments, "budget=6"], tmp_path / "run")
+    file = tmp_path / f"{module}.py"
+    text = file.read_text()
+    file.write_text(text.replace(change, f"{change}  # another"))
+    refused(arguments, tmp_path / "run", rf"code.{module}\.py has changed")
+    file.write_text(text)
+    carried_out([*arguments, "budget=12"], tmp_path / "run")
+
+
+def test_scores_have_a_key_for_each_benchmark_and_split(begun: tuple[list[str], Path], tmp_path: Path):
+    """It is of the conditions alone: not of the search, nor of other splits."""
+
+    def keys(*changes: str) -> dict[str, str]:
+        identity = built([*begun[0], *changes], tmp_path / "other").identity
+        return {split: identity.score_key("lm_eval", split) for split in SPLITS}
+
+    before = keys()
+    assert len(set(before.values())) == 3
+    assert keys("seed=2", "optimizer=de", "budget=50", "merge.parameter.genes.weight.high=2.0") == before
+    shorter = keys("benchmark.lm_eval.splits.test.stop=0.9")
+    assert [split for split in SPLITS if shorter[split] != before[split]] == ["test"]
+    for change in ("out_dtype=bfloat16", "benchmark.lm_eval.metric=exact", "tokenizer=base"):
+        assert not set(keys(change).values()) & set(before.values())

@@ -10,6 +10,7 @@ import torch
 
 from evohydra.merging.checkpoints import CheckpointReader
 from evohydra.recipe import Checkpoint
+from evohydra.scoring.benchmarks import SPLITS
 from evohydra.scoring.job import Evaluation, Job
 from evohydra.scoring.worker import probe
 from evohydra.search.scores import ScoreStore
@@ -64,18 +65,19 @@ def test_equal_models_are_scored_once(tmp_path: Path):
 def test_jobs_of_a_sweep_score_sources_and_baselines_once(tmp_path: Path):
     """In the second job of a sweep they are copied; other sources or other ways to ask are no equal things."""
     shared, source = tmp_path / "scores.jsonl", Checkpoint("one", "-", fingerprint="ab")
-    first = ScoreStore(tmp_path / "1.jsonl", "asked so", shared)
+    so, otherwise = dict.fromkeys(SPLITS, "asked so"), {**dict.fromkeys(SPLITS, "asked so"), "test": "asked otherwise"}
+    first = ScoreStore(tmp_path / "1.jsonl", so, shared)
     first.keep("one", Job(source, "test"), Evaluation({"task": [1.0]}, {"merge": 0.0}))
     first.keep("genome 3", Job(Checkpoint("two", "-", fingerprint="cd"), "search"), Evaluation({"task": [0.0]}, {}))
     first.close()
     assert [json.loads(line)["label"] for line in shared.read_text().splitlines()] == ["one"]
-    second = ScoreStore(tmp_path / "2.jsonl", "asked so", shared)
+    second = ScoreStore(tmp_path / "2.jsonl", so, shared)
     renamed = Job(Checkpoint("uno", "elsewhere", fingerprint="ab"), "test")
     assert second.find("uno", renamed) == Evaluation({"task": [1.0]}, {"merge": 0.0})
     assert second.find("uno", Job(renamed.recipe, "validation")) is None
     second.close()
     assert [(line["label"], line["copied"]) for line in json_lines(tmp_path / "2.jsonl")] == [("uno", True)]
-    other = ScoreStore(tmp_path / "3.jsonl", "asked otherwise", shared)
+    other = ScoreStore(tmp_path / "3.jsonl", otherwise, shared)
     assert other.find("one", Job(source, "test")) is None
     other.close()
 

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from evohydra.assembly.own_code import own_code
 from evohydra.assembly.parts import (
     Parts,
     Plain,
@@ -31,6 +32,7 @@ from evohydra.families.sources import FoundSources, OpenSources
 from evohydra.recipe import Node
 from evohydra.run import SCORES, Models, Run
 from evohydra.scoring.benchmarks import Asking, Benchmark, BenchmarkError
+from evohydra.scoring.benchmarks.contents import versions_of
 from evohydra.scoring.executors import Executor
 from evohydra.scoring.worker import Worker
 from evohydra.search.identity import Alignment, Identity, OfScores, OfSearch, own_keys
@@ -45,6 +47,7 @@ from evohydra.spaces.parameter import uniform_merge
 from evohydra.winner.unsearched import UnsearchedRecipe
 from evohydra.winner.writer import WinnerForm
 
+LIBRARIES = ("evohydra", "torch", "transformers", "tokenizers")  # that merge and run models, whatever scores them
 logger = logging.getLogger(__name__)
 
 
@@ -212,6 +215,8 @@ def _identity(plain: Plain, parts: Parts) -> Identity:
         out_dtype=str(parts.out_dtype),
         device=parts.engine.device.type,
         backend=plain.get("backend"),
+        code=own_code(plain["model"], plain["merge"], plain["benchmark"]),
+        versions=versions_of(LIBRARIES),
         benchmarks={name: benchmark.identity() for name, benchmark in parts.benchmarks.items()},
     )
     search = OfSearch(
@@ -221,6 +226,7 @@ def _identity(plain: Plain, parts: Parts) -> Identity:
         **{key: plain[key] for key in ("optimizer", "seed", "fitness", "objective")},
         start=plain["start"] or [],
         warm_start=None,
+        code=own_code(*(plain[key] for key in ("optimizer", "fitness", "objective"))),
         own=own_keys(plain),
     )
     return Identity(scores, search)

@@ -1,5 +1,6 @@
 """What a run depends on, by content: to go on with it, and to share scores, both are compared with what is on file."""
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,7 @@ INCIDENTAL = (
     "baselines", "report", "ablate", "share_scores", "format", "allow_other_base", "allow_other_versions",
 )  # fmt: skip
 ALLOW = "allow_other_versions=true"
+EARLIER = "earlier_versions"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -45,7 +47,8 @@ class OfScores:
     """What the score of a recipe depends on.
 
     sources: by name the fingerprint of the tensors, and that of configuration and tokenizer. configured_by: the one
-    that gives both to the merge. benchmarks: what each says of itself (`Benchmark.identity`).
+    that gives both to the merge. code: digests of the modules of one's own that merge or score. versions: of what runs
+    models and merges them. benchmarks: what each says of itself (`Benchmark.identity`).
     """
 
     sources: Mapping[str, Mapping[str, Any]]
@@ -55,6 +58,8 @@ class OfScores:
     out_dtype: str
     device: str
     backend: Any
+    code: Mapping[str, str]
+    versions: Mapping[str, str | None]
     benchmarks: Mapping[str, Mapping[str, Any]]
 
 
@@ -62,8 +67,8 @@ class OfScores:
 class OfSearch:
     """What decides which recipes are scored.
 
-    models, base: recipe nodes in the order of the genes; the digests of recipes in a ledger hold their paths. own: keys
-    of the user's own. Parts that score are made from their own settings, where such keys can only be referred to, so
+    models, base: recipe nodes in the order of the genes; the digests of recipes in a ledger hold their paths. code:
+    digests of the modules of one's own that search. own: keys of the user's own. Parts that score are made from their own settings, where such keys can only be referred to, so
     that scores do not depend on them by themselves; but a run with another value is another one until its user says so.
     """
 
@@ -76,6 +81,7 @@ class OfSearch:
     objective: Plain
     start: Sequence[str]
     warm_start: Mapping[str, str] | None
+    code: Mapping[str, str]
     own: Plain
 
 
@@ -92,6 +98,17 @@ class Identity:
         compared: dict[str, Any] = with_digests(plain)
         return compared
 
+    def score_key(self, benchmark: str, split: str) -> str:
+        """A digest of all that the scores on one split of one benchmark depend on beside recipe and examples.
+
+        Other benchmarks and other splits are no part of it, so that runs which differ in these share scores.
+        """
+        scores = self.to_dict()["scores"]
+        asked = scores.pop("benchmarks")[benchmark]
+        splits = asked.pop("splits", {})
+        key = {**scores, "benchmark": asked, "split": split, "examples": splits.get(split)}
+        return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+
 
 def own_keys(plain: Plain) -> dict[str, Any]:
     """What a configuration has besides evohydra's keys."""
@@ -100,12 +117,17 @@ def own_keys(plain: Plain) -> dict[str, Any]:
 
 
 def check_identity(path: Path, identity: Mapping[str, Any], *, allow_other_versions: bool = False) -> None:
-    """Write `identity` where no run has begun; LedgerError where a run with another one has."""
+    """Write `identity` where no run has begun; LedgerError where a run with another one has.
+
+    A run that goes on with other versions of libraries has them in its file from then on, and in `earlier_versions` a
+    list of what they were before: its scores are from both.
+    """
     current = json.loads(json.dumps(identity))
     if not path.is_file():
         write_json(path, current)
         return
     known = json.loads(path.read_text())
+    earlier = known.pop(EARLIER, [])
     if "scores" in current and "scores" not in known:
         raise LedgerError(
             f"{path.parent} holds a run of an earlier version of evohydra, which did not write down what data it was "
@@ -113,17 +135,20 @@ def check_identity(path: Path, identity: Mapping[str, Any], *, allow_other_versi
         )
     found = differences(known, current)
     others = [each for each in found if not _of_versions(each[0])]
-    if others or (found and not allow_other_versions):
-        shown = "; ".join(_told(*each) for each in sorted(others or found, key=lambda each: each[0])[:5])
-        if others:
-            raise LedgerError(
-                f"{path.parent} holds a run of another configuration or other data ({shown}). Choose another name with "
-                "run=NAME, or delete the directory"
-            )
+    shown = "; ".join(_told(*each) for each in sorted(others or found, key=lambda each: each[0])[:5])
+    if others:
+        raise LedgerError(
+            f"{path.parent} holds a run of another configuration or other data ({shown}). Choose another name with "
+            "run=NAME, or delete the directory"
+        )
+    if found and not allow_other_versions:
         raise LedgerError(
             f"{path.parent} holds a run with other versions of libraries ({shown}). Install those, choose another name "
             f"with run=NAME, or go on all the same with {ALLOW}"
         )
+    if found:
+        was = {".".join(at): version for at, version, _ in found}
+        write_json(path, {**current, EARLIER: [*earlier, was]})
 
 
 def differences(known: Any, current: Any, at: tuple[str, ...] = ()) -> list[Difference]:
@@ -135,11 +160,13 @@ def differences(known: Any, current: Any, at: tuple[str, ...] = ()) -> list[Diff
 
 
 def _of_versions(at: tuple[str, ...]) -> bool:
-    return at[:2] == ("scores", "benchmarks") and at[3:4] == ("versions",)
+    return at[:2] == ("scores", "versions") or (at[:2] == ("scores", "benchmarks") and at[3:4] == ("versions",))
 
 
 def _told(at: tuple[str, ...], was: Any, now: Any) -> str:
     where, what = "", at[1:] if at[0] in ("scores", "search") else at
+    if at[:2] == ("scores", "versions"):
+        what = at[2:]
     if at[:2] == ("scores", "benchmarks"):
         where, what = f"benchmark {at[2]!r}: ", at[3:]
         if what[:1] == ("splits",) and len(what) > 1:

@@ -13,6 +13,7 @@ from typing import Any
 from filelock import FileLock
 
 from evohydra.recipe import Checkpoint, Merge, Node, digest
+from evohydra.scoring.benchmarks import SPLITS
 from evohydra.scoring.job import Evaluation, Job
 from evohydra.search.identity import Identity
 from evohydra.search.json_lines import JsonLines
@@ -35,19 +36,20 @@ def content(recipe: Node) -> str:
     return digest(recipe)
 
 
-def conditions(identity: Identity) -> str:
-    """A digest of what scores depend on beside recipe, split and examples: how sources are aligned, and how asked."""
-    return hashlib.sha256(json.dumps(identity.to_dict()["scores"], sort_keys=True).encode()).hexdigest()
+def conditions(identity: Identity) -> dict[str, str]:
+    """For each split a digest of what scores depend on beside recipe and examples: alignment, and how all is asked."""
+    keys = {split: [identity.score_key(name, split) for name in identity.scores.benchmarks] for split in SPLITS}
+    return {split: hashlib.sha256(" ".join(each).encode()).hexdigest() for split, each in keys.items()}
 
 
 class ScoreStore:
-    """The scores of a run; `conditions` says what scores depend on beside recipe, split and examples.
+    """The scores of a run; `conditions` says for each split what its scores depend on beside recipe and examples.
 
     `shared` is a file of the sweep that the run belongs to: what is scored on a whole split for more than the search
     (sources, baselines, winners) is looked for and kept there too.
     """
 
-    def __init__(self, path: Path, conditions: str, shared: Path | None = None) -> None:
+    def __init__(self, path: Path, conditions: Mapping[str, str], shared: Path | None = None) -> None:
         self._lines = JsonLines(path)
         self._conditions = conditions
         self._shared = shared
@@ -81,7 +83,7 @@ class ScoreStore:
         self._write(entry)
         if self._shared is not None and job.examples is None and not label.startswith("genome "):
             with self._shared_lock(), self._shared.open("a") as file:
-                file.write(json.dumps({**entry, "conditions": self._conditions}, ensure_ascii=False) + "\n")
+                file.write(json.dumps({**entry, "conditions": self._conditions[job.split]}, ensure_ascii=False) + "\n")
 
     def _write(self, entry: dict[str, Any]) -> None:
         self._lines.append(entry)
@@ -98,7 +100,7 @@ class ScoreStore:
                 entry: dict[str, Any] = json.loads(line)
             except ValueError:  # torn by a kill
                 continue
-            if (entry["recipe"], entry["split"], "") == key and entry.pop("conditions") == self._conditions:
+            if (entry["recipe"], entry["split"], "") == key and entry.pop("conditions") == self._conditions[key[1]]:
                 return entry
         return None
 

@@ -1,0 +1,28 @@
+"""Code of one's own that a configuration names: its source is part of what a run depends on."""
+
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from evohydra.scoring.benchmarks.contents import code_of
+
+NAMES = ("_target_", "method", "metric", "family")  # keys whose values may name a function or class by its place
+
+
+def own_code(*specs: Any) -> dict[str, str]:
+    """By name a digest of the source of each module outside of evohydra that `specs` name, and of files beside it."""
+    return code_of(each for spec in specs for each in _named(spec))
+
+
+def _named(spec: Any, key: object = "") -> Iterator[Callable[..., Any]]:
+    if isinstance(spec, Mapping):
+        for name, value in spec.items():
+            yield from _named(value, name)
+    elif isinstance(spec, list | tuple):
+        for value in spec:
+            yield from _named(value, key)
+    elif isinstance(spec, str) and key in NAMES and ("." in spec or ":" in spec) and not spec.startswith("evohydra."):
+        try:
+            yield pkgutil.resolve_name(spec)
+        except (ImportError, AttributeError, ValueError):
+            return  # a word, or what its own part refuses
