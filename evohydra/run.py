@@ -19,7 +19,7 @@ from evohydra.report.progress import SearchProgress
 from evohydra.report.tables import gain_sentence, summary_table
 from evohydra.report.writing import write_report
 from evohydra.scoring.benchmarks import Benchmark
-from evohydra.scoring.benchmarks.fingerprints import data_fingerprints
+from evohydra.scoring.benchmarks.fingerprints import data_fingerprints, titles
 from evohydra.scoring.executors import Executor
 from evohydra.scoring.job import Evaluation, Scores
 from evohydra.scoring.worker import answers
@@ -199,7 +199,7 @@ class Run:
             return {}
 
     def _show(self, summary: Summary, console: Console) -> None:
-        console.print(summary_table(summary, ", ".join(self.benchmarks)))
+        console.print(summary_table(summary, ", ".join(titles(self.benchmarks))))
         console.print(gain_sentence(summary["gain"]), highlight=False)
         seconds = summary["seconds"]
         of_genomes = seconds["merge"] + seconds["evaluate"]

@@ -68,8 +68,9 @@ class OfSearch:
     """What decides which recipes are scored.
 
     models, base: recipe nodes in the order of the genes; the digests of recipes in a ledger hold their paths. code:
-    digests of the modules of one's own that search. own: keys of the user's own. Parts that score are made from their own settings, where such keys can only be referred to, so
-    that scores do not depend on them by themselves; but a run with another value is another one until its user says so.
+    digests of the modules of one's own that search. own: keys of the user's own. Parts that score are made from their
+    own settings, where such keys can only be referred to, so that scores do not depend on them by themselves; but a run
+    with another value is another one until its user says so.
     """
 
     models: Sequence[Mapping[str, Any]]

@@ -1,4 +1,4 @@
-"""What examples a run was scored on: how many in each split, and a digest of their words."""
+"""What a run was scored on, for readers: titles, the number of examples in each split, and a digest of their words."""
 
 import hashlib
 import json
@@ -18,6 +18,11 @@ def data_fingerprints(benchmarks: Mapping[str, Benchmark]) -> dict[str, dict[str
         }
         for name, benchmark in benchmarks.items()
     }
+
+
+def titles(benchmarks: Mapping[str, Benchmark]) -> list[str]:
+    """What benchmarks are called above their scores: by name, and by their own title where they have one."""
+    return [str(getattr(benchmark, "title", name)) for name, benchmark in benchmarks.items()]
 
 
 def _digest(benchmark: Benchmark, split: Any) -> str | None:

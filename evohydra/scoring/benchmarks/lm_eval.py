@@ -18,7 +18,7 @@ from evohydra.scoring.benchmarks.live_lm import LiveLM
 from evohydra.scoring.benchmarks.live_vlm import LiveMultimodalLM
 from evohydra.scoring.benchmarks.lm_eval_identity import PACKAGES, of_split
 from evohydra.scoring.benchmarks.lm_eval_loading import load_tasks
-from evohydra.scoring.benchmarks.lm_eval_metrics import chosen_metric, leaves_out, sign_of
+from evohydra.scoring.benchmarks.lm_eval_metrics import chosen_metric, leaves_out, measure_of, of_example, sign_of
 from evohydra.scoring.benchmarks.lm_eval_words import answered, described
 from evohydra.scoring.benchmarks.not_numbers import check_log_likelihoods
 from evohydra.scoring.benchmarks.parts import part_of_batches
@@ -115,6 +115,7 @@ class LMEvalBenchmark:
             self._tasks[split] = copy.copy(task)  # shares the data, holds requests of its own
             self._configure(self._tasks[split])
         self._metric = chosen_metric(name, self._tasks, options.metric)
+        self._measure = measure_of(self._tasks["search"], self._metric)
         self._check_filter()
 
     def _configure(self, task: Task) -> None:
@@ -132,6 +133,12 @@ class LMEvalBenchmark:
                     f"benchmark {self.name!r}, {split} split: filter {self._options.filter!r} is none of {known}"
                 )
 
+    @property
+    def title(self) -> str:
+        """The name, and what scores are where the metric's name does not say it."""
+        known = self._measure == self._metric
+        return self.name if known else f"{self.name} ({self._measure} instead of {self._metric})"
+
     def size(self, split: Split) -> int:
         """The number of examples in `split`."""
         return len(self._indices.get(split, ()))
@@ -147,6 +154,7 @@ class LMEvalBenchmark:
         return {
             "kind": "lm_eval",
             "metric": self._metric,
+            "measure": self._measure,
             "filter": options.filter,
             "chat_template": options.chat_template,
             "system_prompt": options.system_prompt,
@@ -241,11 +249,11 @@ class LMEvalBenchmark:
     def _scores(self, task: Task) -> NDArray[np.float64]:
         chosen = self._options.filter or next(iter(task.instances[0].filtered_resps))
         sign = sign_of(task, self._metric)
-        scores = []
+        scores: list[float] = []
         for instances in _by_document(task.instances):
             instances.sort(key=lambda instance: instance.idx)
             results = task.process_results(instances[0].doc, [i.filtered_resps[chosen] for i in instances])
-            scores.append(sign * self._number(results))
+            scores.append(sign * self._number(task, results))
         if leaves_out(task, self._metric) and np.isnan(scores).any():
             raise BenchmarkError(
                 f"benchmark {self.name!r}: metric {self._metric!r} has no number for an example, which lm-eval would "
@@ -253,8 +261,8 @@ class LMEvalBenchmark:
             )
         return np.array(scores)
 
-    def _number(self, results: Mapping[str, Any]) -> float:
-        value = results.get(self._metric)
+    def _number(self, task: Task, results: Mapping[str, Any]) -> float:
+        value = of_example(task, self._metric, results.get(self._metric))
         if isinstance(value, bool | int | float | np.number):
             return float(value)
         numeric = sorted(key for key, v in results.items() if isinstance(v, bool | int | float | np.number))

@@ -4,6 +4,7 @@ A search compares genomes example by example, so that a metric must be a number 
 split the mean of these.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -19,10 +20,19 @@ from evohydra.scoring.benchmarks import BenchmarkError, Split
 # over all of them turns into one.
 NUMBERS = {
     "loglikelihood": {"acc", "perplexity"},
-    "loglikelihood_rolling": set[str](),
+    "loglikelihood_rolling": {"word_perplexity", "byte_perplexity", "bits_per_byte"},
     "multiple_choice": {"acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match"},
 }
-SAMPLES = ([0.0, 1.0, 1.0, 0.25], [3.0, -2.5, 10.0], [0.5], [1.0, 0.0, 0.0, 0.0, 0.0])
+# Of log-likelihoods, from which each of these falls, whatever higher_is_better says. `weighted` ones are pairs with a
+# number of words or bytes, whose sum over a split is the same for all models: the sum of log-likelihoods decides.
+PERPLEXITIES = {"perplexity": False, "weighted_perplexity": True, "bits_per_byte": True}
+BRIER = "brier_score"
+LOG_LIKELIHOOD = "log-likelihood"
+# Lists that tell a mean from a median, and from a mean of those that are neither among the largest nor the smallest.
+SAMPLES = (
+    [0.0, 1.0, 1.0, 0.25], [3.0, -2.5, 10.0], [0.5], [1.0, 0.0, 0.0, 0.0, 0.0],
+    [float(number % 7) ** 3 for number in range(500)] + [1e4, -5e3],
+)  # fmt: skip
 
 
 def chosen_metric(name: str, tasks: Mapping[Split, Task], wanted: str | None) -> str:
@@ -39,6 +49,11 @@ def chosen_metric(name: str, tasks: Mapping[Split, Task], wanted: str | None) ->
                 f"benchmark {name!r}, {split} split: {reason}. Metrics of this task that can be searched for: {working}"
             )
     assert metric is not None
+    measures = {split: measure_of(task, metric) for split, task in tasks.items()}
+    if len(set(measures.values())) > 1:
+        raise BenchmarkError(
+            f"benchmark {name!r}: metric {metric!r} is measured in its splits by {measures}, not alike"
+        )
     return metric
 
 
@@ -48,9 +63,16 @@ def refusal(task: Task, metric: str) -> str | None:
     name, what = _name(aggregate), f"metric {metric!r}, with the aggregation {_name(aggregate)!r},"
     if not isinstance(task.higher_is_better().get(metric), bool):
         return f"{what} does not say whether higher is better (higher_is_better: true or false)"
-    if name != "perplexity" and not _is_mean(aggregate):
+    processed = not isinstance(task, ConfigurableTask) or task.config.process_results is not None
+    if name in PERPLEXITIES and task.higher_is_better()[metric]:
+        return f"{what} is the better the lower it is, and the task says that higher is better"
+    if PERPLEXITIES.get(name) and processed:
+        return f"{what} weights examples by numbers of the task's own, which may depend on the answers"
+    if name == BRIER and metric == BRIER and not processed:
+        return None
+    if name not in PERPLEXITIES and not _is_mean(aggregate):
         return f"{what} is not the mean of a number for each example"
-    if not isinstance(task, ConfigurableTask) or task.config.process_results is not None:
+    if processed:
         return None  # what it gives is seen at the first example, and checked there
     kind = str(task.OUTPUT_TYPE)
     own = metric in METRIC_REGISTRY and getattr(METRIC_REGISTRY[metric], "__module__", "") == metrics.__name__
@@ -60,17 +82,39 @@ def refusal(task: Task, metric: str) -> str | None:
 
 
 def sign_of(task: Task, metric: str) -> float:
-    """By what a number of an example is multiplied so that larger is better.
+    """By what a number of an example is multiplied so that larger is better; log-likelihoods are so already."""
+    if _name(task.aggregation().get(metric)) in PERPLEXITIES:
+        return 1.0
+    return 1.0 if task.higher_is_better()[metric] else -1.0
 
-    Those of a perplexity are log-likelihoods, from which it falls.
+
+def measure_of(task: Task, metric: str) -> str:
+    """What the number of an example is called: of a perplexity it is the log-likelihood."""
+    return LOG_LIKELIHOOD if _name(task.aggregation().get(metric)) in PERPLEXITIES else metric
+
+
+def of_example(task: Task, metric: str, value: Any) -> Any:
+    """The number of an example, of what the task gives for it: the log-likelihood of a pair, the square of a forecast.
+
+    Anything else is given back as it is.
     """
-    sign = 1.0 if task.higher_is_better()[metric] else -1.0
-    return -sign if _name(task.aggregation().get(metric)) == "perplexity" else sign
+    name = _name(task.aggregation().get(metric))
+    if not isinstance(value, tuple) or len(value) != 2:
+        return value
+    if PERPLEXITIES.get(name):
+        return value[0]
+    if name == BRIER and isinstance(value[0], int):
+        gold, forecast = value
+        return float(((np.asarray(forecast, dtype=np.float64) - np.eye(len(forecast))[gold]) ** 2).sum())
+    return value
 
 
 def leaves_out(task: Task, metric: str) -> bool:
     """Whether the mean is taken without the examples that have no number."""
-    return _name(task.aggregation().get(metric)) == "nanmean"
+    aggregate = task.aggregation().get(metric)
+    with suppress(Exception):  # a function of anyone's
+        return aggregate is not None and bool(np.isfinite(aggregate([1.0, math.nan])))
+    return False
 
 
 def _name(aggregate: Callable[..., Any] | None) -> str:
