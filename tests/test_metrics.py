@@ -21,7 +21,6 @@ from lm_eval.tasks import TaskManager
 
 from evohydra.families.causal_lm import CausalLM, LiveCausalLM
 from evohydra.scoring.benchmarks import BenchmarkError
-from evohydra.scoring.benchmarks.live_lm import LiveLM
 from evohydra.scoring.benchmarks.lm_eval import lm_eval_benchmarks
 from evohydra.scoring.benchmarks.lm_eval_metrics import LOG_LIKELIHOOD, PERPLEXITIES, refusal
 from tests.tiny_models import save_trio
@@ -201,16 +200,3 @@ def test_perplexity_is_searched_downwards(
     better = scores + 1
     assert AGGREGATION_REGISTRY["perplexity"](list(better)) < perplexity
     assert refusal(benchmark._tasks["search"], "perplexity") is None
-
-
-def test_batches_on_the_device_are_bounded(live: LiveCausalLM, monkeypatch: pytest.MonkeyPatch):
-    """Batches of whole splits come first and stay; endless subsets find no room."""
-    monkeypatch.setattr("evohydra.scoring.benchmarks.live_lm.BATCHES", 60)
-    lm = LiveLM(live.module, live.tokenizer, 4)
-    first, _ = lm.tok_batch_encode(["1+1=", "2+2="])
-    for number in range(40):
-        lm.tok_batch_encode([f"{number}+1=", f"{number}+2="])
-    kept = [tokens for tokens, _ in lm._encoded_batches.values()]
-    assert sum(tokens.numel() for tokens in kept) <= 60
-    again, _ = lm.tok_batch_encode(["1+1=", "2+2="])
-    assert again is first

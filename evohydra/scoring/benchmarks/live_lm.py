@@ -9,8 +9,10 @@ import transformers
 from lm_eval.models.huggingface import HFLM
 from torch import Tensor
 
+from evohydra.scoring.benchmarks.run_cache import RunCache
+
 DECODED = 2**16  # answers whose text is kept
-BATCHES = 2**22  # tokens, 16 bytes each, of batches kept on the device: of whole splits, and not of endless subsets
+BATCHES = 2**26  # bytes of batches of tokens that are kept on the device
 LOOK_BACK = 2  # tokens more than a stop string has, as in lm-eval
 
 
@@ -23,8 +25,7 @@ class LiveLM(HFLM):  # type: ignore[misc]
     def __init__(self, module: torch.nn.Module, tokenizer: Any, batch_size: int | str) -> None:
         super().__init__(pretrained=module, tokenizer=tokenizer, batch_size=batch_size)
         self._encoded: dict[Any, list[int]] = {}
-        self._encoded_batches: dict[Any, tuple[Tensor, Tensor]] = {}
-        self._room = BATCHES
+        self._batches = RunCache(BATCHES)
         self._stops: dict[tuple[str, ...], _StopTokens] = {}
         self._decode = functools.lru_cache(maxsize=DECODED)(super().tok_decode)
 
@@ -38,14 +39,23 @@ class LiveLM(HFLM):  # type: ignore[misc]
     def tok_batch_encode(self, strings: Sequence[str], **options: Any) -> tuple[Tensor, Tensor]:
         """The padded tokens and mask, (batch, length) each, on the model's device."""
         key = (tuple(strings), *sorted(options.items()))
-        if key in self._encoded_batches:
-            return self._encoded_batches[key]
-        tokens, mask = super().tok_batch_encode(list(strings), **options)
-        made = (tokens.to(self.device), mask.to(self.device))
-        if tokens.numel() <= self._room:  # what came first stays: all genomes are asked whole splits in the same order
-            self._room -= tokens.numel()
-            self._encoded_batches[key] = made
-        return made
+
+        def encoded() -> tuple[Tensor, Tensor]:
+            tokens, mask = super(LiveLM, self).tok_batch_encode(list(strings), **options)
+            return tokens.to(self.device), mask.to(self.device)
+
+        batch: tuple[Tensor, Tensor] = self._batches.once(key, encoded, lambda made: sum(each.nbytes for each in made))
+        return batch
+
+    def batches_kept(self) -> list[tuple[Tensor, Tensor]]:
+        """The batches on the device: those of whole splits, as long as subsets of examples leave them room."""
+        return self._batches.values()
+
+    def generate_until(self, requests: Any, disable_tqdm: bool = False) -> list[str]:
+        """The answers to `requests` by the model as it is now."""
+        self._batches.begin_round()
+        answers: list[str] = super().generate_until(requests, disable_tqdm=disable_tqdm)
+        return answers
 
     def tok_decode(self, tokens: Sequence[int] | int, skip_special_tokens: bool = True) -> str:
         """The text of `tokens`; genomes of one search often give the same answers."""

@@ -27,6 +27,10 @@ class RunCache:
         for key in list(self._values):
             self._drop(key)
 
+    def values(self) -> list[Any]:
+        """All that is kept."""
+        return [value for value, _ in self._values.values()]
+
     def get(self, key: Hashable) -> Any:
         """The value of `key`, or None."""
         if key not in self._values:
