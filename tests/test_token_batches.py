@@ -1,7 +1,5 @@
 """Batches of tokens on the device: those that each genome is asked stay there, within a bound on their bytes."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from lm_eval.api.instance import Instance
