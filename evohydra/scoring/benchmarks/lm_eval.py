@@ -24,6 +24,7 @@ from evohydra.scoring.benchmarks.not_numbers import check_log_likelihoods
 from evohydra.scoring.benchmarks.parts import part_of_batches
 from evohydra.scoring.benchmarks.private_lm_eval import filters_of, set_instances
 from evohydra.scoring.benchmarks.splits import Slice, check_disjoint
+from evohydra.whole import check_settings
 
 FEWSHOT_SEED = 1234  # simple_evaluate's default
 
@@ -87,6 +88,7 @@ def _checked(name: str, options: Mapping[str, Any]) -> Options:
         raise BenchmarkError(
             f"benchmark {name!r}: unknown options {unknown}; known are {sorted(Options.__dataclass_fields__)}"
         )
+    check_settings(f"benchmark.{name}", Options, options)
     return Options(**options)
 
 
