@@ -80,6 +80,9 @@ class Numberless:
         self.name, self.families, self._nan = name, tuple(families), re.compile(nan)
         self._calls: dict[str, int] = {}
 
+    def identity(self) -> dict[str, Any]:
+        return {"kind": "numberless", "nan": self._nan.pattern, "splits": {}, "versions": {}}
+
     def size(self, split: str) -> int:
         return 3
 
