@@ -42,7 +42,7 @@ from evohydra.search.warm_start import identity as warm_identity
 from evohydra.spaces import Space
 from evohydra.spaces.hybrid import HybridSpace
 from evohydra.spaces.parameter import uniform_merge
-from evohydra.whole import check_whole
+from evohydra.spaces.whole import check_whole
 from evohydra.winner.unsearched import UnsearchedRecipe
 from evohydra.winner.writer import WinnerForm
 

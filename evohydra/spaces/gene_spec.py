@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evohydra.spaces.genes import Choice, Gene, Real, Value, integer
-from evohydra.whole import whole
+from evohydra.spaces.whole import whole
 
 SHARE = "share"  # as the value of `uniform`, and of the default on a simplex: 1 / number of models
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from evohydra.whole import whole
+from evohydra.spaces.whole import whole
 
 Kind = Literal["continuous", "integer", "categorical"]
 Value = float | int | bool | str

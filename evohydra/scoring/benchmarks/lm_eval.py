@@ -24,7 +24,7 @@ from evohydra.scoring.benchmarks.not_numbers import check_choices, check_log_lik
 from evohydra.scoring.benchmarks.parts import part_of_batches
 from evohydra.scoring.benchmarks.private_lm_eval import filters_of, set_instances
 from evohydra.scoring.benchmarks.splits import Slice, check_disjoint
-from evohydra.whole import check_settings
+from evohydra.spaces.whole import check_settings
 
 FEWSHOT_SEED = 1234  # simple_evaluate's default
 

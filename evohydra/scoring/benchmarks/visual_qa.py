@@ -19,7 +19,7 @@ from evohydra.scoring.benchmarks.run_cache import RunCache
 from evohydra.scoring.benchmarks.splits import Slice, check_disjoint
 from evohydra.scoring.benchmarks.vision_prompts import Asker
 from evohydra.scoring.benchmarks.visual_data import Columns, Example, Source
-from evohydra.whole import check_settings
+from evohydra.spaces.whole import check_settings
 
 GIB = 1024**3
 # The paper's: beam search, and long answers.

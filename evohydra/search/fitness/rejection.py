@@ -8,7 +8,7 @@ from typing import Any
 from evohydra.scoring.job import Examples
 from evohydra.search.fitness.generation import Generation, Judged, Member, Requests, Scored, Wanted
 from evohydra.search.fitness.order import Example, beginning, by_benchmark
-from evohydra.whole import check_settings
+from evohydra.spaces.whole import check_settings
 
 
 @dataclass(frozen=True)
