@@ -9,6 +9,8 @@ import pytest
 
 from evohydra.scoring.benchmarks import BenchmarkError
 from evohydra.search.ledger import LedgerError
+from evohydra.spaces.gene_spec import parse_spec
+from evohydra.spaces.genes import integer
 from tests.commands import built, carried_out, evohydra, json_lines, workspace
 from tests.tiny_models import save_model
 
@@ -100,6 +102,59 @@ def test_bad_settings_of_fitness(settings: list[str], expected: str, arguments: 
     refused([*arguments, *settings], tmp_path / "run", expected)
 
 
+WEIGHT = "++merge.parameter.genes.weight={per: source, default: 1, integer: true"
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (
+            [f"{WEIGHT}, low: 0.5, high: 2}}"],
+            r"gene 'embeddings/weight/one': expected a whole number as low .* 0.5",
+        ),
+        ([f"{WEIGHT}, low: 1, high: 4, log: true}}"], r"gene 'embeddings/weight/one': log: expected false, for an int"),
+        (
+            [f"{WEIGHT.replace('default: 1', 'default: 0.5')}, low: 0, high: 2}}"],
+            r"genes.weight.default: expected a whole number, got 0.5",
+        ),
+        (
+            [f"{WEIGHT}, low: 0, high: 2}}", "merge.parameter.frozen={head/weight/*: 0.5}"],
+            r"gene 'head/weight/one': expected a whole number, got 0.5",
+        ),
+        (["merge.parameter.granularity.layers=1.7"], r"granularity.layers: expected whole, each or a .*, got 1.7"),
+        (["budget=true"], r"budget: expected a whole number of at least 1, got True"),
+        (["top=1.5"], r"top: expected a whole number of at least 1, got 1.5"),
+        (["seed=1.5"], r"seed: expected a whole number of at least 0, got 1.5"),
+        (["warm_start_top=2.5"], r"warm_start_top: expected a whole number of at least 1, got 2.5"),
+        (["pad_vocabulary_to=8.5"], r"pad_vocabulary_to: expected a whole number of at least 1, got 8.5"),
+        (["benchmark.lm_eval.batch_size=64.5"], r"benchmark.lm_eval.batch_size: expected a whole number, got 64.5"),
+        (["benchmark.lm_eval.limit=5.5"], r"benchmark.lm_eval.limit: expected a whole number, got 5.5"),
+        (["benchmark.lm_eval.num_fewshot=0.5"], r"benchmark.lm_eval.num_fewshot: expected a whole number, got 0.5"),
+        (["optimizer=grid", "optimizer.points=2.5"], r"optimizer.points: expected a whole number, got 2.5"),
+        (["optimizer=m2n2", "optimizer.archive=20.5"], r"optimizer.archive: expected a whole number, got 20.5"),
+        (["optimizer=map_elites", "optimizer.cells=4.5"], r"optimizer.cells: expected a whole number, got 4.5"),
+        (["fitness=racing", "fitness.most=10.5"], r"fitness.most: expected a whole number, got 10.5"),
+        (["fitness=racing", "fitness.first=8.5"], r"fitness.first: expected a whole number, got 8.5"),
+        (["fitness=racing", "fitness.survivors=2.5"], r"fitness.survivors: expected a whole number, got 2.5"),
+        (["fitness=irt", "fitness.dimensions=1.5"], r"fitness.dimensions: expected a whole number, got 1.5"),
+        (["fitness.reject={after: 4.5}"], r"fitness.reject.after: expected a whole number, got 4.5"),
+        (["merge=dfs_network", "merge.dataflow.scales.hidden=2.5"], r"dataflow.scales.hidden: expected a whole number"),
+        (["merge=dfs", "merge.dataflow.repeats=2.5"], r"repeats: expected a whole number, got 2.5"),
+        (["merge=dfs", "merge.dataflow.max_hops=3.5"], r"max_hops: expected a whole number, got 3.5"),
+    ],
+)
+def test_numbers_that_have_to_be_whole(settings: list[str], expected: str, arguments: list[str], tmp_path: Path):
+    given = without(arguments, *(["optimizer.population"] if settings[0].startswith("optimizer=") else []))
+    refused([*given, *settings], tmp_path / "run", expected)
+
+
+def test_whole_bounds_of_an_integer_may_be_written_as_reals():
+    gene = parse_spec("w", {"per": "merge", "low": 0.0, "high": 2.0, "integer": True, "default": 1}).gene("merge/w")
+    assert gene == integer("merge/w", 0, 2)
+    with pytest.raises(ValueError, match=r"gene 'w': low: expected a whole number, got 0\.5"):
+        integer("w", 0.5, 2)  # type: ignore[arg-type]
+
+
 def test_no_benchmark(arguments: list[str], tmp_path: Path):
     refused([*without(arguments, "benchmark"), "benchmark=[]"], tmp_path / "run", r"no benchmark: choose one or more")
 
@@ -179,11 +234,11 @@ def test_an_unreachable_data_set_names_the_way_out(root: Path, arguments: list[s
 def test_a_directory_of_another_configuration(arguments: list[str], tmp_path: Path):
     carried_out(arguments, tmp_path / "run")
     before = (tmp_path / "run" / "ledger.jsonl").read_bytes()
-    with pytest.raises(LedgerError, match=r"another configuration \(benchmark.lm_eval.limit was None, is now 5\)"):
+    with pytest.raises(LedgerError, match=r"another configuration or other data \(benchmark 'lm_eval', .*is now 5"):
         carried_out([*arguments, "benchmark.lm_eval.limit=5"], tmp_path / "run")
     base = next(argument.split("=", 1)[1] for argument in arguments if "two.base=" in argument)
     save_model(tmp_path / "other", 9, base=Path(base))
-    with pytest.raises(LedgerError, match=r"model.two.fingerprint was '[0-9a-f]+', is now '[0-9a-f]+'"):
+    with pytest.raises(LedgerError, match=r"sources.two.fingerprint has changed \(SHA-256 [0-9a-f]+, now [0-9a-f]+\)"):
         carried_out([*arguments, f"model.sources.two.path={tmp_path / 'other'}"], tmp_path / "run")
     assert (tmp_path / "run" / "ledger.jsonl").read_bytes() == before
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from evohydra.families.causal_lm import CausalLM
 from evohydra.recipe import Checkpoint, Node
 from evohydra.report.tables import markdown
-from evohydra.scoring.benchmarks import Benchmark, Split
+from evohydra.scoring.benchmarks import SPLITS, Benchmark, Split
 from evohydra.scoring.benchmarks.not_numbers import LogitsWatch
 from evohydra.scoring.job import Evaluation, Examples, Job
 from evohydra.scoring.worker import Worker
@@ -30,6 +30,7 @@ from tests.contracts.test_benchmarks import CPU, benchmark
 from tests.contracts.test_benchmarks import tasks as toy_tasks  # noqa: F401
 from tests.scripted import scheduling
 from tests.test_visual_qa import benchmark as visual_benchmark
+from tests.tiny_models import CHARACTERS
 
 Spoil = Callable[[Tensor], object]  # changes logits (batch, length, vocabulary)
 SPOILT: Mapping[str, Spoil] = {
@@ -112,6 +113,30 @@ def test_a_model_that_rules_out_a_token_is_none_the_worse(
     assert len(found.scores["asked"]) == len(expected) == 24
     if name == "healthy" and kind != "sampled":
         assert found.scores["asked"] == expected
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_a_model_that_finds_all_choices_impossible_has_chosen_none(
+    split: Split,
+    toy_tasks: Path,  # noqa: F811
+    trio: tuple[Path, Path, Path],
+) -> None:
+    """A model that finds some of them impossible, "twelve" or the first one, chooses among the others."""
+    live = CausalLM().live_model(trio[1], CPU, torch.float32)
+    asked = benchmark("choose", toy_tasks, batch_size=8)
+    ruled_out: list[int] = []
+
+    def rule_out(_: object, __: object, output: Any) -> None:
+        output.logits.index_fill_(-1, torch.tensor(ruled_out, dtype=torch.int64), -math.inf)
+
+    live.module.register_forward_hook(rule_out)
+    for characters in ("", "w", "w0", "w01"):
+        ruled_out[:] = [CHARACTERS.index(character) for character in characters]
+        assert np.isfinite(asked(live, split)).all()
+    ruled_out[:] = [CHARACTERS.index(character) for character in "012t"]
+    size = asked.size(split)
+    with pytest.raises(FloatingPointError, match=f"all choices are -inf in {size} of {size} examples"):
+        asked(live, split)
 
 
 def test_a_vision_language_model_that_gives_no_numbers_fails(tmp_path: Path) -> None:
@@ -212,6 +237,9 @@ def test_a_source_that_fails_on_test_is_told_with_its_reason(numberless: list[st
     summary: Any = run(Console(file=out, width=200))
     assert summary["test"]["sources"]["one"]["error"] == REASON
     assert summary["gain"]["best_source"] == "two"
+    assert summary["gain"]["failed"] == {"one": REASON}
+    for told in (out.getvalue(), (tmp_path / "run" / "winner" / "README.md").read_text()):
+        assert "Source one failed on test and is not compared." in " ".join(told.split())
     assert math.isfinite(summary["gain"]["p"])
     assert REASON in out.getvalue()
     assert f"| source one | failed: {REASON} | | |" in markdown(summary)

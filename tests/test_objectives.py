@@ -16,7 +16,7 @@ from evohydra.search.feedback import example_scores, objective_values, tell
 from evohydra.search.fronts import best_fitness, knee, nearest_to_ideal, on_front, picked
 from evohydra.search.ledger import Record
 from evohydra.search.objectives import Objective, each, path_length
-from evohydra.search.summary import front
+from evohydra.search.summary import front, scored_on_search
 
 SCORES = {"ja": [1.0, 0.0, 1.0, 1.0], "math": [0.0, 1.0]}
 MODEL = Checkpoint("a", "-")
@@ -156,3 +156,12 @@ def test_the_front_of_records_and_its_picture() -> None:
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("score", "hops (less is better)")
     (line,) = axes.lines
     assert line.get_xydata().tolist() == [[0.5, 9], [0.6, 10], [0.9, 12]]
+
+
+def test_the_score_on_search_is_the_estimate_where_fitness_is_one() -> None:
+    """And not the mean of examples that were chosen for this genome."""
+    exact = Record(0, 0, [0.5], {}, "a", 0.5, {"ja": [1.0, 0.0, 1.0, 0.0]})
+    assert scored_on_search(exact, Objective())["score"] == 0.5
+    estimated = Record(0, 0, [0.5], {}, "a", 0.75, {"ja": [1.0, 0.0, 1.0, 0.0]}, error_bar=0.05)
+    expected = {"score": 0.75, "low": 0.652, "high": 0.848, "n": 4}
+    assert scored_on_search(estimated, Objective()) == pytest.approx(expected)

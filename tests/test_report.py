@@ -192,7 +192,7 @@ def test_strategies_are_what_differs_but_the_seed(sweep: Path, tmp_path: Path) -
     secret = save_run(tmp_path / "a", "de", 1, 0.1, ended=False)
     (secret / ".hydra" / "overrides.yaml").write_text('["+api_token=hush", "tokenizer=union", "+n={password: hush}"]')
     other = save_run(tmp_path / "b", "de", 1, 0.1, ended=False)
-    assert gather([secret, other])[0].overrides == ("tokenizer=union",)
+    assert gather([secret, other])[0].overrides == ("tokenizer=union", "+n={password: (not shown)}")
 
 
 def test_curves_are_the_best_so_far(sweep: Path) -> None:

@@ -68,7 +68,7 @@ def test_a_change_of_the_earlier_run_is_noticed(earlier: tuple[list[str], Path],
     carried_out([*arguments, f"warm_start={copy}"], tmp_path / "run")
     better = json.loads(lines[6]) | {"fitness": 9.0}
     (copy / "ledger.jsonl").write_text("\n".join([*lines[:6], json.dumps(better)]) + "\n")
-    with pytest.raises(ValueError, match=r"another configuration \(warm_start\.genomes was"):
+    with pytest.raises(ValueError, match=r"another configuration or other data \(warm_start\.genomes has changed"):
         carried_out([*arguments, f"warm_start={copy}"], tmp_path / "run")
 
 

@@ -44,6 +44,7 @@ from evohydra.search.warm_start import identity as warm_identity
 from evohydra.spaces import Space
 from evohydra.spaces.hybrid import HybridSpace
 from evohydra.spaces.parameter import uniform_merge
+from evohydra.spaces.whole import check_whole
 from evohydra.winner.unsearched import UnsearchedRecipe
 from evohydra.winner.writer import WinnerForm
 
@@ -57,6 +58,7 @@ def make_run(plain: Plain, directory: Path, place: Mapping[str, Any]) -> Run | U
     Where every gene is frozen and there is no benchmark, what writes that one recipe.
     """
     set_threads(plain["threads"])
+    check_whole(plain)
     found = found_sources(plain)
     benchmarks = benchmarks_of(plain, found.family)
     space = _space(plain["merge"], _located(found), found)
@@ -108,12 +110,6 @@ def _form(plain: Plain, rules: Rules) -> WinnerForm:
 
 def _plan(plain: Plain, benchmarks: Mapping[str, Benchmark], space: Space, warm: Points) -> SearchPlan:
     """The search; its options are checked."""
-    numbers = {"budget": 1, "top": 1, "seed": 0, "optimizer.population": 1}  # and the least that they may be
-    for key, least in numbers.items():
-        value = plain["optimizer"].get("population") if "." in key else plain[key]
-        whole = isinstance(value, int) and not isinstance(value, bool) and value >= least
-        if not whole and not (value is None and "." in key):
-            raise ValueError(f"{key}: expected a whole number of at least {least}, got {value!r}")
     sizes = {name: benchmark.size("search") for name, benchmark in benchmarks.items()}
     plan = SearchPlan(
         space=space,

@@ -36,7 +36,7 @@ def summary_table(summary: Mapping[str, Any], benchmarks: str) -> Table:
 
 
 def gain_sentence(gain: Mapping[str, Any]) -> str:
-    """The paired comparison of the winner with the best source in a sentence."""
+    """The paired comparison of the winner with the best source in a sentence; sources that failed in another one."""
     if gain["difference"] is None:
         return (
             "There is no comparison of the winner with the best source: the winner or every source has failed on test."
@@ -44,6 +44,7 @@ def gain_sentence(gain: Mapping[str, Any]) -> str:
     return (
         f"The winner scores {gain['difference']:+.3f} against the best source, {gain['best_source']} "
         f"(95 % {gain['low']:+.3f} to {gain['high']:+.3f}, paired, p = {gain['p']:.4f})."
+        + "".join(f" Source {name} failed on test and is not compared." for name in gain.get("failed", ()))
     )
 
 

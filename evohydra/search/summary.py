@@ -15,6 +15,8 @@ from evohydra.search.fronts import on_front
 from evohydra.search.ledger import Record
 from evohydra.search.objectives import Objective
 
+STANDARD_ERRORS = 1.96  # on both sides of an estimate, for 95 %
+
 
 class Score(TypedDict):
     """A mean over `n` examples with its 95 % interval, None where there is none and `error` says why."""
@@ -35,6 +37,7 @@ class Gain(TypedDict):
     low: float | None
     high: float | None
     p: float | None
+    failed: NotRequired[dict[str, str | None]]  # sources that are not among those compared, and why
 
 
 class Tested(TypedDict):
@@ -111,7 +114,7 @@ def summarise(
         return scored(tested[name], objective) if name in tested else None
 
     searched: Searched = {
-        "winner": scored(Evaluation(winner.record.scores), objective),
+        "winner": scored_on_search(winner.record, objective),
         "index": winner.record.index,
         "best": max(r.fitness for r in records if r.fitness is not None),
         "failed": sum(r.fitness is None for r in records),
@@ -157,6 +160,18 @@ def scored(evaluation: Evaluation, objective: Objective) -> Score:
     return {**score, "benchmarks": each} if len(each) > 1 else score
 
 
+def scored_on_search(record: Record, objective: Objective) -> Score:
+    """The score of a genome on the search split: where its fitness is an estimate, that one, with its error bar.
+
+    The mean of examples that were chosen for this genome says nothing of the mean over all.
+    """
+    score = scored(Evaluation(record.scores), objective)
+    if record.fitness is None or record.error_bar is None:
+        return score
+    half = STANDARD_ERRORS * record.error_bar
+    return {"score": record.fitness, "low": record.fitness - half, "high": record.fitness + half, "n": score["n"]}
+
+
 def gain(winner: Evaluation, sources: Mapping[str, Evaluation], objective: Objective) -> Gain:
     """What the winner gains over the source with the best score."""
     scores = {name: objective.weighted(each.scores) for name, each in sources.items() if each.scores}
@@ -164,7 +179,8 @@ def gain(winner: Evaluation, sources: Mapping[str, Evaluation], objective: Objec
         return {"best_source": None, "difference": None, "low": None, "high": None, "p": None}
     best = max(scores, key=lambda name: interval(scores[name]).score)
     found: dict[str, Any] = asdict(paired_gain(objective.weighted(winner.scores), scores[best]))
-    return {"best_source": best, **found}  # type: ignore[typeddict-item]
+    failed = {name: each.error for name, each in sources.items() if not each.scores}
+    return {"best_source": best, **found, **({"failed": failed} if failed else {})}  # type: ignore[typeddict-item]
 
 
 def front(genomes: Sequence[tuple[int, Mapping[str, float]]]) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evohydra.spaces.genes import Choice, Gene, Real, Value, integer
+from evohydra.spaces.whole import whole
 
 SHARE = "share"  # as the value of `uniform`, and of the default on a simplex: 1 / number of models
 
@@ -47,19 +48,22 @@ class GeneSpec:
             return Choice(name, tuple(self.choices))
         if self.low is None or self.high is None:
             raise ValueError(f"gene {name!r}: expected low and high, or choices")
-        for bound in (self.low, self.high):
+        for key, bound in (("low", self.low), ("high", self.high)):
             if isinstance(bound, bool) or not isinstance(bound, int | float) or not math.isfinite(bound):
                 raise ValueError(f"gene {name!r}: expected numbers as low and high, got {bound!r}")
+            if self.integer and bound != int(bound):
+                raise ValueError(f"gene {name!r}: expected a whole number as {key} of an integer, got {bound!r}")
             self.check(name, bound)
+        if self.integer and self.log:
+            raise ValueError(f"gene {name!r}: log: expected false, for an integer has no logarithmic range, got true")
         if self.integer:
-            for key, bound in (("low", self.low), ("high", self.high)):
-                if bound != int(bound):
-                    raise ValueError(f"gene {name!r}: expected a whole number as {key} of an integer, got {bound!r}")
             return integer(name, int(self.low), int(self.high))
         return Real(name, float(self.low), float(self.high), self.log)
 
     def check(self, name: str, value: Value) -> None:
-        """ValueError where the method has no use for `value`."""
+        """ValueError where the gene or the method has no use for `value`."""
+        if self.integer and self.choices is None:
+            whole(f"gene {name!r}", value)
         if self.within is not None and not self.within[0] <= float(value) <= self.within[1]:
             raise ValueError(f"gene {name!r}: expected values in {list(self.within)}, got {value}")
 
@@ -75,6 +79,8 @@ def parse_spec(name: str, fields: Mapping[str, Any]) -> GeneSpec:
         raise ValueError(
             f"genes.{name}.simplex: expected per: source and default: {SHARE}, got {spec.per!r}, {spec.default!r}"
         )
+    if spec.integer and spec.choices is None:
+        whole(f"genes.{name}.default", spec.default)
     if spec.per not in ("source", "group", "merge"):
         raise ValueError(f"genes.{name}.per: expected source, group or merge, got {spec.per!r}")
     return spec

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from evohydra.spaces.whole import whole
+
 Kind = Literal["continuous", "integer", "categorical"]
 Value = float | int | bool | str
 
@@ -89,7 +91,8 @@ class Choice:
 
 
 def integer(name: str, low: int, high: int) -> Choice:
-    """An integer from `low` to `high`, both included."""
+    """An integer from `low` to `high`, both included; ValueError for bounds that are not whole numbers."""
+    low, high = whole(f"gene {name!r}: low", low), whole(f"gene {name!r}: high", high)
     if low >= high:
         raise ValueError(f"gene {name!r}: expected low < high, got low={low}, high={high}")
     return Choice(name, tuple(range(low, high + 1)), kind="integer")

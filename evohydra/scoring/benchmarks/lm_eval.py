@@ -20,10 +20,11 @@ from evohydra.scoring.benchmarks.lm_eval_identity import PACKAGES, of_split
 from evohydra.scoring.benchmarks.lm_eval_loading import load_tasks
 from evohydra.scoring.benchmarks.lm_eval_metrics import chosen_metric, leaves_out, measure_of, of_example, sign_of
 from evohydra.scoring.benchmarks.lm_eval_words import answered, described
-from evohydra.scoring.benchmarks.not_numbers import check_log_likelihoods
+from evohydra.scoring.benchmarks.not_numbers import check_choices, check_log_likelihoods
 from evohydra.scoring.benchmarks.parts import part_of_batches
 from evohydra.scoring.benchmarks.private_lm_eval import filters_of, set_instances
 from evohydra.scoring.benchmarks.splits import Slice, check_disjoint
+from evohydra.spaces.whole import check_settings
 
 FEWSHOT_SEED = 1234  # simple_evaluate's default
 
@@ -87,6 +88,7 @@ def _checked(name: str, options: Mapping[str, Any]) -> Options:
         raise BenchmarkError(
             f"benchmark {name!r}: unknown options {unknown}; known are {sorted(Options.__dataclass_fields__)}"
         )
+    check_settings(f"benchmark.{name}", Options, options)
     return Options(**options)
 
 
@@ -179,6 +181,7 @@ class LMEvalBenchmark:
             ) from error
         self._answers = [answer for instance in task.instances for answer in instance.resps]
         check_log_likelihoods(self._answers)
+        check_choices([[a for one in requests for a in one.resps] for requests in _by_document(task.instances)])
         scores = self._scores(task)
         assert len(scores) == len(places)
         return scores

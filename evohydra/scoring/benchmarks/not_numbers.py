@@ -20,6 +20,17 @@ def check_log_likelihoods(answers: Sequence[Any]) -> None:
         raise FloatingPointError(f"{bad} of {len(found)} log-likelihoods are not numbers")
 
 
+def check_choices(examples: Sequence[Sequence[Any]]) -> None:
+    """FloatingPointError where all answers to an example, two or more of them, have a log-likelihood of -inf.
+
+    A model that finds every choice impossible has chosen none, and the first would count as its choice.
+    """
+    chosen = [[answer[0] for answer in answers if isinstance(answer, tuple)] for answers in examples]
+    bad = sum(len(values) > 1 and max(values) == -math.inf for values in chosen)
+    if bad:
+        raise FloatingPointError(f"the log-likelihoods of all choices are -inf in {bad} of {len(examples)} examples")
+
+
 class LogitsWatch:
     """Counts the predictions of a next token by `module` whose logits are not numbers; it is read once a call.
 

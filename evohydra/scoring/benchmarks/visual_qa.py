@@ -19,6 +19,7 @@ from evohydra.scoring.benchmarks.run_cache import RunCache
 from evohydra.scoring.benchmarks.splits import Slice, check_disjoint
 from evohydra.scoring.benchmarks.vision_prompts import Asker
 from evohydra.scoring.benchmarks.visual_data import Columns, Example, Source
+from evohydra.spaces.whole import check_settings
 
 GIB = 1024**3
 # The paper's: beam search, and long answers.
@@ -72,6 +73,7 @@ def visual_qa(name: str, *, splits: Mapping[str, Mapping[str, Any] | None], **op
         raise BenchmarkError(
             f"benchmark {name!r}: unknown options {unknown}; known are {sorted(known[VQAOptions] | known[Source])}"
         )
+    check_settings(f"benchmark.{name}", VQAOptions, options)
     if sorted(splits) != sorted(SPLITS):
         raise BenchmarkError(f"benchmark {name!r}: expected the splits {', '.join(SPLITS)}, got {sorted(splits)}")
     if splits["search"] is None or splits["test"] is None:

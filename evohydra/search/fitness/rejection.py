@@ -8,6 +8,7 @@ from typing import Any
 from evohydra.scoring.job import Examples
 from evohydra.search.fitness.generation import Generation, Judged, Member, Requests, Scored, Wanted
 from evohydra.search.fitness.order import Example, beginning, by_benchmark
+from evohydra.spaces.whole import check_settings
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ def rejection(settings: Mapping[str, Any] | None) -> Rejection | None:
     unknown = sorted(set(settings or {}) - {"after", "risk"})
     if unknown:
         raise ValueError(f"fitness.reject: expected the keys after and risk, got {unknown}")
+    check_settings("fitness.reject", Rejection, settings or {})
     return None if settings is None else Rejection(**settings)
 
 
