@@ -14,6 +14,7 @@ from evohydra.files import write_json
 from evohydra.recipe import Node, digest
 from evohydra.report.answers import Pictured, answers_page, shown
 from evohydra.report.examples import WINNER, keep_examples
+from evohydra.report.gathering import keep_settings
 from evohydra.report.pictures import draw_albums, pictures
 from evohydra.report.progress import SearchProgress
 from evohydra.report.tables import gain_sentence, summary_table
@@ -89,6 +90,7 @@ class Run:
             if len(start) > optimizer.population:
                 logger.warning("of %d starting points, generation 0 holds %d", len(start), optimizer.population)
             ledger = stack.enter_context(closing(self._ledger()))
+            keep_settings(self.directory)
             store = ScoreStore(self.directory / SCORES, conditions(self.identity), self.shared_scores)
             stack.enter_context(closing(store))
             tracker = Guarded(self.make_tracker)

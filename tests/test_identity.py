@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from evohydra.report.gathering import gather
 from evohydra.scoring.benchmarks import SPLITS
 from evohydra.search.identity import INCIDENTAL, OF_SCORES, OF_THE_SEARCH, check_identity, own_keys
 from evohydra.search.json_lines import LedgerError
-from tests.commands import built, carried_out, json_lines, workspace
+from tests.commands import built, carried_out, evohydra, json_lines, workspace
 from tests.contracts.discovery import composed
 
 
@@ -178,3 +179,40 @@ def test_scores_have_a_key_for_each_benchmark_and_split(begun: tuple[list[str], 
     assert [split for split in SPLITS if shorter[split] != before[split]] == ["test"]
     for change in ("out_dtype=bfloat16", "benchmark.lm_eval.metric=exact", "tokenizer=base"):
         assert not set(keys(change).values()) & set(before.values())
+
+
+@pytest.mark.parametrize("kept", ["ledger.jsonl", "scores.jsonl"])
+def test_scores_of_which_nothing_says_what_they_are_are_refused(begun: tuple[list[str], Path], kept: str):
+    """A run.json that is gone is no new run; else an old score would stand under any new metric."""
+    arguments, run = begun
+    other = {"ledger.jsonl": "scores.jsonl", "scores.jsonl": "ledger.jsonl"}[kept]
+    (run / "run.json").unlink()
+    (run / other).unlink()
+    with pytest.raises(LedgerError, match=rf"{kept} holds scores, but run.json beside it"):
+        carried_out([*arguments, "budget=6"], run)
+    assert not (run / "run.json").exists()
+
+
+def test_a_damaged_identity_or_score_is_named(begun: tuple[list[str], Path]):
+    arguments, run = begun
+    whole = (run / "scores.jsonl").read_text()
+    for line in ("null", "{}"):
+        (run / "scores.jsonl").write_text(f"{whole}{line}\n")
+        with pytest.raises(LedgerError, match=rf"scores.jsonl: line {whole.count(chr(10)) + 1} is damaged"):
+            carried_out([*arguments, "budget=6"], run)
+    (run / "scores.jsonl").write_text(whole)
+    (run / "run.json").write_text("")
+    with pytest.raises(LedgerError, match=r"run.json is damaged"):
+        carried_out([*arguments, "budget=6"], run)
+
+
+def test_a_refused_command_does_not_label_the_results_of_another(tmp_path: Path):
+    """Hydra writes its files anew before the command is looked at; tables and reports go by what was accepted."""
+    arguments = [*workspace(tmp_path), "baselines=null", "top=1", "budget=6"]
+    assert evohydra(*arguments, "run=r", cwd=tmp_path).returncode == 0
+    refusal = evohydra(*arguments, "seed=9", "run=r", cwd=tmp_path)
+    assert refusal.returncode != 0
+    assert "seed was 1, is now 9" in refusal.stderr
+    (job,) = gather([tmp_path / "outputs" / "r"])
+    assert (job.config["seed"], job.seed) == (1, 1)
+    assert "seed=9" not in job.overrides

@@ -6,6 +6,7 @@ anything is scored.
 
 import functools
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -62,6 +63,10 @@ def make_run(plain: Plain, directory: Path, place: Mapping[str, Any]) -> Run | U
     found = found_sources(plain)
     benchmarks = benchmarks_of(plain, found.family)
     space = _space(plain["merge"], _located(found), found)
+    for key, least in (("cache_gb", 0.0), ("prefix_gb", 0.0), ("shard_gb", 1e-6)):
+        size = plain[key]
+        if isinstance(size, bool) or not isinstance(size, int | float) or not least <= size < math.inf:
+            raise ValueError(f"{key}: expected a number of at least {least:g}, got {size!r}")
     instantiate(plain["executor"])(make=_unmade, worker_bytes=0).close()  # its options are checked
     if benchmarks:
         _plan(plain, benchmarks, space, np.empty((0, len(space.names)))).check()

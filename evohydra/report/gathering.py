@@ -10,12 +10,14 @@ from typing import Any
 
 import yaml
 
+from evohydra.files import write_json
 from evohydra.recipe import Node, from_dict
 from evohydra.search.json_lines import in_use
 from evohydra.search.masking import shown_overrides
 from evohydra.search.objectives import Objective
 
 Scores = Mapping[str, Sequence[float]]
+SETTINGS = "settings.json"  # of the last command that a run accepted
 ASIDE = ("run", "seed", "tracker", "ablate", "report")  # of command lines
 
 
@@ -146,11 +148,25 @@ def json_lines(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
+def keep_settings(run: Path) -> None:
+    """Keep what Hydra has written of the command in settings.json, once the run has accepted it.
+
+    Hydra writes its own files anew for each command in a directory, also for one that is then refused.
+    """
+    if (run / ".hydra").is_dir():
+        write_json(
+            run / SETTINGS, {"overrides": _by_hydra(run, "overrides", []), "config": _by_hydra(run, "config", {})}
+        )
+
+
+def _by_hydra(run: Path, name: str, otherwise: Any) -> Any:
+    file = run / ".hydra" / f"{name}.yaml"
+    return (yaml.safe_load(file.read_text()) if file.is_file() else None) or otherwise
+
+
 def _job(run: Path, overrides: tuple[str, ...]) -> Job:
-    file = run / ".hydra" / "config.yaml"
-    config = (
-        yaml.safe_load(file.read_text()) if file.is_file() else (_json(run / "run.json") or {}).get("search")
-    ) or {}
+    begun = (_json(run / "run.json") or {}).get("search") or {}
+    config = (_json(run / SETTINGS) or {}).get("config") or _by_hydra(run, "config", begun)
     records = json_lines(run / "ledger.jsonl")
     summary, recipe = _json(run / "summary.json"), _json(run / "recipe.json")
     ended_at = None
@@ -185,8 +201,9 @@ def _are_numbers(scores: Scores) -> bool:
 
 
 def _overrides(run: Path) -> list[str]:
-    file = run / ".hydra" / "overrides.yaml"
-    return (yaml.safe_load(file.read_text()) or []) if file.is_file() else []
+    accepted = _json(run / SETTINGS)
+    found: list[str] = accepted["overrides"] if accepted else _by_hydra(run, "overrides", [])
+    return found
 
 
 def _json(path: Path) -> Any:

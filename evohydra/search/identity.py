@@ -26,6 +26,7 @@ INCIDENTAL = (
     "run", "budget", "top", "pick", "tracker", "executor", "threads", "cache_gb", "prefix_gb", "shard_gb", "batch_size",
     "baselines", "report", "ablate", "share_scores", "format", "allow_other_base", "allow_other_versions",
 )  # fmt: skip
+LEDGER, SCORES = "ledger.jsonl", "scores.jsonl"  # the files of a run that hold scores
 ALLOW = "allow_other_versions=true"
 EARLIER = "earlier_versions"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -125,9 +126,21 @@ def check_identity(path: Path, identity: Mapping[str, Any], *, allow_other_versi
     """
     current = json.loads(json.dumps(identity))
     if not path.is_file():
+        scored = [file for file in map(path.with_name, (LEDGER, SCORES)) if file.is_file() and file.stat().st_size]
+        if scored:
+            raise LedgerError(
+                f"{scored[0]} holds scores, but {path.name} beside it, which says what they are scores of, is missing. "
+                "Choose another name with run=NAME, or delete the directory"
+            )
         write_json(path, current)
         return
-    known = json.loads(path.read_text())
+    try:
+        known = json.loads(path.read_text())
+    except ValueError as error:
+        raise LedgerError(
+            f"{path} is damaged ({error}), so that nothing says what was scored here. Choose another name with "
+            "run=NAME, or delete the directory"
+        ) from error
     earlier = known.pop(EARLIER, [])
     if "scores" in current and "scores" not in known:
         raise LedgerError(

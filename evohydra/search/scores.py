@@ -6,6 +6,7 @@ The order of lines means nothing. What failed for a reason of the machine is not
 import hashlib
 import json
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from evohydra.recipe import Checkpoint, Merge, Node, digest
 from evohydra.scoring.benchmarks import SPLITS
 from evohydra.scoring.job import Evaluation, Job
 from evohydra.search.identity import Identity
-from evohydra.search.json_lines import JsonLines
+from evohydra.search.json_lines import JsonLines, LedgerError
 
 FIELDS = tuple(each.name for each in fields(Evaluation) if each.name not in ("given_up", "positions"))
 Key = tuple[str, str, str]  # content of the recipe, split, examples
@@ -55,8 +56,12 @@ class ScoreStore:
         self._shared = shared
         self._known: dict[Key, dict[str, Any]] = {}
         self._labels: set[tuple[str, Key]] = set()
-        for entry in self._lines.entries:
-            self._remember(entry)
+        for number, entry in enumerate(self._lines.entries, start=1):
+            try:
+                self._remember(entry)
+            except (KeyError, TypeError, AttributeError) as error:
+                self._lines.close()
+                raise LedgerError(f"{path}: line {number} is damaged ({error!r})") from error
 
     def _remember(self, entry: dict[str, Any]) -> None:
         key = (entry["recipe"], entry["split"], _places(entry["examples"]))
@@ -96,12 +101,10 @@ class ScoreStore:
         with self._shared_lock():
             lines = self._shared.read_text().splitlines()
         for line in lines:
-            try:
+            with suppress(ValueError, KeyError, TypeError):  # a line that is torn or damaged is no score
                 entry: dict[str, Any] = json.loads(line)
-            except ValueError:  # torn by a kill
-                continue
-            if (entry["recipe"], entry["split"], "") == key and entry.pop("conditions") == self._conditions[key[1]]:
-                return entry
+                if (entry["recipe"], entry["split"], "") == key and entry.pop("conditions") == self._conditions[key[1]]:
+                    return entry
         return None
 
     def _shared_lock(self) -> FileLock:

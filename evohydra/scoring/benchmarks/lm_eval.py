@@ -1,6 +1,7 @@
 """Any lm-evaluation-harness task or group on the live model, with its scores example by example."""
 
 import copy
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -52,6 +53,12 @@ class Options:
     data_dir: str | None = None
     include_path: str | None = None
     batch_size: int | str = 64
+
+    def __post_init__(self) -> None:
+        size = self.batch_size
+        whole = isinstance(size, int) and not isinstance(size, bool) and size >= 1
+        if not whole and not re.fullmatch(r"auto(:\d+)?", str(size)):
+            raise BenchmarkError(f"batch_size: expected a whole number of at least 1, or auto, got {size!r}")
 
 
 def lm_eval_benchmarks(
