@@ -8,6 +8,7 @@ from typing import Any
 import hydra
 import torch
 
+from evohydra.assembly.process import set_up_process
 from evohydra.families import AddedAdapter, Family, Rules, sources
 from evohydra.families.sources import FoundSources, OpenSources
 from evohydra.merging.checkpoints import Survey
@@ -57,7 +58,7 @@ class WorkerMaker:
 
 
 def _parts_elsewhere(plain: Plain, surveys: Mapping[str, Survey]) -> Parts:
-    set_threads(plain["threads"])
+    set_up_process(plain["threads"])
     found = found_sources(plain)
     return opened_parts(plain, found, sources.read_sources(found, surveys), benchmarks_of(plain, found.family))
 
@@ -135,15 +136,6 @@ def _compile(wanted: str | bool, shapes: Mapping[str, tuple[int, ...]], merges: 
     if wanted not in ("auto", True, False):
         raise ValueError(f"merge.compile: expected auto, true or false, got {wanted!r}")
     return worth_compiling(shapes, merges) if wanted == "auto" else bool(wanted)
-
-
-def set_threads(threads: int | str) -> None:
-    """Set torch's threads on a CPU, unless they are "auto"."""
-    if threads == "auto":
-        return
-    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
-        raise ValueError(f"threads: expected auto or a whole number of at least 1, got {threads!r}")
-    torch.set_num_threads(threads)
 
 
 def _device(name: str) -> torch.device:

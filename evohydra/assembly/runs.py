@@ -24,9 +24,9 @@ from evohydra.assembly.parts import (
     found_sources,
     instantiate,
     opened_parts,
-    set_threads,
     worker_bytes,
 )
+from evohydra.assembly.process import set_up_process
 from evohydra.families import Rules, sources
 from evohydra.families.settings_files import settings_digest
 from evohydra.families.sources import FoundSources, OpenSources
@@ -58,7 +58,7 @@ def make_run(plain: Plain, directory: Path, place: Mapping[str, Any]) -> Run | U
 
     Where every gene is frozen and there is no benchmark, what writes that one recipe.
     """
-    set_threads(plain["threads"])
+    set_up_process(plain["threads"])
     check_whole(plain)
     found = found_sources(plain)
     benchmarks = benchmarks_of(plain, found.family)

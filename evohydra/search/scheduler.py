@@ -9,6 +9,8 @@ from evohydra.scoring.executors import Executor
 from evohydra.scoring.job import Evaluation, Job, MachineError, checked, joined
 from evohydra.search.scores import ScoreStore, content
 
+CHEAP = 0.1  # of the seconds of an evaluation, for a merge to be worth doing twice
+
 
 @dataclass
 class Pending:
@@ -30,18 +32,36 @@ class Scheduler:
     def __init__(self, executor: Executor, store: ScoreStore) -> None:
         self.executor, self.store = executor, store
         self._open: dict[int, Pending] = {}  # by the executor's ticket
+        self._merging = self._evaluating = 0.0  # seconds of all jobs so far
 
     def submit(self, jobs: Sequence[tuple[str, Job]]) -> list[Pending]:
-        """Jobs with their labels; what is on file is there at once, and fewer jobs than workers are shared by these."""
+        """Jobs with their labels; what is on file is there at once, and some are cut into parts (see `_shares`)."""
         pending = [Pending(label, job, self._on_file(label, job)) for label, job in jobs]
         asked = [each for each in pending if each.evaluation is None]
-        shares = max(1, self.executor.workers // len(asked)) if asked else 1
-        parts = [replace(each.job, part=(i, shares) if shares > 1 else None) for each in asked for i in range(shares)]
-        tickets = self.executor.submit(parts) if parts else []
-        for number, each in enumerate(asked):
-            each.tickets = tickets[number * shares : (number + 1) * shares]
+        shares = self._shares(len(asked))
+        parts = [
+            replace(each.job, part=(index, count) if count > 1 else None)
+            for each, count in zip(asked, shares, strict=True)
+            for index in range(count)
+        ]
+        tickets = iter(self.executor.submit(parts) if parts else [])
+        for each, count in zip(asked, shares, strict=True):
+            each.tickets = [next(tickets) for _ in range(count)]
             self._open.update(dict.fromkeys(each.tickets, each))
         return pending
+
+    def _shares(self, jobs: int) -> list[int]:
+        """Into how many parts each of `jobs` is cut: all of them where there are fewer jobs than workers.
+
+        Else the last ones are halved, so that workers end nearer together. Each part merges the model anew, so this is
+        done only where merging is known to be cheap.
+        """
+        workers = self.executor.workers
+        if 0 < jobs < workers:
+            return [workers // jobs] * jobs
+        cheap = 0 < self._merging <= CHEAP * self._evaluating
+        halved = workers if workers > 1 and cheap else 0
+        return [1 if number < jobs - halved else 2 for number in range(jobs)]
 
     def _on_file(self, label: str, job: Job) -> Evaluation | None:
         found = self.store.find(label, job)
@@ -56,6 +76,8 @@ class Scheduler:
             if len(done.parts) == len(done.tickets):
                 in_order = [done.parts[each] for each in done.tickets]
                 done.evaluation = checked(in_order[0] if len(in_order) == 1 else joined(in_order))
+                self._merging += done.evaluation.seconds.get("merge", 0.0)
+                self._evaluating += done.evaluation.seconds.get("evaluate", 0.0)
                 self.store.keep(done.label, done.job, done.evaluation)
         return pending.evaluation
 

@@ -4,6 +4,7 @@
 
 Each run has one thread for each worker. The count goes from the end of the first generation to the end of the search;
 what a run costs before its first genome is printed apart. The machine has to be quiet, with a core for each worker.
+As many runs with one worker at the same time, added up, show what the machine itself can give: cores share its memory.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.commands import environment
@@ -54,9 +56,13 @@ def main() -> None:
             found = {count: timed(count, given.budget, Path(root) / f"{pair}-{count}") for count in (1, given.workers)}
             (one, before_one), (several, before_several) = found[1], found[given.workers]
             ratios.append(several / one)
+            apart = [Path(root) / f"{pair}-apart-{number}" for number in range(given.workers)]
+            with ThreadPoolExecutor() as pool:
+                together = sum(rate for rate, _ in pool.map(lambda room: timed(1, given.budget, room), apart))
             print(
                 f"pair {pair + 1}: {one:.0f} genomes an hour with 1 worker (first after {before_one:.1f} s), "
-                f"{several:.0f} with {given.workers} (first after {before_several:.1f} s), {ratios[-1]:.2f} times",
+                f"{several:.0f} with {given.workers} (first after {before_several:.1f} s), {ratios[-1]:.2f} times; "
+                f"{given.workers} runs at once {together / one:.2f} times",
                 flush=True,
             )
     print(f"median: {statistics.median(ratios):.2f} times")

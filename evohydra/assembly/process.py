@@ -1,0 +1,37 @@
+"""How this process, a run's or a worker's, uses threads and memory."""
+
+import ctypes
+import os
+import sys
+
+import torch
+
+MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1  # glibc's names for them: M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of malloc.h
+KEPT = {
+    "MALLOC_MMAP_THRESHOLD_": (MMAP_THRESHOLD, 32 * 1024**2),
+    "MALLOC_TRIM_THRESHOLD_": (TRIM_THRESHOLD, 512 * 1024**2),
+}
+
+
+def set_up_process(threads: int | str) -> None:
+    """Set torch's threads on a CPU, unless they are "auto", and how freed memory is kept."""
+    _keep_freed_memory()
+    if threads == "auto":
+        return
+    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+        raise ValueError(f"threads: expected auto or a whole number of at least 1, got {threads!r}")
+    torch.set_num_threads(threads)
+
+
+def _keep_freed_memory() -> None:
+    """Let the C library keep up to 512 MB of freed memory, unless the environment has settings of its own.
+
+    As it is, glibc gives tensors of a few megabytes back to the system and asks for them anew each time. On the
+    embedded example that took a quarter of a genome's time. Without glibc nothing is changed.
+    """
+    library = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if library is None or not hasattr(library, "gnu_get_libc_version"):
+        return
+    for variable, (parameter, size) in KEPT.items():
+        if variable not in os.environ:
+            library.mallopt(parameter, size)

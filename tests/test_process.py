@@ -1,0 +1,36 @@
+"""What a run sets in its own process."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.commands import environment
+
+FAULTS = """
+import resource, sys, torch
+from evohydra.assembly.process import set_up_process
+if sys.argv[1] == "set up":
+    set_up_process(1)
+for _ in range(100):
+    torch.ones(500_000), torch.ones(900_000)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(100):
+    torch.ones(500_000), torch.ones(900_000)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def faults(how: str, **variables: str) -> int:
+    """Page faults of 100 pairs of tensors of 2 and 3.6 MB."""
+    given = {**environment(), **variables}
+    done = subprocess.run([sys.executable, "-c", FAULTS, how], env=given, capture_output=True, text=True, check=True)
+    return int(done.stdout)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
+def test_freed_memory_is_kept_unless_the_environment_says_otherwise() -> None:
+    own = {"MALLOC_TRIM_THRESHOLD_": "131072", "MALLOC_MMAP_THRESHOLD_": "131072"}
+    assert faults("as it is", **own) > 10_000
+    assert faults("set up") < 1_000
+    assert faults("set up", **own) > 10_000
