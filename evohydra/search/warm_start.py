@@ -21,8 +21,6 @@ def best_genomes(directory: Path, space: Space, top: int) -> Points:
 
     Raises ValueError where there is no such run, or where its genes are not those of `space`, by name and by value.
     """
-    if isinstance(top, bool) or not isinstance(top, int) or top < 1:
-        raise ValueError(f"warm_start_top: expected a whole number of at least 1, got {top!r}")
     ledger = directory / "ledger.jsonl"
     if not ledger.is_file():
         raise ValueError(f"warm_start: expected the directory of a run, got {directory}, which has no ledger.jsonl")

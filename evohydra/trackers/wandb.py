@@ -6,7 +6,7 @@ import re
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import wandb
 
@@ -38,16 +38,10 @@ class WandbTracker:
         differing: Sequence[str] = (),
         project: str = "evohydra",
         entity: str | None = None,
-        mode: str = "auto",
+        mode: Literal["auto", "online", "offline"] = "auto",
         tags: Sequence[str] = (),
-        artifact: str = "auto",
+        artifact: Literal["auto", "upload", "reference", "none"] = "auto",
     ) -> None:
-        for option, value, known in (
-            ("mode", mode, ("auto", "online", "offline")),
-            ("artifact", artifact, ("auto", "upload", "reference", "none")),
-        ):
-            if value not in known:
-                raise ValueError(f"tracker.{option}: expected one of {', '.join(known)}, got {value!r}")
         self._mode = ("online" if logged_in() else "offline") if mode == "auto" else mode
         self._artifact = artifact
         self._best = -math.inf

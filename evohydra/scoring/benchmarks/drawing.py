@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from evohydra.checks import Count
 from evohydra.libraries import optional
 from evohydra.scoring.benchmarks import BenchmarkError
 from evohydra.scoring.benchmarks.frozen import fingerprints
@@ -23,20 +24,15 @@ class Drawing:
     scheduler: the `name` of a scheduler of diffusers, and options over those of the pipeline's scheduler.
     """
 
-    steps: int = 4
+    steps: Count = 4
     guidance: float | None = 0.0
-    height: int | None = None
-    width: int | None = None
+    height: Count | None = None
+    width: Count | None = None
     scheduler: Mapping[str, Any] | None = None
     negative_prompt: str | None = None
 
     def check(self, where: str) -> None:
         """BenchmarkError for what no pipeline could draw with."""
-        for key, value in (("steps", self.steps), ("height", self.height), ("width", self.width)):
-            if (value is not None or key == "steps") and (
-                isinstance(value, bool) or not isinstance(value, int) or value < 1
-            ):
-                raise BenchmarkError(f"{where}: {key}: expected a whole number of at least 1, got {value!r}")
         if self.scheduler is not None:
             _scheduler_class(where, self.scheduler)
 

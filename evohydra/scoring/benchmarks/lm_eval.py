@@ -1,16 +1,17 @@
 """Any lm-evaluation-harness task or group on the live model, with its scores example by example."""
 
 import copy
-import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from lm_eval.api.task import Task
 from numpy.typing import NDArray
+from pydantic import StringConstraints
 
+from evohydra.checks import Count, Natural, Words, check_settings
 from evohydra.families import LiveModel
 from evohydra.scoring.benchmarks import SPLITS, BenchmarkError, Split
 from evohydra.scoring.benchmarks.contents import versions_of
@@ -24,9 +25,10 @@ from evohydra.scoring.benchmarks.lm_eval_words import answered, described
 from evohydra.scoring.benchmarks.not_numbers import check_choices, check_log_likelihoods
 from evohydra.scoring.benchmarks.parts import part_of_batches
 from evohydra.scoring.benchmarks.private_lm_eval import filters_of, set_instances
-from evohydra.scoring.benchmarks.splits import Slice, check_disjoint
-from evohydra.spaces.whole import check_settings
+from evohydra.scoring.benchmarks.splits import Slice, check_disjoint, slice_of
 
+Auto = Annotated[str, StringConstraints(pattern=r"^auto(:\d+)?$"), Words("auto")]
+BatchSize = Count | Auto
 FEWSHOT_SEED = 1234  # simple_evaluate's default
 
 
@@ -42,8 +44,8 @@ class Options:
 
     metric: str | None = None
     filter: str | None = None
-    num_fewshot: int | None = None
-    limit: int | None = None
+    num_fewshot: Natural | None = None
+    limit: Count | None = None
     shuffle: int | None = None
     generation_kwargs: Mapping[str, Any] | None = None
     chat_template: bool | str = False
@@ -52,13 +54,7 @@ class Options:
     data_files: str | Mapping[str, str] | None = None
     data_dir: str | None = None
     include_path: str | None = None
-    batch_size: int | str = 64
-
-    def __post_init__(self) -> None:
-        size = self.batch_size
-        whole = isinstance(size, int) and not isinstance(size, bool) and size >= 1
-        if not whole and not re.fullmatch(r"auto(:\d+)?", str(size)):
-            raise BenchmarkError(f"batch_size: expected a whole number of at least 1, or auto, got {size!r}")
+    batch_size: BatchSize = 64
 
 
 def lm_eval_benchmarks(
@@ -74,7 +70,9 @@ def lm_eval_benchmarks(
         raise BenchmarkError(f"benchmark {name!r}: expected the splits {', '.join(SPLITS)}, got {sorted(splits)}")
     if splits["search"] is None or splits["test"] is None:
         raise BenchmarkError(f"benchmark {name!r}: only the validation split may be null")
-    slices = {split: Slice(**at) for split in SPLITS if (at := splits[split]) is not None}
+    slices = {
+        split: slice_of(f"benchmark.{name}.splits.{split}", at) for split in SPLITS if (at := splits[split]) is not None
+    }
     leaves = {
         split: load_tasks(at.task or task, at.data_files or chosen.data_files, chosen.data_dir, chosen.include_path)
         for split, at in slices.items()

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from evohydra.checks import Natural
 from evohydra.scoring.executors import MakeWorker, Result
 from evohydra.scoring.executors.attempts import Attempts
 from evohydra.scoring.job import Evaluation, Job, MachineError
@@ -17,7 +18,7 @@ class Local:
 
     workers = 1
 
-    def __init__(self, *, make: MakeWorker, worker_bytes: int = 0, retries: int = 2) -> None:
+    def __init__(self, *, make: MakeWorker, worker_bytes: int = 0, retries: Natural = 2) -> None:
         self._attempts = Attempts(retries)
         self._make = make
 

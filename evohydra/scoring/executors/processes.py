@@ -10,6 +10,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
+from evohydra.checks import CountOrAuto, Natural
 from evohydra.scoring.executors import MakeWorker, Result
 from evohydra.scoring.executors.attempts import Attempts
 from evohydra.scoring.executors.resources import Places, places
@@ -39,7 +40,7 @@ class Processes:
     """
 
     def __init__(
-        self, *, make: MakeWorker, workers: int | str = "auto", threads: int | str = "auto", retries: int = 2,
+        self, *, make: MakeWorker, workers: CountOrAuto = "auto", threads: CountOrAuto = "auto", retries: Natural = 2,
         worker_bytes: int = 0,
     ) -> None:  # fmt: skip
         self._attempts = Attempts(retries)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from evohydra.checks import Count
 from evohydra.search.fitness import Sizes
 from evohydra.search.fitness.generation import Generation, Requests
 from evohydra.search.fitness.order import drawn, shuffled
@@ -22,12 +23,10 @@ class Subset:
         *,
         sizes: Sizes,
         seed: int,
-        examples: int,
+        examples: Count,
         fresh: bool = True,
         reject: Mapping[str, Any] | None = None,
     ) -> None:
-        if isinstance(examples, bool) or not isinstance(examples, int) or examples < 1:
-            raise ValueError(f"fitness.examples: expected a whole number of at least 1, got {examples!r}")
         self._sizes, self._seed, self._examples, self._fresh = sizes, seed, examples, fresh
         self._reject = rejection(reject)
         self.comparable, self.same_examples = not fresh, not fresh and reject is None
