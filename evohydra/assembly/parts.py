@@ -38,7 +38,7 @@ class WorkerMaker:
         self._parts: Parts | None = parts
         self._plain, self._surveys = parts.plain, parts.sources.surveys
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {"_parts": None, "_plain": self._plain, "_surveys": self._surveys}
 
     def __call__(self) -> Worker:
@@ -63,7 +63,7 @@ def _parts_elsewhere(plain: Plain, surveys: Mapping[str, Survey]) -> Parts:
     return opened_parts(plain, found, sources.read_sources(found, surveys), benchmarks_of(plain, found.family))
 
 
-def instantiate(spec: Mapping[str, Any]) -> Any:
+def instantiate(spec: Mapping[str, object]) -> Any:
     """What a part of the configuration describes; ValueError where a value is missing."""
     missing = sorted(key for key, value in spec.items() if value == "???")
     if missing:

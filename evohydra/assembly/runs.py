@@ -53,7 +53,7 @@ LIBRARIES = ("evohydra", "torch", "transformers", "tokenizers")  # that merge an
 logger = logging.getLogger(__name__)
 
 
-def make_run(plain: Plain, directory: Path, place: Mapping[str, Any]) -> Run | UnsearchedRecipe:
+def make_run(plain: Plain, directory: Path, place: Mapping[str, object]) -> Run | UnsearchedRecipe:
     """A run from its configuration; `place` is what trackers call it, and in which sweep (`group`) it is.
 
     Where every gene is frozen and there is no benchmark, what writes that one recipe.
@@ -151,14 +151,14 @@ def _executor(plain: Plain, parts: Parts) -> Executor:
     return made
 
 
-def _located(found: FoundSources, opened: OpenSources | None = None) -> dict[str, Any]:
+def _located(found: FoundSources, opened: OpenSources | None = None) -> dict[str, object]:
     """What spaces of merges are made of: models, base, and where tensors sit."""
     known = opened or found
     copied = opened.copied if opened else frozenset()
     return {"models": known.models, "base": known.base, "locations": found.locations(copied)}
 
 
-def _space(merge: Plain, located: Mapping[str, Any], found: FoundSources) -> Space:
+def _space(merge: Plain, located: Mapping[str, object], found: FoundSources) -> Space:
     """The space of merges, of paths, or of both, as far as they are configured."""
     merges = instantiate(merge["parameter"])(**located) if merge.get("parameter") else None
     if not merge.get("dataflow"):

@@ -162,6 +162,6 @@ def _left_out(directories: Mapping[str, Path]) -> tuple[str, ...]:
     )
 
 
-def _entry(index: Mapping[str, Any], component: str) -> Sequence[Any]:
+def _entry(index: Mapping[str, object], component: str) -> Sequence[object]:
     found = index.get(component)
     return found if isinstance(found, list) else ()

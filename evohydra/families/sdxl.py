@@ -14,7 +14,7 @@ class SDXL(Diffusion):
     pipeline = "StableDiffusionXLPipeline"
     denoiser = "unet"
     why_no_paths = UNET
-    settings: Mapping[str, Any] = MappingProxyType({"add_watermarker": False})
+    settings: Mapping[str, object] = MappingProxyType({"add_watermarker": False})
     original = MappingProxyType(
         {
             "unet": "model.diffusion_model.",

@@ -58,7 +58,7 @@ def strategies_against_each_other(jobs: Sequence[Job]) -> list[Compared]:
     return _corrected(compared)
 
 
-def _by_seed(jobs: Sequence[Job]) -> dict[Any, Scores]:
+def _by_seed(jobs: Sequence[Job]) -> dict[object, Scores]:
     return {job.seed: scores for job in jobs if (scores := job.final("test"))}
 
 

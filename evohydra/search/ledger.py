@@ -26,7 +26,7 @@ class Record:
     index: int
     generation: int
     genome: list[float]
-    genes: Mapping[str, Any]
+    genes: Mapping[str, object]
     recipe: str
     fitness: float | None
     scores: Mapping[str, list[float]]
@@ -53,7 +53,7 @@ class Ledger:
     (of versions of libraries alone not, with `allow_other_versions`).
     """
 
-    def __init__(self, directory: Path, identity: Mapping[str, Any], *, allow_other_versions: bool = False) -> None:
+    def __init__(self, directory: Path, identity: Mapping[str, object], *, allow_other_versions: bool = False) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         with ExitStack() as opened:  # closes what is open where the next step fails
             opened.enter_context(alone_in(directory))

@@ -42,7 +42,7 @@ class Rounds:
 
     def judged(self, requests: Requests) -> Iterator[Judged]:
         """Answer the requests of a kind of fitness; what it judges is given as soon as it does."""
-        answer: Any = None
+        answer: object = None
         while True:
             try:
                 request = requests.send(answer)

@@ -31,7 +31,7 @@ def check_whole(config: Mapping[str, Any]) -> None:
     _check_below("", config)
 
 
-def check_settings(prefix: str, function: Callable[..., Any], settings: Mapping[str, Any]) -> None:
+def check_settings(prefix: str, function: Callable[..., object], settings: Mapping[str, object]) -> None:
     """The same for the `settings` of `function`, or of a dataclass, which stand under `prefix`."""
     for name, parameter in inspect.signature(function).parameters.items():
         kinds = [parameter.annotation, *get_args(parameter.annotation)]
@@ -51,7 +51,7 @@ def _bound(least: int | None) -> str:
     return "" if least is None else f" of at least {least}"
 
 
-def _check_below(prefix: str, settings: Mapping[str, Any]) -> None:
+def _check_below(prefix: str, settings: Mapping[str, object]) -> None:
     target = settings.get("_target_")
     function = _resolved(target) if isinstance(target, str) else None
     if function is not None:
@@ -61,10 +61,10 @@ def _check_below(prefix: str, settings: Mapping[str, Any]) -> None:
             _check_below(f"{prefix}.{key}".lstrip("."), value)
 
 
-def _resolved(target: str) -> Callable[..., Any] | None:
+def _resolved(target: str) -> Callable[..., object] | None:
     """The function or class of this name; None where there is none, which those who call it will say."""
     try:
-        found: Callable[..., Any] = pkgutil.resolve_name(target)
+        found: Callable[..., object] = pkgutil.resolve_name(target)
         inspect.signature(found)
     except (ImportError, AttributeError, ValueError, TypeError):
         return None

@@ -78,7 +78,7 @@ def digest(image: Image.Image) -> str:
     return hashlib.sha256(f"{image.size} {image.mode} ".encode() + image.tobytes()).hexdigest()
 
 
-def text_of(value: Any) -> str:
+def text_of(value: object) -> str:
     """repr of an example, where an image is its pixels; its own repr names a place in memory."""
     if isinstance(value, Image.Image):
         return digest(value)

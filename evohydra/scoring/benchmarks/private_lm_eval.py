@@ -28,6 +28,6 @@ def filters_of(task: Task) -> list[str]:
     return [ensemble.name for ensemble in task._filters]
 
 
-def set_instances(task: Task, instances: Iterable[Any]) -> None:
+def set_instances(task: Task, instances: Iterable[object]) -> None:
     """Let the task ask these requests only."""
     task._instances = list(instances)

@@ -34,7 +34,7 @@ class Executor(Protocol):
         """
         ...
 
-    def ask(self, task: "Callable[..., Result]", *given: Any) -> Result:
+    def ask(self, task: "Callable[..., Result]", *given: object) -> Result:
         """What a worker gets from `task(worker, *given)`, where no job is open.
 
         Task, arguments and result are plain data or functions of modules, for they may cross to another process.

@@ -42,7 +42,7 @@ class Local:
                 self._worker.recover()
                 self._attempts.failed(ticket, str(error))
 
-    def ask(self, task: Callable[..., Result], *given: Any) -> Result:
+    def ask(self, task: Callable[..., Result], *given: object) -> Result:
         """`task(worker, *given)`."""
         return task(self._worker, *given)
 

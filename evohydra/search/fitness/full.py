@@ -14,7 +14,7 @@ class Full:
 
     comparable = True
 
-    def __init__(self, *, sizes: Sizes, seed: int, reject: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, *, sizes: Sizes, seed: int, reject: Mapping[str, object] | None = None) -> None:
         self._reject = rejection(reject)
         self._order = shuffled(sizes, seed)
         self.same_examples = reject is None

@@ -50,7 +50,7 @@ class ItemResponse:
         pool: float,
         dimensions: int,
         estimator: Estimator,
-        reject: Mapping[str, Any] | None = None,
+        reject: Mapping[str, object] | None = None,
     ) -> None:
         check(calibrate >= 2, "calibrate", "at least 2", calibrate)
         check(first >= 1, "first", "at least 1", first)

@@ -52,7 +52,7 @@ class Racing:
         survivors: int | None = None,
         bounds: Sequence[float] = (0.0, 1.0),
         fresh: bool = True,
-        reject: Mapping[str, Any] | None = None,
+        reject: Mapping[str, object] | None = None,
     ) -> None:
         check(first >= 1, "first", "at least 1", first)
         check(growth > 1, "growth", "more than 1", growth)

@@ -31,7 +31,7 @@ class Rejection:
                 f"fitness.reject: expected after of at least 1 and risk between 0 and 1, got {self.after}, {self.risk}"
             )
 
-    def __call__(self, generation: Generation, order: Sequence[Example]) -> Generator[Wanted, Any, dict[int, str]]:
+    def __call__(self, generation: Generation, order: Sequence[Example]) -> Generator[Wanted, object, dict[int, str]]:
         """Have all members scored on the first examples of `order`; the places of those to reject, with the reason."""
         count = beginning(order, min(self.after, len(order)))
         probe = by_benchmark(order[:count])

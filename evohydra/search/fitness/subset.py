@@ -24,7 +24,7 @@ class Subset:
         seed: int,
         examples: int,
         fresh: bool = True,
-        reject: Mapping[str, Any] | None = None,
+        reject: Mapping[str, object] | None = None,
     ) -> None:
         if isinstance(examples, bool) or not isinstance(examples, int) or examples < 1:
             raise ValueError(f"fitness.examples: expected a whole number of at least 1, got {examples!r}")

@@ -64,7 +64,7 @@ class CatCMA:
         return table
 
     def _new(self) -> LeanCatCMAwM:
-        spaces: dict[str, Any] = {}
+        spaces: dict[str, object] = {}
         if len(self._continuous):
             spaces["x_space"] = np.tile([0.0, 1.0], (len(self._continuous), 1))
         if len(self._integer):

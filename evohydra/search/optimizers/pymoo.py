@@ -27,7 +27,7 @@ class Pymoo:
         start: Points | None = None,
         algorithm: str,
         population: int = 16,
-        **settings: Any,
+        **settings: object,
     ) -> None:
         dimension = dimension_of(axes)
         self._wanted_by = f"optimizer={algorithm.rpartition('.')[2].lower()}"
@@ -47,7 +47,7 @@ class Pymoo:
         self._algorithm.setup(self._problem, termination=endless, seed=seed)
         self._asked: Any = None
 
-    def _made(self, of: str, **settings: Any) -> Any:
+    def _made(self, of: str, **settings: object) -> Any:
         """An object of the class `of` of pymoo."""
         module, _, name = of.rpartition(".")
         return getattr(optional(module, self._wanted_by, "evohydra[strategies]"), name)(**settings)

@@ -45,7 +45,7 @@ class Human:
         self._directory = directory
         self._waiting: dict[str, Pair] = {}
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, object]:
         """Nothing beside its code: references and choices come while a run goes on."""
         return {}
 
