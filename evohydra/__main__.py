@@ -17,7 +17,7 @@ from evohydra import composition
 logger = logging.getLogger(__name__)
 
 
-def place_in_sweep(directory: Path, seed: int) -> dict[str, Any]:
+def place_in_sweep(directory: Path, seed: int) -> dict[str, object]:
     """What trackers call a run: alone by its directory, in a multirun by what tells it apart from the other jobs."""
     from evohydra.report.gathering import strategy_of, telling
 

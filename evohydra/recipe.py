@@ -35,7 +35,7 @@ class Checkpoint:
     variant: str | None = None
     config: str | None = None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """The node as JSON data."""
         later = {"variant", "config"}  # than the first recipe files, which have kept their digests
         return {"node": "checkpoint", **{k: v for k, v in self.__dict__.items() if k not in later or v is not None}}
@@ -65,7 +65,7 @@ class Merge:
     groups: tuple[Group, ...]
     options: Mapping[str, Parameter] = field(default_factory=dict)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """The node and all below it as JSON data."""
         return {
             "node": "merge",
@@ -133,7 +133,7 @@ class Stack:
             if not math.isfinite(hop.scale):
                 raise ValueError(f"hop {number}: expected a finite scale, got {hop.scale}")
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """The node and all below it as JSON data; a hop is [source, layer, scale]."""
         return {
             "node": "stack",
@@ -148,7 +148,7 @@ Node = Checkpoint | Merge | Stack
 SCALINGS = ("branch", "stream")
 
 
-def _plain(parameters: Mapping[str, Parameter]) -> dict[str, Any]:
+def _plain(parameters: Mapping[str, Parameter]) -> dict[str, object]:
     return {key: list(value) if isinstance(value, tuple) else value for key, value in parameters.items()}
 
 
@@ -197,7 +197,7 @@ def _named(method: object) -> str:
     return place[1] if place else method
 
 
-def _as_first_written(data: Any) -> Any:
+def _as_first_written(data: object) -> object:
     """The content of a recipe with methods called as in the first recipe files.
 
     Digests, and the random masks that come from them, have to stay what they were.

@@ -62,7 +62,7 @@ def _parts_elsewhere(settings: Settings, surveys: Mapping[str, Survey]) -> Parts
     return opened_parts(settings, found, sources.read_sources(found, surveys), benchmarks_of(settings, found.family))
 
 
-def instantiate(spec: Mapping[str, Any]) -> Any:
+def instantiate(spec: Mapping[str, object]) -> Any:
     """What a part of the configuration describes; ValueError where a value is missing."""
     missing = sorted(key for key, value in spec.items() if value == "???")
     if missing:

@@ -145,7 +145,7 @@ def _executor(settings: Settings, parts: Parts) -> Executor:
     return made
 
 
-def _located(found: FoundSources, opened: OpenSources | None = None) -> dict[str, Any]:
+def _located(found: FoundSources, opened: OpenSources | None = None) -> dict[str, object]:
     """What spaces of merges are made of: models, base, and where tensors sit."""
     known = opened or found
     copied = opened.copied if opened else frozenset()

@@ -32,7 +32,7 @@ class WandbTracker:
         *,
         name: str,
         directory: Path,
-        config: Mapping[str, Any],
+        config: Mapping[str, object],
         group: str | None,
         strategy: str,
         differing: Sequence[str] = (),
@@ -69,7 +69,7 @@ class WandbTracker:
         self._records.append(record)
         if record.fitness is not None:
             self._best = max(self._best, record.fitness)
-        row: dict[str, Any] = {"index": record.index, "generation": record.generation, "recipe": record.recipe}
+        row: dict[str, object] = {"index": record.index, "generation": record.generation, "recipe": record.recipe}
         if record.fitness is not None:
             row["fitness"] = record.fitness
         if math.isfinite(self._best):
@@ -159,7 +159,7 @@ def _source(checkpoint: Checkpoint) -> wandb.Artifact:
     return artifact
 
 
-def _data(benchmark: str, splits: Mapping[str, Any]) -> wandb.Artifact:
+def _data(benchmark: str, splits: Mapping[str, object]) -> wandb.Artifact:
     """The number of examples in each split, and their digests."""
     artifact = wandb.Artifact(_plain(f"data-{benchmark}"), type="dataset", metadata=dict(splits))
     with artifact.new_file("splits.json") as file:

@@ -71,7 +71,11 @@ class Painter:
         Raises FloatingPointError where the denoiser or the VAE gives numbers that are not finite.
         """
         drawing = self._drawing
-        wanted: dict[str, Any] = {"guidance_scale": drawing.guidance, "height": drawing.height, "width": drawing.width}
+        wanted: dict[str, object] = {
+            "guidance_scale": drawing.guidance,
+            "height": drawing.height,
+            "width": drawing.width,
+        }
         if drawing.negative_prompt is not None:
             wanted["negative_prompt"] = [drawing.negative_prompt] * len(prompts)
         with self._inputs.standing_in(), self._drawing_scheduler(), _finite_decoding(self._pipeline.vae):
@@ -96,7 +100,7 @@ class Painter:
             self._pipeline.scheduler = own
 
 
-def _check_latents(pipeline: Any, step: int, _: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+def _check_latents(pipeline: object, step: int, _: object, tensors: dict[str, Any]) -> dict[str, object]:
     if not torch.isfinite(tensors["latents"]).all():
         raise FloatingPointError(f"the denoiser's latents are not finite after step {step + 1}")
     return tensors
@@ -106,7 +110,7 @@ def _check_latents(pipeline: Any, step: int, _: Any, tensors: dict[str, Any]) ->
 def _finite_decoding(vae: Any) -> Iterator[None]:
     """An image that is not finite, from latents that are, is an error instead of a black picture."""
 
-    def check(_: torch.nn.Module, __: Any, output: Any) -> None:
+    def check(_: torch.nn.Module, __: object, output: Any) -> None:
         decoded = output[0] if isinstance(output, tuple) else output
         if not torch.isfinite(decoded).all():
             raise FloatingPointError(
@@ -121,7 +125,7 @@ def _finite_decoding(vae: Any) -> Iterator[None]:
         handle.remove()
 
 
-def _scheduler_class(where: str, wanted: Mapping[str, Any]) -> Any:
+def _scheduler_class(where: str, wanted: Mapping[str, object]) -> Any:
     diffusers = optional("diffusers", where, "evohydra[diffusion]")
     name = wanted.get("name")
     found = getattr(diffusers, name, None) if isinstance(name, str) and name.endswith("Scheduler") else None

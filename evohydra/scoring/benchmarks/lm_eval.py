@@ -47,7 +47,7 @@ class Options:
     num_fewshot: Natural | None = None
     limit: Count | None = None
     shuffle: int | None = None
-    generation_kwargs: Mapping[str, Any] | None = None
+    generation_kwargs: Mapping[str, object] | None = None
     chat_template: bool | str = False
     system_prompt: str | None = None
     fewshot_as_multiturn: bool = False
@@ -58,7 +58,7 @@ class Options:
 
 
 def lm_eval_benchmarks(
-    name: str, *, task: str, splits: Mapping[str, Mapping[str, Any] | None], **options: Any
+    name: str, *, task: str, splits: Mapping[str, Mapping[str, Any] | None], **options: object
 ) -> "dict[str, LMEvalBenchmark]":
     """A benchmark for each leaf of `task`, by name: one for a task, several for a group.
 
@@ -106,8 +106,8 @@ class LMEvalBenchmark:
         self.name = name
         self._options = options
         self._lm: LiveLM | LiveMultimodalLM | None = None
-        self._requests: dict[Split, list[list[Any]]] = {}
-        self._answers: list[Any] = []
+        self._requests: dict[Split, list[list[object]]] = {}
+        self._answers: list[object] = []
         self._tasks: dict[Split, Task] = {}
         self._indices = {
             split: slices[split].indices(len(task.eval_docs), options.shuffle, options.limit)
@@ -150,7 +150,7 @@ class LMEvalBenchmark:
         """The number of examples in `split`."""
         return len(self._indices.get(split, ()))
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, object]:
         """What the scores of a model depend on: each split's examples, the metric, and how it is asked."""
         options = self._options
         splits = {
@@ -191,7 +191,7 @@ class LMEvalBenchmark:
         assert len(scores) == len(places)
         return scores
 
-    def _asked(self, live: LiveModel, split: Split) -> list[list[Any]]:
+    def _asked(self, live: LiveModel, split: Split) -> list[list[object]]:
         """The requests for each example of a split."""
         if self._lm is None:
             self._lm = self._live_lm(live)
@@ -228,7 +228,7 @@ class LMEvalBenchmark:
             return LiveMultimodalLM(self.name, live, self._options.batch_size)
         return LiveLM(live.module, live.tokenizer, self._options.batch_size)
 
-    def _built_requests(self, lm: Any, task: Task, split: Split) -> list[list[Any]]:
+    def _built_requests(self, lm: Any, task: Task, split: Split) -> list[list[object]]:
         """The requests of each example of `split`, in the order of the split."""
         templated = bool(self._options.chat_template)
         if isinstance(self._options.chat_template, str):
@@ -244,7 +244,7 @@ class LMEvalBenchmark:
         return _by_document(task.instances)
 
     @staticmethod
-    def _answer(lm: Any, task: Task) -> None:
+    def _answer(lm: object, task: Task) -> None:
         by_type: dict[str, list[Any]] = defaultdict(list)
         for instance in task.instances:
             by_type[instance.request_type] += [instance] * instance.repeats
@@ -269,7 +269,7 @@ class LMEvalBenchmark:
             )
         return np.array(scores)
 
-    def _number(self, task: Task, results: Mapping[str, Any]) -> float:
+    def _number(self, task: Task, results: Mapping[str, object]) -> float:
         value = of_example(task, self._metric, results.get(self._metric))
         if isinstance(value, bool | int | float | np.number):
             return float(value)
@@ -281,7 +281,7 @@ class LMEvalBenchmark:
 
 
 def _by_document(instances: Sequence[Any]) -> list[list[Any]]:
-    found: dict[int, list[Any]] = defaultdict(list)
+    found: dict[int, list[object]] = defaultdict(list)
     for instance in instances:
         found[instance.doc_id].append(instance)
     return list(found.values())

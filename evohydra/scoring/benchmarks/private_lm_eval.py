@@ -1,7 +1,6 @@
 """Parts of lm-eval that are not in its documentation."""
 
 from collections.abc import Iterable
-from typing import Any
 
 from lm_eval.api.task import Task
 from lm_eval.tasks._index import Kind
@@ -28,6 +27,6 @@ def filters_of(task: Task) -> list[str]:
     return [ensemble.name for ensemble in task._filters]
 
 
-def set_instances(task: Task, instances: Iterable[Any]) -> None:
+def set_instances(task: Task, instances: Iterable[object]) -> None:
     """Let the task ask these requests only."""
     task._instances = list(instances)

@@ -47,7 +47,7 @@ def text_to_image(
     *,
     prompts: str | Sequence[Prompt],
     scorers: Mapping[str, Callable[[], Scorer]],
-    splits: Mapping[str, Mapping[str, Any] | None],
+    splits: Mapping[str, Mapping[str, object] | None],
     use: Sequence[str] | None = None,
     **options: Any,
 ) -> "dict[str, TextToImage]":
@@ -158,7 +158,7 @@ class Studio:
         self._painter: Painter | None = None
         self._judged = _Judged()
 
-    def identity(self, scorer: str) -> dict[str, Any]:
+    def identity(self, scorer: str) -> dict[str, object]:
         """What the scores of `scorer` depend on: prompts with seeds, how pictures are drawn, and the scorer's own."""
         judge = self.scorers[scorer]
         splits = {
@@ -256,7 +256,7 @@ class TextToImage:
         """How pictures are drawn, as words for a model card."""
         return self._studio.settings
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, object]:
         """What scores depend on: prompts, how they are drawn, and the scorer."""
         return self._studio.identity(self._scorer)
 

@@ -94,7 +94,7 @@ def visual_qa(name: str, *, splits: Mapping[str, Mapping[str, Any] | None], **op
     return {name: VisualQA(name, sliced, chosen)}
 
 
-def _split_source(name: str, split: str, common: Mapping[str, Any], at: Mapping[str, Any]) -> tuple[Source, Slice]:
+def _split_source(name: str, split: str, common: Mapping[str, object], at: Mapping[str, Any]) -> tuple[Source, Slice]:
     own = {key: at[key] for key in at if key in Source.__dataclass_fields__}
     unknown = sorted(set(at) - set(own) - {"start", "stop"})
     if unknown:
@@ -143,7 +143,7 @@ class VisualQA:
         """The examples of `split`, in its order."""
         return self._examples.get(split, ())
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, object]:
         """What scores depend on: questions, references and pixels of each split, prompt, generation and metric."""
         options = self._options
         splits = {
@@ -203,7 +203,7 @@ class VisualQA:
         """The seconds that reused vision features have saved so far."""
         return self._asker.features.saved if self._asker is not None else 0.0
 
-    def _inputs(self, asker: Asker, split: Split, batch: Sequence[int]) -> Any:
+    def _inputs(self, asker: Asker, split: Split, batch: Sequence[int]) -> object:
         asked = [self._examples[split][place] for place in batch]
         return asker.inputs([example.question for example in asked], [self.image(example) for example in asked])
 

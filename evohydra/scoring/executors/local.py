@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from evohydra.checks import Natural
 from evohydra.scoring.executors import MakeWorker, Result
@@ -43,7 +43,7 @@ class Local:
                 self._worker.recover()
                 self._attempts.failed(ticket, str(error))
 
-    def ask(self, task: Callable[..., Result], *given: Any) -> Result:
+    def ask(self, task: Callable[..., Result], *given: object) -> Result:
         """`task(worker, *given)`."""
         return task(self._worker, *given)
 

@@ -81,7 +81,7 @@ class Processes:
                 seat.ticket = ticket
                 self._send(seat, evaluate, (job,))
 
-    def _send(self, seat: _Seat, task: Callable[..., Any], given: tuple[Any, ...]) -> None:
+    def _send(self, seat: _Seat, task: Callable[..., object], given: tuple[object, ...]) -> None:
         with suppress(BrokenPipeError, ConnectionResetError):  # of a dead one, whose end is heard of next
             seat.connection.send((task, given))
 
@@ -131,7 +131,7 @@ class Processes:
         dead.process, dead.connection, dead.ready = fresh.process, fresh.connection, False
         return reason
 
-    def ask(self, task: Callable[..., Result], *given: Any) -> Result:
+    def ask(self, task: Callable[..., Result], *given: object) -> Result:
         """`task(worker, *given)` on the first worker that is ready; where that one dies, on another."""
         assert not self._attempts.in_progress, "jobs are open"
         self._begin()

@@ -46,7 +46,7 @@ def evaluate(worker: Any, job: Job) -> Evaluation:
     return evaluation
 
 
-def _carried_out(worker: Any, task: Any, given: tuple[Any, ...]) -> tuple[Kind, Any]:
+def _carried_out(worker: Any, task: Any, given: tuple[object, ...]) -> tuple[Kind, object]:
     try:
         return "done", task(worker, *given)
     except MachineError as error:
@@ -56,7 +56,7 @@ def _carried_out(worker: Any, task: Any, given: tuple[Any, ...]) -> tuple[Kind, 
         return "raised", error
 
 
-def _answer(connection: Connection, kind: Kind, content: Any) -> None:
+def _answer(connection: Connection, kind: Kind, content: object) -> None:
     try:
         packed = pickle.dumps((kind, content))
         pickle.loads(packed)  # some exceptions can be packed but not unpacked

@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from annotated_types import Ge, Gt, Le
@@ -52,7 +52,7 @@ class ItemResponse:
         pool: Annotated[float, Gt(0), Le(1)],
         dimensions: Count,
         estimator: Estimator,
-        reject: Mapping[str, Any] | None = None,
+        reject: Mapping[str, object] | None = None,
     ) -> None:
         check(most >= first, "most", "as many as fitness.first or more", most)
         self._sizes, self._seed, self._calibrate = sizes, seed, calibrate

@@ -6,7 +6,7 @@ CMA-ES. Here pairs of genomes are compared on the same examples, by bets (see `b
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from annotated_types import Ge, Gt, Lt
@@ -54,7 +54,7 @@ class Racing:
         survivors: Count | None = None,
         bounds: Sequence[float] = (0.0, 1.0),
         fresh: bool = True,
-        reject: Mapping[str, Any] | None = None,
+        reject: Mapping[str, object] | None = None,
     ) -> None:
         check(most is None or most >= first, "most", "null, or as many as fitness.first or more", most)
         check(len(bounds) == 2 and bounds[0] < bounds[1], "bounds", "the lowest and the highest score", bounds)

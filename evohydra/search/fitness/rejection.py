@@ -27,7 +27,7 @@ class Rejection:
     after: Count = 8
     risk: Annotated[float, Gt(0), Lt(1)] = 0.01
 
-    def __call__(self, generation: Generation, order: Sequence[Example]) -> Generator[Wanted, Any, dict[int, str]]:
+    def __call__(self, generation: Generation, order: Sequence[Example]) -> Generator[Wanted, object, dict[int, str]]:
         """Have all members scored on the first examples of `order`; the places of those to reject, with the reason."""
         count = beginning(order, min(self.after, len(order)))
         probe = by_benchmark(order[:count])

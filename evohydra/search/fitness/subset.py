@@ -1,7 +1,6 @@
 """Every genome of a generation on the same few search examples (common random numbers)."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from evohydra.checks import Count
 from evohydra.search.fitness import Sizes
@@ -25,7 +24,7 @@ class Subset:
         seed: int,
         examples: Count,
         fresh: bool = True,
-        reject: Mapping[str, Any] | None = None,
+        reject: Mapping[str, object] | None = None,
     ) -> None:
         self._sizes, self._seed, self._examples, self._fresh = sizes, seed, examples, fresh
         self._reject = rejection(reject)

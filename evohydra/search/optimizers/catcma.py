@@ -1,7 +1,7 @@
 """CatCMA with margin (Hamano et al., arXiv 2504.07884), for genes of all kinds; by the package cmaes."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import cmaes
 import numpy as np
@@ -66,7 +66,7 @@ class CatCMA:
         return table
 
     def _new(self) -> LeanCatCMAwM:
-        spaces: dict[str, Any] = {}
+        spaces: dict[str, object] = {}
         if len(self._continuous):
             spaces["x_space"] = np.tile([0.0, 1.0], (len(self._continuous), 1))
         if len(self._integer):

@@ -46,7 +46,7 @@ class Pymoo:
         self._algorithm.setup(self._problem, termination=endless, seed=seed)
         self._asked: Any = None
 
-    def _made(self, of: str, **settings: Any) -> Any:
+    def _made(self, of: str, **settings: object) -> Any:
         """An object of the class `of` of pymoo."""
         module, _, name = of.rpartition(".")
         return getattr(optional(module, self._wanted_by, "evohydra[strategies]"), name)(**settings)
