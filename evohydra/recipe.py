@@ -14,6 +14,7 @@ FIRST_MODULES = {
     "iso_c": "iso", "iso_cts": "iso", "ramplus_tl": "ram", "tsv_m": "tsv",
 }  # fmt: skip
 Parameter = float | int | bool | str | tuple[float, ...]
+FORMAT = 2  # of recipe files; 1 merged in float32 whatever the type of the sources
 
 
 @dataclass(frozen=True)
