@@ -3,8 +3,10 @@
 import logging
 import multiprocessing
 import pickle
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -63,7 +65,8 @@ class Processes:
             args=(theirs, self._make, self._places.environment(number), self._places.threads),
             name=f"evohydra-worker-{number}",
         )
-        process.start()
+        with _ignoring_interrupts():  # which the driver hears of, and its workers while they start as well
+            process.start()
         theirs.close()
         return _Seat(number, process, ours)
 
@@ -163,3 +166,16 @@ class Processes:
                 seat.process.kill()
                 seat.process.join()
         self._seats = []
+
+
+@contextmanager
+def _ignoring_interrupts() -> Iterator[None]:
+    """SIGINT (Ctrl-C) is ignored, and so it is by processes that are started meanwhile."""
+    if threading.current_thread() is not threading.main_thread():  # the only one that may say so
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
