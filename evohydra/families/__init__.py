@@ -3,17 +3,20 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor
 
-from evohydra.checks import Count, check_fields, check_settings
+from evohydra.checks import check_fields, check_settings
 from evohydra.families.comparison import Comparison
 from evohydra.merging.checkpoints import TensorSource
 from evohydra.merging.engine import Engine
 from evohydra.recipe import LayerNames, Node, Stack
 from evohydra.spaces.grouping import Location
+
+MOST_PADDING = 2**16  # rows: multiples of 64 or 128 are usual
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class Rules:
 
     tokenizer: str = "same"
     missing: Literal["error", "base"] = "error"
-    pad_vocabulary_to: Count | None = None
+    pad_vocabulary_to: Annotated[int, Ge(1), Le(MOST_PADDING)] | None = None
     allow_other_base: bool = False
     components: Mapping[str, str] = field(default_factory=dict)
     adapters: tuple[AddedAdapter, ...] = ()

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from evohydra.checks import check_name
 from evohydra.families import Aligned, Family, OpensSources, Overlay, Rules
 from evohydra.merging.checkpoints import SourceError, Survey, TensorSource, locate, survey
 from evohydra.merging.relatedness import check_kinship
@@ -64,7 +65,8 @@ class OpenSources:
 
 
 def parse(name: str, fields: Mapping[str, object]) -> Source:
-    """The source `name` of a configuration; SourceError for keys that no source has."""
+    """The source `name` of a configuration; SourceError for keys that no source has, ValueError for other names."""
+    check_name(name, "model.sources")
     unknown = sorted(set(fields) - set(Source.__dataclass_fields__))
     if unknown:
         known = sorted(Source.__dataclass_fields__)

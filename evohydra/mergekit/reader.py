@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from evohydra.families import Family, Rules
+from evohydra.families.names import FAMILIES
 from evohydra.families.sources import BASE, published_sources
 from evohydra.mergekit.settings import PASSTHROUGH, Settings, Slice
 from evohydra.mergekit.writer import FIRST, INPUT, METHODS, REQUIRED
@@ -68,7 +69,7 @@ def read(text: str, family: Family, shard_bytes: int) -> dict[str, object]:
     named = tokenizer in {node.name for node in nodes.values()}
     return {
         "format": FORMAT,
-        "family": f"{type(family).__module__}.{type(family).__qualname__}",
+        "family": FAMILIES.name_of(family),
         "files_from": tokenizer if named else BASE if base_node else nodes[models[0]].name,
         "tokenizer": tokenizer,
         "pad_vocabulary_to": multiple,

@@ -16,9 +16,10 @@ from evohydra.merging.engine import Engine
 from evohydra.recipe import Node, Stack
 from evohydra.report.pictures import Sample, write_samples
 from evohydra.scoring.worker import Worker
-from evohydra.winner.checkpoint_files import made_from, recipe_file, whole_directory
+from evohydra.winner.checkpoint_files import whole_directory
 from evohydra.winner.formats import Format
 from evohydra.winner.model_card import model_card
+from evohydra.winner.recipe_files import made_from, recipe_file
 
 WINNER = "winner"  # where in a run's directory the checkpoint is
 UNVERIFIED = "winner-unverified"  # where it is if it is not the live model; in summary and recipe the reason stands
@@ -83,7 +84,8 @@ class WinnerWriter:
         Where the checkpoint is not the live model it is kept as `winner-unverified` instead, and the reason returned.
         """
         recipe: dict[str, Any] = {}
-        with whole_directory(run / WINNER, lambda: run / (UNVERIFIED if REASON in recipe else WINNER)) as directory:
+        final = lambda: run / (UNVERIFIED if REASON in recipe else WINNER)  # noqa: E731
+        with whole_directory(run / WINNER, final, "anything") as directory:
             recipe |= self(node, directory, run.name, found, summary, samples)
         reason = recipe.get(REASON)
         # One of an earlier try, which is not what recipe and summary say.
