@@ -12,11 +12,11 @@ import yaml
 
 from evohydra.files import write_json
 from evohydra.recipe import Node, from_dict
+from evohydra.scoring.job import Scores
 from evohydra.search.json_lines import in_use, whole_lines
 from evohydra.search.masking import shown_overrides
 from evohydra.search.objectives import Objective
 
-Scores = Mapping[str, Sequence[float]]
 SETTINGS = "settings.json"  # of the last command that a run accepted
 ASIDE = ("run", "seed", "tracker", "ablate", "report")  # of command lines
 

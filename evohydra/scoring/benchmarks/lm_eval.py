@@ -34,7 +34,7 @@ FEWSHOT_SEED = 1234  # simple_evaluate's default
 
 
 @dataclass(frozen=True)
-class Options:
+class TaskOptions:
     """How tasks are asked and scored. None leaves the task's own setting.
 
     metric and filter choose what counts, generation_kwargs are merged over the task's, data_files replaces its data set
@@ -90,14 +90,14 @@ def lm_eval_benchmarks(
     return benchmarks
 
 
-def _checked(name: str, options: Mapping[str, Any]) -> Options:
-    unknown = sorted(set(options) - set(Options.__dataclass_fields__))
+def _checked(name: str, options: Mapping[str, Any]) -> TaskOptions:
+    unknown = sorted(set(options) - set(TaskOptions.__dataclass_fields__))
     if unknown:
         raise BenchmarkError(
-            f"benchmark {name!r}: unknown options {unknown}; known are {sorted(Options.__dataclass_fields__)}"
+            f"benchmark {name!r}: unknown options {unknown}; known are {sorted(TaskOptions.__dataclass_fields__)}"
         )
-    check_settings(f"benchmark.{name}", Options, options)
-    return Options(**options)
+    check_settings(f"benchmark.{name}", TaskOptions, options)
+    return TaskOptions(**options)
 
 
 class LMEvalBenchmark:
@@ -105,7 +105,9 @@ class LMEvalBenchmark:
 
     families: tuple[str, ...] = ("causal_lm",)
 
-    def __init__(self, name: str, tasks: Mapping[Split, Task], slices: Mapping[Split, Slice], options: Options) -> None:
+    def __init__(
+        self, name: str, tasks: Mapping[Split, Task], slices: Mapping[Split, Slice], options: TaskOptions
+    ) -> None:
         self.name = name
         self._options = options
         self._lm: LiveLM | LiveMultimodalLM | None = None

@@ -77,13 +77,13 @@ def visual_qa(name: str, *, splits: Mapping[str, Mapping[str, Any] | None], **op
         raise BenchmarkError(
             f"benchmark {name!r}: unknown options {unknown}; known are {sorted(known[VQAOptions] | known[Source])}"
         )
-    chosen_options = {key: value for key, value in options.items() if key in known[VQAOptions]}
-    check_settings(f"benchmark.{name}", VQAOptions, chosen_options)
+    own = {key: options[key] for key in options if key in known[VQAOptions]}
+    check_settings(f"benchmark.{name}", VQAOptions, own)
     if sorted(splits) != sorted(SPLITS):
         raise BenchmarkError(f"benchmark {name!r}: expected the splits {', '.join(SPLITS)}, got {sorted(splits)}")
     if splits["search"] is None or splits["test"] is None:
         raise BenchmarkError(f"benchmark {name!r}: only the validation split may be null")
-    chosen = VQAOptions(**chosen_options)
+    chosen = VQAOptions(**own)
     common = {key: value for key, value in options.items() if key in known[Source]}
     sliced: dict[Split, list[Example]] = {}
     read: dict[str, list[Example]] = {}
