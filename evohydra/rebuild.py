@@ -87,7 +87,8 @@ def _rebuild(
         # A recipe has been accepted already, whatever its sources descend from.
         chosen = {key: recipe[key] for key in ("missing", "pad_vocabulary_to", "components") if key in recipe}
         adapters = tuple(map(AddedAdapter.parse, recipe.get("adapters", ())))
-        rules = Rules(tokenizer=recipe["tokenizer"], **chosen, adapters=adapters, allow_other_base=True)
+        config = recipe.get("config", "allow")  # there was no choice when the first ones were written
+        rules = Rules(tokenizer=recipe["tokenizer"], config=config, **chosen, adapters=adapters, allow_other_base=True)
     except (KeyError, ImportError, AttributeError, TypeError) as error:
         raise ValueError(f"not a whole recipe file: {error!r}") from error
     named = {checkpoint.name: checkpoint for checkpoint in checkpoints(node)}

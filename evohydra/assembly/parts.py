@@ -80,7 +80,7 @@ def found_sources(plain: Plain) -> FoundSources:
     """The sources, located and compared; their weights are not read."""
     chosen = chosen_sources(plain)
     family: Family = instantiate({"_target_": sources.common_family(chosen)})
-    keys = ("tokenizer", "missing", "pad_vocabulary_to", "allow_other_base")
+    keys = ("tokenizer", "missing", "config", "pad_vocabulary_to", "allow_other_base")
     added = tuple(AddedAdapter.parse(each) for each in plain["adapters"] or ())
     rules = Rules(**{key: plain[key] for key in keys}, components=plain["components"] or {}, adapters=added)
     merging, path = plain["merge"].get("parameter"), plain["merge"].get("dataflow")

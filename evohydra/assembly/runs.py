@@ -210,6 +210,7 @@ def _identity(plain: Plain, parts: Parts) -> Identity:
         alignment=Alignment(
             **{key: plain[key] for key in ("tokenizer", "missing", "pad_vocabulary_to")},
             components=plain["components"] or {},
+            config=None if plain["config"] == "same" else plain["config"],
             adapters=[{"sha256": each.sha256, "scale": each.scale, "fuse": each.fuse} for each in opened.form.adapters],
         ),
         dtype=str(parts.engine.dtype),

@@ -29,11 +29,13 @@ def align(
     rules: Rules,
     files_from: str,
     completing: bool = False,
+    owner: str | None = None,
 ) -> Common:
     """The sources, under common names already, with a head each or none, the same tensors, and one vocabulary's rows.
 
-    `ties` says what configurations say of heads. `completing`: see `on_common_tokens`. Raises SourceError for
-    different tensors, shapes or tokens as far as `rules` do not allow them.
+    `ties` says what configurations say of heads. `completing`: see `on_common_tokens`. `owner` is the source whose
+    tokenizer the merge has, `files_from` unless it is another. Raises SourceError for different tensors, shapes or
+    tokens as far as `rules` do not allow them.
     """
     embeddings = embeddings_of(next(iter(sources.values())).shapes)
     tied = None
@@ -43,7 +45,10 @@ def align(
     sets.check_heads(sources, ties, directories)
     before = rows_of(sources[files_from])
     check_same_tensors(sources)
-    sources, tokenizer = on_common_tokens(sources, directories, base, rules, files_from, completing)
+    owner = owner or files_from
+    sources, tokenizer = on_common_tokens(sources, directories, base, rules, owner, completing)
+    if tokenizer is None and owner != files_from:
+        tokenizer = tokenizers.load(directories[owner])
     check_same_shapes(sources)
     changes: dict[str, Any] = {}
     if (rows := rows_of(sources[files_from])) != before:

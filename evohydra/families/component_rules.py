@@ -11,7 +11,7 @@ from evohydra.merging.checkpoints import SourceError, TensorSource, check_same_s
 MERGE = "merge"
 # Keys of a denoiser's configuration that change nothing of what its weights mean.
 INCIDENTAL = ("sample_size", "dropout", "upcast_attention")
-OF_LANGUAGE_MODELS = ("tokenizer", "missing", "pad_vocabulary_to")
+OF_LANGUAGE_MODELS = ("tokenizer", "missing", "config", "pad_vocabulary_to")
 
 
 def aligned_components(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from evohydra.families import Aligned, Family, Form, OpensSources, Rules
+from evohydra.families.settings_files import settings_digest
 from evohydra.merging.checkpoints import SourceError, Survey, TensorSource, locate, survey
 from evohydra.merging.relatedness import check_kinship
 from evohydra.recipe import Checkpoint
@@ -198,7 +199,11 @@ def read_sources(found: FoundSources, known: Mapping[str, Survey] | None = None)
     if found.base and not known:
         merged = frozenset(name for name, place in found.locations().items() if place is not None)
         doubts = check_kinship(aligned.tensors, found.base.name, found.rules.allow_other_base, merged)
-    marked = {node.name: replace(node, fingerprint=surveys[node.name].fingerprint) for node in found.nodes}
+    own = {name: settings_digest(directory) for name, directory in aligned.form.own.items()}
+    marked = {
+        node.name: replace(node, fingerprint=surveys[node.name].fingerprint, settings=own.get(node.name))
+        for node in found.nodes
+    }
     warnings = (*found.warnings, *doubts, *aligned.left_out)
     for warning in warnings if not known else ():
         logger.warning("%s", warning)
