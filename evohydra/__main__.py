@@ -15,9 +15,10 @@ from omegaconf import DictConfig, OmegaConf
 from evohydra import composition
 
 logger = logging.getLogger(__name__)
+INTERRUPTED = 130  # the exit code of shells for Ctrl-C
 
 
-def place_in_sweep(directory: Path, seed: int) -> dict[str, Any]:
+def place_in_sweep(directory: Path, seed: int) -> dict[str, object]:
     """What trackers call a run: alone by its directory, in a multirun by what tells it apart from the other jobs."""
     from evohydra.report.gathering import strategy_of, telling
 
@@ -60,6 +61,12 @@ def job(config: DictConfig) -> float:
         if settings.mode == RunMode.MULTIRUN or os.environ.get("HYDRA_FULL_ERROR"):
             raise
         sys.exit(f"evohydra: {type(error).__name__}: {error}\n(details in {settings.runtime.output_dir}/evohydra.log)")
+    except KeyboardInterrupt:
+        print(
+            f"\nevohydra: interrupted. What was scored is in {directory}; run={directory.name} goes on.",
+            file=sys.stderr,
+        )
+        sys.exit(INTERRUPTED)
     validation = summary["validation"]["winner"]["score"]
     score = summary["search"]["winner"]["score"] if validation is None else validation
     return math.nan if score is None else score
@@ -71,6 +78,8 @@ def main() -> None:
     _quiet()  # launchers hand the environment on to processes of their own
     try:
         job()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
     except SystemExit as ending:
         if ending.code == 1:  # Hydra could not compose the configuration, and has said so
             for hint in composition.explain(sys.argv[1:]):

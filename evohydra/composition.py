@@ -100,13 +100,31 @@ def explain(arguments: list[str]) -> list[str]:
         def options(group: str) -> list[str]:
             return loader.get_group_options(group, config_name="config", overrides=searchpath)
 
-        config = compose("config", searchpath)
-        return [hint for override in overrides if (hint := _hint(override, config, options))]
+        unknown = [hint for override in overrides if (hint := _unknown_choice(override, options))]
+        known = [each for each in overrides if _is_group(each) and _unknown_choice(each, options) is None]
+        chosen = [each.input_line or "" for each in known if not each.is_sweep_override()]
+        config = compose("config", [*searchpath, *chosen])
+        open_groups = {_group(each) for each in overrides if _is_group(each)} - {
+            _group(each) for each in known if not each.is_sweep_override()
+        }
+        asked = [each for each in overrides if not _is_group(each) and _group(each) not in open_groups]
+        return [*unknown, *(hint for override in asked if (hint := _unknown_option(override, config)))]
 
 
-def _hint(override: Override, config: DictConfig, options: Callable[[str], list[str]]) -> str | None:
+def _group(override: Override) -> str:
+    """The group that an override chooses from, or in which an option is: `model`, of `model=a` and of `model.b=c`."""
     key = override.key_or_group.split("@")[0]
-    if (Path(conf_dir()) / key).is_dir():
+    return key if "/" in key else key.split(".")[0]
+
+
+def _is_group(override: Override) -> bool:
+    return (Path(conf_dir()) / override.key_or_group.split("@")[0]).is_dir()
+
+
+def _unknown_choice(override: Override, options: Callable[[str], list[str]]) -> str | None:
+    """What the options of a group are, where `override` chooses one that is not known."""
+    key = override.key_or_group.split("@")[0]
+    if _is_group(override):
         wanted = [part for text in override.get_value_string().strip("[]").split(",") for part in text.split("+")]
         known = options(key)
         unknown = [part for part in wanted if part not in (*known, "null")]
@@ -115,6 +133,14 @@ def _hint(override: Override, config: DictConfig, options: Callable[[str], list[
         known, launcher = options(key), override.get_value_string()
         extra = "joblib and submitit_* come with `pip install 'evohydra[launchers]'`"
         return None if launcher in known else f"unknown {key} {launcher}. Known: {', '.join(known)}; {extra}"
+    return None
+
+
+def _unknown_option(override: Override, config: DictConfig) -> str | None:
+    """What is known in the place of an option that `config` does not have."""
+    key = override.key_or_group
+    if key.startswith("hydra"):
+        return None
     parent, _, leaf = key.rpartition(".")
     node = OmegaConf.select(config, parent) if parent else config
     if override.is_add() or not isinstance(node, DictConfig) or leaf in node:

@@ -4,7 +4,6 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -17,6 +16,6 @@ def write_whole(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def write_json(path: Path, data: Mapping[str, Any]) -> None:
+def write_json(path: Path, data: Mapping[str, object]) -> None:
     """Write `data` as indented JSON, whole or not at all."""
     write_whole(path, json.dumps(data, indent=2, ensure_ascii=False).encode() + b"\n")

@@ -2,7 +2,6 @@
 
 import base64
 from io import BytesIO
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
@@ -13,7 +12,7 @@ def data_address(data: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def image_address(image: Image.Image, format: str, **settings: Any) -> str:
+def image_address(image: Image.Image, format: str, **settings: object) -> str:
     """`data_address` of a picture that is saved in this format of Pillow's."""
     packed = BytesIO()
     image.save(packed, format, **settings)
@@ -32,6 +31,6 @@ ENVIRONMENT.filters["data_address"] = data_address
 ENVIRONMENT.policies["json.dumps_kwargs"] = {"ensure_ascii": False}
 
 
-def render(template: str, **values: Any) -> str:
+def render(template: str, **values: object) -> str:
     """The page that `template` makes of `values`. Only a `markupsafe.Markup` is put in as it is."""
     return ENVIRONMENT.get_template(template).render(**values)

@@ -59,7 +59,7 @@ def _source_names(recipe: Any) -> set[str]:
     return {checkpoint.name for checkpoint in checkpoints(node)}.union(*below)
 
 
-def _parsed(recipe: Any) -> Node:
+def _parsed(recipe: object) -> Node:
     if not isinstance(recipe, dict) or recipe.get("format") != FORMAT:
         got = repr(recipe.get("format")) if isinstance(recipe, dict) else type(recipe).__name__
         raise ValueError(f"expected a recipe file of format {FORMAT}, got {got}")

@@ -37,7 +37,7 @@ class Checkpoint:
     config: str | None = None
     settings: str | None = None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """The node as JSON data."""
         later = {"variant", "config", "settings"}  # than the first recipe files, which have kept their digests
         return {"node": "checkpoint", **{k: v for k, v in self.__dict__.items() if k not in later or v is not None}}
@@ -67,7 +67,7 @@ class Merge:
     groups: tuple[Group, ...]
     options: Mapping[str, Parameter] = field(default_factory=dict)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """The node and all below it as JSON data."""
         return {
             "node": "merge",
@@ -135,7 +135,7 @@ class Stack:
             if not math.isfinite(hop.scale):
                 raise ValueError(f"hop {number}: expected a finite scale, got {hop.scale}")
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """The node and all below it as JSON data; a hop is [source, layer, scale]."""
         return {
             "node": "stack",
@@ -150,7 +150,7 @@ Node = Checkpoint | Merge | Stack
 SCALINGS = ("branch", "stream")
 
 
-def _plain(parameters: Mapping[str, Parameter]) -> dict[str, Any]:
+def _plain(parameters: Mapping[str, Parameter]) -> dict[str, object]:
     return {key: list(value) if isinstance(value, tuple) else value for key, value in parameters.items()}
 
 
@@ -199,7 +199,7 @@ def _named(method: object) -> str:
     return place[1] if place else method
 
 
-def _as_first_written(data: Any) -> Any:
+def _as_first_written(data: object) -> object:
     """The content of a recipe with methods called as in the first recipe files.
 
     Digests, and the random masks that come from them, have to stay what they were.

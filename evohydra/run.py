@@ -102,6 +102,7 @@ class Run:
                 scoring = Scoring(scheduler, plan.sizes, plan.objective, sources)
                 observers = (progress, tracker.genome)
                 search(plan.space, optimizer, plan.fitness, scoring, ledger, plan.budget, observers)
+            searching = scheduler.busy
             each = not plan.fitness.comparable
             validate = scheduler if plan.validated else None
             candidates = choose(
@@ -112,7 +113,7 @@ class Run:
             tested = scheduler.scored({**self.models.all(), WINNER: candidates[0].recipe}, "test")
             summary = self._summarise(scheduler, ledger, candidates, tested)
             summary["budget"] = plan.budget
-            summary["seconds"]["other"] = round(time.perf_counter() - began - _evaluated_now(ledger), 3)
+            summary["seconds"]["other"] = round(time.perf_counter() - began - searching, 3)
             self._keep_for_readers(scheduler, candidates[0], tested)
             self._write(executor, tracker, summary, candidates[0])
         self._show(summary, console)
@@ -221,9 +222,3 @@ class Run:
                             ("pictures-*.png", "pictures of held-out prompts")):  # fmt: skip
             for page in sorted(self.directory.glob(files)):
                 console.print(f"  {page}: {what}", highlight=False, soft_wrap=True)
-
-
-def _evaluated_now(ledger: Ledger) -> float:
-    """Seconds of evaluations of the search by this process's workers; replayed ones cost nothing."""
-    fresh = ledger.records[ledger.replayed :]
-    return sum(record.seconds["merge"] + record.seconds["evaluate"] for record in fresh)

@@ -174,9 +174,13 @@ def test_what_is_right_needs_no_hint(tmp_path: Path) -> None:
     assert composition.explain(right) == []
     assert composition.explain(["model=mine+shisa", f"hydra.searchpath=[file://{tmp_path}]"]) == []
     assert composition.explain(["not ( an = override"]) == []
+    assert composition.explain(["executor=processes", "executor.workers=2"]) == []  # which executor=local has not
+    assert composition.explain(["-m", "optimizer=grid,line", "optimizer.points=3"]) == []
 
 
 def test_every_wrong_override_has_its_own_hint() -> None:
     composition.register()
     hints = composition.explain(["model=a+b", "optimizer=c", "seed=3"])
     assert [hint.split(".")[0] for hint in hints] == ["unknown model a, b", "unknown optimizer c"]
+    (hint,) = composition.explain(["executor=processes", "executor.wrokers=2"])
+    assert "did you mean 'workers'?" in hint

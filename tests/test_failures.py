@@ -51,10 +51,11 @@ def test_genomes_that_fail_are_recorded_and_the_search_goes_on(optimizer: str, f
     assert again["recipe_digest"] == summary["recipe_digest"]
 
 
-def test_a_failed_generation_later_on_is_survived(fussy: list[str], tmp_path: Path):
-    carried_out([*fussy, "budget=18", "benchmark.fussy.refuses='[789]|1[012]'"], tmp_path / "run")
+def test_a_failed_generation_later_on_ends_the_run_too(fussy: list[str], tmp_path: Path):
+    with pytest.raises(SearchError, match="every genome of generation 1 failed; the first one: ValueError: cannot"):
+        carried_out([*fussy, "budget=18", "benchmark.fussy.refuses='[789]|1[012]'"], tmp_path / "run")
     lines = json_lines(tmp_path / "run" / "ledger.jsonl")
-    assert [line["fitness"] is None for line in lines] == [False] * 6 + [True] * 6 + [False] * 6
+    assert [line["fitness"] is None for line in lines] == [False] * 6 + [True] * 6
 
 
 def test_a_first_generation_without_any_score_ends_the_run(fussy: list[str], tmp_path: Path):

@@ -2,7 +2,10 @@
 
 import gc
 import json
-from contextlib import closing
+import os
+import signal
+import time
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -15,7 +18,7 @@ from evohydra.scoring.job import Evaluation, Job
 from evohydra.scoring.worker import probe
 from evohydra.search.scores import ScoreStore
 from tests.commands import built, carried_out, environment, json_lines, workspace
-from tests.kill_repeatedly import content, workers_killed
+from tests.kill_repeatedly import content, lines, start, workers_killed
 
 WORKERS = ["executor=processes", "executor.workers=2", "threads=1"]
 
@@ -102,3 +105,34 @@ def test_the_driver_holds_no_tensor_of_a_model(tmp_path: Path):
     with closing(alone.make_executor()) as executor:
         executor.ask(probe, alone.plan.space.default())
         assert len(set(matrices()) - before) > 10
+
+
+@pytest.mark.parametrize("steps", [0, 4], ids=["while workers start", "in the search"])
+def test_an_interrupted_run_ends_in_one_sentence(tmp_path: Path, steps: int):
+    """Ctrl-C goes to the driver and to its workers; no process is left, and none shows a traceback."""
+    run = tmp_path / "run"
+    overrides = [*workspace(tmp_path), "budget=300", "baselines=null", *WORKERS]
+    process = start(overrides, run)
+    while process.poll() is None and (lines(run / "ledger.jsonl") < steps or not (run / "settings.json").is_file()):
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    output = (tmp_path / "output.txt").read_text()
+    assert "interrupted. What was scored is in" in output
+    assert "Traceback" not in output
+    assert "leaked" not in output
+    until = time.monotonic() + 15
+    while (left := alive(process.pid)) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert left == []
+
+
+def alive(group: int) -> list[str]:
+    """The command lines of a process group, but of processes that have ended."""
+    found = []
+    for each in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            state, _, its_group = (each / "stat").read_text().rpartition(") ")[2].split()[:3]
+            if int(its_group) == group and state != "Z":
+                found.append((each / "cmdline").read_text().replace("\0", " "))
+    return found

@@ -2,19 +2,18 @@
 
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
 from evohydra.scoring.benchmarks.contents import code_of
 
 NAMES = ("_target_", "method", "metric", "family")  # keys whose values may name a function or class by its place
 
 
-def own_code(*specs: Any) -> dict[str, str]:
+def own_code(*specs: object) -> dict[str, str]:
     """By name a digest of the source of each module outside of evohydra that `specs` name, and of files beside it."""
     return code_of(each for spec in specs for each in _named(spec))
 
 
-def _named(spec: Any, key: object = "") -> Iterator[Callable[..., Any]]:
+def _named(spec: object, key: object = "") -> Iterator[Callable[..., object]]:
     if isinstance(spec, Mapping):
         for name, value in spec.items():
             yield from _named(value, name)

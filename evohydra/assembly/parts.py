@@ -1,4 +1,4 @@
-"""What a worker is made of, from the plain configuration: the same in the driver and in each worker."""
+"""What a worker is made of, from the settings: the same in the driver and in each worker."""
 
 import math
 from collections.abc import Mapping
@@ -9,6 +9,7 @@ import hydra
 import torch
 
 from evohydra.assembly.process import set_up_process
+from evohydra.assembly.settings import Settings
 from evohydra.families import AddedAdapter, Family, Rules, sources
 from evohydra.families.sources import FoundSources, OpenSources
 from evohydra.merging.checkpoints import Survey
@@ -16,14 +17,12 @@ from evohydra.merging.engine import Engine, worth_compiling
 from evohydra.scoring.benchmarks import Benchmark, BenchmarkError
 from evohydra.scoring.worker import Worker
 
-Plain = Mapping[str, Any]  # a configuration, resolved
-
 
 @dataclass(frozen=True)
 class Parts:
     """What a worker is made of, and what the driver needs to know of it."""
 
-    plain: Plain
+    settings: Settings
     family: Family
     sources: OpenSources
     engine: Engine
@@ -36,34 +35,34 @@ class WorkerMaker:
 
     def __init__(self, parts: Parts) -> None:
         self._parts: Parts | None = parts
-        self._plain, self._surveys = parts.plain, parts.sources.surveys
+        self._settings, self._surveys = parts.settings, parts.sources.surveys
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_parts": None, "_plain": self._plain, "_surveys": self._surveys}
+        return {"_parts": None, "_settings": self._settings, "_surveys": self._surveys}
 
     def __call__(self) -> Worker:
         """A worker, with a live model of its own."""
-        parts = self._parts or _parts_elsewhere(self._plain, self._surveys)
-        plain, opened = parts.plain, parts.sources
-        on_paths = opened.models if plain["merge"].get("dataflow") else ()
+        parts = self._parts or _parts_elsewhere(self._settings, self._surveys)
+        settings, opened = parts.settings, parts.sources
+        on_paths = opened.models if settings.merge.get("dataflow") else ()
         live = parts.family.live_model(
             opened.directories[opened.files_from],
             parts.engine.device,
             parts.out_dtype,
             opened.form,
             sources={model.name: opened.directories[model.name] for model in on_paths},
-            prefix_bytes=int(plain["prefix_gb"] * 1024**3),
+            prefix_bytes=int(settings.prefix_gb * 1024**3),
         )
         return Worker(parts.engine, live, parts.benchmarks, opened, parts.family, opened.models[0])
 
 
-def _parts_elsewhere(plain: Plain, surveys: Mapping[str, Survey]) -> Parts:
-    set_up_process(plain["threads"])
-    found = found_sources(plain)
-    return opened_parts(plain, found, sources.read_sources(found, surveys), benchmarks_of(plain, found.family))
+def _parts_elsewhere(settings: Settings, surveys: Mapping[str, Survey]) -> Parts:
+    set_up_process(settings.threads)
+    found = found_sources(settings)
+    return opened_parts(settings, found, sources.read_sources(found, surveys), benchmarks_of(settings, found.family))
 
 
-def instantiate(spec: Mapping[str, Any]) -> Any:
+def instantiate(spec: Mapping[str, object]) -> Any:
     """What a part of the configuration describes; ValueError where a value is missing."""
     missing = sorted(key for key, value in spec.items() if value == "???")
     if missing:
@@ -71,19 +70,19 @@ def instantiate(spec: Mapping[str, Any]) -> Any:
     return hydra.utils.instantiate(dict(spec))
 
 
-def chosen_sources(plain: Plain) -> dict[str, sources.Source]:
+def chosen_sources(settings: Settings) -> dict[str, sources.Source]:
     """The sources as they were configured, by name."""
-    return {name: sources.parse(name, fields) for name, fields in plain["model"]["sources"].items()}
+    return {name: sources.parse(name, fields) for name, fields in settings.model["sources"].items()}
 
 
-def found_sources(plain: Plain) -> FoundSources:
+def found_sources(settings: Settings) -> FoundSources:
     """The sources, located and compared; their weights are not read."""
-    chosen = chosen_sources(plain)
+    chosen = chosen_sources(settings)
     family: Family = instantiate({"_target_": sources.common_family(chosen)})
     keys = ("tokenizer", "missing", "config", "pad_vocabulary_to", "allow_other_base")
-    added = tuple(AddedAdapter.parse(each) for each in plain["adapters"] or ())
-    rules = Rules(**{key: plain[key] for key in keys}, components=plain["components"] or {}, adapters=added)
-    merging, path = plain["merge"].get("parameter"), plain["merge"].get("dataflow")
+    added = tuple(AddedAdapter.parse(each) for each in settings.adapters or ())
+    rules = Rules(**{key: settings.all[key] for key in keys}, components=settings.components or {}, adapters=added)
+    merging, path = settings.merge.get("parameter"), settings.merge.get("dataflow")
     models, base = sources.checkpoints(chosen, rules) if merging else (sources.models(chosen), None)
     differing = sources.disagreement(chosen) if merging else None
     first_on_path = (path or {}).get("first") or models[0].name
@@ -92,25 +91,27 @@ def found_sources(plain: Plain) -> FoundSources:
     )
 
 
-def opened_parts(plain: Plain, found: FoundSources, opened: OpenSources, benchmarks: Mapping[str, Benchmark]) -> Parts:
+def opened_parts(
+    settings: Settings, found: FoundSources, opened: OpenSources, benchmarks: Mapping[str, Benchmark]
+) -> Parts:
     """The parts over sources that have been read."""
     published = opened.paths[opened.models[0].name]
-    dtype = found.family.dtype(published) if plain["dtype"] == "auto" else sources.parse_dtype(plain["dtype"])
-    out_dtype = sources.parse_dtype(plain["out_dtype"], "out_dtype", "null") if plain["out_dtype"] else dtype
+    dtype = found.family.dtype(published) if settings.dtype == "auto" else sources.parse_dtype(settings.dtype)
+    out_dtype = sources.parse_dtype(settings.out_dtype, "out_dtype", "null") if settings.out_dtype else dtype
     engine = Engine(
         opened.tensors,
-        device=_device(plain["device"]),
+        device=_device(settings.device),
         dtype=dtype,
-        compile_kernels=_compile(plain["merge"]["compile"], opened.tensors[opened.files_from].shapes, plain["budget"]),
-        cache_bytes=int(plain["cache_gb"] * 1024**3),
+        compile_kernels=_compile(settings.merge["compile"], opened.tensors[opened.files_from].shapes, settings.budget),
+        cache_bytes=int(settings.cache_gb * 1024**3),
     )
-    return Parts(plain, found.family, opened, engine, out_dtype, benchmarks)
+    return Parts(settings, found.family, opened, engine, out_dtype, benchmarks)
 
 
-def benchmarks_of(plain: Plain, family: Family) -> dict[str, Benchmark]:
+def benchmarks_of(settings: Settings, family: Family) -> dict[str, Benchmark]:
     """The benchmarks by name; BenchmarkError for those that cannot score models of this family."""
     benchmarks: dict[str, Benchmark] = {}
-    for name, spec in (plain.get("benchmark") or {}).items():
+    for name, spec in (settings.benchmark or {}).items():
         benchmarks.update(instantiate(spec)(name))
     for benchmark in benchmarks.values():
         if not callable(getattr(benchmark, "identity", None)):
@@ -125,11 +126,11 @@ def benchmarks_of(plain: Plain, family: Family) -> dict[str, Benchmark]:
 
 def worker_bytes(parts: Parts) -> int:
     """The memory of a worker: its live model and its answers, tables about the sources, hidden states of paths."""
-    plain, opened = parts.plain, parts.sources
+    settings, opened = parts.settings, parts.sources
     shapes = opened.tensors[opened.files_from].shapes.values()
     model = sum(math.prod(shape) for shape in shapes) * parts.out_dtype.itemsize
-    tables = min(int(plain["cache_gb"] * 1024**3), 3 * model * len(opened.models))
-    return 2 * model + tables + (int(plain["prefix_gb"] * 1024**3) if plain["merge"].get("dataflow") else 0)
+    tables = min(int(settings.cache_gb * 1024**3), 3 * model * len(opened.models))
+    return 2 * model + tables + (int(settings.prefix_gb * 1024**3) if settings.merge.get("dataflow") else 0)
 
 
 def _compile(wanted: str | bool, shapes: Mapping[str, tuple[int, ...]], merges: int) -> bool:

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import sys
+from typing import Literal
 
 import torch
 
@@ -13,14 +14,11 @@ KEPT = {
 }
 
 
-def set_up_process(threads: int | str) -> None:
+def set_up_process(threads: int | Literal["auto"]) -> None:
     """Set torch's threads on a CPU, unless they are "auto", and how freed memory is kept."""
     _keep_freed_memory()
-    if threads == "auto":
-        return
-    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
-        raise ValueError(f"threads: expected auto or a whole number of at least 1, got {threads!r}")
-    torch.set_num_threads(threads)
+    if threads != "auto":
+        torch.set_num_threads(threads)
 
 
 def _keep_freed_memory() -> None:

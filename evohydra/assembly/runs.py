@@ -6,7 +6,6 @@ anything is scored.
 
 import functools
 import logging
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,6 @@ import numpy as np
 from evohydra.assembly.own_code import own_code
 from evohydra.assembly.parts import (
     Parts,
-    Plain,
     WorkerMaker,
     benchmarks_of,
     chosen_sources,
@@ -27,6 +25,7 @@ from evohydra.assembly.parts import (
     worker_bytes,
 )
 from evohydra.assembly.process import set_up_process
+from evohydra.assembly.settings import Settings, Spec
 from evohydra.families import Rules, sources
 from evohydra.families.settings_files import settings_digest
 from evohydra.families.sources import FoundSources, OpenSources
@@ -45,7 +44,6 @@ from evohydra.search.warm_start import identity as warm_identity
 from evohydra.spaces import Space
 from evohydra.spaces.hybrid import HybridSpace
 from evohydra.spaces.parameter import uniform_merge
-from evohydra.spaces.whole import check_whole
 from evohydra.winner.unsearched import UnsearchedRecipe
 from evohydra.winner.writer import WinnerForm
 
@@ -53,53 +51,49 @@ LIBRARIES = ("evohydra", "torch", "transformers", "tokenizers")  # that merge an
 logger = logging.getLogger(__name__)
 
 
-def make_run(plain: Plain, directory: Path, place: Mapping[str, Any]) -> Run | UnsearchedRecipe:
+def make_run(plain: Mapping[str, Any], directory: Path, place: Mapping[str, Any]) -> Run | UnsearchedRecipe:
     """A run from its configuration; `place` is what trackers call it, and in which sweep (`group`) it is.
 
     Where every gene is frozen and there is no benchmark, what writes that one recipe.
     """
-    set_up_process(plain["threads"])
-    check_whole(plain)
-    found = found_sources(plain)
-    benchmarks = benchmarks_of(plain, found.family)
-    space = _space(plain["merge"], _located(found), found)
-    for key, least in (("cache_gb", 0.0), ("prefix_gb", 0.0), ("shard_gb", 1e-6)):
-        size = plain[key]
-        if isinstance(size, bool) or not isinstance(size, int | float) or not least <= size < math.inf:
-            raise ValueError(f"{key}: expected a number of at least {least:g}, got {size!r}")
-    instantiate(plain["executor"])(make=_unmade, worker_bytes=0).close()  # its options are checked
+    settings = Settings.parse(plain)
+    set_up_process(settings.threads)
+    found = found_sources(settings)
+    benchmarks = benchmarks_of(settings, found.family)
+    space = _space(settings.merge, _located(found), found)
+    instantiate(settings.executor)(make=_unmade, worker_bytes=0).close()  # its options are checked
     if benchmarks:
-        _plan(plain, benchmarks, space, np.empty((0, len(space.names)))).check()
+        _plan(settings, benchmarks, space, np.empty((0, len(space.names)))).check()
     elif space.names:
         raise BenchmarkError("no benchmark: choose one or more, for example benchmark=[mgsm_ja]")
 
-    parts = opened_parts(plain, found, sources.read_sources(found), benchmarks)
+    parts = opened_parts(settings, found, sources.read_sources(found), benchmarks)
     located = _located(found, parts.sources)
-    space = _space(plain["merge"], located, found)
-    form = _form(plain, found.rules)
+    space = _space(settings.merge, located, found)
+    form = _form(settings, found.rules)
     form.format.check(space.default(), parts.family, parts.sources)
     parts.engine.uncached().probe(space.default())  # where workers are elsewhere, no tensor stays here
-    make_executor = functools.partial(_executor, plain, parts)
+    make_executor = functools.partial(_executor, settings, parts)
     if not benchmarks:
         return UnsearchedRecipe(directory, space.decode(np.empty(0)), form, make_executor)
-    warm, identity = np.empty((0, len(space.names))), _identity(plain, parts)
-    if plain["warm_start"]:
-        earlier = Path(plain["warm_start"])
-        warm = best_genomes(earlier, space, plain["warm_start_top"])
+    warm, identity = np.empty((0, len(space.names))), _identity(settings, parts)
+    if settings.warm_start:
+        earlier = Path(settings.warm_start)
+        warm = best_genomes(earlier, space, settings.warm_start_top)
         warmed = warm_identity(earlier, warm, identity.scores.benchmarks)
         identity = replace(identity, search=replace(identity.search, warm_start=warmed))
     return Run(
         directory=directory,
-        models=_models(plain, located, parts),
-        plan=_plan(plain, benchmarks, space, warm),
+        models=_models(settings, located, parts),
+        plan=_plan(settings, benchmarks, space, warm),
         benchmarks=benchmarks,
         make_executor=make_executor,
-        make_tracker=lambda: instantiate(plain["tracker"])(directory=directory, config=without_secrets(plain), **place),
+        make_tracker=lambda: instantiate(settings.tracker)(directory=directory, config=without_secrets(plain), **place),
         form=form,
         identity=identity,
-        allow_other_versions=bool(plain.get("allow_other_versions")),
-        report=plain["report"],
-        shared_scores=directory.parent / SCORES if place["group"] and plain["share_scores"] else None,
+        allow_other_versions=settings.allow_other_versions,
+        report=settings.report,
+        shared_scores=directory.parent / SCORES if place["group"] and settings.share_scores else None,
     )
 
 
@@ -107,28 +101,28 @@ def _unmade() -> Worker:
     raise AssertionError("a worker before the sources are read")
 
 
-def _form(plain: Plain, rules: Rules) -> WinnerForm:
+def _form(settings: Settings, rules: Rules) -> WinnerForm:
     """How the winner is written."""
-    licences = {name: source.licence for name, source in chosen_sources(plain).items()}
-    return WinnerForm(licences, rules, instantiate(plain["format"]), int(plain["shard_gb"] * 1e9))
+    licences = {name: source.licence for name, source in chosen_sources(settings).items()}
+    return WinnerForm(licences, rules, instantiate(settings.format), int(settings.shard_gb * 1e9))
 
 
-def _plan(plain: Plain, benchmarks: Mapping[str, Benchmark], space: Space, warm: Points) -> SearchPlan:
+def _plan(settings: Settings, benchmarks: Mapping[str, Benchmark], space: Space, warm: Points) -> SearchPlan:
     """The search; its options are checked."""
     sizes = {name: benchmark.size("search") for name, benchmark in benchmarks.items()}
     plan = SearchPlan(
         space=space,
         sizes=sizes,
-        objective=instantiate(plain["objective"]),
-        pick=instantiate(plain["pick"]),
-        fitness=instantiate(plain["fitness"])(sizes=sizes, seed=plain["seed"]),
-        make_optimizer=lambda axes, start: instantiate(plain["optimizer"])(axes=axes, seed=plain["seed"], start=start),
-        budget=plain["budget"],
-        seed=plain["seed"],
-        top=plain["top"],
-        start=tuple(plain["start"] or ()),
+        objective=instantiate(settings.objective),
+        pick=instantiate(settings.pick),
+        fitness=instantiate(settings.fitness)(sizes=sizes, seed=settings.seed),
+        make_optimizer=lambda axes, start: instantiate(settings.optimizer)(axes=axes, seed=settings.seed, start=start),
+        budget=settings.budget,
+        seed=settings.seed,
+        top=settings.top,
+        start=tuple(settings.start or ()),
         warm=warm,
-        ablate=plain["ablate"],
+        ablate=settings.ablate,
         validated=_has_validation(benchmarks),
     )
     return plan
@@ -141,9 +135,9 @@ def _has_validation(benchmarks: Mapping[str, Benchmark]) -> bool:
     return all(sizes.values())
 
 
-def _executor(plain: Plain, parts: Parts) -> Executor:
+def _executor(settings: Settings, parts: Parts) -> Executor:
     """The executor with its workers; people are asked in one process only."""
-    made: Executor = instantiate(plain["executor"])(make=WorkerMaker(parts), worker_bytes=worker_bytes(parts))
+    made: Executor = instantiate(settings.executor)(make=WorkerMaker(parts), worker_bytes=worker_bytes(parts))
     asking = [name for name, each in parts.benchmarks.items() if isinstance(each, Asking) and each.asks]
     if asking and made.workers > 1:
         made.close()
@@ -151,14 +145,14 @@ def _executor(plain: Plain, parts: Parts) -> Executor:
     return made
 
 
-def _located(found: FoundSources, opened: OpenSources | None = None) -> dict[str, Any]:
+def _located(found: FoundSources, opened: OpenSources | None = None) -> dict[str, object]:
     """What spaces of merges are made of: models, base, and where tensors sit."""
     known = opened or found
     copied = opened.copied if opened else frozenset()
     return {"models": known.models, "base": known.base, "locations": found.locations(copied)}
 
 
-def _space(merge: Plain, located: Mapping[str, Any], found: FoundSources) -> Space:
+def _space(merge: Spec, located: Mapping[str, Any], found: FoundSources) -> Space:
     """The space of merges, of paths, or of both, as far as they are configured."""
     merges = instantiate(merge["parameter"])(**located) if merge.get("parameter") else None
     if not merge.get("dataflow"):
@@ -176,12 +170,12 @@ def _space(merge: Plain, located: Mapping[str, Any], found: FoundSources) -> Spa
     return HybridSpace(merges, paths) if merges else paths
 
 
-def _models(plain: Plain, located: Mapping[str, Any], parts: Parts) -> Models:
+def _models(settings: Settings, located: Mapping[str, Any], parts: Parts) -> Models:
     """The models that a winner is compared with."""
     opened, engine = parts.sources, parts.engine.uncached()
     alike = len({tuple(sorted(engine.shapes(model).items())) for model in opened.models}) == 1
     baselines: dict[str, Node] = {}
-    for name, spec in (plain.get("baselines") or {}).items():
+    for name, spec in (settings.baselines or {}).items():
         space: Space = instantiate(spec)(**located)
         try:
             engine.probe(space.default())
@@ -197,7 +191,7 @@ def _models(plain: Plain, located: Mapping[str, Any], parts: Parts) -> Models:
     )
 
 
-def _identity(plain: Plain, parts: Parts) -> Identity:
+def _identity(settings: Settings, parts: Parts) -> Identity:
     """What the results of a run depend on."""
     opened = parts.sources
     nodes = (*opened.models, *filter(None, [opened.base]))
@@ -208,27 +202,32 @@ def _identity(plain: Plain, parts: Parts) -> Identity:
         },
         configured_by=opened.files_from,
         alignment=Alignment(
-            **{key: plain[key] for key in ("tokenizer", "missing", "pad_vocabulary_to")},
-            components=plain["components"] or {},
-            config=None if plain["config"] == "same" else plain["config"],
+            tokenizer=settings.tokenizer,
+            missing=settings.missing,
+            pad_vocabulary_to=settings.pad_vocabulary_to,
+            components=settings.components or {},
+            config=None if settings.config == "same" else settings.config,
             adapters=[{"sha256": each.sha256, "scale": each.scale, "fuse": each.fuse} for each in opened.form.adapters],
         ),
         dtype=str(parts.engine.dtype),
         out_dtype=str(parts.out_dtype),
         device=parts.engine.device.type,
-        backend=plain.get("backend"),
-        code=own_code(plain["model"], plain["merge"], plain["benchmark"]),
+        backend=settings.backend,
+        code=own_code(settings.model, settings.merge, settings.benchmark),
         versions=versions_of(LIBRARIES),
         benchmarks={name: benchmark.identity() for name, benchmark in parts.benchmarks.items()},
     )
     search = OfSearch(
         models=[node.to_dict() for node in opened.models],
         base=opened.base.to_dict() if opened.base else None,
-        merge={key: value for key, value in plain["merge"].items() if key != "compile"},  # changes no bit
-        **{key: plain[key] for key in ("optimizer", "seed", "fitness", "objective")},
-        start=plain["start"] or [],
+        merge={key: value for key, value in settings.merge.items() if key != "compile"},  # changes no bit
+        optimizer=settings.optimizer,
+        seed=settings.seed,
+        fitness=settings.fitness,
+        objective=settings.objective,
+        start=settings.start or [],
         warm_start=None,
-        code=own_code(*(plain[key] for key in ("optimizer", "fitness", "objective"))),
-        own=own_keys(plain),
+        code=own_code(settings.optimizer, settings.fitness, settings.objective),
+        own=own_keys(settings.all),
     )
     return Identity(scores, search)

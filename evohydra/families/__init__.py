@@ -41,7 +41,7 @@ class Form:
     """
 
     names: frozenset[str] | None = None
-    config: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, object] = field(default_factory=dict)
     tokenizer: Any = None
     folders: Mapping[str, Path] = field(default_factory=dict)
     merged: frozenset[str] = frozenset()
@@ -217,7 +217,7 @@ class WritesCheckpoints(Protocol):
     library: str
     task: str
 
-    def path_config(self, directories: Mapping[str, Path], path: Stack) -> dict[str, Any]:
+    def path_config(self, directories: Mapping[str, Path], path: Stack) -> dict[str, object]:
         """The keys of config.json that change when `path` is written as a plain checkpoint; `directories` by name.
 
         Raises ValueError for a path that runs but cannot be written so, SourceError for layers that do not fit.

@@ -16,8 +16,8 @@ class Common:
     """Sources with the same tensors, what changes in the configuration, and the tokenizer where it is a new one."""
 
     tensors: Mapping[str, TensorSource]
-    changes: Mapping[str, Any]
-    tokenizer: Any
+    changes: Mapping[str, object]
+    tokenizer: object
     left_out: tuple[str, ...]
 
 
@@ -50,7 +50,7 @@ def align(
     if tokenizer is None and owner != files_from:
         tokenizer = tokenizers.load(directories[owner])
     check_same_shapes(sources)
-    changes: dict[str, Any] = {}
+    changes: dict[str, object] = {}
     if (rows := rows_of(sources[files_from])) != before:
         changes["vocab_size"] = rows
     if tied is False and ties[files_from]:
@@ -65,7 +65,7 @@ def on_common_tokens(
     rules: Rules,
     files_from: str,
     completing: bool = False,
-) -> tuple[Mapping[str, TensorSource], Any]:
+) -> tuple[Mapping[str, TensorSource], object]:
     """The sources with the rows of the merge's vocabulary, and its tokenizer where that is none of theirs.
 
     A row that a source lacks is the base's, if it has one; with `completing` it is that of `files_from`, and sources

@@ -49,7 +49,7 @@ class LiveCausalLM:
     """A causal language model in memory, its tokenizer, and its parameters by checkpoint name."""
 
     module: torch.nn.Module
-    tokenizer: Any
+    tokenizer: object
     device: torch.device
     dtype: torch.dtype
     parameters: Mapping[str, Tensor]
@@ -152,7 +152,7 @@ class CausalLM(OneDirectory):
         """The number of its layers."""
         return int(_config(directory).num_hidden_layers)
 
-    def path_config(self, directories: Mapping[str, Path], path: Stack) -> dict[str, Any]:
+    def path_config(self, directories: Mapping[str, Path], path: Stack) -> dict[str, object]:
         """The keys of config.json that change when `path` is written as a plain checkpoint; `directories` by name.
 
         Raises ValueError for a path that runs but cannot be written so, SourceError for layers that do not fit.
@@ -179,7 +179,7 @@ class CausalLM(OneDirectory):
         fit_rows(module, form, device)
         parameters = by_checkpoint_name(module, names_of(directory, form))
 
-        def load(place: Path, names: Collection[str]) -> tuple[Any, Mapping[str, Tensor]]:
+        def load(place: Path, names: Collection[str]) -> tuple[object, Mapping[str, Tensor]]:
             model = _model(place, device, dtype, {})
             return model.base_model, by_checkpoint_name(model, names)
 
@@ -206,7 +206,7 @@ class CausalLM(OneDirectory):
         return compared(self.live_model(directory, live.device, live.dtype), live)
 
 
-def _model(directory: Path, device: torch.device, dtype: torch.dtype, changes: Mapping[str, Any]) -> Any:
+def _model(directory: Path, device: torch.device, dtype: torch.dtype, changes: Mapping[str, object]) -> Any:
     """A model that is only read from, and written to in place."""
     config = transformers.AutoConfig.from_pretrained(directory, **changes, **LOCAL)
     module = transformers.AutoModelForCausalLM.from_pretrained(directory, config=config, dtype=dtype, **LOCAL)
@@ -239,7 +239,7 @@ def _only_ids(changes: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in changes.items() if key in _TOKEN_IDS}
 
 
-def _config(directory: Path) -> Any:
+def _config(directory: Path) -> transformers.PretrainedConfig:
     try:
         return transformers.AutoConfig.from_pretrained(directory, **LOCAL)
     except (OSError, ValueError, KeyError) as error:
@@ -249,7 +249,7 @@ def _config(directory: Path) -> Any:
         ) from error
 
 
-def _prefix(configs: Mapping[str, Any]) -> str:
+def _prefix(configs: Mapping[str, transformers.PretrainedConfig]) -> str:
     """What comes before the names of all tensors but the head's, in most published checkpoints."""
     types = {name: config.model_type for name, config in configs.items()}
     if len(set(types.values())) > 1:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from evohydra.families import Aligned, Form, Rules
 from evohydra.families import pipeline_files as files
@@ -162,6 +161,6 @@ def _left_out(directories: Mapping[str, Path]) -> tuple[str, ...]:
     )
 
 
-def _entry(index: Mapping[str, Any], component: str) -> Sequence[Any]:
+def _entry(index: Mapping[str, object], component: str) -> Sequence[object]:
     found = index.get(component)
     return found if isinstance(found, list) else ()

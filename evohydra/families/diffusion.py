@@ -53,7 +53,7 @@ class Diffusion:
     library = "diffusers"
     task = "text-to-image"
     why_no_paths: str
-    settings: Mapping[str, Any] = NOTHING
+    settings: Mapping[str, object] = NOTHING
     original: Mapping[str, str] = NOTHING
 
     def wanted(self, variant: str | None) -> tuple[str, ...]:
@@ -113,7 +113,7 @@ class Diffusion:
         """Raises SourceError: its layers are no plain list."""
         self._no_paths()
 
-    def path_config(self, directories: Mapping[str, Path], path: Stack) -> dict[str, Any]:
+    def path_config(self, directories: Mapping[str, Path], path: Stack) -> dict[str, object]:
         """Raises SourceError: its layers are no plain list."""
         self._no_paths()
 

@@ -29,7 +29,7 @@ class LoadedLayers:
     """
 
     layers: tuple[torch.nn.Module, ...]
-    config: Any
+    config: object
     parameters: Mapping[str, Tensor]
     holds: str | None = None
 
@@ -175,7 +175,7 @@ class Paths:
         if strange := sorted(set(settings.get("layer_types", ())) - set(known)):
             raise ValueError(f"the path has layers of type {', '.join(strange)}, which the first source has none of")
 
-    def _install(self, layers: Sequence[torch.nn.Module], settings: Mapping[str, Any]) -> None:
+    def _install(self, layers: Sequence[torch.nn.Module], settings: Mapping[str, object]) -> None:
         setattr(self._decoder, self._attribute, torch.nn.ModuleList(layers))
         for key, value in settings.items():
             setattr(self._decoder.config, key, value)
@@ -228,7 +228,7 @@ def _hop(layer: torch.nn.Module, number: int) -> torch.nn.Module:
     return twin
 
 
-def _scaling_of_input(scale: float) -> Callable[..., tuple[Any, ...]]:
+def _scaling_of_input(scale: float) -> Callable[..., tuple[object, ...]]:
     return lambda _, inputs: (inputs[0] * scale, *inputs[1:])
 
 

@@ -51,6 +51,6 @@ def by_checkpoint_name(
 class _InPlace(torch.Tensor):
     """A tensor whose parts stay views: `contiguous` copies nothing."""
 
-    def contiguous(self, *_: Any, **__: Any) -> "_InPlace":
+    def contiguous(self, *_: object, **__: object) -> "_InPlace":
         """Itself."""
         return self

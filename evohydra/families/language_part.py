@@ -78,7 +78,7 @@ def language_part(source: str, names: Iterable[str]) -> LanguagePart:
     return LanguagePart(found, prefix)
 
 
-def is_vlm(config: Any) -> bool:
+def is_vlm(config: object) -> bool:
     """Whether transformers has an image-text-to-text model for the configuration."""
     return type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
@@ -122,7 +122,7 @@ def check_language_models(configs: Mapping[str, Any], host: str, same_depth: boo
                 )
 
 
-def in_place_of(host: Any, config: Any) -> Any:
+def in_place_of(host: Any, config: Any) -> object:
     """The language part of `config` as layers of the decoder with the configuration `host`, another object.
 
     Its own are sizes, depth and kinds of layers; rotary angles and windows are those of the host.
@@ -173,7 +173,7 @@ def check_settings(configs: Mapping[str, Any], host: str, chosen: str) -> tuple[
     return tuple(sentences)
 
 
-def _setting(config: Any, key: str) -> Any:
+def _setting(config: Any, key: str) -> object:
     data = config.to_dict()
     rotary = data.get("rope_parameters") or {}
     return rotary.get(key) if key == "rope_theta" else data.get(key) if data.get("use_sliding_window", True) else None

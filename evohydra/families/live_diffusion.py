@@ -42,7 +42,7 @@ class LiveDiffusion:
     filled: bool = False
 
     @property
-    def tokenizer(self) -> Any:
+    def tokenizer(self) -> object:
         """The first one."""
         return self.pipeline.tokenizer
 
@@ -63,13 +63,13 @@ class LiveDiffusion:
 
 
 def make_pipeline(
-    kind: str, folders: Mapping[str, Path], index: Mapping[str, Any], device: torch.device, dtype: torch.dtype
+    kind: str, folders: Mapping[str, Path], index: Mapping[str, object], device: torch.device, dtype: torch.dtype
 ) -> Any:
     """A pipeline of the class `kind` whose weights hold arbitrary numbers, without a progress bar of its own.
 
     `index` is its model_index.json, whose plain values are arguments of the class.
     """
-    parts: dict[str, Any] = {}
+    parts: dict[str, object] = {}
     for component, folder in folders.items():
         if files.has_weights(folder):
             parts[component] = _module(folder, device, dtype)

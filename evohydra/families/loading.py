@@ -68,7 +68,7 @@ def fit_rows(module: Any, form: Form, device: torch.device) -> None:
         module.to(device).requires_grad_(False)
 
 
-def tokenizer_of(directory: Path, form: Form) -> Any:
+def tokenizer_of(directory: Path, form: Form) -> object:
     """The tokenizer of `form`, or else of the checkpoint; it pads with the end of a text where it has no padding."""
     own = tokenizers.load(directory) if form.tokenizer is None else copy.deepcopy(form.tokenizer)
     if own.pad_token_id is None:
@@ -107,6 +107,8 @@ def pattern(live: LiveModel) -> Tensor:
 
 
 @torch.inference_mode()
-def distance(written: LiveModel, inputs: Mapping[str, Any], live: LiveModel, same_inputs: Mapping[str, Any]) -> float:
+def distance(
+    written: LiveModel, inputs: Mapping[str, object], live: LiveModel, same_inputs: Mapping[str, object]
+) -> float:
     """The largest difference between the logits of both, over the largest logit of `live`."""
     return apart(written.module(**inputs).logits, live.module(**same_inputs).logits)

@@ -123,7 +123,7 @@ def read(path: Path, shapes: Mapping[str, tuple[int, ...]], denoiser: str, stren
     }
 
 
-def _stored(file: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
+def _stored(file: Path) -> tuple[dict[str, Tensor], Mapping[str, object]]:
     """The tensors of a file, and PEFT's settings where it or a file beside it has them."""
     try:
         with safe_open(file, framework="pt", device="cpu") as opened:

@@ -51,10 +51,10 @@ def check_fit(configs: Mapping[str, Any]) -> None:
                               f"{'; '.join(differ)}")  # fmt: skip
 
 
-def of_hops(configs: Mapping[int, Any] | Sequence[Any], hops: Sequence[Hop]) -> dict[str, Any]:
+def of_hops(configs: Mapping[int, object] | Sequence[object], hops: Sequence[Hop]) -> dict[str, object]:
     """What a configuration says about `hops` as its layers; `configs` are those of their sources, by number."""
     host = configs[0]
-    settings: dict[str, Any] = {"num_hidden_layers": len(hops)}
+    settings: dict[str, object] = {"num_hidden_layers": len(hops)}
     for key in LISTS:
         if isinstance(getattr(host, key, None), list):
             settings[key] = [getattr(configs[hop.source], key)[hop.layer] for hop in hops]
@@ -64,13 +64,13 @@ def of_hops(configs: Mapping[int, Any] | Sequence[Any], hops: Sequence[Hop]) -> 
     return settings
 
 
-def of_model(config: Any) -> dict[str, Any]:
+def of_model(config: Any) -> dict[str, object]:
     """What a configuration says about its own layers."""
     own = of_hops([config], [Hop(0, layer) for layer in range(config.num_hidden_layers)])
     return {key: getattr(config, key) for key in own}
 
 
-def of_plain_checkpoint(configs: Sequence[Any], path: Stack) -> dict[str, Any]:
+def of_plain_checkpoint(configs: Sequence[Any], path: Stack) -> dict[str, object]:
     """The keys of config.json that `path` changes in the first source's when it is written as a plain checkpoint.
 
     Raises ValueError for what only a path in memory can have.

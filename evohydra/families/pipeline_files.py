@@ -61,12 +61,12 @@ def pipeline_class(directory: Path) -> str | None:
     return str(named[-1] if isinstance(named, list) else named) if index is not None else None
 
 
-def index_of(directory: Path) -> dict[str, Any]:
+def index_of(directory: Path) -> dict[str, object]:
     """What model_index.json holds; nothing without one."""
     return _read_index(directory) or {}
 
 
-def index_with(directory: Path, parts: Mapping[str, Path], kind: str) -> dict[str, Any]:
+def index_with(directory: Path, parts: Mapping[str, Path], kind: str) -> dict[str, object]:
     """The model_index.json of a pipeline of the class `kind` with these components; its other values as in `directory`.
 
     Components that are left out, and those that its own has not, are null.
@@ -85,7 +85,7 @@ def _entry(component: str, folder: Path) -> list[str]:
     return ["diffusers", type(scheduler(folder)).__name__]
 
 
-def _read_index(directory: Path) -> dict[str, Any] | None:
+def _read_index(directory: Path) -> dict[str, object] | None:
     file = directory / INDEX
     return read_json(file) if file.is_file() else None
 
@@ -117,7 +117,7 @@ def class_of(folder: Path) -> Any:
     return found
 
 
-def settings(folder: Path) -> dict[str, Any]:
+def settings(folder: Path) -> dict[str, object]:
     """The configuration of a component of diffusers with all that its class adds by default, as JSON has it."""
     with torch.device("meta"):
         config = class_of(folder).from_config(read_json(folder / "config.json")).config
@@ -137,7 +137,7 @@ def shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in kept.items()}
 
 
-def scheduler(folder: Path) -> Any:
+def scheduler(folder: Path) -> object:
     """The scheduler of that folder; SourceError where diffusers has none of its class."""
     name = str(read_json(folder / "scheduler_config.json").get("_class_name"))
     kind = getattr(diffusers(), name, None)

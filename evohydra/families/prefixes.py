@@ -96,7 +96,7 @@ class Prefixes:
             if not self._uses[key] and key not in self._keys:
                 self._drop((key, batch))
 
-    def _before(self, base: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _before(self, base: object, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
         self._undo = []
         if not self._keys:
             return
@@ -122,7 +122,7 @@ class Prefixes:
         self.computed += tokens * (len(layers) - depth)
         self.reused += tokens * depth
 
-    def _after(self, *_: Any) -> None:
+    def _after(self, *_: object) -> None:
         for undo in self._undo:
             undo()
         self._undo = []
@@ -144,8 +144,8 @@ class Prefixes:
                 return None
         return state.hexdigest()
 
-    def _keeping(self, depth: int, batch: str) -> Any:
-        def keep(_: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: object) -> None:
+    def _keeping(self, depth: int, batch: str) -> object:
+        def keep(_: torch.nn.Module, args: tuple[object, ...], kwargs: dict[str, object], output: object) -> None:
             if isinstance(output, Tensor):
                 cache = _cache_among(args, kwargs)
                 layers = tuple(copy.copy(layer) for layer in cache.layers[:depth]) if cache is not None else ()
@@ -185,7 +185,7 @@ class _Resume(torch.nn.Module):
         super().__init__()
         self._kept = kept
 
-    def forward(self, hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def forward(self, hidden: Tensor, *args: object, **kwargs: object) -> Tensor:
         """(batch, length, hidden), whatever comes in; the cache gets the entries of all layers that are skipped."""
         cache = _cache_among(args, kwargs)
         if cache is not None:
@@ -196,11 +196,11 @@ class _Resume(torch.nn.Module):
 class _Skip(torch.nn.Module):
     """In the place of a layer that does not run."""
 
-    def forward(self, hidden: Tensor, *_: Any, **__: Any) -> Tensor:
+    def forward(self, hidden: Tensor, *_: object, **__: object) -> Tensor:
         """What comes in."""
         return hidden
 
 
-def _cache_among(args: Sequence[Any], kwargs: Mapping[str, Any]) -> DynamicCache | None:
+def _cache_among(args: Sequence[object], kwargs: Mapping[str, object]) -> DynamicCache | None:
     """The cache, which layers call past_key_values or layer_past."""
     return next((each for each in (*args, *kwargs.values()) if isinstance(each, DynamicCache)), None)

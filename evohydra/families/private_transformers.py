@@ -16,6 +16,6 @@ PARTS = (
 __all__ = ["PARTS", "from_config", "no_init_weights", "revert_weight_conversion"]
 
 
-def from_config(kind: Any, config: Any, **settings: Any) -> Any:
+def from_config(kind: Any, config: object, **settings: object) -> Any:
     """A model of the class `kind`, without files; the public `AutoModel.from_config` chooses the class by itself."""
     return kind._from_config(config, **settings)

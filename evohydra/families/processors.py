@@ -26,7 +26,7 @@ def check_image_processor(source: str, directory: Path) -> None:
         )
 
 
-def load_processor(directory: Path, tokenizer: Any = None) -> Any:
+def load_processor(directory: Path, tokenizer: object = None) -> object:
     """The processor of a checkpoint directory, with another `tokenizer` if one is given.
 
     Raises SourceError where there is none, or where a package is missing that it needs (which extra has it).
@@ -46,7 +46,7 @@ def load_processor(directory: Path, tokenizer: Any = None) -> Any:
     return processor
 
 
-def image_inputs(processor: Any, config: Any, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+def image_inputs(processor: Any, config: Any, device: torch.device, dtype: torch.dtype) -> dict[str, object]:
     """What `processor` makes of a fixed picture and the place for it in a text, on `device`."""
     from PIL import Image
 

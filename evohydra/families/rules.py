@@ -1,9 +1,10 @@
 """What is done where sources differ, and what is added to their merge."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Literal
+
+from evohydra.checks import Count, check_fields, check_settings
 
 
 @dataclass(frozen=True)
@@ -16,17 +17,13 @@ class AddedAdapter:
     sha256: str | None = None
 
     @classmethod
-    def parse(cls, entry: Any) -> "AddedAdapter":
+    def parse(cls, entry: object) -> "AddedAdapter":
         """An entry of the list `adapters` of a configuration; ValueError for anything else."""
         known = set(cls.__dataclass_fields__)
         if not isinstance(entry, Mapping) or not isinstance(entry.get("path"), str) or set(entry) - known:
             raise ValueError(f"adapters: expected {{path, scale, fuse}} for each, got {entry!r}")
-        scale, fuse = entry.get("scale", 1.0), entry.get("fuse", True)
-        if isinstance(scale, bool) or not isinstance(scale, int | float) or not math.isfinite(scale):
-            raise ValueError(f"adapters: expected a finite number as scale, got {scale!r}")
-        if not isinstance(fuse, bool):
-            raise ValueError(f"adapters: expected true or false as fuse, got {fuse!r}")
-        return cls(entry["path"], float(scale), fuse, entry.get("sha256"))
+        check_settings("adapters", cls, entry)
+        return cls(entry["path"], float(entry.get("scale", 1.0)), entry.get("fuse", True), entry.get("sha256"))
 
 
 @dataclass(frozen=True)
@@ -45,27 +42,19 @@ class Rules:
     """
 
     tokenizer: str = "same"
-    missing: str = "error"
-    pad_vocabulary_to: int | None = None
+    missing: Literal["error", "base"] = "error"
+    pad_vocabulary_to: Count | None = None
     allow_other_base: bool = False
     components: Mapping[str, str] = field(default_factory=dict)
     adapters: tuple[AddedAdapter, ...] = ()
     config: str = "same"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.config, str) or not self.config:
-            raise ValueError(f"config: expected same, base, allow or the name of a source, got {self.config!r}")
-        if self.missing not in ("error", "base"):
-            raise ValueError(f"missing: expected error or base, got {self.missing!r}")
-        if not isinstance(self.tokenizer, str) or not self.tokenizer:
-            raise ValueError(f"tokenizer: expected same, base, union or the name of a source, got {self.tokenizer!r}")
-        multiple = self.pad_vocabulary_to
-        if multiple is not None and (isinstance(multiple, bool) or not isinstance(multiple, int) or multiple < 1):
-            raise ValueError(f"pad_vocabulary_to: expected null or a whole number of at least 1, got {multiple!r}")
-        if not isinstance(self.allow_other_base, bool):
-            raise ValueError(f"allow_other_base: expected true or false, got {self.allow_other_base!r}")
-        if not isinstance(self.components, Mapping) or not all(isinstance(v, str) for v in self.components.values()):
-            raise ValueError(f"components: expected merge or the name of a source for each, got {self.components!r}")
+        check_fields("", self, but=("adapters",))
+        if not self.tokenizer:
+            raise ValueError("tokenizer: expected same, base, union or the name of a source, got ''")
+        if not self.config:
+            raise ValueError("config: expected same, base, allow or the name of a source, got ''")
 
     def check_unused(self, *keys: str, why: str) -> None:
         """ValueError where one of the `keys` is not at its default."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
 
 from evohydra.families.diffusion import UNET, Diffusion
 
@@ -14,7 +13,7 @@ class SDXL(Diffusion):
     pipeline = "StableDiffusionXLPipeline"
     denoiser = "unet"
     why_no_paths = UNET
-    settings: Mapping[str, Any] = MappingProxyType({"add_watermarker": False})
+    settings: Mapping[str, object] = MappingProxyType({"add_watermarker": False})
     original = MappingProxyType(
         {
             "unet": "model.diffusion_model.",

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -101,7 +100,7 @@ def _converted(component: str, folder: Path, stored: dict[str, Tensor]) -> dict[
             model = from_config(kind, kind.config_class.from_pretrained(folder))
         converted = single_file_utils.convert_open_clip_checkpoint(model, dict(stored), prefix=OPEN_CLIP[component])
     else:
-        convert: Callable[..., Any] = single_file_model.SINGLE_FILE_LOADABLE_CLASSES[kind.__name__][
+        convert: Callable[..., object] = single_file_model.SINGLE_FILE_LOADABLE_CLASSES[kind.__name__][
             "checkpoint_mapping_fn"
         ]
         config = files.settings(folder)

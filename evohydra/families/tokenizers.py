@@ -50,7 +50,7 @@ def check_within(vocabularies: Mapping[str, Vocabulary], owner: str) -> None:
         check_same({owner: Vocabulary(shared, 0), name: each})
 
 
-def check_comparable(tokenizers: Mapping[str, Any]) -> None:
+def check_comparable(tokenizers: Mapping[str, object]) -> None:
     """Raise SourceError where the same string is another token in one source than in the other.
 
     Byte-level tokenizers write "Ġa" where others write "▁a", and every letter beyond ASCII as other letters.
@@ -74,7 +74,7 @@ def _data(name: str, tokenizer: Any) -> dict[str, Any]:
             f"source {name!r}: expected a tokenizer that can be matched by token (a fast one, with tokenizer.json), "
             f"got {type(tokenizer).__name__}"
         )
-    data: dict[str, Any] = json.loads(tokenizer.backend_tokenizer.to_str())
+    data: dict[str, object] = json.loads(tokenizer.backend_tokenizer.to_str())
     return data
 
 
@@ -117,9 +117,9 @@ def union(tokenizers: Mapping[str, Any], vocabularies: Mapping[str, Vocabulary],
     return _loaded(tokenizers[owner], data[owner], added, ids)
 
 
-def _merges(models: list[Mapping[str, Any]], ids: Mapping[str, int]) -> list[Any]:
+def _merges(models: list[Mapping[str, Any]], ids: Mapping[str, int]) -> list[object]:
     """The merges of all BPE models, in order, each once; without those whose tokens have no row."""
-    merges: dict[tuple[str, str], Any] = {}
+    merges: dict[tuple[str, str], object] = {}
     for model in models:
         for merge in model["merges"]:
             left, right = merge if isinstance(merge, list) else merge.split(" ")
@@ -132,7 +132,7 @@ def _merges(models: list[Mapping[str, Any]], ids: Mapping[str, int]) -> list[Any
     return list(merges.values())
 
 
-def _loaded(owner: Any, data: Mapping[str, Any], added: list[Any], ids: Mapping[str, int]) -> Any:
+def _loaded(owner: Any, data: Mapping[str, object], added: list[Any], ids: Mapping[str, int]) -> Any:
     with tempfile.TemporaryDirectory() as directory:
         owner.save_pretrained(directory)
         (Path(directory) / "tokenizer.json").write_text(json.dumps(data))

@@ -59,11 +59,11 @@ class LiveVisionLanguage:
     paths: Paths
     frozen: Mapping[str, Tensor]
     directory: Path
-    own_tokenizer: Any = None
-    loaded: Any = None
+    own_tokenizer: object = None
+    loaded: object = None
 
     @property
-    def processor(self) -> Any:
+    def processor(self) -> object:
         """Its processor, read when it is first asked for.
 
         Raises SourceError where there is none, or where a package is missing that it needs.
@@ -174,7 +174,7 @@ class VisionLanguage(OneDirectory):
         """The number of layers of the language part."""
         return int(_config(directory).get_text_config().num_hidden_layers)
 
-    def path_config(self, directories: Mapping[str, Path], path: Stack) -> dict[str, Any]:
+    def path_config(self, directories: Mapping[str, Path], path: Stack) -> dict[str, object]:
         """What changes in the configuration of the language part when `path` is written; `directories` by name.
 
         Raises ValueError for a path that runs but cannot be written so, SourceError for layers that do not fit.
@@ -220,7 +220,7 @@ class VisionLanguage(OneDirectory):
         decoder = module.get_decoder()
         by_place = {place: name for name, place in sources.items()}
 
-        def load(place: Path, names: Collection[str]) -> tuple[Any, Mapping[str, Tensor]]:
+        def load(place: Path, names: Collection[str]) -> tuple[object, Mapping[str, Tensor]]:
             # The VLM's own kind of layers, whatever kind of model the weights come from, which are yet to be written.
             with no_init_weights(), device:
                 twin = from_config(type(decoder), placed[by_place[place]], dtype=dtype)
@@ -268,7 +268,7 @@ class VisionLanguage(OneDirectory):
 
 
 def _check(
-    configs: Mapping[str, Any], directories: Mapping[str, Path], host: str, rules: Rules, same_depth: bool
+    configs: Mapping[str, object], directories: Mapping[str, Path], host: str, rules: Rules, same_depth: bool
 ) -> None:
     check_rules(rules)
     if rules.missing != "error":
@@ -292,6 +292,6 @@ def _config(directory: Path) -> Any:
         ) from error
 
 
-def _tied(config: Any) -> bool:
+def _tied(config: object) -> bool:
     """Whether the head is the embeddings."""
     return bool(getattr(config, "tie_word_embeddings", False))

@@ -22,7 +22,7 @@ TOKENIZER = {"source", "tokens", "pad_to_multiple_of"}
 LINEAR = "linear"
 
 
-def read(text: str, family: Family, shard_bytes: int) -> dict[str, Any]:
+def read(text: str, family: Family, shard_bytes: int) -> dict[str, object]:
     """The recipe file of a mergekit YAML; ValueError, naming the key, for what has no counterpart here.
 
     The models are located (and downloaded where they must be) for the names of the tensors that they have in common.
@@ -113,13 +113,13 @@ def _checked(text: str) -> Mapping[str, Any]:
     return config
 
 
-def _only(entry: Mapping[str, Any], known: set[str], where: str) -> None:
+def _only(entry: Mapping[str, object], known: set[str], where: str) -> None:
     unknown = sorted(map(str, set(entry) - known))
     if unknown:
         raise ValueError(f"mergekit keys {unknown} have no counterpart here; {where} may have {sorted(known)}")
 
 
-def _check_entries(entries: Any, known: set[str], where: str) -> None:
+def _check_entries(entries: object, known: set[str], where: str) -> None:
     if not isinstance(entries, list) or not entries or not all(isinstance(entry, Mapping) for entry in entries):
         raise ValueError(f"{where}: expected a list of mappings with {sorted(known)}, got {entries!r}")
     for entry in entries:
@@ -134,7 +134,7 @@ def _check_entries(entries: Any, known: set[str], where: str) -> None:
         _parameters_of(entry, f"{where}.parameters")
 
 
-def _parameters_of(entry: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+def _parameters_of(entry: Mapping[str, object], where: str) -> Mapping[str, object]:
     parameters = entry.get("parameters") or {}
     if not isinstance(parameters, Mapping):
         raise ValueError(f"{where}: expected a mapping of names and values, got {parameters!r}")
@@ -175,7 +175,7 @@ def _checkpoint(name: str, reference: str) -> Checkpoint:
 
 
 def _tokenizer(
-    config: Mapping[str, Any], nodes: Mapping[str, Checkpoint], base_node: Checkpoint | None
+    config: Mapping[str, object], nodes: Mapping[str, Checkpoint], base_node: Checkpoint | None
 ) -> tuple[str, int | None]:
     """Whose tokenizer the merge has, in the words of `families.Rules`, and the multiple that rows are padded to."""
     source, multiple, key = config.get("tokenizer_source"), None, "tokenizer_source"

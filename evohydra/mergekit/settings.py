@@ -19,8 +19,8 @@ class Slice:
 
     start: int
     stop: int
-    sources: Mapping[str, Mapping[str, Any]]
-    parameters: Mapping[str, Any]
+    sources: Mapping[str, Mapping[str, object]]
+    parameters: Mapping[str, object]
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Settings:
                 f"{method_name} has no parameters {sorted(map(str, given - known))} here; it has {sorted(known)}"
             )
 
-    def value(self, key: str, model: str | None, default: Any = None) -> Any:
+    def value(self, key: str, model: str | None, default: object = None) -> object:
         """The setting at the tensor, of one model or of all."""
         own = [self.at.sources.get(model, {})] if model is not None else []
         for settings in (*own, self.at.parameters, self.config.get("parameters") or {}):
@@ -88,7 +88,7 @@ class Settings:
         return default
 
 
-def _like(method: Method, name: str, key: str, value: Any) -> Parameter:
+def _like(method: Method, name: str, key: str, value: object) -> Parameter:
     """`value` in the type of the method's default."""
     default = method.defaults.get(name, 0.0)
     if isinstance(default, bool | str):
@@ -112,7 +112,7 @@ def _number(key: str, value: Any) -> float:
         raise ValueError(f"{key}: expected a number, got {value!r}") from error
 
 
-def _value(key: str, setting: Any, tensor: str, t: float) -> Any:
+def _value(key: str, setting: object, tensor: str, t: float) -> object:
     """A setting at a tensor: a scalar, a gradient over the layers of the slice, or the first filter that matches."""
     if not isinstance(setting, list):
         return _value(key, [setting], tensor, t) if isinstance(setting, Mapping) else setting
@@ -128,7 +128,7 @@ def _value(key: str, setting: Any, tensor: str, t: float) -> Any:
     return (1 - (place - left)) * _number(key, setting[left]) + (place - left) * _number(key, setting[right])
 
 
-def _matching(key: str, conditions: Sequence[Mapping[str, Any]], tensor: str, t: float) -> Iterator[Any]:
+def _matching(key: str, conditions: Sequence[Mapping[str, object]], tensor: str, t: float) -> Iterator[object]:
     for condition in conditions:
         pattern = condition.get("filter")
         if "value" not in condition or not isinstance(pattern, str | None):

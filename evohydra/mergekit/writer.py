@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import yaml
 
@@ -63,7 +62,7 @@ METHODS: Mapping[str, Counterpart] = {
 OPTIONS = {"scaling": "lambda"}  # our name: mergekit's, where they differ
 WIDENING = {"arcee_fusion", "ramplus_tl"}  # mergekit's results are float32 unless told otherwise
 AT_RANDOM = ("dare", "della")
-Settings = Mapping[str, Any]  # of one group, by mergekit's names
+Settings = Mapping[str, object]  # of one group, by mergekit's names
 LAYER = re.compile(r"(.*?\.(?:layers|h|blocks))\.(\d+)\.(.*)")
 
 
@@ -91,7 +90,7 @@ def to_yaml(recipe: Node, dtype: str | None, out_dtype: str | None = None) -> st
     settings = [(g.tensors, _settings(recipe, g, method, counterpart, name)) for g in recipe.groups if g.tensors]
     if not settings:
         raise NotExpressible("this recipe merges nothing: it has no groups of tensors")
-    config: dict[str, Any] = {"merge_method": name}
+    config: dict[str, object] = {"merge_method": name}
     base = {FIRST: models[0], INPUT: None}.get(counterpart.base, recipe.base)
     if base is not None:
         config["base_model"] = _path(base)
@@ -142,7 +141,7 @@ def _written(
     base: Checkpoint | None,
     settings: Sequence[tuple[Sequence[str], Settings]],
     method: Method,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """`models` where all groups have the same settings, else a slice for each layer; what all share apart."""
     each = [values for _, values in settings]
     shared = [key for key in each[0] if _ours(key) not in method.per_model]
@@ -177,9 +176,9 @@ def _slice(
     at: Mapping[str, Settings],
     own: list[str],
     varying: list[str],
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """One layer; mergekit takes embeddings and head with the first and the last slice, hence the filters for them."""
-    sources: list[dict[str, Any]] = [
+    sources: list[dict[str, object]] = [
         {
             "model": _path(model),
             "layer_range": [layer, layer + 1],
@@ -196,11 +195,11 @@ def _slice(
     return _without_empty({"sources": [_without_empty(source) for source in sources], "parameters": parameters})
 
 
-def _without_empty(entry: Mapping[str, Any]) -> dict[str, Any]:
+def _without_empty(entry: Mapping[str, object]) -> dict[str, object]:
     return {key: value for key, value in entry.items() if value != {}}
 
 
-def _filtered(values: Mapping[str, Any]) -> Any:
+def _filtered(values: Mapping[str, object]) -> object:
     """A value for each tensor as mergekit's filter list; one value where all agree."""
     if len(set(values.values())) == 1:
         return next(iter(values.values()))
@@ -212,5 +211,5 @@ def _ours(key: str) -> str:
     return next((ours for ours, theirs in OPTIONS.items() if theirs == key), key)
 
 
-def _of_model(value: Any, position: int) -> Any:
+def _of_model(value: object, position: int) -> object:
     return value[position] if isinstance(value, tuple) else value

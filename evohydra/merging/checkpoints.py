@@ -86,7 +86,7 @@ class CheckpointReader:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self._files: dict[str, Any] = {}
+        self._files: dict[str, object] = {}
         self._views: dict[str, Tensor] = {}  # of the mapped files: they hold no memory
         self._where = self._index()
         self.shapes: Mapping[str, tuple[int, ...]] = {name: self._shape(name) for name in sorted(self._where)}

@@ -232,9 +232,9 @@ class Engine:
         base: Tensor | None,
         models: Sequence[Tensor],
         given: Mapping[str, Any],
-    ) -> dict[str, Any]:
+    ) -> dict[str, object]:
         """The parameters that the engine supplies, see `evohydra.merging.methods`."""
-        supplied: dict[str, Any] = {}
+        supplied: dict[str, object] = {}
         if STREAMS in method.supplied:
             seed = int(given["mask_seed"])
             supplied[STREAMS] = tuple(stream_key(seed, name, _key(model)) for model in node.models)
@@ -267,7 +267,7 @@ class Engine:
         ends = [abs(float(end)) for block in blocks if block.numel() for end in block.aminmax()]
         return max(ends, default=0.0) if all(map(math.isfinite, ends)) else math.inf
 
-    def _kept(self, key: tuple[str, ...], make: Callable[[], Any]) -> Any:
+    def _kept(self, key: tuple[str, ...], make: Callable[[], object]) -> Any:
         """What `make` gives, from now on without making it again where the cache has room for it."""
         if key not in self._cache:
             made = make()
@@ -284,7 +284,7 @@ def worth_compiling(shapes: Mapping[str, tuple[int, ...]], merges: int) -> bool:
     return merges * sum(CALL + math.prod(shape) for shape in shapes.values()) >= WORTH_COMPILING
 
 
-def _not_finite(node: Merge, group: Group, name: str, given: Mapping[str, Any]) -> str:
+def _not_finite(node: Merge, group: Group, name: str, given: Mapping[str, object]) -> str:
     return f"{name!r} of group {group.name!r} is not finite after {node.method} with {dict(given)}"
 
 

@@ -37,7 +37,7 @@ class Pictured(Protocol):
         """The examples of a split, in its order; each an `Example`."""
         ...
 
-    def image(self, example: Any) -> Image.Image:
+    def image(self, example: object) -> Image.Image:
         """Its picture."""
         ...
 

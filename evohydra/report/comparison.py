@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
@@ -19,7 +18,7 @@ _begun: list[tuple[Path, bool]] = []
 class SweepReport(Callback):
     """Notes which sweep has begun; Hydra tells of the end only where no job has failed."""
 
-    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+    def on_multirun_start(self, config: DictConfig, **_: object) -> None:
         """Keep the sweep's directory for `report_sweeps`, and whether to write a report."""
         _begun.append((Path(config.hydra.sweep.dir), bool(config.report)))
 

@@ -31,7 +31,7 @@ def keep_examples(
     if path.is_file() and json.loads(path.read_text())["recipe"] == winner:
         return
     scored = {name: evaluation.scores for name, (_, evaluation) in models.items() if evaluation.scores}
-    kept: list[dict[str, Any]] = []
+    kept: list[dict[str, object]] = []
     for name, benchmark in benchmarks.items():
         if not isinstance(benchmark, Described) or WINNER not in scored:
             continue

@@ -45,7 +45,7 @@ class Job:
         return self.directory.name
 
     @property
-    def seed(self) -> Any:
+    def seed(self) -> object:
         """The seed that it was given."""
         return self.config.get("seed")
 
@@ -137,7 +137,7 @@ def strategies(jobs: Iterable[Job]) -> dict[str, list[Job]]:
     return found
 
 
-def json_lines(path: Path) -> list[dict[str, Any]]:
+def json_lines(path: Path) -> list[dict[str, object]]:
     """The whole lines of a file that may still be written to; none where there is no file."""
     lines = []
     for line in path.read_text(errors="replace").splitlines() if path.is_file() else ():
@@ -159,7 +159,7 @@ def keep_settings(run: Path) -> None:
         )
 
 
-def _by_hydra(run: Path, name: str, otherwise: Any) -> Any:
+def _by_hydra(run: Path, name: str, otherwise: object) -> Any:
     file = run / ".hydra" / f"{name}.yaml"
     return (yaml.safe_load(file.read_text()) if file.is_file() else None) or otherwise
 

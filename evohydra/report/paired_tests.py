@@ -3,7 +3,6 @@
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from evohydra.report.gathering import Job, Scores, strategies
 from evohydra.report.score_figures import finished
@@ -58,7 +57,7 @@ def strategies_against_each_other(jobs: Sequence[Job]) -> list[Compared]:
     return _corrected(compared)
 
 
-def _by_seed(jobs: Sequence[Job]) -> dict[Any, Scores]:
+def _by_seed(jobs: Sequence[Job]) -> dict[object, Scores]:
     return {job.seed: scores for job in jobs if (scores := job.final("test"))}
 
 

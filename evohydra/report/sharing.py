@@ -64,7 +64,9 @@ def share(directories: Sequence[Path], name: str) -> str:
     return str(report.url)
 
 
-def _blocks(reports: Any, jobs: Sequence[Job], ids: Sequence[str], entity: str, project: str, name: str) -> list[Any]:
+def _blocks(
+    reports: Any, jobs: Sequence[Job], ids: Sequence[str], entity: str, project: str, name: str
+) -> list[object]:
     expressions = optional("wandb_workspaces.expr", "--wandb", "evohydra[sharing]")
     these = [expressions.Metric("ID").isin(list(ids))]
     runs = {"entity": entity, "project": project, "filters": these}

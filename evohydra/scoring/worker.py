@@ -4,7 +4,6 @@ import gc
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 
@@ -165,7 +164,7 @@ class _ForwardClock:
         live.module.register_forward_pre_hook(self._start, with_kwargs=True)
         live.module.register_forward_hook(self._stop)
 
-    def _start(self, _: torch.nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+    def _start(self, _: torch.nn.Module, inputs: tuple[object, ...], named: dict[str, object]) -> None:
         tokens = named.get("input_ids", inputs[0] if inputs else None)
         if isinstance(tokens, torch.Tensor) and not tokens.is_floating_point():  # latents are no tokens
             self.tokens += tokens.numel()

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
 
 import numpy as np
 
@@ -26,7 +25,7 @@ def check_ablations(kind: str | None, validated: bool) -> None:
 
 def ablations(
     space: Space, winner: Candidate, scheduler: Scheduler, objective: Objective, kind: str
-) -> list[dict[str, Any]]:
+) -> list[dict[str, object]]:
     """What the winner gains from each of its genes or groups: by name, with interval and p, paired over examples.
 
     An ablation that cannot be scored is left out. Raises ValueError where the space does not hold its own default.

@@ -49,7 +49,7 @@ def search(
 ) -> list[Record]:
     """Evaluate `budget` genomes and return their records in order.
 
-    Raises SearchError where the whole first generation fails.
+    Raises SearchError where a whole generation fails: that is hardly the genomes' fault, and nothing is learnt from it.
     """
     observers = tuple(observers)
     number = 0
@@ -67,8 +67,9 @@ def search(
             for observe in observers:
                 observe(record)
         records = ledger.records[first:]
-        if number == 0 and all(record.fitness is None for record in records):
-            raise SearchError(f"every genome of the first generation failed; the first one: {records[0].error}")
+        if (number == 0 or len(records) > 1) and all(record.fitness is None for record in records):
+            which = "the first generation" if number == 0 else f"generation {number}"
+            raise SearchError(f"every genome of {which} failed; the first one: {records[0].error}")
         if len(batch) == len(genomes):
             tell(optimizer, genomes, records, ledger.records)
         number += 1

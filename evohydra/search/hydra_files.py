@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -24,7 +23,7 @@ def mask_hydra_files(run: Path, sweep: Path | None = None) -> None:
             write_whole(file, yaml.safe_dump(masked, sort_keys=False, allow_unicode=True).encode())
 
 
-def _secrets(data: Any) -> Iterator[str]:
+def _secrets(data: object) -> Iterator[str]:
     """The secrets of a configuration that are long enough to be looked for."""
     if isinstance(data, Mapping):
         for key, value in data.items():
@@ -37,7 +36,7 @@ def _secrets(data: Any) -> Iterator[str]:
             yield from _secrets(each)
 
 
-def _texts(value: Any) -> Iterator[str]:
+def _texts(value: object) -> Iterator[str]:
     if isinstance(value, Mapping):
         value = list(value.values())
     if isinstance(value, list):
@@ -47,7 +46,7 @@ def _texts(value: Any) -> Iterator[str]:
         yield str(value)
 
 
-def _masked(data: Any, secrets: list[str], key: object = "") -> Any:
+def _masked(data: object, secrets: list[str], key: object = "") -> object:
     if data and not isinstance(data, bool) and names_a_secret(key):
         return MASK
     if isinstance(data, Mapping):

@@ -12,8 +12,8 @@ from evohydra.files import write_json
 from evohydra.search.json_lines import LedgerError
 from evohydra.search.masking import DIGEST, with_digests
 
-Plain = Mapping[str, Any]
-Difference = tuple[tuple[str, ...], Any, Any]  # where, what it was, what it is now
+Plain = Mapping[str, object]
+Difference = tuple[tuple[str, ...], object, object]  # where, what it was, what it is now
 
 # Every key of conf/config.yaml is in one of these three; `own` holds all others.
 OF_SCORES = (
@@ -39,8 +39,8 @@ class Alignment:
     tokenizer: str
     missing: str
     pad_vocabulary_to: int | None
-    components: Mapping[str, Any]
-    adapters: Sequence[Mapping[str, Any]]
+    components: Mapping[str, object]
+    adapters: Sequence[Mapping[str, object]]
     config: str | None  # None is "same": runs that began before there was a choice go on
 
 
@@ -53,16 +53,16 @@ class OfScores:
     models and merges them. benchmarks: what each says of itself (`Benchmark.identity`).
     """
 
-    sources: Mapping[str, Mapping[str, Any]]
+    sources: Mapping[str, Mapping[str, object]]
     configured_by: str
     alignment: Alignment
     dtype: str
     out_dtype: str
     device: str
-    backend: Any
+    backend: object
     code: Mapping[str, str]
     versions: Mapping[str, str | None]
-    benchmarks: Mapping[str, Mapping[str, Any]]
+    benchmarks: Mapping[str, Mapping[str, object]]
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,8 @@ class OfSearch:
     with another value is another one until its user says so.
     """
 
-    models: Sequence[Mapping[str, Any]]
-    base: Mapping[str, Any] | None
+    models: Sequence[Mapping[str, object]]
+    base: Mapping[str, object] | None
     merge: Plain
     optimizer: Plain
     seed: int
@@ -97,8 +97,8 @@ class Identity:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON data, with digests in the place of secrets."""
-        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        compared: dict[str, Any] = with_digests(plain)
+        plain: dict[str, object] = json.loads(json.dumps(asdict(self)))
+        compared: dict[str, object] = with_digests(plain)
         return compared
 
     def score_key(self, benchmark: str, split: str) -> str:
@@ -113,13 +113,13 @@ class Identity:
         return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
 
 
-def own_keys(plain: Plain) -> dict[str, Any]:
+def own_keys(plain: Plain) -> dict[str, object]:
     """What a configuration has besides evohydra's keys."""
     known = {*OF_SCORES, *OF_THE_SEARCH, *INCIDENTAL}
     return {key: value for key, value in plain.items() if key not in known}
 
 
-def check_identity(path: Path, identity: Mapping[str, Any], *, allow_other_versions: bool = False) -> None:
+def check_identity(path: Path, identity: Mapping[str, object], *, allow_other_versions: bool = False) -> None:
     """Write `identity` where no run has begun; LedgerError where a run with another one has.
 
     A run that goes on with other versions of libraries has them in its file from then on, and in `earlier_versions` a
@@ -166,7 +166,7 @@ def check_identity(path: Path, identity: Mapping[str, Any], *, allow_other_versi
         write_json(path, {**current, EARLIER: [*earlier, was]})
 
 
-def differences(known: Any, current: Any, at: tuple[str, ...] = ()) -> list[Difference]:
+def differences(known: object, current: object, at: tuple[str, ...] = ()) -> list[Difference]:
     """Where two identities differ."""
     if isinstance(known, dict) and isinstance(current, dict):
         keys = sorted(known.keys() | current.keys())
@@ -198,6 +198,6 @@ def _told(at: tuple[str, ...], was: Any, now: Any) -> str:
     return f"{where}{name} was {_short(was)}, is now {_short(now)}"
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 100 else f"{text[:97]}..."

@@ -74,7 +74,7 @@ class JsonLines:
             except ValueError as error:
                 raise LedgerError(f"{self.path}: line {number} is damaged ({error})") from error
 
-    def append(self, entry: Mapping[str, Any]) -> None:
+    def append(self, entry: Mapping[str, object]) -> None:
         """Write one line, whole or not at all; OSError where the disk is full."""
         line = json.dumps(entry, ensure_ascii=False).encode() + b"\n"
         size = os.fstat(self._file.fileno()).st_size

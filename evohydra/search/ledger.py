@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +25,7 @@ class Record:
     index: int
     generation: int
     genome: list[float]
-    genes: Mapping[str, Any]
+    genes: Mapping[str, object]
     recipe: str
     fitness: float | None
     scores: Mapping[str, list[float]]
@@ -53,7 +52,7 @@ class Ledger:
     (of versions of libraries alone not, with `allow_other_versions`).
     """
 
-    def __init__(self, directory: Path, identity: Mapping[str, Any], *, allow_other_versions: bool = False) -> None:
+    def __init__(self, directory: Path, identity: Mapping[str, object], *, allow_other_versions: bool = False) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         with ExitStack() as opened:  # closes what is open where the next step fails
             opened.enter_context(alone_in(directory))

@@ -61,23 +61,23 @@ def looks_like_a_secret(value: object, key: object = "") -> bool:
     return _VALUE.search(value) is not None or (not of_content and _WANDB_KEY.search(value) is not None)
 
 
-def without_secrets(config: Any) -> Any:
+def without_secrets(config: object) -> object:
     """`config` as it may be shown: secrets are blotted out."""
     return _replaced(config, lambda _: MASK)
 
 
-def with_digests(config: Any) -> Any:
+def with_digests(config: object) -> Any:
     """`config` as it is compared: in the place of each secret a digest, so that another secret is noticed."""
     return _replaced(config, _digest)
 
 
-def _digest(value: Any) -> str:
+def _digest(value: object) -> str:
     """A slow one, so that a short password cannot be found by trying many."""
     text = json.dumps(value, sort_keys=True, default=str).encode()
     return f"{DIGEST} {hashlib.scrypt(text, salt=b'evohydra', n=2**14, r=8, p=1, dklen=16).hex()}"
 
 
-def _replaced(config: Any, instead: Any, key: object = "") -> Any:
+def _replaced(config: object, instead: Any, key: object = "") -> object:
     if config and not isinstance(config, bool) and names_a_secret(key):
         return instead(config)
     if isinstance(config, Mapping):

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from evohydra.scoring.job import Examples, Job, Scores
 from evohydra.search.fitness.generation import Generation, Judged, Member, OfSources, Requests, Scored, Wanted
@@ -42,7 +41,7 @@ class Rounds:
 
     def judged(self, requests: Requests) -> Iterator[Judged]:
         """Answer the requests of a kind of fitness; what it judges is given as soon as it does."""
-        answer: Any = None
+        answer: object = None
         while True:
             try:
                 request = requests.send(answer)

@@ -50,6 +50,11 @@ class Scheduler:
             self._open.update(dict.fromkeys(each.tickets, each))
         return pending
 
+    @property
+    def busy(self) -> float:
+        """Seconds that each worker has merged and evaluated, on average; what was on file took none."""
+        return (self._merging + self._evaluating) / self.executor.workers
+
     def _shares(self, jobs: int) -> list[int]:
         """Into how many parts each of `jobs` is cut: all of them where there are fewer jobs than workers.
 

@@ -103,7 +103,7 @@ class ScoreStore:
             lines = self._shared.read_text().splitlines()
         for line in lines:
             with suppress(ValueError, KeyError, TypeError):  # a line that is torn or damaged is no score
-                entry: dict[str, Any] = json.loads(line)
+                entry: dict[str, object] = json.loads(line)
                 if (entry["recipe"], entry["split"], "") == key and entry.pop("conditions") == self._conditions[key[1]]:
                     return entry
         return None

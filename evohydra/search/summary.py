@@ -54,8 +54,8 @@ class Validated(TypedDict):
     """Scores on the validation split, and of each candidate those that it was chosen by; `front`: see `Searched`."""
 
     winner: Score
-    candidates: list[dict[str, Any]]
-    front: NotRequired[list[dict[str, Any]]]
+    candidates: list[dict[str, object]]
+    front: NotRequired[list[dict[str, object]]]
 
 
 class Searched(TypedDict):
@@ -69,7 +69,7 @@ class Searched(TypedDict):
     index: int
     best: float
     failed: int
-    front: NotRequired[list[dict[str, Any]]]
+    front: NotRequired[list[dict[str, object]]]
 
 
 class Summary(TypedDict):
@@ -83,7 +83,7 @@ class Summary(TypedDict):
     examples_scored: int
     tokens: int
     seconds: dict[str, float]
-    data: Mapping[str, Any]
+    data: Mapping[str, object]
     versions: Mapping[str, str]
     recipe_digest: str
     budget: NotRequired[int]
@@ -99,7 +99,7 @@ def summarise(
     sources: Sequence[str],
     baselines: Sequence[str],
     examples_of_sources: int,
-    data: Mapping[str, Any],
+    data: Mapping[str, object],
     *,
     comparable: bool = True,
 ) -> Summary:
@@ -178,7 +178,7 @@ def gain(winner: Evaluation, sources: Mapping[str, Evaluation], objective: Objec
     if not winner.scores or not scores:
         return {"best_source": None, "difference": None, "low": None, "high": None, "p": None}
     best = max(scores, key=lambda name: interval(scores[name]).score)
-    found: dict[str, Any] = asdict(paired_gain(objective.weighted(winner.scores), scores[best]))
+    found: dict[str, object] = asdict(paired_gain(objective.weighted(winner.scores), scores[best]))
     failed = {name: each.error for name, each in sources.items() if not each.scores}
     return {"best_source": best, **found, **({"failed": failed} if failed else {})}  # type: ignore[typeddict-item]
 

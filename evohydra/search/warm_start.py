@@ -21,14 +21,12 @@ def best_genomes(directory: Path, space: Space, top: int) -> Points:
 
     Raises ValueError where there is no such run, or where its genes are not those of `space`, by name and by value.
     """
-    if isinstance(top, bool) or not isinstance(top, int) or top < 1:
-        raise ValueError(f"warm_start_top: expected a whole number of at least 1, got {top!r}")
     ledger = directory / "ledger.jsonl"
     if not ledger.is_file():
         raise ValueError(f"warm_start: expected the directory of a run, got {directory}, which has no ledger.jsonl")
     whole = [line for line in ledger.read_text().splitlines(keepends=True) if line.endswith("\n")]  # a run may go on
     records = [record for record in map(json.loads, whole) if record["fitness"] is not None]
-    best: dict[str, dict[str, Any]] = {}
+    best: dict[str, dict[str, object]] = {}
     for record in sorted(records, key=lambda r: (-r["fitness"], r["index"])):
         best.setdefault(record["recipe"], record)
     if not best:
@@ -62,7 +60,7 @@ def _same(one: Any, other: Any) -> bool:
     return math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-12) if all(numbers) else bool(one == other)
 
 
-def identity(directory: Path, points: Points, benchmarks: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+def identity(directory: Path, points: Points, benchmarks: Mapping[str, Mapping[str, object]]) -> dict[str, str]:
     """What a run with this warm start depends on; warns where the earlier run may have seen other examples."""
     known = json.loads((directory / "run.json").read_text()) if (directory / "run.json").is_file() else {}
     earlier = (known.get("scores") or {}).get("benchmarks") or {}
@@ -74,6 +72,6 @@ def identity(directory: Path, points: Points, benchmarks: Mapping[str, Mapping[s
     return {"run": str(directory), "genomes": hashlib.sha256(points.tobytes()).hexdigest()}
 
 
-def _examples(benchmarks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def _examples(benchmarks: Mapping[str, Mapping[str, object]]) -> dict[str, Any]:
     """The examples of each, by their digests."""
     return {name: found.get("splits") for name, found in benchmarks.items()}

@@ -1,12 +1,11 @@
 """How a parameter of a merge method is searched, as it stands in conf/merge."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from evohydra.spaces.genes import Choice, Gene, Real, Value, integer
-from evohydra.spaces.whole import whole
+from evohydra.checks import check_settings
+from evohydra.spaces.genes import Choice, Gene, Real, Value, integer, whole
 
 SHARE = "share"  # as the value of `uniform`, and of the default on a simplex: 1 / number of models
 
@@ -49,8 +48,6 @@ class GeneSpec:
         if self.low is None or self.high is None:
             raise ValueError(f"gene {name!r}: expected low and high, or choices")
         for key, bound in (("low", self.low), ("high", self.high)):
-            if isinstance(bound, bool) or not isinstance(bound, int | float) or not math.isfinite(bound):
-                raise ValueError(f"gene {name!r}: expected numbers as low and high, got {bound!r}")
             if self.integer and bound != int(bound):
                 raise ValueError(f"gene {name!r}: expected a whole number as {key} of an integer, got {bound!r}")
             self.check(name, bound)
@@ -70,11 +67,8 @@ class GeneSpec:
 
 def parse_spec(name: str, fields: Mapping[str, Any]) -> GeneSpec:
     """The description that `fields` are of the gene `name`; ValueError for others."""
-    try:
-        spec = GeneSpec(**fields)
-    except TypeError as error:
-        known = sorted(GeneSpec.__dataclass_fields__)
-        raise ValueError(f"genes.{name}: expected the keys {known}, got {sorted(fields)} ({error})") from error
+    check_settings(f"genes.{name}", GeneSpec, fields)
+    spec = GeneSpec(**fields)
     if spec.simplex and (spec.per != "source" or spec.default != SHARE):
         raise ValueError(
             f"genes.{name}.simplex: expected per: source and default: {SHARE}, got {spec.per!r}, {spec.default!r}"

@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from evohydra.spaces.whole import whole
-
 Kind = Literal["continuous", "integer", "categorical"]
 Value = float | int | bool | str
 
@@ -88,6 +86,13 @@ class Choice:
     def axis(self) -> Axis:
         """What an optimizer is told of it."""
         return Axis(self.kind, len(self.options))
+
+
+def whole(key: str, value: object) -> int:
+    """`value` as an int; ValueError, which names `key`, unless it is a whole number. 2.0 is one."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not float(value).is_integer():
+        raise ValueError(f"{key}: expected a whole number, got {value!r}")
+    return int(value)
 
 
 def integer(name: str, low: int, high: int) -> Choice:

@@ -3,6 +3,9 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
+
+from evohydra.checks import Count, check_fields
 
 EMBEDDINGS, HEAD = "embeddings", "head"
 
@@ -33,16 +36,14 @@ class Granularity:
     filters: name -> regular expression; a tensor whose name it finds joins that group instead, first match first.
     """
 
-    layers: str | int = "each"
+    layers: Literal["whole", "each"] | Count = "each"
     modules: bool = False
     edges: bool = True
     preset: str | None = None
     filters: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
-        blocks = isinstance(self.layers, int) and not isinstance(self.layers, bool) and self.layers >= 1
-        if self.layers not in ("whole", "each") and not blocks:
-            raise ValueError(f"granularity.layers: expected whole, each or a number of blocks, got {self.layers!r}")
+        check_fields("granularity", self)
         for name, pattern in (self.filters or {}).items():
             if name in (EMBEDDINGS, HEAD, "layers", "model") or name.startswith("layers."):
                 raise ValueError(f"granularity.filters.{name}: this is the name of another group, choose a new one")

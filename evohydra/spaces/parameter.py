@@ -34,11 +34,11 @@ class ParameterSpace:
         base: Checkpoint | None,
         locations: Mapping[str, Location | None],
         method: str,
-        genes: Mapping[str, Any],
-        options: Mapping[str, Any] | None = None,
-        granularity: Mapping[str, Any] | None = None,
+        genes: Mapping[str, object],
+        options: Mapping[str, object] | None = None,
+        granularity: Mapping[str, object] | None = None,
         frozen: Mapping[str, Value] | None = None,
-        mask_seed: int | Mapping[str, Any] = 0,
+        mask_seed: int | Mapping[str, object] = 0,
         landmarks: Sequence[str] = (SOURCES, UNIFORM),
     ) -> None:
         self._method, self._models, self._base = method, tuple(models), base
@@ -159,7 +159,7 @@ class ParameterSpace:
         return point
 
     def _named_values(self, node: Merge) -> list[tuple[str, Any]]:
-        named: list[tuple[str, Any]] = [(f"merge/{name}", value) for name, value in node.options.items()]
+        named: list[tuple[str, object]] = [(f"merge/{name}", value) for name, value in node.options.items()]
         for group in node.groups:
             for name, value in group.parameters.items():
                 if isinstance(value, tuple):

@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from evohydra.checks import Count, Positive, check_fields
 from evohydra.spaces.genes import Axis
 from evohydra.spaces.slots import Slots, Visit
 
@@ -32,9 +33,7 @@ class ScaleRange:
     log: bool = False
 
     def __post_init__(self) -> None:
-        for name, value in (("low", self.low), ("high", self.high)):
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-                raise ValueError(f"scales: expected a finite number as {name}, got {value!r}")
+        check_fields("merge.dataflow", self)
         if self.log and self.low <= 0:
             raise ValueError(f"scales: a logarithmic range needs low > 0, got low={self.low}")
         if not self.low < 1 < self.high:
@@ -146,11 +145,7 @@ class Network:
     zero give 1. Weights go from -`reach` to `reach`; what exactly pi is, the paper leaves open.
     """
 
-    def __init__(self, *, slots: Slots, bounds: ScaleRange, hidden: int = 4, reach: float = 2.0) -> None:
-        if isinstance(hidden, bool) or not isinstance(hidden, int) or hidden < 1:
-            raise ValueError(f"scales.hidden: expected a whole number of 1 or more, got {hidden!r}")
-        if isinstance(reach, bool) or not isinstance(reach, int | float) or not 0 < reach < math.inf:
-            raise ValueError(f"scales.reach: expected a finite number above 0, got {reach!r}")
+    def __init__(self, *, slots: Slots, bounds: ScaleRange, hidden: Count = 4, reach: Positive = 2.0) -> None:
         self._bounds, self._hidden, self._reach = bounds, hidden, float(reach)
         self._features = [_features(slots, layer) for layer in range(len(slots.layers))]
         self._length = slots.end + 1

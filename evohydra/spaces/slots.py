@@ -3,11 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-ORDERS = ("sources", "layers")
+from evohydra.checks import Count, check_fields
+
+Order = Literal["sources", "layers"]
 TAKEN, SKIPPED = 0.75, 0.25  # the middles of their shares of the unit interval
 
 
@@ -35,10 +38,10 @@ class Slots:
 
     sources: tuple[str, ...]
     depths: tuple[int, ...]
-    repeats: int
+    repeats: Count
     ends: bool = True
-    max_hops: int | None = None
-    order: str = "sources"
+    max_hops: Count | None = None
+    order: Order = "sources"
 
     def __post_init__(self) -> None:
         if not self.sources or len(self.sources) != len(self.depths):
@@ -48,15 +51,11 @@ class Slots:
         for name, depth in zip(self.sources, self.depths, strict=True):
             if depth < 1:
                 raise ValueError(f"source {name!r}: a path needs layers, it has {depth}")
-        if isinstance(self.repeats, bool) or not isinstance(self.repeats, int) or self.repeats < 1:
-            raise ValueError(f"repeats: expected a whole number of 1 or more, got {self.repeats!r}")
-        if self.order not in ORDERS:
-            raise ValueError(f"order: expected one of {', '.join(ORDERS)}, got {self.order!r}")
-        shortest = 2 if self.ends else 1
-        whole = isinstance(self.max_hops, int) and not isinstance(self.max_hops, bool)
-        if self.max_hops is not None and not (whole and self.max_hops >= shortest):
-            why = ": the ends of the path take two" if self.ends else ""
-            raise ValueError(f"max_hops: expected null or {shortest} or more{why}, got {self.max_hops!r}")
+        check_fields("merge.dataflow", self)
+        if self.ends and self.max_hops == 1:
+            raise ValueError(
+                "merge.dataflow.max_hops: expected null or 2 or more: the ends of the path take two, got 1"
+            )
 
     @cached_property
     def layers(self) -> tuple[tuple[int, int], ...]:

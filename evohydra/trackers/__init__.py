@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from evohydra.search.ledger import Record
 
@@ -21,7 +21,7 @@ class Tracker(Protocol):
         """One genome of the search, in order; a resumed run repeats those on file."""
         ...
 
-    def finish(self, summary: Mapping[str, Any], figures: Mapping[str, Path], winner: Path) -> None:
+    def finish(self, summary: Mapping[str, object], figures: Mapping[str, Path], winner: Path) -> None:
         """The end of a run: its summary, its pictures (or HTML pages), and the directory of the merged model."""
         ...
 
@@ -50,7 +50,7 @@ class Guarded:
         if (tracker := self._tracker) is not None and not self._failed:
             self._try(lambda: tracker.genome(record))
 
-    def finish(self, summary: Mapping[str, Any], figures: Mapping[str, Path], winner: Path) -> None:
+    def finish(self, summary: Mapping[str, object], figures: Mapping[str, Path], winner: Path) -> None:
         """Pass on the end of a run."""
         if (tracker := self._tracker) is not None and not self._failed:
             self._try(lambda: tracker.finish(summary, figures, winner))

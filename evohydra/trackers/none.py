@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from evohydra.search.ledger import Record
 
@@ -10,13 +9,13 @@ from evohydra.search.ledger import Record
 class NoTracker:
     """Takes everything and keeps nothing."""
 
-    def __init__(self, **_: Any) -> None:
+    def __init__(self, **_: object) -> None:
         """Nothing to set up."""
 
     def genome(self, record: Record) -> None:
         """Nothing."""
 
-    def finish(self, summary: Mapping[str, Any], figures: Mapping[str, Path], winner: Path) -> None:
+    def finish(self, summary: Mapping[str, object], figures: Mapping[str, Path], winner: Path) -> None:
         """Nothing."""
 
     def close(self, *, failed: bool) -> None:

@@ -6,7 +6,7 @@ import re
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import wandb
 
@@ -32,22 +32,16 @@ class WandbTracker:
         *,
         name: str,
         directory: Path,
-        config: Mapping[str, Any],
+        config: Mapping[str, object],
         group: str | None,
         strategy: str,
         differing: Sequence[str] = (),
         project: str = "evohydra",
         entity: str | None = None,
-        mode: str = "auto",
+        mode: Literal["auto", "online", "offline"] = "auto",
         tags: Sequence[str] = (),
-        artifact: str = "auto",
+        artifact: Literal["auto", "upload", "reference", "none"] = "auto",
     ) -> None:
-        for option, value, known in (
-            ("mode", mode, ("auto", "online", "offline")),
-            ("artifact", artifact, ("auto", "upload", "reference", "none")),
-        ):
-            if value not in known:
-                raise ValueError(f"tracker.{option}: expected one of {', '.join(known)}, got {value!r}")
         self._mode = ("online" if logged_in() else "offline") if mode == "auto" else mode
         self._artifact = artifact
         self._best = -math.inf
@@ -75,7 +69,7 @@ class WandbTracker:
         self._records.append(record)
         if record.fitness is not None:
             self._best = max(self._best, record.fitness)
-        row: dict[str, Any] = {"index": record.index, "generation": record.generation, "recipe": record.recipe}
+        row: dict[str, object] = {"index": record.index, "generation": record.generation, "recipe": record.recipe}
         if record.fitness is not None:
             row["fitness"] = record.fitness
         if math.isfinite(self._best):
@@ -165,7 +159,7 @@ def _source(checkpoint: Checkpoint) -> wandb.Artifact:
     return artifact
 
 
-def _data(benchmark: str, splits: Mapping[str, Any]) -> wandb.Artifact:
+def _data(benchmark: str, splits: Mapping[str, object]) -> wandb.Artifact:
     """The number of examples in each split, and their digests."""
     artifact = wandb.Artifact(_plain(f"data-{benchmark}"), type="dataset", metadata=dict(splits))
     with artifact.new_file("splits.json") as file:

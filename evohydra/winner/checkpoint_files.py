@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import torch
 from huggingface_hub import split_state_dict_into_shards_factory
@@ -137,7 +136,7 @@ def write_tensors(
 
     safetensors itself writes only what is in memory as a whole.
     """
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, (dtype, shape) in described.items():
         start, end = end, end + math.prod(shape) * dtype.itemsize
@@ -161,8 +160,8 @@ def recipe_file(
     dtype: torch.dtype | None,
     out_dtype: torch.dtype,
     shard_bytes: int,
-    search: Mapping[str, Any],
-) -> dict[str, Any]:
+    search: Mapping[str, object],
+) -> dict[str, object]:
     """A recipe as self-contained JSON data; `files_from` gives configuration and tokenizer.
 
     It is merged in `dtype` and written in `out_dtype` by `format`, an `evohydra.winner.formats.Format`.
@@ -181,7 +180,7 @@ def recipe_file(
     }
 
 
-def made_from(node: Node, directories: Mapping[str, Path]) -> dict[str, Any]:
+def made_from(node: Node, directories: Mapping[str, Path]) -> dict[str, object]:
     """The recipe files of those checkpoints below `node` that recipes made, by name: what a run before has found."""
     found = {}
     for checkpoint in checkpoints(node):

@@ -13,7 +13,7 @@ def model_card(
     name: str,
     recipe: Node,
     licences: Mapping[str, str | None],
-    summary: Mapping[str, Any] | None,
+    summary: Mapping[str, object] | None,
     note: str,
     library: str,
     task: str,
@@ -73,7 +73,7 @@ def _results(summary: Mapping[str, Any] | None, task: str) -> list[EvalResult]:
     ]  # fmt: skip
 
 
-def _found(summary: Mapping[str, Any] | None) -> str:
+def _found(summary: Mapping[str, object] | None) -> str:
     project = "[evohydra](https://pypi.org/project/evohydra/)"
     if summary is None:
         return f"A merge by a given recipe, made with {project} without a search"

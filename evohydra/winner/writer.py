@@ -50,8 +50,8 @@ def write_winner(
     form: WinnerForm,
     run: Path,
     node: Node,
-    found: Mapping[str, Any],
-    summary: Mapping[str, Any] | None,
+    found: Mapping[str, object],
+    summary: Mapping[str, object] | None,
     samples: Sequence[Sample] = (),
 ) -> tuple[Path, str | None]:
     """Write the winner with a worker's sources and model, see `WinnerWriter.into`."""
@@ -74,8 +74,8 @@ class WinnerWriter:
         self,
         run: Path,
         node: Node,
-        found: Mapping[str, Any],
-        summary: Mapping[str, Any] | None,
+        found: Mapping[str, object],
+        summary: Mapping[str, object] | None,
         samples: Sequence[Sample] = (),
     ) -> tuple[Path, str | None]:
         """Write `node` into `winner` of a run's directory, its recipe beside it; returns where, and no reason.
@@ -96,10 +96,10 @@ class WinnerWriter:
         node: Node,
         directory: Path,
         name: str,
-        found: Mapping[str, Any],
-        summary: Mapping[str, Any] | None,
+        found: Mapping[str, object],
+        summary: Mapping[str, object] | None,
         samples: Sequence[Sample] = (),
-    ) -> dict[str, Any]:
+    ) -> dict[str, object]:
         """Write `node` into `directory` as the model called `name`; returns the content of its recipe file.
 
         `found` says by which search, `samples` are pictures that it draws. Where the checkpoint is not the live model,

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -99,7 +98,7 @@ def fused(kernel: Kernel) -> Callable[..., Tensor]:
         extras: Sequence[Tensor] = (),
         out: Tensor | None = None,
         bounded: bool = False,
-        **flags: Any,
+        **flags: object,
     ) -> Tensor:
         result = torch.empty_like(models[0], memory_format=torch.contiguous_format) if out is None else out
         inputs = [x.reshape(-1) for x in (*((base,) if base is not None else ()), *models, *extras)]
@@ -169,7 +168,7 @@ def _packed(numbers: Sequence[Numbers], kinds: Sequence[bool], place: int, targe
 
 
 @functools.cache
-def _step(kernel: Kernel, has_base: bool, count: int, layout: Layout, flags: tuple[tuple[str, Any], ...]) -> Step:
+def _step(kernel: Kernel, has_base: bool, count: int, layout: Layout, flags: tuple[tuple[str, object], ...]) -> Step:
     """The kernel on flat tensors, written into `target`."""
     sizes = {kind: [1, *(size for integer, size in layout if integer is kind)] for kind in (False, True)}
 

@@ -130,8 +130,8 @@ class _Body:
         self.lines: list[str] = []
         self._size = size
         self._names = list(names)
-        self._values: dict[Any, str] = {}  # of nodes that are one number for each entry, or one for all
-        self._arrays: dict[Any, str] = {}  # of nodes that are numbers of a kernel, or some of them
+        self._values: dict[object, str] = {}  # of nodes that are one number for each entry, or one for all
+        self._arrays: dict[object, str] = {}  # of nodes that are numbers of a kernel, or some of them
 
     def add(self, node: Any) -> None:
         if node.op == "output":

@@ -17,13 +17,13 @@ import math
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, get_args, get_origin
+from typing import get_args, get_origin
 
 from torch import Tensor
 
 OUT, STREAMS = "out", "streams"
 KINDS = {float: "a finite number", int: "a whole number", bool: "true or false", str: "a word"}
-Provider = Callable[..., Any]
+Provider = Callable[..., object]
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Method:
     parameters: frozenset[str]
     required: frozenset[str]
     per_model: frozenset[str]
-    defaults: Mapping[str, Any]
+    defaults: Mapping[str, object]
     supplied: frozenset[str]
     providers: Mapping[str, Provider]
     elementwise: bool
@@ -87,7 +87,7 @@ def once(**providers: Provider) -> Callable[[Callable[..., Tensor]], Callable[..
         defaults = {name: p.default for name, p in inspect.signature(function).parameters.items()}
 
         @functools.wraps(function)
-        def method(base: Tensor | None, models: Sequence[Tensor], **given: Any) -> Tensor:
+        def method(base: Tensor | None, models: Sequence[Tensor], **given: object) -> Tensor:
             for name, provider in providers.items():
                 if given.get(name) is None:
                     wanted = {key: given.get(key, defaults[key]) for key in asks(provider)}
@@ -145,7 +145,7 @@ def _module(name: str) -> str:
     raise ValueError(f"merge method {name!r}: there is none of that name; one of your own is package.module:function")
 
 
-def _kind(annotation: Any) -> type:
+def _kind(annotation: object) -> type:
     """What a parameter is, or for each model; object where that is none of `KINDS`."""
     plain = get_args(annotation)[0] if get_origin(annotation) is Sequence else annotation
     return plain if plain in KINDS else object

@@ -1,7 +1,7 @@
 """Benchmarks: a live model and the examples of a split -> one score for each example."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol, get_args, runtime_checkable
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ class Benchmark(Protocol):
         """The number of examples in `split`; 0 where a run does without a validation split."""
         ...
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, object]:
         """What scores depend on beside the model, as JSON data, quickly and without a model.
 
         `splits`: for each split digests of its examples as they are asked and judged, in their order. `versions`: of

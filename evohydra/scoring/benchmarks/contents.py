@@ -18,7 +18,7 @@ RENAMED = {"sklearn": "scikit-learn", "PIL": "pillow", "yaml": "pyyaml"}  # pack
 OURS = ("evohydra.scoring.benchmarks.", "evohydra.zoo.digits")
 
 
-def digest_of(values: Any) -> str:
+def digest_of(values: object) -> str:
     """A SHA-256 of JSON data."""
     return hashlib.sha256(json.dumps(values, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
 
@@ -33,7 +33,7 @@ def versions_of(packages: Iterable[str]) -> dict[str, str | None]:
     return found
 
 
-def code_of(functions: Iterable[Callable[..., Any]]) -> dict[str, str]:
+def code_of(functions: Iterable[Callable[..., object]]) -> dict[str, str]:
     """By name a digest of the source of each module that `functions` are from, and of those of evohydra that it uses.
 
     Modules of installed libraries are left to `versions_of`. Of what has no source, its name is digested.
@@ -45,7 +45,7 @@ def code_of(functions: Iterable[Callable[..., Any]]) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
-def libraries_of(functions: Iterable[Callable[..., Any]]) -> set[str]:
+def libraries_of(functions: Iterable[Callable[..., object]]) -> set[str]:
     """The distributions that scores by `functions` depend on.
 
     Modules of evohydra say so (LIBRARIES); of other modules it is what they import, wherever in their text.
@@ -92,10 +92,10 @@ def _distributions() -> Mapping[str, list[str]]:
     return packages_distributions()
 
 
-def _reached(function: Callable[..., Any]) -> dict[str, tuple[Mapping[str, Any], str]]:
+def _reached(function: Callable[..., object]) -> dict[str, tuple[Mapping[str, Any], str]]:
     """The globals and source text of the modules behind `function`, by a name that no directory is part of."""
     found: dict[str, tuple[Mapping[str, Any], str]] = {}
-    waiting: list[Any] = [_plain(function)]
+    waiting: list[object] = [_plain(function)]
     while waiting:
         each = waiting.pop()
         names = _names(each)
@@ -108,14 +108,14 @@ def _reached(function: Callable[..., Any]) -> dict[str, tuple[Mapping[str, Any],
     return found
 
 
-def _plain(function: Any) -> Any:
+def _plain(function: object) -> object:
     while isinstance(function, functools.partial):
         function = function.func
     function = inspect.unwrap(function) if callable(function) else function
     return function if isinstance(function, FunctionType | type | ModuleType) else type(function)
 
 
-def _names(each: Any) -> Mapping[str, Any]:
+def _names(each: object) -> Mapping[str, object]:
     """The globals of the module in which `each` is; lm-eval runs the files of tasks without keeping their modules."""
     if isinstance(each, ModuleType):
         return vars(each)
@@ -125,7 +125,7 @@ def _names(each: Any) -> Mapping[str, Any]:
     return vars(module) if module else {}
 
 
-def _last(names: Mapping[str, Any], key: str) -> str:
+def _last(names: Mapping[str, object], key: str) -> str:
     """Of a task's own file its name alone: lm-eval's name of its module holds where it is."""
     file = names.get("__file__")
     return Path(str(file)).name if file else key
@@ -141,12 +141,12 @@ def _source(each: Any, names: Mapping[str, Any]) -> str:
     return str(getattr(each, "__qualname__", each))
 
 
-def _plain_or_none(value: Any) -> Any:
+def _plain_or_none(value: object) -> object:
     value = getattr(value, "__wrapped__", value)  # of functools.cache
     return value if isinstance(value, FunctionType | type | ModuleType) else None
 
 
-def _follows(value: Any, names: Mapping[str, Any]) -> bool:
+def _follows(value: object, names: Mapping[str, object]) -> bool:
     """Whether `value` is of a module of evohydra that is followed, or of a file beside that of `names`."""
     module = value.__name__ if isinstance(value, ModuleType) else value.__module__
     if str(module).startswith("evohydra"):

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from evohydra.checks import Count
 from evohydra.libraries import optional
 from evohydra.scoring.benchmarks import BenchmarkError
 from evohydra.scoring.benchmarks.frozen import fingerprints
@@ -23,20 +24,15 @@ class Drawing:
     scheduler: the `name` of a scheduler of diffusers, and options over those of the pipeline's scheduler.
     """
 
-    steps: int = 4
+    steps: Count = 4
     guidance: float | None = 0.0
-    height: int | None = None
-    width: int | None = None
+    height: Count | None = None
+    width: Count | None = None
     scheduler: Mapping[str, Any] | None = None
     negative_prompt: str | None = None
 
     def check(self, where: str) -> None:
         """BenchmarkError for what no pipeline could draw with."""
-        for key, value in (("steps", self.steps), ("height", self.height), ("width", self.width)):
-            if (value is not None or key == "steps") and (
-                isinstance(value, bool) or not isinstance(value, int) or value < 1
-            ):
-                raise BenchmarkError(f"{where}: {key}: expected a whole number of at least 1, got {value!r}")
         if self.scheduler is not None:
             _scheduler_class(where, self.scheduler)
 
@@ -75,7 +71,11 @@ class Painter:
         Raises FloatingPointError where the denoiser or the VAE gives numbers that are not finite.
         """
         drawing = self._drawing
-        wanted: dict[str, Any] = {"guidance_scale": drawing.guidance, "height": drawing.height, "width": drawing.width}
+        wanted: dict[str, object] = {
+            "guidance_scale": drawing.guidance,
+            "height": drawing.height,
+            "width": drawing.width,
+        }
         if drawing.negative_prompt is not None:
             wanted["negative_prompt"] = [drawing.negative_prompt] * len(prompts)
         with self._inputs.standing_in(), self._drawing_scheduler(), _finite_decoding(self._pipeline.vae):
@@ -100,7 +100,7 @@ class Painter:
             self._pipeline.scheduler = own
 
 
-def _check_latents(pipeline: Any, step: int, _: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+def _check_latents(pipeline: object, step: int, _: object, tensors: dict[str, Any]) -> dict[str, object]:
     if not torch.isfinite(tensors["latents"]).all():
         raise FloatingPointError(f"the denoiser's latents are not finite after step {step + 1}")
     return tensors
@@ -110,7 +110,7 @@ def _check_latents(pipeline: Any, step: int, _: Any, tensors: dict[str, Any]) ->
 def _finite_decoding(vae: Any) -> Iterator[None]:
     """An image that is not finite, from latents that are, is an error instead of a black picture."""
 
-    def check(_: torch.nn.Module, __: Any, output: Any) -> None:
+    def check(_: torch.nn.Module, __: object, output: Any) -> None:
         decoded = output[0] if isinstance(output, tuple) else output
         if not torch.isfinite(decoded).all():
             raise FloatingPointError(
@@ -125,7 +125,7 @@ def _finite_decoding(vae: Any) -> Iterator[None]:
         handle.remove()
 
 
-def _scheduler_class(where: str, wanted: Mapping[str, Any]) -> Any:
+def _scheduler_class(where: str, wanted: Mapping[str, object]) -> Any:
     diffusers = optional("diffusers", where, "evohydra[diffusion]")
     name = wanted.get("name")
     found = getattr(diffusers, name, None) if isinstance(name, str) and name.endswith("Scheduler") else None

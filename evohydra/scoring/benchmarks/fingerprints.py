@@ -8,7 +8,7 @@ from typing import Any
 from evohydra.scoring.benchmarks import SPLITS, Benchmark, Described
 
 
-def data_fingerprints(benchmarks: Mapping[str, Benchmark]) -> dict[str, dict[str, dict[str, Any]]]:
+def data_fingerprints(benchmarks: Mapping[str, Benchmark]) -> dict[str, dict[str, dict[str, object]]]:
     """For each benchmark and split the number of examples and a SHA-256, None where examples cannot be described."""
     return {
         name: {

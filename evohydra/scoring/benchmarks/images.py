@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from PIL import Image, ImageOps
 
@@ -78,7 +77,7 @@ def digest(image: Image.Image) -> str:
     return hashlib.sha256(f"{image.size} {image.mode} ".encode() + image.tobytes()).hexdigest()
 
 
-def text_of(value: Any) -> str:
+def text_of(value: object) -> str:
     """repr of an example, where an image is its pixels; its own repr names a place in memory."""
     if isinstance(value, Image.Image):
         return digest(value)

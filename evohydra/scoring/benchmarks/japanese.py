@@ -7,7 +7,7 @@ import re
 import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from evohydra.libraries import optional
 
@@ -134,7 +134,7 @@ def is_japanese(text: str) -> bool:
     return _check_in_use(text)
 
 
-def gold_number(doc: Mapping[str, Any]) -> float:
+def gold_number(doc: Mapping[str, object]) -> float:
     """Return the right answer of a problem: its ``answer_number`` column where it has one, else its ``answer``.
 
     ``answer`` may be a number or a text that ends in one, GSM8K's "... #### 18" included.

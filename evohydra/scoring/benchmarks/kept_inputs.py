@@ -47,7 +47,7 @@ class KeptInputs:
             for name in methods:
                 self._pipeline.__dict__.pop(name, None)
 
-    def _encoded(self, encode: Any, signature: inspect.Signature, *given: Any, **named: Any) -> Any:
+    def _encoded(self, encode: object, signature: inspect.Signature, *given: Any, **named: Any) -> object:
         """What `encode` gives for a list of prompts (and of negative prompts)."""
         arguments = signature.bind(*given, **named).arguments
         parts = []
@@ -57,7 +57,7 @@ class KeptInputs:
             parts.append(self._texts.once(key, functools.partial(_on_cpu, encode, own), _size))
         return _together(parts, self._pipeline.device)
 
-    def _drawn(self, prepare: Any, signature: inspect.Signature, *given: Any, **named: Any) -> Any:
+    def _drawn(self, prepare: object, signature: inspect.Signature, *given: Any, **named: Any) -> object:
         """What `prepare` gives for a list of generators."""
         arguments = signature.bind(*given, **named).arguments
         parts = []
@@ -70,19 +70,19 @@ class KeptInputs:
         return _together(parts, self._pipeline.device)
 
 
-def _of_picture(arguments: Mapping[str, Any], place: int) -> dict[str, Any]:
+def _of_picture(arguments: Mapping[str, object], place: int) -> dict[str, object]:
     """The arguments for one picture of a batch: of each list the item at `place`."""
     return {name: [value[place]] if isinstance(value, list) else value for name, value in arguments.items()}
 
 
-def _on_cpu(method: Any, arguments: Mapping[str, Any]) -> tuple[Tensor | None, ...] | Tensor:
+def _on_cpu(method: Any, arguments: Mapping[str, object]) -> tuple[Tensor | None, ...] | Tensor:
     output = method(**arguments)
     if isinstance(output, Tensor):
         return output.cpu()
     return tuple(each if each is None else each.cpu() for each in output)
 
 
-def _noise(prepare: Any, arguments: Mapping[str, Any]) -> tuple[Any, Tensor]:
+def _noise(prepare: object, arguments: Mapping[str, Any]) -> tuple[object, Tensor]:
     """The noise of one picture, and the state in which drawing it leaves the generator."""
     noise = _on_cpu(prepare, arguments)
     return noise, arguments["generator"][0].get_state()
@@ -93,7 +93,7 @@ def _size(output: tuple[Tensor | None, ...] | Tensor) -> int:
     return sum(tensor.nbytes for tensor in tensors if tensor is not None)
 
 
-def _together(parts: Sequence[Any], device: torch.device) -> Any:
+def _together(parts: Sequence[Any], device: torch.device) -> object:
     """One batch of all `parts`; what has no dimension for pictures (the position ids of Flux) is the same in all."""
     first = parts[0]
     if first is None:

@@ -22,21 +22,21 @@ class LiveLM(HFLM):  # type: ignore[misc]
     It follows in-place changes of the module's parameters, and gives the answers of HFLM.
     """
 
-    def __init__(self, module: torch.nn.Module, tokenizer: Any, batch_size: int | str) -> None:
+    def __init__(self, module: torch.nn.Module, tokenizer: object, batch_size: int | str) -> None:
         super().__init__(pretrained=module, tokenizer=tokenizer, batch_size=batch_size)
-        self._encoded: dict[Any, list[int]] = {}
+        self._encoded: dict[object, list[int]] = {}
         self._batches = RunCache(BATCHES)
         self._stops: dict[tuple[str, ...], _StopTokens] = {}
         self._decode = functools.lru_cache(maxsize=DECODED)(super().tok_decode)
 
-    def tok_encode(self, string: str, **options: Any) -> list[int]:
+    def tok_encode(self, string: str, **options: object) -> list[int]:
         """The tokens of `string`; prompts do not change between genomes."""
         key = (string, *sorted(options.items()))
         if key not in self._encoded:
             self._encoded[key] = super().tok_encode(string, **options)
         return self._encoded[key]
 
-    def tok_batch_encode(self, strings: Sequence[str], **options: Any) -> tuple[Tensor, Tensor]:
+    def tok_batch_encode(self, strings: Sequence[str], **options: object) -> tuple[Tensor, Tensor]:
         """The padded tokens and mask, (batch, length) each, on the model's device."""
         key = (tuple(strings), *sorted(options.items()))
 
@@ -51,7 +51,7 @@ class LiveLM(HFLM):  # type: ignore[misc]
         """The batches on the device: those of whole splits, as long as subsets of examples leave them room."""
         return self._batches.values()
 
-    def generate_until(self, requests: Any, disable_tqdm: bool = False) -> list[str]:
+    def generate_until(self, requests: object, disable_tqdm: bool = False) -> list[str]:
         """The answers to `requests` by the model as it is now."""
         self._batches.begin_round()
         answers: list[str] = super().generate_until(requests, disable_tqdm=disable_tqdm)
@@ -71,7 +71,7 @@ class LiveLM(HFLM):  # type: ignore[misc]
             logits: Tensor = self.model(inps, use_cache=False).logits
         return logits
 
-    def _model_generate(self, context: Tensor, max_length: int, stop: list[str], **options: Any) -> Tensor:
+    def _model_generate(self, context: Tensor, max_length: int, stop: list[str], **options: object) -> Tensor:
         key = tuple(stop)
         if key not in self._stops:
             size = self.model.get_input_embeddings().num_embeddings
@@ -116,7 +116,7 @@ class _StopStrings(transformers.StoppingCriteria):  # type: ignore[misc]
         self._tokenizer, self._tokens, self._prompt = tokenizer, tokens, shape[1]
         self._done = torch.zeros(shape[0], dtype=torch.bool, device=tokens.holds.device)
 
-    def __call__(self, input_ids: Tensor, scores: Any, **options: Any) -> Tensor:
+    def __call__(self, input_ids: Tensor, scores: object, **options: object) -> Tensor:
         new = input_ids[:, -1]
         self._done |= self._tokens.holds[new]
         unsure = self._tokens.completes[new] & ~self._done

@@ -25,27 +25,27 @@ class LiveMultimodalLM(HFMultimodalLM):  # type: ignore[misc]
         self._live_processor = processor_of(name, live)
         self._encoded = RunCache(CACHE_BYTES)
         self._features = VisionFeatures(live.module, CACHE_BYTES)
-        self._key: Any = None
+        self._key: object = None
         super().__init__(pretrained=live.module, tokenizer=None, batch_size=batch_size, convert_img_format=True)
 
-    def _create_tokenizer(self, *_: Any, **__: Any) -> None:
+    def _create_tokenizer(self, *_: object, **__: object) -> None:
         """The live model's own; lm-eval's version cannot take a processor for a model in memory."""
         self.processor = self._live_processor
         self.tokenizer = self.processor.tokenizer
 
-    def generate_until(self, requests: Any, disable_tqdm: bool = False) -> list[str]:
+    def generate_until(self, requests: object, disable_tqdm: bool = False) -> list[str]:
         """The answers to `requests` by the model as it is now."""
         self._encoded.begin_round()
         self._features.begin_genome()
         answers: list[str] = super().generate_until(requests, disable_tqdm=disable_tqdm)
         return answers
 
-    def tok_batch_multimodal_encode(self, strings: Sequence[str], images: Sequence[Any], **options: Any) -> Any:
+    def tok_batch_multimodal_encode(self, strings: Sequence[str], images: Sequence[Any], **options: object) -> object:
         """The processor's tensors for a batch, on the model's device."""
         shown = tuple(digest(image) for group in images for image in group)
         self._key = (tuple(strings), tuple(map(len, images)), shown, *sorted(options.items()))
 
-        def encode() -> Any:
+        def encode() -> object:
             return super(LiveMultimodalLM, self).tok_batch_multimodal_encode(
                 list(strings), [list(group) for group in images], **options
             ).to("cpu")  # fmt: skip
@@ -53,6 +53,6 @@ class LiveMultimodalLM(HFMultimodalLM):  # type: ignore[misc]
         kept = self._encoded.once(self._key, encode, lambda encoding: sum(each.nbytes for each in encoding.values()))
         return type(kept)({name: tensor.to(self.device) for name, tensor in kept.items()})
 
-    def _model_multimodal_generate(self, inputs: Any, max_length: int, stop: list[str], **options: Any) -> Any:
+    def _model_multimodal_generate(self, inputs: object, max_length: int, stop: list[str], **options: object) -> object:
         with self._features.batch(self._key), torch.no_grad():
             return super()._model_multimodal_generate(inputs, max_length, stop, **options)

@@ -1,16 +1,17 @@
 """Any lm-evaluation-harness task or group on the live model, with its scores example by example."""
 
 import copy
-import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from lm_eval.api.task import Task
 from numpy.typing import NDArray
+from pydantic import StringConstraints
 
+from evohydra.checks import Count, Natural, Words, check_settings
 from evohydra.families import LiveModel
 from evohydra.scoring.benchmarks import SPLITS, BenchmarkError, Split
 from evohydra.scoring.benchmarks.contents import versions_of
@@ -25,9 +26,10 @@ from evohydra.scoring.benchmarks.lm_eval_words import answered, described
 from evohydra.scoring.benchmarks.not_numbers import check_choices, check_log_likelihoods
 from evohydra.scoring.benchmarks.parts import part_of_batches
 from evohydra.scoring.benchmarks.private_lm_eval import filters_of, set_instances
-from evohydra.scoring.benchmarks.splits import Slice, check_disjoint
-from evohydra.spaces.whole import check_settings
+from evohydra.scoring.benchmarks.splits import Slice, check_disjoint, slice_of
 
+Auto = Annotated[str, StringConstraints(pattern=r"^auto(:\d+)?$"), Words("auto")]
+BatchSize = Count | Auto
 FEWSHOT_SEED = 1234  # simple_evaluate's default
 
 
@@ -43,27 +45,21 @@ class Options:
 
     metric: str | None = None
     filter: str | None = None
-    num_fewshot: int | None = None
-    limit: int | None = None
+    num_fewshot: Natural | None = None
+    limit: Count | None = None
     shuffle: int | None = None
-    generation_kwargs: Mapping[str, Any] | None = None
+    generation_kwargs: Mapping[str, object] | None = None
     chat_template: bool | str = False
     system_prompt: str | None = None
     fewshot_as_multiturn: bool = False
     data_files: str | Mapping[str, str] | None = None
     data_dir: str | None = None
     include_path: str | None = None
-    batch_size: int | str = 64
-
-    def __post_init__(self) -> None:
-        size = self.batch_size
-        whole = isinstance(size, int) and not isinstance(size, bool) and size >= 1
-        if not whole and not re.fullmatch(r"auto(:\d+)?", str(size)):
-            raise BenchmarkError(f"batch_size: expected a whole number of at least 1, or auto, got {size!r}")
+    batch_size: BatchSize = 64
 
 
 def lm_eval_benchmarks(
-    name: str, *, task: str, splits: Mapping[str, Mapping[str, Any] | None], **options: Any
+    name: str, *, task: str, splits: Mapping[str, Mapping[str, Any] | None], **options: object
 ) -> "dict[str, LMEvalBenchmark]":
     """A benchmark for each leaf of `task`, by name: one for a task, several for a group.
 
@@ -75,7 +71,9 @@ def lm_eval_benchmarks(
         raise BenchmarkError(f"benchmark {name!r}: expected the splits {', '.join(SPLITS)}, got {sorted(splits)}")
     if splits["search"] is None or splits["test"] is None:
         raise BenchmarkError(f"benchmark {name!r}: only the validation split may be null")
-    slices = {split: Slice(**at) for split in SPLITS if (at := splits[split]) is not None}
+    slices = {
+        split: slice_of(f"benchmark.{name}.splits.{split}", at) for split in SPLITS if (at := splits[split]) is not None
+    }
     leaves = {
         split: load_tasks(at.task or task, at.data_files or chosen.data_files, chosen.data_dir, chosen.include_path)
         for split, at in slices.items()
@@ -109,8 +107,8 @@ class LMEvalBenchmark:
         self.name = name
         self._options = options
         self._lm: LiveLM | LiveMultimodalLM | None = None
-        self._requests: dict[Split, list[list[Any]]] = {}
-        self._answers: list[Any] = []
+        self._requests: dict[Split, list[list[object]]] = {}
+        self._answers: list[object] = []
         self._tasks: dict[Split, Task] = {}
         self._indices = {
             split: slices[split].indices(len(task.eval_docs), options.shuffle, options.limit)
@@ -154,7 +152,7 @@ class LMEvalBenchmark:
         """The number of examples in `split`."""
         return len(self._indices.get(split, ()))
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, object]:
         """What the scores of a model depend on: each split's examples, the metric, and how it is asked."""
         options = self._options
         splits = {
@@ -195,7 +193,7 @@ class LMEvalBenchmark:
         assert len(scores) == len(places)
         return scores
 
-    def _asked(self, live: LiveModel, split: Split) -> list[list[Any]]:
+    def _asked(self, live: LiveModel, split: Split) -> list[list[object]]:
         """The requests for each example of a split."""
         if self._lm is None:
             self._lm = self._live_lm(live)
@@ -232,7 +230,7 @@ class LMEvalBenchmark:
             return LiveMultimodalLM(self.name, live, self._options.batch_size)
         return LiveLM(live.module, live.tokenizer, self._options.batch_size)
 
-    def _built_requests(self, lm: Any, task: Task, split: Split) -> list[list[Any]]:
+    def _built_requests(self, lm: Any, task: Task, split: Split) -> list[list[object]]:
         """The requests of each example of `split`, in the order of the split."""
         templated = bool(self._options.chat_template)
         if isinstance(self._options.chat_template, str):
@@ -248,7 +246,7 @@ class LMEvalBenchmark:
         return _by_document(task.instances)
 
     @staticmethod
-    def _answer(lm: Any, task: Task) -> None:
+    def _answer(lm: object, task: Task) -> None:
         by_type: dict[str, list[Any]] = defaultdict(list)
         for instance in task.instances:
             by_type[instance.request_type] += [instance] * instance.repeats
@@ -273,7 +271,7 @@ class LMEvalBenchmark:
             )
         return np.array(scores)
 
-    def _number(self, task: Task, results: Mapping[str, Any]) -> float:
+    def _number(self, task: Task, results: Mapping[str, object]) -> float:
         value = of_example(task, self._metric, results.get(self._metric))
         if isinstance(value, bool | int | float | np.number):
             return float(value)
@@ -285,7 +283,7 @@ class LMEvalBenchmark:
 
 
 def _by_document(instances: Sequence[Any]) -> list[list[Any]]:
-    found: dict[int, list[Any]] = defaultdict(list)
+    found: dict[int, list[object]] = defaultdict(list)
     for instance in instances:
         found[instance.doc_id].append(instance)
     return list(found.values())

@@ -1,7 +1,6 @@
 """What the scores on a split of an lm-eval task depend on, in digests and plain settings."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
 from lm_eval.api.task import ConfigurableTask, Task
 
@@ -20,14 +19,14 @@ RENDERED = 8  # examples whose whole prompt is rendered; rendering all would tak
 
 def of_split(
     task: Task, indices: Sequence[int], seed: int, system_prompt: str | None
-) -> tuple[dict[str, Any], set[str]]:
+) -> tuple[dict[str, object], set[str]]:
     """JSON data about the examples at `indices`, in their order, and the packages that the task's functions name.
 
     Prompts follow from documents, settings (with the templates), few-shot documents and code, all of which are there.
     A few are rendered besides, for what may come from elsewhere. `seed` is that of the few-shot examples.
     """
     config = task.config.to_dict(keep_callable=True) if isinstance(task, ConfigurableTask) else {}
-    functions: list[Callable[..., Any]] = [*_functions(config)]
+    functions: list[Callable[..., object]] = [*_functions(config)]
     if type(task) is not ConfigurableTask:
         functions.append(type(task))
     found = {
@@ -58,7 +57,7 @@ def _rendered(task: Task, indices: Sequence[int], seed: int, system_prompt: str 
     return texts
 
 
-def _functions(value: Any) -> Iterator[Callable[..., Any]]:
+def _functions(value: object) -> Iterator[Callable[..., object]]:
     if isinstance(value, Mapping):
         value = list(value.values())
     if isinstance(value, list | tuple):
@@ -68,7 +67,7 @@ def _functions(value: Any) -> Iterator[Callable[..., Any]]:
         yield value
 
 
-def _named(value: Any) -> Any:
+def _named(value: object) -> object:
     """JSON data; of a function its name, as its source is in the code."""
     if isinstance(value, Mapping):
         return {str(key): _named(each) for key, each in value.items()}

@@ -51,7 +51,7 @@ def load_tasks(
     return dict(loaded["tasks"])
 
 
-def _members(manager: TaskManager, member: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _members(manager: TaskManager, member: Mapping[str, object]) -> list[dict[str, object]]:
     """What `member`, {task: name, ...}, means as tasks alone: lm-eval would rename all tasks of a group or tag."""
     entry = manager.task_index.get(member["task"])
     inside: Sequence[Any] = ()
@@ -67,7 +67,7 @@ def _members(manager: TaskManager, member: Mapping[str, Any]) -> list[dict[str, 
 
 def _local_data(
     data_files: str | Mapping[str, str] | None, config: Mapping[str, Any] | None, yaml: Path | None
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Overrides that make the task read local files: those given, or those that lie beside its yaml."""
     if data_files is None:
         beside = ((config or {}).get("dataset_kwargs") or {}).get("data_files")

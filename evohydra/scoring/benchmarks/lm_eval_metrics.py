@@ -93,7 +93,7 @@ def measure_of(task: Task, metric: str) -> str:
     return LOG_LIKELIHOOD if _name(task.aggregation().get(metric)) in PERPLEXITIES else metric
 
 
-def of_example(task: Task, metric: str, value: Any) -> Any:
+def of_example(task: Task, metric: str, value: object) -> object:
     """The number of an example, of what the task gives for it: the log-likelihood of a pair, the square of a forecast.
 
     Anything else is given back as it is.
@@ -117,7 +117,7 @@ def leaves_out(task: Task, metric: str) -> bool:
     return False
 
 
-def _name(aggregate: Callable[..., Any] | None) -> str:
+def _name(aggregate: Callable[..., object] | None) -> str:
     known = {id(AGGREGATION_REGISTRY[name]): name for name in AGGREGATION_REGISTRY}
     name: str = known.get(id(aggregate), str(getattr(aggregate, "__name__", aggregate)))
     return name

@@ -69,7 +69,7 @@ def keep_shots_apart(name: str, tasks: Mapping[Split, Task], indices: Mapping[Sp
                 set_shots_of_class(task, apart)
 
 
-def shots_of(task: Task) -> list[Any]:
+def shots_of(task: Task) -> list[object]:
     """The documents that the few-shot examples of a task are drawn from."""
     if isinstance(task, ConfigurableTask):
         return list(task.sampler.fewshot_docs()) if hasattr(task, "sampler") else []

@@ -6,7 +6,7 @@ from typing import Any
 from lm_eval.api.task import Task
 
 
-def described(task: Task, doc: Any) -> tuple[str, str]:
+def described(task: Task, doc: object) -> tuple[str, str]:
     """The prompt of a document without shots, and its target or right choice."""
     target = task.doc_to_target(doc)
     if isinstance(target, int) and task.OUTPUT_TYPE == "multiple_choice":

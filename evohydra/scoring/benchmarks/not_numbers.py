@@ -2,13 +2,12 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 
-def check_log_likelihoods(answers: Sequence[Any]) -> None:
+def check_log_likelihoods(answers: Sequence[object]) -> None:
     """FloatingPointError where log-likelihoods among `answers`, alone or first of a tuple, are NaN or +inf.
 
     An answer with a token that the model rules out has -inf, which is a number here. Texts are left alone.
@@ -20,7 +19,7 @@ def check_log_likelihoods(answers: Sequence[Any]) -> None:
         raise FloatingPointError(f"{bad} of {len(found)} log-likelihoods are not numbers")
 
 
-def check_choices(examples: Sequence[Sequence[Any]]) -> None:
+def check_choices(examples: Sequence[Sequence[object]]) -> None:
     """FloatingPointError where all answers to an example, two or more of them, have a log-likelihood of -inf.
 
     A model that finds every choice impossible has chosen none, and the first would count as its choice.
@@ -53,7 +52,7 @@ class LogitsWatch:
         if self._bad is not None and (bad := int(self._bad)):
             raise FloatingPointError(f"the logits of {bad} of {self._seen} predictions are not numbers")
 
-    def _look(self, _: torch.nn.Module, __: Any, output: Any) -> None:
+    def _look(self, _: torch.nn.Module, __: object, output: object) -> None:
         logits = getattr(output, "logits", None)
         if not isinstance(logits, Tensor) or logits.dim() != 3 or not logits.numel():
             return

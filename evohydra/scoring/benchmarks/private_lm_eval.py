@@ -1,7 +1,6 @@
 """Parts of lm-eval that are not in its documentation."""
 
 from collections.abc import Iterable
-from typing import Any
 
 from lm_eval.api.task import Task
 from lm_eval.tasks._index import Kind
@@ -30,12 +29,12 @@ def filters_of(task: Task) -> list[str]:
     return [ensemble.name for ensemble in task._filters]
 
 
-def set_instances(task: Task, instances: Iterable[Any]) -> None:
+def set_instances(task: Task, instances: Iterable[object]) -> None:
     """Let the task ask these requests only."""
     task._instances = list(instances)
 
 
-def shots_of_class(task: Task) -> list[Any]:
+def shots_of_class(task: Task) -> list[object]:
     """The documents that a task which is a class of its own draws few-shot examples from."""
     if task.has_training_docs():
         return list(task.training_docs() if task._training_docs is None else task._training_docs)
@@ -44,7 +43,7 @@ def shots_of_class(task: Task) -> list[Any]:
     return list(task._fewshot_docs)
 
 
-def set_shots_of_class(task: Task, documents: list[Any]) -> None:
+def set_shots_of_class(task: Task, documents: list[object]) -> None:
     """Let such a task draw them from `documents`."""
     if task.has_training_docs():
         task._training_docs = documents

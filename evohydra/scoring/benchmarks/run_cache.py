@@ -14,7 +14,7 @@ class RunCache:
 
     def __init__(self, max_bytes: int) -> None:
         self._free = max_bytes
-        self._values: dict[Hashable, tuple[Any, int]] = {}
+        self._values: dict[Hashable, tuple[object, int]] = {}
         self._used: dict[Hashable, int] = {}
         self._round = 0
 
@@ -31,14 +31,14 @@ class RunCache:
         """All that is kept."""
         return [value for value, _ in self._values.values()]
 
-    def get(self, key: Hashable) -> Any:
+    def get(self, key: Hashable) -> object:
         """The value of `key`, or None."""
         if key not in self._values:
             return None
         self._used[key] = self._round
         return self._values[key][0]
 
-    def put(self, key: Hashable, value: Any, size: int) -> None:
+    def put(self, key: Hashable, value: object, size: int) -> None:
         """Keep `value` of `size` bytes if there is, or can be made, room for it."""
         if size > self._free:
             for old in [old for old, used in self._used.items() if used < self._round - 1]:
@@ -47,7 +47,7 @@ class RunCache:
             self._values[key], self._used[key] = (value, size), self._round
             self._free -= size
 
-    def once(self, key: Hashable, compute: Callable[[], Any], size: Callable[[Any], int]) -> Any:
+    def once(self, key: Hashable, compute: Callable[[], object], size: Callable[[Any], int]) -> Any:
         """The value of `key`, computed where it is not kept."""
         value = self.get(key)
         if value is None:

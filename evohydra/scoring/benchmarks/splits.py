@@ -3,9 +3,11 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from evohydra.checks import check_settings
 from evohydra.scoring.benchmarks import BenchmarkError, Split
 
 
@@ -28,6 +30,12 @@ class Slice:
         stop = total if self.stop is None else _position(self.stop, total)
         chosen = order[_position(self.start, total) : stop][:limit]
         return [int(index) for index in chosen]
+
+
+def slice_of(key: str, fields: Mapping[str, Any]) -> Slice:
+    """The part that stands as `fields` under `key`; ValueError for fields that it has not, or of another type."""
+    check_settings(key, Slice, fields)
+    return Slice(**fields)
 
 
 def _position(bound: int | float, total: int) -> int:

@@ -3,19 +3,21 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_types import Ge
 from numpy.typing import NDArray
 from PIL import Image
 
+from evohydra.checks import Count, check_settings
 from evohydra.families import LiveModel
 from evohydra.scoring.benchmarks import SPLITS, BenchmarkError, Split
 from evohydra.scoring.benchmarks.contents import code_of, digest_of, libraries_of, versions_of
 from evohydra.scoring.benchmarks.drawing import Drawing, Painter
 from evohydra.scoring.benchmarks.prompts import Prompt, check_different, read_prompts
 from evohydra.scoring.benchmarks.scorers import AskingScorer, OnDevice, Scorer, with_identity
-from evohydra.scoring.benchmarks.splits import Slice, check_disjoint
+from evohydra.scoring.benchmarks.splits import check_disjoint, slice_of
 
 GIB = 1024**3
 PACKAGES = ("diffusers", "transformers", "tokenizers", "torch", "pillow")  # that scores depend on
@@ -31,21 +33,13 @@ class PictureOptions:
     seed of the order in which splits are cut. `cache_gb` bounds the kept text embeddings, and the kept noise.
     """
 
-    seeds_per_prompt: int = 1
+    seeds_per_prompt: Count = 1
     noise_seed: int = 0
     topics: Sequence[str] | None = None
     shuffle: int | None = None
-    limit: int | None = None
-    batch_size: int = 8
-    cache_gb: float = 2.0
-
-    def __post_init__(self) -> None:
-        for key in ("seeds_per_prompt", "batch_size", "limit"):
-            value = getattr(self, key)
-            if (value is not None or key != "limit") and (
-                isinstance(value, bool) or not isinstance(value, int) or value < 1
-            ):
-                raise BenchmarkError(f"{key}: expected a whole number of at least 1, got {value!r}")
+    limit: Count | None = None
+    batch_size: Count = 8
+    cache_gb: Annotated[float, Ge(0)] = 2.0
 
 
 def text_to_image(
@@ -53,7 +47,7 @@ def text_to_image(
     *,
     prompts: str | Sequence[Prompt],
     scorers: Mapping[str, Callable[[], Scorer]],
-    splits: Mapping[str, Mapping[str, Any] | None],
+    splits: Mapping[str, Mapping[str, object] | None],
     use: Sequence[str] | None = None,
     **options: Any,
 ) -> "dict[str, TextToImage]":
@@ -73,6 +67,8 @@ def text_to_image(
         chosen = PictureOptions(**{key: value for key, value in options.items() if key in known[PictureOptions]})
     except BenchmarkError as error:
         raise BenchmarkError(f"{where}: {error}") from error
+    for kind in (PictureOptions, Drawing):
+        check_settings(f"benchmark.{name}", kind, {key: options[key] for key in options if key in known[kind]})
     drawing = Drawing(**{key: value for key, value in options.items() if key in known[Drawing]})
     drawing.check(where)
     studio = Studio(name, _examples(name, prompts, splits, chosen), _made(name, scorers, use), chosen, drawing)
@@ -113,7 +109,7 @@ def _examples(
         read = read_prompts(name, given) if isinstance(given, str) else list(given)
         check_different(where, read)
         among = _of_topics(where, read, options.topics)
-        bounds = Slice(at.get("start", 0), at.get("stop"))
+        bounds = slice_of(f"benchmark.{name}.splits.{split}", {key: at[key] for key in ("start", "stop") if key in at})
         chosen = [among[index] for index in bounds.indices(len(among), options.shuffle, options.limit)]
         found[split] = [replace(prompt, seed=seed) for prompt in chosen for seed in _seeds(prompt, options)]
     check_disjoint(name, {split: [prompt.text for prompt in examples] for split, examples in found.items()})
@@ -162,7 +158,7 @@ class Studio:
         self._painter: Painter | None = None
         self._judged = _Judged()
 
-    def identity(self, scorer: str) -> dict[str, Any]:
+    def identity(self, scorer: str) -> dict[str, object]:
         """What the scores of `scorer` depend on: prompts with seeds, how pictures are drawn, and the scorer's own."""
         judge = self.scorers[scorer]
         splits = {
@@ -260,7 +256,7 @@ class TextToImage:
         """How pictures are drawn, as words for a model card."""
         return self._studio.settings
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, object]:
         """What scores depend on: prompts, how they are drawn, and the scorer."""
         return self._studio.identity(self._scorer)
 

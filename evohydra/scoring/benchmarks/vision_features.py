@@ -50,11 +50,11 @@ class VisionFeatures:
         """Within this context the features of the batch `key` are kept and reused; the model is as before after it."""
         calls = dict.fromkeys(METHODS, 0)
 
-        def standing_in(part: Any, name: str) -> Any:
+        def standing_in(part: object, name: str) -> object:
             method = getattr(part, name)
 
             @functools.wraps(method)  # generate looks at the signature
-            def called(*inputs: Any, **named: Any) -> Any:
+            def called(*inputs: object, **named: object) -> object:
                 calls[name] += 1
                 return self._once((key, name, calls[name]), method, inputs, named)
 
@@ -68,7 +68,7 @@ class VisionFeatures:
             for part, name in self._asked:
                 part.__dict__.pop(name, None)
 
-    def _once(self, key: Hashable, method: Any, inputs: Any, named: Any) -> Any:
+    def _once(self, key: Hashable, method: Any, inputs: Any, named: Any) -> object:
         kept = self._cache.get(key)
         start = _now(self._frozen)
         if kept is not None:
@@ -94,7 +94,7 @@ class _Elsewhere:
         return self.tensor.to(self.device)
 
 
-def _needed(output: Any) -> Any:
+def _needed(output: Any) -> object:
     """Without what only explains the features: the tower's hidden states, many times their size."""
     if not hasattr(output, "pooler_output"):
         return output
@@ -105,7 +105,7 @@ def _needed(output: Any) -> Any:
     return needed
 
 
-def _placed(value: Any, to: torch.device | None) -> Any:
+def _placed(value: Any, to: torch.device | None) -> object:
     """Fresh containers (generation changes those that it gets) of the same tensors, put away (`to`) or brought back."""
     if isinstance(value, Tensor):
         return _Elsewhere(value) if to is not None else value

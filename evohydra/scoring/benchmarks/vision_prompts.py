@@ -39,7 +39,7 @@ class Asker:
         live: LiveModel,
         prompt: str | None,
         system_prompt: str | None,
-        generation: Mapping[str, Any],
+        generation: Mapping[str, object],
         feature_bytes: int,
     ) -> None:
         self.live = live

@@ -77,7 +77,7 @@ def examples(name: str, source: Source) -> list[Example]:
     return found
 
 
-def rows_of(name: str, file: Path, columns: list[str] | None = None) -> list[dict[str, Any]]:
+def rows_of(name: str, file: Path, columns: list[str] | None = None) -> list[dict[str, object]]:
     """The rows of a parquet, JSON or JSON-lines file; of parquet those `columns` alone.
 
     Raises BenchmarkError, about benchmark `name`, for a file that is not readable or no list of objects.
@@ -86,7 +86,7 @@ def rows_of(name: str, file: Path, columns: list[str] | None = None) -> list[dic
         if file.suffix == ".parquet":
             import pyarrow.parquet
 
-            rows: list[dict[str, Any]] = pyarrow.parquet.read_table(file, columns=columns).to_pylist()
+            rows: list[dict[str, object]] = pyarrow.parquet.read_table(file, columns=columns).to_pylist()
             return rows
         text = file.read_text(encoding="utf-8")
         loaded = json.loads(text) if file.suffix == ".json" else [json.loads(x) for x in text.splitlines() if x.strip()]
@@ -99,11 +99,11 @@ def rows_of(name: str, file: Path, columns: list[str] | None = None) -> list[dic
     return loaded
 
 
-def _of_row(where: str, row: Mapping[str, Any], source: Source, folder: Path | None) -> list[Example]:
+def _of_row(where: str, row: Mapping[str, object], source: Source, folder: Path | None) -> list[Example]:
     columns = source.columns
     image = _image(where, row.get(columns.image), folder)
     identity = row.get(columns.image_id)
-    asked: Sequence[Mapping[str, Any]] = [row]
+    asked: Sequence[Mapping[str, object]] = [row]
     if columns.questions is not None:
         asked = _list_of_rows(row.get(columns.questions))
         if not asked:
@@ -119,21 +119,21 @@ def _of_row(where: str, row: Mapping[str, Any], source: Source, folder: Path | N
     ]
 
 
-def _list_of_rows(value: Any) -> list[Mapping[str, Any]]:
+def _list_of_rows(value: Any) -> list[Mapping[str, object]]:
     """A list of rows, also where it is stored as columns: {question: [...], answer: [...]}."""
     if isinstance(value, Mapping):
         return [dict(zip(value, row, strict=True)) for row in zip(*value.values(), strict=True)]
     return list(value or [])
 
 
-def _text(where: str, row: Mapping[str, Any], column: str) -> str:
+def _text(where: str, row: Mapping[str, object], column: str) -> str:
     value = row.get(column)
     if not isinstance(value, str) or not value.strip():
         raise BenchmarkError(f"{where}: expected a text in the column {column!r}, got {value!r}; it has {sorted(row)}")
     return value
 
 
-def _answers(where: str, row: Mapping[str, Any], column: str) -> tuple[str, ...]:
+def _answers(where: str, row: Mapping[str, object], column: str) -> tuple[str, ...]:
     value = row.get(column)
     if isinstance(value, list) and value and all(isinstance(each, str) for each in value):
         return tuple(value)
@@ -154,7 +154,7 @@ def _image(where: str, value: Any, folder: Path | None) -> ImageSource:
     )
 
 
-def _from_hub(name: str, source: Source) -> list[dict[str, Any]]:
+def _from_hub(name: str, source: Source) -> list[dict[str, object]]:
     if source.task is None:
         raise BenchmarkError(
             f"benchmark {name!r}: no data: give local files (benchmark.{name}.data_files=/data/FILE.jsonl, with the "

@@ -5,21 +5,22 @@ import logging
 import pkgutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import numpy as np
+from annotated_types import Ge
 from numpy.typing import NDArray
 from PIL import Image
 
+from evohydra.checks import Count, check_settings
 from evohydra.families import LiveModel
 from evohydra.scoring.benchmarks import SPLITS, BenchmarkError, Split, visual_data
 from evohydra.scoring.benchmarks.contents import code_of, digest_of, libraries_of, versions_of
 from evohydra.scoring.benchmarks.images import MAX_PIXELS, decoded
 from evohydra.scoring.benchmarks.run_cache import RunCache
-from evohydra.scoring.benchmarks.splits import Slice, check_disjoint
+from evohydra.scoring.benchmarks.splits import Slice, check_disjoint, slice_of
 from evohydra.scoring.benchmarks.vision_prompts import Asker
 from evohydra.scoring.benchmarks.visual_data import Columns, Example, Source
-from evohydra.spaces.whole import check_settings
 
 GIB = 1024**3
 # The paper's: beam search, and long answers.
@@ -50,12 +51,12 @@ class VQAOptions:
     prompt: str | None = None
     system_prompt: str | None = None
     generation_kwargs: Mapping[str, Any] = field(default_factory=dict)
-    batch_size: int = 4
-    limit: int | None = None
+    batch_size: Count = 4
+    limit: Count | None = None
     shuffle: int | None = None
-    cache_gb: float = 4.0
-    features_gb: float = 8.0
-    max_pixels: int = MAX_PIXELS
+    cache_gb: Annotated[float, Ge(0)] = 4.0
+    features_gb: Annotated[float, Ge(0)] = 8.0
+    max_pixels: Count = MAX_PIXELS
 
 
 def visual_qa(name: str, *, splits: Mapping[str, Mapping[str, Any] | None], **options: Any) -> "dict[str, VisualQA]":
@@ -93,7 +94,7 @@ def visual_qa(name: str, *, splits: Mapping[str, Mapping[str, Any] | None], **op
     return {name: VisualQA(name, sliced, chosen)}
 
 
-def _split_source(name: str, split: str, common: Mapping[str, Any], at: Mapping[str, Any]) -> tuple[Source, Slice]:
+def _split_source(name: str, split: str, common: Mapping[str, object], at: Mapping[str, Any]) -> tuple[Source, Slice]:
     own = {key: at[key] for key in at if key in Source.__dataclass_fields__}
     unknown = sorted(set(at) - set(own) - {"start", "stop"})
     if unknown:
@@ -105,7 +106,9 @@ def _split_source(name: str, split: str, common: Mapping[str, Any], at: Mapping[
     columns = dict(settings.get("columns") or {})
     if strange := sorted(set(columns) - set(Columns.__dataclass_fields__)):
         raise BenchmarkError(f"benchmark {name!r}: unknown columns {strange}: {sorted(Columns.__dataclass_fields__)}")
-    return Source(**{**settings, "columns": Columns(**columns)}), Slice(at.get("start", 0), at.get("stop"))
+    return Source(**{**settings, "columns": Columns(**columns)}), slice_of(
+        f"benchmark.{name}.splits.{split}", {key: at[key] for key in ("start", "stop") if key in at}
+    )
 
 
 def _cut(examples: Sequence[Example], bounds: Slice, options: VQAOptions) -> list[Example]:
@@ -140,7 +143,7 @@ class VisualQA:
         """The examples of `split`, in its order."""
         return self._examples.get(split, ())
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, object]:
         """What scores depend on: questions, references and pixels of each split, prompt, generation and metric."""
         options = self._options
         splits = {
@@ -200,7 +203,7 @@ class VisualQA:
         """The seconds that reused vision features have saved so far."""
         return self._asker.features.saved if self._asker is not None else 0.0
 
-    def _inputs(self, asker: Asker, split: Split, batch: Sequence[int]) -> Any:
+    def _inputs(self, asker: Asker, split: Split, batch: Sequence[int]) -> object:
         asked = [self._examples[split][place] for place in batch]
         return asker.inputs([example.question for example in asked], [self.image(example) for example in asked])
 

@@ -1,7 +1,7 @@
 """Executors: where jobs are scored. One file each, chosen as `executor=` on the command line."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from evohydra.scoring.job import Evaluation, Job
 
@@ -34,7 +34,7 @@ class Executor(Protocol):
         """
         ...
 
-    def ask(self, task: "Callable[..., Result]", *given: Any) -> Result:
+    def ask(self, task: "Callable[..., Result]", *given: object) -> Result:
         """What a worker gets from `task(worker, *given)`, where no job is open.
 
         Task, arguments and result are plain data or functions of modules, for they may cross to another process.

@@ -17,8 +17,6 @@ class Attempts:
     """
 
     def __init__(self, retries: int) -> None:
-        if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
-            raise ValueError(f"executor.retries: expected a whole number of at least 0, got {retries!r}")
         self.retries = retries
         self._line: deque[int] = deque()
         self._jobs: dict[int, Job] = {}

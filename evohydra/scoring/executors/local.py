@@ -2,8 +2,9 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from evohydra.checks import Natural
 from evohydra.scoring.executors import MakeWorker, Result
 from evohydra.scoring.executors.attempts import Attempts
 from evohydra.scoring.job import Evaluation, Job, MachineError
@@ -17,7 +18,7 @@ class Local:
 
     workers = 1
 
-    def __init__(self, *, make: MakeWorker, worker_bytes: int = 0, retries: int = 2) -> None:
+    def __init__(self, *, make: MakeWorker, worker_bytes: int = 0, retries: Natural = 2) -> None:
         self._attempts = Attempts(retries)
         self._make = make
 
@@ -42,7 +43,7 @@ class Local:
                 self._worker.recover()
                 self._attempts.failed(ticket, str(error))
 
-    def ask(self, task: Callable[..., Result], *given: Any) -> Result:
+    def ask(self, task: Callable[..., Result], *given: object) -> Result:
         """`task(worker, *given)`."""
         return task(self._worker, *given)
 

@@ -3,13 +3,16 @@
 import logging
 import multiprocessing
 import pickle
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
+from evohydra.checks import CountOrAuto, Natural
 from evohydra.scoring.executors import MakeWorker, Result
 from evohydra.scoring.executors.attempts import Attempts
 from evohydra.scoring.executors.resources import Places, places
@@ -39,7 +42,7 @@ class Processes:
     """
 
     def __init__(
-        self, *, make: MakeWorker, workers: int | str = "auto", threads: int | str = "auto", retries: int = 2,
+        self, *, make: MakeWorker, workers: CountOrAuto = "auto", threads: CountOrAuto = "auto", retries: Natural = 2,
         worker_bytes: int = 0,
     ) -> None:  # fmt: skip
         self._attempts = Attempts(retries)
@@ -62,7 +65,8 @@ class Processes:
             args=(theirs, self._make, self._places.environment(number), self._places.threads),
             name=f"evohydra-worker-{number}",
         )
-        process.start()
+        with _ignoring_interrupts():  # which the driver hears of, and its workers while they start as well
+            process.start()
         theirs.close()
         return _Seat(number, process, ours)
 
@@ -80,7 +84,7 @@ class Processes:
                 seat.ticket = ticket
                 self._send(seat, evaluate, (job,))
 
-    def _send(self, seat: _Seat, task: Callable[..., Any], given: tuple[Any, ...]) -> None:
+    def _send(self, seat: _Seat, task: Callable[..., object], given: tuple[object, ...]) -> None:
         with suppress(BrokenPipeError, ConnectionResetError):  # of a dead one, whose end is heard of next
             seat.connection.send((task, given))
 
@@ -130,7 +134,7 @@ class Processes:
         dead.process, dead.connection, dead.ready = fresh.process, fresh.connection, False
         return reason
 
-    def ask(self, task: Callable[..., Result], *given: Any) -> Result:
+    def ask(self, task: Callable[..., Result], *given: object) -> Result:
         """`task(worker, *given)` on the first worker that is ready; where that one dies, on another."""
         assert not self._attempts.in_progress, "jobs are open"
         self._begin()
@@ -162,3 +166,16 @@ class Processes:
                 seat.process.kill()
                 seat.process.join()
         self._seats = []
+
+
+@contextmanager
+def _ignoring_interrupts() -> Iterator[None]:
+    """SIGINT (Ctrl-C) is ignored, and so it is by processes that are started meanwhile."""
+    if threading.current_thread() is not threading.main_thread():  # the only one that may say so
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
+from evohydra.checks import CountOrAuto
+
 SHARE = 0.8  # of the memory that is free, for workers
 IMPORTS = 1_000_000_000  # bytes of a process that has imported what it needs
 
@@ -27,11 +29,8 @@ class Places:
         return {"CUDA_VISIBLE_DEVICES": names[number % len(names)]}
 
 
-def places(workers: int | str, threads: int | str, worker_bytes: int) -> Places:
+def places(workers: CountOrAuto, threads: CountOrAuto, worker_bytes: int) -> Places:
     """The places for so many workers, or as many as fit ("auto"), of which each needs `worker_bytes`."""
-    for key, value in (("workers", workers), ("threads", threads)):
-        if value != "auto" and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            raise ValueError(f"executor.{key}: expected auto or a whole number of at least 1, got {value!r}")
     gpus, cores = torch.cuda.device_count(), len(os.sched_getaffinity(0))
     if workers == "auto":
         fitting = int(SHARE * _free_memory() // (IMPORTS + worker_bytes))

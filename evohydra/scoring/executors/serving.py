@@ -5,11 +5,14 @@ import os
 import pickle
 import signal
 import sys
+import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any, Literal
 
 import torch
+from tqdm import tqdm
 
 from evohydra.scoring.job import Evaluation, Job, MachineError
 
@@ -25,19 +28,17 @@ def serve(connection: Connection, make: bytes, environment: Mapping[str, str], t
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver ends its workers
     os.environ.update(environment)
     torch.set_num_threads(threads)
+    tqdm.set_lock(threading.RLock())  # instead of a semaphore, which a worker that is stopped would leave behind
     logging.basicConfig(stream=sys.stderr, level=logging.ERROR)
     try:
         worker = pickle.loads(make)()
     except BaseException as error:
         _answer(connection, "raised", error)
         return
-    _answer(connection, "ready", None)
-    while True:
-        try:
-            request = connection.recv()
-        except EOFError:
-            return
-        _answer(connection, *_carried_out(worker, *request))
+    with suppress(EOFError, OSError):  # the driver has closed the connection, or is dead
+        _answer(connection, "ready", None)
+        while True:
+            _answer(connection, *_carried_out(worker, *connection.recv()))
 
 
 def evaluate(worker: Any, job: Job) -> Evaluation:
@@ -46,7 +47,7 @@ def evaluate(worker: Any, job: Job) -> Evaluation:
     return evaluation
 
 
-def _carried_out(worker: Any, task: Any, given: tuple[Any, ...]) -> tuple[Kind, Any]:
+def _carried_out(worker: Any, task: Any, given: tuple[object, ...]) -> tuple[Kind, object]:
     try:
         return "done", task(worker, *given)
     except MachineError as error:
@@ -56,7 +57,7 @@ def _carried_out(worker: Any, task: Any, given: tuple[Any, ...]) -> tuple[Kind, 
         return "raised", error
 
 
-def _answer(connection: Connection, kind: Kind, content: Any) -> None:
+def _answer(connection: Connection, kind: Kind, content: object) -> None:
     try:
         packed = pickle.dumps((kind, content))
         pickle.loads(packed)  # some exceptions can be packed but not unpacked

@@ -1,7 +1,6 @@
 """Every genome on all search examples."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from evohydra.search.fitness import Sizes
 from evohydra.search.fitness.generation import Generation, Requests
@@ -14,7 +13,7 @@ class Full:
 
     comparable = True
 
-    def __init__(self, *, sizes: Sizes, seed: int, reject: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, *, sizes: Sizes, seed: int, reject: Mapping[str, object] | None = None) -> None:
         self._reject = rejection(reject)
         self._order = shuffled(sizes, seed)
         self.same_examples = reject is None

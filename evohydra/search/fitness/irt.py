@@ -3,10 +3,12 @@
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Ge, Gt, Le
 
+from evohydra.checks import Count
 from evohydra.scoring.job import Scores
 from evohydra.search.fitness import Sizes
 from evohydra.search.fitness.calibration import Adaptive, Questions, Random, calibrated
@@ -42,23 +44,17 @@ class ItemResponse:
         *,
         sizes: Sizes,
         seed: int,
-        calibrate: int,
-        first: int,
-        step: int,
-        most: int,
-        precision: float,
-        pool: float,
-        dimensions: int,
+        calibrate: Annotated[int, Ge(2)],
+        first: Count,
+        step: Count,
+        most: Count,
+        precision: Annotated[float, Ge(0)],
+        pool: Annotated[float, Gt(0), Le(1)],
+        dimensions: Count,
         estimator: Estimator,
-        reject: Mapping[str, Any] | None = None,
+        reject: Mapping[str, object] | None = None,
     ) -> None:
-        check(calibrate >= 2, "calibrate", "at least 2", calibrate)
-        check(first >= 1, "first", "at least 1", first)
-        check(step >= 1, "step", "at least 1", step)
         check(most >= first, "most", "as many as fitness.first or more", most)
-        check(precision >= 0, "precision", "0 or more", precision)
-        check(0 < pool <= 1, "pool", "a share of the examples", pool)
-        check(dimensions >= 1, "dimensions", "at least 1", dimensions)
         self._sizes, self._seed, self._calibrate = sizes, seed, calibrate
         self._first, self._step, self._most, self._precision, self._pool = first, step, most, precision, pool
         self._dimensions, self._estimator = dimensions, estimator

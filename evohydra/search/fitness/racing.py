@@ -6,11 +6,13 @@ CMA-ES. Here pairs of genomes are compared on the same examples, by bets (see `b
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Ge, Gt, Lt
 from numpy.typing import NDArray
 
+from evohydra.checks import Count
 from evohydra.search.fitness import Sizes
 from evohydra.search.fitness.betting import surely_above
 from evohydra.search.fitness.generation import Generation, Judged, Member, Requests, Wanted
@@ -44,22 +46,17 @@ class Racing:
         *,
         sizes: Sizes,
         seed: int,
-        first: int,
-        growth: float,
-        delta: float,
-        margin: float,
-        most: int | None = None,
-        survivors: int | None = None,
+        first: Count,
+        growth: Annotated[float, Gt(1)],
+        delta: Annotated[float, Gt(0), Lt(1)],
+        margin: Annotated[float, Ge(0)],
+        most: Count | None = None,
+        survivors: Count | None = None,
         bounds: Sequence[float] = (0.0, 1.0),
         fresh: bool = True,
-        reject: Mapping[str, Any] | None = None,
+        reject: Mapping[str, object] | None = None,
     ) -> None:
-        check(first >= 1, "first", "at least 1", first)
-        check(growth > 1, "growth", "more than 1", growth)
-        check(0 < delta < 1, "delta", "between 0 and 1", delta)
-        check(margin >= 0, "margin", "0 or more", margin)
         check(most is None or most >= first, "most", "null, or as many as fitness.first or more", most)
-        check(survivors is None or survivors >= 1, "survivors", "null or at least 1", survivors)
         check(len(bounds) == 2 and bounds[0] < bounds[1], "bounds", "the lowest and the highest score", bounds)
         self._sizes, self._seed, self._fresh, self._bounds = sizes, seed, fresh, tuple(bounds)
         self._delta, self._margin, self._survivors = delta, margin, survivors

@@ -3,12 +3,14 @@
 import math
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import Gt, Lt
+
+from evohydra.checks import Count, check_settings
 from evohydra.scoring.job import Examples
 from evohydra.search.fitness.generation import Generation, Judged, Member, Requests, Scored, Wanted
 from evohydra.search.fitness.order import Example, beginning, by_benchmark
-from evohydra.spaces.whole import check_settings
 
 
 @dataclass(frozen=True)
@@ -22,16 +24,10 @@ class Rejection:
     more often, with a fitness of its few examples. Where most genomes fail on most examples, nothing is rejected.
     """
 
-    after: int = 8
-    risk: float = 0.01
+    after: Count = 8
+    risk: Annotated[float, Gt(0), Lt(1)] = 0.01
 
-    def __post_init__(self) -> None:
-        if self.after < 1 or not 0 < self.risk < 1:
-            raise ValueError(
-                f"fitness.reject: expected after of at least 1 and risk between 0 and 1, got {self.after}, {self.risk}"
-            )
-
-    def __call__(self, generation: Generation, order: Sequence[Example]) -> Generator[Wanted, Any, dict[int, str]]:
+    def __call__(self, generation: Generation, order: Sequence[Example]) -> Generator[Wanted, object, dict[int, str]]:
         """Have all members scored on the first examples of `order`; the places of those to reject, with the reason."""
         count = beginning(order, min(self.after, len(order)))
         probe = by_benchmark(order[:count])
@@ -50,9 +46,6 @@ class Rejection:
 
 def rejection(settings: Mapping[str, Any] | None) -> Rejection | None:
     """The rejection with these settings; ValueError for keys that it has not."""
-    unknown = sorted(set(settings or {}) - {"after", "risk"})
-    if unknown:
-        raise ValueError(f"fitness.reject: expected the keys after and risk, got {unknown}")
     check_settings("fitness.reject", Rejection, settings or {})
     return None if settings is None else Rejection(**settings)
 

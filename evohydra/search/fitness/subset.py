@@ -1,8 +1,8 @@
 """Every genome of a generation on the same few search examples (common random numbers)."""
 
 from collections.abc import Mapping
-from typing import Any
 
+from evohydra.checks import Count
 from evohydra.search.fitness import Sizes
 from evohydra.search.fitness.generation import Generation, Requests
 from evohydra.search.fitness.order import drawn, shuffled
@@ -22,12 +22,10 @@ class Subset:
         *,
         sizes: Sizes,
         seed: int,
-        examples: int,
+        examples: Count,
         fresh: bool = True,
-        reject: Mapping[str, Any] | None = None,
+        reject: Mapping[str, object] | None = None,
     ) -> None:
-        if isinstance(examples, bool) or not isinstance(examples, int) or examples < 1:
-            raise ValueError(f"fitness.examples: expected a whole number of at least 1, got {examples!r}")
         self._sizes, self._seed, self._examples, self._fresh = sizes, seed, examples, fresh
         self._reject = rejection(reject)
         self.comparable, self.same_examples = not fresh, not fresh and reject is None

@@ -1,13 +1,15 @@
 """CatCMA with margin (Hamano et al., arXiv 2504.07884), for genes of all kinds; by the package cmaes."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated
 
 import cmaes
 import numpy as np
+from annotated_types import Ge
 from numpy.typing import NDArray
 from scipy.stats import norm
 
+from evohydra.checks import Positive, Share
 from evohydra.search.optimizers import Points, dimension_of, level_of, shortened, starting_points
 from evohydra.search.optimizers.cmaes import RESAMPLED, default_population
 from evohydra.search.optimizers.lean import LeanCatCMAwM, solution
@@ -29,9 +31,9 @@ class CatCMA:
         axes: Sequence[Axis],
         seed: int,
         start: Points | None = None,
-        mean: float = 0.5,
-        sigma: float = 1 / 6,
-        population: int | None = None,
+        mean: Share = 0.5,
+        sigma: Positive = 1 / 6,
+        population: Annotated[int, Ge(2)] | None = None,
     ) -> None:
         self._dimension, self._sigma = dimension_of(axes), sigma
         kinds = np.array([_kind(axis) for axis in axes])
@@ -64,7 +66,7 @@ class CatCMA:
         return table
 
     def _new(self) -> LeanCatCMAwM:
-        spaces: dict[str, Any] = {}
+        spaces: dict[str, object] = {}
         if len(self._continuous):
             spaces["x_space"] = np.tile([0.0, 1.0], (len(self._continuous), 1))
         if len(self._integer):

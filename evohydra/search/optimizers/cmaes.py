@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import cmaes
 import numpy as np
+from annotated_types import Ge
 from numpy.typing import NDArray
 
+from evohydra.checks import Positive, Share
 from evohydra.search.optimizers import Points, dimension_of, shortened, starting_points
 from evohydra.search.optimizers.lean import LeanCMA
 from evohydra.search.optimizers.restarts import Restarts, same
@@ -37,9 +39,9 @@ class CMAES:
         axes: Sequence[Axis],
         seed: int,
         start: Points | None = None,
-        mean: float = 0.5,
-        sigma: float = 1 / 6,
-        population: int | None = None,
+        mean: Share = 0.5,
+        sigma: Positive = 1 / 6,
+        population: Annotated[int, Ge(2)] | None = None,
         restarts: Callable[[int, float, np.random.Generator], Restarts] = same,
     ) -> None:
         self._dimension = dimension = dimension_of(axes)

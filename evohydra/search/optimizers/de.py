@@ -3,13 +3,19 @@
 import threading
 from collections.abc import Sequence
 from queue import SimpleQueue
+from typing import Annotated, Literal
 
 import numpy as np
+from annotated_types import Ge
 from numpy.typing import NDArray
 from scipy.optimize import differential_evolution
 
+from evohydra.checks import Share
 from evohydra.search.optimizers import Points, dimension_of, latin_hypercube, starting_points
 from evohydra.spaces.genes import Axis
+
+Strategy = Literal["best1bin", "best1exp", "rand1bin", "rand1exp", "rand2bin", "rand2exp", "randtobest1bin",
+                   "randtobest1exp", "currenttobest1bin", "currenttobest1exp", "best2bin", "best2exp"]  # fmt: skip
 
 
 class _SearchOver(Exception):  # noqa: N818  (a signal, not an error)
@@ -28,14 +34,12 @@ class DifferentialEvolution:
         axes: Sequence[Axis],
         seed: int,
         start: Points | None = None,
-        population: int = 16,
-        strategy: str = "best1bin",
+        population: Annotated[int, Ge(5)] = 16,
+        strategy: Strategy = "best1bin",
         mutation: tuple[float, float] | float = (0.5, 1.0),
-        recombination: float = 0.7,
+        recombination: Share = 0.7,
     ) -> None:
         dimension = dimension_of(axes)
-        if population < 5:
-            raise ValueError(f"differential evolution needs a population of 5 or more, got {population}")
         self.population = population
         self._asked: SimpleQueue[Points | BaseException] = SimpleQueue()
         self._told: SimpleQueue[NDArray[np.float64] | None] = SimpleQueue()

@@ -3,8 +3,10 @@
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Ge
 from numpy.typing import NDArray
 
 from evohydra.search.optimizers import Points, dimension_of, starting_points
@@ -36,9 +38,11 @@ class _Once:
 class Grid(_Once):
     """Every combination of `points` levels of each gene, all levels of a choice; starting points come first."""
 
-    def __init__(self, *, axes: Sequence[Axis], seed: int, start: Points | None = None, points: int = 5) -> None:
+    def __init__(
+        self, *, axes: Sequence[Axis], seed: int, start: Points | None = None, points: Annotated[int, Ge(2)] = 5
+    ) -> None:
         dimension = dimension_of(axes)
-        levels = [_levels(axis, _at_least_2(points)) for axis in axes]
+        levels = [_levels(axis, points) for axis in axes]
         count = math.prod(map(len, levels))
         if count > LARGEST:
             raise ValueError(
@@ -55,9 +59,11 @@ class Line(_Once):
     The usual sweep of one weight. Starting points come first. Choices are those of the nearer end.
     """
 
-    def __init__(self, *, axes: Sequence[Axis], seed: int, start: Points | None = None, points: int = 11) -> None:
+    def __init__(
+        self, *, axes: Sequence[Axis], seed: int, start: Points | None = None, points: Annotated[int, Ge(2)] = 11
+    ) -> None:
         known = known_points(start, dimension_of(axes), "line")
-        shares = np.linspace(0.0, 1.0, _at_least_2(points))
+        shares = np.linspace(0.0, 1.0, points)
         mixed = [
             mixture(axes, np.array(pair), np.array([1 - share, share]))
             for pair in itertools.combinations(ingredients(known), 2)
@@ -71,12 +77,6 @@ def _levels(axis: Axis, points: int) -> NDArray[np.float64]:
         return np.linspace(0.0, 1.0, points)
     count = axis.levels if axis.kind == "categorical" else min(axis.levels, points)
     return (np.rint(np.linspace(0, axis.levels - 1, count)) + 0.5) / axis.levels
-
-
-def _at_least_2(points: int) -> int:
-    if points < 2:
-        raise ValueError(f"optimizer.points: expected 2 or more, got {points}")
-    return points
 
 
 def _different(points: Sequence[NDArray[np.float64]]) -> Points:

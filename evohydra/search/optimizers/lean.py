@@ -103,7 +103,7 @@ class _Lean:
 class LeanCMA(_Lean, cmaes.CMA):  # type: ignore[misc]
     """`cmaes.CMA`."""
 
-    def __init__(self, *arguments: Any, **settings: Any) -> None:
+    def __init__(self, *arguments: object, **settings: object) -> None:
         super().__init__(*arguments, **settings)
         self._begin()
 
@@ -129,7 +129,7 @@ class LeanCMAwM(cmaes.CMAwM):  # type: ignore[misc]
         self._cma = LeanCMA(mean, sigma, bounds, n_max_resampling, seed, population_size)
 
 
-def solution(continuous: Vector, integers: Vector, choices: NDArray[Any], normal: Vector | None) -> Any:
+def solution(continuous: Vector, integers: Vector, choices: NDArray[Any], normal: Vector | None) -> object:
     """What `cmaes.CatCMAwM` is told of a genome as if it had sampled it; `normal` is its sample before rounding."""
     return cmaes.CatCMAwM.Solution(x=continuous, z=integers, c=choices, _v_raw=normal)
 
@@ -137,7 +137,7 @@ def solution(continuous: Vector, integers: Vector, choices: NDArray[Any], normal
 class LeanCatCMAwM(_Lean, cmaes.CatCMAwM):  # type: ignore[misc]
     """`cmaes.CatCMAwM`, that begins with equal deviations, draws again what lies outside, and knows plateaus."""
 
-    def __init__(self, *, resampling: int, gaussians: int, **settings: Any) -> None:
+    def __init__(self, *, resampling: int, gaussians: int, **settings: object) -> None:
         super().__init__(**settings, cov=np.eye(gaussians))
         self._resampling = resampling
         if gaussians:

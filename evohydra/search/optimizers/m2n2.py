@@ -1,8 +1,10 @@
 """M2N2, natural niches: Competition and Attraction Improve Model Fusion (Abrantes et al., arXiv 2508.16204)."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Ge
 from numpy.typing import NDArray
 
 from evohydra.search.optimizers import Points, dimension_of, starting_points
@@ -43,16 +45,12 @@ class M2N2:
         axes: Sequence[Axis],
         seed: int,
         start: Points | None = None,
-        population: int = 12,
-        archive: int = 20,
+        population: Annotated[int, Ge(2)] = 12,
+        archive: Annotated[int, Ge(2)] = 20,
         alpha: float = 1.0,
         mutation: float = 0.05,
     ) -> None:
         self._dimension = dimension_of(axes)
-        if archive < 2 or population < 2:
-            raise ValueError(
-                f"optimizer=m2n2: expected archive and population of 2 or more, got {archive}, {population}"
-            )
         self.population, self._size, self._alpha, self._mutation = population, archive, alpha, mutation
         self._choices = np.array([axis.kind == "categorical" for axis in axes])
         self._generator = np.random.default_rng(seed)

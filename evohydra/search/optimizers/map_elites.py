@@ -1,11 +1,13 @@
 """MAP-Elites (Mouret and Clune, arXiv 1504.04909) as in CycleQD (Kuroki et al., arXiv 2410.14735), by pyribs."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_types import Ge
 from numpy.typing import NDArray
 
+from evohydra.checks import Count
 from evohydra.libraries import optional
 from evohydra.search.optimizers import Points, dimension_of, starting_points
 from evohydra.spaces.genes import Axis
@@ -28,14 +30,12 @@ class MapElites:
         axes: Sequence[Axis],
         seed: int,
         start: Points | None = None,
-        population: int = 16,
-        cells: int = 25,
+        population: Count = 16,
+        cells: Annotated[int, Ge(2)] = 25,
         iso: float = 0.05,
         line: float = 0.2,
     ) -> None:
         self._dimension = dimension_of(axes)
-        if cells < 2:
-            raise ValueError(f"optimizer.cells: expected 2 or more, got {cells}")
         self._archives = optional("ribs.archives", "optimizer=map_elites", "evohydra[strategies]")
         self._emitters = optional("ribs.emitters", "optimizer=map_elites", "evohydra[strategies]")
         self.population, self._cells, self._iso, self._line = population, cells, iso, line

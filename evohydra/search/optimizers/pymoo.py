@@ -1,9 +1,10 @@
 """Algorithms of the package pymoo (Blank and Deb, IEEE Access 8, 2020), driven a generation at a time."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_types import Ge
 from numpy.typing import NDArray
 
 from evohydra.libraries import optional
@@ -26,13 +27,11 @@ class Pymoo:
         seed: int,
         start: Points | None = None,
         algorithm: str,
-        population: int = 16,
+        population: Annotated[int, Ge(4)] = 16,
         **settings: Any,
     ) -> None:
         dimension = dimension_of(axes)
         self._wanted_by = f"optimizer={algorithm.rpartition('.')[2].lower()}"
-        if population < 4:
-            raise ValueError(f"{self._wanted_by}: expected a population of 4 or more, got {population}")
         self.population = population
         first = latin_hypercube(population, dimension, np.random.default_rng([seed, 1]))
         known = starting_points(start, dimension, population)
@@ -47,7 +46,7 @@ class Pymoo:
         self._algorithm.setup(self._problem, termination=endless, seed=seed)
         self._asked: Any = None
 
-    def _made(self, of: str, **settings: Any) -> Any:
+    def _made(self, of: str, **settings: object) -> Any:
         """An object of the class `of` of pymoo."""
         module, _, name = of.rpartition(".")
         return getattr(optional(module, self._wanted_by, "evohydra[strategies]"), name)(**settings)

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import qmc
 
+from evohydra.checks import Count
 from evohydra.search.optimizers import Points, dimension_of, starting_points
 from evohydra.spaces.genes import Axis
 
@@ -14,7 +15,13 @@ class RandomSearch:
     """Independent points, uniform or (`sobol`) evenly spread; starting points come first."""
 
     def __init__(
-        self, *, axes: Sequence[Axis], seed: int, start: Points | None = None, population: int = 16, sobol: bool = False
+        self,
+        *,
+        axes: Sequence[Axis],
+        seed: int,
+        start: Points | None = None,
+        population: Count = 16,
+        sobol: bool = False,
     ) -> None:
         dimension = dimension_of(axes)
         self.population = population

@@ -3,8 +3,12 @@
 import math
 from collections.abc import Generator
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Gt
+
+Factor = Annotated[float, Gt(1)]  # how many times the samples of a restart
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ def same(population: int, sigma: float, generator: np.random.Generator) -> Resta
         yield Regime(population, sigma)
 
 
-def ipop(population: int, sigma: float, generator: np.random.Generator, *, factor: float = 2.0) -> Restarts:
+def ipop(population: int, sigma: float, generator: np.random.Generator, *, factor: Factor = 2.0) -> Restarts:
     """Each time with `factor` times the samples, from anywhere (Auger and Hansen, CEC 2005, section II)."""
     yield Regime(population, sigma)
     while True:
@@ -34,7 +38,7 @@ def ipop(population: int, sigma: float, generator: np.random.Generator, *, facto
         yield Regime(population, sigma, anywhere=True)
 
 
-def bipop(population: int, sigma: float, generator: np.random.Generator, *, factor: float = 2.0) -> Restarts:
+def bipop(population: int, sigma: float, generator: np.random.Generator, *, factor: Factor = 2.0) -> Restarts:
     """IPOP, and as many evaluations in runs with few samples and small steps (Hansen, GECCO 2009 workshop, section 2).
 
     Whichever regime has used fewer evaluations is next. A run of the second one has at most half of the evaluations of

@@ -5,7 +5,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from evohydra.scoring.benchmarks import BenchmarkError
 
@@ -55,7 +54,7 @@ def check_different(where: str, prompts: Sequence[Prompt]) -> None:
         texts.add(prompt.text)
 
 
-def _rows(where: str, file: Path) -> list[tuple[int, Mapping[str, Any]]]:
+def _rows(where: str, file: Path) -> list[tuple[int, Mapping[str, object]]]:
     """The rows of `file`, each with the number of its line."""
     try:
         text = file.read_text(encoding="utf-8-sig")
@@ -69,7 +68,7 @@ def _rows(where: str, file: Path) -> list[tuple[int, Mapping[str, Any]]]:
         return [(reader.line_num, row) for row in reader]
     if file.suffix != ".jsonl":
         raise BenchmarkError(f"{where}: expected a file .jsonl, .csv or .txt, got {file.name}")
-    rows: list[tuple[int, Mapping[str, Any]]] = []
+    rows: list[tuple[int, Mapping[str, object]]] = []
     for number, line in lines:
         try:
             row = json.loads(line)
@@ -81,7 +80,7 @@ def _rows(where: str, file: Path) -> list[tuple[int, Mapping[str, Any]]]:
     return rows
 
 
-def _prompt(where: str, row: Mapping[str, Any]) -> Prompt:
+def _prompt(where: str, row: Mapping[str, object]) -> Prompt:
     if unknown := sorted(str(key) for key in set(row) - set(FIELDS.values())):
         raise BenchmarkError(f"{where}: unknown columns {unknown}; known are {', '.join(FIELDS.values())}")
     text = row.get("prompt")

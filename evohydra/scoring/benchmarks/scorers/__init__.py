@@ -1,7 +1,7 @@
 """Scorers: pictures and what they should show -> one number for each picture."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ class Scorer(Protocol):
 
     name: str
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, object]:
         """What its scores depend on beside its code, as JSON data: settings, and digests of weights and files.
 
         Packages that they depend on are in LIBRARIES of its module.

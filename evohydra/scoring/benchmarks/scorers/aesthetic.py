@@ -1,7 +1,6 @@
 """How beautiful a picture is held to be: a linear head or an MLP on CLIP features (LAION's aesthetic predictors)."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -37,7 +36,7 @@ class Aesthetic:
     def __init__(self, embedder: Embedder, layers: Sequence[tuple[Tensor, Tensor]]) -> None:
         self._embedder, self._layers = embedder, layers
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, object]:
         """Its CLIP and its head."""
         head = {f"{row} {place}": each for row, pair in enumerate(self._layers) for place, each in enumerate(pair)}
         return {"model": self._embedder.identity(), "head": weights_digest(head)}

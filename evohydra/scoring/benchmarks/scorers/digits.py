@@ -32,7 +32,7 @@ class Digits:
     def __init__(self, judge: Any) -> None:
         self.judge = judge
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, object]:
         """The classifier's settings; it is fitted on data of scikit-learn."""
         return {"classifier": {key: str(value) for key, value in sorted(self.judge.get_params().items())}}
 

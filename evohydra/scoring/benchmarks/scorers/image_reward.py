@@ -76,7 +76,7 @@ class ImageReward:
         self._blip, self._head = blip, head
         self._tokenizer, self._processor = tokenizer, processor
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, object]:
         """Its weights, and how it reads pictures and texts."""
         head = {f"{row} {place}": each for row, pair in enumerate(self._head) for place, each in enumerate(pair)}
         return {

@@ -85,7 +85,7 @@ class Embedder:
         self._length = int(getattr(text, "max_position_embeddings", self._tokenizer.model_max_length))
         self._padding = "max_length" if config.model_type.startswith("siglip") else True
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, object]:
         """Digests of its weights, and of how it reads pictures and texts."""
         return {
             "weights": weights_digest(self.model.state_dict()),

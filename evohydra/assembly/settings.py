@@ -1,0 +1,64 @@
+"""What a configuration says, by name and with types: the keys of conf/config.yaml."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge
+
+from evohydra.checks import Count, CountOrAuto, Positive, Seed, check_below, check_settings
+
+Spec = Mapping[str, Any]  # of a part: what makes it (`_target_`), and its options
+Gigabytes = Annotated[float, Ge(0)]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of a run, see conf/config.yaml; `all` is the whole configuration, other keys included."""
+
+    all: Mapping[str, Any]
+    model: Spec
+    merge: Spec
+    optimizer: Spec
+    fitness: Spec
+    objective: Spec
+    pick: Spec
+    tracker: Spec
+    executor: Spec
+    format: Spec
+    budget: Count
+    seed: Seed
+    top: Count
+    start: Sequence[Literal["sources", "uniform"]] | None
+    warm_start: str | None
+    warm_start_top: Count
+    tokenizer: str
+    missing: str
+    config: str
+    pad_vocabulary_to: Count | None
+    allow_other_base: bool
+    components: Mapping[str, str] | None
+    adapters: Sequence[Mapping[str, Any]] | None
+    allow_other_versions: bool
+    device: Literal["auto", "cpu", "cuda"]
+    dtype: str
+    out_dtype: str | None
+    report: bool
+    ablate: Literal["genes", "groups"] | None
+    threads: CountOrAuto
+    batch_size: int | str
+    cache_gb: Gigabytes
+    share_scores: bool
+    prefix_gb: Gigabytes
+    shard_gb: Positive
+    benchmark: Mapping[str, Spec] | None = None
+    baselines: Mapping[str, Spec] | None = None
+    backend: Any = None
+
+    @classmethod
+    def parse(cls, plain: Mapping[str, Any]) -> "Settings":
+        """The settings of a configuration; ValueError for the first one that is of another type, or out of range."""
+        known = {each.name: plain[each.name] for each in fields(cls) if each.name in plain}
+        check_settings("", cls, known)
+        check_below(plain)
+        return cls(all=plain, **known)
