@@ -93,9 +93,11 @@ def on_common_tokens(
         united = tokenizers.union(loaded, vocabularies, files_from)
         tokens = united.get_vocab()
         target = Vocabulary(tokens, max(target.rows, 1 + max(tokens.values(), default=-1)))
+    if rules.tokens_only:
+        target = Vocabulary(target.tokens, 1 + max(target.tokens.values(), default=-1))
     multiple = rules.pad_vocabulary_to or 1
     target = Vocabulary(target.tokens, -(-target.rows // multiple) * multiple)
-    rows = plan(vocabularies, target, files_from, files_from if completing else base)
+    rows = plan(vocabularies, target, files_from, files_from if completing else base, not rules.tokens_only)
     return {name: TokenRows(name, sources, rows[name]) for name in sources}, united
 
 

@@ -35,6 +35,7 @@ class Rules:
     may), "base", the name of a source, or "allow" (that of the source whose files it has in any case).
     missing: "error", or "base": the merge has the base's tensors, and sources that lack some take the base's.
     pad_vocabulary_to: embeddings and head get rows up to a multiple of it.
+    tokens_only: they have rows for tokens only, before they are padded, as mergekit has them.
     allow_other_base: sources on another base are a warning.
     components: of diffusion models, for each component "merge" or the name of the source that gives it; those that are
     not named are the family's to choose.
@@ -48,6 +49,7 @@ class Rules:
     components: Mapping[str, str] = field(default_factory=dict)
     adapters: tuple[AddedAdapter, ...] = ()
     config: str = "same"
+    tokens_only: bool = False
 
     def __post_init__(self) -> None:
         check_fields("", self, but=("adapters",))
