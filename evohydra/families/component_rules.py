@@ -5,7 +5,7 @@ from pathlib import Path
 
 from evohydra.families import Aligned, Form, Rules
 from evohydra.families import pipeline_files as files
-from evohydra.merging.checkpoints import SourceError, TensorSource, check_same_shapes, check_same_tensors
+from evohydra.merging.checkpoints import Changed, SourceError, TensorSource, check_same_shapes, check_same_tensors
 
 MERGE = "merge"
 # Keys of a denoiser's configuration that change nothing of what its weights mean.
@@ -44,7 +44,8 @@ def aligned_components(
         merged=frozenset(merged),
     )
     outside = frozenset(name for source in others.values() for name in source.shapes)
-    return Aligned(whole, host, form, _left_out(directories), outside)
+    left_out = (*_left_out(directories), *_adapters_left_out(tensors, owners, merged))
+    return Aligned(whole, host, form, left_out, outside)
 
 
 def _host(kind: str, order: Sequence[str], directories: Mapping[str, Path]) -> str:
@@ -159,6 +160,22 @@ def _left_out(directories: Mapping[str, Path]) -> tuple[str, ...]:
         for name, directory in directories.items()
         if (left := [c for c in files.LEFT_OUT if any(_entry(files.index_of(directory), c))])
     )
+
+
+def _adapters_left_out(
+    tensors: Mapping[str, TensorSource], owners: Mapping[str, str], merged: Sequence[str]
+) -> tuple[str, ...]:
+    """In a sentence each, components that a source's LoRA changes, and that the merge has from another source."""
+    sentences = []
+    for name, source in tensors.items():
+        changed = {tensor.split("/")[0] for tensor in source.changed} if isinstance(source, Changed) else set()
+        for component in sorted(changed - set(merged)):
+            if owners.get(component) != name:
+                sentences.append(
+                    f"the LoRA of source {name!r} changes its {component} too, which all have from "
+                    f"{owners.get(component)!r}: that part is left out (components.{component}=merge merges it)"
+                )
+    return tuple(sentences)
 
 
 def _entry(index: Mapping[str, object], component: str) -> Sequence[object]:

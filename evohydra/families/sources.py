@@ -11,7 +11,8 @@ from torch import Tensor
 
 from evohydra.families import Aligned, Family, Form, OpensSources, Rules
 from evohydra.families.settings_files import settings_digest
-from evohydra.merging.checkpoints import SourceError, Survey, TensorSource, locate, survey
+from evohydra.merging.adapters import other_base_of_adapter
+from evohydra.merging.checkpoints import Changed, SourceError, Survey, TensorSource, locate, survey
 from evohydra.merging.relatedness import check_kinship
 from evohydra.recipe import Checkpoint
 from evohydra.spaces.grouping import Location
@@ -173,6 +174,7 @@ def find_sources(
     """
     nodes = (*models, *((base,) if base else ()))
     paths, directories, published = published_sources(nodes, family)
+    warnings = (*warnings, *filter(None, map(other_base_of_adapter, nodes)))
     if layers_only is None:
         aligned = family.align(directories, published, base.name if base else None, rules)
     else:
@@ -281,6 +283,7 @@ class _Converted:
 
     def __init__(self, tensors: TensorSource, dtype: torch.dtype) -> None:
         self.shapes = tensors.shapes
+        self.changed = tensors.changed if isinstance(tensors, Changed) else frozenset()
         self._tensors, self._dtype = tensors, dtype
 
     def read(self, name: str) -> Tensor:

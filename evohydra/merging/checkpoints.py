@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -31,6 +31,13 @@ class TensorSource(Protocol):
     def read(self, name: str) -> Tensor:
         """The tensor `name`, on the CPU, not to be written to."""
         ...
+
+
+@runtime_checkable
+class Changed(Protocol):
+    """Tensors of which some are changed, by an adapter, as they are read; `changed` are their names."""
+
+    changed: frozenset[str]
 
 
 def locate(
