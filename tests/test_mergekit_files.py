@@ -164,7 +164,7 @@ def written(root: Path, tmp_path: Path) -> Any:
         rules = Rules(config="allow")
         named = {name: Source(str(tmp_path / name), "", str(tmp_path / "base")) for name in ("one", "two")}
         sources: OpenSources = open_sources(*checkpoints(named), CausalLM(), rules)
-        live = CausalLM().live_model(sources.directories["one"], CPU, torch.float32, sources.form)
+        live = CausalLM().live_model(sources.directories["one"], CPU, torch.float32, sources.overlay)
         engine = Engine(sources.tensors, device=CPU, dtype=torch.float32, compile_kernels=False, cache_bytes=0)
         names = tuple(sources.tensors["one"].shapes)
         node = Merge("task_arithmetic", sources.base, sources.models, (Group("all", names, {"weight": (0.5, 0.25)}),))

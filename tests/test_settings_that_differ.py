@@ -53,7 +53,7 @@ def opened(one: Path, two: Path, base: Path | None = None, **rules: Any) -> Open
 
 
 def live_of(sources: OpenSources) -> tuple[LiveCausalLM, Engine]:
-    live = FAMILY.live_model(sources.directories[sources.files_from], CPU, torch.float32, sources.form)
+    live = FAMILY.live_model(sources.directories[sources.files_from], CPU, torch.float32, sources.overlay)
     return live, Engine(sources.tensors, device=CPU, dtype=torch.float32, compile_kernels=False, cache_bytes=0)
 
 
@@ -107,7 +107,7 @@ def test_the_chosen_configuration_is_the_merges(chosen: str, trio: tuple[Path, .
     sources = opened(places["one"], places["two"], places["base"], config=chosen)
     assert sources.files_from == chosen
     (tmp_path / "out").mkdir()
-    FAMILY.copy_files(places[chosen], tmp_path / "out", torch.float32, sources.form)
+    FAMILY.copy_files(places[chosen], tmp_path / "out", torch.float32, sources.overlay)
     written = json.loads((tmp_path / "out" / "config.json").read_text())
     assert written["rms_norm_eps"] == 0.5
     assert written["hidden_act"] == ("gelu" if chosen == "base" else "silu")
@@ -122,7 +122,7 @@ def test_a_configuration_and_a_tokenizer_of_two_sources(trio: tuple[Path, ...], 
     sources = opened(one, with_settings(other, tmp_path / "other", {"rms_norm_eps": 0.5}), base, config="base",
                      tokenizer="two", allow_other_base=True)  # fmt: skip
     (tmp_path / "out").mkdir()
-    FAMILY.copy_files(base, tmp_path / "out", torch.float32, sources.form)
+    FAMILY.copy_files(base, tmp_path / "out", torch.float32, sources.overlay)
     written = transformers.AutoConfig.from_pretrained(tmp_path / "out")
     assert (written.rms_norm_eps, written.vocab_size) == (1e-6, len(tiny_models.CHARACTERS) + 1)
     assert (written.eos_token_id, written.pad_token_id) == (0, 1)
@@ -159,7 +159,7 @@ def test_what_changes_no_number_may_differ(trio: tuple[Path, ...], tmp_path: Pat
     with caplog.at_level(logging.WARNING):
         found = aligned(trio[1], with_settings(trio[2], tmp_path / "other", harmless))
     assert not found.left_out
-    assert not found.form.own
+    assert not found.overlay.own
 
 
 def test_equal_weights_under_another_configuration_are_another_model(trio: tuple[Path, ...], tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_a_source_on_paths_with_other_heads_is_scored_with_its_own(tmp_path: Pat
         directories[name] = tmp_path / name
     models = tuple(Checkpoint(name, str(path)) for name, path in directories.items())
     sources = open_sources(models, None, FAMILY, layers_only="one")
-    live = FAMILY.live_model(directories["one"], CPU, torch.float32, sources.form, sources=directories)
+    live = FAMILY.live_model(directories["one"], CPU, torch.float32, sources.overlay, sources=directories)
     engine = Engine(sources.tensors, device=CPU, dtype=torch.float32, compile_kernels=False, cache_bytes=0)
     for node in sources.models:
         torch.testing.assert_close(logits(live, engine, node), published(directories[node.name]), rtol=1e-5, atol=2e-6)

@@ -104,7 +104,9 @@ def on_common_tokens(
 def check_not_quantised(configs: Mapping[str, Any]) -> None:
     """Raise SourceError for a configuration of quantised weights."""
     for name, config in configs.items():
-        if config.to_dict().get("quantization_config"):
+        settings = config.to_dict()
+        settings |= settings.get("text_config") or {}
+        if settings.get("quantization_config") or settings.get("compression_config"):
             raise SourceError(
                 f"source {name!r}: expected weights in a floating-point type, got a quantised checkpoint; merge the "
                 "model that it was made from"

@@ -11,7 +11,7 @@ import torch
 import transformers
 from torch import Tensor
 
-from evohydra.families import PUBLISHED, Aligned, Form, LiveModel, Rules, path_settings
+from evohydra.families import PUBLISHED, Aligned, LiveModel, Overlay, Rules, path_settings
 from evohydra.families import tensor_sets as sets
 from evohydra.families.agreement import CHOICES, apart, check_agreement
 from evohydra.families.alignment import align, check_not_quantised, on_common_tokens
@@ -34,7 +34,7 @@ from evohydra.families.private_transformers import no_init_weights
 from evohydra.families.tokenizers import LOCAL
 from evohydra.merging.checkpoints import CheckpointReader, SourceError, TensorSource
 from evohydra.merging.engine import Engine
-from evohydra.recipe import Checkpoint, Layout, Node, Stack
+from evohydra.recipe import Checkpoint, LayerNames, Node, Stack
 from evohydra.spaces.grouping import Location
 
 transformers.utils.logging.disable_progress_bar()
@@ -97,8 +97,8 @@ class CausalLM(OneDirectory):
         if owner != files_from:
             changes |= _token_ids(configs[owner], configs[files_from])
         own = {name: directories[name] for name, each in configs.items() if apart(each, configs[files_from])}
-        form = Form(frozenset(found.tensors[files_from].shapes), changes, found.tokenizer, own=own)
-        return Aligned(found.tensors, files_from, form, (*found.left_out, *doubts))
+        overlay = Overlay(frozenset(found.tensors[files_from].shapes), changes, found.tokenizer, own=own)
+        return Aligned(found.tensors, files_from, overlay, (*found.left_out, *doubts))
 
     def align_layers(
         self, directories: Mapping[str, Path], tensors: Mapping[str, TensorSource], first: str, rules: Rules
@@ -124,7 +124,7 @@ class CausalLM(OneDirectory):
         on_common_tokens(sources, directories, None, Rules(), first)
         alike = [name for name, source in sources.items() if source.shapes == sources[first].shapes]
         own = {name: directories[name] for name in alike if apart(configs[name], configs[first])}
-        return Aligned(sources, first, Form(frozenset(sources[first].shapes), own=own))
+        return Aligned(sources, first, Overlay(frozenset(sources[first].shapes), own=own))
 
     def locations(
         self, directory: Path, names: tuple[str, ...], copied: frozenset[str] = frozenset()
@@ -137,7 +137,7 @@ class CausalLM(OneDirectory):
         dtype = _config(directory).dtype
         return dtype if isinstance(dtype, torch.dtype) else torch.float32
 
-    def layout(self, directory: Path, names: Collection[str] | None = None) -> Layout:
+    def layout(self, directory: Path, names: Collection[str] | None = None) -> LayerNames:
         """How the tensors of its layers are called, among `names` (those of the checkpoint)."""
         config = _config(directory)
         if config.is_encoder_decoder:
@@ -167,17 +167,17 @@ class CausalLM(OneDirectory):
         directory: Path,
         device: torch.device,
         dtype: torch.dtype,
-        form: Form = PUBLISHED,
+        overlay: Overlay = PUBLISHED,
         sources: Mapping[str, Path] = NOWHERE,
         prefix_bytes: int = 0,
     ) -> LiveCausalLM:
-        """The checkpoint's own model and tokenizer as `form` changes them, in evaluation mode."""
+        """The checkpoint's own model and tokenizer as `overlay` changes them, in evaluation mode."""
         if sources:
             configs = {name: _config(place) for name, place in sources.items()}
             path_settings.check_fit({str(directory): _config(directory), **configs})
-        module = _model(directory, device, dtype, {k: v for k, v in form.config.items() if k != "vocab_size"})
-        fit_rows(module, form, device)
-        parameters = by_checkpoint_name(module, names_of(directory, form))
+        module = _model(directory, device, dtype, {k: v for k, v in overlay.config.items() if k != "vocab_size"})
+        fit_rows(module, overlay, device)
+        parameters = by_checkpoint_name(module, names_of(directory, overlay))
 
         def load(place: Path, names: Collection[str]) -> tuple[object, Mapping[str, Tensor]]:
             model = _model(place, device, dtype, {})
@@ -187,18 +187,18 @@ class CausalLM(OneDirectory):
             return _like(module, _config(place), device, dtype)
 
         paths = Paths(module.base_model, parameters, sources, load, prefix_bytes)
-        own = OwnSettings(module, {name: functools.partial(under, place) for name, place in form.own.items()})
-        return LiveCausalLM(module, tokenizer_of(directory, form), device, dtype, parameters, paths, own)
+        own = OwnSettings(module, {name: functools.partial(under, place) for name, place in overlay.own.items()})
+        return LiveCausalLM(module, tokenizer_of(directory, overlay), device, dtype, parameters, paths, own)
 
-    def copy_files(self, directory: Path, target: Path, dtype: torch.dtype, form: Form = PUBLISHED) -> None:
-        """Configuration (with `dtype` and the changes of `form`), generation configuration and tokenizer files."""
-        copy_side_files(directory, target, form.tokenizer, OF_TOKENIZER)
+    def copy_files(self, directory: Path, target: Path, dtype: torch.dtype, overlay: Overlay = PUBLISHED) -> None:
+        """Configuration (with `dtype` and the changes of `overlay`), generation configuration and tokenizer files."""
+        copy_side_files(directory, target, overlay.tokenizer, OF_TOKENIZER)
         config = json.loads((directory / "config.json").read_text())
         config.pop("torch_dtype", None)
-        config |= {"dtype": str(dtype).removeprefix("torch."), **form.config}
+        config |= {"dtype": str(dtype).removeprefix("torch."), **overlay.config}
         (target / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         generation = target / "generation_config.json"
-        if (ids := _only_ids(form.config)) and generation.is_file():
+        if (ids := _only_ids(overlay.config)) and generation.is_file():
             generation.write_text(json.dumps({**json.loads(generation.read_text()), **ids}, indent=2) + "\n")
 
     def verify(self, directory: Path, live: LiveModel) -> Comparison:

@@ -7,12 +7,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from evohydra.families import Aligned, Family, Form, OpensSources, Rules
+from evohydra.families import Aligned, Family, OpensSources, Overlay, Rules
 from evohydra.families.settings_files import settings_digest
 from evohydra.merging.adapters import other_base_of_adapter
-from evohydra.merging.checkpoints import Changed, SourceError, Survey, TensorSource, locate, survey
+from evohydra.merging.checkpoints import Converted, SourceError, Survey, TensorSource, locate, survey
 from evohydra.merging.relatedness import check_kinship
 from evohydra.recipe import Checkpoint
 from evohydra.spaces.grouping import Location
@@ -49,8 +48,8 @@ class OpenSources:
     """The checkpoints of a run as recipe nodes, and by name their directories and tensors (the base is called base).
 
     `paths` are where they were found, which for a single file is another place than its directory. `files_from` is the
-    one that gives configuration and tokenizer, `form` what changes in them; `copied` are tensors that are never merged,
-    `warnings` what a reader of the model card has to know, `surveys` what reading all of them has told.
+    one that gives configuration and tokenizer, `overlay` what changes in them; `copied` are tensors that are never
+    merged, `warnings` what a reader of the model card has to know, `surveys` what reading all of them has told.
     """
 
     models: tuple[Checkpoint, ...]
@@ -58,7 +57,7 @@ class OpenSources:
     directories: Mapping[str, Path]
     tensors: Mapping[str, TensorSource]
     files_from: str
-    form: Form
+    overlay: Overlay
     copied: frozenset[str] = frozenset()
     paths: Mapping[str, Path] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
@@ -201,7 +200,7 @@ def read_sources(found: FoundSources, known: Mapping[str, Survey] | None = None)
     if found.base and not known:
         merged = frozenset(name for name, place in found.locations().items() if place is not None)
         doubts = check_kinship(aligned.tensors, found.base.name, found.rules.allow_other_base, merged)
-    own = {name: settings_digest(directory) for name, directory in aligned.form.own.items()}
+    own = {name: settings_digest(directory) for name, directory in aligned.overlay.own.items()}
     marked = {
         node.name: replace(node, fingerprint=surveys[node.name].fingerprint, settings=own.get(node.name))
         for node in found.nodes
@@ -215,7 +214,7 @@ def read_sources(found: FoundSources, known: Mapping[str, Survey] | None = None)
         directories=found.directories,
         tensors=aligned.tensors,
         files_from=aligned.files_from,
-        form=aligned.form,
+        overlay=aligned.overlay,
         copied=aligned.copied.union(*(each.integers for each in surveys.values())),
         paths=found.paths,
         warnings=warnings,
@@ -275,21 +274,7 @@ def _open(node: Checkpoint, family: OpensSources, path: Path, directory: Path) -
     tensors = family.open(path, directory, node.variant)
     if node.adapter:
         tensors = family.adapted(tensors, locate(node.adapter))
-    return _Converted(tensors, parse_dtype(node.dtype)) if node.dtype else tensors
-
-
-class _Converted:
-    """Tensors whose floating-point numbers are rounded to `dtype` as they are read."""
-
-    def __init__(self, tensors: TensorSource, dtype: torch.dtype) -> None:
-        self.shapes = tensors.shapes
-        self.changed = tensors.changed if isinstance(tensors, Changed) else frozenset()
-        self._tensors, self._dtype = tensors, dtype
-
-    def read(self, name: str) -> Tensor:
-        """The tensor `name` in the chosen type; integers as they are."""
-        tensor = self._tensors.read(name)
-        return tensor.to(self._dtype) if tensor.is_floating_point() else tensor
+    return Converted(tensors, parse_dtype(node.dtype)) if node.dtype else tensors
 
 
 def parse_dtype(name: str, key: str = "dtype", otherwise: str = "auto") -> torch.dtype:

@@ -234,7 +234,7 @@ def test_tied_embeddings_become_what_peft_makes_of_them(kind: str, stored: bool,
         (Checkpoint("one", str(tmp_path / "base"), adapter=str(tmp_path / "adapter")),), None, family
     )
     engine = Engine(sources.tensors, device=torch.device("cpu"), dtype=torch.float32, compile_kernels=False)
-    live = family.live_model(sources.directories["one"], torch.device("cpu"), torch.float32, sources.form)
+    live = family.live_model(sources.directories["one"], torch.device("cpu"), torch.float32, sources.overlay)
     live.become(sources.models[0], engine)
     for ours, theirs in (
         (live.module.get_input_embeddings(), merged.get_input_embeddings()),  # type: ignore[operator]
