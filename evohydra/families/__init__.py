@@ -32,7 +32,8 @@ ADAPTERS = "adapters"  # the folder of those that are kept beside a written merg
 class Overlay:
     """How the merge differs from the checkpoint whose files it takes.
 
-    names: of its tensors, None where they are the checkpoint's; config: keys of its configuration that change;
+    names: of its tensors, None where they are the checkpoint's; config: keys of its configuration that change (of
+    diffusion models, of its scheduler's);
     tokenizer: the one it has instead of the checkpoint's, None for the checkpoint's own. folders: for models of several
     components where the files of each are, and merged: which of them recipes change. fused: what is added to the
     merge's tensors, by name, before they are used or written. kept: files of adapters that are loaded beside them, and

@@ -8,6 +8,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from evohydra.families import pipeline_files as files
+from evohydra.families.noise_schedules import MARKS
 from evohydra.families.private_transformers import from_config
 from evohydra.families.tensor_sets import BUFFERS
 from evohydra.libraries import PrivateParts
@@ -55,8 +56,7 @@ def open_single(path: Path, directory: Path, denoiser: str) -> TensorSource:
         found |= {f"{component}/{name}": tensor for name, tensor in converted.items()}
     if not any(name.startswith(f"{denoiser}/") for name in found):
         raise SourceError(f"{path}: expected a checkpoint in the original layout with a {denoiser}, got {_few(stored)}")
-    if files.PREDICTS_V in stored:
-        found[files.PREDICTS_V] = stored[files.PREDICTS_V]
+    found |= {mark: stored[mark] for mark in MARKS if mark in stored}
     return MappedTensors(found)
 
 
