@@ -47,7 +47,7 @@ def check_settings(prefix: str, taker: Callable[..., object], settings: Mapping[
         if name not in parameters and not takes_all:
             raise ValueError(f"{key}: there is no such setting; known are {sorted(parameters)}")
         kind = parameters.get(name, inspect.Parameter.empty)
-        if kind is not inspect.Parameter.empty and not (isinstance(value, Mapping) and "_target_" in value):
+        if kind is not inspect.Parameter.empty and not _is_made(value):
             check(key, kind, value)
 
 
@@ -89,7 +89,7 @@ def described(kind: Any) -> str:
     if kind in PLAIN:
         return PLAIN[kind]
     if inspect.isclass(origin) and issubclass(origin, Mapping):
-        return "a mapping"
+        return f"a mapping ({described(inside[1])} each)" if inside else "a mapping"
     if inspect.isclass(origin) and issubclass(origin, Iterable):
         return f"a list ({described(inside[0])} each)" if inside else "a list"
     return f"what is described by {kind}"
@@ -101,6 +101,13 @@ def _alternatives(kind: Any) -> list[str]:
     if get_origin(kind) in (Union, types.UnionType):
         return [words for each in get_args(kind) for words in _alternatives(each)]
     return [described(kind)]
+
+
+def _is_made(value: object) -> bool:
+    """Whether something in `value` is made by what its `_target_` names."""
+    if not isinstance(value, Mapping):
+        return isinstance(value, list) and any(map(_is_made, value))
+    return "_target_" in value or any(map(_is_made, value.values()))
 
 
 def _parameters(taker: Callable[..., object]) -> tuple[dict[str, Any], bool]:

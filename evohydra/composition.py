@@ -143,6 +143,8 @@ def _unknown_option(override: Override, config: DictConfig) -> str | None:
         return None
     parent, _, leaf = key.rpartition(".")
     node = OmegaConf.select(config, parent) if parent else config
+    if isinstance(override.value(), list) and isinstance(OmegaConf.select(config, key), DictConfig):
+        return f"{key}: expected a mapping or null, got a list; {key}=null is none at all"
     if override.is_add() or not isinstance(node, DictConfig) or leaf in node:
         return None
     known = sorted(map(str, node))

@@ -1,14 +1,40 @@
-"""Other libraries: those that only some parts need, and what is used of others although they do not promise to keep it.
+"""Other libraries: which versions a result was made with, those that only some parts need, and private parts in use.
 
 Each use of a private part stands in a module that has `PARTS`, a table of names with the version that it was written
 against. The upper bounds in pyproject.toml follow these versions; `tests/test_private_parts.py` looks up every name.
 """
 
 import importlib
+import platform
+import shutil
+import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
+
+PACKAGES = ("evohydra", "torch", "transformers", "safetensors", "lm-eval", "hydra-core", "cmaes", "scipy", "numpy")
+OF_EXTRAS = ("diffusers", "peft", "pymoo", "ribs")
+
+
+def versions() -> dict[str, str]:
+    """What this run was made with."""
+    found = {package: version(package) for package in PACKAGES}
+    for package in OF_EXTRAS:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return {"python": platform.python_version(), **found}
+
+
+def commit() -> str | None:
+    """The commit of the checkout that runs; None where there is no checkout, or no git."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists() or shutil.which("git") is None:
+        return None
+    asked = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True)
+    return asked.stdout.strip() or None
 
 
 def optional(module: str, wanted_by: str, install: str, otherwise: str = "") -> Any:

@@ -19,8 +19,7 @@ from evohydra.families.sources import BASE, open_sources, parse_dtype
 from evohydra.files import write_json
 from evohydra.mergekit.reader import read as read_mergekit
 from evohydra.merging.engine import Engine, worth_compiling
-from evohydra.provenance import FORMAT
-from evohydra.recipe import Node, checkpoints, from_dict, merges_something, with_checkpoints
+from evohydra.recipe import FORMAT, Node, checkpoints, from_dict, merges_something, with_checkpoints
 from evohydra.winner.checkpoint_files import whole_directory
 from evohydra.winner.formats import Format
 

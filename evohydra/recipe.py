@@ -14,6 +14,7 @@ FIRST_MODULES = {
     "iso_c": "iso", "iso_cts": "iso", "ramplus_tl": "ram", "tsv_m": "tsv",
 }  # fmt: skip
 Parameter = float | int | bool | str | tuple[float, ...]
+FORMAT = 2  # of recipe files; 1 merged in float32 whatever the type of the sources
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class Hop:
 
 
 @dataclass(frozen=True)
-class Layout:
+class LayerNames:
     """How the tensors of an architecture's layers are named, so that a path can be written as a checkpoint.
 
     layers: what comes before the number of a layer, "model.layers". The others are regular expressions for whole names
@@ -119,7 +120,7 @@ class Stack:
 
     sources: tuple["Node", ...]
     hops: tuple[Hop, ...]
-    layout: Layout
+    layout: LayerNames
     scaling: str = "branch"
 
     def __post_init__(self) -> None:
@@ -176,7 +177,7 @@ def from_dict(data: Mapping[str, Any]) -> Node:
             return Stack(
                 sources=tuple(from_dict(source) for source in data["sources"]),
                 hops=tuple(Hop(int(source), int(layer), float(scale)) for source, layer, scale in data["hops"]),
-                layout=Layout(**data["layout"]),
+                layout=LayerNames(**data["layout"]),
                 scaling=data["scaling"],
             )
     except (KeyError, TypeError) as error:

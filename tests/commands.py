@@ -1,10 +1,10 @@
 """The command for tests: in a process of its own, or composed and carried out in this one."""
 
 import io
-import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from evohydra import composition
 from evohydra.__main__ import place_in_sweep
 from evohydra.assembly.runs import make_run
 from evohydra.run import Run
+from evohydra.search.json_lines import sealed, whole_lines
 from tests.tiny_models import overrides, save_conf, save_task, save_trio
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -72,8 +73,13 @@ def carried_out(arguments: list[str], directory: Path) -> dict[str, Any]:
 
 
 def json_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a ledger; none where there is no file."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    """The lines of a ledger, without their check sums; none where there is no file."""
+    return whole_lines(path)
+
+
+def write_lines(path: Path, entries: Iterable[Mapping[str, Any]]) -> None:
+    """Write a ledger, with check sums as if evohydra had written it."""
+    path.write_bytes(b"".join(map(sealed, entries)))
 
 
 def files(directory: Path) -> dict[str, bytes]:

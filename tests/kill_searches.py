@@ -71,7 +71,7 @@ class Hash:
 def carry_out(directory: Path, optimizer: str, kind: str, last: int) -> None:
     """The search, killed when it evaluates its genome number `last`."""
     found = SPACES[kind]
-    start = [found.encode(node) for node in found.landmarks().values()]
+    start = [found.encode(node) for node in found.known_merges().values()]
 
     with (
         closing(maker(optimizer)(axes=found.axes, seed=3, start=start)) as strategy,

@@ -41,7 +41,7 @@ def test_ablations_of_genes_can_be_asked_for_later(run: tuple[list[str], Path]) 
 
 
 @pytest.mark.parametrize(("option", "message"), [
-    ("ablate=layers", "expected null or one of genes, groups, got 'layers'"),
+    ("ablate=layers", "ablate: expected genes, groups or null, got 'layers'"),
     ("benchmark.lm_eval.splits.validation=null", "ablate=groups needs a validation split"),
 ])  # fmt: skip
 def test_ablations_that_cannot_be(run: tuple[list[str], Path], option: str, message: str, tmp_path: Path) -> None:

@@ -155,6 +155,7 @@ def test_joined_sources_in_single_runs_and_in_multiruns(tmp_path: Path) -> None:
         ("budgets=3", ["unknown option 'budgets'; did you mean 'budget'?", "seed"]),
         ("optimizer.sigmas=3", ["option 'optimizer.sigmas'; did you mean 'sigma'?", "Known keys of 'optimizer'"]),
         ("merge.parameter.granularity.layer=each", ["did you mean 'layers'?", "modules"]),
+        ("baselines=[]", ["baselines: expected a mapping or null, got a list; baselines=null is none at all"]),
         ("zebra=1", ["unknown option 'zebra'. Known options: "]),
         ("hydra/launcher=cloud", ["unknown hydra/launcher cloud.", "joblib", "pip install 'evohydra[launchers]'"]),
     ],

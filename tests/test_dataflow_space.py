@@ -10,14 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from evohydra.recipe import Checkpoint, Hop, Layout, Stack, digest, from_dict
+from evohydra.checks import check_settings
+from evohydra.recipe import Checkpoint, Hop, LayerNames, Stack, digest, from_dict
 from evohydra.spaces.dataflow import DataFlowSpace
 from evohydra.spaces.published import published_path
 from evohydra.spaces.scales import Matrix, Network, Ones, ScaleRange, Scales, Slot
 from evohydra.spaces.slots import Slots
 
 A, B, C = (Checkpoint(name, f"/{name}") for name in ("a", "b", "c"))
-LAYOUT = Layout("model.layers", r"model\.embed_tokens\.weight", r"self_attn\.o_proj\.weight", r"mlp\.down_proj\.weight")
+LAYOUT = LayerNames(
+    "model.layers", r"model\.embed_tokens\.weight", r"self_attn\.o_proj\.weight", r"mlp\.down_proj\.weight"
+)
 PAPER: dict[str, Any] = {
     "repeats": 3, "scales": Matrix, "low": -1.0, "high": 3.0, "favour": {"layers": 2.0, "ends": 2.0, "others": 0.0},
 }  # fmt: skip
@@ -222,8 +225,8 @@ def test_longer_paths_lose_their_last_slots() -> None:
 def test_which_source_is_a() -> None:
     found = space(models=(A, B, C), layers=(3, 2, 4), first="b")
     assert found.decode(np.full(len(found.names), 0.2)).sources == (B, A, C)
-    assert list(found.landmarks()) == ["b"]
-    assert hops(found.landmarks()["b"]) == [(0, 0, 1.0), (0, 1, 1.0)]  # type: ignore[arg-type]
+    assert list(found.known_merges()) == ["b"]
+    assert hops(found.known_merges()["b"]) == [(0, 0, 1.0), (0, 1, 1.0)]  # type: ignore[arg-type]
     some = space(models=(A, B, C), layers=(3, 2, 4), sources=["c"], first="b")
     assert some.decode(np.full(len(some.names), 0.2)).sources == (B, C)
     assert space(models=(A, B, C), layers=(3, 2, 4), sources=["c", "a"]).alone().sources == (A, C)
@@ -233,7 +236,7 @@ def test_which_source_is_a() -> None:
 @pytest.mark.parametrize("ends", [True, False])
 def test_a_alone_is_a_landmark_and_the_default(kind: Callable[..., Scales], ends: bool) -> None:
     found = space(scales=kind, ends=ends)
-    alone = found.landmarks()["a"]
+    alone = found.known_merges()["a"]
     assert hops(alone) == [(0, 0, 1.0), (0, 1, 1.0), (0, 2, 1.0)]
     assert found.decode(found.encode(alone)) == alone == found.default() == found.alone()
     # The most likely path of a search that begins where the space favours.
@@ -242,13 +245,13 @@ def test_a_alone_is_a_landmark_and_the_default(kind: Callable[..., Scales], ends
 
 def test_where_a_alone_is_too_long_it_is_no_landmark() -> None:
     short = space(max_hops=2)
-    assert short.landmarks() == {}
+    assert short.known_merges() == {}
     assert hops(short.default()) == [(0, 0, 1.0), (0, 2, 1.0)]
     with pytest.raises(ValueError, match="has 3 hops, max_hops is 2"):
         short.encode(short.alone())
-    assert space(layers=(1, 2)).landmarks() == {}  # both ends are its only layer: a path has it twice
+    assert space(layers=(1, 2)).known_merges() == {}  # both ends are its only layer: a path has it twice
     assert hops(space(layers=(1, 2)).default()) == [(0, 0, 1.0), (0, 0, 1.0)]
-    assert list(space(layers=(1, 2), ends=False).landmarks()) == ["a"]
+    assert list(space(layers=(1, 2), ends=False).known_merges()) == ["a"]
 
 
 def stack(*places: tuple[int, int, float], **changes: Any) -> Stack:
@@ -279,14 +282,14 @@ def test_recipes_that_the_space_does_not_hold(recipe: Any, message: str) -> None
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"repeats": 0}, "repeats: expected a whole number of 1 or more, got 0"),
+        ({"repeats": 0}, "repeats: expected a whole number of at least 1, got 0"),
         ({"repeats": 1.5}, "repeats"),
         ({"repeats": True}, "repeats"),
         ({"low": 0.0, "log": True}, "logarithmic range needs low > 0, got low=0"),
         ({"low": -1.0, "log": True}, "logarithmic range needs low > 0"),
-        ({"low": float("nan")}, "finite number as low, got nan"),
-        ({"high": float("inf")}, "finite number as high, got inf"),
-        ({"high": "2"}, "finite number as high, got '2'"),
+        ({"low": float("nan")}, "low: expected a number, got nan"),
+        ({"high": float("inf")}, "high: expected a number, got inf"),
+        ({"high": "2"}, "high: expected a number, got '2'"),
         ({"low": 1.5, "high": 0.5}, "expected low < 1 < high"),
         ({"low": 1.2, "high": 1.5}, "expected low < 1 < high"),
         ({"low": 1.0, "high": 1.0}, "expected low < 1 < high"),
@@ -295,7 +298,7 @@ def test_recipes_that_the_space_does_not_hold(recipe: Any, message: str) -> None
         ({"scaling": "stream", "low": 0.0}, "only where they are positive; got scaling=stream with low=0"),
         ({"scaling": "stream", "low": -0.5}, "only where they are positive"),
         ({"max_hops": 1}, "max_hops: expected null or 2 or more: the ends of the path take two, got 1"),
-        ({"max_hops": 0, "ends": False}, "max_hops: expected null or 1 or more, got 0"),
+        ({"max_hops": 0, "ends": False}, "max_hops: expected a whole number of at least 1 or null, got 0"),
         ({"max_hops": 2.5}, "max_hops"),
         ({"models": (), "layers": ()}, "one source or more"),
         ({"layers": (3,)}, "a number of layers for each of 2 models"),
@@ -307,15 +310,25 @@ def test_recipes_that_the_space_does_not_hold(recipe: Any, message: str) -> None
         ({"ends": "no"}, "ends: expected true or false, got 'no'"),
         ({"log": 1}, "log: expected true or false, got 1"),
         ({"favour": {"layer": 2}}, "favour: expected the keys layers, ends, others, got layer"),
-        ({"favour": {"layers": float("nan")}}, r"favour\.layers: expected a finite number, got nan"),
-        ({"merged": "last"}, "merged: expected one of first, added, added_first, got 'last'"),
-        ({"scales": lambda **given: Network(hidden=0, **given)}, "hidden: expected a whole number"),
-        ({"scales": lambda **given: Network(reach=float("inf"), **given)}, "reach: expected a finite number above 0"),
     ],
 )
 def test_wrong_options_are_errors(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         space(**options)
+
+
+@pytest.mark.parametrize(
+    ("taker", "settings", "message"),
+    [
+        (DataFlowSpace, {"favour": {"layers": float("nan")}}, r"path\.favour: expected a mapping \(a number each\)"),
+        (DataFlowSpace, {"merged": "last"}, r"path\.merged: expected first, added or added_first, got 'last'"),
+        (Network, {"hidden": 0}, r"path\.hidden: expected a whole number of at least 1, got 0"),
+        (Network, {"reach": float("inf")}, r"path\.reach: expected a number of more than 0, got inf"),
+    ],
+)
+def test_settings_of_wrong_types_are_errors(taker: type, settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_settings("path", taker, settings)
 
 
 def test_a_stream_without_scales_can_have_any_range() -> None:

@@ -55,7 +55,7 @@ def path(opened: OpenSources, directories: dict[str, Path]) -> Stack:
 
 @pytest.fixture(scope="module")
 def live(opened: OpenSources, path: Stack, directories: dict[str, Path]):
-    live = FAMILY.live_model(directories["one"], CPU, torch.float32, opened.form, directories)
+    live = FAMILY.live_model(directories["one"], CPU, torch.float32, opened.overlay, directories)
     live.become(path, Engine(opened.tensors, device=CPU))
     return live
 

@@ -14,7 +14,7 @@ from evohydra.scoring.benchmarks.lm_eval import LMEvalBenchmark
 from evohydra.scoring.job import Evaluation, Examples
 from evohydra.search.fitness.full import Full
 from evohydra.search.fitness.generation import Generation, Member, Requests, Scored, Wanted, members_of
-from evohydra.search.fitness.rejection import Rejection
+from evohydra.search.fitness.rejection import Rejection, rejection
 from evohydra.search.ledger import Ledger, Record
 from evohydra.search.rounds import Rounds, Scoring
 from evohydra.search.scheduler import Scheduler
@@ -170,10 +170,10 @@ def test_an_average_genome_is_rejected_with_the_stated_risk(tmp_path: Path) -> N
             assert set(found) == expected
 
 
-@pytest.mark.parametrize(("after", "risk"), [(0, 0.1), (3, 0.0), (3, 1.0)])
-def test_a_rejection_that_makes_no_sense(after: int, risk: float) -> None:
-    with pytest.raises(ValueError, match="after of at least 1 and risk between 0 and 1"):
-        Rejection(after, risk)
+@pytest.mark.parametrize(("key", "value"), [("after", 0), ("risk", 0.0), ("risk", 1.0)])
+def test_a_rejection_that_makes_no_sense(key: str, value: float) -> None:
+    with pytest.raises(ValueError, match=rf"fitness\.reject\.{key}: expected a .*, got {value}"):
+        rejection({key: value})
 
 
 @pytest.mark.parametrize(

@@ -89,12 +89,12 @@ def test_only_genes_that_are_reported_change_the_recipe(merged: str, seed: int) 
 @pytest.mark.parametrize("merged", ["first", "added_first"])
 def test_landmarks_are_those_of_the_merge_layer_by_layer(merged: str) -> None:
     found = hybrid(merged=merged)
-    known = found.landmarks()
+    known = found.known_merges()
     assert list(known) == ["shisa", "wizardmath", "uniform"]
     for name, node in known.items():
         assert isinstance(node, Stack)
         assert hops(node) == [(0, layer, 1.0) for layer in range(DEPTH)]
-        assert node.sources[0] == space().landmarks()[name]
+        assert node.sources[0] == space().known_merges()[name]
         assert found.decode(found.encode(node)) == node
     assert found.default().sources[0] == space().default()
     assert found.decode(found.encode(found.default())) == found.default()
@@ -102,7 +102,7 @@ def test_landmarks_are_those_of_the_merge_layer_by_layer(merged: str) -> None:
 
 def test_where_the_merge_is_not_a_only_a_is_a_landmark() -> None:
     found = hybrid(merged="added")
-    (alone,) = found.landmarks().items()
+    (alone,) = found.known_merges().items()
     assert alone[0] == "shisa"
     assert isinstance(alone[1], Stack)
     assert hops(alone[1]) == [(0, layer, 1.0) for layer in range(DEPTH)]
@@ -110,7 +110,7 @@ def test_where_the_merge_is_not_a_only_a_is_a_landmark() -> None:
 
 
 def test_where_a_alone_is_too_long_there_is_no_landmark() -> None:
-    assert hybrid(max_hops=3).landmarks() == {}
+    assert hybrid(max_hops=3).known_merges() == {}
     assert len(hybrid(max_hops=3).default().hops) == 3
 
 
@@ -147,7 +147,7 @@ def test_every_yaml_makes_a_space_and_joins_any_merge(merge: str) -> None:
     found = HybridSpace(hydra.utils.instantiate(both["parameter"])(**parts), path)
     x = np.random.default_rng(0).random(len(found.names))
     assert isinstance(found.decode(x), Stack)
-    assert list(found.landmarks()) == ["shisa", "wizardmath", "uniform"]
+    assert list(found.known_merges()) == ["shisa", "wizardmath", "uniform"]
     assert set(found.values(x)) <= set(found.names)
 
 

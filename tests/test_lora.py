@@ -135,9 +135,9 @@ def test_text_encoders_by_the_formula(pair: tuple[Path, Path], tmp_path: Path, m
     factors = {f"{module}.lora_down.weight": down, f"{module}.lora_up.weight": up, f"{module}.alpha": torch.tensor(3.0)}
     save_file(factors, tmp_path / "text.safetensors")
     sources = opened(pair, AddedAdapter(str(tmp_path / "text.safetensors"), 0.5))
-    (name,) = sources.form.fused
+    (name,) = sources.overlay.fused
     assert name == "text_encoder/text_model.encoder.layers.1.self_attn.q_proj.weight"
-    live = FAMILY.live_model(pair[0], CPU, torch.float32, sources.form)
+    live = FAMILY.live_model(pair[0], CPU, torch.float32, sources.overlay)
     for node in (*sources.models, average(sources)):  # what is copied is written, and added to, once
         live.become(node, Engine(sources.tensors, device=CPU, dtype=torch.float32))
     expected = sources.tensors["one"].read(name) + up @ down * (0.5 * 3 / 2)
@@ -177,7 +177,7 @@ def test_fused_into_candidates_and_winner(
     without = opened(pair)
     engine = Engine(sources.tensors, device=CPU, dtype=torch.float32)
     merge = average(sources)
-    live = FAMILY.live_model(pair[0], CPU, dtype, sources.form)
+    live = FAMILY.live_model(pair[0], CPU, dtype, sources.overlay)
     for node in (sources.models[1], merge, merge):  # again and again: nothing is added twice
         live.become(node, engine)
     (tmp_path / "plain").mkdir()
@@ -197,7 +197,7 @@ def test_kept_beside_the_weights(pair: tuple[Path, Path], lora: Path, tmp_path: 
     sources = opened(pair, AddedAdapter(str(lora)), AddedAdapter(str(style), 0.7, fuse=False))
     engine = Engine(sources.tensors, device=CPU, dtype=torch.float32)
     merge = average(sources)
-    live = FAMILY.live_model(pair[0], CPU, torch.float32, sources.form)
+    live = FAMILY.live_model(pair[0], CPU, torch.float32, sources.overlay)
     live.become(merge, engine)
     live.become(merge, engine)
     (tmp_path / "winner").mkdir()
@@ -212,8 +212,8 @@ def test_kept_beside_the_weights(pair: tuple[Path, Path], lora: Path, tmp_path: 
 
 
 def test_another_file_in_its_place_is_noticed(pair: tuple[Path, Path], lora: Path) -> None:
-    known = opened(pair, AddedAdapter(str(lora))).form.adapters[0]
-    assert opened(pair, AddedAdapter.parse(json.loads(json.dumps(known.__dict__)))).form.adapters == (known,)
+    known = opened(pair, AddedAdapter(str(lora))).overlay.adapters[0]
+    assert opened(pair, AddedAdapter.parse(json.loads(json.dumps(known.__dict__)))).overlay.adapters == (known,)
     with pytest.raises(SourceError, match="is not the one of the recipe"):
         opened(pair, AddedAdapter(str(lora), sha256="0" * 64))
 
@@ -251,5 +251,5 @@ def test_files_that_are_no_plain_lora(pair: tuple[Path, Path], tmp_path: Path, n
 @pytest.mark.parametrize("entry", ["x.safetensors", {"path": 3}, {"path": "x", "scale": True}, {"path": "x", "fuse": 1},
                                    {"path": "x", "weight": 1.0}, {"path": "x", "scale": float("nan")}])  # fmt: skip
 def test_wrong_entries(entry: Any) -> None:
-    with pytest.raises(ValueError, match="adapters: expected"):
+    with pytest.raises(ValueError, match=r"adapters(\.scale|\.fuse)?: expected"):
         AddedAdapter.parse(entry)

@@ -25,7 +25,7 @@ from evohydra.scoring.job import Evaluation, Examples, Job
 from evohydra.scoring.worker import Worker
 from evohydra.search.scheduler import Scheduler
 from tests import tiny_visual
-from tests.commands import built, evohydra, json_lines, workspace
+from tests.commands import built, evohydra, json_lines, workspace, write_lines
 from tests.contracts.test_benchmarks import CPU, benchmark
 from tests.contracts.test_benchmarks import tasks as toy_tasks  # noqa: F401
 from tests.scripted import scheduling
@@ -192,8 +192,8 @@ def test_a_score_that_is_no_number_fails_wherever_it_comes_from(score: float, sp
         assert failed(scheduler) == expected
     (entry,) = json_lines(tmp_path / "scores.jsonl")
     assert entry["error"] == expected.error
-    (tmp_path / "scores.jsonl").write_text(
-        json.dumps(entry | {"scores": {"known": [score]}, "error": None}) + "\n"  # as earlier versions wrote it
+    write_lines(  # as earlier versions wrote it
+        tmp_path / "scores.jsonl", [entry | {"scores": {"known": [score]}, "error": None}]
     )
     with scheduling(evaluate, tmp_path) as scheduler:
         assert failed(scheduler).error == "FloatingPointError: 1 of 1 scores of benchmark 'known' are not numbers"

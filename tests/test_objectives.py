@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from evohydra.recipe import Checkpoint, Hop, Layout, Stack
+from evohydra.recipe import Checkpoint, Hop, LayerNames, Stack
 from evohydra.report.front import front_figure
 from evohydra.scoring.statistics import interval
 from evohydra.search.feedback import example_scores, objective_values, tell
@@ -20,7 +20,7 @@ from evohydra.search.summary import front, scored_on_search
 
 SCORES = {"ja": [1.0, 0.0, 1.0, 1.0], "math": [0.0, 1.0]}
 MODEL = Checkpoint("a", "-")
-PATH = Stack((MODEL,), (Hop(0, 0), Hop(0, 1), Hop(0, 1)), Layout("layers", "", "", ""))
+PATH = Stack((MODEL,), (Hop(0, 0), Hop(0, 1), Hop(0, 1)), LayerNames("layers", "", "", ""))
 VALUES = np.array([[0.0, 1.0], [0.2, 0.9], [0.7, 0.75], [0.9, 0.3], [1.0, 0.0], [0.5, 0.5]])  # the last is dominated
 
 

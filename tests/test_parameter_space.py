@@ -88,9 +88,9 @@ def test_every_tensor_is_in_one_group_and_buffers_are_in_none(**granularity: Any
 @pytest.mark.parametrize(
     ("granularity", "message"),
     [
-        ({"layers": "every"}, "whole, each or a number"),
-        ({"layers": 0}, "whole, each or a number"),
-        ({"layers": True}, "whole, each or a number"),
+        ({"layers": "every"}, "whole, each or a whole number"),
+        ({"layers": 0}, "whole, each or a whole number"),
+        ({"layers": True}, "whole, each or a whole number"),
         ({"layers": 5}, "5 blocks, but the model has 4 layers"),
         ({"filters": {"a": "("}}, r"granularity\.filters\.a.*no regular expression"),
         ({"filters": {"a": "vision"}}, "matches no tensor"),
@@ -176,7 +176,7 @@ def test_points_outside_of_the_cube_are_clipped() -> None:
     ("arguments", "message"),
     [
         ({"genes": {"weight": {**WEIGHT, "per": "layer"}}}, r"genes\.weight\.per.*'layer'"),
-        ({"genes": {"weight": {**WEIGHT, "lo": 0}}}, r"genes\.weight: expected the keys"),
+        ({"genes": {"weight": {**WEIGHT, "lo": 0}}}, r"genes\.weight\.lo: there is no such setting"),
         ({"genes": {"weight": {"per": "source", "default": 1}}}, "expected low and high, or choices"),
         ({"genes": {"weight": {**WEIGHT, "low": 2}}}, r"embeddings/weight/shisa.*low < high"),
         ({"genes": {"weight": {**WEIGHT, "log": True}}}, "low > 0"),

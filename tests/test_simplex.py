@@ -81,7 +81,7 @@ def test_the_space_decodes_records_and_encodes_weights() -> None:
         assert found == tuple(searched.values(x)[f"{group}/weight/{name}"] for name in NAMES)
     again = searched.decode(searched.encode(merge))
     assert weights(again)["attn"] == pytest.approx(weights(merge)["attn"])
-    marks = searched.landmarks()
+    marks = searched.known_merges()
     assert weights(searched.decode(searched.encode(marks["dpo"])))["conv"] == (0, 1, 0, 0)  # type: ignore[arg-type]
     assert weights(searched.default()) == dict.fromkeys(("attn", "conv"), (0.25,) * 4)
 
@@ -119,7 +119,7 @@ def test_frozen_weights_that_do_not_sum_to_one_are_errors(wrong: dict[str, float
 def test_weights_that_sum_to_something_else_have_no_point() -> None:
     searched, other = space(), space(frozen={"attn/weight/dpo": 0.5})
     with pytest.raises(ValueError, match=r"expected weights of 0 or more that sum to 0\.5, got"):
-        other.encode(searched.landmarks()["uniform"])
+        other.encode(searched.known_merges()["uniform"])
 
 
 @pytest.mark.parametrize("gene", [{"per": "group", "simplex": True, "default": "share"},

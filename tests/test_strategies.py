@@ -14,6 +14,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from scipy.optimize import rosen
 
+from evohydra.checks import check_below
 from evohydra.search.fronts import on_front
 from evohydra.search.optimizers import LearnsFromExamples, LearnsFromObjectives
 from evohydra.search.optimizers.grid import Grid, Line
@@ -275,14 +276,14 @@ def test_a_missing_package_is_named(name: str, module: str, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(("name", "settings", "expected"), [
-    ("ga", {"population": 3}, "optimizer=ga: expected a population of 4 or more, got 3"),
-    ("m2n2", {"archive": 1}, "2 or more, got 1, 12"),
-    ("map_elites", {"cells": 1}, "cells: expected 2 or more, got 1"),
-    ("grid", {"points": 1}, "points: expected 2 or more, got 1"),
+    ("ga", {"population": 3}, "optimizer.population: expected a whole number of at least 4, got 3"),
+    ("m2n2", {"archive": 1}, "optimizer.archive: expected a whole number of at least 2, got 1"),
+    ("map_elites", {"cells": 1}, "optimizer.cells: expected a whole number of at least 2, got 1"),
+    ("grid", {"points": 1}, "optimizer.points: expected a whole number of at least 2, got 1"),
 ])  # fmt: skip
 def test_settings_that_make_no_sense(name: str, settings: dict[str, Any], expected: str) -> None:
     with pytest.raises(ValueError, match=expected):
-        make(name, 2, **settings)
+        check_below({**composed(f"optimizer={name}")["optimizer"], **settings}, "optimizer")
 
 
 @pytest.mark.parametrize("name", [name for name in SEARCHES if name != "random"])

@@ -53,11 +53,11 @@ def merged(sources: OpenSources, root: Path) -> dict[str, torch.Tensor]:
     """The average on disk, which must equal the live model."""
     engine = Engine(sources.tensors, device=CPU)
     directory = sources.directories[sources.files_from]
-    live = FAMILY.live_model(directory, CPU, torch.float32, sources.form)
+    live = FAMILY.live_model(directory, CPU, torch.float32, sources.overlay)
     engine.merge_into(average(sources), live.parameters)
     root.mkdir()
     write_weights(average(sources), engine, root, torch.float32, 10**9)
-    FAMILY.copy_files(directory, root, torch.float32, sources.form)
+    FAMILY.copy_files(directory, root, torch.float32, sources.overlay)
     assert FAMILY.verify(root, live).same_bits
     return load_file(root / "model.safetensors")
 

@@ -197,12 +197,8 @@ def test_a_tracker_that_raises_stops_nothing(at: str, tmp_path: Path, caplog: py
 
 
 @pytest.mark.parametrize("option", ["mode", "artifact"])
-def test_unknown_options_of_the_tracker_name_the_known_ones(option: str, tmp_path: Path, caplog: Any):
+def test_unknown_options_of_the_tracker_name_the_known_ones(option: str, tmp_path: Path):
     arguments = [each for each in workspace(tmp_path) if each != "tracker=none"]
-    with caplog.at_level(logging.WARNING):
-        carried_out(
-            [*arguments, "tracker=wandb", f"tracker.{option}=sideways", "budget=6", "top=1", "baselines=null"],
-            tmp_path / "run",
-        )
-    assert f"tracker.{option}: expected one of" in caplog.text
-    assert not (tmp_path / "run" / "wandb").exists()
+    with pytest.raises(ValueError, match=rf"tracker\.{option}: expected auto, .* or .*, got 'sideways'"):
+        carried_out([*arguments, "tracker=wandb", f"tracker.{option}=sideways"], tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -208,6 +208,15 @@ def test_tasks_of_language_alone_run_on_the_language_part(live: tiny_visual.Live
     np.testing.assert_array_equal(built(live, "test"), scores)
 
 
+@pytest.mark.parametrize("task", ["pictures", "words"])
+def test_sampled_answers_do_not_depend_on_batches(task: str, live: tiny_visual.Live, tasks: Path) -> None:
+    sampled = {"generation_kwargs": {"do_sample": True, "temperature": 1.0}}
+    scores = benchmark(task, tasks, **sampled)(live, "search").tolist()
+    assert len(set(scores)) > 2
+    assert benchmark(task, tasks, batch_size=1, **sampled)(live, "search", [3, 1]).tolist() == [scores[3], scores[1]]
+    assert benchmark(task, tasks, sampling_seed=1, **sampled)(live, "search").tolist() != scores
+
+
 def test_local_parquet_replaces_a_tasks_data(tasks: Path, tmp_path: Path) -> None:
     table = pyarrow.parquet.read_table(tasks / "pictures.parquet").slice(2, 10)
     pyarrow.parquet.write_table(table, tmp_path / "mine.parquet")

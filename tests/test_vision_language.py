@@ -144,7 +144,7 @@ def test_names_of_newer_releases_are_kept(architecture: str, tmp_path: Path) -> 
         places = FAMILY.locations(tmp_path / name, tuple(names))
         group = Group("all", tuple(n for n, place in places.items() if place), {"weight": (0.5, 0.5)})
         models = (Checkpoint("lm", "-"), Checkpoint("vlm", "-"))
-        live = FAMILY.live_model(tmp_path / name, CPU, torch.float32, aligned.form)
+        live = FAMILY.live_model(tmp_path / name, CPU, torch.float32, aligned.overlay)
         assert set(live.parameters) == names
         live.become(Merge("linear", None, models, (group,)), Engine(aligned.tensors, device=CPU))
         with torch.inference_mode():
@@ -162,14 +162,14 @@ def test_the_configuration_of_older_releases_has_no_part_for_the_language(tmp_pa
     directories = {"vlm": vlm, "lm": tiny_vlms.save_language_model(tmp_path / "lm", "qwen2")}
     aligned = align_layers(directories)
     engine = Engine(aligned.tensors, device=CPU)
-    live = FAMILY.live_model(vlm, CPU, torch.float32, aligned.form, directories)
+    live = FAMILY.live_model(vlm, CPU, torch.float32, aligned.overlay, directories)
     hops = tuple(Hop(*hop) for hop in ((0, 0), (1, 0), (1, 1), (0, 1)))
     path = Stack((Checkpoint("vlm", "-"), Checkpoint("lm", "-")), hops, FAMILY.layout(vlm))
     live.become(path, engine)
     (tmp_path / "winner").mkdir()
     write_weights(path, engine, tmp_path / "winner", torch.float32, 10**9)
-    form = replace(aligned.form, config=FAMILY.path_config(directories, path))
-    FAMILY.copy_files(vlm, tmp_path / "winner", torch.float32, form)
+    overlay = replace(aligned.overlay, config=FAMILY.path_config(directories, path))
+    FAMILY.copy_files(vlm, tmp_path / "winner", torch.float32, overlay)
     assert "text_config" not in json.loads((tmp_path / "winner" / "config.json").read_text())
     assert FAMILY.verify(tmp_path / "winner", live).same_bits
 
@@ -177,15 +177,15 @@ def test_the_configuration_of_older_releases_has_no_part_for_the_language(tmp_pa
 def test_a_tied_head_and_one_of_its_own_merge_to_one_of_its_own(root: Path, tmp_path: Path) -> None:
     tied = tiny_vlms.save_vlm(tmp_path / "vlm", "llava", tie_word_embeddings=True)
     aligned = align({"lm": root / "lm", "vlm": tied})
-    assert aligned.form.config == {"tie_word_embeddings": False}
-    live = FAMILY.live_model(tied, CPU, torch.float32, aligned.form)
+    assert aligned.overlay.config == {"tie_word_embeddings": False}
+    live = FAMILY.live_model(tied, CPU, torch.float32, aligned.overlay)
     engine = Engine(aligned.tensors, device=CPU)
     live.become(Checkpoint("lm", "-"), engine)
     lm = transformers.AutoModelForCausalLM.from_pretrained(root / "lm")
     assert torch.equal(live.module.lm_head.weight[: tiny_vlms.PLAIN], lm.lm_head.weight)
     (tmp_path / "winner").mkdir()
     write_weights(Checkpoint("lm", "-"), engine, tmp_path / "winner", torch.float32, 10**9)
-    FAMILY.copy_files(tied, tmp_path / "winner", torch.float32, aligned.form)
+    FAMILY.copy_files(tied, tmp_path / "winner", torch.float32, aligned.overlay)
     assert FAMILY.verify(tmp_path / "winner", live).same_bits
 
 
@@ -201,7 +201,7 @@ def test_vocabularies_by_rule(rules: Rules, root: Path, tmp_path: Path) -> None:
             align({"lm": lm, "vlm": root / "vlm"})
     aligned = align({"lm": lm, "vlm": root / "vlm"}, rules)
     rows = {48: 96}.get(rules.pad_vocabulary_to or 0, tiny_vlms.ROWS)
-    live = FAMILY.live_model(root / "vlm", CPU, torch.float32, aligned.form)
+    live = FAMILY.live_model(root / "vlm", CPU, torch.float32, aligned.overlay)
     engine = Engine(aligned.tensors, device=CPU)
     live.become(Checkpoint("lm", "-"), engine)
     assert live.module.get_input_embeddings().num_embeddings == rows
@@ -213,7 +213,7 @@ def test_vocabularies_by_rule(rules: Rules, root: Path, tmp_path: Path) -> None:
         assert torch.equal(live.parameters[embeddings][own[token]], plain[theirs[token]])
     (tmp_path / "winner").mkdir()
     write_weights(Checkpoint("lm", "-"), engine, tmp_path / "winner", torch.float32, 10**9)
-    FAMILY.copy_files(root / "vlm", tmp_path / "winner", torch.float32, aligned.form)
+    FAMILY.copy_files(root / "vlm", tmp_path / "winner", torch.float32, aligned.overlay)
     assert FAMILY.verify(tmp_path / "winner", live).same_bits
     assert transformers.AutoTokenizer.from_pretrained(tmp_path / "winner").get_vocab() == own
 

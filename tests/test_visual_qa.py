@@ -85,6 +85,21 @@ def test_some_examples_alone_and_other_batches_score_alike(live: tiny_visual.Liv
     np.testing.assert_array_equal(benchmark(questions, batch_size=1)(live, "search"), scores)
 
 
+def test_sampled_answers_follow_from_seed_and_example(live: tiny_visual.Live, questions: Path) -> None:
+    sampled = {"do_sample": True, "num_beams": 1, "max_new_tokens": 6}
+    one = benchmark(questions, generation_kwargs=sampled, batch_size=3)
+    answers = one.answers(live, "search", range(one.size("search")))
+    torch.rand(3)
+    assert one.answers(live, "search", range(one.size("search"))) == answers
+    single = benchmark(questions, generation_kwargs=sampled, batch_size=1)
+    assert single.answers(live, "search", [3, 1]) == [answers[3], answers[1]]
+    other = benchmark(questions, generation_kwargs=sampled, batch_size=3, sampling_seed=1)
+    assert other.answers(live, "search", range(one.size("search"))) != answers
+    assert other.identity() != one.identity()
+    greedy = [benchmark(questions, sampling_seed=seed).identity() for seed in (0, 1)]
+    assert greedy[0] == greedy[1]
+
+
 def test_scores_follow_changes_of_the_language_model(live: tiny_visual.Live, questions: Path) -> None:
     built = benchmark(questions)
     before = built(live, "search")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from evohydra.search.warm_start import best_genomes
-from tests.commands import built, carried_out, json_lines, workspace
+from tests.commands import built, carried_out, json_lines, workspace, write_lines
 from tests.test_parameter_space import space
 
 
@@ -66,8 +66,11 @@ def test_a_change_of_the_earlier_run_is_noticed(earlier: tuple[list[str], Path],
     lines = (directory / "ledger.jsonl").read_text().splitlines()
     (copy / "ledger.jsonl").write_text("\n".join(lines[:6]) + "\n" + lines[6][:40])  # torn: the run goes on
     carried_out([*arguments, f"warm_start={copy}"], tmp_path / "run")
-    better = json.loads(lines[6]) | {"fitness": 9.0}
-    (copy / "ledger.jsonl").write_text("\n".join([*lines[:6], json.dumps(better)]) + "\n")
+    (copy / "ledger.jsonl").write_text("\n".join(lines[:7]).replace('"fitness": ', '"fitness": 9', 1) + "\n")
+    with pytest.raises(ValueError, match=r"ledger.jsonl: line 1 is damaged \(its check sum does not fit"):
+        carried_out([*arguments, f"warm_start={copy}"], tmp_path / "run")
+    entries = json_lines(directory / "ledger.jsonl")
+    write_lines(copy / "ledger.jsonl", [*entries[:6], entries[6] | {"fitness": 9.0}])
     with pytest.raises(ValueError, match=r"another configuration or other data \(warm_start\.genomes has changed"):
         carried_out([*arguments, f"warm_start={copy}"], tmp_path / "run")
 

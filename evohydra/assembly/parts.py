@@ -49,7 +49,7 @@ class WorkerMaker:
             opened.directories[opened.files_from],
             parts.engine.device,
             parts.out_dtype,
-            opened.form,
+            opened.overlay,
             sources={model.name: opened.directories[model.name] for model in on_paths},
             prefix_bytes=int(settings.prefix_gb * 1024**3),
         )

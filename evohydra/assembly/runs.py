@@ -206,7 +206,9 @@ def _identity(settings: Settings, parts: Parts) -> Identity:
             missing=settings.missing,
             pad_vocabulary_to=settings.pad_vocabulary_to,
             components=settings.components or {},
-            adapters=[{"sha256": each.sha256, "scale": each.scale, "fuse": each.fuse} for each in opened.form.adapters],
+            adapters=[
+                {"sha256": each.sha256, "scale": each.scale, "fuse": each.fuse} for each in opened.overlay.adapters
+            ],
         ),
         dtype=str(parts.engine.dtype),
         out_dtype=str(parts.out_dtype),

@@ -12,7 +12,7 @@ from evohydra.checks import Count, check_fields, check_settings
 from evohydra.families.comparison import Comparison
 from evohydra.merging.checkpoints import TensorSource
 from evohydra.merging.engine import Engine
-from evohydra.recipe import Layout, Node, Stack
+from evohydra.recipe import LayerNames, Node, Stack
 from evohydra.spaces.grouping import Location
 
 
@@ -79,7 +79,7 @@ ADAPTERS = "adapters"  # the folder of those that are kept beside a written merg
 
 
 @dataclass(frozen=True)
-class Form:
+class Overlay:
     """How the merge differs from the checkpoint whose files it takes.
 
     names: of its tensors, None where they are the checkpoint's; config: keys of its configuration that change;
@@ -110,20 +110,21 @@ class Part:
     stem: str = "model"
 
 
-PUBLISHED = Form()
+PUBLISHED = Overlay()
 
 
 @dataclass(frozen=True)
 class Aligned:
     """Sources of which each holds the same tensors in the same shapes, whatever they held when they were published.
 
-    `files_from` names the source that gives configuration and tokenizer, `form` what changes in them; `left_out` says
-    in a sentence each what of the sources is not in the merge; `copied` are the tensors that all have from one of them.
+    `files_from` names the source that gives configuration and tokenizer, `overlay` what changes in them; `left_out`
+    says in a sentence each what of the sources is not in the merge; `copied` are the tensors that all have from one of
+    them.
     """
 
     tensors: Mapping[str, TensorSource]
     files_from: str
-    form: Form
+    overlay: Overlay
     left_out: tuple[str, ...] = ()
     copied: frozenset[str] = frozenset()
 
@@ -215,7 +216,7 @@ class OpensSources(Protocol):
         """Where each tensor sits; None: copied, never merged, as are those of `copied` (integers and booleans)."""
         ...
 
-    def layout(self, directory: Path, names: Collection[str] | None = None) -> Layout:
+    def layout(self, directory: Path, names: Collection[str] | None = None) -> LayerNames:
         """How the tensors of its layers are called, among `names` (None: those of the checkpoint).
 
         Raises SourceError where its layers are not one plain list, or no rule says what ends their branches.
@@ -241,11 +242,11 @@ class RunsModels(Protocol):
         directory: Path,
         device: torch.device,
         dtype: torch.dtype,
-        form: Form = PUBLISHED,
+        overlay: Overlay = PUBLISHED,
         sources: Mapping[str, Path] = ...,
         prefix_bytes: int = 0,
     ) -> LiveModel:
-        """A model in memory with the architecture, buffers and tokenizer of `directory`, but for what `form` changes.
+        """A model in memory with architecture, buffers and tokenizer of `directory`, but for what `overlay` changes.
 
         Its parameters hold arbitrary numbers where their shapes have changed. `sources` says by name where the sources
         of paths are, for a model that is to run some; `directory` is then the first source's. What paths share is
@@ -272,12 +273,12 @@ class WritesCheckpoints(Protocol):
         """
         ...
 
-    def parts(self, form: Form) -> tuple[Part, ...]:
-        """How the weights of a merge of this form are laid out in files."""
+    def parts(self, overlay: Overlay) -> tuple[Part, ...]:
+        """How the weights of a merge are laid out in files."""
         ...
 
-    def copy_files(self, directory: Path, target: Path, dtype: torch.dtype, form: Form = PUBLISHED) -> None:
-        """Write all of a checkpoint but its weights: configuration, tokenizer and the like, changed as `form` says."""
+    def copy_files(self, directory: Path, target: Path, dtype: torch.dtype, overlay: Overlay = PUBLISHED) -> None:
+        """Write all of a checkpoint but its weights: configuration, tokenizer and so on, changed as `overlay` says."""
         ...
 
     def verify(self, directory: Path, live: LiveModel) -> Comparison:

@@ -10,7 +10,7 @@ import torch
 import transformers
 from torch import Tensor
 
-from evohydra.families import PUBLISHED, Aligned, Form, LiveModel, Rules, path_settings
+from evohydra.families import PUBLISHED, Aligned, LiveModel, Overlay, Rules, path_settings
 from evohydra.families import tensor_sets as sets
 from evohydra.families.alignment import align, check_not_quantised, on_common_tokens
 from evohydra.families.comparison import Comparison
@@ -30,7 +30,7 @@ from evohydra.families.loading import (
 from evohydra.families.tokenizers import LOCAL
 from evohydra.merging.checkpoints import CheckpointReader, SourceError, TensorSource
 from evohydra.merging.engine import Engine
-from evohydra.recipe import Layout, Node, Stack
+from evohydra.recipe import LayerNames, Node, Stack
 from evohydra.spaces.grouping import Location
 
 transformers.utils.logging.disable_progress_bar()
@@ -83,8 +83,8 @@ class CausalLM(OneDirectory):
         ties = {name: bool(getattr(config, "tie_word_embeddings", False)) for name, config in configs.items()}
         files_from = _files_from(tuple(sources), base, rules)
         found = align(sources, ties, directories, base, rules, files_from)
-        form = Form(frozenset(found.tensors[files_from].shapes), found.changes, found.tokenizer)
-        return Aligned(found.tensors, files_from, form, found.left_out)
+        overlay = Overlay(frozenset(found.tensors[files_from].shapes), found.changes, found.tokenizer)
+        return Aligned(found.tensors, files_from, overlay, found.left_out)
 
     def align_layers(
         self, directories: Mapping[str, Path], tensors: Mapping[str, TensorSource], first: str, rules: Rules
@@ -108,7 +108,7 @@ class CausalLM(OneDirectory):
         sets.check_heads({first: sources[first]}, ties, directories)
         sets.check_layers(sources, first)
         on_common_tokens(sources, directories, None, Rules(), first)
-        return Aligned(sources, first, Form(frozenset(sources[first].shapes)))
+        return Aligned(sources, first, Overlay(frozenset(sources[first].shapes)))
 
     def locations(
         self, directory: Path, names: tuple[str, ...], copied: frozenset[str] = frozenset()
@@ -121,7 +121,7 @@ class CausalLM(OneDirectory):
         dtype = _config(directory).dtype
         return dtype if isinstance(dtype, torch.dtype) else torch.float32
 
-    def layout(self, directory: Path, names: Collection[str] | None = None) -> Layout:
+    def layout(self, directory: Path, names: Collection[str] | None = None) -> LayerNames:
         """How the tensors of its layers are called, among `names` (those of the checkpoint)."""
         config = _config(directory)
         if config.is_encoder_decoder:
@@ -151,31 +151,31 @@ class CausalLM(OneDirectory):
         directory: Path,
         device: torch.device,
         dtype: torch.dtype,
-        form: Form = PUBLISHED,
+        overlay: Overlay = PUBLISHED,
         sources: Mapping[str, Path] = NOWHERE,
         prefix_bytes: int = 0,
     ) -> LiveCausalLM:
-        """The checkpoint's own model and tokenizer as `form` changes them, in evaluation mode."""
+        """The checkpoint's own model and tokenizer as `overlay` changes them, in evaluation mode."""
         if sources:
             configs = {name: _config(place) for name, place in sources.items()}
             path_settings.check_fit({str(directory): _config(directory), **configs})
-        module = _model(directory, device, dtype, {k: v for k, v in form.config.items() if k != "vocab_size"})
-        fit_rows(module, form, device)
-        parameters = by_checkpoint_name(module, names_of(directory, form))
+        module = _model(directory, device, dtype, {k: v for k, v in overlay.config.items() if k != "vocab_size"})
+        fit_rows(module, overlay, device)
+        parameters = by_checkpoint_name(module, names_of(directory, overlay))
 
         def load(place: Path, names: Collection[str]) -> tuple[object, Mapping[str, Tensor]]:
             model = _model(place, device, dtype, {})
             return model.base_model, by_checkpoint_name(model, names)
 
         paths = Paths(module.base_model, parameters, sources, load, prefix_bytes)
-        return LiveCausalLM(module, tokenizer_of(directory, form), device, dtype, parameters, paths)
+        return LiveCausalLM(module, tokenizer_of(directory, overlay), device, dtype, parameters, paths)
 
-    def copy_files(self, directory: Path, target: Path, dtype: torch.dtype, form: Form = PUBLISHED) -> None:
-        """Configuration (with `dtype` and the changes of `form`), generation configuration and tokenizer files."""
-        copy_side_files(directory, target, form.tokenizer, OF_TOKENIZER)
+    def copy_files(self, directory: Path, target: Path, dtype: torch.dtype, overlay: Overlay = PUBLISHED) -> None:
+        """Configuration (with `dtype` and the changes of `overlay`), generation configuration and tokenizer files."""
+        copy_side_files(directory, target, overlay.tokenizer, OF_TOKENIZER)
         config = json.loads((directory / "config.json").read_text())
         config.pop("torch_dtype", None)
-        config |= {"dtype": str(dtype).removeprefix("torch."), **form.config}
+        config |= {"dtype": str(dtype).removeprefix("torch."), **overlay.config}
         (target / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
     def verify(self, directory: Path, live: LiveModel) -> Comparison:

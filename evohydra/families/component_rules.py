@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from evohydra.families import Aligned, Form, Rules
+from evohydra.families import Aligned, Overlay, Rules
 from evohydra.families import pipeline_files as files
 from evohydra.merging.checkpoints import SourceError, TensorSource, check_same_shapes, check_same_tensors
 
@@ -38,13 +38,13 @@ def aligned_components(
     copied = {c: tensors[owner] for c, owner in owners.items() if c not in merged}
     others = {c: files.only(source, [c]) for c, source in copied.items()}
     whole = {name: files.Joined([source, *others.values()]) for name, source in same.items()}
-    form = Form(
+    overlay = Overlay(
         frozenset(whole[host].shapes),
         folders={c: folders[owner][c] for c, owner in owners.items()},
         merged=frozenset(merged),
     )
     outside = frozenset(name for source in others.values() for name in source.shapes)
-    return Aligned(whole, host, form, _left_out(directories), outside)
+    return Aligned(whole, host, overlay, _left_out(directories), outside)
 
 
 def _host(kind: str, order: Sequence[str], directories: Mapping[str, Path]) -> str:

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import torch
 
-from evohydra.families import ADAPTERS, PUBLISHED, Aligned, Form, LiveModel, Part, Rules, lora, single_files
+from evohydra.families import ADAPTERS, PUBLISHED, Aligned, LiveModel, Overlay, Part, Rules, lora, single_files
 from evohydra.families import pipeline_files as files
 from evohydra.families.comparison import Comparison, apart, differing, rounding
 from evohydra.families.component_rules import aligned_components
@@ -19,7 +19,7 @@ from evohydra.families.denoiser_blocks import locations
 from evohydra.families.live_diffusion import STEPS, LiveDiffusion, draw, load_beside, make_pipeline, parameters_of
 from evohydra.families.loading import NOWHERE
 from evohydra.merging.checkpoints import SourceError, TensorSource
-from evohydra.recipe import Layout, Stack
+from evohydra.recipe import LayerNames, Stack
 from evohydra.spaces.grouping import Location
 
 SIDE_FILES = (".json", ".txt", ".model", ".jinja")
@@ -81,7 +81,7 @@ class Diffusion:
         """
         aligned = aligned_components(self.pipeline, self.denoiser, directories, tensors, base, rules)
         shapes = aligned.tensors[aligned.files_from].shapes
-        return replace(aligned, form=lora.with_adapters(aligned.form, rules.adapters, shapes, self.denoiser))
+        return replace(aligned, overlay=lora.with_adapters(aligned.overlay, rules.adapters, shapes, self.denoiser))
 
     def align_layers(
         self, directories: Mapping[str, Path], tensors: Mapping[str, TensorSource], first: str, rules: Rules
@@ -105,7 +105,7 @@ class Diffusion:
         tensors = files.open_folder(path, self.denoiser, None)
         return next(tensors.read(name).dtype for name in tensors.shapes if name.startswith(f"{self.denoiser}/"))
 
-    def layout(self, directory: Path, names: Collection[str] | None = None) -> Layout:
+    def layout(self, directory: Path, names: Collection[str] | None = None) -> LayerNames:
         """Raises SourceError: its layers are no plain list."""
         self._no_paths()
 
@@ -122,35 +122,35 @@ class Diffusion:
         directory: Path,
         device: torch.device,
         dtype: torch.dtype,
-        form: Form = PUBLISHED,
+        overlay: Overlay = PUBLISHED,
         sources: Mapping[str, Path] = NOWHERE,
         prefix_bytes: int = 0,
     ) -> LiveDiffusion:
-        """A pipeline of the components that `form` names, whose weights hold arbitrary numbers."""
-        index = files.index_with(directory, form.folders, self.pipeline)
-        pipeline = make_pipeline(self.pipeline, form.folders, {**index, **self.settings}, device, dtype)
-        parameters = parameters_of(pipeline, form)
+        """A pipeline of the components that `overlay` names, whose weights hold arbitrary numbers."""
+        index = files.index_with(directory, overlay.folders, self.pipeline)
+        pipeline = make_pipeline(self.pipeline, overlay.folders, {**index, **self.settings}, device, dtype)
+        parameters = parameters_of(pipeline, overlay)
         module = pipeline.components[self.denoiser]
-        load_beside(pipeline, form.kept)
-        return LiveDiffusion(pipeline, module, device, dtype, parameters, form.merged, form.fused, form.kept)
+        load_beside(pipeline, overlay.kept)
+        return LiveDiffusion(pipeline, module, device, dtype, parameters, overlay.merged, overlay.fused, overlay.kept)
 
-    def parts(self, form: Form) -> tuple[Part, ...]:
+    def parts(self, overlay: Overlay) -> tuple[Part, ...]:
         """A folder for each component with weights."""
-        models = {name: folder for name, folder in form.folders.items() if files.has_weights(folder)}
+        models = {name: folder for name, folder in overlay.folders.items() if files.has_weights(folder)}
         return tuple(Part(f"{name}/", files.stem(folder)) for name, folder in models.items())
 
-    def copy_files(self, directory: Path, target: Path, dtype: torch.dtype, form: Form = PUBLISHED) -> None:
+    def copy_files(self, directory: Path, target: Path, dtype: torch.dtype, overlay: Overlay = PUBLISHED) -> None:
         """model_index.json, and of each component all but its weights."""
-        for component, folder in form.folders.items():
+        for component, folder in overlay.folders.items():
             (target / component).mkdir(exist_ok=True)
             for file in folder.iterdir():
                 if file.is_file() and file.suffix in SIDE_FILES and not file.match("*.safetensors.index*.json"):
                     shutil.copyfile(file, target / component / file.name)
-        if form.kept:
+        if overlay.kept:
             (target / ADAPTERS).mkdir(exist_ok=True)
-        for file in form.kept:
+        for file in overlay.kept:
             shutil.copyfile(file, target / ADAPTERS / file.name)
-        index = files.index_with(directory, form.folders, self.pipeline)
+        index = files.index_with(directory, overlay.folders, self.pipeline)
         (target / files.INDEX).write_text(json.dumps(index, indent=2) + "\n")
 
     def verify(self, directory: Path, live: LiveModel) -> Comparison:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from evohydra.families.tensor_sets import BUFFERS, LAYER
 from evohydra.families.vocabulary import EMBEDDING
 from evohydra.merging.checkpoints import SourceError, first_few
-from evohydra.recipe import Layout
+from evohydra.recipe import LayerNames
 from evohydra.spaces.grouping import EMBEDDINGS, HEAD, Location
 
 LIST = re.compile(r"^((?:.+\.)?(?:layers|h|blocks))\.(\d+)\.(.+)$")
@@ -26,7 +26,7 @@ OF_ATTENTION = re.compile(r"attn|attention")
 OF_NORM = re.compile(r"norm|(^|\.)ln_")
 
 
-def layout_of(names: Collection[str], model_type: str, depth: int) -> Layout:
+def layout_of(names: Collection[str], model_type: str, depth: int) -> LayerNames:
     """The layout of a decoder with `depth` layers whose checkpoint has tensors `names`.
 
     Raises SourceError, with what was expected and what came, where the layers are not one plain list, or no rule says
@@ -53,7 +53,7 @@ def layout_of(names: Collection[str], model_type: str, depth: int) -> Layout:
             if not any(map(rule.fullmatch, rests)):
                 raise _unknown(model_type, f"{what} in layer {layer}, a tensor {rule.pattern}", rests)
     bare = POST_MLP in found and PRE_NORM not in found
-    return Layout(
+    return LayerNames(
         layers=prefix,
         embeddings=_alternatives(embeddings),
         attention=_alternatives(filter(attention.fullmatch, found)),

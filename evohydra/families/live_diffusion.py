@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from evohydra.families import Form, Fused
+from evohydra.families import Fused, Overlay
 from evohydra.families import pipeline_files as files
 from evohydra.families.in_place import by_checkpoint_name
 from evohydra.families.private_transformers import from_config, no_init_weights
@@ -125,15 +125,15 @@ def _default(dtype: torch.dtype) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-def parameters_of(pipeline: Any, form: Form) -> dict[str, Tensor]:
+def parameters_of(pipeline: Any, overlay: Overlay) -> dict[str, Tensor]:
     """Parameters and stored buffers of all components, by checkpoint name; SourceError where sources lack some."""
-    assert form.names is not None
+    assert overlay.names is not None
     found: dict[str, Tensor] = {}
-    for component, folder in form.folders.items():
+    for component, folder in overlay.folders.items():
         if not files.has_weights(folder):
             continue
         module = pipeline.components[component]
-        known = {name.split("/", 1)[1] for name in form.names if name.startswith(f"{component}/")}
+        known = {name.split("/", 1)[1] for name in overlay.names if name.startswith(f"{component}/")}
         if files.of_diffusers(folder):
             stored = module.state_dict(keep_vars=True)
         else:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from evohydra.families import Form, LiveModel, Part, Rules, tokenizers
+from evohydra.families import LiveModel, Overlay, Part, Rules, tokenizers
 from evohydra.families.comparison import Comparison, apart, differing, rounding
 from evohydra.merging.adapters import Adapted
 from evohydra.merging.checkpoints import CheckpointReader, SourceError, TensorSource
@@ -42,7 +42,7 @@ class OneDirectory:
         """The tensors with an adapter of PEFT's format."""
         return Adapted(tensors, adapter)
 
-    def parts(self, form: Form) -> tuple[Part, ...]:
+    def parts(self, overlay: Overlay) -> tuple[Part, ...]:
         """One part."""
         return (Part(),)
 
@@ -60,25 +60,25 @@ def check_rules(rules: Rules) -> None:
         raise SourceError(str(error)) from error
 
 
-def fit_rows(module: Any, form: Form, device: torch.device) -> None:
-    """Give `module` as many rows of embeddings and head as `form` says; new ones hold arbitrary numbers."""
-    if "vocab_size" in form.config:
+def fit_rows(module: Any, overlay: Overlay, device: torch.device) -> None:
+    """Give `module` as many rows of embeddings and head as `overlay` says; new ones hold arbitrary numbers."""
+    if "vocab_size" in overlay.config:
         # The rows will be written over: no need to draw new ones from the distribution of the old.
-        module.resize_token_embeddings(form.config["vocab_size"], mean_resizing=False)
+        module.resize_token_embeddings(overlay.config["vocab_size"], mean_resizing=False)
         module.to(device).requires_grad_(False)
 
 
-def tokenizer_of(directory: Path, form: Form) -> object:
-    """The tokenizer of `form`, or else of the checkpoint; it pads with the end of a text where it has no padding."""
-    own = tokenizers.load(directory) if form.tokenizer is None else copy.deepcopy(form.tokenizer)
+def tokenizer_of(directory: Path, overlay: Overlay) -> object:
+    """The tokenizer of `overlay`, or else of the checkpoint; it pads with the end of a text where it has no padding."""
+    own = tokenizers.load(directory) if overlay.tokenizer is None else copy.deepcopy(overlay.tokenizer)
     if own.pad_token_id is None:
         own.pad_token = own.eos_token
     return own
 
 
-def names_of(directory: Path, form: Form) -> Collection[str]:
-    """The names of the tensors of the checkpoint as `form` changes it."""
-    return form.names if form.names is not None else CheckpointReader(directory).shapes.keys()
+def names_of(directory: Path, overlay: Overlay) -> Collection[str]:
+    """The names of the tensors of the checkpoint as `overlay` changes it."""
+    return overlay.names if overlay.names is not None else CheckpointReader(directory).shapes.keys()
 
 
 def copy_side_files(directory: Path, target: Path, tokenizer: Any, replaced: Collection[str]) -> None:

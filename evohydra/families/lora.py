@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from evohydra.families import AddedAdapter, Form
+from evohydra.families import AddedAdapter, Overlay
 from evohydra.families.denoiser_blocks import Plan
 from evohydra.families.original_layout import unet_name
 from evohydra.merging.adapters import for_module
@@ -201,9 +201,9 @@ def summed(changes: Iterable[Mapping[str, LowRank]]) -> dict[str, Sum]:
 
 
 def with_adapters(
-    form: Form, adapters: Sequence[AddedAdapter], shapes: Mapping[str, tuple[int, ...]], denoiser: str
-) -> Form:
-    """The form of a merge with these LoRAs; SourceError where one does not fit `shapes`, or is not the recipe's."""
+    overlay: Overlay, adapters: Sequence[AddedAdapter], shapes: Mapping[str, tuple[int, ...]], denoiser: str
+) -> Overlay:
+    """The overlay of a merge with these LoRAs; SourceError where one does not fit `shapes`, or is not the recipe's."""
     marked, fused = [], []
     kept: dict[Path, float] = {}
     for adapter in adapters:
@@ -219,4 +219,4 @@ def with_adapters(
         else:
             kept[file] = adapter.scale
         marked.append(replace(adapter, sha256=hashed))
-    return replace(form, fused=summed(fused), kept=kept, adapters=tuple(marked))
+    return replace(overlay, fused=summed(fused), kept=kept, adapters=tuple(marked))

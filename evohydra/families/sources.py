@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from evohydra.families import Aligned, Family, Form, OpensSources, Rules
+from evohydra.families import Aligned, Family, OpensSources, Overlay, Rules
 from evohydra.merging.checkpoints import SourceError, Survey, TensorSource, locate, survey
 from evohydra.merging.relatedness import check_kinship
 from evohydra.recipe import Checkpoint
@@ -47,8 +47,8 @@ class OpenSources:
     """The checkpoints of a run as recipe nodes, and by name their directories and tensors (the base is called base).
 
     `paths` are where they were found, which for a single file is another place than its directory. `files_from` is the
-    one that gives configuration and tokenizer, `form` what changes in them; `copied` are tensors that are never merged,
-    `warnings` what a reader of the model card has to know, `surveys` what reading all of them has told.
+    one that gives configuration and tokenizer, `overlay` what changes in them; `copied` are tensors that are never
+    merged, `warnings` what a reader of the model card has to know, `surveys` what reading all of them has told.
     """
 
     models: tuple[Checkpoint, ...]
@@ -56,7 +56,7 @@ class OpenSources:
     directories: Mapping[str, Path]
     tensors: Mapping[str, TensorSource]
     files_from: str
-    form: Form
+    overlay: Overlay
     copied: frozenset[str] = frozenset()
     paths: Mapping[str, Path] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
@@ -208,7 +208,7 @@ def read_sources(found: FoundSources, known: Mapping[str, Survey] | None = None)
         directories=found.directories,
         tensors=aligned.tensors,
         files_from=aligned.files_from,
-        form=aligned.form,
+        overlay=aligned.overlay,
         copied=aligned.copied.union(*(each.integers for each in surveys.values())),
         paths=found.paths,
         warnings=warnings,

@@ -11,7 +11,7 @@ import torch
 import transformers
 from torch import Tensor
 
-from evohydra.families import PUBLISHED, Aligned, Form, LiveModel, Rules, path_settings
+from evohydra.families import PUBLISHED, Aligned, LiveModel, Overlay, Rules, path_settings
 from evohydra.families import language_part as parts
 from evohydra.families import tensor_sets as sets
 from evohydra.families.alignment import align, check_not_quantised, on_common_tokens
@@ -35,7 +35,7 @@ from evohydra.families.processors import check_image_processor, image_inputs, lo
 from evohydra.families.tokenizers import LOCAL
 from evohydra.merging.checkpoints import CheckpointReader, SourceError, TensorSource
 from evohydra.merging.engine import Engine
-from evohydra.recipe import Layout, Node, Stack
+from evohydra.recipe import LayerNames, Node, Stack
 from evohydra.spaces.grouping import Location
 
 logger = logging.getLogger(__name__)
@@ -111,8 +111,8 @@ class VisionLanguage(OneDirectory):
         ties = {name: _tied(config) for name, config in configs.items()}
         found = align(sources, ties, directories, base, rules, host, completing=True)
         whole = {name: parts.whole(part, found.tensors[name], tensors[host]) for name in tensors}
-        form = Form(frozenset(whole[host].shapes), found.changes, found.tokenizer)
-        return Aligned(whole, host, form, (*found.left_out, *parts.not_in_the_merge(configs, host)))
+        overlay = Overlay(frozenset(whole[host].shapes), found.changes, found.tokenizer)
+        return Aligned(whole, host, overlay, (*found.left_out, *parts.not_in_the_merge(configs, host)))
 
     def align_layers(
         self, directories: Mapping[str, Path], tensors: Mapping[str, TensorSource], first: str, rules: Rules
@@ -147,7 +147,9 @@ class VisionLanguage(OneDirectory):
             ours = sets.Completed(sets.Renamed(source, kept), own, edges - kept.keys())
             whole[name] = parts.whole(part, ours, tensors[first])
         left_out = parts.not_in_the_merge(configs, first)
-        return Aligned({name: whole[name] for name in tensors}, first, Form(frozenset(whole[first].shapes)), left_out)
+        return Aligned(
+            {name: whole[name] for name in tensors}, first, Overlay(frozenset(whole[first].shapes)), left_out
+        )
 
     def locations(
         self, directory: Path, names: tuple[str, ...], copied: frozenset[str] = frozenset()
@@ -162,7 +164,7 @@ class VisionLanguage(OneDirectory):
         named = (each.dtype for each in (config, config.get_text_config()))
         return next((dtype for dtype in named if isinstance(dtype, torch.dtype)), torch.float32)
 
-    def layout(self, directory: Path, names: Collection[str] | None = None) -> Layout:
+    def layout(self, directory: Path, names: Collection[str] | None = None) -> LayerNames:
         """How the tensors of the language part's layers are called, among `names` (those of the checkpoint)."""
         text = _config(directory).get_text_config()
         known = CheckpointReader(directory).shapes.keys() if names is None else names
@@ -192,17 +194,17 @@ class VisionLanguage(OneDirectory):
         directory: Path,
         device: torch.device,
         dtype: torch.dtype,
-        form: Form = PUBLISHED,
+        overlay: Overlay = PUBLISHED,
         sources: Mapping[str, Path] = NOWHERE,
         prefix_bytes: int = 0,
     ) -> LiveVisionLanguage:
-        """The checkpoint's own model and tokenizer as `form` changes them, in evaluation mode."""
+        """The checkpoint's own model and tokenizer as `overlay` changes them, in evaluation mode."""
         config = _config(directory)
         host = config.get_text_config()
         placed = {name: parts.in_place_of(host, _config(place)) for name, place in sources.items()}
         if placed:
             path_settings.check_fit({str(directory): host, **placed})
-        for key, value in form.config.items():
+        for key, value in overlay.config.items():
             if key == "tie_word_embeddings":
                 config.tie_word_embeddings = value
             if key != "vocab_size":
@@ -211,8 +213,8 @@ class VisionLanguage(OneDirectory):
             directory, config=config, dtype=dtype, **LOCAL
         )
         module = module.to(device).eval().requires_grad_(False)
-        fit_rows(module, form, device)
-        known = names_of(directory, form)
+        fit_rows(module, overlay, device)
+        known = names_of(directory, overlay)
         parameters = by_checkpoint_name(module, known, parts.bare)
         part = parts.language_part(str(directory), known)
         outside = parts.outside(part, parameters.keys())
@@ -229,20 +231,20 @@ class VisionLanguage(OneDirectory):
 
         paths = Paths(decoder, {n: p for n, p in parameters.items() if n not in outside}, sources, load, prefix_bytes)
         frozen = {n: p for n, p in parameters.items() if n in outside}
-        own = tokenizer_of(directory, form)
-        return LiveVisionLanguage(module, own, device, dtype, parameters, paths, frozen, directory, form.tokenizer)
+        own = tokenizer_of(directory, overlay)
+        return LiveVisionLanguage(module, own, device, dtype, parameters, paths, frozen, directory, overlay.tokenizer)
 
-    def copy_files(self, directory: Path, target: Path, dtype: torch.dtype, form: Form = PUBLISHED) -> None:
-        """Configuration, processor, tokenizer and the like; what `form` changes is the language part's."""
-        copy_side_files(directory, target, form.tokenizer, OF_TOKENIZER)
+    def copy_files(self, directory: Path, target: Path, dtype: torch.dtype, overlay: Overlay = PUBLISHED) -> None:
+        """Configuration, processor, tokenizer and the like; what `overlay` changes is the language part's."""
+        copy_side_files(directory, target, overlay.tokenizer, OF_TOKENIZER)
         config = json.loads((directory / "config.json").read_text())
         for each in (config, *(value for value in config.values() if isinstance(value, dict))):
             if {"dtype", "torch_dtype"} & each.keys() or each is config:
                 each.pop("torch_dtype", None)
                 each["dtype"] = str(dtype).removeprefix("torch.")
-        config.get("text_config", config).update(form.config)
-        if "tie_word_embeddings" in form.config:
-            config["tie_word_embeddings"] = form.config["tie_word_embeddings"]
+        config.get("text_config", config).update(overlay.config)
+        if "tie_word_embeddings" in overlay.config:
+            config["tie_word_embeddings"] = overlay.config["tie_word_embeddings"]
         (target / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
     def verify(self, directory: Path, live: LiveModel) -> Comparison:

@@ -10,8 +10,7 @@ from evohydra.families import Family, Rules
 from evohydra.families.sources import BASE, published_sources
 from evohydra.mergekit.settings import PASSTHROUGH, Settings, Slice
 from evohydra.mergekit.writer import FIRST, INPUT, METHODS, REQUIRED
-from evohydra.provenance import FORMAT
-from evohydra.recipe import Checkpoint, Group, Merge, Parameter
+from evohydra.recipe import FORMAT, Checkpoint, Group, Merge, Parameter
 from evohydra.spaces.grouping import EMBEDDINGS, Location
 
 KNOWN = {

@@ -12,11 +12,11 @@ import yaml
 
 from evohydra.files import write_json
 from evohydra.recipe import Node, from_dict
-from evohydra.search.json_lines import in_use
+from evohydra.scoring.job import Scores
+from evohydra.search.json_lines import in_use, whole_lines
 from evohydra.search.masking import shown_overrides
 from evohydra.search.objectives import Objective
 
-Scores = Mapping[str, Sequence[float]]
 SETTINGS = "settings.json"  # of the last command that a run accepted
 ASIDE = ("run", "seed", "tracker", "ablate", "report")  # of command lines
 
@@ -137,17 +137,6 @@ def strategies(jobs: Iterable[Job]) -> dict[str, list[Job]]:
     return found
 
 
-def json_lines(path: Path) -> list[dict[str, object]]:
-    """The whole lines of a file that may still be written to; none where there is no file."""
-    lines = []
-    for line in path.read_text(errors="replace").splitlines() if path.is_file() else ():
-        try:
-            lines.append(json.loads(line))
-        except ValueError:  # the last one of a run that goes on, or was killed
-            continue
-    return lines
-
-
 def keep_settings(run: Path) -> None:
     """Keep what Hydra has written of the command in settings.json, once the run has accepted it.
 
@@ -167,7 +156,7 @@ def _by_hydra(run: Path, name: str, otherwise: object) -> Any:
 def _job(run: Path, overrides: tuple[str, ...]) -> Job:
     begun = (_json(run / "run.json") or {}).get("search") or {}
     config = (_json(run / SETTINGS) or {}).get("config") or _by_hydra(run, "config", begun)
-    records = json_lines(run / "ledger.jsonl")
+    records = whole_lines(run / "ledger.jsonl")
     summary, recipe = _json(run / "summary.json"), _json(run / "recipe.json")
     ended_at = None
     if summary is not None and not _is_end(summary, config.get("budget"), len(records)):
@@ -178,7 +167,7 @@ def _job(run: Path, overrides: tuple[str, ...]) -> Job:
         strategy=strategy_of(overrides),
         config=config,
         records=records,
-        finals=[line for line in json_lines(run / "scores.jsonl") if line["examples"] is None],
+        finals=[line for line in whole_lines(run / "scores.jsonl") if line["examples"] is None],
         summary=summary,
         recipe=from_dict(recipe["recipe"]) if recipe else None,
         ended_at=ended_at,

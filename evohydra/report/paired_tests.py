@@ -4,9 +4,10 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from evohydra.report.gathering import Job, Scores, strategies
+from evohydra.report.gathering import Job, strategies
 from evohydra.report.score_figures import finished
 from evohydra.report.tables import rows
+from evohydra.scoring.job import Scores
 from evohydra.scoring.statistics import Gain, gain_of_runs, holm, paired_gain
 
 

@@ -7,10 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest, bootstrap, permutation_test, t
 
+from evohydra.scoring.job import Scores
+
 RESAMPLES = 10_000
 BATCH = 500  # resamples at a time, which bounds memory
 SEED = 0
-Scores = Mapping[str, Sequence[float]]
 
 
 @dataclass(frozen=True)

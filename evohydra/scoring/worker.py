@@ -13,6 +13,7 @@ from evohydra.merging.engine import Engine
 from evohydra.recipe import Node
 from evohydra.scoring.benchmarks import Answered, Asking, Benchmark, BenchmarkError, Divisible, Split, TellsBroken
 from evohydra.scoring.benchmarks.not_numbers import LogitsWatch
+from evohydra.scoring.benchmarks.sampling import own_randomness
 from evohydra.scoring.job import Evaluation, Examples, Job, MachineError, checked
 
 logger = logging.getLogger(__name__)
@@ -73,7 +74,8 @@ class Worker:
                     chosen = self._part(benchmark, job, chosen, positions.setdefault(name, []))
                 if chosen is None or len(chosen):
                     self._watch.begin()
-                    scores[name] = [float(score) for score in benchmark(self.live, job.split, chosen)]
+                    with own_randomness(name, job.split):
+                        scores[name] = [float(score) for score in benchmark(self.live, job.split, chosen)]
                     self._watch.check()
                     broken.append(benchmark.broken() if isinstance(benchmark, TellsBroken) else None)
         except BenchmarkError:
@@ -146,7 +148,8 @@ def answers(worker: Worker, recipe: Node, benchmark: str, split: Split, examples
     """What the model of `recipe` answers, for a benchmark whose answers can be read."""
     asked = worker.benchmarks[benchmark]
     assert isinstance(asked, Answered)
-    return asked.answers(worker.become(recipe), split, examples)
+    with own_randomness(benchmark, split):
+        return asked.answers(worker.become(recipe), split, examples)
 
 
 def probe(worker: Worker, recipe: Node) -> None:

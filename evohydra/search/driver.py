@@ -1,6 +1,6 @@
 """The search loop: ask, evaluate what the ledger does not hold, tell; then choose the winner on validation."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,6 +14,7 @@ from evohydra.search.fronts import Rule, best_fitness, on_front, picked
 from evohydra.search.ledger import Ledger, Record
 from evohydra.search.objectives import Objective
 from evohydra.search.optimizers import Optimizer, Points, StateIsData
+from evohydra.search.replay import check_replayed
 from evohydra.search.rounds import Rounds, Scoring
 from evohydra.search.scheduler import Scheduler
 from evohydra.spaces import Space
@@ -62,7 +63,13 @@ def search(
         batch = genomes[: budget - first]
         # A generation of which a line is missing is judged as a whole: kinds of fitness compare its members.
         known = ledger.on_file(genomes if len(batch) == len(genomes) else batch)
-        found = iter(known) if known is not None else _judged(number, batch, space, fitness, scoring, ledger)
+        generation = _generation(number, batch if known is None else genomes[: len(known)], space, scoring, ledger)
+        if known is None:
+            judgements = Rounds(generation, scoring, ledger).judged(fitness(generation))
+            found: Iterable[Record] = (generation.record(judged) for judged in judgements)
+        else:
+            check_replayed(generation, known, fitness, scoring, ledger, cut=len(batch) < len(genomes))
+            found = known
         for record in found:
             ledger.add(record)
             for observe in observers:
@@ -77,14 +84,10 @@ def search(
     return ledger.records
 
 
-def _judged(
-    number: int, genomes: Points, space: Space, fitness: Fitness, scoring: Scoring, ledger: Ledger
-) -> Iterator[Record]:
-    """The records of a generation, each as soon as it is judged; what the kind of fitness asks for is carried out."""
+def _generation(number: int, genomes: Points, space: Space, scoring: Scoring, ledger: Ledger) -> Generation:
     recipes = [space.decode(x) for x in genomes]
     members = members_of(len(ledger.records), genomes, [space.values(x) for x in genomes], recipes)
-    generation = Generation(number, members, scoring.sizes, scoring.objective, tuple(ledger.records))
-    return (generation.record(judged) for judged in Rounds(generation, scoring, ledger).judged(fitness(generation)))
+    return Generation(number, members, scoring.sizes, scoring.objective, tuple(ledger.records))
 
 
 def choose(

@@ -1,6 +1,7 @@
-"""Append-only files of JSON objects, one a line, that survive any kill."""
+"""Append-only files of JSON objects, one a line with its check sum, that survive any kill and power cuts."""
 
 import errno
+import hashlib
 import json
 import logging
 import os
@@ -13,6 +14,7 @@ from filelock import FileLock, Timeout
 
 logger = logging.getLogger(__name__)
 LOCK = ".lock"  # of a run's directory
+CHECK = "check"  # the last key of each line: the beginning of the SHA-256 of the line without it
 
 
 class LedgerError(ValueError):
@@ -49,8 +51,55 @@ def in_use(directory: Path) -> bool:
         return False
 
 
+def sealed(entry: Mapping[str, object]) -> bytes:
+    """An entry as a line of JSON with its check sum."""
+    line = json.dumps(entry, ensure_ascii=False).encode()
+    return line[:-1] + _seal(line) + b"\n"
+
+
+def unsealed(line: bytes) -> dict[str, Any]:
+    """The entry of a line, without its check sum; ValueError where it is not what was written."""
+    entry = json.loads(line)
+    if not isinstance(entry, dict) or not entry:
+        raise ValueError("expected a JSON object")
+    if CHECK not in entry:
+        raise ValueError(
+            f"it has no {CHECK!r}: an earlier version of evohydra wrote it, or somebody changed it after it was written"
+        )
+    written = line.rstrip(b"\r\n")
+    end = len(_seal(b""))
+    if written[-end:] != _seal(written[:-end] + b"}"):
+        raise ValueError("its check sum does not fit: it was changed after it was written")
+    del entry[CHECK]
+    return entry
+
+
+def _seal(line: bytes) -> bytes:
+    return f', "{CHECK}": "{hashlib.sha256(line).hexdigest()[:16]}"}}'.encode()
+
+
+def whole_lines(path: Path) -> list[dict[str, Any]]:
+    """The entries of a file that may still be written to, without a torn last line; none where there is no file.
+
+    Lines of earlier versions, which have no check sums, are read where no line has one. LedgerError for a damaged line.
+    """
+    content = path.read_bytes() if path.is_file() else b""
+    lines = content[: content.rfind(b"\n") + 1].splitlines()
+    of_earlier_versions = not any(f'"{CHECK}": "'.encode() in line for line in lines)
+    entries = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            entries.append(json.loads(line) if of_earlier_versions else unsealed(line))
+        except ValueError as error:
+            raise LedgerError(f"{path}: line {number} is damaged ({error})") from error
+    return entries
+
+
 class JsonLines:
-    """A file of JSON objects, one a line, appended and flushed; a torn last line is cut off when it is opened."""
+    """A file of JSON objects, one a line; a torn last line is cut off when it is opened.
+
+    Each line is on the disk before the next one is begun, so that a power cut takes the last one at most.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -70,13 +119,13 @@ class JsonLines:
             self._file.truncate(whole)
         for number, line in enumerate(content[:whole].splitlines(), start=1):
             try:
-                self.entries.append(json.loads(line))
+                self.entries.append(unsealed(line))
             except ValueError as error:
                 raise LedgerError(f"{self.path}: line {number} is damaged ({error})") from error
 
     def append(self, entry: Mapping[str, object]) -> None:
         """Write one line, whole or not at all; OSError where the disk is full."""
-        line = json.dumps(entry, ensure_ascii=False).encode() + b"\n"
+        line = sealed(entry)
         size = os.fstat(self._file.fileno()).st_size
         try:
             written = self._file.write(line)

@@ -63,6 +63,11 @@ class Ledger:
         self.replayed = len(self._lines.entries)
         self._same: dict[str, list[Record]] = {}
 
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._lines.path
+
     def on_file(self, genomes: NDArray[np.float64]) -> list[Record] | None:
         """The lines of the next genomes, (n, dim); None where not all are on file.
 

@@ -75,7 +75,7 @@ class SearchPlan:
     def _known(self) -> tuple[Points, dict[str, str]]:
         """The known merges that were asked for, (k, dim), and those that the space does not hold, with the reason."""
         points, left_out = [], {}
-        for name, node in self.space.landmarks().items():
+        for name, node in self.space.known_merges().items():
             if ("uniform" if name == "uniform" else "sources") in self.start:
                 try:
                     points.append(self.space.encode(node))

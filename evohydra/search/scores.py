@@ -17,7 +17,7 @@ from evohydra.recipe import Checkpoint, Merge, Node, digest
 from evohydra.scoring.benchmarks import SPLITS
 from evohydra.scoring.job import Evaluation, Job
 from evohydra.search.identity import Identity
-from evohydra.search.json_lines import JsonLines, LedgerError
+from evohydra.search.json_lines import JsonLines, LedgerError, sealed, unsealed
 
 FIELDS = tuple(each.name for each in fields(Evaluation) if each.name not in ("given_up", "positions"))
 Key = tuple[str, str, str]  # content of the recipe, split, examples
@@ -87,8 +87,8 @@ class ScoreStore:
         entry = {"label": label, **at, **scored, "copied": False}
         self._write(entry)
         if self._shared is not None and job.examples is None and not label.startswith("genome "):
-            with self._shared_lock(), self._shared.open("a") as file:
-                file.write(json.dumps({**entry, "conditions": self._conditions[job.split]}, ensure_ascii=False) + "\n")
+            with self._shared_lock(), self._shared.open("ab") as file:
+                file.write(sealed({**entry, "conditions": self._conditions[job.split]}))
 
     def _write(self, entry: dict[str, Any]) -> None:
         self._lines.append(entry)
@@ -99,10 +99,10 @@ class ScoreStore:
         if self._shared is None or not self._shared.is_file() or key[2]:
             return None
         with self._shared_lock():
-            lines = self._shared.read_text().splitlines()
+            lines = self._shared.read_bytes().splitlines()
         for line in lines:
-            with suppress(ValueError, KeyError, TypeError):  # a line that is torn or damaged is no score
-                entry: dict[str, object] = json.loads(line)
+            with suppress(ValueError, KeyError, TypeError):  # a line that is torn, damaged or changed is no score
+                entry = unsealed(line)
                 if (entry["recipe"], entry["split"], "") == key and entry.pop("conditions") == self._conditions[key[1]]:
                     return entry
         return None

@@ -6,7 +6,7 @@ from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
-from evohydra.provenance import versions
+from evohydra.libraries import versions
 from evohydra.recipe import digest
 from evohydra.scoring.job import Evaluation
 from evohydra.scoring.statistics import interval, paired_gain

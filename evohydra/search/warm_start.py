@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from evohydra.search.json_lines import whole_lines
 from evohydra.search.optimizers import Points
 from evohydra.spaces import Space
 
@@ -19,13 +20,13 @@ logger = logging.getLogger(__name__)
 def best_genomes(directory: Path, space: Space, top: int) -> Points:
     """The `top` different recipes of the run in `directory` by fitness on its search split, (k, dim).
 
-    Raises ValueError where there is no such run, or where its genes are not those of `space`, by name and by value.
+    Raises ValueError where there is no such run, where a line was changed, or where its genes are not those of `space`,
+    by name and by value.
     """
     ledger = directory / "ledger.jsonl"
     if not ledger.is_file():
         raise ValueError(f"warm_start: expected the directory of a run, got {directory}, which has no ledger.jsonl")
-    whole = [line for line in ledger.read_text().splitlines(keepends=True) if line.endswith("\n")]  # a run may go on
-    records = [record for record in map(json.loads, whole) if record["fitness"] is not None]
+    records = [record for record in whole_lines(ledger) if record["fitness"] is not None]
     best: dict[str, dict[str, object]] = {}
     for record in sorted(records, key=lambda r: (-r["fitness"], r["index"])):
         best.setdefault(record["recipe"], record)

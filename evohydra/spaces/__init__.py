@@ -28,7 +28,7 @@ class Space(Protocol):
         """The point, (dim,), whose recipe is `node`; ValueError where this space holds no such recipe."""
         ...
 
-    def landmarks(self) -> Mapping[str, Node]:
+    def known_merges(self) -> Mapping[str, Node]:
         """Known recipes of this space by name: each source alone, and the uniform merge."""
         ...
 

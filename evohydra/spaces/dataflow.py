@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from evohydra.checks import Count
 from evohydra.merging.path_tensors import why_not_plain
-from evohydra.recipe import Checkpoint, Hop, Layout, Node, Stack
+from evohydra.recipe import Checkpoint, Hop, LayerNames, Node, Stack
 from evohydra.spaces.genes import Axis, Value
 from evohydra.spaces.scales import Matrix, ScaleRange, Scales
 from evohydra.spaces.slots import SKIPPED, START, TAKEN, Order, Slots
@@ -38,7 +38,7 @@ class DataFlowSpace:
         *,
         models: Sequence[Checkpoint],
         layers: Sequence[int],
-        layout: Layout,
+        layout: LayerNames,
         repeats: Count = 3,
         order: Order = "sources",
         scales: Callable[..., Scales] = Matrix,
@@ -123,7 +123,7 @@ class DataFlowSpace:
         units[[visit.slot for visit in visits if START < visit.slot < self._slots.end]] = TAKEN
         return np.concatenate([units, self._scales.encode(visits, [hop.scale for hop in node.hops])])
 
-    def landmarks(self) -> dict[str, Stack]:
+    def known_merges(self) -> dict[str, Stack]:
         """A alone, where paths may be as long. The layers of another source with A's embeddings are not that source."""
         alone = self.alone()
         try:

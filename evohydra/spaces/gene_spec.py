@@ -2,12 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from evohydra.checks import check_settings
+from pydantic import AllowInfNan
+
+from evohydra.checks import Words, check_settings
 from evohydra.spaces.genes import Choice, Gene, Real, Value, integer, whole
 
 SHARE = "share"  # as the value of `uniform`, and of the default on a simplex: 1 / number of models
+
+Bound = Annotated[float, AllowInfNan(True), Words("a number")]  # .inf: none
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class GeneSpec:
     log: bool = False
     integer: bool = False
     choices: Sequence[Value] | None = None
-    within: Sequence[float] | None = None
+    within: Sequence[Bound] | None = None
     alone: Sequence[float] | None = None
     uniform: float | str | None = None
     simplex: bool = False

@@ -51,14 +51,15 @@ class HybridSpace:
         path = with_source(node, self._place, self._stand_in)
         return np.concatenate([self._parameter.encode(merge), self._dataflow.encode(path)])
 
-    def landmarks(self) -> dict[str, Node]:
-        """Where the merge is A: its own landmarks, layer by layer. Else A alone."""
-        alone = self._dataflow.landmarks()
+    def known_merges(self) -> dict[str, Node]:
+        """Where the merge is A: its own known_merges, layer by layer. Else A alone."""
+        alone = self._dataflow.known_merges()
         if self._place > 0 or not alone:
             merge = self._parameter.default()
             return {name: with_source(path, self._place, merge) for name, path in alone.items()}
         return {
-            name: with_source(self._dataflow.alone(), 0, merge) for name, merge in self._parameter.landmarks().items()
+            name: with_source(self._dataflow.alone(), 0, merge)
+            for name, merge in self._parameter.known_merges().items()
         }
 
     def default(self) -> Stack:

@@ -23,7 +23,7 @@ class ParameterSpace:
     Gene names are "<group>/<parameter>/<source>", "<group>/<parameter>" or "merge/<parameter>". `frozen` maps patterns
     of such names (as in a shell) to the value that they keep; what is frozen is no coordinate. `genes` may also give a
     plain value instead of a range: it then holds everywhere. `options` and `mask_seed`, the seed of random masks, hold
-    for the whole merge; a range instead of a value makes them genes. `landmarks` says which known merges the method can
+    for the whole merge; a range instead of a value makes them genes. `known_merges` says which ones the method can
     give: each of its "sources" alone, and their "uniform" average.
     """
 
@@ -39,12 +39,12 @@ class ParameterSpace:
         granularity: Mapping[str, object] | None = None,
         frozen: Mapping[str, Value] | None = None,
         mask_seed: int | Mapping[str, object] = 0,
-        landmarks: Sequence[str] = (SOURCES, UNIFORM),
+        known_merges: Sequence[str] = (SOURCES, UNIFORM),
     ) -> None:
         self._method, self._models, self._base = method, tuple(models), base
-        if not isinstance(landmarks, list | tuple) or set(landmarks) - {SOURCES, UNIFORM}:
-            raise ValueError(f"landmarks: expected a list of some of {[SOURCES, UNIFORM]}, got {landmarks!r}")
-        self._known = tuple(landmarks)
+        if not isinstance(known_merges, list | tuple) or set(known_merges) - {SOURCES, UNIFORM}:
+            raise ValueError(f"known_merges: expected a list of some of {[SOURCES, UNIFORM]}, got {known_merges!r}")
+        self._known = tuple(known_merges)
         self._groups = _granularity(granularity or {}).group(locations)
         self._constants: dict[str, Any] = {}
         self._specs: dict[str, GeneSpec] = {}
@@ -168,7 +168,7 @@ class ParameterSpace:
                     named.append((f"{group.name}/{name}", value))
         return named
 
-    def landmarks(self) -> dict[str, Node]:
+    def known_merges(self) -> dict[str, Node]:
         """Each source alone and the uniform merge, as far as this method has them."""
         found: dict[str, Node] = {}
         for index, model in enumerate(self._models if SOURCES in self._known else ()):

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import wandb
 
-from evohydra.provenance import commit, versions
+from evohydra.libraries import commit, versions
 from evohydra.recipe import Checkpoint, checkpoints, from_dict
 from evohydra.search.ledger import Record
 from evohydra.trackers.private_wandb import use_offline

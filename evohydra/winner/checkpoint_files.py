@@ -14,10 +14,10 @@ from huggingface_hub import split_state_dict_into_shards_factory
 from safetensors import SafetensorError
 
 from evohydra.families import Family, Fused, Part
+from evohydra.libraries import versions
 from evohydra.merging.checkpoints import CheckpointReader, fingerprint
 from evohydra.merging.engine import Engine
-from evohydra.provenance import FORMAT, versions
-from evohydra.recipe import Node, checkpoints
+from evohydra.recipe import FORMAT, Node, checkpoints
 
 WHOLE = Part()
 # safetensors' names of the types that checkpoints hold.

@@ -115,7 +115,7 @@ class WinnerWriter:
         recipe = recipe_file(
             node, self.family, self.sources.files_from, form.format, engine.dtype, dtype, form.shard_bytes, found
         )
-        recipe |= {**asdict(form.rules), "adapters": [asdict(each) for each in self.sources.form.adapters]}
+        recipe |= {**asdict(form.rules), "adapters": [asdict(each) for each in self.sources.overlay.adapters]}
         recipe |= {"warnings": list(self.sources.warnings), "weights": weights}
         recipe["made_from"] = made_from(node, self.sources.directories)
         recipe |= {REASON: reason} if reason else {}
@@ -167,7 +167,7 @@ class WinnerWriter:
 
     def _adapters(self) -> str:
         """How to use what is not in the weights."""
-        kept = self.sources.form.kept
+        kept = self.sources.overlay.kept
         if not kept:
             return ""
         calls = "".join(

@@ -18,14 +18,14 @@ from typing import Any
 import hydra.utils
 import numpy as np
 
-from evohydra.recipe import Checkpoint, Hop, Layout, Stack
+from evohydra.recipe import Checkpoint, Hop, LayerNames, Stack
 from evohydra.spaces.dataflow import DataFlowSpace
 from evohydra.spaces.scales import Matrix, Scales, Slot
 from tests.contracts.discovery import composed, names
 
 DEPTH, REPEATS = 8, 2
 MODELS = (Checkpoint("a", "-"), Checkpoint("b", "-"))
-LAYOUT = Layout("layers", "embeddings", "attention", "mlp")
+LAYOUT = LayerNames("layers", "embeddings", "attention", "mlp")
 KINDS: dict[str, Callable[..., Scales]] = {"slot": Slot, "matrix": Matrix}
 WIDTH, TOO_MANY = 0.15, 0.01  # how near a scale must be; what a hop too many costs
 
@@ -60,7 +60,7 @@ def searched(optimizer: str, kind: str, seed: int, budget: int, population: int,
     )
     wanted = target(seed, found)
     settings: dict[str, Any] = composed(f"optimizer={optimizer}", f"optimizer.population={population}")["optimizer"]
-    start = np.array([found.encode(node) for node in found.landmarks().values()])
+    start = np.array([found.encode(node) for node in found.known_merges().values()])
     strategy = hydra.utils.instantiate(settings)(axes=found.axes, seed=seed, start=start)
     luck = np.random.default_rng([seed, 5])
     best, shown = -np.inf, 0.0

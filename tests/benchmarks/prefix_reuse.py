@@ -18,7 +18,7 @@ import torch
 from evohydra.families.causal_lm import CausalLM, LiveCausalLM
 from evohydra.merging.checkpoints import CheckpointReader
 from evohydra.merging.engine import Engine
-from evohydra.recipe import Checkpoint, Hop, Layout, Stack
+from evohydra.recipe import Checkpoint, Hop, LayerNames, Stack
 from tests import tiny_models
 
 LAYERS, REPETITIONS = 8, 3
@@ -29,7 +29,7 @@ SHAPE = {
 BATCHES, BATCH, PROMPT, NEW_TOKENS = 4, 8, 64, 16
 
 
-def generation(layout: Layout, genomes: int) -> list[Stack]:
+def generation(layout: LayerNames, genomes: int) -> list[Stack]:
     """Paths through two models; A's first and last layers begin and end each."""
     generator = np.random.default_rng(0)
     slots = [(slot // LAYERS % 2, slot % LAYERS) for slot in range(2 * LAYERS * REPETITIONS)]

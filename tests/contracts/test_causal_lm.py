@@ -211,7 +211,7 @@ def test_sources_with_and_without_the_prefix_merge_to_the_same(
     file.unlink()
     save_file(tensors, file, metadata={"format": "pt"})
     aligned = FAMILY.align(directories, {n: CheckpointReader(path) for n, path in directories.items()}, None, Rules())
-    live = FAMILY.live_model(directories["one"], CPU, torch.float32, aligned.form)
+    live = FAMILY.live_model(directories["one"], CPU, torch.float32, aligned.overlay)
     group = Group("all", tuple(live.parameters), {"weight": (0.5, 0.5)})
     Engine(aligned.tensors, device=CPU).merge_into(Merge(recipe.method, None, recipe.models, (group,)), live.parameters)
     assert {prefix.sub("", name) for name in live.parameters} == {prefix.sub("", name) for name in expected}
@@ -227,10 +227,10 @@ def test_every_architecture_takes_more_rows(pair: tuple[Path, Path], tmp_path: P
     group = Group("all", tuple(aligned.tensors["one"].shapes), {"weight": (0.5, 0.5)})
     recipe = Merge("linear", None, tuple(Checkpoint(n, "-") for n in directories), (group,))
     engine = Engine(aligned.tensors, device=CPU)
-    live = FAMILY.live_model(pair[0], CPU, torch.float32, aligned.form)
+    live = FAMILY.live_model(pair[0], CPU, torch.float32, aligned.overlay)
     engine.merge_into(recipe, live.parameters)
     write_weights(recipe, engine, tmp_path, torch.float32, 10**9)
-    FAMILY.copy_files(pair[0], tmp_path, torch.float32, aligned.form)
+    FAMILY.copy_files(pair[0], tmp_path, torch.float32, aligned.overlay)
     assert FAMILY.verify(tmp_path, live).same_bits
     assert live.module(torch.tensor([[2, 3]])).logits.shape[-1] == 64
     assert {p.shape[0] for name, p in live.parameters.items() if "embed" in name or "wte" in name} == {64}

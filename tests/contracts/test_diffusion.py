@@ -48,7 +48,7 @@ class World:
 
     def live(self) -> LiveDiffusion:
         directory = self.sources.directories[self.sources.files_from]
-        return self.family.live_model(directory, CPU, torch.float32, self.sources.form)
+        return self.family.live_model(directory, CPU, torch.float32, self.sources.overlay)
 
     def merged(self) -> tuple[str, ...]:
         names = tuple(self.sources.tensors["one"].shapes)
@@ -133,9 +133,9 @@ def test_the_written_winner_draws_the_same_pixels_and_is_an_ordinary_folder(worl
 
 def test_text_encoders_come_from_whom_the_configuration_names_with_their_tokenizers(world: World) -> None:
     sources = opened(world.family, world.paths, components={"text_encoder": "two", "vae": "merge"})
-    assert sources.form.folders["text_encoder"].parent == world.paths["two"]
-    assert sources.form.folders["tokenizer"].parent == world.paths["two"]
-    assert sources.form.folders["scheduler"].parent == world.paths["one"]
+    assert sources.overlay.folders["text_encoder"].parent == world.paths["two"]
+    assert sources.overlay.folders["tokenizer"].parent == world.paths["two"]
+    assert sources.overlay.folders["scheduler"].parent == world.paths["one"]
     chosen = World(world.family, world.paths, sources)
     assert {name.split("/")[0] for name in chosen.merged()} == {world.family.denoiser, "vae"}
     live = chosen.live()

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import pytest
 
+from evohydra.checks import check_below
 from evohydra.recipe import Checkpoint, Node
 from evohydra.scoring.benchmarks import BenchmarkError, Split
 from evohydra.scoring.executors import Executor
@@ -18,7 +19,7 @@ from evohydra.scoring.executors.processes import Processes
 from evohydra.scoring.executors.resources import places
 from evohydra.scoring.job import Evaluation, Examples, Job, MachineError
 from evohydra.scoring.worker import Worker
-from tests.contracts.discovery import names
+from tests.contracts.discovery import composed, names
 from tests.scripted import ScriptedWorker
 
 EXECUTORS: dict[str, Callable[..., Executor]] = {
@@ -136,10 +137,11 @@ def test_what_is_nobodys_failure_is_raised(
         executor.completed()
 
 
-@pytest.mark.parametrize("retries", [-1, 1.5, True])
-def test_retries_that_make_no_sense(make: Callable[..., Executor], retries: object) -> None:
-    with pytest.raises(ValueError, match=r"executor\.retries: expected a whole number of at least 0"):
-        make(retries=retries)
+@pytest.mark.parametrize("settings", [{"retries": -1}, {"retries": 1.5}, {"retries": True}])
+@pytest.mark.parametrize("name", EXECUTORS)
+def test_retries_that_make_no_sense(name: str, settings: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"executor\.retries: expected a whole number of at least 0, got"):
+        check_below({**composed(f"executor={name}")["executor"], **settings}, "executor")
 
 
 def test_a_worker_that_cannot_be_made_says_why() -> None:
@@ -183,5 +185,3 @@ def test_places_share_the_machine() -> None:
     assert places(1, "auto", 0).threads == cores
     assert places(cores, "auto", 0).threads == 1
     assert places("auto", 1, 10**15).workers == 1 or places("auto", 1, 10**15).gpus
-    with pytest.raises(ValueError, match=r"executor\.workers: expected auto or a whole number of at least 1, got 0"):
-        places(0, "auto", 0)

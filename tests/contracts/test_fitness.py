@@ -48,7 +48,7 @@ class Levels:
     def encode(self, node: Node) -> NDArray[np.float64]:
         raise NotImplementedError
 
-    def landmarks(self) -> Mapping[str, Node]:
+    def known_merges(self) -> Mapping[str, Node]:
         return {}
 
     def default(self) -> Node:

@@ -10,12 +10,12 @@ import torch
 import transformers
 from torch import Tensor
 
-from evohydra.families import Form
+from evohydra.families import Overlay
 from evohydra.families.causal_lm import CausalLM, LiveCausalLM
 from evohydra.families.comparison import differing
 from evohydra.merging.checkpoints import CheckpointReader, SourceError
 from evohydra.merging.engine import Engine
-from evohydra.recipe import Checkpoint, Group, Hop, Layout, Merge, Node, Stack
+from evohydra.recipe import Checkpoint, Group, Hop, LayerNames, Merge, Node, Stack
 from evohydra.winner.checkpoint_files import write_weights
 from tests import tiny_models
 from tests.contracts.test_causal_lm import ARCHITECTURES
@@ -79,8 +79,8 @@ class World:
     def plain(self, path: Stack, directory: Path) -> Any:
         """The path written as a plain checkpoint, and read by transformers alone."""
         write_weights(path, self.engine, directory, torch.float32, 10**9)
-        form = Form(config=FAMILY.path_config(self.directories, path))
-        FAMILY.copy_files(self.directories["one"], directory, torch.float32, form)
+        overlay = Overlay(config=FAMILY.path_config(self.directories, path))
+        FAMILY.copy_files(self.directories["one"], directory, torch.float32, overlay)
         return transformers.AutoModelForCausalLM.from_pretrained(directory).eval()
 
 
@@ -194,8 +194,8 @@ def test_a_form_with_the_settings_of_a_path_makes_a_live_model_of_its_depth(worl
     path = world.path(*INTERLEAVED)
     module = world.become(path)
     shapes = world.engine.shapes(path)
-    form = Form(frozenset(shapes), FAMILY.path_config(world.directories, path))
-    live = FAMILY.live_model(world.directories["one"], CPU, torch.float32, form)
+    overlay = Overlay(frozenset(shapes), FAMILY.path_config(world.directories, path))
+    live = FAMILY.live_model(world.directories["one"], CPU, torch.float32, overlay)
     world.engine.merge_into(path, live.parameters)
     assert {name: tuple(p.shape) for name, p in live.parameters.items()} == dict(shapes)
     assert not differing(live.module, module)
@@ -314,8 +314,8 @@ def written(path: Stack, engine: Engine, directories: Mapping[str, Path]) -> Any
     target = directories["one"].parent / "written"
     target.mkdir()
     write_weights(path, engine, target, torch.float32, 10**9)
-    form = Form(config=FAMILY.path_config(directories, path))
-    FAMILY.copy_files(directories["one"], target, torch.float32, form)
+    overlay = Overlay(config=FAMILY.path_config(directories, path))
+    FAMILY.copy_files(directories["one"], target, torch.float32, overlay)
     return transformers.AutoModelForCausalLM.from_pretrained(target).eval()
 
 
@@ -496,4 +496,4 @@ def test_models_that_no_path_leads_through_merge_as_ever(tmp_path: Path) -> None
     live.become(ONE, engine)
     assert weights[0].any()
     with pytest.raises(SourceError, match="expected 2 layers in one list, each with its number as layer_idx, got"):
-        live.become(Stack((ONE,), (Hop(0, 0),), Layout("model.decoder.layers", "", "", "")), engine)
+        live.become(Stack((ONE,), (Hop(0, 0),), LayerNames("model.decoder.layers", "", "", "")), engine)

@@ -205,7 +205,7 @@ def test_scores_that_are_none() -> None:
     ],
 )
 def test_bad_options(options: dict[str, Any], expected: str) -> None:
-    with pytest.raises(BenchmarkError, match=expected):
+    with pytest.raises(ValueError, match=expected):
         benchmark(**options)
 
 

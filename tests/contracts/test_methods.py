@@ -119,8 +119,8 @@ PER_SOURCE = [
     for name in METHODS
     if COUNT[name] > 1 and all(not isinstance(spec, dict) or spec["per"] == "source" for spec in GENES[name].values())
 ]
-ALONE = [name for name in METHODS if "one" in space(name).landmarks()]
-UNIFORM = [name for name in METHODS if "uniform" in space(name).landmarks()]
+ALONE = [name for name in METHODS if "one" in space(name).known_merges()]
+UNIFORM = [name for name in METHODS if "uniform" in space(name).known_merges()]
 
 
 def test_the_suite_has_found_the_methods() -> None:
@@ -134,7 +134,7 @@ def test_the_suite_has_found_the_methods() -> None:
 def test_one_hot_weights_at_full_density_give_that_source(name: str, dtype: torch.dtype) -> None:
     tensors = sources(dtype)
     for model in NAMES[: COUNT[name]]:
-        for tensor, result in merged(space(name).landmarks()[model], tensors).items():
+        for tensor, result in merged(space(name).known_merges()[model], tensors).items():
             torch.testing.assert_close(result, tensors[model].read(tensor), **CLOSE[dtype])
 
 
@@ -147,7 +147,7 @@ def test_uniform_gives_the_average_where_signs_and_directions_agree(name: str) -
         for model, factor in {"base": 0.5, "one": 1.0, "two": 1.5, "three": 2.0}.items()
     }
     average = {1: 1.0, 2: 1.25, 3: 1.5}[COUNT[name]]
-    for tensor, result in merged(space(name).landmarks()["uniform"], tensors).items():
+    for tensor, result in merged(space(name).known_merges()["uniform"], tensors).items():
         torch.testing.assert_close(result, average * direction[tensor], **CLOSE[torch.float32])
 
 
@@ -155,7 +155,7 @@ def test_uniform_gives_the_average_where_signs_and_directions_agree(name: str) -
 def test_uniform_of_a_model_with_itself_is_that_model(name: str) -> None:
     tensors = sources()
     tensors["two"] = tensors["three"] = tensors["one"]
-    for tensor, result in merged(space(name).landmarks()["uniform"], tensors).items():
+    for tensor, result in merged(space(name).known_merges()["uniform"], tensors).items():
         torch.testing.assert_close(result, tensors["one"].read(tensor), **CLOSE[torch.float32])
 
 
@@ -200,8 +200,8 @@ def test_large_tensors_merge_like_small_ones(name: str) -> None:
     shapes = {"large": (1031, 1021)}
     tensors = sources(shapes=shapes)
     searched = space(name, {"large": Location("mlp", 0)})
-    for model in set(searched.landmarks()) - {"uniform"}:
-        result = merged(searched.landmarks()[model], tensors)["large"]
+    for model in set(searched.known_merges()) - {"uniform"}:
+        result = merged(searched.known_merges()[model], tensors)["large"]
         torch.testing.assert_close(result, tensors[model].read("large"), **CLOSE[torch.float32])
     result = merged(searched.decode(np.full(len(searched.names), 0.5)), tensors)["large"]
     drift = (result - tensors["base"].read("large")).abs().max()
@@ -244,9 +244,9 @@ def test_points_and_recipes_are_each_others_images(name: str, data: st.DataObjec
 def test_landmarks_lie_in_the_search_space(name: str) -> None:
     searched = space(name)
     known = {"sources": [*NAMES[: COUNT[name]]], "uniform": ["uniform"]}
-    told = composed(f"merge={name}")["merge"]["parameter"].get("landmarks", ["sources", "uniform"])
-    assert list(searched.landmarks()) == [mark for each in told for mark in known[each]]
-    for node in searched.landmarks().values():
+    told = composed(f"merge={name}")["merge"]["parameter"].get("known_merges", ["sources", "uniform"])
+    assert list(searched.known_merges()) == [mark for each in told for mark in known[each]]
+    for node in searched.known_merges().values():
         point = searched.encode(node)
         assert ((point >= 0) & (point <= 1)).all()
         assert searched.decode(point) == node

@@ -10,7 +10,7 @@ import torch
 import transformers
 from torch import Tensor
 
-from evohydra.families import Aligned, Form, Rules
+from evohydra.families import Aligned, Overlay, Rules
 from evohydra.families.vision_language import LiveVisionLanguage, VisionLanguage
 from evohydra.merging.checkpoints import CheckpointReader, TensorSource
 from evohydra.merging.engine import Engine
@@ -40,7 +40,7 @@ class World:
 
     def live(self, paths: bool = False) -> LiveVisionLanguage:
         sources = self.directories if paths else {}
-        return FAMILY.live_model(self.directories["vlm"], CPU, torch.float32, self.aligned.form, sources)
+        return FAMILY.live_model(self.directories["vlm"], CPU, torch.float32, self.aligned.overlay, sources)
 
     def merged_names(self) -> tuple[str, ...]:
         names = tuple(self.aligned.tensors["vlm"].shapes)
@@ -52,9 +52,11 @@ class World:
     def write(self, node: Node, target: Path) -> Path:
         target.mkdir()
         config = FAMILY.path_config(self.directories, node) if isinstance(node, Stack) else {}
-        form = Form(self.aligned.form.names, {**self.aligned.form.config, **config}, self.aligned.form.tokenizer)
+        overlay = Overlay(
+            self.aligned.overlay.names, {**self.aligned.overlay.config, **config}, self.aligned.overlay.tokenizer
+        )
         write_weights(node, self.engine, target, torch.float32, 20_000)  # bytes: several shards
-        FAMILY.copy_files(self.directories["vlm"], target, torch.float32, form)
+        FAMILY.copy_files(self.directories["vlm"], target, torch.float32, overlay)
         return target
 
 
@@ -138,7 +140,7 @@ def test_only_the_language_part_has_places(world: World) -> None:
 
 def test_the_language_model_gets_the_rest_of_the_vlm(world: World) -> None:
     assert world.aligned.files_from == "vlm"
-    assert world.aligned.form.config == {}
+    assert world.aligned.overlay.config == {}
     assert world.aligned.left_out == ()
     vlm, lm = world.aligned.tensors["vlm"], world.aligned.tensors["lm"]
     own = CheckpointReader(world.directories["vlm"])
@@ -261,7 +263,7 @@ def test_a_base_without_rows_for_pictures_is_completed_too(world: World, tmp_pat
     assert aligned.tensors["base"].shapes == aligned.tensors["vlm"].shapes
     group = Group("all", world.merged_names(), {"weight": (1.0, 1.0)})
     merge = Merge("task_arithmetic", Checkpoint("base", "-"), (LM, VLM), (group,))
-    live = FAMILY.live_model(directories["vlm"], CPU, torch.float32, aligned.form)
+    live = FAMILY.live_model(directories["vlm"], CPU, torch.float32, aligned.overlay)
     live.become(merge, Engine(aligned.tensors, device=CPU))
     own = CheckpointReader(directories["vlm"])
     for name, parameter in live.parameters.items():
@@ -356,7 +358,7 @@ def test_hidden_states_that_paths_share_are_kept_for_pictures_too(deep: World) -
     recipes = [path(deep, INTERLEAVED), path(deep, (*INTERLEAVED[:4], (0, 0), (0, 1)))]
     for limit in (0, 10**8):
         live = FAMILY.live_model(
-            deep.directories["vlm"], CPU, torch.float32, deep.aligned.form, deep.directories, limit
+            deep.directories["vlm"], CPU, torch.float32, deep.aligned.overlay, deep.directories, limit
         )
         live.expect(recipes)
         for recipe in recipes:

@@ -18,7 +18,7 @@ from evohydra.merging.kernels.compilation import WORTH_COMPILED, compiled
 from evohydra.merging.kernels.native import Step
 
 Kernel = Callable[..., Tensor]
-Layout = tuple[tuple[bool, int], ...]  # of numbers: whether they are integers, how many
+Signature = tuple[tuple[bool, int], ...]  # of numbers: whether they are integers, how many
 EAGER_BLOCK = 2**16  # entries: what an eager kernel makes on the way stays in the processor's cache
 COMPILED_BLOCK = 2**22  # entries: what was written is still near when it is looked at
 DEVICE_BLOCK = 2**30  # entries: positions in a block are int32
@@ -168,7 +168,7 @@ def _packed(numbers: Sequence[Numbers], kinds: Sequence[bool], place: int, targe
 
 
 @functools.cache
-def _step(kernel: Kernel, has_base: bool, count: int, layout: Layout, flags: tuple[tuple[str, object], ...]) -> Step:
+def _step(kernel: Kernel, has_base: bool, count: int, layout: Signature, flags: tuple[tuple[str, object], ...]) -> Step:
     """The kernel on flat tensors, written into `target`."""
     sizes = {kind: [1, *(size for integer, size in layout if integer is kind)] for kind in (False, True)}
 

@@ -16,11 +16,11 @@ from torch import Tensor
 from evohydra.merging.kernels.arithmetic import wide
 from evohydra.merging.kernels.exact import added, root
 
-Axis = Literal["whole", "rows", "columns"]  # a line is the tensor, what varies in its last index, or in its first
+Line = Literal["whole", "rows", "columns"]  # a line is the tensor, what varies in its last index, or in its first
 BLOCK = 2**20  # entries that are float64 at a time
 
 
-def as_lines(x: Tensor, axis: Axis) -> Tensor:
+def as_lines(x: Tensor, axis: Line) -> Tensor:
     """`x` as (lines, entries of a line); a scalar is one line of one entry."""
     x = x.reshape(1) if x.dim() == 0 else x
     if axis == "whole":
@@ -30,7 +30,7 @@ def as_lines(x: Tensor, axis: Axis) -> Tensor:
     return turned.reshape(x.numel() // max(1, width), width)
 
 
-def spacing(x: Tensor, axis: Axis) -> int:
+def spacing(x: Tensor, axis: Line) -> int:
     """The number with which `at_lines` finds the line of an entry of `x`; ValueError above 2^31 entries."""
     if axis == "whole" or x.dim() == 0 or x.numel() == 0:
         return 1
@@ -39,7 +39,7 @@ def spacing(x: Tensor, axis: Axis) -> int:
     return x.shape[-1] if axis == "rows" else x.numel() // x.shape[0]
 
 
-def at_lines(values: Tensor, positions: Tensor, spaced: Tensor, axis: Axis) -> Tensor:
+def at_lines(values: Tensor, positions: Tensor, spaced: Tensor, axis: Line) -> Tensor:
     """Of `values`, (lines,), those of the lines of the entries at `positions`, (n,); (1,) for the whole tensor."""
     if axis == "whole":
         return values

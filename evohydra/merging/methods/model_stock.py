@@ -7,7 +7,7 @@ from torch import Tensor
 
 from evohydra.merging.kernels.arithmetic import wide
 from evohydra.merging.kernels.fused import Entries, fused
-from evohydra.merging.kernels.lines import Axis, as_lines, at_lines, dots, norms, spacing
+from evohydra.merging.kernels.lines import Line, as_lines, at_lines, dots, norms, spacing
 from evohydra.merging.methods import once
 from evohydra.merging.methods.requirements import need_base, need_models
 
@@ -15,7 +15,7 @@ SMALLEST = 1e-6  # product of norms below which they count as this; denominators
 
 
 @fused
-def _between(entries: Entries, t: Tensor, spaced: Tensor, *, axis: Axis) -> Tensor:
+def _between(entries: Entries, t: Tensor, spaced: Tensor, *, axis: Line) -> Tensor:
     ratio = at_lines(t, entries.positions(), spaced, axis)
     average = entries.models[0]
     for model in entries.models[1:]:
@@ -32,7 +32,7 @@ def ratios(base: Tensor | None, models: Sequence[Tensor]) -> tuple[Tensor, Tenso
     return _ratio(origin, models, "whole"), _ratio(origin, models, "rows")
 
 
-def _ratio(base: Tensor, models: Sequence[Tensor], axis: Axis) -> Tensor:
+def _ratio(base: Tensor, models: Sequence[Tensor], axis: Line) -> Tensor:
     """t = N cos / (1 + (N - 1) cos), the paper's equation for N models, with the mean cosine of all pairs."""
     vectors = [as_lines(model - base, axis) for model in models]
     lengths = [norms(vector) for vector in vectors]
@@ -64,6 +64,6 @@ def model_stock(
     are 0, or that oppose each other so that t has no finite value, give the base, as in mergekit.
     """
     need_models("model_stock", models, 2)
-    axis: Axis = "rows" if filter_wise else "whole"
+    axis: Line = "rows" if filter_wise else "whole"
     t = scaling * ratio[filter_wise]
     return _between(need_base(base), models, t.tolist(), [spacing(models[0], axis)], axis=axis, out=out)

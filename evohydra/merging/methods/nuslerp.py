@@ -11,7 +11,7 @@ from torch import Tensor
 from evohydra.merging.kernels.arithmetic import stored
 from evohydra.merging.kernels.exact import arccosine, sine
 from evohydra.merging.kernels.fused import Entries, fused
-from evohydra.merging.kernels.lines import Axis, as_lines, at_lines, dots, norms, spacing
+from evohydra.merging.kernels.lines import Line, as_lines, at_lines, dots, norms, spacing
 from evohydra.merging.methods import once
 from evohydra.merging.methods.requirements import need_models
 
@@ -22,7 +22,7 @@ BALANCED = 1e-6  # weights whose sum is closer to 0 count as equal
 
 @fused
 def _interpolated(
-    entries: Entries, first: Tensor, second: Tensor, divisor: Tensor, spaced: Tensor, *, axis: Axis
+    entries: Entries, first: Tensor, second: Tensor, divisor: Tensor, spaced: Tensor, *, axis: Line
 ) -> Tensor:
     positions = entries.positions()
     a, b, c = (at_lines(values, positions, spaced, axis) for values in (first, second, divisor))
@@ -70,5 +70,5 @@ def nuslerp(
     return _interpolated(base, models, *sines, [spacing(models[0], axis)], axis=axis, out=out)
 
 
-def _axis(row_wise: bool, flatten: bool) -> Axis:
+def _axis(row_wise: bool, flatten: bool) -> Line:
     return "whole" if flatten else "columns" if row_wise else "rows"

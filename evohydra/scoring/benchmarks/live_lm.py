@@ -10,6 +10,7 @@ from lm_eval.models.huggingface import HFLM
 from torch import Tensor
 
 from evohydra.scoring.benchmarks.run_cache import RunCache
+from evohydra.scoring.benchmarks.sampling import PromptStreams
 
 DECODED = 2**16  # answers whose text is kept
 BATCHES = 2**26  # bytes of batches of tokens that are kept on the device
@@ -19,11 +20,15 @@ LOOK_BACK = 2  # tokens more than a stop string has, as in lm-eval
 class LiveLM(HFLM):  # type: ignore[misc]
     """HFLM whose prompts are tokenized once a run, and whose stop strings cost next to nothing.
 
-    It follows in-place changes of the module's parameters, and gives the answers of HFLM.
+    It follows in-place changes of the module's parameters, and gives the answers of HFLM. Answers that are sampled
+    follow from `sampling_seed`, example and repeat.
     """
 
-    def __init__(self, module: torch.nn.Module, tokenizer: object, batch_size: int | str) -> None:
+    def __init__(
+        self, module: torch.nn.Module, tokenizer: object, batch_size: int | str, sampling_seed: int = 0
+    ) -> None:
         super().__init__(pretrained=module, tokenizer=tokenizer, batch_size=batch_size)
+        self._streams = PromptStreams(sampling_seed)
         self._encoded: dict[object, list[int]] = {}
         self._batches = RunCache(BATCHES)
         self._stops: dict[tuple[str, ...], _StopTokens] = {}
@@ -44,6 +49,7 @@ class LiveLM(HFLM):  # type: ignore[misc]
             tokens, mask = super(LiveLM, self).tok_batch_encode(list(strings), **options)
             return tokens.to(self.device), mask.to(self.device)
 
+        self._streams.batch(strings)
         batch: tuple[Tensor, Tensor] = self._batches.once(key, encoded, lambda made: sum(each.nbytes for each in made))
         return batch
 
@@ -51,9 +57,10 @@ class LiveLM(HFLM):  # type: ignore[misc]
         """The batches on the device: those of whole splits, as long as subsets of examples leave them room."""
         return self._batches.values()
 
-    def generate_until(self, requests: object, disable_tqdm: bool = False) -> list[str]:
+    def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
         """The answers to `requests` by the model as it is now."""
         self._batches.begin_round()
+        self._streams.begin(requests)
         answers: list[str] = super().generate_until(requests, disable_tqdm=disable_tqdm)
         return answers
 
@@ -81,14 +88,15 @@ class LiveLM(HFLM):  # type: ignore[misc]
             options["do_sample"] = False
         if options.get("do_sample") is False and options.get("temperature", 0.0) == 0.0:
             options.pop("temperature", None)
-        generated: Tensor = self.model.generate(
-            input_ids=context,
-            max_length=max_length,
-            stopping_criteria=transformers.StoppingCriteriaList([stopping]),
-            pad_token_id=self.tokenizer.pad_token_id,
-            use_cache=True,
-            **options,
-        )
+        with self._streams.drawing(options):
+            generated: Tensor = self.model.generate(
+                input_ids=context,
+                max_length=max_length,
+                stopping_criteria=transformers.StoppingCriteriaList([stopping]),
+                pad_token_id=self.tokenizer.pad_token_id,
+                use_cache=True,
+                **options,
+            )
         return generated
 
 
@@ -118,9 +126,11 @@ class _StopStrings(transformers.StoppingCriteria):  # type: ignore[misc]
 
     def __call__(self, input_ids: Tensor, scores: object, **options: object) -> Tensor:
         new = input_ids[:, -1]
-        self._done |= self._tokens.holds[new]
-        unsure = self._tokens.completes[new] & ~self._done
+        beams = len(new) != len(self._done)  # which change places; what has had its stop string is no running beam
+        done = torch.zeros_like(new, dtype=torch.bool) if beams else self._done
+        done |= self._tokens.holds[new]
+        unsure = self._tokens.completes[new] & ~done
         for row in unsure.nonzero().flatten().tolist():
             text = self._tokenizer.decode(input_ids[row, self._prompt :][-self._tokens.window :])
-            self._done[row] = any(string in text for string in self._tokens.stop)
-        return self._done
+            done[row] = any(string in text for string in self._tokens.stop)
+        return done

@@ -9,6 +9,7 @@ from lm_eval.models.hf_vlms import HFMultimodalLM
 from evohydra.families import LiveModel
 from evohydra.scoring.benchmarks.images import digest
 from evohydra.scoring.benchmarks.run_cache import RunCache
+from evohydra.scoring.benchmarks.sampling import PromptStreams, may_sample
 from evohydra.scoring.benchmarks.vision_features import VisionFeatures
 from evohydra.scoring.benchmarks.vision_prompts import processor_of
 
@@ -18,10 +19,12 @@ CACHE_BYTES = 4 * 1024**3  # of preprocessed images, and of vision features agai
 class LiveMultimodalLM(HFMultimodalLM):  # type: ignore[misc]
     """HFMultimodalLM (hf-multimodal) on a model in memory; images are preprocessed and encoded once a run.
 
-    Raises BenchmarkError for a model without an image processor.
+    Answers that are sampled follow from `sampling_seed`, example and repeat. Raises BenchmarkError for a model without
+    an image processor.
     """
 
-    def __init__(self, name: str, live: LiveModel, batch_size: int | str) -> None:
+    def __init__(self, name: str, live: LiveModel, batch_size: int | str, sampling_seed: int = 0) -> None:
+        self._streams = PromptStreams(sampling_seed)
         self._live_processor = processor_of(name, live)
         self._encoded = RunCache(CACHE_BYTES)
         self._features = VisionFeatures(live.module, CACHE_BYTES)
@@ -33,8 +36,9 @@ class LiveMultimodalLM(HFMultimodalLM):  # type: ignore[misc]
         self.processor = self._live_processor
         self.tokenizer = self.processor.tokenizer
 
-    def generate_until(self, requests: object, disable_tqdm: bool = False) -> list[str]:
+    def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
         """The answers to `requests` by the model as it is now."""
+        self._streams.begin(requests)
         self._encoded.begin_round()
         self._features.begin_genome()
         answers: list[str] = super().generate_until(requests, disable_tqdm=disable_tqdm)
@@ -42,6 +46,7 @@ class LiveMultimodalLM(HFMultimodalLM):  # type: ignore[misc]
 
     def tok_batch_multimodal_encode(self, strings: Sequence[str], images: Sequence[Any], **options: object) -> object:
         """The processor's tensors for a batch, on the model's device."""
+        self._streams.batch(strings)
         shown = tuple(digest(image) for group in images for image in group)
         self._key = (tuple(strings), tuple(map(len, images)), shown, *sorted(options.items()))
 
@@ -54,5 +59,15 @@ class LiveMultimodalLM(HFMultimodalLM):  # type: ignore[misc]
         return type(kept)({name: tensor.to(self.device) for name, tensor in kept.items()})
 
     def _model_multimodal_generate(self, inputs: object, max_length: int, stop: list[str], **options: object) -> object:
-        with self._features.batch(self._key), torch.no_grad():
+        may = {"do_sample": False} if not may_sample(options) else options
+        with self._features.batch(self._key), torch.no_grad(), self._streams.drawing(may):
             return super()._model_multimodal_generate(inputs, max_length, stop, **options)
+
+    def tok_batch_encode(self, strings: Sequence[str], *given: object, **options: object) -> object:
+        """The padded tokens and mask of prompts without an image."""
+        self._streams.batch(strings)
+        return super().tok_batch_encode(list(strings), *given, **options)
+
+    def _model_generate(self, *given: object, **options: object) -> object:
+        with self._streams.drawing(options):
+            return super()._model_generate(*given, **options)

@@ -18,13 +18,14 @@ from evohydra.scoring.benchmarks.contents import versions_of
 from evohydra.scoring.benchmarks.images import text_of
 from evohydra.scoring.benchmarks.live_lm import LiveLM
 from evohydra.scoring.benchmarks.live_vlm import LiveMultimodalLM
-from evohydra.scoring.benchmarks.lm_eval_identity import PACKAGES, of_split
+from evohydra.scoring.benchmarks.lm_eval_identity import PACKAGES, of_split, samples
 from evohydra.scoring.benchmarks.lm_eval_loading import load_tasks
 from evohydra.scoring.benchmarks.lm_eval_metrics import chosen_metric, leaves_out, measure_of, of_example, sign_of
 from evohydra.scoring.benchmarks.lm_eval_words import answered, described
 from evohydra.scoring.benchmarks.not_numbers import check_choices, check_log_likelihoods
 from evohydra.scoring.benchmarks.parts import part_of_batches
 from evohydra.scoring.benchmarks.private_lm_eval import filters_of, set_instances
+from evohydra.scoring.benchmarks.sampling import DRAWS
 from evohydra.scoring.benchmarks.splits import Slice, check_disjoint, slice_of
 
 Auto = Annotated[str, StringConstraints(pattern=r"^auto(:\d+)?$"), Words("auto")]
@@ -33,13 +34,14 @@ FEWSHOT_SEED = 1234  # simple_evaluate's default
 
 
 @dataclass(frozen=True)
-class Options:
+class TaskOptions:
     """How tasks are asked and scored. None leaves the task's own setting.
 
     metric and filter choose what counts, generation_kwargs are merged over the task's, data_files replaces its data set
     by local JSON or parquet files ({split: path} or one path), data_dir by a local copy of the hub's repository,
     include_path is a directory with task yamls of one's own, shuffle is the seed of the order in which splits are cut
-    (None: as the examples come), limit caps each split.
+    (None: as the examples come), limit caps each split. sampling_seed: where answers are sampled, their random numbers
+    follow from it, the example and the repeat.
     """
 
     metric: str | None = None
@@ -55,6 +57,7 @@ class Options:
     data_dir: str | None = None
     include_path: str | None = None
     batch_size: BatchSize = 64
+    sampling_seed: int = 0
 
 
 def lm_eval_benchmarks(
@@ -87,14 +90,14 @@ def lm_eval_benchmarks(
     return benchmarks
 
 
-def _checked(name: str, options: Mapping[str, Any]) -> Options:
-    unknown = sorted(set(options) - set(Options.__dataclass_fields__))
+def _checked(name: str, options: Mapping[str, Any]) -> TaskOptions:
+    unknown = sorted(set(options) - set(TaskOptions.__dataclass_fields__))
     if unknown:
         raise BenchmarkError(
-            f"benchmark {name!r}: unknown options {unknown}; known are {sorted(Options.__dataclass_fields__)}"
+            f"benchmark {name!r}: unknown options {unknown}; known are {sorted(TaskOptions.__dataclass_fields__)}"
         )
-    check_settings(f"benchmark.{name}", Options, options)
-    return Options(**options)
+    check_settings(f"benchmark.{name}", TaskOptions, options)
+    return TaskOptions(**options)
 
 
 class LMEvalBenchmark:
@@ -102,7 +105,9 @@ class LMEvalBenchmark:
 
     families: tuple[str, ...] = ("causal_lm",)
 
-    def __init__(self, name: str, tasks: Mapping[Split, Task], slices: Mapping[Split, Slice], options: Options) -> None:
+    def __init__(
+        self, name: str, tasks: Mapping[Split, Task], slices: Mapping[Split, Slice], options: TaskOptions
+    ) -> None:
         self.name = name
         self._options = options
         self._lm: LiveLM | LiveMultimodalLM | None = None
@@ -157,6 +162,7 @@ class LMEvalBenchmark:
             split: of_split(task, self._indices[split], FEWSHOT_SEED, options.system_prompt)
             for split, task in self._tasks.items()
         }
+        sampled = any(samples(task) for task in self._tasks.values())
         packages = {*PACKAGES, *(("pillow",) if self._shows_images else ())}
         return {
             "kind": "lm_eval",
@@ -166,6 +172,7 @@ class LMEvalBenchmark:
             "chat_template": options.chat_template,
             "system_prompt": options.system_prompt,
             "fewshot_as_multiturn": options.fewshot_as_multiturn,
+            **({"sampling": {"seed": options.sampling_seed, "draws": DRAWS}} if sampled else {}),
             "splits": {split: found for split, (found, _) in splits.items()},
             "versions": versions_of(packages.union(*(libraries for _, libraries in splits.values()))),
         }
@@ -225,8 +232,8 @@ class LMEvalBenchmark:
 
     def _live_lm(self, live: LiveModel) -> LiveLM | LiveMultimodalLM:
         if self._shows_images:
-            return LiveMultimodalLM(self.name, live, self._options.batch_size)
-        return LiveLM(live.module, live.tokenizer, self._options.batch_size)
+            return LiveMultimodalLM(self.name, live, self._options.batch_size, self._options.sampling_seed)
+        return LiveLM(live.module, live.tokenizer, self._options.batch_size, self._options.sampling_seed)
 
     def _built_requests(self, lm: Any, task: Task, split: Split) -> list[list[object]]:
         """The requests of each example of `split`, in the order of the split."""

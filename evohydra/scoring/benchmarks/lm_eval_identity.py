@@ -6,6 +6,7 @@ from lm_eval.api.task import ConfigurableTask, Task
 
 from evohydra.scoring.benchmarks.contents import code_of, digest_of, libraries_of
 from evohydra.scoring.benchmarks.images import text_of
+from evohydra.scoring.benchmarks.sampling import may_sample
 
 PACKAGES = ("lm-eval", "transformers", "tokenizers", "torch", "jinja2")
 # Where the data and the task's file are, which are digested themselves, and what is of no consequence.
@@ -14,6 +15,13 @@ LEFT_OUT = {
     "test_split", "fewshot_split", "metadata", "should_decontaminate", "doc_to_decontamination_query",
 }  # fmt: skip
 RENDERED = 8  # examples whose whole prompt is rendered; rendering all would take longer than to read the data
+
+
+def samples(task: Task) -> bool:
+    """Whether the task's answers may be sampled; of a task that is a class of its own nothing is known but that."""
+    if not isinstance(task, ConfigurableTask):
+        return True
+    return task.OUTPUT_TYPE == "generate_until" and may_sample(task.config.generation_kwargs or {})
 
 
 def of_split(

@@ -1,6 +1,7 @@
 """A batch of questions about images -> the live model's answers."""
 
 from collections.abc import Hashable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from PIL import Image
 
 from evohydra.families import LiveModel
 from evohydra.scoring.benchmarks import BenchmarkError
+from evohydra.scoring.benchmarks.sampling import may_sample, row_draws
 from evohydra.scoring.benchmarks.vision_features import VisionFeatures
 
 PLACES = ("{image}", "{question}")
@@ -82,10 +84,14 @@ class Asker:
                 f"({type(error).__name__}: {str(error)[:300]}); the first prompt of the batch is {texts[0][:300]!r}"
             ) from error
 
-    def answers(self, key: Hashable, inputs: Any) -> list[str]:
-        """The model's answers to `inputs`; the same `key` means the same images."""
+    def answers(self, key: Hashable, inputs: Any, draws: Sequence[tuple[object, ...]]) -> list[str]:
+        """The model's answers to `inputs`; the same `key` means the same images.
+
+        draws: for each answer what the random numbers follow from, where it is sampled.
+        """
         given = inputs.to(self.live.device, dtype=self.live.dtype)  # floating-point entries alone get the type
-        with self.features.batch(key), torch.no_grad():
+        drawing = row_draws(draws) if may_sample(self._generation) else nullcontext()
+        with self.features.batch(key), torch.no_grad(), drawing:
             tokens = self.live.module.generate(**given, **self._generation)  # type: ignore[operator]
         new = tokens[:, given["input_ids"].shape[1] :]
         return [text.strip() for text in self.live.tokenizer.batch_decode(new, skip_special_tokens=True)]

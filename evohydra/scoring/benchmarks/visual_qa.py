@@ -18,6 +18,7 @@ from evohydra.scoring.benchmarks import SPLITS, BenchmarkError, Split, visual_da
 from evohydra.scoring.benchmarks.contents import code_of, digest_of, libraries_of, versions_of
 from evohydra.scoring.benchmarks.images import MAX_PIXELS, decoded
 from evohydra.scoring.benchmarks.run_cache import RunCache
+from evohydra.scoring.benchmarks.sampling import DRAWS, may_sample
 from evohydra.scoring.benchmarks.splits import Slice, check_disjoint, slice_of
 from evohydra.scoring.benchmarks.vision_prompts import Asker
 from evohydra.scoring.benchmarks.visual_data import Columns, Example, Source
@@ -44,7 +45,8 @@ class VQAOptions:
     metric is a function (`Metric`) as package.module:function. prompt is a text with {image} and {question}, None the
     processor's chat template, which `system_prompt` may begin. generation_kwargs are merged over the paper's. shuffle
     is the seed of the order in which splits are cut, limit caps the images of each split. cache_gb bounds the decoded
-    and preprocessed images in memory, features_gb the vision features.
+    and preprocessed images in memory, features_gb the vision features. sampling_seed: where answers are sampled, their
+    random numbers follow from it and the example.
     """
 
     metric: str = "evohydra.scoring.benchmarks.rouge:rouge_l"
@@ -57,6 +59,7 @@ class VQAOptions:
     cache_gb: Annotated[float, Ge(0)] = 4.0
     features_gb: Annotated[float, Ge(0)] = 8.0
     max_pixels: Count = MAX_PIXELS
+    sampling_seed: int = 0
 
 
 def visual_qa(name: str, *, splits: Mapping[str, Mapping[str, Any] | None], **options: Any) -> "dict[str, VisualQA]":
@@ -74,12 +77,13 @@ def visual_qa(name: str, *, splits: Mapping[str, Mapping[str, Any] | None], **op
         raise BenchmarkError(
             f"benchmark {name!r}: unknown options {unknown}; known are {sorted(known[VQAOptions] | known[Source])}"
         )
-    check_settings(f"benchmark.{name}", VQAOptions, options)
+    own = {key: options[key] for key in options if key in known[VQAOptions]}
+    check_settings(f"benchmark.{name}", VQAOptions, own)
     if sorted(splits) != sorted(SPLITS):
         raise BenchmarkError(f"benchmark {name!r}: expected the splits {', '.join(SPLITS)}, got {sorted(splits)}")
     if splits["search"] is None or splits["test"] is None:
         raise BenchmarkError(f"benchmark {name!r}: only the validation split may be null")
-    chosen = VQAOptions(**{key: value for key, value in options.items() if key in known[VQAOptions]})
+    chosen = VQAOptions(**own)
     common = {key: value for key, value in options.items() if key in known[Source]}
     sliced: dict[Split, list[Example]] = {}
     read: dict[str, list[Example]] = {}
@@ -145,7 +149,7 @@ class VisualQA:
 
     def identity(self) -> dict[str, object]:
         """What scores depend on: questions, references and pixels of each split, prompt, generation and metric."""
-        options = self._options
+        options, generation = self._options, {**GENERATION, **self._options.generation_kwargs}
         splits = {
             split: {
                 "examples": len(examples),
@@ -160,7 +164,8 @@ class VisualQA:
             "code": code_of([self._metric]),
             "prompt": options.prompt,
             "system_prompt": options.system_prompt,
-            "generation": {**GENERATION, **options.generation_kwargs},
+            "generation": generation,
+            **({"sampling": {"seed": options.sampling_seed, "draws": DRAWS}} if may_sample(generation) else {}),
             "splits": splits,
             "versions": versions_of({*PACKAGES, *libraries_of([self._metric])}),
         }
@@ -194,7 +199,8 @@ class VisualQA:
         for start in range(0, len(examples), options.batch_size):
             batch = tuple(examples[start : start + options.batch_size])
             inputs = self._cache.once((split, batch), functools.partial(self._inputs, asker, split, batch), _bytes)
-            answers += asker.answers((split, batch), inputs)
+            draws = [(options.sampling_seed, split, place) for place in batch]
+            answers += asker.answers((split, batch), inputs, draws)
         logger.info("%s: reused vision features saved %.2f s", self.name, asker.features.saved - before)
         return answers
 

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from evohydra.search.optimizers import Points, dimension_of, starting_points
 from evohydra.spaces.genes import Axis
 
-Scores = NDArray[np.float64]  # (genomes, examples), not negative
+ExampleScores = NDArray[np.float64]  # (genomes, examples), not negative
 
 
-def competition(scores: Scores, alpha: float) -> Scores:
+def competition(scores: ExampleScores, alpha: float) -> ExampleScores:
     """What each genome gets of each example, of which there is as much for all together.
 
     s_ij / z_j^alpha with z_j the sum over genomes; nothing of an example that nobody solves.
@@ -22,7 +22,7 @@ def competition(scores: Scores, alpha: float) -> Scores:
     return scores / np.where(total > 0, total, 1.0) ** alpha
 
 
-def attraction(shares: Scores, first: int) -> NDArray[np.float64]:
+def attraction(shares: ExampleScores, first: int) -> NDArray[np.float64]:
     """(genomes,): what each would add to what `first` gets, the sum over j of max(s_j(B) - s_j(A), 0) / z_j^alpha."""
     added: NDArray[np.float64] = np.maximum(shares - shares[first], 0.0).sum(axis=1)
     return added
@@ -66,7 +66,7 @@ class M2N2:
         shares = competition(self._positive(), self._alpha)
         return np.array([self._child(*self._parents(shares)) for _ in range(self.population)])
 
-    def _parents(self, shares: Scores) -> tuple[int, int]:
+    def _parents(self, shares: ExampleScores) -> tuple[int, int]:
         first = self._drawn(shares.sum(axis=1))
         return first, self._drawn(attraction(shares, first))
 
@@ -98,9 +98,9 @@ class M2N2:
                 self._archive = np.delete(self._archive, least, axis=0)
                 self._scores = np.delete(self._scores, least, axis=0)
 
-    def _positive(self) -> Scores:
-        """Scores, from which the lowest of each example is taken where there are negative ones."""
-        positive: Scores = self._scores - np.minimum(self._scores.min(axis=0), 0.0)
+    def _positive(self) -> ExampleScores:
+        """ExampleScores, from which the lowest of each example is taken where there are negative ones."""
+        positive: ExampleScores = self._scores - np.minimum(self._scores.min(axis=0), 0.0)
         return positive
 
     def close(self) -> None:

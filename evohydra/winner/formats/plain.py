@@ -33,12 +33,12 @@ class Plain:
         shard_bytes: int,
     ) -> str:
         """Weights, configuration, tokenizer; returns the fingerprint of the weights."""
-        form = sources.form
+        overlay = sources.overlay
         if isinstance(node, Stack):
-            form = replace(form, config={**form.config, **family.path_config(sources.directories, node)})
-        family.copy_files(sources.directories[sources.files_from], directory, dtype, form)
-        for part in family.parts(form):
-            write_part(node, engine, directory / part.prefix, dtype, shard_bytes, part, form.fused)
+            overlay = replace(overlay, config={**overlay.config, **family.path_config(sources.directories, node)})
+        family.copy_files(sources.directories[sources.files_from], directory, dtype, overlay)
+        for part in family.parts(overlay):
+            write_part(node, engine, directory / part.prefix, dtype, shard_bytes, part, overlay.fused)
         return fingerprint("merge", family.open(directory, directory))
 
     def verify(self, directory: Path, family: WritesCheckpoints, live: LiveModel) -> Comparison:

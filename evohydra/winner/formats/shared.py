@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from evohydra.families import Family, Form, LiveModel, WritesCheckpoints
+from evohydra.families import Family, LiveModel, Overlay, WritesCheckpoints
 from evohydra.families.causal_lm import CausalLM
 from evohydra.families.comparison import Comparison
 from evohydra.families.loading import compared
@@ -68,8 +68,8 @@ class Shared:
         beside = {PATH: torch.tensor(places), SCALES: torch.tensor([hop.scale for hop in node.hops])}
         written = write_weights(stored, engine, directory, dtype, shard_bytes, beside)
         changes = {**family.path_config(sources.directories, stored), **RELEASED, "num_hops": len(node.hops)}
-        form = replace(sources.form, config={**sources.form.config, **changes})
-        family.copy_files(sources.directories[sources.files_from], directory, dtype, form)
+        overlay = replace(sources.overlay, config={**sources.overlay.config, **changes})
+        family.copy_files(sources.directories[sources.files_from], directory, dtype, overlay)
         return written
 
     def verify(self, directory: Path, family: WritesCheckpoints, live: LiveModel) -> Comparison:
@@ -80,7 +80,7 @@ class Shared:
 def load(directory: Path, device: torch.device, dtype: torch.dtype) -> LiveModel:
     """A checkpoint of this format as a live model, its layers in memory once; SourceError for others."""
     with _as_mistral(directory) as mistral:
-        live = CausalLM().live_model(mistral, device, dtype, Form(names=frozenset(_weights(directory).shapes)))
+        live = CausalLM().live_model(mistral, device, dtype, Overlay(names=frozenset(_weights(directory).shapes)))
         live.become(_path(directory, mistral), Engine({STORED: _weights(directory)}, device=device))
     return live
 
@@ -91,7 +91,7 @@ def write_plain(directory: Path, target: Path) -> str:
     with _as_mistral(directory) as mistral, whole_directory(target) as out:
         path, dtype = _path(directory, mistral), family.dtype(mistral)
         engine = Engine({STORED: _weights(directory)}, device=torch.device("cpu"))
-        family.copy_files(mistral, out, dtype, Form(config=family.path_config({STORED: mistral}, path)))
+        family.copy_files(mistral, out, dtype, Overlay(config=family.path_config({STORED: mistral}, path)))
         return write_weights(path, engine, out, dtype, SHARD_BYTES)
 
 
