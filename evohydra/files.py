@@ -2,9 +2,15 @@
 
 import json
 import os
+import shutil
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+
+ROOM, READY = ".result.partial", ".result"  # see `together`
+NAMES = ".names.json"  # in READY: what it held when it was made
 
 MEGABYTE = 10**6
 MOST_BYTES = 200 * MEGABYTE  # of a JSON file: tokenizers of large vocabularies have some 30 MB
@@ -15,7 +21,9 @@ def write_whole(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")  # of several processes each has its own
     try:
         temporary.write_bytes(content)
+        on_disk(temporary)
         temporary.replace(path)
+        on_disk(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -39,29 +47,109 @@ def read_text(path: Path, most_bytes: int = MOST_BYTES) -> str:
     try:
         return path.read_bytes().decode()
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: expected text in UTF-8, got {error}") from error
+        raise ValueError(f"{path} is damaged (expected text in UTF-8, got: {error})") from error
 
 
 def parse_json(text: str, where: object) -> object:
-    """The content of a JSON text; ValueError, which names `where` it is from, for what is none or is nested too deep.
-
-    NaN and infinity are no JSON.
-    """
+    """The content of a JSON text; ValueError, which names `where` it is from, for none and for one nested too deep."""
     try:
-        return json.loads(text, parse_constant=_no_number)
-    except RecursionError as error:
-        raise ValueError(f"{where}: expected JSON, got one that is nested too deep") from error
-    except ValueError as error:
-        raise ValueError(f"{where}: expected JSON, got {error}") from error
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where} is damaged (expected JSON, got: {error})") from error
 
 
-def _no_number(text: str) -> object:
-    raise ValueError(f"{text}, which is no JSON number")
-
-
-def read_json(path: Path, most_bytes: int = MOST_BYTES) -> dict[str, object]:
+def read_json(path: Path, most_bytes: int = MOST_BYTES) -> dict[str, Any]:
     """The JSON object in a file; ValueError, which names the file, for anything else, OSError where there is none."""
     content = parse_json(read_text(path, most_bytes), path)
     if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a JSON object, got a {type(content).__name__}")
+        raise ValueError(f"{path} is damaged (expected a JSON object, got {type(content).__name__})")
     return content
+
+
+def on_disk(path: Path) -> None:
+    """Wait until a file's content, or a directory's list of names, is on the disk and not only in memory."""
+    with suppress(OSError):  # some file systems cannot do this with directories; nothing more can be had from them
+        opened = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
+
+
+def all_on_disk(directory: Path) -> None:
+    """The same for all that is in `directory`."""
+    for below, _, files in os.walk(directory):
+        for name in files:
+            on_disk(Path(below) / name)
+        on_disk(Path(below))
+
+
+@contextmanager
+def together(directory: Path, kinds: Sequence[str]) -> Iterator[Path]:
+    """A room for files that belong together; when all are written they take the places of older ones in `directory`.
+
+    `kinds` are patterns of names: what is like one of them in `directory` and is not in the room is taken away. The
+    change happens at once, when the room gets its last name. What is then left to do, to move each file to its place,
+    is only tidying: `finish` does it after a kill, and `current` knows where a file is meanwhile.
+    """
+    finish(directory)
+    room = directory / ROOM
+    shutil.rmtree(room, ignore_errors=True)
+    try:
+        room.mkdir(parents=True)
+        yield room
+        names = sorted(path.name for path in room.iterdir())
+        old = sorted({path.name for kind in kinds for path in directory.glob(kind)} - set(names))
+        write_json(room / NAMES, {"new": names, "old": old})
+        all_on_disk(room)
+        room.rename(directory / READY)
+        on_disk(directory)
+    finally:
+        shutil.rmtree(room, ignore_errors=True)
+    finish(directory)
+
+
+def finish(directory: Path) -> None:
+    """Move files that belong together to their places, where a kill has come between."""
+    ready = directory / READY
+    if not (ready / NAMES).is_file():
+        shutil.rmtree(ready, ignore_errors=True)  # all have been moved
+        return
+    listed = _listed(ready / NAMES)
+    for name in listed["old"]:
+        _remove(directory / name)
+    for name in listed["new"]:
+        if os.path.lexists(ready / name):
+            _remove(directory / name)
+            (ready / name).rename(directory / name)
+    on_disk(directory)
+    (ready / NAMES).unlink()
+    ready.rmdir()
+
+
+def current(directory: Path, name: str) -> Path:
+    """Where a file of `directory` is, also between `together` and `finish`; it may not exist."""
+    ready = directory / READY
+    with suppress(OSError, ValueError):
+        listed = _listed(ready / NAMES)
+        if name in listed["old"] or (ready / name).exists():
+            return ready / name
+    return directory / name
+
+
+def _listed(file: Path) -> dict[str, list[str]]:
+    """What is new and what is old, as names of the directory itself; ValueError for anything else."""
+    listed = read_json(file)
+    lists = [listed.get("new"), listed.get("old")]
+    names = [name for each in lists if isinstance(each, list) for name in each]
+    plain = all(isinstance(name, str) and Path(name).name == name and name not in ("", "..") for name in names)
+    if not all(isinstance(each, list) for each in lists) or not plain or len(listed) != 2:
+        raise ValueError(f"{file} is damaged (expected plain names of files, new and old)")
+    return listed
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

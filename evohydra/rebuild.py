@@ -16,7 +16,7 @@ from evohydra.files import read_json, read_text, write_json
 from evohydra.mergekit.reader import read as read_mergekit
 from evohydra.merging.engine import Engine, worth_compiling
 from evohydra.recipe import checkpoints, merges_something, with_checkpoints
-from evohydra.winner.checkpoint_files import ArtifactError, Replacing, check_replaceable, whole_directory
+from evohydra.winner.checkpoint_files import ArtifactError, check_replaceable, whole_directory
 from evohydra.winner.recipe_files import RecipeFile
 
 SHARD_BYTES = 5 * 10**9  # of a mergekit configuration's merge
@@ -29,18 +29,18 @@ def rebuild(
     paths: Mapping[str, str],
     device: torch.device,
     allowed: Collection[str] = (),
-    replacing: Replacing = "nothing",
+    overwrite: bool = False,
 ) -> tuple[str, str | None]:
     """Write the merge of a recipe file's content to `target`; `paths` says where sources are that have moved.
 
     Sources that were winners of runs themselves are made again from theirs first, for as long as it takes, in a room
-    beside `target`; nothing is written elsewhere. `allowed` are the modules from outside that the user trusts. What
-    stands at `target` is replaced as `whole_directory` says. Returns the fingerprint of what was written and the one
+    beside `target`; nothing is written elsewhere. `allowed` are the modules from outside that the user trusts. With
+    `overwrite` what evohydra wrote to `target` is replaced. Returns the fingerprint of what was written and the one
     that the recipe promises. Raises ValueError for a recipe that makes no sense, or sources that are not those of the
     recipe, ArtifactError for a target that may not be replaced.
     """
     recipe = RecipeFile.parse(content)
-    return _rebuild(recipe, target, paths, device, allowed, replacing), recipe.weights
+    return _rebuild(recipe, target, paths, device, allowed, overwrite), recipe.weights
 
 
 def _rebuild(
@@ -49,10 +49,10 @@ def _rebuild(
     paths: Mapping[str, str],
     device: torch.device,
     allowed: Collection[str],
-    replacing: Replacing,
+    overwrite: bool,
 ) -> str:
     """Write `recipe`, and before it what it is made from."""
-    check_replaceable(target, replacing)
+    check_replaceable(target, overwrite)
     recipe.check_names(allowed)
     known = recipe.source_names()
     if unknown := sorted(set(paths) - known):
@@ -65,9 +65,9 @@ def _rebuild(
                 room = until_then.enter_context(TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent))
                 below = {key: path for key, path in paths.items() if key in its_recipe.source_names()}
                 made = Path(room) / "checkpoint"  # no name of the recipe's becomes a path
-                _rebuild(its_recipe, made, below, device, allowed, "nothing")
+                _rebuild(its_recipe, made, below, device, allowed, overwrite=False)
                 here[name] = str(made)
-        return _written(recipe, target, here, device, allowed, replacing)
+        return _written(recipe, target, here, device, allowed, overwrite)
 
 
 def _written(
@@ -76,7 +76,7 @@ def _written(
     paths: Mapping[str, str],
     device: torch.device,
     allowed: Collection[str],
-    replacing: Replacing,
+    overwrite: bool,
 ) -> str:
     node, files_from = recipe.node, recipe.files_from
     family, written_as = recipe.parts(allowed)
@@ -88,7 +88,7 @@ def _written(
     compile_kernels = worth_compiling(opened.tensors[files_from].shapes, 1)
     engine = Engine(opened.tensors, device=device, dtype=recipe.dtype, compile_kernels=compile_kernels, cache_bytes=0)
     _check_apart(target, opened)
-    with whole_directory(target, replacing=replacing) as directory:
+    with whole_directory(target, overwrite=overwrite) as directory:
         written = written_as.write(node, engine, family, opened, directory, recipe.out_dtype, recipe.shard_bytes)
         # What was still open is now known: what the sources hold, and what the merge of these sources is.
         found = {c.name: c for c in (*opened.models, *([opened.base] if opened.base else []))}
@@ -131,13 +131,12 @@ def main() -> None:
         help="a package or module with code of your own that the recipe may name",
     )  # fmt: skip
     arguments = parser.parse_args()
-    replacing: Replacing = "written" if arguments.overwrite else "nothing"
     try:
-        check_replaceable(arguments.out, replacing)
+        check_replaceable(arguments.out, arguments.overwrite)
         recipe = _read(arguments.recipe)
         paths = dict(_moved(item) for item in arguments.source)
         device = torch.device(arguments.device)
-        written, promised = rebuild(recipe, arguments.out, paths, device, arguments.allow, replacing)
+        written, promised = rebuild(recipe, arguments.out, paths, device, arguments.allow, arguments.overwrite)
     except (ArithmeticError, ValueError, OSError, RuntimeError) as error:
         sys.exit(f"rebuild: {error}")
     print(f"wrote {arguments.out} (sha256 of the tensors {written})")

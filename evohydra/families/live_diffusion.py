@@ -14,8 +14,9 @@ from evohydra.families import Fused, Overlay
 from evohydra.families import pipeline_files as files
 from evohydra.families.in_place import by_checkpoint_name
 from evohydra.families.private_transformers import from_config, no_init_weights
+from evohydra.families.tensor_sets import BUFFERS
 from evohydra.libraries import optional
-from evohydra.merging.checkpoints import SourceError
+from evohydra.merging.checkpoints import SourceError, first_few
 from evohydra.merging.engine import Engine
 from evohydra.recipe import Node
 
@@ -63,19 +64,26 @@ class LiveDiffusion:
 
 
 def make_pipeline(
-    kind: str, folders: Mapping[str, Path], index: Mapping[str, object], device: torch.device, dtype: torch.dtype
+    kind: str,
+    folders: Mapping[str, Path],
+    index: Mapping[str, object],
+    device: torch.device,
+    dtype: torch.dtype,
+    schedule: Mapping[str, object],
 ) -> Any:
     """A pipeline of the class `kind` whose weights hold arbitrary numbers, without a progress bar of its own.
 
-    `index` is its model_index.json, whose plain values are arguments of the class.
+    `index` is its model_index.json, whose plain values are arguments of the class, `schedule` what changes in the
+    settings of its scheduler.
     """
     parts: dict[str, object] = {}
     for component, folder in folders.items():
         if files.has_weights(folder):
             parts[component] = _module(folder, device, dtype)
+        elif component.startswith("tokenizer"):
+            parts[component] = files.tokenizer(folder)
         else:
-            read = files.tokenizer if component.startswith("tokenizer") else files.scheduler
-            parts[component] = read(folder)
+            parts[component] = files.scheduler(folder, schedule)
     plain = {key: value for key, value in index.items() if not key.startswith("_") and not isinstance(value, list)}
     absent = {key: None for key, value in index.items() if isinstance(value, list) and not any(value)}
     made = getattr(files.diffusers(), kind)(**parts, **absent, **plain)
@@ -142,6 +150,11 @@ def parameters_of(pipeline: Any, overlay: Overlay) -> dict[str, Tensor]:
             raise SourceError(
                 f"component {component!r}: expected {len(stored)} tensors for {type(module).__name__}, {len(lost)} are "
                 f"missing from the sources, the first is {lost[0]!r}"
+            )
+        if unused := sorted(name for name in known - set(stored) if not BUFFERS.search(name)):
+            raise SourceError(
+                f"component {component!r}: {len(unused)} tensors of the sources are no part of the "
+                f"{type(module).__name__} that its config.json describes: {first_few(unused)}"
             )
         found |= {f"{component}/{name}": tensor for name, tensor in stored.items()}
     return found

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from evohydra.files import write_json
+from evohydra.files import read_json, write_json
 from evohydra.search.json_lines import LedgerError
 from evohydra.search.masking import DIGEST, with_digests
 
@@ -17,8 +17,8 @@ Difference = tuple[tuple[str, ...], object, object]  # where, what it was, what 
 
 # Every key of conf/config.yaml is in one of these three; `own` holds all others.
 OF_SCORES = (
-    "model", "benchmark", "tokenizer", "missing", "pad_vocabulary_to", "components", "adapters", "device", "dtype",
-    "out_dtype", "backend",
+    "model", "benchmark", "tokenizer", "missing", "config", "pad_vocabulary_to", "components", "adapters", "device",
+    "dtype", "out_dtype", "backend",
 )  # fmt: skip
 OF_THE_SEARCH = ("merge", "optimizer", "seed", "fitness", "objective", "start", "warm_start", "warm_start_top")
 # What no score depends on, or (budget, top, pick) what may change when a run goes on.
@@ -41,6 +41,7 @@ class Alignment:
     pad_vocabulary_to: int | None
     components: Mapping[str, object]
     adapters: Sequence[Mapping[str, object]]
+    config: str | None  # None is "same": runs that began before there was a choice go on
 
 
 @dataclass(frozen=True)
@@ -135,10 +136,10 @@ def check_identity(path: Path, identity: Mapping[str, object], *, allow_other_ve
         write_json(path, current)
         return
     try:
-        known = json.loads(path.read_text())
+        known = read_json(path)
     except ValueError as error:
         raise LedgerError(
-            f"{path} is damaged ({error}), so that nothing says what was scored here. Choose another name with "
+            f"{error}, so that nothing says what was scored here. Choose another name with "
             "run=NAME, or delete the directory"
         ) from error
     earlier = known.pop(EARLIER, [])

@@ -8,20 +8,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
 
 import torch
 from huggingface_hub import split_state_dict_into_shards_factory
 from safetensors import SafetensorError
 
 from evohydra.families import Fused, Part
-from evohydra.files import read_json
+from evohydra.files import all_on_disk, on_disk, read_json
 from evohydra.merging.checkpoints import CheckpointReader, fingerprint
 from evohydra.merging.engine import Engine
 from evohydra.recipe import FORMAT, Node
 
 WHOLE = Part()
-Replacing = Literal["nothing", "written", "anything"]
 # What evohydra writes into a checkpoint's directory.
 WRITTEN = (
     "*.safetensors", "*.json", "*.jinja", "*.model", "vocab.txt", "merges.txt", "README.md", "mergekit.yaml", "*.png",
@@ -39,19 +37,18 @@ class ArtifactError(OSError):
 
 @contextmanager
 def whole_directory(
-    target: Path, final: Callable[[], Path] | None = None, replacing: Replacing = "nothing"
+    target: Path, final: Callable[[], Path] | None = None, known_as: Path | None = None, overwrite: bool = False
 ) -> Iterator[Path]:
     """A directory to write into that becomes `target` when all went well, and vanishes otherwise.
 
-    `final` is asked at the end for another name, where what was written decides on it. `replacing` says what may be
-    replaced: nothing but an empty directory, what evohydra has "written", or "anything", in a directory of its own.
+    `final` is asked at the end for another name, where what was written decides on it. `known_as`: the place that
+    messages name, where `target` is moved there later. With `overwrite` a directory that evohydra wrote is replaced.
 
     Raises ArtifactError where something else is there, and where the disk is full or cannot be written to.
     """
     temporary = target.with_name(f".{target.name}.partial")
-    if replacing == "anything":
-        shutil.rmtree(temporary, ignore_errors=True)
-    check_replaceable(target, replacing)
+    where = known_as or target
+    check_replaceable(target, overwrite)
     try:
         temporary.mkdir(parents=True)
     except FileExistsError as error:
@@ -59,30 +56,32 @@ def whole_directory(
             f"{temporary} exists, from a command that was killed or is not done yet; remove it if it was killed"
         ) from error
     except OSError as error:
-        raise ArtifactError(f"could not write {target}: {error}") from error
+        raise ArtifactError(f"could not write {where}: {error}") from error
     try:
         yield temporary
+        all_on_disk(temporary)
         target = final() if final else target
-        check_replaceable(target, replacing)
+        check_replaceable(target, overwrite)
         if target.exists():
             shutil.rmtree(target)
         temporary.rename(target)
+        on_disk(target.parent)
     except ArtifactError:
         raise
     except (OSError, SafetensorError) as error:
-        raise ArtifactError(f"could not write {target}: {error}. Nothing half-written was left there") from error
+        raise ArtifactError(f"could not write {where}: {error}. Nothing half-written was left there") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def check_replaceable(target: Path, replacing: Replacing) -> None:
-    """ArtifactError where at `target` is what may not be replaced, see `whole_directory`."""
-    if replacing == "anything" or not (target.exists() or target.is_symlink()):
+def check_replaceable(target: Path, overwrite: bool) -> None:
+    """ArtifactError where at `target` is anything but an empty directory, or, with `overwrite`, one of evohydra's."""
+    if not (target.exists() or target.is_symlink()):
         return
     plain = target.is_dir() and not target.is_symlink()
     if plain and not any(target.iterdir()):
         return
-    if replacing == "nothing":
+    if not overwrite:
         raise ArtifactError(f"{target} exists; give a directory that does not, or an empty one")
     strange = _strange(target) if plain else "a file or a link"
     if strange is not None:

@@ -25,7 +25,8 @@ REQUIRED: Mapping[str, Any] = {
     "tokenizer": str, "recipe": object,
 }  # fmt: skip
 OPTIONAL: Mapping[str, Any] = {
-    "written_as": str, "missing": str, "pad_vocabulary_to": int | None, "allow_other_base": bool,
+    "written_as": str, "missing": str, "pad_vocabulary_to": int | None, "allow_other_base": bool, "config": str,
+    "tokens_only": bool,
     "components": Mapping[str, str], "adapters": list[object], "warnings": list[str], "weights": str | None,
     "made_from": Mapping[str, object], "winner_unverified": str, "search": OBJECT, "versions": OBJECT,
 }  # fmt: skip
@@ -123,10 +124,12 @@ def _names(node: Node, where: str) -> list[str]:
 
 
 def _rules(entries: Mapping[str, Any]) -> Rules:
-    chosen = {key: entries[key] for key in ("missing", "pad_vocabulary_to", "components") if key in entries}
+    keys = ("missing", "pad_vocabulary_to", "tokens_only", "components")
+    chosen = {key: entries[key] for key in keys if key in entries}
+    config = entries.get("config", "allow")  # there was no choice when the first ones were written
     adapters = tuple(map(AddedAdapter.parse, entries.get("adapters", ())))
     # A recipe has been accepted already, whatever its sources descend from.
-    return Rules(tokenizer=entries["tokenizer"], **chosen, adapters=adapters, allow_other_base=True)
+    return Rules(tokenizer=entries["tokenizer"], config=config, **chosen, adapters=adapters, allow_other_base=True)
 
 
 def _methods(node: Node) -> set[str]:
@@ -174,7 +177,7 @@ def made_from(node: Node, directories: Mapping[str, Path]) -> dict[str, object]:
             try:
                 recipe = RecipeFile.parse(read_json(file), str(file))
             except ValueError as error:
-                logger.warning("source %s is taken as it is: its recipe.json is no recipe (%s)", checkpoint.name, error)
+                logger.warning("source %s: %s says nothing of how it was made: %s", checkpoint.name, file, error)
                 continue
             if recipe.weights == checkpoint.fingerprint:  # else another has been put in its place
                 found[checkpoint.name] = recipe.content

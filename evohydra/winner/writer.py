@@ -1,6 +1,5 @@
 """The winner of a run on disk: its checkpoint, recipe and model card."""
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import torch
 
 from evohydra.families import ADAPTERS, Family, LiveModel, Rules
+from evohydra.families.settings_files import differing_files
 from evohydra.families.sources import OpenSources
 from evohydra.files import write_json
 from evohydra.mergekit import writer as mergekit
@@ -23,7 +23,10 @@ from evohydra.winner.recipe_files import made_from, recipe_file
 
 WINNER = "winner"  # where in a run's directory the checkpoint is
 UNVERIFIED = "winner-unverified"  # where it is if it is not the live model; in summary and recipe the reason stands
+RESULT = (WINNER, UNVERIFIED, "recipe.json", "summary.json", "answers-*.html", "pictures-*.png")  # of one winner
 REASON = "winner_unverified"  # under this key
+# Of config.json, what mergekit sets itself or what changes nothing.
+NOT_IN_A_CONFIGURATION = ("_name_or_path", "dtype", "torch_dtype", "transformers_version")
 GPU_TOLERANCE = 0.02  # of the largest output: kernels round differently there
 # Where scales are in the weights, which are then rounded, instead of beside them.
 FOLDED_TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.02, torch.bfloat16: 0.1}
@@ -50,14 +53,15 @@ def write_winner(
     worker: Worker,
     form: WinnerForm,
     run: Path,
+    room: Path,
     node: Node,
     found: Mapping[str, object],
     summary: Mapping[str, object] | None,
     samples: Sequence[Sample] = (),
-) -> tuple[Path, str | None]:
+) -> str | None:
     """Write the winner with a worker's sources and model, see `WinnerWriter.into`."""
     return WinnerWriter(worker.sources, worker.family, worker.live, worker.engine, form).into(
-        run, node, found, summary, samples
+        run, room, node, found, summary, samples
     )
 
 
@@ -74,24 +78,26 @@ class WinnerWriter:
     def into(
         self,
         run: Path,
+        room: Path,
         node: Node,
         found: Mapping[str, object],
         summary: Mapping[str, object] | None,
         samples: Sequence[Sample] = (),
-    ) -> tuple[Path, str | None]:
-        """Write `node` into `winner` of a run's directory, its recipe beside it; returns where, and no reason.
+    ) -> str | None:
+        """Write `node` as `winner` into `room`, from which it goes to the directory of the `run`; its recipe beside it.
 
         Where the checkpoint is not the live model it is kept as `winner-unverified` instead, and the reason returned.
         """
         recipe: dict[str, Any] = {}
-        final = lambda: run / (UNVERIFIED if REASON in recipe else WINNER)  # noqa: E731
-        with whole_directory(run / WINNER, final, "anything") as directory:
+
+        def final() -> Path:
+            return room / (UNVERIFIED if REASON in recipe else WINNER)
+
+        with whole_directory(room / WINNER, final, known_as=run / WINNER) as directory:
             recipe |= self(node, directory, run.name, found, summary, samples)
-        reason = recipe.get(REASON)
-        # One of an earlier try, which is not what recipe and summary say.
-        shutil.rmtree(run / (WINNER if reason else UNVERIFIED), ignore_errors=True)
-        write_json(run / "recipe.json", recipe)
-        return run / (UNVERIFIED if reason else WINNER), reason
+        write_json(room / "recipe.json", recipe)
+        reason: str | None = recipe.get(REASON)
+        return reason
 
     def __call__(
         self,
@@ -155,17 +161,35 @@ class WinnerWriter:
     def _mergekit(self, node: Node, directory: Path) -> str:
         """Write the configuration that makes mergekit do the same; why there is none, else."""
         try:
-            if replace(self.form.rules, allow_other_base=False) != Rules():
+            if replace(self.form.rules, allow_other_base=False, config="same") != Rules():
                 raise mergekit.NotExpressible("its sources were matched by token or completed, see recipe.json")
             if not self.family.known_to_mergekit:
                 raise mergekit.NotExpressible(f"mergekit has no words for merges of the family {self.family.name}")
             types = [
                 str(dtype).removeprefix("torch.") if dtype else None for dtype in (self.engine.dtype, self.live.dtype)
             ]
-            (directory / "mergekit.yaml").write_text(mergekit.to_yaml(node, *types))
+            text = mergekit.to_yaml(node, *types)
+            note = self._other_files(node)
+            (directory / "mergekit.yaml").write_text(f"# {note}\n{text}" if note else text)
         except mergekit.NotExpressible as reason:
             return f"There is no `mergekit.yaml`: {reason}."
-        return ""
+        return f"`mergekit.yaml` makes the same weights. {note}" if note else ""
+
+    def _other_files(self, node: Node) -> str:
+        """In a sentence, what to copy from the winner, where mergekit takes its files from elsewhere than we do."""
+        ours = self.sources.files_from
+        places = self.sources.directories
+        unlike = {
+            file
+            for donor in mergekit.donors(node)
+            for file in differing_files(places[donor], places[ours], NOT_IN_A_CONFIGURATION)
+        }
+        if not unlike:
+            return ""
+        return (
+            f"mergekit takes {', '.join(sorted(unlike))} from {' or '.join(mergekit.donors(node))}, where they are not "
+            f"those of {ours}, which the merge was scored with: copy them from this directory over mergekit's."
+        )
 
     def _adapters(self) -> str:
         """How to use what is not in the weights."""
