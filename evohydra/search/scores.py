@@ -13,6 +13,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from evohydra.files import Plain
 from evohydra.recipe import Checkpoint, Merge, Node, digest
 from evohydra.scoring.benchmarks import SPLITS
 from evohydra.scoring.job import Evaluation, Job
@@ -112,7 +113,7 @@ class ScoreStore:
         assert self._shared is not None
         return FileLock(self._shared.with_suffix(".lock"))
 
-    def entries(self, split: str) -> list[Mapping[str, Any]]:
+    def entries(self, split: str) -> list[Plain]:
         """All lines of a split, copied ones too."""
         return [entry for entry in self._lines.entries if entry["split"] == split]
 
