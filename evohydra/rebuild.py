@@ -84,9 +84,12 @@ def _rebuild(
         written_as: Format = pkgutil.resolve_name(_now(recipe.get("written_as", PLAIN)))()
         shard_bytes, files_from = int(recipe["shard_bytes"]), recipe["files_from"]
         # A recipe has been accepted already, whatever its sources descend from.
-        chosen = {key: recipe[key] for key in ("missing", "pad_vocabulary_to", "components") if key in recipe}
+        chosen = {
+            key: recipe[key] for key in ("missing", "pad_vocabulary_to", "tokens_only", "components") if key in recipe
+        }
         adapters = tuple(map(AddedAdapter.parse, recipe.get("adapters", ())))
-        rules = Rules(tokenizer=recipe["tokenizer"], **chosen, adapters=adapters, allow_other_base=True)
+        config = recipe.get("config", "allow")  # there was no choice when the first ones were written
+        rules = Rules(tokenizer=recipe["tokenizer"], config=config, **chosen, adapters=adapters, allow_other_base=True)
     except (KeyError, ImportError, AttributeError, TypeError) as error:
         raise ValueError(f"not a whole recipe file: {error!r}") from error
     named = {checkpoint.name: checkpoint for checkpoint in checkpoints(node)}

@@ -24,7 +24,8 @@ class Checkpoint:
     `path` is a hub id, a directory, or `zoo://<name>` for a model that ships with evohydra; `fingerprint` is the
     SHA-256 of its tensors (see `checkpoints.fingerprint`) with `adapter` merged in and converted to `dtype`, if given.
     `variant` and `config` are of diffusion models: which of its files are read ("fp16"), and the diffusers folder that
-    says what a single file holds.
+    says what a single file holds. `settings` is a digest of its configuration where that is not the merge's, so that
+    the source by itself is another model than a merge of the same weights.
     """
 
     name: str
@@ -35,10 +36,11 @@ class Checkpoint:
     fingerprint: str | None = None
     variant: str | None = None
     config: str | None = None
+    settings: str | None = None
 
     def to_dict(self) -> dict[str, object]:
         """The node as JSON data."""
-        later = {"variant", "config"}  # than the first recipe files, which have kept their digests
+        later = {"variant", "config", "settings"}  # than the first recipe files, which have kept their digests
         return {"node": "checkpoint", **{k: v for k, v in self.__dict__.items() if k not in later or v is not None}}
 
 

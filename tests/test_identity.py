@@ -54,7 +54,7 @@ def test_other_scoring_code_is_another_run(begun: tuple[list[str], Path], tmp_pa
     [
         ("tokenizer=union", r"alignment\.tokenizer was 'same', is now 'union'"),
         ("benchmark.lm_eval.generation_kwargs={max_gen_toks: 3}", r"benchmark 'lm_eval'.*max_gen_toks"),
-        ("benchmark.lm_eval.num_fewshot=1", r"benchmark 'lm_eval'"),
+        ("benchmark.lm_eval.system_prompt=x", r"benchmark 'lm_eval'"),
         ("seed=2", r"seed was 1, is now 2"),
         ("+mine=3", r"own\.mine was None, is now 3"),
     ],

@@ -253,3 +253,27 @@ def test_files_that_are_no_plain_lora(pair: tuple[Path, Path], tmp_path: Path, n
 def test_wrong_entries(entry: Any) -> None:
     with pytest.raises(ValueError, match=r"adapters(\.scale|\.fuse)?: expected"):
         AddedAdapter.parse(entry)
+
+
+def test_the_part_of_a_lora_for_an_encoder_that_is_not_merged_is_named(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    pipeline = load(pair[1])
+    config = LoraConfig(r=2, lora_alpha=2, target_modules=["q_proj"], init_lora_weights=False)
+    unet = LoraConfig(r=2, lora_alpha=2, target_modules=["to_q"], init_lora_weights=False)
+    pipeline.text_encoder.add_adapter(config)
+    pipeline.unet.add_adapter(unet)
+    diffusers.StableDiffusionXLPipeline.save_lora_weights(
+        tmp_path,
+        unet_lora_layers=get_peft_model_state_dict(pipeline.unet),
+        text_encoder_lora_layers=get_peft_model_state_dict(pipeline.text_encoder),
+    )
+    lora = str(tmp_path / "pytorch_lora_weights.safetensors")
+    nodes = (Checkpoint("one", str(pair[0])), Checkpoint("two", str(pair[1]), adapter=lora))
+
+    def said(**components: str) -> list[str]:
+        warnings = open_sources(nodes, None, FAMILY, Rules(components=components)).warnings
+        return [warning for warning in warnings if "LoRA" in warning]
+
+    (sentence,) = said()
+    assert "the LoRA of source 'two' changes its text_encoder too, which all have from 'one'" in sentence
+    assert not said(text_encoder="merge")
+    assert not said(text_encoder="two")

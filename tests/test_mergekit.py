@@ -338,9 +338,9 @@ def test_a_base_of_a_method_without_one_is_a_model_like_any_other(root: Path, me
         ({"tokenizer_source": "base"}, "base", "base", None),
         ({"tokenizer_source": "BASE"}, "base", "base", None),
         ({"tokenizer_source": "union"}, "union", "base", None),
-        ({"tokenizer_source": "ONE"}, "one", "one", None),
+        ({"tokenizer_source": "ONE"}, "one", "base", None),
         ({"tokenizer": {}}, "union", "base", None),
-        ({"tokenizer": {"source": "ONE", "pad_to_multiple_of": 8}}, "one", "one", 8),
+        ({"tokenizer": {"source": "ONE", "pad_to_multiple_of": 8}}, "one", "base", 8),
         ({"tokenizer": {"source": "base", "pad_to_multiple_of": 8}, "chat_template": "auto"}, "base", "base", 8),
     ],
 )

@@ -60,3 +60,20 @@ def test_what_people_read() -> None:
     assert "The winner was chosen on validation (0.550) from the best genomes of the search (0.600)." in text
     assert text.endswith("The merge falls under the licences of all of its sources.\n\nA note.\n")
     assert "without a search; no gradient step was taken" in card(None).text
+
+
+def test_sources_of_one_path_differ_in_what_makes_them_others() -> None:
+    sources = (
+        Checkpoint("plain", "owner/model"),
+        Checkpoint("tuned", "owner/model", adapter="owner/lora"),
+        Checkpoint("rounded", "owner/model", dtype="bfloat16"),
+        Checkpoint("half", "owner/model", revision="abc", variant="fp16"),
+    )
+    node = Merge("linear", None, sources, (Group("all", ("w",), {"weight": (0.25,) * 4}),))
+    text = model_card("best", node, {}, None, "", "transformers", "text-generation")
+    for row in (
+        "| plain | owner/model | unknown |", "| tuned | owner/model, adapter owner/lora | unknown |",
+        "| rounded | owner/model, converted to bfloat16 | unknown |",
+        "| half | owner/model @ abc, variant fp16 | unknown |",
+    ):  # fmt: skip
+        assert row in text

@@ -1,8 +1,11 @@
 """Single files in the original layout: written, read by diffusers, by this project, and as a source."""
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -13,10 +16,12 @@ from evohydra.families.sdxl import SDXL
 from evohydra.families.sources import open_sources
 from evohydra.families.stable_diffusion import StableDiffusion
 from evohydra.merging.checkpoints import SourceError, fingerprint
+from evohydra.merging.engine import Engine
 from evohydra.recipe import Checkpoint
 from evohydra.winner.formats.single_file import FILE, SingleFile, write_original
 from tests import tiny_pipelines as tiny
 
+CPU = torch.device("cpu")
 FAMILIES: dict[str, tuple[Diffusion, Any, dict[str, Any]]] = {
     # diffusers knows SDXL by the tenth layer of its second text encoder, and the encoders by their widths.
     "sdxl": (SDXL(), tiny.make_sdxl, {"text_layers": 10, "text_hidden": 24}),
@@ -35,8 +40,6 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def test_diffusers_loads_the_file_as_the_same_pipeline(pair: tuple[Diffusion, Path, Path]) -> None:
-    import diffusers
-
     family, folder, file = pair
     kind = getattr(diffusers, family.pipeline)
     loaded = kind.from_single_file(file, config=str(folder), local_files_only=True)
@@ -98,8 +101,6 @@ def test_a_file_that_says_that_it_predicts_velocities(pair: tuple[Diffusion, Pat
 
 
 def test_the_format_writes_both(pair: tuple[Diffusion, Path, Path], tmp_path: Path) -> None:
-    from evohydra.merging.engine import Engine
-
     family, folder, file = pair
     sources = open_sources((Checkpoint("one", str(folder)),), None, family, Rules())
     engine = Engine(sources.tensors, device=torch.device("cpu"), dtype=torch.float32)
@@ -109,6 +110,86 @@ def test_the_format_writes_both(pair: tuple[Diffusion, Path, Path], tmp_path: Pa
     ours, whole = load_file(tmp_path / FILE), load_file(file)
     assert ours.keys() == whole.keys()
     assert all(torch.equal(ours[name], whole[name].half()) for name in whole)
+
+
+@pytest.mark.parametrize("marks", [("v_pred",), ("v_pred", "ztsnr")])
+def test_marks_of_files_reach_the_scheduler_and_what_is_written(
+    marks: tuple[str, ...], pair: tuple[Diffusion, Path, Path], tmp_path: Path
+) -> None:
+    """Two files that predict velocities, described by a folder whose scheduler says otherwise."""
+    family, folder, file = pair
+    nodes = []
+    for name in ("one", "two"):
+        saved = tmp_path / f"{name}.safetensors"
+        save_file(load_file(file) | {mark: torch.zeros(0) for mark in marks}, saved)
+        nodes.append(Checkpoint(name, str(saved), config=str(folder)))
+    sources = open_sources(tuple(nodes), None, family, Rules())
+    live = family.live_model(sources.directories["one"], CPU, torch.float32, sources.overlay)
+    (tmp_path / "out").mkdir()
+    engine = Engine(sources.tensors, device=CPU, dtype=torch.float32)
+    SingleFile().write(sources.models[0], engine, family, sources, tmp_path / "out", torch.float32, 10**9)
+    again = diffusers.DiffusionPipeline.from_pretrained(tmp_path / "out")
+    for pipeline in (live.pipeline, again):
+        assert pipeline.scheduler.config.prediction_type == "v_prediction"
+        assert pipeline.scheduler.config.rescale_betas_zero_snr == ("ztsnr" in marks)
+    assert set(load_file(tmp_path / "out" / FILE)) & {"v_pred", "ztsnr"} == set(marks)
+    read = open_sources((Checkpoint("again", str(tmp_path / "out" / FILE), config=str(folder)),), None, family, Rules())
+    assert read.overlay.config == sources.overlay.config
+
+
+def test_a_scheduler_without_the_setting_of_a_mark_is_an_error(
+    pair: tuple[Diffusion, Path, Path], tmp_path: Path
+) -> None:
+    family, folder, file = pair
+    shutil.copytree(folder, tmp_path / "folder")
+    diffusers.PNDMScheduler().save_pretrained(tmp_path / "folder" / "scheduler")
+    save_file(load_file(file) | {"ztsnr": torch.zeros(0)}, tmp_path / "one.safetensors")
+    node = Checkpoint("one", str(tmp_path / "one.safetensors"), config=str(tmp_path / "folder"))
+    sources = open_sources((node,), None, family, Rules())
+    with pytest.raises(SourceError, match=r"setting rescale_betas_zero_snr=True.*PNDMScheduler has none"):
+        family.live_model(sources.directories["one"], CPU, torch.float32, sources.overlay)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("rescale_betas_zero_snr", True), ("beta_end", 0.02), ("beta_schedule", "linear"), ("num_train_timesteps", 500)],
+)
+def test_schedules_of_noise_that_differ_are_refused_or_chosen(
+    setting: str, value: object, pair: tuple[Diffusion, Path, Path], tmp_path: Path
+) -> None:
+    family, folder, _ = pair
+    shutil.copytree(folder, tmp_path / "two")
+    diffusers.EulerDiscreteScheduler.from_pretrained(folder / "scheduler", **{setting: value}).save_pretrained(
+        tmp_path / "two" / "scheduler"
+    )
+    nodes = (Checkpoint("one", str(folder)), Checkpoint("two", str(tmp_path / "two")))
+    with pytest.raises(SourceError, match=rf"another schedule of noise: {setting} .* components\.scheduler=SOURCE"):
+        open_sources(nodes, None, family, Rules())
+    sources = open_sources(nodes, None, family, Rules(components={"scheduler": "two"}))
+    assert any(setting in warning for warning in sources.warnings)
+    live = family.live_model(sources.directories["one"], CPU, torch.float32, sources.overlay)
+    assert live.pipeline.scheduler.config[setting] == value
+
+
+def test_how_pictures_are_drawn_may_differ(pair: tuple[Diffusion, Path, Path], tmp_path: Path) -> None:
+    family, folder, _ = pair
+    shutil.copytree(folder, tmp_path / "two")
+    diffusers.DDIMScheduler.from_pretrained(folder / "scheduler", timestep_spacing="leading").save_pretrained(
+        tmp_path / "two" / "scheduler"
+    )
+    nodes = (Checkpoint("one", str(folder)), Checkpoint("two", str(tmp_path / "two")))
+    assert not open_sources(nodes, None, family, Rules()).warnings
+
+
+def test_merged_encoders_have_the_same_settings(pair: tuple[Diffusion, Path, Path], tmp_path: Path) -> None:
+    family, folder, _ = pair
+    shutil.copytree(folder, tmp_path / "two")
+    file = tmp_path / "two" / "text_encoder" / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "hidden_act": "gelu_new"}))
+    nodes = (Checkpoint("one", str(folder)), Checkpoint("two", str(tmp_path / "two")))
+    open_sources(nodes, None, family, Rules())
+    with pytest.raises(SourceError, match=r"text_encoder of source 'two': expected hidden_act as in 'one'.*'gelu_new'"):
+        open_sources(nodes, None, family, Rules(components={"text_encoder": "merge"}))
 
 
 def test_the_format_is_for_diffusion_models(trio: tuple[Path, Path, Path]) -> None:

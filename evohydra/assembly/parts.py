@@ -79,7 +79,7 @@ def found_sources(settings: Settings) -> FoundSources:
     """The sources, located and compared; their weights are not read."""
     chosen = chosen_sources(settings)
     family: Family = instantiate({"_target_": sources.common_family(chosen)})
-    keys = ("tokenizer", "missing", "pad_vocabulary_to", "allow_other_base")
+    keys = ("tokenizer", "missing", "config", "pad_vocabulary_to", "allow_other_base")
     added = tuple(AddedAdapter.parse(each) for each in settings.adapters or ())
     rules = Rules(**{key: settings.all[key] for key in keys}, components=settings.components or {}, adapters=added)
     merging, path = settings.merge.get("parameter"), settings.merge.get("dataflow")

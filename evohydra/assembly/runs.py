@@ -208,6 +208,7 @@ def _identity(settings: Settings, parts: Parts) -> Identity:
             missing=settings.missing,
             pad_vocabulary_to=settings.pad_vocabulary_to,
             components=settings.components or {},
+            config=None if settings.config == "same" else settings.config,
             adapters=[
                 {"sha256": each.sha256, "scale": each.scale, "fuse": each.fuse} for each in opened.overlay.adapters
             ],

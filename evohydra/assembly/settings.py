@@ -34,6 +34,7 @@ class Settings:
     warm_start_top: Count
     tokenizer: str
     missing: str
+    config: str
     pad_vocabulary_to: Count | None
     allow_other_base: bool
     components: Mapping[str, str] | None

@@ -3,36 +3,18 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from evohydra.checks import Count, check_fields, check_settings
 from evohydra.families.comparison import Comparison
+from evohydra.families.rules import AddedAdapter as AddedAdapter
+from evohydra.families.rules import Rules as Rules
 from evohydra.merging.checkpoints import TensorSource
 from evohydra.merging.engine import Engine
 from evohydra.recipe import LayerNames, Node, Stack
 from evohydra.spaces.grouping import Location
-
-
-@dataclass(frozen=True)
-class AddedAdapter:
-    """A LoRA that is added after the merge: fused into its weights, or kept beside them; `sha256` is its file's."""
-
-    path: str
-    scale: float = 1.0
-    fuse: bool = True
-    sha256: str | None = None
-
-    @classmethod
-    def parse(cls, entry: object) -> "AddedAdapter":
-        """An entry of the list `adapters` of a configuration; ValueError for anything else."""
-        known = set(cls.__dataclass_fields__)
-        if not isinstance(entry, Mapping) or not isinstance(entry.get("path"), str) or set(entry) - known:
-            raise ValueError(f"adapters: expected {{path, scale, fuse}} for each, got {entry!r}")
-        check_settings("adapters", cls, entry)
-        return cls(entry["path"], float(entry.get("scale", 1.0)), entry.get("fuse", True), entry.get("sha256"))
 
 
 class Fused(Protocol):
@@ -43,38 +25,6 @@ class Fused(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Rules:
-    """What to do where sources differ; the defaults refuse.
-
-    tokenizer: "same" (all must agree), "base", "union", or the name of the source whose tokenizer the merge has.
-    missing: "error", or "base": the merge has the base's tensors, and sources that lack some take the base's.
-    pad_vocabulary_to: embeddings and head get rows up to a multiple of it.
-    allow_other_base: sources on another base are a warning.
-    components: of diffusion models, for each component "merge" or the name of the source that gives it; those that are
-    not named are the family's to choose.
-    adapters: of diffusion models, LoRAs for the merge, whatever it is a merge of.
-    """
-
-    tokenizer: str = "same"
-    missing: Literal["error", "base"] = "error"
-    pad_vocabulary_to: Count | None = None
-    allow_other_base: bool = False
-    components: Mapping[str, str] = field(default_factory=dict)
-    adapters: tuple[AddedAdapter, ...] = ()
-
-    def __post_init__(self) -> None:
-        check_fields("", self, but=("adapters",))
-        if not self.tokenizer:
-            raise ValueError("tokenizer: expected same, base, union or the name of a source, got ''")
-
-    def check_unused(self, *keys: str, why: str) -> None:
-        """ValueError where one of the `keys` is not at its default."""
-        for key in keys:
-            if getattr(self, key) != getattr(Rules(), key):
-                raise ValueError(f"{key}: {why}, got {getattr(self, key)!r}")
-
-
 ADAPTERS = "adapters"  # the folder of those that are kept beside a written merge
 
 
@@ -82,11 +32,13 @@ ADAPTERS = "adapters"  # the folder of those that are kept beside a written merg
 class Overlay:
     """How the merge differs from the checkpoint whose files it takes.
 
-    names: of its tensors, None where they are the checkpoint's; config: keys of its configuration that change;
+    names: of its tensors, None where they are the checkpoint's; config: keys of its configuration that change (of
+    diffusion models, of its scheduler's);
     tokenizer: the one it has instead of the checkpoint's, None for the checkpoint's own. folders: for models of several
     components where the files of each are, and merged: which of them recipes change. fused: what is added to the
     merge's tensors, by name, before they are used or written. kept: files of adapters that are loaded beside them, and
-    their scales. adapters: all that were added, as a recipe file lists them.
+    their scales. adapters: all that were added, as a recipe file lists them. own: the directories of those sources, by
+    name, that are scored under their own configuration.
     """
 
     names: frozenset[str] | None = None
@@ -97,6 +49,7 @@ class Overlay:
     fused: Mapping[str, Fused] = field(default_factory=dict)
     kept: Mapping[Path, float] = field(default_factory=dict)
     adapters: tuple[AddedAdapter, ...] = ()
+    own: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -29,11 +29,13 @@ def align(
     rules: Rules,
     files_from: str,
     completing: bool = False,
+    owner: str | None = None,
 ) -> Common:
     """The sources, under common names already, with a head each or none, the same tensors, and one vocabulary's rows.
 
-    `ties` says what configurations say of heads. `completing`: see `on_common_tokens`. Raises SourceError for
-    different tensors, shapes or tokens as far as `rules` do not allow them.
+    `ties` says what configurations say of heads. `completing`: see `on_common_tokens`. `owner` is the source whose
+    tokenizer the merge has, `files_from` unless it is another. Raises SourceError for different tensors, shapes or
+    tokens as far as `rules` do not allow them.
     """
     embeddings = embeddings_of(next(iter(sources.values())).shapes)
     tied = None
@@ -43,7 +45,10 @@ def align(
     sets.check_heads(sources, ties, directories)
     before = rows_of(sources[files_from])
     check_same_tensors(sources)
-    sources, tokenizer = on_common_tokens(sources, directories, base, rules, files_from, completing)
+    owner = owner or files_from
+    sources, tokenizer = on_common_tokens(sources, directories, base, rules, owner, completing)
+    if tokenizer is None and owner != files_from:
+        tokenizer = tokenizers.load(directories[owner])
     check_same_shapes(sources)
     changes: dict[str, object] = {}
     if (rows := rows_of(sources[files_from])) != before:
@@ -88,16 +93,20 @@ def on_common_tokens(
         united = tokenizers.union(loaded, vocabularies, files_from)
         tokens = united.get_vocab()
         target = Vocabulary(tokens, max(target.rows, 1 + max(tokens.values(), default=-1)))
+    if rules.tokens_only:
+        target = Vocabulary(target.tokens, 1 + max(target.tokens.values(), default=-1))
     multiple = rules.pad_vocabulary_to or 1
     target = Vocabulary(target.tokens, -(-target.rows // multiple) * multiple)
-    rows = plan(vocabularies, target, files_from, files_from if completing else base)
+    rows = plan(vocabularies, target, files_from, files_from if completing else base, not rules.tokens_only)
     return {name: TokenRows(name, sources, rows[name]) for name in sources}, united
 
 
 def check_not_quantised(configs: Mapping[str, Any]) -> None:
     """Raise SourceError for a configuration of quantised weights."""
     for name, config in configs.items():
-        if config.to_dict().get("quantization_config"):
+        settings = config.to_dict()
+        settings |= settings.get("text_config") or {}
+        if settings.get("quantization_config") or settings.get("compression_config"):
             raise SourceError(
                 f"source {name!r}: expected weights in a floating-point type, got a quantised checkpoint; merge the "
                 "model that it was made from"

@@ -1,5 +1,6 @@
 """Causal language models: decoders of transformers whose layers are a list."""
 
+import functools
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from evohydra.families import PUBLISHED, Aligned, LiveModel, Overlay, Rules, path_settings
 from evohydra.families import tensor_sets as sets
+from evohydra.families.agreement import CHOICES, apart, check_agreement
 from evohydra.families.alignment import align, check_not_quantised, on_common_tokens
 from evohydra.families.comparison import Comparison
 from evohydra.families.hops import Paths, files_of
@@ -27,11 +29,12 @@ from evohydra.families.loading import (
     names_of,
     tokenizer_of,
 )
-from evohydra.families.private_transformers import left_out_on_load
+from evohydra.families.own_settings import OwnSettings
+from evohydra.families.private_transformers import left_out_on_load, no_init_weights
 from evohydra.families.tokenizers import LOCAL
 from evohydra.merging.checkpoints import CheckpointReader, SourceError, TensorSource
 from evohydra.merging.engine import Engine
-from evohydra.recipe import LayerNames, Node, Stack
+from evohydra.recipe import Checkpoint, LayerNames, Node, Stack
 from evohydra.spaces.grouping import Location
 
 transformers.utils.logging.disable_progress_bar()
@@ -51,9 +54,11 @@ class LiveCausalLM:
     dtype: torch.dtype
     parameters: Mapping[str, Tensor]
     paths: Paths
+    own: OwnSettings
 
     def become(self, node: Node, engine: Engine) -> None:
-        """Make this the model that `node` describes, see `Paths`."""
+        """Make this the model that `node` describes, see `Paths`; a source under its own configuration."""
+        self.own.install(node.name if isinstance(node, Checkpoint) else None)
         self.paths.become(node, engine)
 
     def expect(self, recipes: Sequence[Node]) -> None:
@@ -84,10 +89,18 @@ class CausalLM(OneDirectory):
         sources: Mapping[str, TensorSource] = sets.with_common_names(tensors, f"{prefix}.")
         sources = sets.without_buffers(sources)
         ties = {name: bool(getattr(config, "tie_word_embeddings", False)) for name, config in configs.items()}
-        files_from = _files_from(tuple(sources), base, rules)
-        found = align(sources, ties, directories, base, rules, files_from)
-        overlay = Overlay(frozenset(found.tensors[files_from].shapes), found.changes, found.tokenizer)
-        return Aligned(found.tensors, files_from, overlay, found.left_out)
+        owner = _tokenizer_from(tuple(sources), base, rules)
+        files_from = _config_from(tuple(sources), base, rules, owner)
+        if rules.tokenizer == "same":
+            owner = files_from
+        found = align(sources, ties, directories, base, rules, files_from, owner=owner)
+        doubts = check_agreement(configs, files_from, rules.config)
+        changes = dict(found.changes)
+        if owner != files_from:
+            changes |= _token_ids(configs[owner], configs[files_from])
+        own = {name: directories[name] for name, each in configs.items() if apart(each, configs[files_from])}
+        overlay = Overlay(frozenset(found.tensors[files_from].shapes), changes, found.tokenizer, own=own)
+        return Aligned(found.tensors, files_from, overlay, (*found.left_out, *doubts))
 
     def align_layers(
         self, directories: Mapping[str, Path], tensors: Mapping[str, TensorSource], first: str, rules: Rules
@@ -112,7 +125,9 @@ class CausalLM(OneDirectory):
         sets.check_heads({first: sources[first]}, ties, directories)
         sets.check_layers(sources, first)
         on_common_tokens(sources, directories, None, Rules(), first)
-        return Aligned(sources, first, Overlay(frozenset(sources[first].shapes)))
+        alike = [name for name, source in sources.items() if source.shapes == sources[first].shapes]
+        own = {name: directories[name] for name in alike if apart(configs[name], configs[first])}
+        return Aligned(sources, first, Overlay(frozenset(sources[first].shapes), own=own))
 
     def locations(
         self, directory: Path, names: tuple[str, ...], copied: frozenset[str] = frozenset()
@@ -173,8 +188,12 @@ class CausalLM(OneDirectory):
             model = _model(place, device, dtype, {})
             return model.base_model, by_checkpoint_name(model, names)
 
+        def under(place: Path) -> Any:
+            return _like(module, _config(place), device, dtype)
+
         paths = Paths(module.base_model, parameters, sources, load, prefix_bytes)
-        return LiveCausalLM(module, tokenizer_of(directory, overlay), device, dtype, parameters, paths)
+        own = OwnSettings(module, {name: functools.partial(under, place) for name, place in overlay.own.items()})
+        return LiveCausalLM(module, tokenizer_of(directory, overlay), device, dtype, parameters, paths, own)
 
     def copy_files(self, directory: Path, target: Path, dtype: torch.dtype, overlay: Overlay = PUBLISHED) -> None:
         """Configuration (with `dtype` and the changes of `overlay`), generation configuration and tokenizer files."""
@@ -183,6 +202,9 @@ class CausalLM(OneDirectory):
         config.pop("torch_dtype", None)
         config |= {"dtype": str(dtype).removeprefix("torch."), **overlay.config}
         (target / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        generation = target / "generation_config.json"
+        if (ids := _only_ids(overlay.config)) and generation.is_file():
+            generation.write_text(json.dumps({**json.loads(generation.read_text()), **ids}, indent=2) + "\n")
 
     def verify(self, directory: Path, live: LiveModel) -> Comparison:
         """In what the written model differs from the live one."""
@@ -193,7 +215,33 @@ def _model(directory: Path, device: torch.device, dtype: torch.dtype, changes: M
     """A model that is only read from, and written to in place."""
     config = transformers.AutoConfig.from_pretrained(directory, **changes, **LOCAL)
     module = transformers.AutoModelForCausalLM.from_pretrained(directory, config=config, dtype=dtype, **LOCAL)
+    for key, value in _only_ids(changes).items():
+        setattr(module.generation_config, key, value)
     return module.to(device).eval().requires_grad_(False)
+
+
+def _like(module: Any, config: Any, device: torch.device, dtype: torch.dtype) -> Any:
+    """A model of the class, vocabulary and head of `module`, with arbitrary weights, that computes as `config` says."""
+    ours = module.config
+    for key in ("vocab_size", "tie_word_embeddings", *_TOKEN_IDS):
+        setattr(config, key, getattr(ours, key, None))
+    with no_init_weights(), device:
+        twin = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype)
+    twin.generation_config = module.generation_config
+    return twin.requires_grad_(False)
+
+
+_TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+
+
+def _token_ids(theirs: Any, ours: Any) -> dict[str, Any]:
+    """The numbers of special tokens in a configuration, where another one says otherwise."""
+    ids = {key: getattr(theirs, key, None) for key in _TOKEN_IDS}
+    return {key: value for key, value in ids.items() if value != getattr(ours, key, None)}
+
+
+def _only_ids(changes: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in changes.items() if key in _TOKEN_IDS}
 
 
 def _config(directory: Path) -> transformers.PretrainedConfig:
@@ -236,8 +284,23 @@ def _check_depths(configs: Mapping[str, transformers.PretrainedConfig], tensors:
             )
 
 
-def _files_from(names: tuple[str, ...], base: str | None, rules: Rules) -> str:
-    """The source whose configuration, and tokenizer or the start of it, the merge has."""
+def _config_from(names: tuple[str, ...], base: str | None, rules: Rules, tokenizer_from: str) -> str:
+    """The source whose configuration the merge has: that of the tokenizer's, unless another is chosen."""
+    if rules.config in ("same", "allow"):
+        return tokenizer_from
+    if rules.config == "base" and base is None:
+        raise SourceError("config=base, but the sources name no base model")
+    chosen = base if rules.config == "base" else rules.config
+    if chosen is None or chosen not in names:
+        known = sorted({*names, *CHOICES} - ({"base"} if base is None else set()))
+        raise SourceError(f"config: expected one of {known}, got {rules.config!r}")
+    if rules.missing == "base" and chosen != base:
+        raise SourceError(f"missing=base gives the merge the base's configuration, got config={rules.config}")
+    return chosen
+
+
+def _tokenizer_from(names: tuple[str, ...], base: str | None, rules: Rules) -> str:
+    """The source whose tokenizer, or the start of it, the merge has."""
     if rules.tokenizer == "base" and base is None:
         raise SourceError("tokenizer=base, but the sources name no base model")
     if rules.tokenizer not in ("same", "base", "union", *names):

@@ -4,13 +4,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from evohydra.families import Aligned, Overlay, Rules
+from evohydra.families import noise_schedules as noise
 from evohydra.families import pipeline_files as files
-from evohydra.merging.checkpoints import SourceError, TensorSource, check_same_shapes, check_same_tensors
+from evohydra.families.agreement import settings as settings_of
+from evohydra.merging.checkpoints import Changed, SourceError, TensorSource, check_same_shapes, check_same_tensors
 
 MERGE = "merge"
-# Keys of a denoiser's configuration that change nothing of what its weights mean.
-INCIDENTAL = ("sample_size", "dropout", "upcast_attention")
-OF_LANGUAGE_MODELS = ("tokenizer", "missing", "pad_vocabulary_to")
+# Keys of a component's configuration that change nothing of what its weights mean.
+INCIDENTAL = ("sample_size", "dropout", "upcast_attention", "force_upcast")
+OF_LANGUAGE_MODELS = ("tokenizer", "missing", "config", "pad_vocabulary_to")
 
 
 def aligned_components(
@@ -29,7 +31,9 @@ def aligned_components(
     needed = tuple(folders[host])
     merged = [c for c in needed if rules.components.get(c, MERGE if c == denoiser else "") == MERGE]
     owners = _owners(needed, order, folders, tensors, rules)
-    check_same_settings(denoiser, folders, tensors)
+    schedules = noise.schedules(folders, tensors)
+    doubts = noise.check_same_schedules(schedules, owners.get("scheduler"), "scheduler" in rules.components)
+    check_same_settings(merged, folders)
     same = {name: files.only(source, merged) for name, source in tensors.items()}
     _check_present(merged, same)
     check_same_tensors(same)
@@ -42,9 +46,11 @@ def aligned_components(
         frozenset(whole[host].shapes),
         folders={c: folders[owner][c] for c, owner in owners.items()},
         merged=frozenset(merged),
+        config=noise.changes(schedules.get(owners.get("scheduler", ""), {}), folders, owners.get("scheduler")),
     )
     outside = frozenset(name for source in others.values() for name in source.shapes)
-    return Aligned(whole, host, overlay, _left_out(directories), outside)
+    left_out = (*_left_out(directories), *_adapters_left_out(tensors, owners, merged), *doubts)
+    return Aligned(whole, host, overlay, left_out, outside)
 
 
 def _host(kind: str, order: Sequence[str], directories: Mapping[str, Path]) -> str:
@@ -112,28 +118,24 @@ def _check_present(merged: Sequence[str], sources: Mapping[str, TensorSource]) -
             )
 
 
-def check_same_settings(
-    denoiser: str, folders: Mapping[str, Mapping[str, Path]], tensors: Mapping[str, TensorSource]
-) -> None:
-    """Raise SourceError where denoisers predict different things, or have settings under which weights mean others."""
-    predictions = {}
-    for name, parts in folders.items():
-        if files.PREDICTS_V in tensors[name].shapes:
-            predictions[name] = "v_prediction"
-        elif "scheduler" in parts:
-            config = files.read_json(parts["scheduler"] / "scheduler_config.json")
-            predictions[name] = str(config.get("prediction_type", "epsilon"))
-    if len(set(predictions.values())) > 1:
-        raise SourceError(f"prediction_type: expected the same of all sources, got {predictions}")
-    settings = {name: files.settings(parts[denoiser]) for name, parts in folders.items() if denoiser in parts}
-    first, *others = settings
-    for name in others:
-        for key in sorted({*settings[first], *settings[name]} - set(INCIDENTAL)):
-            ours, theirs = settings[first].get(key), settings[name].get(key)
-            if ours != theirs and (ours or theirs):
-                raise SourceError(
-                    f"{denoiser} of source {name!r}: expected {key} as in {first!r}, {ours!r}, got {theirs!r}"
-                )
+def check_same_settings(merged: Sequence[str], folders: Mapping[str, Mapping[str, Path]]) -> None:
+    """Raise SourceError where merged components have settings under which weights mean other things."""
+    for component in merged:
+        settings = {name: _settings(parts[component]) for name, parts in folders.items() if component in parts}
+        first, *others = settings
+        for name in others:
+            for key in sorted({*settings[first], *settings[name]} - set(INCIDENTAL)):
+                ours, theirs = settings[first].get(key), settings[name].get(key)
+                if ours != theirs and (ours or theirs):
+                    raise SourceError(
+                        f"{component} of source {name!r}: expected {key} as in {first!r}, {ours!r}, got {theirs!r}"
+                    )
+
+
+def _settings(folder: Path) -> dict[str, object]:
+    if files.of_diffusers(folder):
+        return files.settings(folder)
+    return settings_of(files.class_of(folder).config_class.from_pretrained(folder))
 
 
 def check_same_tokenizers(
@@ -159,6 +161,22 @@ def _left_out(directories: Mapping[str, Path]) -> tuple[str, ...]:
         for name, directory in directories.items()
         if (left := [c for c in files.LEFT_OUT if any(_entry(files.index_of(directory), c))])
     )
+
+
+def _adapters_left_out(
+    tensors: Mapping[str, TensorSource], owners: Mapping[str, str], merged: Sequence[str]
+) -> tuple[str, ...]:
+    """In a sentence each, components that a source's LoRA changes, and that the merge has from another source."""
+    sentences = []
+    for name, source in tensors.items():
+        changed = {tensor.split("/")[0] for tensor in source.changed} if isinstance(source, Changed) else set()
+        for component in sorted(changed - set(merged)):
+            if owners.get(component) != name:
+                sentences.append(
+                    f"the LoRA of source {name!r} changes its {component} too, which all have from "
+                    f"{owners.get(component)!r}: that part is left out (components.{component}=merge merges it)"
+                )
+    return tuple(sentences)
 
 
 def _entry(index: Mapping[str, object], component: str) -> Sequence[object]:

@@ -128,7 +128,8 @@ class Diffusion:
     ) -> LiveDiffusion:
         """A pipeline of the components that `overlay` names, whose weights hold arbitrary numbers."""
         index = files.index_with(directory, overlay.folders, self.pipeline)
-        pipeline = make_pipeline(self.pipeline, overlay.folders, {**index, **self.settings}, device, dtype)
+        arguments = {**index, **self.settings}
+        pipeline = make_pipeline(self.pipeline, overlay.folders, arguments, device, dtype, overlay.config)
         parameters = parameters_of(pipeline, overlay)
         module = pipeline.components[self.denoiser]
         load_beside(pipeline, overlay.kept)
@@ -146,6 +147,9 @@ class Diffusion:
             for file in folder.iterdir():
                 if file.is_file() and file.suffix in SIDE_FILES and not file.match("*.safetensors.index*.json"):
                     shutil.copyfile(file, target / component / file.name)
+        if overlay.config:
+            file = target / "scheduler" / "scheduler_config.json"
+            file.write_text(json.dumps({**files.read_json(file), **overlay.config}, indent=2) + "\n")
         if overlay.kept:
             (target / ADAPTERS).mkdir(exist_ok=True)
         for file in overlay.kept:

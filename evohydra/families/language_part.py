@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
+from evohydra.families.agreement import differing, settings, told_of
 from evohydra.families.tensor_sets import Completed, Renamed, with_common_names, without_buffers
 from evohydra.merging.checkpoints import SourceError, TensorSource, first_few
 
@@ -24,6 +25,7 @@ PLAIN = {
 }
 # What the VLM's decoder makes once for all of its layers.
 OF_DECODER = ("rope_parameters", "sliding_window")
+OF_HOST = re.compile(r"rope_parameters\b|rope_theta|sliding_window|layer_types|max_position_embeddings")
 
 
 def bare(name: str) -> str:
@@ -142,6 +144,32 @@ def not_in_the_merge(configs: Mapping[str, Any], host: str) -> tuple[str, ...]:
                 sentences.append(
                     f"source {name!r} was trained with {what} {own}, the merge has that of {host!r}, {instead}"
                 )
+    return tuple(sentences)
+
+
+def check_settings(configs: Mapping[str, Any], host: str, chosen: str) -> tuple[str, ...]:
+    """In a sentence each, what else sources' layers were computed with than those of `host` are.
+
+    Raises SourceError where `chosen`, the option `config`, is "same". Angles and windows are always the host's.
+    """
+    if chosen not in ("same", "allow", host):
+        raise SourceError(
+            f"config: the merge has that of {host!r}, a vision-language model; expected same, allow or {host!r}, got "
+            f"{chosen!r}"
+        )
+    ours = settings(configs[host])
+    sentences = []
+    for name, config in configs.items():
+        theirs = settings(config)
+        both = {key for key in theirs.keys() & ours.keys() if not OF_HOST.match(key)}
+        found = {key: at for key, at in differing(config, configs[host]).items() if key in both}
+        if found and chosen == "same":
+            raise SourceError(
+                f"the language part of source {name!r} is computed with other settings: {told_of(found, host)}; "
+                f"config=allow merges it all the same, under the configuration of {host!r}"
+            )
+        if found:
+            sentences.append(f"source {name!r} has {told_of(found, host)}; all are scored with the latter")
     return tuple(sentences)
 
 

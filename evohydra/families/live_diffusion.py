@@ -64,19 +64,26 @@ class LiveDiffusion:
 
 
 def make_pipeline(
-    kind: str, folders: Mapping[str, Path], index: Mapping[str, object], device: torch.device, dtype: torch.dtype
+    kind: str,
+    folders: Mapping[str, Path],
+    index: Mapping[str, object],
+    device: torch.device,
+    dtype: torch.dtype,
+    schedule: Mapping[str, object],
 ) -> Any:
     """A pipeline of the class `kind` whose weights hold arbitrary numbers, without a progress bar of its own.
 
-    `index` is its model_index.json, whose plain values are arguments of the class.
+    `index` is its model_index.json, whose plain values are arguments of the class, `schedule` what changes in the
+    settings of its scheduler.
     """
     parts: dict[str, object] = {}
     for component, folder in folders.items():
         if files.has_weights(folder):
             parts[component] = _module(folder, device, dtype)
+        elif component.startswith("tokenizer"):
+            parts[component] = files.tokenizer(folder)
         else:
-            read = files.tokenizer if component.startswith("tokenizer") else files.scheduler
-            parts[component] = read(folder)
+            parts[component] = files.scheduler(folder, schedule)
     plain = {key: value for key, value in index.items() if not key.startswith("_") and not isinstance(value, list)}
     absent = {key: None for key, value in index.items() if isinstance(value, list) and not any(value)}
     made = getattr(files.diffusers(), kind)(**parts, **absent, **plain)

@@ -8,10 +8,12 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor
 
 from evohydra.families import LiveModel, Overlay, Part, Rules, tokenizers
 from evohydra.families.comparison import Comparison, apart, differing, rounding
+from evohydra.families.vocabulary import embeddings_of
 from evohydra.merging.adapters import Adapted
 from evohydra.merging.checkpoints import CheckpointReader, SourceError, TensorSource
 
@@ -40,11 +42,21 @@ class OneDirectory:
 
     def adapted(self, tensors: TensorSource, adapter: Path) -> TensorSource:
         """The tensors with an adapter of PEFT's format."""
-        return Adapted(tensors, adapter)
+        tied = isinstance(tensors, CheckpointReader) and _ties_its_head(tensors.directory)
+        return Adapted(tensors, adapter, embeddings_of(tensors.shapes) if tied else None)
 
     def parts(self, overlay: Overlay) -> tuple[Part, ...]:
         """One part."""
         return (Part(),)
+
+
+def _ties_its_head(directory: Path) -> bool:
+    """Whether the configuration ties head and embeddings; of one that cannot be read others will say so."""
+    try:
+        config = transformers.AutoConfig.from_pretrained(directory, **tokenizers.LOCAL)
+    except (OSError, ValueError, KeyError):
+        return False
+    return bool(getattr(config, "tie_word_embeddings", False))
 
 
 def _no_variant(variant: str | None) -> None:

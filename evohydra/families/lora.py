@@ -67,6 +67,7 @@ class AdaptedPipeline:
         self.shapes = tensors.shapes
         self._tensors = tensors
         self._changes = {name: Sum((change,)) for name, change in read(adapter, self.shapes, denoiser, 1.0).items()}
+        self.changed = frozenset(self._changes)
 
     def read(self, name: str) -> Tensor:
         """The tensor `name`, in the type in which it is stored."""

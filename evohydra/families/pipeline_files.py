@@ -3,6 +3,7 @@
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -16,11 +17,11 @@ from evohydra.merging.checkpoints import PICKLES, CheckpointReader, SourceError,
 
 INDEX = "model_index.json"
 # Components that are no part of drawing a picture from a text, and that a merge leaves out.
+NOTHING: Mapping[str, object] = MappingProxyType({})
 LEFT_OUT = ("safety_checker", "feature_extractor", "image_encoder")
 OF_VAE = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}  # older releases' names
 WITHOUT_HEAD = "CLIPTextModel"
 TEXT_MODEL = "text_model."
-PREDICTS_V = "v_pred"  # a tensor by which single files say that they predict velocities
 
 
 def diffusers() -> Any:
@@ -137,13 +138,27 @@ def shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in kept.items()}
 
 
-def scheduler(folder: Path) -> object:
-    """The scheduler of that folder; SourceError where diffusers has none of its class."""
+def scheduler(folder: Path, changes: Mapping[str, object] = NOTHING) -> Any:
+    """The scheduler of that folder with these changes in its settings.
+
+    Raises SourceError where diffusers has none of its class, or the class has no such setting.
+    """
     name = str(read_json(folder / "scheduler_config.json").get("_class_name"))
     kind = getattr(diffusers(), name, None)
     if kind is None:
         raise SourceError(f"{folder}/scheduler_config.json: expected a scheduler of diffusers, got {name!r}")
-    return kind.from_pretrained(folder)
+    made = kind.from_pretrained(folder, **changes)
+    if ignored := sorted(key for key, value in changes.items() if made.config.get(key) != value):
+        raise SourceError(
+            f"{folder}: expected a scheduler with the setting {ignored[0]}={changes[ignored[0]]!r}, which the sources "
+            f"were trained with, but {name} has none; choose another one (components.scheduler=SOURCE)"
+        )
+    return made
+
+
+def scheduler_settings(folder: Path) -> dict[str, object]:
+    """The settings of the scheduler of that folder with all that its class adds by default, as JSON has them."""
+    return dict(json.loads(json.dumps(dict(scheduler(folder).config), default=str)))
 
 
 def tokenizer(folder: Path) -> Any:

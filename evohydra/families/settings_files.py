@@ -1,6 +1,8 @@
 """What a model's directory holds beside its weights: configuration, tokenizer, processors."""
 
 import hashlib
+import json
+from collections.abc import Collection
 from pathlib import Path
 
 SUFFIXES = {".json", ".txt", ".model", ".jinja", ".tiktoken", ".spm"}
@@ -12,9 +14,35 @@ LEFT_OUT = {"trainer_state.json", "all_results.json", "train_results.json", "eva
 def settings_digest(directory: Path) -> str:
     """A SHA-256 over the names and bytes of such files in `directory` and in the folders directly in it."""
     state = hashlib.sha256()
-    found = {path.relative_to(directory).as_posix(): path for each in ("*", "*/*") for path in directory.glob(each)}
-    for name, path in sorted(found.items()):
-        known = path.suffix in SUFFIXES and not path.name.endswith(INDEX) and path.name not in LEFT_OUT
-        if known and not any(part.startswith(".") for part in name.split("/")) and path.is_file():
-            state.update(f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    for name, path in sorted(_files(directory).items()):
+        state.update(f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
     return state.hexdigest()
+
+
+def differing_files(one: Path, other: Path, but: Collection[str] = ()) -> list[str]:
+    """The names of such files directly in the directories that do not hold the same; of JSON objects without `but`."""
+    first, second = (
+        {name: _content(path, but) for name, path in _files(directory).items() if "/" not in name}
+        for directory in (one, other)
+    )
+    return sorted(name for name in first.keys() | second.keys() if first.get(name) != second.get(name))
+
+
+def _files(directory: Path) -> dict[str, Path]:
+    found = {path.relative_to(directory).as_posix(): path for each in ("*", "*/*") for path in directory.glob(each)}
+    return {
+        name: path
+        for name, path in found.items()
+        if path.suffix in SUFFIXES and not path.name.endswith(INDEX) and path.name not in LEFT_OUT
+        and not any(part.startswith(".") for part in name.split("/")) and path.is_file()
+    }  # fmt: skip
+
+
+def _content(path: Path, but: Collection[str]) -> object:
+    try:
+        data = json.loads(path.read_bytes()) if path.suffix == ".json" else None
+    except ValueError:
+        data = None
+    if not isinstance(data, dict):
+        return path.read_bytes()
+    return {key: value for key, value in data.items() if key not in but}

@@ -8,10 +8,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from evohydra.families import pipeline_files as files
+from evohydra.families.noise_schedules import MARKS
 from evohydra.families.private_transformers import from_config
 from evohydra.families.tensor_sets import BUFFERS
 from evohydra.libraries import PrivateParts
-from evohydra.merging.checkpoints import SourceError, TensorSource
+from evohydra.merging.checkpoints import SCALE, SourceError, TensorSource, check_plain
 
 # Where text encoders begin; the first two are converted from OpenAI's CLIP, the third from OpenCLIP.
 CLIP = {"text_encoder": ("conditioner.embedders.0.transformer.", "cond_stage_model.transformer.")}
@@ -55,8 +56,7 @@ def open_single(path: Path, directory: Path, denoiser: str) -> TensorSource:
         found |= {f"{component}/{name}": tensor for name, tensor in converted.items()}
     if not any(name.startswith(f"{denoiser}/") for name in found):
         raise SourceError(f"{path}: expected a checkpoint in the original layout with a {denoiser}, got {_few(stored)}")
-    if files.PREDICTS_V in stored:
-        found[files.PREDICTS_V] = stored[files.PREDICTS_V]
+    found |= {mark: stored[mark] for mark in MARKS if mark in stored}
     return MappedTensors(found)
 
 
@@ -70,9 +70,12 @@ def dtype(path: Path) -> torch.dtype:
 def _mapped(path: Path) -> dict[str, Tensor]:
     try:
         with safe_open(path, framework="pt", device="cpu") as opened:
-            return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  (it is no mapping)
+            stored = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  (it is no mapping)
     except (SafetensorError, OSError) as error:
         raise SourceError(f"{path}: truncated or corrupt safetensors file ({error})") from error
+    for name in filter(SCALE.search, stored):  # which no conversion would look at
+        check_plain(str(path), name, stored[name])
+    return stored
 
 
 def _holds(stored: Mapping[str, Tensor], component: str, denoiser: str) -> bool:

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from evohydra.families import Aligned, Family, OpensSources, Overlay, Rules
-from evohydra.merging.checkpoints import SourceError, Survey, TensorSource, locate, survey
+from evohydra.families.settings_files import settings_digest
+from evohydra.merging.adapters import other_base_of_adapter
+from evohydra.merging.checkpoints import Converted, SourceError, Survey, TensorSource, locate, survey
 from evohydra.merging.relatedness import check_kinship
 from evohydra.recipe import Checkpoint
 from evohydra.spaces.grouping import Location
@@ -172,6 +173,7 @@ def find_sources(
     """
     nodes = (*models, *((base,) if base else ()))
     paths, directories, published = published_sources(nodes, family)
+    warnings = (*warnings, *filter(None, map(other_base_of_adapter, nodes)))
     if layers_only is None:
         aligned = family.align(directories, published, base.name if base else None, rules)
     else:
@@ -198,7 +200,11 @@ def read_sources(found: FoundSources, known: Mapping[str, Survey] | None = None)
     if found.base and not known:
         merged = frozenset(name for name, place in found.locations().items() if place is not None)
         doubts = check_kinship(aligned.tensors, found.base.name, found.rules.allow_other_base, merged)
-    marked = {node.name: replace(node, fingerprint=surveys[node.name].fingerprint) for node in found.nodes}
+    own = {name: settings_digest(directory) for name, directory in aligned.overlay.own.items()}
+    marked = {
+        node.name: replace(node, fingerprint=surveys[node.name].fingerprint, settings=own.get(node.name))
+        for node in found.nodes
+    }
     warnings = (*found.warnings, *doubts, *aligned.left_out)
     for warning in warnings if not known else ():
         logger.warning("%s", warning)
@@ -268,20 +274,7 @@ def _open(node: Checkpoint, family: OpensSources, path: Path, directory: Path) -
     tensors = family.open(path, directory, node.variant)
     if node.adapter:
         tensors = family.adapted(tensors, locate(node.adapter))
-    return _Converted(tensors, parse_dtype(node.dtype)) if node.dtype else tensors
-
-
-class _Converted:
-    """Tensors whose floating-point numbers are rounded to `dtype` as they are read."""
-
-    def __init__(self, tensors: TensorSource, dtype: torch.dtype) -> None:
-        self.shapes = tensors.shapes
-        self._tensors, self._dtype = tensors, dtype
-
-    def read(self, name: str) -> Tensor:
-        """The tensor `name` in the chosen type; integers as they are."""
-        tensor = self._tensors.read(name)
-        return tensor.to(self._dtype) if tensor.is_floating_point() else tensor
+    return Converted(tensors, parse_dtype(node.dtype)) if node.dtype else tensors
 
 
 def parse_dtype(name: str, key: str = "dtype", otherwise: str = "auto") -> torch.dtype:

@@ -112,7 +112,8 @@ class VisionLanguage(OneDirectory):
         found = align(sources, ties, directories, base, rules, host, completing=True)
         whole = {name: parts.whole(part, found.tensors[name], tensors[host]) for name in tensors}
         overlay = Overlay(frozenset(whole[host].shapes), found.changes, found.tokenizer)
-        return Aligned(whole, host, overlay, (*found.left_out, *parts.not_in_the_merge(configs, host)))
+        said = (*parts.not_in_the_merge(configs, host), *parts.check_settings(configs, host, rules.config))
+        return Aligned(whole, host, overlay, (*found.left_out, *said))
 
     def align_layers(
         self, directories: Mapping[str, Path], tensors: Mapping[str, TensorSource], first: str, rules: Rules

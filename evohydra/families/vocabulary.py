@@ -2,7 +2,8 @@
 
 A row that a source lacks is the base's, else the mean of the rows of the sources that have the token; as in mergekit
 (tokenizer/embed.py), but the mean never counts a source that lacks it, and a token of one source is not special. A row
-that belongs to no token (padding) is the source's own, else that of the tokenizer's owner, else zero.
+that belongs to no token (padding) is the source's own, else that of the tokenizer's owner, else the mean of the
+source's rows of tokens, as in mergekit: a row of zeros would win wherever all logits are negative.
 """
 
 import re
@@ -32,11 +33,13 @@ class Rows:
     """Where the rows of one source come from.
 
     own: (rows,) its own row for each row of the merge, -1 where it has none; gifts: for donors by name, positions in
-    the merge and their rows in the donor's tensors, (n,) each. A position with several donors gets their mean.
+    the merge and their rows in the donor's tensors, (n,) each. A position with several donors gets their mean. named:
+    (rows,) whether a row is a token's.
     """
 
     own: Tensor
     gifts: tuple[tuple[str, Tensor, Tensor], ...]
+    named: Tensor
 
 
 def embeddings_of(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
@@ -63,19 +66,24 @@ def has_token_rows(name: str, shape: tuple[int, ...], rows: int) -> bool:
     return len(shape) == 2 or "lm_head" in name
 
 
-def plan(vocabularies: Mapping[str, Vocabulary], target: Vocabulary, owner: str, base: str | None) -> dict[str, Rows]:
-    """Where each source's rows come from in a merge with the vocabulary `target`, that of `owner` or made from it."""
+def plan(
+    vocabularies: Mapping[str, Vocabulary], target: Vocabulary, owner: str, base: str | None, padding: bool = True
+) -> dict[str, Rows]:
+    """Where each source's rows come from in a merge with the vocabulary `target`, that of `owner` or made from it.
+
+    Without `padding`, rows of no token are never those of a source.
+    """
     named = torch.zeros(target.rows, dtype=torch.bool)
     named[list(target.tokens.values())] = True
-    own = {name: _own_rows(vocabulary, target, named) for name, vocabulary in vocabularies.items()}
-    return {name: Rows(own[name], _gifts(name, own, named, owner, base)) for name in vocabularies}
+    own = {name: _own_rows(vocabulary, target, named, padding) for name, vocabulary in vocabularies.items()}
+    return {name: Rows(own[name], _gifts(name, own, named, owner, base), named) for name in vocabularies}
 
 
-def _own_rows(vocabulary: Vocabulary, target: Vocabulary, named: Tensor) -> Tensor:
+def _own_rows(vocabulary: Vocabulary, target: Vocabulary, named: Tensor, with_padding: bool) -> Tensor:
     rows = torch.full((target.rows,), -1)
     unnamed = torch.ones(vocabulary.rows, dtype=torch.bool)
     unnamed[list(vocabulary.tokens.values())] = False
-    shared = min(vocabulary.rows, target.rows)
+    shared = min(vocabulary.rows, target.rows) if with_padding else 0
     padding = (~named[:shared] & unnamed[:shared]).nonzero().flatten()
     rows[padding] = padding
     both = [(at, vocabulary.tokens[token]) for token, at in target.tokens.items() if token in vocabulary.tokens]
@@ -113,7 +121,7 @@ class TokenRows:
         }
 
     def read(self, name: str) -> Tensor:
-        """The tensor `name`, in the source's own type; a row that no source has is zero."""
+        """The tensor `name`, in the source's own type; padding that no source has is the mean of its tokens' rows."""
         tensor = self._tensors.read(name)
         if name not in self._by_token:
             return tensor
@@ -132,4 +140,10 @@ class TokenRows:
                 donors[places] += 1
             mean = total / donors.reshape(-1, *[1] * (tensor.dim() - 1))
             rows[positions] = mean.to(tensor.dtype)
+        padding = own < 0
+        for _, at, _ in gifts:
+            padding[at] = False
+        padding &= ~self._rows.named
+        if padding.any():
+            rows[padding] = rows[self._rows.named].float().mean(dim=0).to(rows.dtype)
         return rows

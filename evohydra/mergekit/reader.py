@@ -4,12 +4,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
+import torch
 import yaml
 
 from evohydra.families import Family, Rules
 from evohydra.families.sources import BASE, published_sources
 from evohydra.mergekit.settings import PASSTHROUGH, Settings, Slice
 from evohydra.mergekit.writer import FIRST, INPUT, METHODS, REQUIRED
+from evohydra.merging.checkpoints import TensorSource
 from evohydra.recipe import FORMAT, Checkpoint, Group, Merge, Parameter
 from evohydra.spaces.grouping import EMBEDDINGS, Location
 
@@ -25,8 +27,10 @@ def read(text: str, family: Family, shard_bytes: int) -> dict[str, object]:
     """The recipe file of a mergekit YAML; ValueError, naming the key, for what has no counterpart here.
 
     The models are located (and downloaded where they must be) for the names of the tensors that they have in common.
-    What is written has mergekit's out_dtype or dtype, without either the type in which the first was published. The
-    chat template is that of the tokenizer's source, also where mergekit would choose the most common one ("auto").
+    What is written has mergekit's out_dtype or dtype, without either the smallest type that holds those of all models.
+    Configuration, generation configuration and tokenizer are those of base_model, without one the first model's; the
+    numbers of special tokens are those of the tokenizer. The chat template is that of the tokenizer's source, also
+    where mergekit would choose the most common one ("auto").
     """
     config = _checked(text)
     method_name = str(config["merge_method"])
@@ -40,8 +44,12 @@ def read(text: str, family: Family, shard_bytes: int) -> dict[str, object]:
 
     nodes_of_all = [*nodes.values(), *([base_node] if base_node else [])]
     _, directories, published = published_sources(nodes_of_all, family)
-    rules = Rules(tokenizer=tokenizer, pad_vocabulary_to=multiple, allow_other_base=True)
     base_name = base_node.name if base_node else None
+    donor = base_name or nodes[base if base is not None else models[0]].name
+    matched = tokenizer != "same"
+    rules = Rules(
+        tokenizer=tokenizer, pad_vocabulary_to=multiple, tokens_only=matched, config=donor, allow_other_base=True
+    )
     tensors = family.align(directories, published, base_name, rules).tensors[nodes[models[0]].name]
     first = directories[nodes[models[0]].name]
     copied = frozenset(name for name in tensors.shapes if not tensors.read(name).is_floating_point())
@@ -65,18 +73,31 @@ def read(text: str, family: Family, shard_bytes: int) -> dict[str, object]:
         groups=tuple(Group(f"group {i}", tuple(names), p) for i, (p, names) in enumerate(groups.values())),
         options={"mask_seed": 0},
     )
-    named = tokenizer in {node.name for node in nodes.values()}
     return {
         "format": FORMAT,
         "family": f"{type(family).__module__}.{type(family).__qualname__}",
-        "files_from": tokenizer if named else BASE if base_node else nodes[models[0]].name,
+        "files_from": donor,
+        "config": donor,
         "tokenizer": tokenizer,
         "pad_vocabulary_to": multiple,
+        "tokens_only": matched,
         "dtype": config.get("dtype"),
-        "out_dtype": config.get("out_dtype") or str(config.get("dtype") or family.dtype(first)).removeprefix("torch."),
+        "out_dtype": config.get("out_dtype")
+        or str(config.get("dtype") or _common_dtype(published)).removeprefix("torch."),
         "shard_bytes": shard_bytes,
         "recipe": merge.to_dict(),
     }
+
+
+def _common_dtype(sources: Mapping[str, TensorSource]) -> torch.dtype:
+    """The smallest type that holds the floating-point tensors of all sources, as they were published."""
+    common: torch.dtype | None = None
+    for source in sources.values():
+        for name in source.shapes:
+            tensor = source.read(name)
+            if tensor.is_floating_point():
+                common = tensor.dtype if common is None else torch.promote_types(common, tensor.dtype)
+    return common or torch.float32
 
 
 def _checked(text: str) -> Mapping[str, Any]:
@@ -143,6 +164,12 @@ def _parameters_of(entry: Mapping[str, object], where: str) -> Mapping[str, obje
 def _models(config: Mapping[str, Any], method_name: str, role: str) -> list[str]:
     """What is merged, besides the base where the method has one, in the order of its first mention."""
     listed = config["models"] if "models" in config else [s for each in config["slices"] for s in each["sources"]]
+    for group in [config["models"]] if "models" in config else [each["sources"] for each in config["slices"]]:
+        of_group = [entry["model"] for entry in group]
+        if twice := sorted({model for model in of_group if of_group.count(model) > 1}):
+            raise ValueError(
+                f"{', '.join(twice)}: listed twice beside itself; expected each model once, with all of its parameters"
+            )
     inputs = list(dict.fromkeys(entry["model"] for entry in listed))
     base = config.get("base_model")
     if base is None and role in (REQUIRED, FIRST):

@@ -110,6 +110,18 @@ def to_yaml(recipe: Node, dtype: str | None, out_dtype: str | None = None) -> st
     return f"{note}{yaml.safe_dump(config, sort_keys=False)}"
 
 
+def donors(recipe: Node) -> tuple[str, ...]:
+    """The names of those checkpoints from which mergekit may take configuration and tokenizer, by what `to_yaml` gives.
+
+    That is the base_model, and without one any of the models: mergekit keeps them in a set.
+    """
+    assert isinstance(recipe, Merge)
+    counterpart = next(each for each in METHODS.values() if each.method == recipe.method)
+    base = {FIRST: recipe.models[0], INPUT: None}.get(counterpart.base, recipe.base)
+    chosen = recipe.models if base is None else (base,)
+    return tuple(each.name for each in chosen if isinstance(each, Checkpoint))
+
+
 def _settings(recipe: Merge, group: Group, method: Method, counterpart: Counterpart, name: str) -> Settings:
     """All that the method takes at a group, by mergekit's names."""
     given = {**method.defaults, **recipe.options, **group.parameters}

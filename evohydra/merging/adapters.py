@@ -10,7 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
-from evohydra.merging.checkpoints import CheckpointReader, SourceError, TensorSource
+from evohydra.merging.checkpoints import CheckpointReader, SourceError, TensorSource, locate
+from evohydra.recipe import Checkpoint
 
 # Settings whose effect on the weights is not the plain low-rank product.
 UNSUPPORTED = (
@@ -20,6 +21,7 @@ UNSUPPORTED = (
 # Initialisations that change the base's weights too.
 RESIDUAL = re.compile(r"pissa|olora|corda|loftq|lora_ga")
 PREFIX = "base_model.model."
+HEAD = re.compile(r"(?:^|\.)(?:lm_head|embed_out)\.weight$")
 FACTOR = re.compile(r"\.lora_(embedding_)?([AB])(\.weight)?$")
 
 
@@ -33,6 +35,11 @@ class _Change:
     up: str | None = None
     embedding: bool = False
 
+    @property
+    def only_whole(self) -> bool:
+        """Whether nothing is added."""
+        return self.down is None and self.up is None
+
 
 class Adapted:
     """A checkpoint with a LoRA adapter merged in: W + scale * B A, computed when a tensor is read.
@@ -40,23 +47,31 @@ class Adapted:
     The scale is alpha / r, or alpha / sqrt(r) where the adapter is rank-stabilised (arXiv 2312.03732, eq. 4). Modules
     that were trained whole (modules_to_save) replace the checkpoint's. All sums and roundings are PEFT's, so that on a
     CPU the results are those of merge_and_unload, bit for bit. The checkpoint's names may have another prefix than
-    those of the model that was adapted. Raises SourceError for adapters of another kind, for targets that the
-    checkpoint lacks and for factors that do not fit them.
+    those of the model that was adapted. `tied` is the name of the embeddings where the head is tied to them: factors of
+    one are then added to both, while a module that was trained whole leaves the other as it was. Raises SourceError for
+    adapters of another kind, for targets that the checkpoint lacks and for factors that do not fit them.
     """
 
-    def __init__(self, checkpoint: TensorSource, directory: Path) -> None:
+    def __init__(self, checkpoint: TensorSource, directory: Path, tied: str | None = None) -> None:
         self.shapes: Mapping[str, tuple[int, ...]] = checkpoint.shapes
         self.adapter = _AdapterFiles(directory)
         self._checkpoint = checkpoint
         self._config = _read_config(directory)
+        self._input_first = _input_first(checkpoint.shapes)
+        self._read_as: dict[str, str] = {}  # a stored head that is the embeddings
+        self._published_as: dict[str, str] = {}  # a head of its own that was the embeddings before
         self._changes: dict[str, _Change] = {}
+        tied = tied if tied in checkpoint.shapes else None
         for name in self.adapter.shapes:
             module, part = _parsed(name)
-            target = _target(module if part == "whole" else f"{module}.weight", self.shapes)
+            wanted = module if part == "whole" else f"{module}.weight"
+            target = _target(wanted, self.shapes)
+            if target is None and tied and HEAD.search(wanted):
+                target = wanted.rpartition("model.")[2]
             if target is None:
                 raise SourceError(
-                    f"adapter {directory}: its target {module!r} is not in the checkpoint (a head that is tied to the "
-                    "embeddings is not; nor are the experts of a mixture that transformers fuses)"
+                    f"adapter {directory}: its target {module!r} is not in the checkpoint (nor are the experts of a "
+                    "mixture that transformers fuses)"
                 )
             change = self._changes.get(target, _Change())
             if part == "whole":
@@ -65,8 +80,29 @@ class Adapted:
                 factor = {part.removeprefix("embedding_"): name}
                 embedding = part.startswith("embedding_")
                 self._changes[target] = replace(change, module=module, embedding=embedding, **factor)
+        if tied:
+            self._tie(tied, directory)
         for target, change in self._changes.items():
             self._check(target, change, directory)
+
+    def _tie(self, embeddings: str, directory: Path) -> None:
+        """See to head and embeddings, which are one parameter until one of them is trained whole."""
+        stored = next(filter(HEAD.search, self.shapes), None)
+        head = stored or next(filter(HEAD.search, self._changes), "lm_head.weight")
+        of_rows, of_head = self._changes.get(embeddings), self._changes.get(head)
+        if of_rows and of_head and not (of_rows.only_whole and of_head.only_whole):
+            raise SourceError(
+                f"adapter {directory}: it changes both the embeddings and the head that is tied to them, by low-rank "
+                "factors; merge it with PEFT, and give the result as the source"
+            )
+        if of_head and not of_head.only_whole:
+            self._changes[embeddings] = self._changes.pop(head)
+        shared = not (of_rows and of_rows.only_whole) and not (of_head and of_head.only_whole)
+        if shared and stored:
+            self._read_as[stored] = embeddings
+        if not shared and not stored:
+            self.shapes = dict(sorted({**self.shapes, head: self.shapes[embeddings]}.items()))
+            self._published_as = {head: embeddings}
 
     def _check(self, target: str, change: _Change, directory: Path) -> None:
         sizes, shape = self.adapter.shapes, self.shapes[target]
@@ -79,6 +115,12 @@ class Adapted:
             raise SourceError(f"adapter {directory}: expected both factors lora_A and lora_B of {change.module!r}")
         if change.down is not None and change.up is not None:
             rank, width = sizes[change.down]
+            promised = for_module(self._config.get("rank_pattern") or {}, change.module, self._config["r"])
+            if rank != promised:
+                raise SourceError(
+                    f"adapter {directory}: the factors of {change.module!r} have rank {rank}, its adapter_config.json "
+                    f"says {promised}, which the scale of their product depends on (PEFT refuses it too)"
+                )
             product = (sizes[change.up][0], width)
             if self._transposed(change):
                 product = product[::-1]
@@ -90,8 +132,9 @@ class Adapted:
 
     def read(self, name: str) -> Tensor:
         """The adapted tensor, in the checkpoint's dtype."""
-        weight = self._checkpoint.read(name)
+        name = self._read_as.get(name, name)
         change = self._changes.get(name)
+        weight = self._checkpoint.read(self._published_as.get(name, name))
         if change is None:
             return weight
         if change.whole is not None:
@@ -108,7 +151,7 @@ class Adapted:
         return (weight + delta).to(weight.dtype)
 
     def _transposed(self, change: _Change) -> bool:
-        return change.embedding or bool(self._config.get("fan_in_fan_out"))
+        return change.embedding or self._input_first
 
     def _scale(self, module: str) -> float:
         rank = for_module(self._config.get("rank_pattern") or {}, module, self._config["r"])
@@ -133,6 +176,18 @@ def _target(name: str, known: Mapping[str, tuple[int, ...]]) -> str | None:
     longer = [each for each in known if each.endswith(f".{name}")]
     found = shorter or longer
     return found[0] if len(found) == 1 else None
+
+
+def _input_first(shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether matrices are stored as (in, out), as those of transformers' Conv1D are, whatever an adapter says of them.
+
+    The length of a bias tells, beside a matrix that is not square.
+    """
+    for name, shape in shapes.items():
+        bias = shapes.get(f"{name.removesuffix('.weight')}.bias")
+        if name.endswith(".weight") and len(shape) == 2 and shape[0] != shape[1] and bias is not None:
+            return bias == (shape[1],)
+    return False
 
 
 class _AdapterFiles(CheckpointReader):
@@ -170,3 +225,25 @@ def for_module(pattern: Mapping[str, float], module: str, default: float) -> flo
         if re.match(rf"(.*\.)?({key})$", module):
             return value
     return default
+
+
+def other_base_of_adapter(source: Checkpoint) -> str | None:
+    """In a sentence, that the adapter of a source was trained on a model of another name; None where it does not say.
+
+    Directories are compared by their last part, for copies lie elsewhere than what was trained on.
+    """
+    if source.adapter is None:
+        return None
+    try:
+        config = json.loads((locate(source.adapter, weights=False) / "adapter_config.json").read_text())
+        named = str(config.get("base_model_name_or_path") or "")
+    except (OSError, ValueError, AttributeError):
+        return None
+    if not named or _last(named) == _last(source.path):
+        return None
+    adapter = f"the adapter {source.adapter} of source {source.name!r}"
+    return f"{adapter} was trained on {named}, and is applied to {source.path}"
+
+
+def _last(path: str) -> str:
+    return path.rstrip("/").rpartition("/")[2].lower()

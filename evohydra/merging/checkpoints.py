@@ -3,10 +3,11 @@
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,6 +16,13 @@ from torch import Tensor
 ZOO = Path(__file__).parent.parent / "zoo"
 CONFIGS = ("config.json", "model_index.json")
 INDEX = "model.safetensors.index.json"
+# What stands beside the weights of quantised models: scales, zero points, packed weights.
+SCALE = re.compile(
+    r"(^|[./_])(weight_scale(_inv|_2)?|scale_weight|scale_input|input_scale|weight_global_scale|weight_zero_point|"
+    r"weight_packed|weight_shape|qweight|qzeros|g_idx|SCB|weight_format|scaled_fp8|weight\.(absmax|quant_map|quant_state|"
+    r"nested_absmax|nested_quant_map)\S*|\w*proj_(blocks|scales))$"
+)
+MASK = re.compile(r"\b(attn|attention)\.(masked_)?bias$|\bposition_ids$|\bnum_batches_tracked$|mask$")
 BLOCK = 2**20  # entries
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
@@ -31,6 +39,13 @@ class TensorSource(Protocol):
     def read(self, name: str) -> Tensor:
         """The tensor `name`, on the CPU, not to be written to."""
         ...
+
+
+@runtime_checkable
+class Changed(Protocol):
+    """Tensors of which some are changed, by an adapter, as they are read; `changed` are their names."""
+
+    changed: frozenset[str]
 
 
 def locate(
@@ -151,6 +166,20 @@ class CheckpointReader:
         return self._views[name]
 
 
+class Converted:
+    """Tensors whose floating-point numbers are rounded to `dtype` as they are read."""
+
+    def __init__(self, tensors: TensorSource, dtype: torch.dtype) -> None:
+        self.shapes = tensors.shapes
+        self.changed = tensors.changed if isinstance(tensors, Changed) else frozenset()
+        self._tensors, self._dtype = tensors, dtype
+
+    def read(self, name: str) -> Tensor:
+        """The tensor `name` in the chosen type; integers as they are."""
+        tensor = self._tensors.read(name)
+        return tensor.to(self._dtype) if tensor.is_floating_point() else tensor
+
+
 @dataclass(frozen=True)
 class Survey:
     """What one pass over all tensors finds.
@@ -164,11 +193,15 @@ class Survey:
 
 
 def survey(name: str, source: TensorSource) -> Survey:
-    """Read every tensor of `source` once; SourceError, with `name`, where one holds NaN or infinite numbers."""
+    """Read every tensor of `source` once.
+
+    Raises SourceError, with `name`, where one holds NaN or infinite numbers, or is a weight that is no plain number.
+    """
     total = hashlib.sha256()
     integers = set()
     for tensor_name, shape in sorted(source.shapes.items()):
         tensor = source.read(tensor_name).contiguous()
+        check_plain(name, tensor_name, tensor)
         if not tensor.is_floating_point():
             integers.add(tensor_name)
         elif bad := _not_finite(tensor):
@@ -176,6 +209,19 @@ def survey(name: str, source: TensorSource) -> Survey:
         total.update(f"{tensor_name}|{tensor.dtype}|{shape}|".encode())
         total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return Survey(total.hexdigest(), frozenset(integers))
+
+
+def check_plain(source: str, name: str, tensor: Tensor) -> None:
+    """SourceError for a weight of a quantised model: an average of what stands for numbers is no average of them."""
+    plain = tensor.is_floating_point() and tensor.dtype.itemsize > 1
+    counts = tensor.dtype in (torch.bool, torch.int64) or tensor.dim() == 0
+    counts = counts and not name.endswith("weight")
+    if SCALE.search(name) or not (plain or counts or MASK.search(name)):
+        raise SourceError(
+            f"source {source!r}: tensor {name!r} ({str(tensor.dtype).removeprefix('torch.')}) is part of a quantised "
+            "weight; expected weights that are float32, bfloat16 or float16 numbers by themselves. Give the model that "
+            "was quantised, or write it in such a type first"
+        )
 
 
 def _not_finite(tensor: Tensor) -> int:

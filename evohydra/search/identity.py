@@ -17,8 +17,8 @@ Difference = tuple[tuple[str, ...], object, object]  # where, what it was, what 
 
 # Every key of conf/config.yaml is in one of these three; `own` holds all others.
 OF_SCORES = (
-    "model", "benchmark", "tokenizer", "missing", "pad_vocabulary_to", "components", "adapters", "device", "dtype",
-    "out_dtype", "backend",
+    "model", "benchmark", "tokenizer", "missing", "config", "pad_vocabulary_to", "components", "adapters", "device",
+    "dtype", "out_dtype", "backend",
 )  # fmt: skip
 OF_THE_SEARCH = ("merge", "optimizer", "seed", "fitness", "objective", "start", "warm_start", "warm_start_top")
 # What no score depends on, or (budget, top, pick) what may change when a run goes on.
@@ -41,6 +41,7 @@ class Alignment:
     pad_vocabulary_to: int | None
     components: Mapping[str, object]
     adapters: Sequence[Mapping[str, object]]
+    config: str | None  # None is "same": runs that began before there was a choice go on
 
 
 @dataclass(frozen=True)

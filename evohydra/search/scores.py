@@ -26,14 +26,15 @@ Key = tuple[str, str, str]  # content of the recipe, split, examples
 def content(recipe: Node) -> str:
     """What tells models apart: the weights of a checkpoint, whatever its name and place, and the digest of a merge.
 
-    A plain average of one model is that model.
+    A plain average of one model is that model, unless it has another configuration than merges have.
     """
     if isinstance(recipe, Merge) and recipe.method == "linear" and recipe.base is None and len(recipe.models) == 1:
         weights = {group.parameters.get("weight") for group in recipe.groups}
-        if weights <= {1.0, (1.0,)}:
+        only = recipe.models[0]
+        if weights <= {1.0, (1.0,)} and not (isinstance(only, Checkpoint) and only.settings):
             return content(recipe.models[0])
     if isinstance(recipe, Checkpoint) and recipe.fingerprint is not None:
-        return f"weights {recipe.fingerprint}"
+        return f"weights {recipe.fingerprint}{f' as {recipe.settings}' if recipe.settings else ''}"
     return digest(recipe)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from evohydra.recipe import Node, checkpoints
+from evohydra.recipe import Checkpoint, Node, checkpoints
 from evohydra.report.tables import gain_sentence, markdown
 
 
@@ -32,8 +32,7 @@ def model_card(
         eval_results=_results(summary, task) or None,
     )
     rows = "\n".join(
-        f"| {c.name} | {c.path}{f' @ {c.revision}' if c.revision else ''} | {licences.get(c.name) or 'unknown'} | "
-        f"`{(c.fingerprint or '')[:16]}` |"
+        f"| {c.name} | {_described(c)} | {licences.get(c.name) or 'unknown'} | `{(c.fingerprint or '')[:16]}` |"
         for c in sources.values()
     )
     card = ModelCard(f"""---
@@ -56,6 +55,17 @@ The merge falls under the licences of all of its sources.
 {note}
 """)
     return str(card)
+
+
+def _described(source: Checkpoint) -> str:
+    """Where a source is, and all that makes it another model than what is published there."""
+    more = [
+        f"adapter {source.adapter}" if source.adapter else "",
+        f"variant {source.variant}" if source.variant else "",
+        f"configuration {source.config}" if source.config else "",
+        f"converted to {source.dtype}" if source.dtype else "",
+    ]
+    return ", ".join([f"{source.path}{f' @ {source.revision}' if source.revision else ''}", *filter(None, more)])
 
 
 def _results(summary: Mapping[str, Any] | None, task: str) -> list[EvalResult]:

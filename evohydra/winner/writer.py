@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from evohydra.families import ADAPTERS, Family, LiveModel, Rules
+from evohydra.families.settings_files import differing_files
 from evohydra.families.sources import OpenSources
 from evohydra.files import write_json
 from evohydra.mergekit import writer as mergekit
@@ -23,6 +24,8 @@ WINNER = "winner"  # where in a run's directory the checkpoint is
 UNVERIFIED = "winner-unverified"  # where it is if it is not the live model; in summary and recipe the reason stands
 RESULT = (WINNER, UNVERIFIED, "recipe.json", "summary.json", "answers-*.html", "pictures-*.png")  # of one winner
 REASON = "winner_unverified"  # under this key
+# Of config.json, what mergekit sets itself or what changes nothing.
+NOT_IN_A_CONFIGURATION = ("_name_or_path", "dtype", "torch_dtype", "transformers_version")
 GPU_TOLERANCE = 0.02  # of the largest output: kernels round differently there
 # Where scales are in the weights, which are then rounded, instead of beside them.
 FOLDED_TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.02, torch.bfloat16: 0.1}
@@ -157,17 +160,35 @@ class WinnerWriter:
     def _mergekit(self, node: Node, directory: Path) -> str:
         """Write the configuration that makes mergekit do the same; why there is none, else."""
         try:
-            if replace(self.form.rules, allow_other_base=False) != Rules():
+            if replace(self.form.rules, allow_other_base=False, config="same") != Rules():
                 raise mergekit.NotExpressible("its sources were matched by token or completed, see recipe.json")
             if not self.family.known_to_mergekit:
                 raise mergekit.NotExpressible(f"mergekit has no words for merges of the family {self.family.name}")
             types = [
                 str(dtype).removeprefix("torch.") if dtype else None for dtype in (self.engine.dtype, self.live.dtype)
             ]
-            (directory / "mergekit.yaml").write_text(mergekit.to_yaml(node, *types))
+            text = mergekit.to_yaml(node, *types)
+            note = self._other_files(node)
+            (directory / "mergekit.yaml").write_text(f"# {note}\n{text}" if note else text)
         except mergekit.NotExpressible as reason:
             return f"There is no `mergekit.yaml`: {reason}."
-        return ""
+        return f"`mergekit.yaml` makes the same weights. {note}" if note else ""
+
+    def _other_files(self, node: Node) -> str:
+        """In a sentence, what to copy from the winner, where mergekit takes its files from elsewhere than we do."""
+        ours = self.sources.files_from
+        places = self.sources.directories
+        unlike = {
+            file
+            for donor in mergekit.donors(node)
+            for file in differing_files(places[donor], places[ours], NOT_IN_A_CONFIGURATION)
+        }
+        if not unlike:
+            return ""
+        return (
+            f"mergekit takes {', '.join(sorted(unlike))} from {' or '.join(mergekit.donors(node))}, where they are not "
+            f"those of {ours}, which the merge was scored with: copy them from this directory over mergekit's."
+        )
 
     def _adapters(self) -> str:
         """How to use what is not in the weights."""

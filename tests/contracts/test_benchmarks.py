@@ -63,7 +63,10 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tiny_models.save_task(tmp_path_factory.mktemp("tasks"))
     for task, more in MORE.items():
         (root / f"{task}.yaml").write_text(COMMON.format(task=task, output_type=TYPES[task]) + more)
-    sums = (root / "sums.yaml").read_text().replace("task: sums\n", "task: sums_fewshot\nnum_fewshot: 2\n")
+    shots = [{"question": f"{i}+{i}=", "answer": f"{2 * i}"} for i in range(10, 20)]
+    (root / "shots.jsonl").write_text("".join(json.dumps(row) + "\n" for row in shots))
+    sums = (root / "sums.yaml").read_text().replace("{test: sums.jsonl}", "{test: sums.jsonl, shots: shots.jsonl}")
+    sums = sums.replace("task: sums\n", "task: sums_fewshot\nnum_fewshot: 2\nfewshot_split: shots\n")
     (root / "sums_fewshot.yaml").write_text(sums)
     (root / "likelihood.py").write_text(
         "def of_answer(doc, results):\n    return {'likelihood': results[0][0]}\n\n\n"

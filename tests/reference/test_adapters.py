@@ -12,8 +12,12 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+from evohydra.families.causal_lm import CausalLM
+from evohydra.families.sources import open_sources
 from evohydra.merging.adapters import Adapted
 from evohydra.merging.checkpoints import CheckpointReader, SourceError
+from evohydra.merging.engine import Engine
+from evohydra.recipe import Checkpoint
 from tests import tiny_models
 
 LLAMA = ["q_proj", "v_proj", "down_proj"]
@@ -193,3 +197,95 @@ def test_a_pickled_adapter_is_not_loaded(tmp_path: Path) -> None:
     (tmp_path / "adapter" / "adapter_model.safetensors").rename(tmp_path / "adapter" / "adapter_model.bin")
     with pytest.raises(SourceError, match="never loaded"):
         Adapted(CheckpointReader(tmp_path / "base"), tmp_path / "adapter")
+
+
+TIED: dict[str, dict[str, Any]] = {
+    "embeddings whole": {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]},
+    "head whole": {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]},
+    "both whole": {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens", "lm_head"]},
+    "both whole, tied": {
+        "target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"], "ensure_weight_tying": True,
+    },
+    "embeddings": {"target_modules": ["q_proj", "embed_tokens"]},
+    "head": {"target_modules": ["q_proj", "lm_head"]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", TIED)
+@pytest.mark.parametrize("stored", [False, True])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_tied_embeddings_become_what_peft_makes_of_them(kind: str, stored: bool, tmp_path: Path) -> None:
+    """A module that is trained whole is tied no longer; factors are added to the one parameter."""
+
+    def tied(directory: Path, dtype: torch.dtype = torch.float32) -> Any:
+        saved = tiny_models.save_model(directory, 3, dtype=dtype, tie_word_embeddings=True)
+        return transformers.AutoModelForCausalLM.from_pretrained(saved, dtype=dtype)
+
+    adapter(tmp_path, {"r": 2, "lora_alpha": 3, **TIED[kind]}, tied)
+    base = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    merged = peft.PeftModel.from_pretrained(base, str(tmp_path / "adapter")).merge_and_unload()
+    if stored:
+        weights = tmp_path / "base" / "model.safetensors"
+        tensors = load_file(weights)
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+        save_file(tensors, weights, metadata={"format": "pt"})
+    family = CausalLM()
+    sources = open_sources(
+        (Checkpoint("one", str(tmp_path / "base"), adapter=str(tmp_path / "adapter")),), None, family
+    )
+    engine = Engine(sources.tensors, device=torch.device("cpu"), dtype=torch.float32, compile_kernels=False)
+    live = family.live_model(sources.directories["one"], torch.device("cpu"), torch.float32, sources.overlay)
+    live.become(sources.models[0], engine)
+    for ours, theirs in (
+        (live.module.get_input_embeddings(), merged.get_input_embeddings()),  # type: ignore[operator]
+        (live.module.get_output_embeddings(), merged.get_output_embeddings()),  # type: ignore[operator]
+    ):
+        assert torch.equal(ours.weight, theirs.weight)
+    assert live.module.config.tie_word_embeddings == merged.config.tie_word_embeddings  # type: ignore[union-attr]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_factors_of_both_tied_modules_are_refused(tmp_path: Path) -> None:
+    def tied(directory: Path, dtype: torch.dtype = torch.float32) -> Any:
+        saved = tiny_models.save_model(directory, 3, dtype=dtype, tie_word_embeddings=True)
+        return transformers.AutoModelForCausalLM.from_pretrained(saved, dtype=dtype)
+
+    adapter(tmp_path, {"r": 2, "lora_alpha": 3, "target_modules": ["lm_head", "embed_tokens"]}, tied)
+    with pytest.raises(SourceError, match=r"both the embeddings and the head that is tied to them.*merge it with PEFT"):
+        CausalLM().adapted(CheckpointReader(tmp_path / "base"), tmp_path / "adapter")
+
+
+@pytest.mark.parametrize("change", [{"r": 8}, {"rank_pattern": {"v_proj": 2}}])
+def test_a_rank_that_is_not_the_factors_is_refused(change: dict[str, Any], tmp_path: Path) -> None:
+    adapter(tmp_path, ADAPTERS["plain"], llama)
+    file = tmp_path / "adapter" / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(SourceError, match=r"_proj' have rank 4, its adapter_config\.json says [28]"):
+        Adapted(CheckpointReader(tmp_path / "base"), tmp_path / "adapter")
+
+
+@pytest.mark.parametrize(("make", "wrong"), [(gpt2, False), (llama, True)])
+def test_how_matrices_are_stored_is_the_models_to_say(make: Callable[..., Any], wrong: bool, tmp_path: Path) -> None:
+    """PEFT corrects a wrong fan_in_fan_out by the kind of module; a square matrix has no shape that would tell."""
+    targets = ["c_proj"] if make is gpt2 else ["q_proj", "o_proj"]
+    settings = {"target_modules": targets, "r": 2, "lora_alpha": 3, "fan_in_fan_out": not wrong}
+    expected = adapter(tmp_path, settings, make)
+    file = tmp_path / "adapter" / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"fan_in_fan_out": wrong}))
+    adapted = Adapted(CheckpointReader(tmp_path / "base"), tmp_path / "adapter")
+    assert any(len(shape) == 2 and shape[0] == shape[1] for shape in adapted.shapes.values())
+    for name in adapted.shapes:
+        torch.testing.assert_close(adapted.read(name), expected[name], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("trained_on", "said"),
+    [("owner/other", True), ("somewhere/BASE/", False), (None, False), ("elsewhere/base", False)],
+)
+def test_an_adapter_of_another_base_is_said(trained_on: str | None, said: bool, tmp_path: Path) -> None:
+    adapter(tmp_path, ADAPTERS["plain"], llama)
+    file = tmp_path / "adapter" / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"base_model_name_or_path": trained_on}))
+    node = Checkpoint("one", str(tmp_path / "base"), adapter=str(tmp_path / "adapter"))
+    warnings = open_sources((node,), None, CausalLM()).warnings
+    assert any("was trained on owner/other, and is applied to" in warning for warning in warnings) == said

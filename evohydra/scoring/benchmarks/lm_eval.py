@@ -21,6 +21,7 @@ from evohydra.scoring.benchmarks.live_vlm import LiveMultimodalLM
 from evohydra.scoring.benchmarks.lm_eval_identity import PACKAGES, of_split, samples
 from evohydra.scoring.benchmarks.lm_eval_loading import load_tasks
 from evohydra.scoring.benchmarks.lm_eval_metrics import chosen_metric, leaves_out, measure_of, of_example, sign_of
+from evohydra.scoring.benchmarks.lm_eval_shots import keep_shots_apart
 from evohydra.scoring.benchmarks.lm_eval_words import answered, described
 from evohydra.scoring.benchmarks.not_numbers import check_choices, check_log_likelihoods
 from evohydra.scoring.benchmarks.parts import part_of_batches
@@ -126,6 +127,7 @@ class LMEvalBenchmark:
         for split, task in tasks.items():
             self._tasks[split] = copy.copy(task)  # shares the data, holds requests of its own
             self._configure(self._tasks[split])
+        keep_shots_apart(name, self._tasks, self._indices)
         self._metric = chosen_metric(name, self._tasks, options.metric)
         self._measure = measure_of(self._tasks["search"], self._metric)
         self._check_filter()

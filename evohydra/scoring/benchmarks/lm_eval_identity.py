@@ -6,6 +6,7 @@ from lm_eval.api.task import ConfigurableTask, Task
 
 from evohydra.scoring.benchmarks.contents import code_of, digest_of, libraries_of
 from evohydra.scoring.benchmarks.images import text_of
+from evohydra.scoring.benchmarks.lm_eval_shots import shots_of
 from evohydra.scoring.benchmarks.sampling import may_sample
 
 PACKAGES = ("lm-eval", "transformers", "tokenizers", "torch", "jinja2")
@@ -44,7 +45,7 @@ def of_split(
         "code": code_of(functions),
     }
     if config.get("num_fewshot"):
-        found["fewshot"] = {"seed": seed, "documents": digest_of([text_of(doc) for doc in task.fewshot_docs() or ()])}
+        found["fewshot"] = {"seed": seed, "documents": digest_of([text_of(doc) for doc in shots_of(task)])}
     evaluated = any(each.get("hf_evaluate") for each in config.get("metric_list") or ())
     return found, libraries_of(functions) | ({"evaluate"} if evaluated else set())
 

@@ -41,7 +41,7 @@ def load_tasks(
         overrides["dataset_path"] = str(Path(data_dir).resolve())
     try:
         loaded = manager.load([{"group": "evohydra", "task": _members(manager, {"task": task, **overrides})}])
-    except (OSError, ValueError, DatasetsError) as error:
+    except (OSError, ValueError, KeyError, DatasetsError) as error:
         raise BenchmarkError(
             f"could not load the data of lm-eval task {task!r} ({type(error).__name__}: {str(error)[:300]}). "
             "Without a network give local JSON, JSON-lines or parquet files with the same columns, for example "

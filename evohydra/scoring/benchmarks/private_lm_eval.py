@@ -12,14 +12,16 @@ TESTED = "0.4.13"
 PARTS = (
     PrivateParts("lm-eval", TESTED, "lm_eval.tasks._index:Kind", ("GROUP", "TAG")),
     PrivateParts("lm-eval", TESTED, "lm_eval.tasks._yaml_loader", ("load_yaml",)),
-    PrivateParts("lm-eval", TESTED, "lm_eval.api.task:Task()", ("_filters", "_instances")),
+    PrivateParts(
+        "lm-eval", TESTED, "lm_eval.api.task:Task()", ("_filters", "_instances", "_training_docs", "_fewshot_docs")
+    ),
     # Overridden by the live models: under another name they would not be called.
     PrivateParts("lm-eval", TESTED, "lm_eval.models.huggingface:HFLM", ("_model_call", "_model_generate")),
     PrivateParts(
         "lm-eval", TESTED, "lm_eval.models.hf_vlms:HFMultimodalLM", ("_create_tokenizer", "_model_multimodal_generate")
     ),
 )
-__all__ = ["PARTS", "Kind", "filters_of", "load_yaml", "set_instances"]
+__all__ = ["PARTS", "Kind", "filters_of", "load_yaml", "set_instances", "set_shots_of_class", "shots_of_class"]
 
 
 def filters_of(task: Task) -> list[str]:
@@ -30,3 +32,20 @@ def filters_of(task: Task) -> list[str]:
 def set_instances(task: Task, instances: Iterable[object]) -> None:
     """Let the task ask these requests only."""
     task._instances = list(instances)
+
+
+def shots_of_class(task: Task) -> list[object]:
+    """The documents that a task which is a class of its own draws few-shot examples from."""
+    if task.has_training_docs():
+        return list(task.training_docs() if task._training_docs is None else task._training_docs)
+    if task._fewshot_docs is None:
+        return list(task.validation_docs() if task.has_validation_docs() else task.test_docs())
+    return list(task._fewshot_docs)
+
+
+def set_shots_of_class(task: Task, documents: list[object]) -> None:
+    """Let such a task draw them from `documents`."""
+    if task.has_training_docs():
+        task._training_docs = documents
+    else:
+        task._fewshot_docs = documents

@@ -1,6 +1,7 @@
 """The plain format, and beside it one file in the layout that ComfyUI and the WebUIs read."""
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from evohydra.families import Family, LiveModel, WritesCheckpoints
 from evohydra.families.comparison import Comparison
 from evohydra.families.diffusion import Diffusion
+from evohydra.families.noise_schedules import marks_of
 from evohydra.families.original_layout import Piece, pieces
 from evohydra.families.sources import OpenSources
 from evohydra.merging.checkpoints import TensorSource
@@ -44,7 +46,8 @@ class SingleFile:
         """The folder, then the file from what is in it; returns the fingerprint of the folder's tensors."""
         assert isinstance(family, Diffusion)
         written = Plain().write(node, engine, family, sources, directory, dtype, shard_bytes)
-        write_original(family.open(directory, directory), family.original, directory / FILE)
+        marks = marks_of(directory / "scheduler")
+        write_original(family.open(directory, directory), family.original, directory / FILE, marks)
         return written
 
     def verify(self, directory: Path, family: WritesCheckpoints, live: LiveModel) -> Comparison:
@@ -52,8 +55,11 @@ class SingleFile:
         return family.verify(directory, live)
 
 
-def write_original(tensors: TensorSource, prefixes: Mapping[str, str], file: Path) -> None:
-    """Write the components of `prefixes` in the original layout; each begins there as it says."""
+def write_original(tensors: TensorSource, prefixes: Mapping[str, str], file: Path, marks: Sequence[str] = ()) -> None:
+    """Write the components of `prefixes` in the original layout; each begins there as it says.
+
+    `marks` are names of empty tensors beside them, by which such files say what their weights were trained with.
+    """
     found: dict[str, tuple[str, Piece]] = {}
     for component, prefix in prefixes.items():
         names = [name.split("/", 1)[1] for name in tensors.shapes if name.startswith(f"{component}/")]
@@ -67,4 +73,6 @@ def write_original(tensors: TensorSource, prefixes: Mapping[str, str], file: Pat
         name: (tensors.read(f"{component}/{piece.names[0]}").dtype, piece.shape(shapes[component]))
         for name, (component, piece) in found.items()
     }
-    write_tensors(file, described, ((name, piece.made(parts(c, piece))) for name, (c, piece) in found.items()))
+    made = ((name, piece.made(parts(c, piece))) for name, (c, piece) in found.items())
+    described |= dict.fromkeys(marks, (torch.float32, (0,)))
+    write_tensors(file, described, itertools.chain(made, ((mark, torch.zeros(0)) for mark in marks)))

@@ -1,0 +1,65 @@
+"""What is done where sources differ, and what is added to their merge."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from evohydra.checks import Count, check_fields, check_settings
+
+
+@dataclass(frozen=True)
+class AddedAdapter:
+    """A LoRA that is added after the merge: fused into its weights, or kept beside them; `sha256` is its file's."""
+
+    path: str
+    scale: float = 1.0
+    fuse: bool = True
+    sha256: str | None = None
+
+    @classmethod
+    def parse(cls, entry: object) -> "AddedAdapter":
+        """An entry of the list `adapters` of a configuration; ValueError for anything else."""
+        known = set(cls.__dataclass_fields__)
+        if not isinstance(entry, Mapping) or not isinstance(entry.get("path"), str) or set(entry) - known:
+            raise ValueError(f"adapters: expected {{path, scale, fuse}} for each, got {entry!r}")
+        check_settings("adapters", cls, entry)
+        return cls(entry["path"], float(entry.get("scale", 1.0)), entry.get("fuse", True), entry.get("sha256"))
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What to do where sources differ; the defaults refuse.
+
+    tokenizer: "same" (all must agree), "base", "union", or the name of the source whose tokenizer the merge has.
+    config: whose configuration the merge has where sources differ in what their layers are computed with: "same" (none
+    may), "base", the name of a source, or "allow" (that of the source whose files it has in any case).
+    missing: "error", or "base": the merge has the base's tensors, and sources that lack some take the base's.
+    pad_vocabulary_to: embeddings and head get rows up to a multiple of it.
+    tokens_only: they have rows for tokens only, before they are padded, as mergekit has them.
+    allow_other_base: sources on another base are a warning.
+    components: of diffusion models, for each component "merge" or the name of the source that gives it; those that are
+    not named are the family's to choose.
+    adapters: of diffusion models, LoRAs for the merge, whatever it is a merge of.
+    """
+
+    tokenizer: str = "same"
+    missing: Literal["error", "base"] = "error"
+    pad_vocabulary_to: Count | None = None
+    allow_other_base: bool = False
+    components: Mapping[str, str] = field(default_factory=dict)
+    adapters: tuple[AddedAdapter, ...] = ()
+    config: str = "same"
+    tokens_only: bool = False
+
+    def __post_init__(self) -> None:
+        check_fields("", self, but=("adapters",))
+        if not self.tokenizer:
+            raise ValueError("tokenizer: expected same, base, union or the name of a source, got ''")
+        if not self.config:
+            raise ValueError("config: expected same, base, allow or the name of a source, got ''")
+
+    def check_unused(self, *keys: str, why: str) -> None:
+        """ValueError where one of the `keys` is not at its default."""
+        for key in keys:
+            if getattr(self, key) != getattr(Rules(), key):
+                raise ValueError(f"{key}: {why}, got {getattr(self, key)!r}")
