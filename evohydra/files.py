@@ -1,9 +1,15 @@
-"""Files that hold their old content or their new one, never half of it."""
+"""Files that hold their old content or their new one, never half of it, also after a power cut."""
 
 import json
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+
+ROOM, READY = ".result.partial", ".result"  # see `together`
+NAMES = ".names.json"  # in READY: what it held when it was made
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -11,7 +17,9 @@ def write_whole(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")  # of several processes each has its own
     try:
         temporary.write_bytes(content)
+        on_disk(temporary)
         temporary.replace(path)
+        on_disk(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -19,3 +27,92 @@ def write_whole(path: Path, content: bytes) -> None:
 def write_json(path: Path, data: Mapping[str, object]) -> None:
     """Write `data` as indented JSON, whole or not at all."""
     write_whole(path, json.dumps(data, indent=2, ensure_ascii=False).encode() + b"\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The content of a file that `write_json` has written; ValueError, with its name, where it is no JSON object."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged ({error or type(error).__name__})") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is damaged (expected a JSON object, got {type(content).__name__})")
+    return content
+
+
+def on_disk(path: Path) -> None:
+    """Wait until a file's content, or a directory's list of names, is on the disk and not only in memory."""
+    with suppress(OSError):  # some file systems cannot do this with directories; nothing more can be had from them
+        opened = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
+
+
+def all_on_disk(directory: Path) -> None:
+    """The same for all that is in `directory`."""
+    for below, _, files in os.walk(directory):
+        for name in files:
+            on_disk(Path(below) / name)
+        on_disk(Path(below))
+
+
+@contextmanager
+def together(directory: Path, kinds: Sequence[str]) -> Iterator[Path]:
+    """A room for files that belong together; when all are written they take the places of older ones in `directory`.
+
+    `kinds` are patterns of names: what is like one of them in `directory` and is not in the room is taken away. The
+    change happens at once, when the room gets its last name. What is then left to do, to move each file to its place,
+    is only tidying: `finish` does it after a kill, and `current` knows where a file is meanwhile.
+    """
+    finish(directory)
+    room = directory / ROOM
+    shutil.rmtree(room, ignore_errors=True)
+    try:
+        room.mkdir(parents=True)
+        yield room
+        names = sorted(path.name for path in room.iterdir())
+        old = sorted({path.name for kind in kinds for path in directory.glob(kind)} - set(names))
+        write_json(room / NAMES, {"new": names, "old": old})
+        all_on_disk(room)
+        room.rename(directory / READY)
+        on_disk(directory)
+    finally:
+        shutil.rmtree(room, ignore_errors=True)
+    finish(directory)
+
+
+def finish(directory: Path) -> None:
+    """Move files that belong together to their places, where a kill has come between."""
+    ready = directory / READY
+    if not (ready / NAMES).is_file():
+        shutil.rmtree(ready, ignore_errors=True)  # all have been moved
+        return
+    listed = read_json(ready / NAMES)
+    for name in listed["old"]:
+        _remove(directory / name)
+    for name in listed["new"]:
+        if os.path.lexists(ready / name):
+            _remove(directory / name)
+            (ready / name).rename(directory / name)
+    on_disk(directory)
+    (ready / NAMES).unlink()
+    ready.rmdir()
+
+
+def current(directory: Path, name: str) -> Path:
+    """Where a file of `directory` is, also between `together` and `finish`; it may not exist."""
+    ready = directory / READY
+    with suppress(OSError, ValueError):
+        listed = read_json(ready / NAMES)
+        if name in listed["old"] or (ready / name).exists():
+            return ready / name
+    return directory / name
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

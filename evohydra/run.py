@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from evohydra.files import write_json
+from evohydra.files import finish, together, write_json
 from evohydra.recipe import Node, digest
 from evohydra.report.answers import Pictured, answers_page, shown
 from evohydra.report.examples import WINNER, keep_examples
@@ -34,7 +34,7 @@ from evohydra.search.scheduler import Scheduler
 from evohydra.search.scores import ScoreStore, conditions
 from evohydra.search.summary import Summary, summarise
 from evohydra.trackers import Guarded, Tracker
-from evohydra.winner.writer import REASON, UNVERIFIED, WinnerError, WinnerForm, write_winner
+from evohydra.winner.writer import REASON, RESULT, UNVERIFIED, WinnerError, WinnerForm, write_winner
 
 logger = logging.getLogger(__name__)
 SCORES = "scores.jsonl"
@@ -90,6 +90,7 @@ class Run:
             if len(start) > optimizer.population:
                 logger.warning("of %d starting points, generation 0 holds %d", len(start), optimizer.population)
             ledger = stack.enter_context(closing(self._ledger()))
+            finish(self.directory)
             keep_settings(self.directory)
             store = ScoreStore(self.directory / SCORES, conditions(self.identity), self.shared_scores)
             stack.enter_context(closing(store))
@@ -161,21 +162,28 @@ class Run:
         keep_examples(self.directory / "examples.json", self.benchmarks, scored, answers_of)
 
     def _write(self, executor: Executor, tracker: Guarded, summary: Summary, winner: Candidate) -> None:
-        pages = self._pages_of_answers(executor, winner.recipe)
+        with together(self.directory, RESULT) as room:
+            shown, unverified = self._result(executor, summary, winner, room)
+        target = self.directory / (UNVERIFIED if unverified else WINNER)
+        tracker.finish(summary, {**shown, **self._reported()}, target)
+
+    def _result(
+        self, executor: Executor, summary: Summary, winner: Candidate, room: Path
+    ) -> tuple[dict[str, Path], str | None]:
+        """All files that tell of this winner, in `room`: what is to be shown of them, and why it is not verified."""
+        shown = self._pages_of_answers(executor, winner.recipe, room)
         models: dict[str, Node] = dict(self.models.sources)
         models |= {"uniform": self.models.uniform} if self.models.uniform else {}
         models[WINNER] = winner.recipe
-        drawn, samples = draw_albums(self.benchmarks, models, functools.partial(executor.ask, pictures), self.directory)
+        drawn, samples = draw_albums(self.benchmarks, models, functools.partial(executor.ask, pictures), room)
         found = {"seed": self.plan.seed, "budget": self.plan.budget, "genome": winner.record.index}
-        target, unverified = executor.ask(
-            write_winner, self.form, self.directory, winner.recipe, found, summary, samples
-        )
+        unverified = executor.ask(write_winner, self.form, self.directory, room, winner.recipe, found, summary, samples)
         if unverified:
             summary["winner_unverified"] = unverified
-        write_json(self.directory / "summary.json", summary)
-        tracker.finish(summary, {**pages, **drawn, **self._reported()}, target)
+        write_json(room / "summary.json", summary)
+        return {name: self.directory / file.name for name, file in {**shown, **drawn}.items()}, unverified
 
-    def _pages_of_answers(self, executor: Executor, winner: Node) -> dict[str, Path]:
+    def _pages_of_answers(self, executor: Executor, winner: Node, room: Path) -> dict[str, Path]:
         """For each benchmark with pictures a page with the winner's answers, and of the source whose files it has."""
         pages = {}
         first = self.models.files_from
@@ -186,7 +194,7 @@ class Run:
                 given = {
                     label: executor.ask(answers, node, name, "test", shown(benchmark)) for label, node in models.items()
                 }
-                file = self.directory / f"answers-{name.replace('/', '-')}.html"
+                file = room / f"answers-{name.replace('/', '-')}.html"
                 pages[f"answers-{name}"] = answers_page(benchmark, given, file)
         return pages
 

@@ -23,7 +23,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-STEP_FILES = (".winner.partial", ".winner.partial/model.safetensors", "winner", "recipe.json", "summary.json")
+ROOM = ".result.partial"
+STEP_FILES = (
+    ROOM, f"{ROOM}/.winner.partial", f"{ROOM}/.winner.partial/model.safetensors", f"{ROOM}/winner", "winner",
+    "summary.json",
+)  # fmt: skip
 POLL = 0.0005  # seconds
 
 
@@ -64,7 +68,7 @@ def steps(directory: Path) -> int:
 
 def phase(directory: Path, genomes: int) -> str:
     """What a run that is to evaluate `genomes` genomes, and has taken its first step, is busy with."""
-    if (directory / "winner").exists() or (directory / ".winner.partial").exists():
+    if any((directory / name).exists() for name in ("winner", ROOM, ".result")):
         return "writing the winner"
     return "search" if lines(directory / "ledger.jsonl") < genomes else "validation and test"
 
@@ -104,7 +108,8 @@ def content(directory: Path) -> dict[str, Any]:
     found["scores.jsonl"].sort(key=json.dumps)  # workers are done in any order
     for name in ("summary.json", "recipe.json", "run.json"):
         found[name] = without_seconds(json.loads((directory / name).read_text()))
-    found["left over"] = [path.name for path in directory.iterdir() if path.name.endswith((".partial", ".tmp"))]
+    left_over = (".partial", ".tmp", ".result")
+    found["left over"] = [path.name for path in directory.iterdir() if path.name.endswith(left_over)]
     return found
 
 
@@ -121,7 +126,7 @@ def differences(kills: int, seed: int, overrides: list[str], root: Path) -> tupl
     if process.wait() != 0:
         raise RuntimeError((runs["alone"].parent / "output.txt").read_text()[-3000:])
     genomes = lines(runs["alone"] / "ledger.jsonl")
-    total = steps(runs["alone"]) + 2  # the two that are gone by now
+    total = steps(runs["alone"]) + 4  # those that are gone by now
     pace = (time.monotonic() - first_line) / total
     generator = random.Random(seed)
     done = []

@@ -143,6 +143,16 @@ def test_another_number_of_layers(space: Workspace):
     assert "model.layers.2." in message
 
 
+@pytest.mark.parametrize("depth", [1, 3])
+def test_a_configuration_of_another_number_of_layers(space: Workspace, depth: int):
+    """transformers loads such a model without an error: shorter, or with a layer of random numbers."""
+    for name in ("base", "one", "two"):
+        file = space.root / name / "config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"num_hidden_layers": depth}))
+    message = space.refused()
+    assert f"expected the tensors of {depth} layers, as its config.json says, got those of 2" in message
+
+
 def test_another_name_of_a_tensor(space: Workspace):
     space.store({name.replace("up_proj", "upper"): tensor for name, tensor in space.weights().items()})
     message = space.refused()

@@ -79,7 +79,7 @@ def test_a_disk_that_is_full_when_the_winner_is_written(tmp_path: Path):
     assert "File too large" in process.stderr
     assert "Traceback" not in process.stderr
     left = {path.name for path in run.iterdir()}
-    assert not left & {"winner", ".winner.partial", "recipe.json", "summary.json"}
+    assert not left & {"winner", ".result.partial", ".result", "recipe.json", "summary.json"}
     before = {name: (run / name).read_bytes() for name in ("ledger.jsonl", "scores.jsonl")}
     assert len(json_lines(run / "ledger.jsonl")) == 6
 

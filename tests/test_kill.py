@@ -45,8 +45,9 @@ def test_killed_while_the_winner_is_written(tmp_path: Path):
     assert last.alive
     assert last.phase == "writing the winner"
     assert not (killed / "summary.json").exists()
-    (killed / ".winner.partial").mkdir(exist_ok=True)  # as after a kill in the middle of a file
-    (killed / ".winner.partial" / "model.safetensors").write_bytes(b"half")
+    half = killed / ".result.partial" / ".winner.partial"  # as after a kill in the middle of a file
+    half.mkdir(parents=True, exist_ok=True)
+    (half / "model.safetensors").write_bytes(b"half")
     carried_out(overrides, killed)
     assert content(killed) == content(alone)
 

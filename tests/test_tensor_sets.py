@@ -2,23 +2,27 @@
 
 import json
 import logging
+import math
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import LlamaForCausalLM
 
 from evohydra.families import Rules
 from evohydra.families.causal_lm import CausalLM
+from evohydra.families.in_place import check_all_used
 from evohydra.families.sources import OpenSources, Source, checkpoints, open_sources
 from evohydra.merging.checkpoints import SourceError
 from evohydra.merging.engine import Engine
+from evohydra.merging.relatedness import check_kinship
 from evohydra.rebuild import rebuild
 from evohydra.recipe import Group, Merge
 from evohydra.winner.checkpoint_files import write_weights
 from tests.commands import carried_out, workspace
-from tests.tiny_models import save_model, save_trio
+from tests.tiny_models import config, save_model, save_trio
 
 FAMILY = CausalLM()
 CPU = torch.device("cpu")
@@ -224,6 +228,37 @@ def test_a_source_of_another_base_is_refused_with_numbers(root: Path, caplog: py
     assert len(sources.warnings) == 1
     assert sources.warnings[0] in caplog.text
     assert len(merged(sources, root / "got")) == 21
+
+
+def test_tensors_that_the_model_has_not_are_told(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever the family: whole layers are an error, for the winner would lack them without a word."""
+    module = LlamaForCausalLM(config())
+    known = list(module.state_dict())
+    check_all_used(module, [*known, "model.layers.0.self_attn.rotary_emb.inv_freq"], known)
+    assert not caplog.records
+    check_all_used(module, [*known, "model.layers.0.mask", "extra.weight"], known)
+    assert "2 tensors of the sources are no part of the model" in caplog.text
+    deeper = [*known, "model.layers.2.mlp.up_proj.weight", "model.layers.12.mlp.up_proj.weight"]
+    with pytest.raises(SourceError, match=r"2 tensors .*model\.layers\.12.*Configuration and weights do not belong"):
+        check_all_used(module, deeper, known)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_no_angle_is_no_kinship(bad: float) -> None:
+    shapes = {f"layers.{i}.weight": (4, 4) for i in range(3)}
+
+    class Filled:
+        def __init__(self, number: float) -> None:
+            self.shapes, self._number = shapes, number
+
+        def read(self, name: str) -> torch.Tensor:
+            return torch.full((4, 4), self._number if name == "layers.1.weight" else 1.0)
+
+    sources = {"one": Filled(bad), "base": Filled(1.0)}
+    with pytest.raises(SourceError, match="'one' cannot be compared with the base: 1 of 3 matrices have no angle"):
+        check_kinship(sources, "base", allow=False)
+    assert check_kinship({"one": Filled(1.0), "base": Filled(1.0)}, "base", allow=False) == ()
+    assert len(check_kinship(sources, "base", allow=True)) == 1
 
 
 def test_a_named_disagreement_on_the_base_is_a_warning_where_it_is_allowed(root: Path) -> None:

@@ -44,6 +44,7 @@ from evohydra.search.warm_start import identity as warm_identity
 from evohydra.spaces import Space
 from evohydra.spaces.hybrid import HybridSpace
 from evohydra.spaces.parameter import uniform_merge
+from evohydra.winner.checkpoint_files import made_from
 from evohydra.winner.unsearched import UnsearchedRecipe
 from evohydra.winner.writer import WinnerForm
 
@@ -72,6 +73,7 @@ def make_run(plain: Mapping[str, Any], directory: Path, place: Mapping[str, Any]
     space = _space(settings.merge, located, found)
     form = _form(settings, found.rules)
     form.format.check(space.default(), parts.family, parts.sources)
+    made_from(space.default(), parts.sources.directories)  # warns now, not after the search
     parts.engine.uncached().probe(space.default())  # where workers are elsewhere, no tensor stays here
     make_executor = functools.partial(_executor, settings, parts)
     if not benchmarks:

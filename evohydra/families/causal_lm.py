@@ -17,7 +17,7 @@ from evohydra.families.agreement import CHOICES, apart, check_agreement
 from evohydra.families.alignment import align, check_not_quantised, on_common_tokens
 from evohydra.families.comparison import Comparison
 from evohydra.families.hops import Paths, files_of
-from evohydra.families.in_place import by_checkpoint_name
+from evohydra.families.in_place import by_checkpoint_name, check_all_used
 from evohydra.families.layouts import layout_of, location
 from evohydra.families.loading import (
     NOWHERE,
@@ -30,7 +30,7 @@ from evohydra.families.loading import (
     tokenizer_of,
 )
 from evohydra.families.own_settings import OwnSettings
-from evohydra.families.private_transformers import no_init_weights
+from evohydra.families.private_transformers import left_out_on_load, no_init_weights
 from evohydra.families.tokenizers import LOCAL
 from evohydra.merging.checkpoints import CheckpointReader, SourceError, TensorSource
 from evohydra.merging.engine import Engine
@@ -84,7 +84,9 @@ class CausalLM(OneDirectory):
         """
         check_rules(rules)
         configs = {name: _config(directory) for name, directory in directories.items()}
-        sources: Mapping[str, TensorSource] = sets.with_common_names(tensors, f"{_prefix(configs)}.")
+        prefix = _prefix(configs)
+        _check_depths(configs, tensors)
+        sources: Mapping[str, TensorSource] = sets.with_common_names(tensors, f"{prefix}.")
         sources = sets.without_buffers(sources)
         ties = {name: bool(getattr(config, "tie_word_embeddings", False)) for name, config in configs.items()}
         owner = _tokenizer_from(tuple(sources), base, rules)
@@ -116,8 +118,9 @@ class CausalLM(OneDirectory):
                 "have no meaning without a merge (merge=METHOD+dfs)"
             )
         configs = {name: _config(directory) for name, directory in directories.items()}
-        ordered = {first: tensors[first], **tensors}
-        sources = sets.without_buffers(sets.with_common_names(ordered, f"{_prefix(configs)}."))
+        ordered, prefix = {first: tensors[first], **tensors}, _prefix(configs)
+        _check_depths(configs, tensors)
+        sources = sets.without_buffers(sets.with_common_names(ordered, f"{prefix}."))
         ties = {first: bool(getattr(configs[first], "tie_word_embeddings", False))}
         sets.check_heads({first: sources[first]}, ties, directories)
         sets.check_layers(sources, first)
@@ -177,7 +180,9 @@ class CausalLM(OneDirectory):
             path_settings.check_fit({str(directory): _config(directory), **configs})
         module = _model(directory, device, dtype, {k: v for k, v in overlay.config.items() if k != "vocab_size"})
         fit_rows(module, overlay, device)
-        parameters = by_checkpoint_name(module, names_of(directory, overlay))
+        known = names_of(directory, overlay)
+        parameters = by_checkpoint_name(module, known)
+        check_all_used(module, known, parameters)
 
         def load(place: Path, names: Collection[str]) -> tuple[object, Mapping[str, Tensor]]:
             model = _model(place, device, dtype, {})
@@ -260,6 +265,23 @@ def _prefix(configs: Mapping[str, transformers.PretrainedConfig]) -> str:
         raise SourceError(f"expected sources that are causal language models, got {next(iter(types.values()))!r}")
     prefix: str = transformers.MODEL_FOR_CAUSAL_LM_MAPPING[kind].base_model_prefix
     return prefix
+
+
+def _check_depths(configs: Mapping[str, transformers.PretrainedConfig], tensors: Mapping[str, TensorSource]) -> None:
+    """SourceError for a source whose configuration has another number of layers than its tensors are of."""
+    for source, config in configs.items():
+        kind = transformers.MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+        numbers = [
+            int(place[1])
+            for name in tensors[source].shapes
+            if (place := sets.LAYER.search(name)) and not left_out_on_load(kind, name)
+        ]
+        depth = getattr(config, "num_hidden_layers", None)
+        if numbers and isinstance(depth, int) and depth != 1 + max(numbers):
+            raise SourceError(
+                f"source {source!r}: expected the tensors of {depth} layers, as its config.json says, got those of "
+                f"{1 + max(numbers)}. Configuration and weights do not belong together"
+            )
 
 
 def _config_from(names: tuple[str, ...], base: str | None, rules: Rules, tokenizer_from: str) -> str:

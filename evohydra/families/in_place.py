@@ -1,13 +1,17 @@
 """The parameters of a loaded model under the names of checkpoint tensors, to be written in place."""
 
+import logging
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from evohydra.families.private_transformers import revert_weight_conversion
-from evohydra.merging.checkpoints import SourceError
+from evohydra.families.private_transformers import left_out_on_load, revert_weight_conversion
+from evohydra.families.tensor_sets import BUFFERS, LAYER
+from evohydra.merging.checkpoints import SourceError, first_few
+
+logger = logging.getLogger(__name__)
 
 
 def by_checkpoint_name(
@@ -46,6 +50,38 @@ def by_checkpoint_name(
             f"part of one, the first is {min(lost)!r}; this architecture cannot be merged in place"
         )
     return found
+
+
+def check_all_used(module: Any, known: Collection[str], found: Collection[str]) -> None:
+    """Raise SourceError for layers, among tensors `known`, that `module` does not have; warn of other tensors.
+
+    `found` are the names of those that are parameters of it. What transformers itself leaves out of such checkpoints
+    may be there.
+    """
+    tied = tuple(getattr(module, "all_tied_weights_keys", None) or ())
+    unused = sorted(
+        name
+        for name in set(known) - set(found)
+        if not BUFFERS.search(name) and not name.endswith(tied) and not left_out_on_load(module, name)
+    )
+    used = {place for name in found if (place := _layer(name))}
+    of_layers = [name for name in unused if (place := _layer(name)) and place not in used]
+    if of_layers:
+        raise SourceError(
+            f"{len(of_layers)} tensors of the sources are no part of the model that config.json describes "
+            f"({type(module).__name__}): {first_few(of_layers)}. Configuration and weights do not belong together"
+        )
+    if unused:
+        logger.warning(
+            "%d tensors of the sources are no part of the model that config.json describes, and change no score: %s",
+            len(unused), first_few(unused),
+        )  # fmt: skip
+
+
+def _layer(name: str) -> str | None:
+    """The beginning of the name of a layer's tensor, up to the number of the layer."""
+    place = LAYER.search(name)
+    return None if place is None else name[: place.start(2)]
 
 
 class _InPlace(torch.Tensor):

@@ -14,8 +14,9 @@ from evohydra.families import Fused, Overlay
 from evohydra.families import pipeline_files as files
 from evohydra.families.in_place import by_checkpoint_name
 from evohydra.families.private_transformers import from_config, no_init_weights
+from evohydra.families.tensor_sets import BUFFERS
 from evohydra.libraries import optional
-from evohydra.merging.checkpoints import SourceError
+from evohydra.merging.checkpoints import SourceError, first_few
 from evohydra.merging.engine import Engine
 from evohydra.recipe import Node
 
@@ -149,6 +150,11 @@ def parameters_of(pipeline: Any, overlay: Overlay) -> dict[str, Tensor]:
             raise SourceError(
                 f"component {component!r}: expected {len(stored)} tensors for {type(module).__name__}, {len(lost)} are "
                 f"missing from the sources, the first is {lost[0]!r}"
+            )
+        if unused := sorted(name for name in known - set(stored) if not BUFFERS.search(name)):
+            raise SourceError(
+                f"component {component!r}: {len(unused)} tensors of the sources are no part of the "
+                f"{type(module).__name__} that its config.json describes: {first_few(unused)}"
             )
         found |= {f"{component}/{name}": tensor for name, tensor in stored.items()}
     return found

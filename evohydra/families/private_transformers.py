@@ -1,5 +1,6 @@
 """Parts of transformers that are not in its documentation."""
 
+import re
 from typing import Any
 
 from transformers.core_model_loading import revert_weight_conversion
@@ -12,8 +13,14 @@ PARTS = (
     PrivateParts("transformers", TESTED, "transformers.core_model_loading", ("revert_weight_conversion",)),
     PrivateParts("transformers", TESTED, "transformers.initialization", ("no_init_weights",)),
     PrivateParts("transformers", TESTED, "transformers:PreTrainedModel", ("_from_config",)),
+    PrivateParts("transformers", TESTED, "transformers:PreTrainedModel", ("_keys_to_ignore_on_load_unexpected",)),
 )
-__all__ = ["PARTS", "from_config", "no_init_weights", "revert_weight_conversion"]
+__all__ = ["PARTS", "from_config", "left_out_on_load", "no_init_weights", "revert_weight_conversion"]
+
+
+def left_out_on_load(kind: Any, name: str) -> bool:
+    """Whether models of the class `kind` (or the model `kind`) leave a tensor of that name out of a checkpoint."""
+    return any(re.search(pattern, name) for pattern in kind._keys_to_ignore_on_load_unexpected or ())
 
 
 def from_config(kind: Any, config: object, **settings: object) -> Any:

@@ -17,7 +17,7 @@ from evohydra.families import tensor_sets as sets
 from evohydra.families.alignment import align, check_not_quantised, on_common_tokens
 from evohydra.families.comparison import Comparison, differing, rounding
 from evohydra.families.hops import Paths, files_of
-from evohydra.families.in_place import by_checkpoint_name
+from evohydra.families.in_place import by_checkpoint_name, check_all_used
 from evohydra.families.layouts import layout_of, location
 from evohydra.families.loading import (
     NOWHERE,
@@ -217,6 +217,7 @@ class VisionLanguage(OneDirectory):
         fit_rows(module, overlay, device)
         known = names_of(directory, overlay)
         parameters = by_checkpoint_name(module, known, parts.bare)
+        check_all_used(module, known, parameters)
         part = parts.language_part(str(directory), known)
         outside = parts.outside(part, parameters.keys())
         decoder = module.get_decoder()

@@ -1,5 +1,6 @@
 """Whether sources descend from their base at all: the angles between their weights, on a sample."""
 
+import math
 import statistics
 from collections.abc import Collection, Mapping
 
@@ -20,7 +21,8 @@ def cosines(
     """For a sample of matrices, among `names` if given, the cosine of source and base, and |source - base| / |base|.
 
     The sample: up to 8 matrices, evenly over the names of those that are no smaller than the median one, and of each
-    up to 2^20 elements from its middle. Matrices that are zero in either are left out.
+    up to 2^20 elements from its middle. Matrices that are zero in either are left out; numbers that are not finite give
+    a cosine that is not.
     """
     sizes = {name: shape[0] * shape[1] for name, shape in base.shapes.items()
              if len(shape) == 2 and (names is None or name in names)}  # fmt: skip
@@ -30,7 +32,7 @@ def cosines(
     for name in chosen:
         one, other = _middle(source.read(name)), _middle(base.read(name))
         lengths = float(one.norm()), float(other.norm())
-        if min(lengths) > 0:
+        if not min(lengths) <= 0:
             found[name] = float(one @ other) / (lengths[0] * lengths[1]), float((one - other).norm()) / lengths[1]
     return found
 
@@ -45,7 +47,13 @@ def check_kinship(
     doubts = []
     for name, source in sources.items():
         found = cosines(source, sources[base], names) if name != base else {}
-        if found and statistics.median(cosine for cosine, _ in found.values()) < LEAST_COSINE:
+        unlike = [(cosine, ratio) for cosine, ratio in found.values() if not math.isfinite(cosine + ratio)]
+        if unlike:  # no order among numbers puts these in their place
+            doubts.append(
+                f"source {name!r} cannot be compared with the base: {len(unlike)} of {len(found)} matrices have no "
+                "angle to the base's that is a number"
+            )
+        elif found and statistics.median(cosine for cosine, _ in found.values()) < LEAST_COSINE:
             cosine, ratio = (statistics.median(numbers) for numbers in zip(*found.values(), strict=True))
             doubts.append(
                 f"source {name!r} does not look like a descendant of the base: over {len(found)} matrices the median "

@@ -1,11 +1,11 @@
 """The part of a report about single examples: what the winner of a run gets right and each source gets wrong."""
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
+from evohydra.files import read_json
 from evohydra.report.blocks import Block, Table
 from evohydra.report.gathering import Job
 
@@ -24,8 +24,9 @@ def example_blocks(job: Job | None) -> Iterator[Block]:
     heads = ("source", "winner better", "source better", "equal")
     yield Table(heads, rows, f"Test examples by who scores higher, the winner of run {job.name} or a source.")
     file = job.directory / "examples.json"
-    if file.is_file():
-        yield from _kept(json.loads(file.read_text())["examples"])
+    kept = read_json(file) if file.is_file() else {}
+    if kept.get("recipe") == job.summary["recipe_digest"]:  # else of another winner: the run was extended and killed
+        yield from _kept(kept["examples"])
 
 
 def _kept(examples: list[Mapping[str, Any]]) -> Iterator[Block]:

@@ -1,13 +1,12 @@
 """Single test examples for the report: those that the winner gets right and a source gets wrong, with the answers."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from evohydra.files import write_json
+from evohydra.files import read_json, write_json
 from evohydra.recipe import Node, digest
 from evohydra.scoring.benchmarks import Answered, Benchmark, Described, Split
 from evohydra.scoring.job import Evaluation
@@ -28,7 +27,7 @@ def keep_examples(
     Benchmarks that cannot describe their examples have none. Answers are asked for again, of these examples alone.
     """
     winner = digest(models[WINNER][0])
-    if path.is_file() and json.loads(path.read_text())["recipe"] == winner:
+    if path.is_file() and read_json(path).get("recipe") == winner:
         return
     scored = {name: evaluation.scores for name, (_, evaluation) in models.items() if evaluation.scores}
     kept: list[dict[str, object]] = []

@@ -1,6 +1,5 @@
 """What runs have left on disk, whether they have ended or not, and what tells their strategies apart."""
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from evohydra.files import write_json
+from evohydra.files import current, read_json, write_json
 from evohydra.recipe import Node, from_dict
 from evohydra.scoring.job import Scores
 from evohydra.search.json_lines import in_use, whole_lines
@@ -157,7 +156,7 @@ def _job(run: Path, overrides: tuple[str, ...]) -> Job:
     begun = (_json(run / "run.json") or {}).get("search") or {}
     config = (_json(run / SETTINGS) or {}).get("config") or _by_hydra(run, "config", begun)
     records = whole_lines(run / "ledger.jsonl")
-    summary, recipe = _json(run / "summary.json"), _json(run / "recipe.json")
+    summary, recipe = _json(current(run, "summary.json")), _json(current(run, "recipe.json"))
     ended_at = None
     if summary is not None and not _is_end(summary, config.get("budget"), len(records)):
         ended_at, summary, recipe = summary["evaluations"], None, None
@@ -196,4 +195,4 @@ def _overrides(run: Path) -> list[str]:
 
 
 def _json(path: Path) -> Any:
-    return json.loads(path.read_text()) if path.is_file() else None
+    return read_json(path) if path.is_file() else None

@@ -6,6 +6,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from evohydra.files import read_json
 from evohydra.report import style
 from evohydra.report.blocks import Block, FigureBlock
 from evohydra.report.gathering import Job, strategies
@@ -35,7 +36,7 @@ def gene_blocks(jobs: Sequence[Job]) -> Iterator[Block]:
         )
     for job in jobs:
         file = job.directory / "ablations.json"
-        ablated = json.loads(file.read_text()) if file.is_file() and job.summary else None
+        ablated = read_json(file) if file.is_file() and job.summary else None
         if ablated and job.summary and ablated["recipe"] == job.summary["recipe_digest"]:
             whose = f"run {job.name}" if len(jobs) > 1 else "the winner"
             yield FigureBlock(

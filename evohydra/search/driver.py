@@ -13,7 +13,7 @@ from evohydra.search.fitness.generation import Generation, members_of
 from evohydra.search.fronts import Rule, best_fitness, on_front, picked
 from evohydra.search.ledger import Ledger, Record
 from evohydra.search.objectives import Objective
-from evohydra.search.optimizers import Optimizer, Points
+from evohydra.search.optimizers import Optimizer, Points, StateIsData
 from evohydra.search.replay import check_replayed
 from evohydra.search.rounds import Rounds, Scoring
 from evohydra.search.scheduler import Scheduler
@@ -56,7 +56,8 @@ def search(
     number = 0
     while len(ledger.records) < budget:
         first = len(ledger.records)
-        genomes = optimizer.ask()
+        told = ledger.generation(number) if isinstance(optimizer, StateIsData) else None
+        genomes = optimizer.ask() if told is None else told
         if not len(genomes):
             break
         batch = genomes[: budget - first]

@@ -1,4 +1,4 @@
-"""What a strategy is told of a generation: fitness, objectives, or the scores of all examples; failures are worst."""
+"""What a strategy is told of a generation: fitness, objectives, error bars, or all scores; failures are worst."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,13 @@ from numpy.typing import NDArray
 
 from evohydra.search.ledger import Record
 from evohydra.search.objectives import finite
-from evohydra.search.optimizers import LearnsFromExamples, LearnsFromObjectives, Optimizer, Points
+from evohydra.search.optimizers import (
+    LearnsFromEstimates,
+    LearnsFromExamples,
+    LearnsFromObjectives,
+    Optimizer,
+    Points,
+)
 
 
 def tell(optimizer: Optimizer, genomes: Points, records: Sequence[Record], seen: Sequence[Record]) -> None:
@@ -15,6 +21,9 @@ def tell(optimizer: Optimizer, genomes: Points, records: Sequence[Record], seen:
     fitness = np.array(finite([r.fitness for r in records], (r.fitness for r in seen)))
     if isinstance(optimizer, LearnsFromExamples):
         optimizer.tell_examples(genomes, fitness, example_scores(records, seen))
+    elif isinstance(optimizer, LearnsFromEstimates):
+        error_bars = np.array([r.error_bar or 0.0 for r in records], dtype=np.float64)
+        optimizer.tell_estimates(genomes, objective_values(records, seen), error_bars)
     elif isinstance(optimizer, LearnsFromObjectives):
         optimizer.tell_objectives(genomes, objective_values(records, seen))
     else:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from evohydra.files import write_json
+from evohydra.files import read_json, write_json
 from evohydra.search.json_lines import LedgerError
 from evohydra.search.masking import DIGEST, with_digests
 
@@ -136,10 +136,10 @@ def check_identity(path: Path, identity: Mapping[str, object], *, allow_other_ve
         write_json(path, current)
         return
     try:
-        known = json.loads(path.read_text())
+        known = read_json(path)
     except ValueError as error:
         raise LedgerError(
-            f"{path} is damaged ({error}), so that nothing says what was scored here. Choose another name with "
+            f"{error}, so that nothing says what was scored here. Choose another name with "
             "run=NAME, or delete the directory"
         ) from error
     earlier = known.pop(EARLIER, [])

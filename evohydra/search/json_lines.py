@@ -12,6 +12,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from evohydra.files import on_disk
+
 logger = logging.getLogger(__name__)
 LOCK = ".lock"  # of a run's directory
 CHECK = "check"  # the last key of each line: the beginning of the SHA-256 of the line without it
@@ -110,6 +112,7 @@ class JsonLines:
         except LedgerError:
             self._file.close()
             raise
+        on_disk(path.parent)
 
     def _read(self) -> None:
         self._file.seek(0)
@@ -131,6 +134,7 @@ class JsonLines:
             written = self._file.write(line)
             if written != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+            os.fsync(self._file.fileno())
         except OSError as error:
             os.ftruncate(self._file.fileno(), size)
             reason = f"{error.strerror}; all lines so far are whole: make room and give the same command again"

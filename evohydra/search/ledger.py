@@ -77,6 +77,19 @@ class Ledger:
         known = [self._line(first + place, genome) for place, genome in enumerate(genomes)]
         return None if None in known else [record for record in known if record is not None]
 
+    def generation(self, number: int) -> NDArray[np.float64] | None:
+        """The genomes of the next generation, (n, dim), where it is whole on file: a line of a later one follows."""
+        first, entries = len(self.records), self._lines.entries
+        numbers = [entry.get("generation") if isinstance(entry, dict) else None for entry in entries[first:]]
+        count = next((at for at, each in enumerate(numbers) if each != number), len(numbers))
+        if count in (0, len(numbers)) or numbers[count] != number + 1:
+            return None
+        try:
+            genomes = np.array([entry.get("genome") for entry in entries[first : first + count]], dtype=np.float64)
+        except (TypeError, ValueError):
+            return None  # damaged: what is asked is compared with it, line by line
+        return genomes if genomes.ndim == 2 else None
+
     def _line(self, index: int, genome: NDArray[np.float64]) -> Record | None:
         if index >= len(self._lines.entries):
             return None

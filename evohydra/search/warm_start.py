@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from evohydra.files import read_json
 from evohydra.search.json_lines import whole_lines
 from evohydra.search.optimizers import Points
 from evohydra.spaces import Space
@@ -63,7 +64,7 @@ def _same(one: Any, other: Any) -> bool:
 
 def identity(directory: Path, points: Points, benchmarks: Mapping[str, Mapping[str, object]]) -> dict[str, str]:
     """What a run with this warm start depends on; warns where the earlier run may have seen other examples."""
-    known = json.loads((directory / "run.json").read_text()) if (directory / "run.json").is_file() else {}
+    known = read_json(directory / "run.json") if (directory / "run.json").is_file() else {}
     earlier = (known.get("scores") or {}).get("benchmarks") or {}
     if _examples(earlier) != _examples(json.loads(json.dumps(benchmarks))):
         logger.warning(

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import logging
 import math
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -14,11 +15,13 @@ from huggingface_hub import split_state_dict_into_shards_factory
 from safetensors import SafetensorError
 
 from evohydra.families import Family, Fused, Part
+from evohydra.files import all_on_disk, on_disk, read_json
 from evohydra.libraries import versions
 from evohydra.merging.checkpoints import CheckpointReader, fingerprint
 from evohydra.merging.engine import Engine
-from evohydra.recipe import FORMAT, Node, checkpoints
+from evohydra.recipe import FORMAT, Node, checkpoints, from_dict
 
+logger = logging.getLogger(__name__)
 WHOLE = Part()
 # safetensors' names of the types that checkpoints hold.
 NAMES = {
@@ -32,10 +35,13 @@ class ArtifactError(OSError):
 
 
 @contextmanager
-def whole_directory(target: Path, final: Callable[[], Path] | None = None) -> Iterator[Path]:
+def whole_directory(
+    target: Path, final: Callable[[], Path] | None = None, known_as: Path | None = None
+) -> Iterator[Path]:
     """A directory to write into that becomes `target` when all went well, and vanishes otherwise.
 
-    `final` is asked at the end for another name, where what was written decides on it.
+    `final` is asked at the end for another name, where what was written decides on it. `known_as`: the place that
+    messages name, where `target` is moved there later.
 
     Raises ArtifactError where the disk is full or cannot be written to.
     """
@@ -44,12 +50,15 @@ def whole_directory(target: Path, final: Callable[[], Path] | None = None) -> It
     try:
         temporary.mkdir(parents=True)
         yield temporary
+        all_on_disk(temporary)
         target = final() if final else target
         if target.exists():
             shutil.rmtree(target)
         temporary.rename(target)
+        on_disk(target.parent)
     except (OSError, SafetensorError) as error:
-        raise ArtifactError(f"could not write {target}: {error}. Nothing half-written was left there") from error
+        where = known_as or target
+        raise ArtifactError(f"could not write {where}: {error}. Nothing half-written was left there") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -181,12 +190,22 @@ def recipe_file(
 
 
 def made_from(node: Node, directories: Mapping[str, Path]) -> dict[str, object]:
-    """The recipe files of those checkpoints below `node` that recipes made, by name: what a run before has found."""
-    found = {}
+    """The recipe files of those checkpoints below `node` that recipes made, by name: what a run before has found.
+
+    A file of that name that another program has written, or that is of other weights, is left out with a warning.
+    """
+    found: dict[str, object] = {}
     for checkpoint in checkpoints(node):
         file = directories[checkpoint.name] / "recipe.json"
         if checkpoint.adapter is None and checkpoint.dtype is None and file.is_file():
-            content = json.loads(file.read_text())
+            try:
+                content = read_json(file)
+                if content.get("format") != FORMAT:
+                    raise ValueError(f"it is no recipe file of format {FORMAT}")
+                from_dict(content["recipe"])
+            except (ValueError, KeyError, TypeError, AttributeError) as reason:
+                logger.warning("source %s: %s says nothing of how it was made: %s", checkpoint.name, file, reason)
+                continue
             if content.get("weights") == checkpoint.fingerprint:  # else another has been put in its place
                 found[checkpoint.name] = content
     return found

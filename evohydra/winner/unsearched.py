@@ -9,9 +9,10 @@ from typing import Any
 
 from rich.console import Console
 
+from evohydra.files import together
 from evohydra.recipe import Node
 from evohydra.scoring.executors import Executor
-from evohydra.winner.writer import WinnerError, WinnerForm, write_winner
+from evohydra.winner.writer import RESULT, UNVERIFIED, WINNER, WinnerError, WinnerForm, write_winner
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,9 @@ class UnsearchedRecipe:
 
         Raises WinnerError, with all written, where the checkpoint is not the live model.
         """
-        with closing(self.make_executor()) as executor:
-            target, unverified = executor.ask(write_winner, self.form, self.directory, self.recipe, {}, None)
+        with closing(self.make_executor()) as executor, together(self.directory, RESULT) as room:
+            unverified = executor.ask(write_winner, self.form, self.directory, room, self.recipe, {}, None)
+        target = self.directory / (UNVERIFIED if unverified else WINNER)
         for file, what in ((target, "the merged model"), (self.directory / "recipe.json", "how to make it again")):
             console.print(f"  {file}: {what}", highlight=False, soft_wrap=True)
         if unverified:

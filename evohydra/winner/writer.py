@@ -1,6 +1,5 @@
 """The winner of a run on disk: its checkpoint, recipe and model card."""
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from evohydra.winner.model_card import model_card
 
 WINNER = "winner"  # where in a run's directory the checkpoint is
 UNVERIFIED = "winner-unverified"  # where it is if it is not the live model; in summary and recipe the reason stands
+RESULT = (WINNER, UNVERIFIED, "recipe.json", "summary.json", "answers-*.html", "pictures-*.png")  # of one winner
 REASON = "winner_unverified"  # under this key
 # Of config.json, what mergekit sets itself or what changes nothing.
 NOT_IN_A_CONFIGURATION = ("_name_or_path", "dtype", "torch_dtype", "transformers_version")
@@ -52,14 +52,15 @@ def write_winner(
     worker: Worker,
     form: WinnerForm,
     run: Path,
+    room: Path,
     node: Node,
     found: Mapping[str, object],
     summary: Mapping[str, object] | None,
     samples: Sequence[Sample] = (),
-) -> tuple[Path, str | None]:
+) -> str | None:
     """Write the winner with a worker's sources and model, see `WinnerWriter.into`."""
     return WinnerWriter(worker.sources, worker.family, worker.live, worker.engine, form).into(
-        run, node, found, summary, samples
+        run, room, node, found, summary, samples
     )
 
 
@@ -76,23 +77,26 @@ class WinnerWriter:
     def into(
         self,
         run: Path,
+        room: Path,
         node: Node,
         found: Mapping[str, object],
         summary: Mapping[str, object] | None,
         samples: Sequence[Sample] = (),
-    ) -> tuple[Path, str | None]:
-        """Write `node` into `winner` of a run's directory, its recipe beside it; returns where, and no reason.
+    ) -> str | None:
+        """Write `node` as `winner` into `room`, from which it goes to the directory of the `run`; its recipe beside it.
 
         Where the checkpoint is not the live model it is kept as `winner-unverified` instead, and the reason returned.
         """
         recipe: dict[str, Any] = {}
-        with whole_directory(run / WINNER, lambda: run / (UNVERIFIED if REASON in recipe else WINNER)) as directory:
+
+        def final() -> Path:
+            return room / (UNVERIFIED if REASON in recipe else WINNER)
+
+        with whole_directory(room / WINNER, final, known_as=run / WINNER) as directory:
             recipe |= self(node, directory, run.name, found, summary, samples)
-        reason = recipe.get(REASON)
-        # One of an earlier try, which is not what recipe and summary say.
-        shutil.rmtree(run / (WINNER if reason else UNVERIFIED), ignore_errors=True)
-        write_json(run / "recipe.json", recipe)
-        return run / (UNVERIFIED if reason else WINNER), reason
+        write_json(room / "recipe.json", recipe)
+        reason: str | None = recipe.get(REASON)
+        return reason
 
     def __call__(
         self,

@@ -53,6 +53,25 @@ class LearnsFromExamples(Protocol):
         ...
 
 
+@runtime_checkable
+class LearnsFromEstimates(Protocol):
+    """A strategy that weighs fitness by its error bar, and learns from one objective or several."""
+
+    def tell_estimates(self, genomes: Points, objectives: NDArray[np.float64], error_bars: NDArray[np.float64]) -> None:
+        """Learn from a whole generation: its objectives, (genomes, objectives), and error bars of fitness, (genomes,).
+
+        Objectives are finite, larger is better. An error bar is the standard error of an estimate; 0: none is known.
+        """
+        ...
+
+
+@runtime_checkable
+class StateIsData(Protocol):
+    """A strategy whose state is what it was told: a search goes on by telling it generations that it was not asked."""
+
+    state_is_data: bool
+
+
 def starting_points(start: Points | None, dimension: int, population: int) -> Points:
     """`start` as (k, dimension) in the unit cube, cut to a generation; ValueError for another dimension."""
     points = np.empty((0, dimension)) if start is None else np.asarray(start, dtype=np.float64)

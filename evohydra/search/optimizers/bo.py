@@ -1,0 +1,164 @@
+"""Bayesian optimization with a Gaussian process (Garnett, Bayesian Optimization, 2023)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evohydra.checks import Count
+from evohydra.search.optimizers import Points, dimension_of, starting_points
+from evohydra.search.optimizers.cmaes import default_population
+from evohydra.search.optimizers.gaussian.acquisitions import SAMPLES, Improvement, ScalarizedImprovement, scalarized
+from evohydra.search.optimizers.gaussian.features import Features
+from evohydra.search.optimizers.gaussian.first import sobol
+from evohydra.search.optimizers.gaussian.model import GaussianProcess, Hyperparameters, fitted
+from evohydra.search.optimizers.gaussian.proposal import Around, proposed
+from evohydra.search.optimizers.gaussian.scaling import standardized
+from evohydra.search.optimizers.gaussian.trust import box, length
+from evohydra.spaces.genes import Axis
+
+Values = NDArray[np.float64]
+MOST = 400  # genes
+LOCAL = 24  # genes, from which on it looks in a trust region only: a model of so many is no guide to all of the cube
+BEST = 8  # genomes around which candidates are made
+
+
+class BayesianOptimization:
+    """A Gaussian process of all that was told, and the genomes at which it expects the largest improvement.
+
+    The first generation is the starting points and Sobol points, `population` in all (null: 4 + floor(3 ln n)). Later
+    ones have `batch` genomes: each is chosen as if those before it had been told the model's own mean (Ginsbourger et
+    al. 2010, the kriging believer). Of several objectives each genome follows a scalarization with weights of its own.
+
+    Up to LOCAL genes it looks in all of the cube, from there on in a trust region around the best genome (TuRBO).
+
+    All that it does follows from seed, axes and what it was told: nothing else is kept, so that a search that goes on
+    needs no replay. Hyperparameters are fitted from the same start, to as much of the data as `fitted_on` says.
+    """
+
+    state_is_data = True
+
+    def __init__(
+        self,
+        *,
+        axes: Sequence[Axis],
+        seed: int,
+        start: Points | None = None,
+        population: Count | None = None,
+        batch: Count = 4,
+    ) -> None:
+        dimension = dimension_of(axes)
+        if dimension > MOST:
+            raise ValueError(
+                f"optimizer=bo: expected at most {MOST} genes, got {dimension}; choose optimizer=sep_cmaes, or "
+                "optimizer=catcma where some of them are choices"
+            )
+        self.population, self._batch, self._seed = population or default_population(dimension), batch, seed
+        self._features = Features.of(axes)
+        known = starting_points(start, dimension, self.population)
+        self._first = np.vstack([known, sobol(axes, self.population - len(known), seed)])
+        self._genomes = np.empty((0, dimension))
+        self._values = np.empty((0, 1))
+        self._error_bars = np.empty(0)
+        self._fits: dict[int, list[Hyperparameters]] = {}  # of the last number of genomes that was fitted
+
+    def ask(self) -> Points:
+        """The next generation, (genomes, dimension)."""
+        count = len(self._genomes)
+        if not count:
+            return self._first.copy()
+        generator = np.random.default_rng([self._seed, 2, count])
+        processes, values = self._processes(), self._standardized()
+        asked: list[Values] = []
+        for _ in range(self._batch):
+            known = np.vstack([self._genomes, *(point[None] for point in asked)])
+            asked.append(self._proposed(processes, known, generator))
+            believed = self._features(asked[-1][None])
+            values = np.vstack([values, [[process.predict(believed)[0][0] for process in processes]]])
+            processes = self._conditioned(
+                [process.hyper for process in processes], np.vstack([known, asked[-1]]), values
+            )  # fmt: skip
+        return np.array(asked)
+
+    def _proposed(
+        self, processes: Sequence[GaussianProcess], known: Points, generator: np.random.Generator
+    ) -> NDArray[np.float64]:
+        seen = self._features(known)
+        means = np.stack([process.predict(seen)[0] for process in processes], axis=1)  # (known, objectives)
+        if len(processes) == 1:
+            merit = means[:, 0]
+            one = Improvement(processes[0], float(merit.max()))
+            return proposed(self._around(known, merit, processes), one, one.slope, generator)
+        weights = generator.dirichlet(np.ones(len(processes)))
+        low, high = means.min(axis=0), means.max(axis=0)
+        merit = scalarized(means, weights, low, high)
+        normals = generator.normal(size=(SAMPLES, len(processes)))
+        several = ScalarizedImprovement(processes, weights, low, high, float(merit.max()), normals)
+        return proposed(self._around(known, merit, processes), several, None, generator)
+
+    def _around(self, known: Points, merit: Values, processes: Sequence[GaussianProcess]) -> Around:
+        """Near the best genomes by `merit`, (known,), and in all of the cube; of many genes, in the trust region."""
+        best = known[(-merit).argsort(kind="stable")[:BEST]]
+        genes = self._genomes.shape[1]
+        if genes < LOCAL:
+            return Around(self._features, best, known, np.zeros(genes), np.ones(genes))
+        told = self._values.mean(axis=1)
+        edge = length(told, self.population, self._batch, genes)
+        scales = np.exp(np.mean([np.log(process.hyper.scales) for process in processes], axis=0))
+        return Around(self._features, best, known, *box(best[0], edge, scales))
+
+    def _standardized(self) -> Values:
+        return np.stack([standardized(column)[0] for column in self._values.T], axis=1)
+
+    def _processes(self) -> list[GaussianProcess]:
+        """The models of all that was told, one for each objective."""
+        count = fitted_on(len(self._genomes))
+        if count not in self._fits:
+            features, noise = self._features(self._genomes[:count]), self._noise(count)
+            columns = [standardized(column)[0] for column in self._values[:count].T]
+            fits = [fitted(features, self._features.gene, column, noise) for column in columns]
+            self._fits = {count: fits}
+        return self._conditioned(self._fits[count], self._genomes, self._standardized())
+
+    def _conditioned(self, hyper: Sequence[Hyperparameters], genomes: Points, values: Values) -> list[GaussianProcess]:
+        features = self._features(genomes)
+        noise = self._noise(len(self._genomes))
+        if noise is not None:
+            noise = np.concatenate([noise, np.zeros(len(genomes) - len(noise))])
+        return [
+            GaussianProcess(features, self._features.gene, column, each, noise)
+            for each, column in zip(hyper, values.T, strict=True)
+        ]
+
+    def _noise(self, count: int) -> Values | None:
+        """(count,), known variances of the standardized fitness; None where no error bar is known."""
+        if not self._error_bars[:count].any() or self._values.shape[1] > 1:
+            return None
+        _, scale = standardized(self._values[:count, 0])
+        return (self._error_bars[:count] / scale) ** 2
+
+    def tell(self, genomes: Points, fitness: NDArray[np.float64]) -> None:
+        """Learn from a generation with one objective."""
+        self.tell_estimates(genomes, fitness[:, None], np.zeros(len(fitness)))
+
+    def tell_estimates(self, genomes: Points, objectives: NDArray[np.float64], error_bars: NDArray[np.float64]) -> None:
+        """Learn from a generation: (n, objectives), and the standard errors of the fitness, (n,), 0 where exact.
+
+        Of several objectives no standard errors are known: their noise is estimated.
+        """
+        if not len(self._values):
+            self._values = np.empty((0, objectives.shape[1]))
+        self._genomes = np.vstack([self._genomes, genomes])
+        self._values = np.vstack([self._values, objectives])
+        self._error_bars = np.concatenate([self._error_bars, error_bars])
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
+def fitted_on(count: int) -> int:
+    """How many of `count` genomes hyperparameters are fitted to: the same for some 5 % more, as fits cost count^3."""
+    fitted_to = 1
+    while (following := fitted_to + 1 + fitted_to // 20) <= count:
+        fitted_to = following
+    return fitted_to
