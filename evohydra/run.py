@@ -94,9 +94,9 @@ class Run:
             keep_settings(self.directory)
             store = ScoreStore(self.directory / SCORES, conditions(self.identity), self.shared_scores)
             stack.enter_context(closing(store))
-            tracker = Guarded(self.make_tracker)
-            stack.push(lambda kind, *_: tracker.close(failed=kind is not None))
             executor = stack.enter_context(closing(self.make_executor()))
+            tracker = Guarded(self.make_tracker, ledger.replayed)
+            stack.push(lambda kind, *_: tracker.close(failed=kind is not None))
             scheduler = Scheduler(executor, store)
             with SearchProgress(console, plan.budget, ledger.replayed) as progress:
                 sources = functools.partial(self._scores_of_sources, scheduler)

@@ -97,7 +97,8 @@ class Ledger:
             record = Record(**self._lines.entries[index])
         except TypeError as error:
             raise LedgerError(f"{self._lines.path}: line {index + 1} is damaged ({error})") from error
-        if record.index != index or not np.allclose(record.genome, genome, rtol=0, atol=1e-12):
+        same = np.shape(record.genome) == genome.shape and np.allclose(record.genome, genome, rtol=0, atol=1e-12)
+        if record.index != index or not same:
             raise LedgerError(
                 f"{self._lines.path}: line {index + 1} holds another genome than the search asks for; another "
                 "version of a library may have written it. Start a new run"
