@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+Plain = Mapping[str, Any]  # plain data by name: an object of a JSON file, a part of a configuration, a record
 ROOM, READY = ".result.partial", ".result"  # see `together`
 NAMES = ".names.json"  # in READY: what it held when it was made
 

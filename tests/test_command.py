@@ -221,7 +221,7 @@ def test_a_run_without_a_name_is_called_by_its_time(finished: Finished, tmp_path
     process = evohydra(*finished.arguments, "budget=6", "top=1", "baselines=null", cwd=tmp_path)
     assert process.returncode == 0, process.stderr
     (run,) = (tmp_path / "outputs").iterdir()
-    assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d", run.name)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d-\d{6}", run.name)
     assert len(json_lines(run / "ledger.jsonl")) == 6
 
 

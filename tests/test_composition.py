@@ -1,8 +1,11 @@
 """conf/: every file composes and its target instantiates, a+b+c joins files, and wrong names get a hint."""
 
+import itertools
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import hydra.utils
@@ -185,3 +188,15 @@ def test_every_wrong_override_has_its_own_hint() -> None:
     assert [hint.split(".")[0] for hint in hints] == ["unknown model a, b", "unknown optimizer c"]
     (hint,) = composition.explain(["executor=processes", "executor.wrokers=2"])
     assert "did you mean 'workers'?" in hint
+
+
+def test_commands_of_the_same_second_have_directories_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name is made once for a command, so that the jobs of a sweep share it."""
+    microseconds = itertools.count(7)
+    clock = SimpleNamespace(now=lambda: datetime(2030, 1, 1, 1, 1, 1, next(microseconds)))
+    monkeypatch.setattr("hydra.core.utils.datetime", clock)
+    commands = [composed(), composed()]
+    names = [command.run for command in commands]
+    assert len(set(names)) == 2
+    assert all(name.startswith("2030-01-01_01-01-01-0000") for name in names)
+    assert names == [command.run for command in commands]

@@ -169,8 +169,9 @@ def written(root: Path, tmp_path: Path) -> Any:
         names = tuple(sources.tensors["one"].shapes)
         node = Merge("task_arithmetic", sources.base, sources.models, (Group("all", names, {"weight": (0.5, 0.25)}),))
         form = WinnerForm({}, rules, Plain(), 10**9)
-        target, _ = WinnerWriter(sources, CausalLM(), live, engine, form).into(tmp_path / "run", node, {}, None)
-        return target
+        (tmp_path / "winner").mkdir()
+        WinnerWriter(sources, CausalLM(), live, engine, form)(node, tmp_path / "winner", "run", {}, None)
+        return tmp_path / "winner"
 
     return write
 

@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge
 
 from evohydra.checks import Count, CountOrAuto, Positive, Seed, check_below, check_settings
+from evohydra.files import Plain
 
-Spec = Mapping[str, Any]  # of a part: what makes it (`_target_`), and its options
+Spec = Plain  # of a part: what makes it (`_target_`), and its options
 Gigabytes = Annotated[float, Ge(0)]
 
 
@@ -16,7 +17,7 @@ Gigabytes = Annotated[float, Ge(0)]
 class Settings:
     """The settings of a run, see conf/config.yaml; `all` is the whole configuration, other keys included."""
 
-    all: Mapping[str, Any]
+    all: Plain
     model: Spec
     merge: Spec
     optimizer: Spec
@@ -38,7 +39,7 @@ class Settings:
     pad_vocabulary_to: Count | None
     allow_other_base: bool
     components: Mapping[str, str] | None
-    adapters: Sequence[Mapping[str, Any]] | None
+    adapters: Sequence[Plain] | None
     allow_other_versions: bool
     device: Literal["auto", "cpu", "cuda"]
     dtype: str
@@ -56,7 +57,7 @@ class Settings:
     backend: Any = None
 
     @classmethod
-    def parse(cls, plain: Mapping[str, Any]) -> "Settings":
+    def parse(cls, plain: Plain) -> "Settings":
         """The settings of a configuration; ValueError for the first one that is of another type, or out of range."""
         known = {each.name: plain[each.name] for each in fields(cls) if each.name in plain}
         check_settings("", cls, known)

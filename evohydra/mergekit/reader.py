@@ -1,26 +1,22 @@
 """mergekit configurations as recipes, as far as parameter space goes."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 import torch
-import yaml
 
 from evohydra.families import Family, Rules
 from evohydra.families.names import FAMILIES
 from evohydra.families.sources import BASE, published_sources
+from evohydra.mergekit import stacks
+from evohydra.mergekit.configuration import TOKENIZER, checked, only, parameters_of
 from evohydra.mergekit.settings import PASSTHROUGH, Settings, Slice
 from evohydra.mergekit.writer import FIRST, INPUT, METHODS, REQUIRED
 from evohydra.merging.checkpoints import TensorSource
-from evohydra.recipe import FORMAT, Checkpoint, Group, Merge, Parameter
+from evohydra.recipe import FORMAT, Checkpoint, Group, Merge, Parameter, Stack, merges_something
 from evohydra.spaces.grouping import EMBEDDINGS, Location
 
-KNOWN = {
-    "merge_method", "base_model", "models", "slices", "parameters", "dtype", "out_dtype", "tokenizer_source",
-    "tokenizer", "chat_template",
-}  # fmt: skip
-TOKENIZER = {"source", "tokens", "pad_to_multiple_of"}
 LINEAR = "linear"
 
 
@@ -33,7 +29,7 @@ def read(text: str, family: Family, shard_bytes: int) -> dict[str, object]:
     numbers of special tokens are those of the tokenizer. The chat template is that of the tokenizer's source, also
     where mergekit would choose the most common one ("auto").
     """
-    config = _checked(text)
+    config = checked(text)
     method_name = str(config["merge_method"])
     if method_name not in METHODS:
         raise ValueError(f"merge_method: {method_name!r} is none of {sorted(METHODS)}")
@@ -51,28 +47,8 @@ def read(text: str, family: Family, shard_bytes: int) -> dict[str, object]:
     rules = Rules(
         tokenizer=tokenizer, pad_vocabulary_to=multiple, tokens_only=matched, config=donor, allow_other_base=True
     )
-    tensors = family.align(directories, published, base_name, rules).tensors[nodes[models[0]].name]
-    first = directories[nodes[models[0]].name]
-    copied = frozenset(name for name in tensors.shapes if not tensors.read(name).is_floating_point())
-    locations = family.locations(first, tuple(tensors.shapes), copied)
-    depth = 1 + max((at.layer for at in locations.values() if at is not None and at.layer is not None), default=-1)
-    # Slices of one source each: mergekit's passthrough takes another one for each, which is linear with a weight of 0
-    # for all others.
-    stacked = method_name == PASSTHROUGH and len(models) > 1
-    slices = _slices(config, models, depth, stacked)
-    counterpart = METHODS[LINEAR if stacked else method_name]
-    groups: dict[str, tuple[dict[str, Parameter], list[str]]] = {}
-    for tensor, location in locations.items():
-        if location is not None:
-            settings = Settings(config, models, tensor, *_place(location, slices))
-            parameters = settings.stacked() if stacked else settings.parameters(method_name, counterpart)
-            groups.setdefault(repr(sorted(parameters.items())), (parameters, []))[1].append(tensor)
-    merge = Merge(
-        method=counterpart.method,
-        base=base_node,
-        models=tuple(nodes[model] for model in models),
-        groups=tuple(Group(f"group {i}", tuple(names), p) for i, (p, names) in enumerate(groups.values())),
-        options={"mask_seed": 0},
+    recipe = _path(config, family, nodes, donor, directories, published) or _merge(
+        config, family, models, nodes, base_node, directories, published, rules
     )
     return {
         "format": FORMAT,
@@ -86,8 +62,81 @@ def read(text: str, family: Family, shard_bytes: int) -> dict[str, object]:
         "out_dtype": config.get("out_dtype")
         or str(config.get("dtype") or _common_dtype(published)).removeprefix("torch."),
         "shard_bytes": shard_bytes,
-        "recipe": merge.to_dict(),
+        "recipe": recipe.to_dict(),
     }
+
+
+def _path(
+    config: Mapping[str, Any],
+    family: Family,
+    nodes: Mapping[str, Checkpoint],
+    donor: str,
+    directories: Mapping[str, Path],
+    published: Mapping[str, TensorSource],
+) -> Stack | None:
+    """The path of a passthrough whose layers are not where they were; None for what is a merge."""
+    if config["merge_method"] != PASSTHROUGH or "slices" not in config:
+        return None
+    slices = stacks.one_source_each(config["slices"])
+    depths = {reference: family.depth(directories[node.name]) for reference, node in nodes.items()}
+    if not stacks.is_path(slices, {each.model: depths[each.model] for each in slices}):
+        return None
+    if config.get("tokenizer") or config.get("tokenizer_source"):
+        raise ValueError("tokenizer, tokenizer_source: a stack of layers has the tokenizer of base_model, got another")
+    first = nodes[slices[0].model].name
+    deepest = max(nodes.values(), key=lambda node: family.depth(directories[node.name])).name
+    tensors = family.align_layers(directories, published, deepest, Rules(config="allow")).tensors
+    names = tuple(tensors[deepest].shapes)
+    locations = family.locations(directories[deepest], names)
+    layout = family.layout(directories[deepest], names)
+    known = {node.name: node for node in nodes.values()}
+    if donor not in known:
+        raise ValueError(f"base_model: expected one of the models of the slices, got {config['base_model']}")
+    path = stacks.stack(config, slices, nodes, known[donor], {deepest: tensors[deepest]}, locations, layout)
+    if merges_something(path) and len(set(depths.values())) > 1:
+        raise ValueError(
+            f"slices: models of {sorted(set(depths.values()))} layers are stacked only without scales, and with edges "
+            f"of the first one ({first})"
+        )
+    return path
+
+
+def _merge(
+    config: Mapping[str, Any],
+    family: Family,
+    models: Sequence[str],
+    nodes: Mapping[str, Checkpoint],
+    base_node: Checkpoint | None,
+    directories: Mapping[str, Path],
+    published: Mapping[str, TensorSource],
+    rules: Rules,
+) -> Merge:
+    """A merge of layers in their places."""
+    base_name = base_node.name if base_node else None
+    tensors = family.align(directories, published, base_name, rules).tensors[nodes[models[0]].name]
+    first = directories[nodes[models[0]].name]
+    copied = frozenset(name for name in tensors.shapes if not tensors.read(name).is_floating_point())
+    locations = family.locations(first, tuple(tensors.shapes), copied)
+    depth = 1 + max((at.layer for at in locations.values() if at is not None and at.layer is not None), default=-1)
+    # Slices of one source each: mergekit's passthrough takes another one for each, which is linear with a weight of 0
+    # for all others.
+    method_name = str(config["merge_method"])
+    stacked = method_name == PASSTHROUGH and len(models) > 1
+    slices = _slices(config, models, depth, stacked)
+    counterpart = METHODS[LINEAR if stacked else method_name]
+    groups: dict[str, tuple[dict[str, Parameter], list[str]]] = {}
+    for tensor, location in locations.items():
+        if location is not None:
+            settings = Settings(config, models, tensor, *_place(location, slices))
+            parameters = settings.stacked() if stacked else settings.parameters(method_name, counterpart)
+            groups.setdefault(repr(sorted(parameters.items())), (parameters, []))[1].append(tensor)
+    return Merge(
+        method=counterpart.method,
+        base=base_node,
+        models=tuple(nodes[model] for model in models),
+        groups=tuple(Group(f"group {i}", tuple(names), p) for i, (p, names) in enumerate(groups.values())),
+        options={"mask_seed": 0},
+    )
 
 
 def _common_dtype(sources: Mapping[str, TensorSource]) -> torch.dtype:
@@ -99,67 +148,6 @@ def _common_dtype(sources: Mapping[str, TensorSource]) -> torch.dtype:
             if tensor.is_floating_point():
                 common = tensor.dtype if common is None else torch.promote_types(common, tensor.dtype)
     return common or torch.float32
-
-
-def _checked(text: str) -> Mapping[str, Any]:
-    """The configuration, with what is common to all methods looked at."""
-    try:
-        config = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(f"not a mergekit configuration: {error}") from error
-    if not isinstance(config, Mapping) or "merge_method" not in config:
-        raise ValueError("not a mergekit configuration: expected a mapping with merge_method")
-    if "modules" in config:
-        raise ValueError(
-            "modules: models of several modules are not merged here; give models or slices, for the one stack of layers"
-        )
-    _only(config, KNOWN, "the configuration")
-    if config.get("chat_template") not in (None, "auto"):
-        raise ValueError(
-            f"chat_template: expected auto or none, got {config['chat_template']!r}; the merge has the chat template "
-            "of the source of its tokenizer"
-        )
-    if ("models" in config) == ("slices" in config):
-        raise ValueError("expected either models or slices")
-    for key in ("base_model", "dtype", "out_dtype"):
-        if not isinstance(config.get(key), str | None):
-            raise ValueError(f"{key}: expected a string, got {config[key]!r}")
-    if "models" in config:
-        _check_entries(config["models"], {"model", "parameters"}, "models")
-    else:
-        _check_entries(config["slices"], {"sources", "parameters"}, "slices")
-        for entry in config["slices"]:
-            _check_entries(entry.get("sources"), {"model", "layer_range", "parameters"}, "slices.sources")
-    _parameters_of(config, "parameters")
-    return config
-
-
-def _only(entry: Mapping[str, object], known: set[str], where: str) -> None:
-    unknown = sorted(map(str, set(entry) - known))
-    if unknown:
-        raise ValueError(f"mergekit keys {unknown} have no counterpart here; {where} may have {sorted(known)}")
-
-
-def _check_entries(entries: object, known: set[str], where: str) -> None:
-    if not isinstance(entries, list) or not entries or not all(isinstance(entry, Mapping) for entry in entries):
-        raise ValueError(f"{where}: expected a list of mappings with {sorted(known)}, got {entries!r}")
-    for entry in entries:
-        _only(entry, known, where)
-        if "model" in known and not isinstance(entry.get("model"), str):
-            raise ValueError(f"{where}: expected a model, as a path or hub id, got {entry.get('model')!r}")
-        if "layer_range" in known:
-            layers = entry.get("layer_range")
-            whole = isinstance(layers, list) and len(layers) == 2 and all(type(layer) is int for layer in layers)
-            if not whole or layers[0] >= layers[1]:
-                raise ValueError(f"{where}: expected a layer_range [first, behind the last], got {layers!r}")
-        _parameters_of(entry, f"{where}.parameters")
-
-
-def _parameters_of(entry: Mapping[str, object], where: str) -> Mapping[str, object]:
-    parameters = entry.get("parameters") or {}
-    if not isinstance(parameters, Mapping):
-        raise ValueError(f"{where}: expected a mapping of names and values, got {parameters!r}")
-    return parameters
 
 
 def _models(config: Mapping[str, Any], method_name: str, role: str) -> list[str]:
@@ -212,7 +200,7 @@ def _tokenizer(
             raise ValueError("expected either tokenizer or tokenizer_source")
         if not isinstance(given, Mapping):
             raise ValueError(f"tokenizer: expected a mapping with a source, got {given!r}")
-        _only(given, TOKENIZER, "tokenizer")
+        only(given, TOKENIZER, "tokenizer")
         if given.get("tokens"):
             raise ValueError(
                 f"tokenizer.tokens: rows that are chosen token by token have no counterpart here, got {given['tokens']}"
@@ -235,7 +223,7 @@ def _slices(config: Mapping[str, Any], models: Sequence[str], depth: int, stacke
     if "models" in config:
         if stacked:
             raise ValueError(f"passthrough takes exactly 1 model, got {len(models)}; slices may have one each")
-        return [Slice(0, depth, {entry["model"]: _parameters_of(entry, "") for entry in config["models"]}, {})]
+        return [Slice(0, depth, {entry["model"]: parameters_of(entry, "") for entry in config["models"]}, {})]
     slices: list[Slice] = []
     for entry in config["slices"]:
         ranges = {tuple(source["layer_range"]) for source in entry["sources"]}
@@ -245,13 +233,13 @@ def _slices(config: Mapping[str, Any], models: Sequence[str], depth: int, stacke
                 f"slices: layers {sorted(ranges)} are moved, repeated or left out; that is a path through layers, not "
                 "a merge in parameter space"
             )
-        sources = {source["model"]: _parameters_of(source, "") for source in entry["sources"]}
+        sources = {source["model"]: parameters_of(source, "") for source in entry["sources"]}
         missing = sorted(set(models) - set(sources) - {config.get("base_model")})
         if stacked and len(entry["sources"]) > 1:
             raise ValueError(f"slices: passthrough takes exactly 1 source, got {sorted(sources)}")
         if missing and not stacked:
             raise ValueError(f"slices: layers {start} to {stop} leave out {missing}; every slice must have every model")
-        slices.append(Slice(start, stop, sources, _parameters_of(entry, "")))
+        slices.append(Slice(start, stop, sources, parameters_of(entry, "")))
     if slices[-1].stop != depth:
         raise ValueError(f"slices: they end at layer {slices[-1].stop}, the models have {depth}")
     return slices

@@ -62,8 +62,12 @@ class Settings:
         """Those of a linear merge that is the one source of this slice."""
         self.check_keys({"scale"}, PASSTHROUGH)
         (source,) = self.at.sources
-        scale = _number("scale", self.value("scale", source, 1.0))
+        scale = self.scale(source)
         return {"weight": tuple(scale if model == source else 0.0 for model in self.models), "normalize": False}
+
+    def scale(self, source: str) -> float:
+        """What passthrough multiplies the tensor of `source` by."""
+        return _number("scale", self.value("scale", source, 1.0))
 
     def check_keys(self, known: set[str], method_name: str) -> None:
         """ValueError for settings of a parameter that the method has not."""

@@ -13,7 +13,7 @@ from evohydra.report.contents import verdict
 from evohydra.report.gathering import Job, gather
 from evohydra.report.paired_tests import strategies_against_each_other
 from evohydra.report.score_figures import held_out
-from evohydra.trackers.wandb import LOGIN, logged_in, run_id
+from evohydra.trackers.wandb import LOGIN, logged_in, run_id, where
 
 Command = Callable[[Sequence[str]], int]
 MEDIA = ("fitness", "scores", "optimism", "genome", "path", "importance", "population")
@@ -36,7 +36,9 @@ def sync(directories: Sequence[Path], run: Command = subprocess.call) -> list[Pa
 
 
 def _offline_run(directory: Path) -> Path | None:
-    return max((directory / "wandb").glob("offline-run-*"), key=lambda path: path.name, default=None)
+    beside = max((directory / "wandb").glob("offline-run-*"), key=lambda path: path.name, default=None)
+    elsewhere = where(directory).get("files")  # by WANDB_DIR
+    return Path(elsewhere) if beside is None and elsewhere and Path(elsewhere).is_dir() else beside
 
 
 def share(directories: Sequence[Path], name: str) -> str:
@@ -50,9 +52,10 @@ def share(directories: Sequence[Path], name: str) -> str:
     logged = {run: job for job in jobs if (run := run_id(job.directory, new=False))}
     if not logged:
         raise ValueError(f"no W&B runs in {', '.join(map(str, directories))}: choose tracker=wandb for a run")
-    settings = next(iter(logged.values())).config.get("tracker") or {}
+    first = next(iter(logged.values()))
+    settings = first.config.get("tracker") or {}
     entity = settings.get("entity") or wandb.Api().default_entity
-    project = settings.get("project", "evohydra")
+    project = where(first.directory).get("project") or settings.get("project") or "evohydra"
     report = reports.Report(
         entity=entity,
         project=project,

@@ -97,7 +97,8 @@ class Ledger:
             record = Record(**self._lines.entries[index])
         except TypeError as error:
             raise LedgerError(f"{self._lines.path}: line {index + 1} is damaged ({error})") from error
-        if record.index != index or not np.allclose(record.genome, genome, rtol=0, atol=1e-12):
+        same = np.shape(record.genome) == genome.shape and np.allclose(record.genome, genome, rtol=0, atol=1e-12)
+        if record.index != index or not same:
             raise LedgerError(
                 f"{self._lines.path}: line {index + 1} holds another genome than the search asks for; another "
                 "version of a library may have written it. Start a new run"
@@ -117,6 +118,14 @@ class Ledger:
             self._lines.append(line)
         self.records.append(record)
         self._same.setdefault(record.recipe, []).append(record)
+
+    def drop(self, first: int) -> None:
+        """Forget the records from number `first` on, in the file too."""
+        self._lines.cut(first)
+        del self.records[first:]
+        self._same = {}
+        for record in self.records:
+            self._same.setdefault(record.recipe, []).append(record)
 
     def same(self, recipe: str) -> Sequence[Record]:
         """The records so far of the recipe with this digest."""

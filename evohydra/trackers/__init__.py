@@ -31,12 +31,28 @@ class Tracker(Protocol):
 
 
 class Guarded:
-    """A tracker whose failures are reported once, and never stop a search."""
+    """A tracker whose failures are reported once, and never stop a search.
 
-    def __init__(self, make: Callable[[], Tracker]) -> None:
+    It is made when a run has been accepted: one that goes on is refused while its genomes on file are repeated, and the
+    tracker hears of those, `replayed` in number, when all have been.
+    """
+
+    def __init__(self, make: Callable[[], Tracker], replayed: int = 0) -> None:
+        self._make = make
         self._tracker: Tracker | None = None
         self._failed = False
-        self._try(lambda: setattr(self, "_tracker", make()))
+        self._waiting: list[Record] | None = []
+        self._replayed = replayed
+        if not replayed:
+            self._open()
+
+    def _open(self) -> None:
+        """Make the tracker, and tell it what was repeated."""
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            self._try(lambda: setattr(self, "_tracker", self._make()))
+            for record in waiting:
+                self.genome(record)
 
     def _try(self, act: Callable[[], object]) -> None:
         try:
@@ -47,11 +63,17 @@ class Guarded:
 
     def genome(self, record: Record) -> None:
         """Pass on one genome."""
+        if self._waiting is not None:
+            self._waiting.append(record)
+            if len(self._waiting) >= self._replayed:
+                self._open()
+            return
         if (tracker := self._tracker) is not None and not self._failed:
             self._try(lambda: tracker.genome(record))
 
     def finish(self, summary: Mapping[str, object], figures: Mapping[str, Path], winner: Path) -> None:
         """Pass on the end of a run."""
+        self._open()
         if (tracker := self._tracker) is not None and not self._failed:
             self._try(lambda: tracker.finish(summary, figures, winner))
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 import secrets
 from collections.abc import Mapping, Sequence
@@ -10,18 +11,24 @@ from typing import Any, Literal
 
 import wandb
 
+from evohydra.files import Plain
 from evohydra.libraries import commit, versions
 from evohydra.recipe import Checkpoint, checkpoints, from_dict
 from evohydra.search.ledger import Record
 from evohydra.trackers.private_wandb import use_offline
 
 LOGIN = "run `wandb login`, or set WANDB_API_KEY to the key from https://wandb.ai/authorize"
+WHERE = "where.json"
+MODES = {"online": "online", "run": "online", "offline": "offline", "dryrun": "offline", "disabled": "disabled"}
 TAG = 64  # characters that W&B allows
 
 
 class WandbTracker:
     """Logs a run to W&B, offline unless the user is logged in or asks for `mode=online`.
 
+    What W&B's own variables say (WANDB_MODE, WANDB_DISABLED, WANDB_PROJECT, WANDB_NAME, WANDB_DIR, WANDB_RUN_GROUP,
+    WANDB_JOB_TYPE, WANDB_RUN_ID, WANDB_TAGS, WANDB_RESUME) counts, unless an argument here says otherwise. ValueError
+    for a WANDB_MODE that is none.
     A run that goes on logs under the same id again. Its job type is the strategy; jobs of a sweep (`group`) are called
     by what tells them apart. Offline, the winner's artifact refers to the files in the run directory; online they are
     uploaded (`artifact`: auto, upload, reference, none). Sources and data are artifacts that the run has used.
@@ -36,36 +43,44 @@ class WandbTracker:
         group: str | None,
         strategy: str,
         differing: Sequence[str] = (),
-        project: str = "evohydra",
+        project: str | None = None,
         entity: str | None = None,
-        mode: Literal["auto", "online", "offline"] = "auto",
+        mode: Literal["auto", "online", "offline", "disabled"] = "auto",
         tags: Sequence[str] = (),
         artifact: Literal["auto", "upload", "reference", "none"] = "auto",
     ) -> None:
-        self._mode = ("online" if logged_in() else "offline") if mode == "auto" else mode
+        self._mode = _mode() if mode == "auto" else mode
         self._artifact = artifact
         self._best = -math.inf
         self._records: list[Record] = []
+        if self._mode == "disabled":
+            return
+        project = project or os.environ.get("WANDB_PROJECT") or "evohydra"
+        elsewhere = os.environ.get("WANDB_DIR")
         self._run = wandb.init(
             project=project,
             entity=entity,
-            name=name,
-            group=group,
-            job_type=strategy,
+            name=_unless("WANDB_NAME", name),
+            group=_unless("WANDB_RUN_GROUP", group),
+            job_type=_unless("WANDB_JOB_TYPE", strategy),
             id=run_id(directory, new=True),
-            resume="allow" if self._mode == "online" else None,
+            resume="allow" if self._mode == "online" and not os.environ.get("WANDB_RESUME") else None,
             config={**config, "code": {"evohydra": versions()["evohydra"], "commit": commit()}},
-            tags=[*tags, *(text[:TAG] for text in differing)],
-            dir=str(directory),
+            tags=[*tags, *_tags(), *(text[:TAG] for text in differing)],
+            dir=elsewhere or str(directory),
             mode="online" if self._mode == "online" else "offline",
             # No metadata: it holds the command line, and with it any secret that was given there.
             settings=wandb.Settings(
                 silent=True, console="off", x_disable_stats=True, x_disable_meta=True, disable_git=True, save_code=False
             ),
         )
+        place = {"project": project, "files": str(Path(self._run.dir).parent) if elsewhere else None}
+        (directory / "wandb" / WHERE).write_text(json.dumps(place))
 
     def genome(self, record: Record) -> None:
         """A row: fitness, best so far, the mean score on each benchmark, every gene, and the seconds."""
+        if self._mode == "disabled":
+            return
         self._records.append(record)
         if record.fitness is not None:
             self._best = max(self._best, record.fitness)
@@ -81,8 +96,10 @@ class WandbTracker:
         row |= {f"seconds/{part}": value for part, value in record.seconds.items()}
         self._run.log(row, step=record.index, commit=True)
 
-    def finish(self, summary: Mapping[str, Any], figures: Mapping[str, Path], winner: Path) -> None:
+    def finish(self, summary: Plain, figures: Mapping[str, Path], winner: Path) -> None:
         """The table of all genomes, the figures, the summary and the winner."""
+        if self._mode == "disabled":
+            return
         genes = list(dict.fromkeys(gene for record in self._records for gene in record.genes))
         table = wandb.Table(
             columns=["index", "generation", "fitness", "error", *genes],
@@ -112,7 +129,7 @@ class WandbTracker:
         else:
             use_offline(self._run, artifact)
 
-    def _winner(self, directory: Path, metadata: Mapping[str, Any]) -> wandb.Artifact:
+    def _winner(self, directory: Path, metadata: Plain) -> wandb.Artifact:
         artifact = wandb.Artifact(f"winner-{self._run.id}", type="model", metadata=dict(metadata))
         upload = self._artifact == "upload" or (self._artifact == "auto" and self._mode == "online")
         if upload:
@@ -129,7 +146,27 @@ class WandbTracker:
 
     def close(self, *, failed: bool) -> None:
         """End the W&B run, so that the next job of a multirun begins one of its own."""
-        self._run.finish(exit_code=int(failed))
+        if self._mode != "disabled":
+            self._run.finish(exit_code=int(failed))
+
+
+def _mode() -> str:
+    """What the environment says, in W&B's words and their older names; without a word online where there is a login."""
+    if os.environ.get("WANDB_DISABLED", "").lower() in ("true", "1", "yes", "on"):
+        return "disabled"
+    wanted = os.environ.get("WANDB_MODE", "").lower()
+    if wanted and wanted not in MODES:
+        raise ValueError(f"WANDB_MODE: expected one of {', '.join(MODES)}, got {wanted!r}")
+    return MODES[wanted] if wanted else "online" if logged_in() else "offline"
+
+
+def _unless(variable: str, value: str | None) -> str | None:
+    """`value`, or None where the environment says it: W&B reads that itself, but only if nothing is given."""
+    return None if os.environ.get(variable) else value
+
+
+def _tags() -> list[str]:
+    return [tag.strip() for tag in os.environ.get("WANDB_TAGS", "").split(",") if tag.strip()]
 
 
 def logged_in() -> bool:
@@ -145,8 +182,15 @@ def run_id(directory: Path, *, new: bool) -> str | None:
     file = directory / "wandb" / "id"
     if not file.is_file() and new:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(secrets.token_hex(8))
+        file.write_text(os.environ.get("WANDB_RUN_ID") or secrets.token_hex(8))
     return file.read_text().strip() if file.is_file() else None
+
+
+def where(directory: Path) -> dict[str, Any]:
+    """Where the W&B run of a run directory was logged: its project, and its files where they are not in there."""
+    file = directory / "wandb" / WHERE
+    found: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+    return found
 
 
 def _source(checkpoint: Checkpoint) -> wandb.Artifact:

@@ -13,6 +13,8 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
+from evohydra.files import Plain
+
 LEFT_OUT = {"evohydra", "datasets", "typing_extensions"}  # data is digested itself
 RENAMED = {"sklearn": "scikit-learn", "PIL": "pillow", "yaml": "pyyaml"}  # packages that are not called as they install
 OURS = ("evohydra.scoring.benchmarks.", "evohydra.zoo.digits")
@@ -92,9 +94,9 @@ def _distributions() -> Mapping[str, list[str]]:
     return packages_distributions()
 
 
-def _reached(function: Callable[..., object]) -> dict[str, tuple[Mapping[str, Any], str]]:
+def _reached(function: Callable[..., object]) -> dict[str, tuple[Plain, str]]:
     """The globals and source text of the modules behind `function`, by a name that no directory is part of."""
-    found: dict[str, tuple[Mapping[str, Any], str]] = {}
+    found: dict[str, tuple[Plain, str]] = {}
     waiting: list[object] = [_plain(function)]
     while waiting:
         each = waiting.pop()
@@ -131,7 +133,7 @@ def _last(names: Mapping[str, object], key: str) -> str:
     return Path(str(file)).name if file else key
 
 
-def _source(each: Any, names: Mapping[str, Any]) -> str:
+def _source(each: Any, names: Plain) -> str:
     file = names.get("__file__")
     if file:
         with suppress(OSError), open(file, encoding="utf-8") as opened:

@@ -113,6 +113,9 @@ class Processes:
             return [(seat, "machine", self._replaced(seat))]
         if kind == "raised":
             raise content
+        if kind == "sick":
+            self._replaced(seat)
+            return [(seat, "machine", content)]
         if kind == "ready":
             seat.ready, self._deaths = True, 0
         return [(seat, kind, content)]

@@ -1,0 +1,129 @@
+"""mergekit's passthrough over layers that are moved, repeated or left out, as a path through them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from evohydra.mergekit.settings import PASSTHROUGH, Settings, Slice
+from evohydra.merging.checkpoints import TensorSource
+from evohydra.recipe import Checkpoint, Group, Hop, LayerNames, Merge, Node, Parameter, Stack
+from evohydra.spaces.grouping import EMBEDDINGS, Location
+
+
+@dataclass(frozen=True)
+class OneSource:
+    """Layers `start` to `stop` of one model, which come next, with the settings of model and slice."""
+
+    model: str
+    start: int
+    stop: int
+    own: Mapping[str, object]
+    of_slice: Mapping[str, object]
+
+
+def one_source_each(slices: Sequence[Mapping[str, Any]]) -> list[OneSource]:
+    """The slices of a passthrough; ValueError where one has more than one source."""
+    found = []
+    for entry in slices:
+        if len(entry["sources"]) > 1:
+            named = [source["model"] for source in entry["sources"]]
+            raise ValueError(f"slices: passthrough takes exactly 1 source, got {named}")
+        (source,) = entry["sources"]
+        start, stop = source["layer_range"]
+        found.append(
+            OneSource(source["model"], start, stop, source.get("parameters") or {}, entry.get("parameters") or {})
+        )
+    return found
+
+
+def is_path(slices: Sequence[OneSource], depths: Mapping[str, int]) -> bool:
+    """Whether layers are anywhere else than in their own model; ValueError for layers that a model has not."""
+    for each in slices:
+        if each.stop > depths[each.model]:
+            raise ValueError(
+                f"slices: layers {each.start} to {each.stop} of {each.model}, which has {depths[each.model]} layers"
+            )
+    ends = [0, *(each.stop for each in slices)]
+    in_place = all(each.start == end for each, end in zip(slices, ends, strict=False))
+    return not in_place or any(depth != ends[-1] for depth in depths.values())
+
+
+def stack(
+    config: Mapping[str, Any],
+    slices: Sequence[OneSource],
+    nodes: Mapping[str, Checkpoint],
+    donor: Checkpoint,
+    tensors: Mapping[str, TensorSource],
+    locations: Mapping[str, Location | None],
+    layout: LayerNames,
+) -> Stack:
+    """The path, layer for layer as mergekit writes it.
+
+    `nodes` are the models by reference, `donor` gives the configuration, `tensors` and `locations` are those of the
+    first slice's model under common names. Embeddings are the first slice's, what comes behind the layers is the last
+    one's; scales are those at the names that tensors have in their model.
+    """
+    scales = _Scales(config, slices)
+    names = next(iter(tensors.values())).shapes
+    edges = [name for name in names if (at := locations.get(name)) is not None and at.layer is None]
+    sources: list[Node] = [_edges(slices, nodes, donor, edges, locations, scales)]
+    hops: list[Hop] = []
+    for each in slices:
+        inside: dict[float, list[str]] = {}
+        for number in range(each.start, each.stop):
+            for name in names:
+                if name.startswith(f"{layout.layers}.{number}."):
+                    inside.setdefault(scales.at(each, name, number - each.start), []).append(name)
+            hops.append(Hop(len(sources), number))
+        sources.append(_scaled(nodes[each.model], inside))
+    return Stack(tuple(sources), tuple(hops), layout)
+
+
+class _Scales:
+    def __init__(self, config: Mapping[str, Any], slices: Sequence[OneSource]) -> None:
+        self._config, self._slices = config, slices
+
+    def at(self, each: OneSource, tensor: str, number: int | None) -> float:
+        """The scale of a slice at a tensor of its layer `number`, counted from its first; None at an edge."""
+        length = each.stop - each.start
+        t = 0.0 if number is None else number / (length - 1) if length > 1 else 1.0
+        place = Slice(each.start, each.stop, {each.model: each.own}, each.of_slice)
+        settings = Settings(self._config, [each.model], tensor, place, t)
+        settings.check_keys({"scale"}, PASSTHROUGH)
+        return settings.scale(each.model)
+
+
+def _edges(
+    slices: Sequence[OneSource],
+    nodes: Mapping[str, Checkpoint],
+    donor: Checkpoint,
+    edges: Sequence[str],
+    locations: Mapping[str, Location | None],
+    scales: _Scales,
+) -> Node:
+    """What is outside of layers: the first slice's model, or a merge that takes each tensor from where it is."""
+    first, last = slices[0], slices[-1]
+    models = tuple(dict.fromkeys([nodes[first.model], nodes[last.model], donor]))
+    groups: dict[tuple[float, ...], list[str]] = {}
+    for name in edges:
+        location = locations[name]
+        assert location is not None
+        owner = first if location.module == EMBEDDINGS else last
+        scale = scales.at(owner, name, None)
+        weights = tuple(scale if model == nodes[owner.model] else 0.0 for model in models)
+        groups.setdefault(weights, []).append(name)
+    if len(models) == 1 and set(groups) <= {(1.0,)}:
+        return models[0]
+    return _linear(models, groups)
+
+
+def _scaled(model: Checkpoint, by_scale: Mapping[float, Sequence[str]]) -> Node:
+    return model if set(by_scale) <= {1.0} else _linear((model,), {(s,): names for s, names in by_scale.items()})
+
+
+def _linear(models: tuple[Checkpoint, ...], groups: Mapping[tuple[float, ...], Sequence[str]]) -> Merge:
+    def parameters(weights: tuple[float, ...]) -> dict[str, Parameter]:
+        return {"weight": weights, "normalize": False}
+
+    made = (Group(f"group {i}", tuple(names), parameters(w)) for i, (w, names) in enumerate(groups.items()))
+    return Merge("linear", None, models, tuple(made), {"mask_seed": 0})
