@@ -1,6 +1,7 @@
-"""HTML pages from the templates in `evohydra/templates`: whatever is put into them is escaped."""
+"""HTML pages from the templates in `evohydra/templates`, and text in Markdown: whatever is put into them is escaped."""
 
 import base64
+import re
 from io import BytesIO
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -17,6 +18,14 @@ def image_address(image: Image.Image, format: str, **settings: object) -> str:
     packed = BytesIO()
     image.save(packed, format, **settings)
     return data_address(packed.getvalue(), f"image/{format.lower()}")
+
+
+MARKS = re.compile(r"[\\`*\[\]<>|]")
+
+
+def in_markdown(text: object) -> str:
+    """`text` on one line, so that Markdown shows it as it is: no tag, link, emphasis, code or cell of a table."""
+    return MARKS.sub(lambda mark: f"\\{mark[0]}", " ".join(str(text).split()))
 
 
 ENVIRONMENT = Environment(

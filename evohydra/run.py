@@ -12,6 +12,7 @@ from rich.console import Console
 
 from evohydra.files import finish, together, write_json
 from evohydra.recipe import Node, digest
+from evohydra.report import say
 from evohydra.report.answers import Pictured, answers_page, shown
 from evohydra.report.examples import WINNER, keep_examples
 from evohydra.report.gathering import keep_settings
@@ -218,7 +219,7 @@ class Run:
 
     def _show(self, summary: Summary, console: Console) -> None:
         console.print(summary_table(summary, ", ".join(titles(self.benchmarks))))
-        console.print(gain_sentence(summary["gain"]), highlight=False)
+        say(console, gain_sentence(summary["gain"]), wrapped=True)
         seconds = summary["seconds"]
         of_genomes = seconds["merge"] + seconds["evaluate"]
         forward = seconds["forward"] / max(of_genomes, 1e-9)
@@ -232,8 +233,8 @@ class Run:
                            ("ledger.jsonl", "every genome"),
                            ("report.html", "all of it in figures, which are in figures/ too")):  # fmt: skip
             if (self.directory / name).exists():
-                console.print(f"  {self.directory / name}: {what}", highlight=False, soft_wrap=True)
+                say(console, f"  {self.directory / name}: {what}")
         for files, what in (("answers-*.html", "answers about held-out pictures"),
                             ("pictures-*.png", "pictures of held-out prompts")):  # fmt: skip
             for page in sorted(self.directory.glob(files)):
-                console.print(f"  {page}: {what}", highlight=False, soft_wrap=True)
+                say(console, f"  {page}: {what}")

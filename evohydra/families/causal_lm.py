@@ -17,6 +17,7 @@ from evohydra.families import tensor_sets as sets
 from evohydra.families.agreement import CHOICES, apart, check_agreement
 from evohydra.families.alignment import align, check_not_quantised, on_common_tokens
 from evohydra.families.comparison import Comparison
+from evohydra.families.configurations import read_configuration
 from evohydra.families.hops import Paths, files_of
 from evohydra.families.in_place import by_checkpoint_name, check_all_used
 from evohydra.families.layouts import layout_of, location
@@ -246,13 +247,7 @@ def _only_ids(changes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _config(directory: Path) -> PretrainedConfig:
-    try:
-        return transformers.AutoConfig.from_pretrained(directory, **LOCAL)
-    except (OSError, ValueError, KeyError) as error:
-        raise SourceError(
-            f"{directory}: expected the config.json of a causal language model that transformers knows; models that "
-            f"need code of their own are not loaded ({error})"
-        ) from error
+    return read_configuration(directory, "causal language model")
 
 
 def _prefix(configs: Mapping[str, PretrainedConfig]) -> str:

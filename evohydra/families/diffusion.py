@@ -18,6 +18,7 @@ from evohydra.families.component_rules import aligned_components
 from evohydra.families.denoiser_blocks import locations
 from evohydra.families.live_diffusion import STEPS, LiveDiffusion, draw, load_beside, make_pipeline, parameters_of
 from evohydra.families.loading import NOWHERE
+from evohydra.families.settings_files import LOCAL
 from evohydra.merging.checkpoints import SourceError, TensorSource
 from evohydra.recipe import LayerNames, Stack
 from evohydra.spaces.grouping import Location
@@ -160,7 +161,7 @@ class Diffusion:
     def verify(self, directory: Path, live: LiveModel) -> Comparison:
         """In what the written pipeline differs from the live one, its pixels from the same noise."""
         assert isinstance(live, LiveDiffusion)
-        written = files.diffusers().DiffusionPipeline.from_pretrained(directory, local_files_only=True)
+        written = files.diffusers().DiffusionPipeline.from_pretrained(directory, **LOCAL)
         load_beside(written, {directory / ADAPTERS / file.name: scale for file, scale in live.kept.items()})
         written.set_progress_bar_config(disable=True)
         ours, theirs = draw(live.pipeline), draw(written.to(live.device, live.dtype))

@@ -1,7 +1,6 @@
 """Paths through the layers of several models, run in one live model without copying weights."""
 
 import copy
-import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from evohydra.merging.checkpoints import SourceError
 from evohydra.merging.engine import Engine
 from evohydra.merging.path_tensors import factors
 from evohydra.merging.private_torch import children
+from evohydra.patterns import matches_whole
 from evohydra.recipe import Checkpoint, Hop, Merge, Node, Stack, checkpoints, digest
 
 
@@ -145,7 +145,7 @@ class Paths:
         self._check_types(settings)
         self._host().hold(path.sources[0], engine)
         before, after = factors(path)
-        end = POST_MLP.removesuffix(".weight") if re.fullmatch(path.layout.mlp, POST_MLP) else "mlp"
+        end = POST_MLP.removesuffix(".weight") if matches_whole(path.layout.mlp, POST_MLP, "layout.mlp") else "mlp"
         hops = [_hop(slots[hop.source].layers[hop.layer], number) for number, hop in enumerate(path.hops)]
         for number, hop_module in enumerate(hops):
             if before[number] != 1.0:

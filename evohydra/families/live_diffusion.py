@@ -14,6 +14,7 @@ from evohydra.families import Fused, Overlay
 from evohydra.families import pipeline_files as files
 from evohydra.families.in_place import by_checkpoint_name
 from evohydra.families.private_transformers import from_config, no_init_weights
+from evohydra.families.settings_files import LOCAL
 from evohydra.families.tensor_sets import BUFFERS
 from evohydra.libraries import optional
 from evohydra.merging.checkpoints import SourceError, first_few
@@ -116,7 +117,7 @@ def _module(folder: Path, device: torch.device, dtype: torch.dtype) -> torch.nn.
         if files.of_diffusers(folder):
             made = kind.from_config(files.read_json(folder / "config.json"))
         else:
-            made = from_config(kind, kind.config_class.from_pretrained(folder), dtype=dtype)
+            made = from_config(kind, kind.config_class.from_pretrained(folder, **LOCAL), dtype=dtype)
             made.tie_weights()  # part of the initialisation that was left out
     # Gradients are left on: kernels are chosen by it, and the pixels are to be those of what from_pretrained gives.
     finished: torch.nn.Module = made.to(device).eval()

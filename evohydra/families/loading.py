@@ -8,12 +8,12 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-import transformers
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from evohydra.families import LiveModel, Overlay, Part, Rules, tokenizers
 from evohydra.families.comparison import Comparison, apart, differing, rounding
+from evohydra.families.configurations import read_configuration
 from evohydra.families.vocabulary import embeddings_of
 from evohydra.merging.adapters import Adapted
 from evohydra.merging.checkpoints import CheckpointReader, SourceError, TensorSource
@@ -54,8 +54,8 @@ class OneDirectory:
 def _ties_its_head(directory: Path) -> bool:
     """Whether the configuration ties head and embeddings; of one that cannot be read others will say so."""
     try:
-        config = transformers.AutoConfig.from_pretrained(directory, **tokenizers.LOCAL)
-    except (OSError, ValueError, KeyError):
+        config = read_configuration(directory, "model")
+    except SourceError:
         return False
     return bool(getattr(config, "tie_word_embeddings", False))
 

@@ -1,7 +1,6 @@
 """LoRAs of diffusion models: files with the names of diffusers or PEFT, and of kohya's scripts (arXiv 2106.09685)."""
 
 import hashlib
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,6 +14,7 @@ from torch import Tensor
 from evohydra.families import AddedAdapter, Overlay
 from evohydra.families.denoiser_blocks import Plan
 from evohydra.families.original_layout import unet_name
+from evohydra.files import check_plain_file, parse_json, read_json
 from evohydra.merging.adapters import for_module
 from evohydra.merging.checkpoints import SourceError, TensorSource, first_few, locate
 
@@ -107,6 +107,8 @@ def read(path: Path, shapes: Mapping[str, tuple[int, ...]], denoiser: str, stren
         if target is None:
             lost.append(module)
         elif found is None:
+            if tensor.numel() != 1:
+                raise SourceError(f"adapter {path}: expected one number for {key!r}, got shape {tuple(tensor.shape)}")
             alphas[target] = float(tensor)
         else:
             factors.setdefault(target, {})["down" if next(filter(None, found.groups())) in DOWN else "up"] = tensor
@@ -127,12 +129,15 @@ def read(path: Path, shapes: Mapping[str, tuple[int, ...]], denoiser: str, stren
 def _stored(file: Path) -> tuple[dict[str, Tensor], Mapping[str, object]]:
     """The tensors of a file, and PEFT's settings where it or a file beside it has them."""
     try:
+        check_plain_file(file)
         with safe_open(file, framework="pt", device="cpu") as opened:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  (it is no mapping)
-            settings = json.loads((opened.metadata() or {}).get(METADATA, "{}"))
+            settings = parse_json((opened.metadata() or {}).get(METADATA, "{}"), file)
         beside = file.with_name("adapter_config.json")
         if beside.is_file():
-            settings = json.loads(beside.read_text())
+            settings = read_json(beside)
+        if not isinstance(settings, dict):
+            raise ValueError(f"expected settings as a JSON object, got {type(settings).__name__}")
     except (SafetensorError, OSError, ValueError) as error:
         raise SourceError(f"adapter {file}: truncated or corrupt ({error})") from error
     return tensors, settings
@@ -167,7 +172,9 @@ def _kohya_names(modules: Mapping[str, str], denoiser: str) -> dict[str, str]:
 
 def _scale(target: str, pair: Mapping[str, Tensor], alpha: float | None, settings: Mapping[str, Any]) -> float:
     """alpha / r; 1 where nothing says what alpha is."""
-    rank = pair["down"].shape[0] if "down" in pair else 1
+    rank = pair["down"].shape[0] if "down" in pair and pair["down"].ndim else 1
+    if rank == 0:
+        raise SourceError(f"expected factors of {target!r} of rank 1 or more, got 0")
     if alpha is not None:
         return alpha / rank
     component, module = _module(target).split(".", 1)

@@ -11,7 +11,9 @@ import transformers
 from torch import Tensor
 
 from evohydra.families.private_transformers import from_config
+from evohydra.families.settings_files import LOCAL
 from evohydra.families.tensor_sets import BUFFERS, Renamed
+from evohydra.files import read_json as read_object
 from evohydra.libraries import optional
 from evohydra.merging.checkpoints import PICKLES, CheckpointReader, SourceError, TensorSource
 
@@ -94,12 +96,9 @@ def _read_index(directory: Path) -> dict[str, object] | None:
 def read_json(file: Path) -> dict[str, Any]:
     """A JSON object; SourceError for anything else."""
     try:
-        content = json.loads(file.read_text())
-        if not isinstance(content, dict):
-            raise ValueError(f"a {type(content).__name__}")
+        return read_object(file)
     except (OSError, ValueError) as error:
         raise SourceError(f"{file}: expected a JSON object, got {error}") from error
-    return content
 
 
 def of_diffusers(folder: Path) -> bool:
@@ -113,8 +112,9 @@ def class_of(folder: Path) -> Any:
     name = str(config.get("_class_name") or (config.get("architectures") or [None])[0])
     library = diffusers() if "_class_name" in config else transformers
     found = getattr(library, name, None)
-    if found is None:
-        raise SourceError(f"{folder}/config.json: expected a class of {library.__name__}, got {name!r}")
+    model = library.ModelMixin if "_class_name" in config else library.PreTrainedModel
+    if not (isinstance(found, type) and issubclass(found, model)):
+        raise SourceError(f"{folder}/config.json: expected a class of models of {library.__name__}, got {name!r}")
     return found
 
 
@@ -133,7 +133,7 @@ def shapes(folder: Path) -> dict[str, tuple[int, ...]]:
         if of_diffusers(folder):
             module = kind.from_config(read_json(folder / "config.json"))
         else:
-            module = from_config(kind, kind.config_class.from_pretrained(folder))
+            module = from_config(kind, kind.config_class.from_pretrained(folder, **LOCAL))
     kept = {current(name, folder.name, kind.__name__): tensor for name, tensor in module.state_dict().items()}
     return {name: tuple(tensor.shape) for name, tensor in kept.items()}
 
@@ -144,9 +144,10 @@ def scheduler(folder: Path, changes: Mapping[str, object] = NOTHING) -> Any:
     Raises SourceError where diffusers has none of its class, or the class has no such setting.
     """
     name = str(read_json(folder / "scheduler_config.json").get("_class_name"))
-    kind = getattr(diffusers(), name, None)
-    if kind is None:
+    found = getattr(diffusers(), name, None)
+    if not (isinstance(found, type) and issubclass(found, diffusers().SchedulerMixin)):
         raise SourceError(f"{folder}/scheduler_config.json: expected a scheduler of diffusers, got {name!r}")
+    kind: Any = found
     made = kind.from_pretrained(folder, **changes)
     if ignored := sorted(key for key, value in changes.items() if made.config.get(key) != value):
         raise SourceError(
@@ -164,8 +165,8 @@ def scheduler_settings(folder: Path) -> dict[str, object]:
 def tokenizer(folder: Path) -> Any:
     """The tokenizer of that folder; SourceError where it cannot be read."""
     try:
-        return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+        return transformers.AutoTokenizer.from_pretrained(folder, **LOCAL)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
         raise SourceError(f"{folder}: expected a tokenizer that transformers can read, got {error}") from error
 
 

@@ -5,6 +5,8 @@ import json
 from collections.abc import Collection
 from pathlib import Path
 
+# No network here, and no code that a checkpoint brings along; transformers would ask at the terminal whether to run it.
+LOCAL = {"local_files_only": True, "trust_remote_code": False}
 SUFFIXES = {".json", ".txt", ".model", ".jinja", ".tiktoken", ".spm"}
 INDEX = ".index.json"  # says how weights are cut into files, which changes no number
 # What training leaves behind, and what no model is loaded from.

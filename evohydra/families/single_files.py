@@ -10,6 +10,7 @@ from torch import Tensor
 from evohydra.families import pipeline_files as files
 from evohydra.families.noise_schedules import MARKS
 from evohydra.families.private_transformers import from_config
+from evohydra.families.settings_files import LOCAL
 from evohydra.families.tensor_sets import BUFFERS
 from evohydra.libraries import PrivateParts
 from evohydra.merging.checkpoints import SCALE, SourceError, TensorSource, check_plain
@@ -100,7 +101,7 @@ def _converted(component: str, folder: Path, stored: dict[str, Tensor]) -> dict[
     kind = files.class_of(folder)
     if component in OPEN_CLIP:
         with torch.device("meta"):
-            model = from_config(kind, kind.config_class.from_pretrained(folder))
+            model = from_config(kind, kind.config_class.from_pretrained(folder, **LOCAL))
         converted = single_file_utils.convert_open_clip_checkpoint(model, dict(stored), prefix=OPEN_CLIP[component])
     else:
         convert: Callable[..., object] = single_file_model.SINGLE_FILE_LOADABLE_CLASSES[kind.__name__][

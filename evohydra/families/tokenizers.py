@@ -9,11 +9,10 @@ from typing import Any
 import transformers
 from transformers import PreTrainedTokenizerBase
 
+from evohydra.families.settings_files import LOCAL as LOCAL
 from evohydra.families.vocabulary import Vocabulary
 from evohydra.merging.checkpoints import SourceError
 
-# No network here, and no code that a checkpoint brings along; transformers would ask at the terminal whether to run it.
-LOCAL = {"local_files_only": True, "trust_remote_code": False}
 NEVER = -1e4  # the score of a piece that a Unigram model shall not choose by itself
 
 

@@ -16,6 +16,7 @@ from evohydra.families import language_part as parts
 from evohydra.families import tensor_sets as sets
 from evohydra.families.alignment import align, check_not_quantised, on_common_tokens
 from evohydra.families.comparison import Comparison, differing, rounding
+from evohydra.families.configurations import read_configuration
 from evohydra.families.hops import Paths, files_of
 from evohydra.families.in_place import by_checkpoint_name, check_all_used
 from evohydra.families.layouts import layout_of, location
@@ -286,13 +287,7 @@ def _check(
 
 
 def _config(directory: Path) -> PretrainedConfig:
-    try:
-        return transformers.AutoConfig.from_pretrained(directory, **LOCAL)
-    except (OSError, ValueError, KeyError) as error:
-        raise SourceError(
-            f"{directory}: expected the config.json of a vision-language or language model that transformers knows; "
-            f"models that need code of their own are not loaded ({error})"
-        ) from error
+    return read_configuration(directory, "vision-language or language model")
 
 
 def _tied(config: object) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
+from evohydra.mergekit.yaml_files import load_yaml
 
 KNOWN = {
     "merge_method", "base_model", "models", "slices", "parameters", "dtype", "out_dtype", "tokenizer_source",
@@ -14,10 +14,7 @@ TOKENIZER = {"source", "tokens", "pad_to_multiple_of"}
 
 def checked(text: str) -> Mapping[str, Any]:
     """The configuration, with what is common to all methods looked at; ValueError, naming the key."""
-    try:
-        config = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(f"not a mergekit configuration: {error}") from error
+    config = load_yaml(text)
     if not isinstance(config, Mapping) or "merge_method" not in config:
         raise ValueError("not a mergekit configuration: expected a mapping with merge_method")
     if "modules" in config:

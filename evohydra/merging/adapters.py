@@ -1,6 +1,5 @@
 """LoRA adapters in PEFT's format, applied to a checkpoint's tensors as they are read (arXiv 2106.09685, eq. 3)."""
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -10,7 +9,10 @@ from typing import Any
 
 from torch import Tensor
 
+from evohydra.checks import Count, check
+from evohydra.files import read_json
 from evohydra.merging.checkpoints import CheckpointReader, SourceError, TensorSource, locate
+from evohydra.patterns import check_pattern, matches_whole
 from evohydra.recipe import Checkpoint
 
 # Settings whose effect on the weights is not the plain low-rank product.
@@ -20,6 +22,10 @@ UNSUPPORTED = (
 )  # fmt: skip
 # Initialisations that change the base's weights too.
 RESIDUAL = re.compile(r"pissa|olora|corda|loftq|lora_ga")
+TYPES: Mapping[str, Any] = {
+    "peft_type": str, "r": Count, "lora_alpha": float, "rank_pattern": Mapping[str, Count] | None,
+    "alpha_pattern": Mapping[str, float] | None, "use_rslora": bool | None, "fan_in_fan_out": bool | None,
+}  # fmt: skip
 PREFIX = "base_model.model."
 HEAD = re.compile(r"(?:^|\.)(?:lm_head|embed_out)\.weight$")
 FACTOR = re.compile(r"\.lora_(embedding_)?([AB])(\.weight)?$")
@@ -204,9 +210,13 @@ class _AdapterFiles(CheckpointReader):
 def _read_config(directory: Path) -> dict[str, Any]:
     file = directory / "adapter_config.json"
     try:
-        config: dict[str, Any] = json.loads(file.read_text())
+        config = read_json(file)
         kind = config["peft_type"]
         config["r"], config["lora_alpha"]
+        for key, type_ in TYPES.items():
+            check(key, type_, config.get(key))
+        for pattern in (*(config.get("rank_pattern") or ()), *(config.get("alpha_pattern") or ())):
+            check_pattern(pattern, "a key of rank_pattern or alpha_pattern")
     except (OSError, ValueError, KeyError) as error:
         raise SourceError(f"{file}: expected a PEFT LoRA configuration, got {error!r}") from error
     used = [key for key in UNSUPPORTED if config.get(key)]
@@ -222,7 +232,7 @@ def _read_config(directory: Path) -> dict[str, Any]:
 def for_module(pattern: Mapping[str, float], module: str, default: float) -> float:
     """The value whose key ends the module's name, as in PEFT's rank_pattern and alpha_pattern."""
     for key, value in pattern.items():
-        if re.match(rf"(.*\.)?({key})$", module):
+        if matches_whole(rf"(.*\.)?({key})", module, "rank_pattern or alpha_pattern"):
             return value
     return default
 
@@ -235,7 +245,7 @@ def other_base_of_adapter(source: Checkpoint) -> str | None:
     if source.adapter is None:
         return None
     try:
-        config = json.loads((locate(source.adapter, weights=False) / "adapter_config.json").read_text())
+        config = read_json(locate(source.adapter, weights=False) / "adapter_config.json")
         named = str(config.get("base_model_name_or_path") or "")
     except (OSError, ValueError, AttributeError):
         return None

@@ -1,7 +1,6 @@
 """Lazy, memory-mapped safetensors checkpoints: finding, reading, checking and fingerprinting them."""
 
 import hashlib
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,9 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+
+from evohydra.checks import check
+from evohydra.files import check_plain_file, read_json
 
 ZOO = Path(__file__).parent.parent / "zoo"
 CONFIGS = ("config.json", "model_index.json")
@@ -129,12 +131,12 @@ class CheckpointReader:
 
     def _sharded(self, index: Path) -> dict[str, str]:
         try:
-            where: dict[str, str] = json.loads(index.read_text())["weight_map"]
-            shards = sorted(set(where.values()))
-            if not shards or not all(isinstance(shard, str) for shard in shards):
-                raise ValueError(f"a weight_map to {shards}")
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            where: dict[str, str] = read_json(index)["weight_map"]
+            check("weight_map", Mapping[str, str], where)
+        except (ValueError, KeyError) as error:
             raise SourceError(f"{index}: expected a JSON object with a weight_map, got {error!r}") from error
+        if not (shards := sorted(set(where.values()))):
+            raise SourceError(f"{index}: expected a weight_map with tensors, got none")
         for shard in shards:
             if Path(shard).name != shard or shard in ("", ".", ".."):
                 raise SourceError(f"{index}: shard {shard!r} points outside the checkpoint's directory")
@@ -148,9 +150,12 @@ class CheckpointReader:
     def _open(self, file: str) -> Any:
         if file not in self._files:
             try:
+                check_plain_file(self.directory / file)
                 self._files[file] = safe_open(self.directory / file, framework="pt", device="cpu")
+            except ValueError as error:
+                raise SourceError(str(error)) from error
             except (SafetensorError, OSError) as error:
-                size = (self.directory / file).stat().st_size
+                size = _size(self.directory / file)
                 raise SourceError(
                     f"{self.directory / file}: truncated or corrupt safetensors file of {size} bytes ({error})"
                 ) from error
@@ -164,6 +169,10 @@ class CheckpointReader:
         if name not in self._views:
             self._views[name] = self._open(self._where[name]).get_tensor(name)
         return self._views[name]
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0
 
 
 class Converted:

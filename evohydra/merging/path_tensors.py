@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
 
+from evohydra.patterns import matches_whole
 from evohydra.recipe import Node, Stack
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -32,7 +33,7 @@ def plain_tensor(path: Stack, name: str, read: Callable[[Node, str], Tensor]) ->
     number, rest = int(place[1]), place[2]
     hop = path.hops[number]
     tensor = read(path.sources[hop.source], f"{path.layout.layers}.{hop.layer}.{rest}")
-    if path.scaling == "stream" and re.fullmatch(path.layout.readers, rest):
+    if path.scaling == "stream" and matches_whole(path.layout.readers, rest, "layout.readers"):
         return _scaled(tensor, _stream_scale(path, number), 0.0)
     return _scaled(tensor, _branch_factor(path, number, rest), path.layout.offset)
 
@@ -54,7 +55,7 @@ def why_not_plain(path: Stack) -> str | None:
 
 def _edge_factor(path: Stack, name: str) -> float:
     """What a tensor outside of layers is multiplied by: the embeddings by the first scale, others not."""
-    scaled = path.scaling == "branch" and re.fullmatch(path.layout.embeddings, name)
+    scaled = path.scaling == "branch" and matches_whole(path.layout.embeddings, name, "layout.embeddings")
     return path.hops[0].scale if scaled else 1.0
 
 
@@ -66,10 +67,10 @@ def _branch_factor(path: Stack, number: int, rest: str) -> float:
     what each branch adds is divided by them (exact but for the epsilon of the norms), and what reads the stream
     without a norm is multiplied by them.
     """
-    is_mlp = bool(re.fullmatch(path.layout.mlp, rest))
+    is_mlp = matches_whole(path.layout.mlp, rest, "layout.mlp")
     if path.scaling == "branch":
         return path.hops[number + 1].scale if is_mlp and number + 1 < len(path.hops) else 1.0
-    if not is_mlp and not re.fullmatch(path.layout.attention, rest):
+    if not is_mlp and not matches_whole(path.layout.attention, rest, "layout.attention"):
         return 1.0
     return 1 / _stream_scale(path, number)
 

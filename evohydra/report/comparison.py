@@ -8,8 +8,9 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from evohydra.report import make_console
+from evohydra.report import make_console, say
 from evohydra.report.gathering import gather, runs_below
 
 _begun: list[tuple[Path, bool]] = []
@@ -33,7 +34,7 @@ def report_sweeps(console: Console) -> None:
         if wanted:
             from evohydra.report.writing import write_report  # takes seconds to import
 
-            console.print(f"  {write_report([sweep], sweep)['report']}: the report", highlight=False, soft_wrap=True)
+            say(console, f"  {write_report([sweep], sweep)['report']}: the report")
 
 
 def compare(directories: Iterable[Path], console: Console) -> int:
@@ -46,8 +47,8 @@ def compare(directories: Iterable[Path], console: Console) -> int:
     for job, summary in sorted(scored, key=lambda item: -(item[1]["test"]["winner"]["score"] or 0.0)):
         winner, gain = summary["test"]["winner"], summary["gain"]
         table.add_row(
-            job.name,
-            " ".join(job.overrides),
+            Text(job.name),
+            Text(" ".join(job.overrides)),
             _number(summary["search"]["winner"]["score"]),
             _number(summary["validation"]["winner"]["score"]),
             _number(winner["score"]),
@@ -58,7 +59,7 @@ def compare(directories: Iterable[Path], console: Console) -> int:
         )
     for job in jobs:
         if job.summary is None:
-            table.add_row(job.name, " ".join(job.overrides), job.state, "", "", "", "", "", "")
+            table.add_row(Text(job.name), Text(" ".join(job.overrides)), job.state, "", "", "", "", "", "")
     console.print(table)
     return len(jobs)
 

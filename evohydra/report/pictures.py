@@ -12,6 +12,7 @@ from matplotlib.font_manager import FontProperties, findfont, findSystemFonts, f
 from PIL import Image
 
 from evohydra.families import LiveModel
+from evohydra.pages import in_markdown
 from evohydra.recipe import Node
 from evohydra.report.style import save
 from evohydra.scoring.benchmarks import Split
@@ -141,8 +142,9 @@ def write_samples(samples: Sequence[Sample], directory: Path) -> str:
     rows = []
     for number, sample in enumerate(samples, start=1):
         sample.image.save(directory / "samples" / f"{number}.png")
-        prompt = sample.prompt.replace("|", "\\|")
-        rows.append(f"| ![](samples/{number}.png) | {prompt} | {sample.seed} | {_words(sample.scores)} |")
+        rows.append(
+            f"| ![](samples/{number}.png) | {in_markdown(sample.prompt)} | {sample.seed} | {_words(sample.scores)} |"
+        )
     settings = "; ".join(dict.fromkeys(sample.settings for sample in samples))
     return (
         f"\n\n## Samples\n\nHeld-out prompts, not chosen by their looks; {settings}, and the noise of "

@@ -3,8 +3,10 @@
 from collections.abc import Iterator
 
 from rich.table import Table
+from rich.text import Text
 
 from evohydra.files import Plain
+from evohydra.pages import in_markdown
 
 
 def rows(test: Plain) -> Iterator[tuple[str, Plain]]:
@@ -22,16 +24,20 @@ def rows(test: Plain) -> Iterator[tuple[str, Plain]]:
 
 def summary_table(summary: Plain, benchmarks: str) -> Table:
     """Every model on the test split with its 95 % interval."""
-    table = Table(title=f"{benchmarks}, test split: score and 95 % interval", title_justify="left")
+    table = Table(title=Text(f"{benchmarks}, test split: score and 95 % interval"), title_justify="left")
     for heading in ("model", "score", "95 % interval", "examples"):
         table.add_column(heading, justify="left" if heading == "model" else "right")
     for name, score in rows(summary["test"]):
         style = "bold" if name == "winner" else ""
         if score["score"] is None:
-            table.add_row(name, "failed", (score.get("error") or "")[:100], "", style=style)
+            table.add_row(Text(name), "failed", Text((score.get("error") or "")[:100]), "", style=style)
             continue
         table.add_row(
-            name, f"{score['score']:.3f}", f"{score['low']:.3f} to {score['high']:.3f}", str(score["n"]), style=style
+            Text(name),
+            f"{score['score']:.3f}",
+            f"{score['low']:.3f} to {score['high']:.3f}",
+            str(score["n"]),
+            style=style,
         )
     return table
 
@@ -54,10 +60,8 @@ def markdown(summary: Plain) -> str:
     lines = ["| model | score | 95 % interval | examples |", "|---|---|---|---|"]
     for name, score in rows(summary["test"]):
         if score["score"] is None:
-            reason = " ".join(str(score.get("error") or "").replace("|", "\\|").split())
-            lines.append(f"| {name} | failed: {reason} | | |")
+            lines.append(f"| {in_markdown(name)} | failed: {in_markdown(score.get('error') or '')} | | |")
         else:
-            lines.append(
-                f"| {name} | {score['score']:.3f} | {score['low']:.3f} to {score['high']:.3f} | {score['n']} |"
-            )
+            interval = f"{score['low']:.3f} to {score['high']:.3f}"
+            lines.append(f"| {in_markdown(name)} | {score['score']:.3f} | {interval} | {score['n']} |")
     return "\n".join(lines)

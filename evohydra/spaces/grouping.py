@@ -1,11 +1,11 @@
 """Which tensors share their genes: the granularity of a parameter-space search."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from evohydra.checks import Count, check_fields
+from evohydra.patterns import check_pattern, found_in
 
 EMBEDDINGS, HEAD = "embeddings", "head"
 
@@ -47,12 +47,7 @@ class Granularity:
         for name, pattern in (self.filters or {}).items():
             if name in (EMBEDDINGS, HEAD, "layers", "model") or name.startswith("layers."):
                 raise ValueError(f"granularity.filters.{name}: this is the name of another group, choose a new one")
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise ValueError(
-                    f"granularity.filters.{name}: {pattern!r} is no regular expression: {error}"
-                ) from error
+            check_pattern(pattern, f"granularity.filters.{name}")
 
     def group(self, locations: Mapping[str, Location | None]) -> dict[str, tuple[str, ...]]:
         """Group name -> its tensors, in the order of the model; tensors with location None belong to no group."""
@@ -79,7 +74,7 @@ class Granularity:
 
     def _name(self, tensor: str, location: Location, depth: int) -> str:
         for name, pattern in (self.filters or {}).items():
-            if re.search(pattern, tensor):
+            if found_in(pattern, tensor, f"granularity.filters.{name}"):
                 return name
         if self.preset is not None:
             return location.presets[self.preset]

@@ -5,6 +5,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from evohydra.pages import in_markdown
 from evohydra.recipe import Checkpoint, Node, checkpoints
 from evohydra.report.tables import gain_sentence, markdown
 
@@ -21,6 +22,7 @@ def model_card(
     """Markdown with the front matter of the Hugging Face hub: sources, licences, scores and how to rebuild.
 
     `summary` is that of the search, None for a recipe without one. `task` is the hub's name of what the model does.
+    `note` is Markdown; all else that comes from models and names is escaped here.
     """
     sources = {checkpoint.name: checkpoint for checkpoint in checkpoints(recipe)}
     data = ModelCardData(
@@ -32,14 +34,15 @@ def model_card(
         eval_results=_results(summary, task) or None,
     )
     rows = "\n".join(
-        f"| {c.name} | {_described(c)} | {licences.get(c.name) or 'unknown'} | `{(c.fingerprint or '')[:16]}` |"
+        f"| {in_markdown(c.name)} | {in_markdown(_described(c))} | {in_markdown(licences.get(c.name) or 'unknown')} | "
+        f"`{in_markdown((c.fingerprint or '')[:16])}` |"
         for c in sources.values()
     )
     card = ModelCard(f"""---
 {data.to_yaml()}
 ---
 
-# {name}
+# {in_markdown(name)}
 
 {_found(summary)}; no gradient step was taken. `recipe.json` says exactly how it is made:
 `python -m evohydra.rebuild recipe.json OUT` makes the same weights again, bit for bit.
@@ -97,7 +100,7 @@ def _scores(summary: Mapping[str, Any] | None) -> str:
 
 {markdown(summary)}
 
-{gain_sentence(summary["gain"])} Search, validation and test examples are disjoint. {_chosen(summary)}
+{in_markdown(gain_sentence(summary["gain"]))} Search, validation and test examples are disjoint. {_chosen(summary)}
 
 """
 

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from evohydra.files import together
 from evohydra.recipe import Node
+from evohydra.report import say
 from evohydra.scoring.executors import Executor
 from evohydra.winner.writer import RESULT, UNVERIFIED, WINNER, WinnerError, WinnerForm, write_winner
 
@@ -33,7 +34,7 @@ class UnsearchedRecipe:
             unverified = executor.ask(write_winner, self.form, self.directory, room, self.recipe, {}, None)
         target = self.directory / (UNVERIFIED if unverified else WINNER)
         for file, what in ((target, "the merged model"), (self.directory / "recipe.json", "how to make it again")):
-            console.print(f"  {file}: {what}", highlight=False, soft_wrap=True)
+            say(console, f"  {file}: {what}")
         if unverified:
             raise WinnerError(f"{unverified}; it is kept as {target}")
         return {split: {"winner": {"score": math.nan}} for split in ("validation", "search")}

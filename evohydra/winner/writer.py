@@ -1,5 +1,6 @@
 """The winner of a run on disk: its checkpoint, recipe and model card."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from evohydra.families.sources import OpenSources
 from evohydra.files import write_json
 from evohydra.mergekit import writer as mergekit
 from evohydra.merging.engine import Engine
+from evohydra.pages import in_markdown
 from evohydra.recipe import Node, Stack
 from evohydra.report.pictures import Sample, write_samples
 from evohydra.scoring.worker import Worker
@@ -131,7 +133,7 @@ class WinnerWriter:
         notes = (
             self._mergekit(node, directory) + self._adapters() + write_samples(samples, directory) + self._warnings()
         )
-        notes = f"**Not verified**: {reason}.\n\n{notes}" if reason else notes
+        notes = f"**Not verified**: {in_markdown(reason)}.\n\n{notes}" if reason else notes
         family = self.family
         card = model_card(name, node, form.licences, summary, notes, family.library, family.task)
         (directory / "README.md").write_text(card)
@@ -170,10 +172,10 @@ class WinnerWriter:
             ]
             text = mergekit.to_yaml(node, *types)
             note = self._other_files(node)
-            (directory / "mergekit.yaml").write_text(f"# {note}\n{text}" if note else text)
+            (directory / "mergekit.yaml").write_text(f"# {' '.join(note.split())}\n{text}" if note else text)
         except mergekit.NotExpressible as reason:
-            return f"There is no `mergekit.yaml`: {reason}."
-        return f"`mergekit.yaml` makes the same weights. {note}" if note else ""
+            return f"There is no `mergekit.yaml`: {in_markdown(reason)}."
+        return f"`mergekit.yaml` makes the same weights. {in_markdown(note)}" if note else ""
 
     def _other_files(self, node: Node) -> str:
         """In a sentence, what to copy from the winner, where mergekit takes its files from elsewhere than we do."""
@@ -197,7 +199,7 @@ class WinnerWriter:
         if not kept:
             return ""
         calls = "".join(
-            f'pipeline.load_lora_weights("{ADAPTERS}", weight_name="{file.name}", adapter_name="a{number}")\n'
+            f'pipeline.load_lora_weights("{ADAPTERS}", weight_name={json.dumps(file.name)}, adapter_name="a{number}")\n'
             for number, file in enumerate(kept)
         )
         names, scales = [f"a{number}" for number, _ in enumerate(kept)], [*kept.values()]
@@ -207,5 +209,5 @@ class WinnerWriter:
         )
 
     def _warnings(self) -> str:
-        warnings = "".join(f"- {warning}\n" for warning in self.sources.warnings)
+        warnings = "".join(f"- {in_markdown(warning)}\n" for warning in self.sources.warnings)
         return f"\n\n## Warnings\n\n{warnings}" if warnings else ""

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from evohydra.merging.kernels.loops import NotALoop
 from evohydra.merging.kernels.native import Step, loop, there_is_a_compiler
+from evohydra.merging.kernels.private_files import private_directory
 from evohydra.merging.private_torch import keep_roundings
 
 logger = logging.getLogger(__name__)
@@ -48,10 +49,18 @@ def compiled(
 
 
 def _proven(step: Step, inputs: Sequence[Tensor], numbers: tuple[Tensor, Tensor], target: Tensor) -> Step | None:
-    """`step` compiled, or None (with a warning, once) where there is no compiler or it gives other bits."""
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path.home() / ".cache" / "evohydra" / "kernels"))
+    """`step` compiled, or None (with a warning, once) where there is no compiler or it gives other bits.
+
+    Raises UntrustedDirectoryError where others could have put code into the directory of kernels.
+    """
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path.home() / ".cache" / "evohydra" / "compiled"))
     if target.device.type == "cpu" and not there_is_a_compiler():  # torch.compile would need one, too
         _warn_once("kernels are not compiled, merging is slower: found no C++ compiler (g++, or what CXX names)")
+        return None
+    try:
+        private_directory(Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]))  # torch.compile loads what is there, too
+    except OSError as error:
+        _warn_once(f"kernels are not compiled, merging is slower: {error}")
         return None
     # Repeated to a length that no tensor's shape is a special case of.
     pieces = [x[:PROOF].repeat(-(-PROOF // x[:PROOF].shape[0]))[:PROOF] for x in inputs]

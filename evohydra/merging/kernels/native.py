@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from evohydra.merging.kernels.loops import source
+from evohydra.merging.kernels.private_files import keep, kept_file, private_directory
 
 # A kernel on flat tensors: inputs, all its floats, all its integers, and where the result is written.
 Step = Callable[[list[Tensor], Tensor, Tensor, Tensor], None]
@@ -30,7 +31,12 @@ PARALLEL = 2**15  # entries for each thread at least
 
 
 def loop(step: Step, inputs: Sequence[Tensor], numbers: tuple[Tensor, Tensor], target: Tensor) -> Step:
-    """`step` as a loop for tensors of these types. NotALoop; OSError or CalledProcessError without a compiler."""
+    """`step` as a loop for tensors of these types.
+
+    Raises NotALoop; OSError or CalledProcessError without a compiler.
+
+    UntrustedDirectoryError where others could have put code into the directory of kernels.
+    """
     kinds = [x.dtype for x in inputs]
     function = _built(source(step, kinds, [len(x) for x in numbers], target.dtype))
     function.argtypes = [ctypes.c_void_p] * (len(kinds) + 3) + [ctypes.c_int64] * 2
@@ -53,17 +59,16 @@ def _built(code: str) -> Any:
     if "__AVX512FP16__" in defined:
         flags.append("-mno-avx512fp16")  # in which gcc converts one number at a time
     digest = hashlib.sha256("\0".join((defined, code, *flags)).encode()).hexdigest()[:32]
-    directory = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"])
-    library = directory / f"loop-{digest}.so"
-    if not library.exists():
-        directory.mkdir(parents=True, exist_ok=True)
+    directory = private_directory(Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]))
+    library = kept_file(directory, f"loop-{digest}", ".so")
+    if library is None:
         with tempfile.TemporaryDirectory(dir=directory) as temporary:
             written, made = Path(temporary, "loop.cpp"), Path(temporary, "loop.so")
             written.write_text(code)
             subprocess.run(
                 [*command, *flags, "-o", str(made), str(written)], check=True, capture_output=True, text=True
             )
-            made.replace(library)  # whole or not at all
+            library = keep(made, directory, f"loop-{digest}", ".so")
     return ctypes.CDLL(str(library)).loop
 
 

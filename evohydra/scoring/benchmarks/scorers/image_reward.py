@@ -18,6 +18,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from evohydra.families.settings_files import LOCAL
 from evohydra.scoring.benchmarks.contents import digest_of
 from evohydra.scoring.benchmarks.prompts import Prompt
 from evohydra.scoring.benchmarks.scorers import ScorerError
@@ -49,9 +50,9 @@ def image_reward(path: str | None = None, weights: str | None = None, revision: 
     """
     directory = located(path, revision)
     try:
-        config: Any = AutoConfig.from_pretrained(directory, local_files_only=True)
-        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
-        processor = AutoImageProcessor.from_pretrained(directory, local_files_only=True)
+        config: Any = AutoConfig.from_pretrained(directory, **LOCAL)
+        tokenizer = AutoTokenizer.from_pretrained(directory, **LOCAL)
+        processor = AutoImageProcessor.from_pretrained(directory, **LOCAL)
     except (OSError, ValueError) as error:
         raise ScorerError(f"path: {directory}: not a BLIP in the format of transformers: {str(error)[:300]}") from error
     if config.model_type != "blip":

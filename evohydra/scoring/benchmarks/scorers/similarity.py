@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
 
+from evohydra.families.settings_files import LOCAL
 from evohydra.scoring.benchmarks.contents import digest_of
 from evohydra.scoring.benchmarks.prompts import Prompt
 from evohydra.scoring.benchmarks.scorers import ScorerError
@@ -63,10 +64,10 @@ class Embedder:
 
     def __init__(self, directory: Path) -> None:
         try:
-            config = AutoConfig.from_pretrained(directory, local_files_only=True)
-            self.model = AutoModel.from_pretrained(directory, local_files_only=True, use_safetensors=True)
-            self._image_processor: Any = AutoImageProcessor.from_pretrained(directory, local_files_only=True)
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+            config = AutoConfig.from_pretrained(directory, **LOCAL)
+            self.model = AutoModel.from_pretrained(directory, **LOCAL, use_safetensors=True)
+            self._image_processor: Any = AutoImageProcessor.from_pretrained(directory, **LOCAL)
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(directory, **LOCAL)
         except (OSError, ValueError, KeyError, ImportError) as error:
             raise ScorerError(
                 f"{directory}: cannot be loaded as a model of transformers with safetensors weights, tokenizer and "
@@ -131,7 +132,7 @@ def located(path: str | None, revision: str | None = None) -> Path:
     if directory.is_absolute() or path.startswith((".", "~")) or path.count("/") != 1:
         raise ScorerError(f"path: {path}: no such directory (and not a hub id of the form owner/name)")
     try:
-        return Path(snapshot_download(path, revision=revision, local_files_only=True))
+        return Path(snapshot_download(path, revision=revision, **LOCAL))
     except (OSError, ValueError) as error:
         raise ScorerError(
             f"path: {path}: no such directory, and not downloaded from the hub before; run `hf download {path}`"
