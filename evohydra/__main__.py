@@ -49,10 +49,15 @@ def job(config: DictConfig) -> float:
     from evohydra.assembly.runs import make_run
     from evohydra.report import make_console
     from evohydra.search.hydra_files import mask_hydra_files
+    from evohydra.search.secret_overrides import check_configuration
 
     settings = HydraConfig.get()
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     directory = Path(settings.runtime.output_dir)
+    try:
+        check_configuration(plain, os.environ)
+    except ValueError as error:
+        sys.exit(f"evohydra: {error}")
     mask_hydra_files(directory, Path(settings.sweep.dir) if settings.mode == RunMode.MULTIRUN else None)
     try:
         summary = make_run(plain, directory, place_in_sweep(directory, plain["seed"]))(make_console())
@@ -74,6 +79,12 @@ def job(config: DictConfig) -> float:
 
 def main() -> None:
     """The console script, and python -m evohydra."""
+    from evohydra.search.secret_overrides import check_overrides
+
+    try:
+        check_overrides(sys.argv[1:], os.environ)  # before Hydra writes them to files
+    except ValueError as error:
+        sys.exit(f"evohydra: {error}")
     composition.register()
     _quiet()  # launchers hand the environment on to processes of their own
     try:

@@ -45,7 +45,7 @@ def only(directory: Path) -> Path:
 
 def test_a_kernel_is_kept_for_its_owner_alone(directory: Path):
     assert torch.equal(made(directory), torch.arange(8.0) * 2)
-    assert directory.stat().st_mode & 0o777 == 0o700
+    assert directory.stat().st_mode & 0o022 == 0
     library = only(directory)
     before = library.stat()
     assert before.st_mode & 0o022 == 0
@@ -102,6 +102,10 @@ def test_a_directory_that_others_may_write_to_is_refused(mode: int, directory: P
     ):
         linear(None, x, weight=[1.0, 3.0])
     assert list(directory.iterdir()) == []
+
+
+def test_a_directory_that_is_made_is_private(tmp_path: Path):
+    assert private_directory(tmp_path / "a" / "kernels").stat().st_mode & 0o777 == 0o700
 
 
 def test_a_directory_that_others_may_replace_is_refused(tmp_path: Path):

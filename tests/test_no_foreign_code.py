@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from tests import tiny_pipelines, tiny_scorers
 from tests.tiny_models import save_model
 from tests.tiny_vlms import save_vlm
 
+LOADS = re.compile(r"\.from_pretrained$|\bAuto\w+\.from_config$")
 PACKAGE = Path(evohydra.__file__).parent
 CPU = torch.device("cpu")
 CODE = """
@@ -118,12 +120,9 @@ def test_what_is_no_class_of_models_is_not_called(key: str, name: str, tmp_path:
 
 
 def loads(tree: ast.AST) -> list[ast.Call]:
-    """Calls by which transformers or diffusers load something from files."""
-    return [
-        node
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "from_pretrained"
-    ]
+    """Calls by which transformers or diffusers load something from files, or choose a class by a configuration."""
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
+    return [call for call in calls if LOADS.search(ast.unparse(call.func))]
 
 
 def test_every_place_that_loads_says_that_no_code_runs() -> None:
@@ -134,6 +133,10 @@ def test_every_place_that_loads_says_that_no_code_runs() -> None:
     without = {
         f"{name}: {ast.unparse(call)}"
         for name, call in calls
-        if not any(each.arg is None and ast.unparse(each.value).endswith("LOCAL") for each in call.keywords)
+        if not any(
+            (each.arg is None and ast.unparse(each.value).endswith("LOCAL"))
+            or (each.arg == "trust_remote_code" and ast.unparse(each.value) == "False")
+            for each in call.keywords
+        )
     }
     assert without == {"pipeline_files.py: kind.from_pretrained(folder, **changes)"}

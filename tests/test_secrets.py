@@ -13,7 +13,8 @@ from evohydra.report.gathering import differences, strategy_of
 from evohydra.search.hydra_files import mask_hydra_files
 from evohydra.search.json_lines import LedgerError
 from evohydra.search.masking import MASK, looks_like_a_secret, names_a_secret, with_digests, without_secrets
-from tests.commands import carried_out, files, workspace
+from evohydra.search.secret_overrides import check_configuration, check_overrides
+from tests.commands import carried_out, evohydra, files, workspace
 from tests.contracts.discovery import composed, names
 
 HF = "hf_" + "aB3" * 11 + "x"
@@ -163,3 +164,57 @@ def test_a_configuration_without_secrets_keeps_its_bytes(tmp_path: Path) -> None
     file.write_text("seed:   1\ntokenizer: same  # a comment\n")
     mask_hydra_files(tmp_path)
     assert file.read_text() == "seed:   1\ntokenizer: same  # a comment\n"
+
+
+OPAQUE = "correct-horse-battery-staple"
+
+
+@pytest.mark.parametrize(
+    "override",
+    [f"+hf_token={HF}", "+hf_token=short", f"tracker.api_key={WANDB}", f"+tracker.api_key={WANDB}", f"+note={HF}",
+     f"+note={WANDB}", f"+url=https://me:{OPAQUE}@host/x", "hydra.job.env_set.CUDA_VISIBLE_DEVICES=0",
+     f"+hydra.job.env_set.X={OPAQUE}", "+note=${oc.env:HF_TOKEN}", "+note=a${oc.env:MY_API_KEY,none}",
+     f"+note=x{OPAQUE}y", "+a={api_key: abc}", f"+a=[{HF}]", f"+a={{b: {OPAQUE}}}", f"~note={HF}"],
+)  # fmt: skip
+def test_overrides_that_carry_secrets_are_refused_without_showing_them(override: str) -> None:
+    with pytest.raises(ValueError, match="hf auth login") as refused:
+        check_overrides(["merge=ties", override, "seed=1"], {"VAULT_PASSWORD": OPAQUE})
+    assert str(refused.value).startswith(override.lstrip("+~").split("=")[0])
+    assert not any(secret in str(refused.value) for secret in (HF, WANDB, OPAQUE, "short", "abc"))
+
+
+@pytest.mark.parametrize(
+    "override",
+    [f"model.sources.a.revision={WANDB}", f"model.sources.a.path=/hub/snapshots/{WANDB}", f"+path=me/model@{WANDB}",
+     "tokenizer=union", "tracker.api_key=null", "+hf_token=", "+note=${oc.env:HOME}", "--multirun", "benchmark=[a,b]",
+     "+max_new_tokens=3", "run=abcdefgh"],
+)  # fmt: skip
+def test_other_overrides_are_none(override: str) -> None:
+    check_overrides([override], {"VAULT_PASSWORD": OPAQUE, "SHORT_TOKEN": "run", "HOME": "abcdefgh"})
+
+
+def test_no_value_of_a_secret_variable_stands_in_a_configuration() -> None:
+    variables = {"VAULT_PASSWORD": OPAQUE, "ODD_NAME": HF, "HOME": "/home/someone"}
+    check_configuration({"a": ["/home/someone/x", 3, None, True], "b": {"c": "x"}}, variables)
+    for value in (OPAQUE, f"a {HF} b"):
+        for place, config in (("a.b[1].c", {"a": {"b": [1, {"c": value}]}}), ("a", {"a": {value: 1}})):
+            with pytest.raises(ValueError, match="hf auth login") as refused:
+                check_configuration(config, variables)
+            assert str(refused.value).startswith(f"{place}: ")
+            assert value not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["+note=${oc.env:ODD}", f"+note={HF}", f"+hf_token={OPAQUE}", f"hydra.job.env_set.X={OPAQUE}",
+     f"tracker.api_key={WANDB}", "+note=${oc.env:VAULT_PASSWORD}"],
+)  # fmt: skip
+def test_the_command_writes_no_secret_to_any_file(override: str, tmp_path: Path) -> None:
+    """In a process of its own: what Hydra writes, and when, is Hydra's."""
+    done = evohydra("run=x", override, cwd=tmp_path, ODD=HF, VAULT_PASSWORD=OPAQUE)
+    assert done.returncode == 1
+    assert "hf auth login" in done.stderr
+    assert "Traceback" not in done.stderr
+    written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    said = (done.stdout + done.stderr).encode()
+    assert not any(secret.encode() in written + said for secret in (HF, WANDB, OPAQUE))

@@ -228,7 +228,7 @@ def _like(module: Any, config: PretrainedConfig, device: torch.device, dtype: to
     for key in ("vocab_size", "tie_word_embeddings", *_TOKEN_IDS):
         setattr(config, key, getattr(ours, key, None))
     with no_init_weights(), device:
-        twin = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype)
+        twin = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
     twin.generation_config = module.generation_config
     return twin.requires_grad_(False)
 

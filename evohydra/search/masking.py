@@ -32,7 +32,8 @@ _VALUE = re.compile(
     r"(?<![A-Za-z0-9])(hf_[A-Za-z0-9]{20,}|wandb_v\d_\w{20,}|sk-[\w-]{20,}|gh[pousr]_[A-Za-z0-9]{20,})(?![A-Za-z0-9])"
     r"|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"
 )
-_WANDB_KEY = re.compile(r"(?<![0-9A-Za-z])[0-9a-f]{40}(?![0-9A-Za-z])")
+# Behind / and @ it is a commit: a snapshot of the hub's cache, a revision.
+_WANDB_KEY = re.compile(r"(?<![0-9A-Za-z/@])[0-9a-f]{40}(?![0-9A-Za-z])")
 # key: value inside of braces; a value is quoted, or ends with the entry, or opens a list or an object.
 _ENTRY = re.compile(
     r"""(?P<key>[\w.-]+)(?P<colon>\s*:\s*)(?P<value>"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|[^,{}\[\]]+|)"""

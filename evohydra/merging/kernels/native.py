@@ -33,9 +33,8 @@ PARALLEL = 2**15  # entries for each thread at least
 def loop(step: Step, inputs: Sequence[Tensor], numbers: tuple[Tensor, Tensor], target: Tensor) -> Step:
     """`step` as a loop for tensors of these types.
 
-    Raises NotALoop; OSError or CalledProcessError without a compiler.
-
-    UntrustedDirectoryError where others could have put code into the directory of kernels.
+    Raises NotALoop; OSError or CalledProcessError without a compiler; UntrustedDirectoryError where others could have
+    put code into the directory of kernels.
     """
     kinds = [x.dtype for x in inputs]
     function = _built(source(step, kinds, [len(x) for x in numbers], target.dtype))
