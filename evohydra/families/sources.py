@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from evohydra.checks import check_name
 from evohydra.families import Aligned, Family, OpensSources, Overlay, Rules
 from evohydra.families.settings_files import settings_digest
 from evohydra.merging.adapters import other_base_of_adapter
@@ -65,7 +66,8 @@ class OpenSources:
 
 
 def parse(name: str, fields: Mapping[str, object]) -> Source:
-    """The source `name` of a configuration; SourceError for keys that no source has."""
+    """The source `name` of a configuration; SourceError for keys that no source has, ValueError for other names."""
+    check_name(name, "model.sources")
     unknown = sorted(set(fields) - set(Source.__dataclass_fields__))
     if unknown:
         known = sorted(Source.__dataclass_fields__)
