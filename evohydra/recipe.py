@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal, get_args
 
 from evohydra.checks import Natural, Words, check_entries, check_name, shown
-from evohydra.patterns import check_pattern
+from evohydra.checks.patterns import check_pattern
 
 # Of methods whose module was not called like them when the first recipe files were written.
 FIRST_MODULES = {

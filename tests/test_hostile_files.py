@@ -17,13 +17,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from evohydra.checks.patterns import found_in, matches_whole
 from evohydra.families.causal_lm import CausalLM
 from evohydra.families.configurations import read_configuration
 from evohydra.families.rules import MOST_PADDING, Rules
 from evohydra.mergekit.yaml_files import load_yaml
 from evohydra.merging.adapters import Adapted, for_module
 from evohydra.merging.checkpoints import CheckpointReader, SourceError, survey
-from evohydra.patterns import found_in, matches_whole
 from evohydra.spaces.grouping import Granularity
 from evohydra.winner.recipe_files import RecipeFile
 from tests.test_recipe import MERGE, json_data, replaced

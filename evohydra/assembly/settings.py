@@ -4,13 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge
+from annotated_types import Ge, Gt, Le
 
-from evohydra.checks import Count, CountOrAuto, Positive, Seed, check_below, check_settings
+from evohydra.checks import Count, Seed, check_below, check_settings
 from evohydra.files import Plain
 
 Spec = Plain  # of a part: what makes it (`_target_`), and its options
-Gigabytes = Annotated[float, Ge(0)]
+Gigabytes = Annotated[float, Ge(0), Le(10**6)]
+Threads = Annotated[int, Ge(1), Le(4096)] | Literal["auto"]
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,12 @@ class Settings:
     out_dtype: str | None
     report: bool
     ablate: Literal["genes", "groups"] | None
-    threads: CountOrAuto
+    threads: Threads
     batch_size: int | str
     cache_gb: Gigabytes
     share_scores: bool
     prefix_gb: Gigabytes
-    shard_gb: Positive
+    shard_gb: Annotated[float, Gt(0), Le(10**6)]
     benchmark: Mapping[str, Spec] | None = None
     baselines: Mapping[str, Spec] | None = None
     backend: Any = None

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from evohydra.checks.patterns import matches_whole
 from evohydra.families import path_settings
 from evohydra.families.layouts import POST_MLP
 from evohydra.families.prefixes import Prefixes
@@ -17,7 +18,6 @@ from evohydra.merging.checkpoints import SourceError
 from evohydra.merging.engine import Engine
 from evohydra.merging.path_tensors import factors
 from evohydra.merging.private_torch import children
-from evohydra.patterns import matches_whole
 from evohydra.recipe import Checkpoint, Hop, Merge, Node, Stack, checkpoints, digest
 
 

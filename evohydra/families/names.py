@@ -1,6 +1,6 @@
 """What recipe files call the families."""
 
-from evohydra.registry import Registry
+from evohydra.checks.registry import Registry
 
 HERE = "evohydra.families"
 FAMILIES = Registry(

@@ -10,9 +10,9 @@ from typing import Any
 from torch import Tensor
 
 from evohydra.checks import Count, check
+from evohydra.checks.patterns import check_pattern, matches_whole
 from evohydra.files import read_json
 from evohydra.merging.checkpoints import CheckpointReader, SourceError, TensorSource, locate
-from evohydra.patterns import check_pattern, matches_whole
 from evohydra.recipe import Checkpoint
 
 # Settings whose effect on the weights is not the plain low-rank product.

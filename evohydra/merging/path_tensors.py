@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
 
-from evohydra.patterns import matches_whole
+from evohydra.checks.patterns import matches_whole
 from evohydra.recipe import Node, Stack
 
 Shapes = Mapping[str, tuple[int, ...]]

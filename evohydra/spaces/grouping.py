@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from evohydra.checks import Count, check_fields
-from evohydra.patterns import check_pattern, found_in
+from evohydra.checks.patterns import check_pattern, found_in
 
 EMBEDDINGS, HEAD = "embeddings", "head"
 

@@ -21,7 +21,7 @@ from typing import get_args, get_origin
 
 from torch import Tensor
 
-from evohydra.registry import check_allowed
+from evohydra.checks.registry import check_allowed
 
 OUT, STREAMS = "out", "streams"
 KINDS = {float: "a finite number", int: "a whole number", bool: "true or false", str: "a word"}

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from datasets.exceptions import DatasetsError
 from lm_eval.api.task import Task
 from lm_eval.tasks import TaskManager
 
@@ -42,7 +41,7 @@ def load_tasks(
         overrides["dataset_path"] = str(Path(data_dir).resolve())
     try:
         loaded = manager.load([{"group": "evohydra", "task": _members(manager, {"task": task, **overrides})}])
-    except (OSError, ValueError, KeyError, DatasetsError) as error:
+    except Exception as error:  # of the libraries that read and fetch data, each with kinds of its own
         raise BenchmarkError(
             f"could not load the data of lm-eval task {task!r} ({type(error).__name__}: {str(error)[:300]}). "
             "Without a network give local JSON, JSON-lines or parquet files with the same columns, for example "

@@ -5,12 +5,12 @@ from typing import Protocol
 
 import torch
 
+from evohydra.checks.registry import Registry
 from evohydra.families import Family, LiveModel, WritesCheckpoints
 from evohydra.families.comparison import Comparison
 from evohydra.families.sources import OpenSources
 from evohydra.merging.engine import Engine
 from evohydra.recipe import Node
-from evohydra.registry import Registry
 
 FORMATS = Registry(
     "written_as",

@@ -143,6 +143,8 @@ def described(kind: Any) -> str:
         return f"a mapping ({described(inside[1])} each)" if inside else "a mapping"
     if inspect.isclass(origin) and issubclass(origin, Iterable):
         return f"a list ({described(inside[0])} each)" if inside else "a list"
+    if origin is Callable or kind in (Any, object):
+        return "what a _target_ makes" if origin else "anything"
     return f"what is described by {kind}"
 
 
