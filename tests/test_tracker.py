@@ -55,11 +55,15 @@ def read_back(directory: Path) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def jobs(tmp_path_factory: pytest.TempPathFactory) -> list[Job]:
     root = tmp_path_factory.mktemp("tracked")
+    arguments = workspace(root)
+    (root / "conf" / "mine").mkdir()
+    secrets = f"# @package _global_\napi_token: {SECRET}\nnested: {{password: {SECRET}}}\n"
+    (root / "conf" / "mine" / "known.yaml").write_text(secrets)
     process = evohydra(
-        "-m", *workspace(root), "tracker=wandb", "report=true", "optimizer=de,random", "run=sweep", "budget=8",
+        "-m", *arguments, "tracker=wandb", "report=true", "optimizer=de,random", "run=sweep", "budget=8",
         "top=1", "start=[]",
         "baselines=null",
-        f"+api_token={SECRET}", "+nested={password: " + SECRET + "}",
+        "+mine=known",
         cwd=root, HOME=str(root), NETRC=str(root / "none"), MPLCONFIGDIR=matplotlib.get_cachedir(),
     )  # fmt: skip
     assert process.returncode == 0, process.stderr

@@ -136,7 +136,7 @@ class CheckpointReader:
         except (ValueError, KeyError) as error:
             raise SourceError(f"{index}: expected a JSON object with a weight_map, got {error!r}") from error
         if not (shards := sorted(set(where.values()))):
-            raise SourceError(f"{index}: expected a weight_map with tensors, got none")
+            raise SourceError(f"{index}: expected a JSON object with a weight_map of tensors, got an empty one")
         for shard in shards:
             if Path(shard).name != shard or shard in ("", ".", ".."):
                 raise SourceError(f"{index}: shard {shard!r} points outside the checkpoint's directory")
