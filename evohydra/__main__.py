@@ -3,8 +3,12 @@
 import logging
 import math
 import os
+import signal
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import hydra
@@ -42,6 +46,12 @@ def _quiet() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
+def _interrupts(handler: Callable[[int, FrameType | None], object] | signal.Handlers) -> None:
+    """What Ctrl-C does from now on; as it is where somebody has chosen that, or in a thread."""
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, handler)
+
+
 @hydra.main(version_base="1.3", config_path=composition.conf_dir(), config_name="config")
 def job(config: DictConfig) -> float:
     """One run; returns the winner's score on validation (on search where there is none), larger is better."""
@@ -53,6 +63,7 @@ def job(config: DictConfig) -> float:
     settings = HydraConfig.get()
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     directory = Path(settings.runtime.output_dir)
+    _interrupts(signal.default_int_handler)
     mask_hydra_files(directory, Path(settings.sweep.dir) if settings.mode == RunMode.MULTIRUN else None)
     try:
         summary = make_run(plain, directory, place_in_sweep(directory, plain["seed"]))(make_console())
@@ -74,11 +85,13 @@ def job(config: DictConfig) -> float:
 
 def main() -> None:
     """The console script, and python -m evohydra."""
+    _interrupts(signal.SIG_DFL)  # until libraries are imported, some of which do not bear an exception there
     composition.register()
     _quiet()  # launchers hand the environment on to processes of their own
     try:
         job()
     except KeyboardInterrupt:
+        print("\nevohydra: interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
     except SystemExit as ending:
         if ending.code == 1:  # Hydra could not compose the configuration, and has said so

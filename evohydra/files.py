@@ -1,15 +1,20 @@
-"""Files that hold their old content or their new one, never half of it, also after a power cut."""
+"""Files: written with their old content or their new one, never half of it, and read within bounds."""
 
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+Plain = Mapping[str, Any]  # plain data by name: an object of a JSON file, a part of a configuration, a record
 ROOM, READY = ".result.partial", ".result"  # see `together`
 NAMES = ".names.json"  # in READY: what it held when it was made
+
+MEGABYTE = 10**6
+MOST_BYTES = 200 * MEGABYTE  # of a JSON file: tokenizers of large vocabularies have some 30 MB
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -29,12 +34,34 @@ def write_json(path: Path, data: Mapping[str, object]) -> None:
     write_whole(path, json.dumps(data, indent=2, ensure_ascii=False).encode() + b"\n")
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The content of a file that `write_json` has written; ValueError, with its name, where it is no JSON object."""
+def check_plain_file(path: Path) -> None:
+    """ValueError for what is there but is no ordinary file: to read from a pipe may take forever. OSError without."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ValueError(f"{path}: expected an ordinary file, got a directory, a pipe or a device")
+
+
+def read_text(path: Path, most_bytes: int = MOST_BYTES) -> str:
+    """The UTF-8 text of an ordinary file of at most `most_bytes`; ValueError for others, OSError where none is."""
+    check_plain_file(path)
+    if (size := path.stat().st_size) > most_bytes:
+        raise ValueError(f"{path}: expected a file of at most {most_bytes / MEGABYTE:g} MB, got {size / MEGABYTE:g} MB")
     try:
-        content = json.loads(path.read_bytes())
+        return path.read_bytes().decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is damaged (expected text in UTF-8, got: {error})") from error
+
+
+def parse_json(text: str, where: object) -> object:
+    """The content of a JSON text; ValueError, which names `where` it is from, for none and for one nested too deep."""
+    try:
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged ({error or type(error).__name__})") from error
+        raise ValueError(f"{where} is damaged (expected JSON, got: {error})") from error
+
+
+def read_json(path: Path, most_bytes: int = MOST_BYTES) -> dict[str, Any]:
+    """The JSON object in a file; ValueError, which names the file, for anything else, OSError where there is none."""
+    content = parse_json(read_text(path, most_bytes), path)
     if not isinstance(content, dict):
         raise ValueError(f"{path} is damaged (expected a JSON object, got {type(content).__name__})")
     return content
@@ -89,7 +116,7 @@ def finish(directory: Path) -> None:
     if not (ready / NAMES).is_file():
         shutil.rmtree(ready, ignore_errors=True)  # all have been moved
         return
-    listed = read_json(ready / NAMES)
+    listed = _listed(ready / NAMES)
     for name in listed["old"]:
         _remove(directory / name)
     for name in listed["new"]:
@@ -105,10 +132,21 @@ def current(directory: Path, name: str) -> Path:
     """Where a file of `directory` is, also between `together` and `finish`; it may not exist."""
     ready = directory / READY
     with suppress(OSError, ValueError):
-        listed = read_json(ready / NAMES)
+        listed = _listed(ready / NAMES)
         if name in listed["old"] or (ready / name).exists():
             return ready / name
     return directory / name
+
+
+def _listed(file: Path) -> dict[str, list[str]]:
+    """What is new and what is old, as names of the directory itself; ValueError for anything else."""
+    listed = read_json(file)
+    lists = [listed.get("new"), listed.get("old")]
+    names = [name for each in lists if isinstance(each, list) for name in each]
+    plain = all(isinstance(name, str) and Path(name).name == name and name not in ("", "..") for name in names)
+    if not all(isinstance(each, list) for each in lists) or not plain or len(listed) != 2:
+        raise ValueError(f"{file} is damaged (expected plain names of files, new and old)")
+    return listed
 
 
 def _remove(path: Path) -> None:

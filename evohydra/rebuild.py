@@ -2,123 +2,120 @@
 
 import argparse
 import contextlib
-import json
-import pkgutil
-import re
 import sys
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import torch
 
-from evohydra.families import AddedAdapter, Family, Rules
 from evohydra.families.causal_lm import CausalLM
-from evohydra.families.sources import BASE, open_sources, parse_dtype
-from evohydra.files import write_json
+from evohydra.families.sources import BASE, OpenSources, open_sources
+from evohydra.files import read_json, read_text, write_json
 from evohydra.mergekit.reader import read as read_mergekit
 from evohydra.merging.engine import Engine, worth_compiling
-from evohydra.recipe import FORMAT, Node, checkpoints, from_dict, merges_something, with_checkpoints
-from evohydra.winner.checkpoint_files import whole_directory
-from evohydra.winner.formats import Format
+from evohydra.recipe import checkpoints, merges_something, with_checkpoints
+from evohydra.winner.checkpoint_files import ArtifactError, check_replaceable, whole_directory
+from evohydra.winner.recipe_files import RecipeFile
 
-PLAIN = "evohydra.winner.formats.plain.Plain"
 SHARD_BYTES = 5 * 10**9  # of a mergekit configuration's merge
+MOST_YAML_BYTES = 10**6
 
 
 def rebuild(
-    recipe: dict[str, Any], target: Path, paths: dict[str, str], device: torch.device
+    content: object,
+    target: Path,
+    paths: Mapping[str, str],
+    device: torch.device,
+    allowed: Collection[str] = (),
+    overwrite: bool = False,
 ) -> tuple[str, str | None]:
     """Write the merge of a recipe file's content to `target`; `paths` says where sources are that have moved.
 
-    Sources that were winners of runs themselves are made again from theirs first, for as long as it takes. Returns the
-    fingerprint of what was written and the one that the recipe promises. Raises ValueError for a recipe that makes no
-    sense, or sources that are not those of the recipe.
+    Sources that were winners of runs themselves are made again from theirs first, for as long as it takes, in a room
+    beside `target`; nothing is written elsewhere. `allowed` are the modules from outside that the user trusts. With
+    `overwrite` what evohydra wrote to `target` is replaced. Returns the fingerprint of what was written and the one
+    that the recipe promises. Raises ValueError for a recipe that makes no sense, or sources that are not those of the
+    recipe, ArtifactError for a target that may not be replaced.
     """
-    known = _source_names(recipe)
+    recipe = RecipeFile.parse(content)
+    return _rebuild(recipe, target, paths, device, allowed, overwrite), recipe.weights
+
+
+def _rebuild(
+    recipe: RecipeFile,
+    target: Path,
+    paths: Mapping[str, str],
+    device: torch.device,
+    allowed: Collection[str],
+    overwrite: bool,
+) -> str:
+    """Write `recipe`, and before it what it is made from."""
+    check_replaceable(target, overwrite)
+    recipe.check_names(allowed)
+    known = recipe.source_names()
     if unknown := sorted(set(paths) - known):
         raise ValueError(f"--source: the recipe has no source {unknown}; its sources are {sorted(known)}")
     with contextlib.ExitStack() as until_then:
         here = dict(paths)
-        for name, its_recipe in recipe.get("made_from", {}).items():
+        for name, its_recipe in recipe.made_from.items():
             if name not in paths:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 room = until_then.enter_context(TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent))
-                below = {key: path for key, path in paths.items() if key in _source_names(its_recipe)}
-                rebuild(its_recipe, Path(room) / name, below, device)
-                here[name] = str(Path(room) / name)
-        return _rebuild(recipe, target, here, device)
+                below = {key: path for key, path in paths.items() if key in its_recipe.source_names()}
+                made = Path(room) / "checkpoint"  # no name of the recipe's becomes a path
+                _rebuild(its_recipe, made, below, device, allowed, overwrite=False)
+                here[name] = str(made)
+        return _written(recipe, target, here, device, allowed, overwrite)
 
 
-def _source_names(recipe: Any) -> set[str]:
-    """The names of all sources of a recipe file and of those that made its sources."""
-    node = _parsed(recipe)
-    below = (_source_names(each) for each in recipe.get("made_from", {}).values())
-    return {checkpoint.name for checkpoint in checkpoints(node)}.union(*below)
-
-
-def _parsed(recipe: object) -> Node:
-    if not isinstance(recipe, dict) or recipe.get("format") != FORMAT:
-        got = repr(recipe.get("format")) if isinstance(recipe, dict) else type(recipe).__name__
-        raise ValueError(f"expected a recipe file of format {FORMAT}, got {got}")
-    try:
-        return from_dict(recipe["recipe"])
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"not a whole recipe file: {error!r}") from error
-
-
-def _now(written_as: str) -> str:
-    """Where a format is that stood elsewhere when the recipe was written."""
-    return re.sub(r"^evohydra\.formats\.", "evohydra.winner.formats.", written_as)
-
-
-def _rebuild(
-    recipe: dict[str, Any], target: Path, paths: dict[str, str], device: torch.device
-) -> tuple[str, str | None]:
-    node = _parsed(recipe)
-    try:
-        out_dtype = parse_dtype(recipe["out_dtype"], "out_dtype", "null")
-        dtype = parse_dtype(recipe["dtype"], "dtype", "null") if recipe["dtype"] else None
-        family: Family = pkgutil.resolve_name(recipe["family"])()
-        written_as: Format = pkgutil.resolve_name(_now(recipe.get("written_as", PLAIN)))()
-        shard_bytes, files_from = int(recipe["shard_bytes"]), recipe["files_from"]
-        # A recipe has been accepted already, whatever its sources descend from.
-        chosen = {
-            key: recipe[key] for key in ("missing", "pad_vocabulary_to", "tokens_only", "components") if key in recipe
-        }
-        adapters = tuple(map(AddedAdapter.parse, recipe.get("adapters", ())))
-        config = recipe.get("config", "allow")  # there was no choice when the first ones were written
-        rules = Rules(tokenizer=recipe["tokenizer"], config=config, **chosen, adapters=adapters, allow_other_base=True)
-    except (KeyError, ImportError, AttributeError, TypeError) as error:
-        raise ValueError(f"not a whole recipe file: {error!r}") from error
+def _written(
+    recipe: RecipeFile,
+    target: Path,
+    paths: Mapping[str, str],
+    device: torch.device,
+    allowed: Collection[str],
+    overwrite: bool,
+) -> str:
+    node, files_from = recipe.node, recipe.files_from
+    family, written_as = recipe.parts(allowed)
     named = {checkpoint.name: checkpoint for checkpoint in checkpoints(node)}
-    if files_from not in named:
-        raise ValueError(f"files_from: the recipe has no source {files_from!r}; its sources are {sorted(named)}")
     moved = {name: replace(c, path=paths.get(name, c.path)) for name, c in named.items()}
     models = tuple(c for name, c in moved.items() if name != BASE)
     layers_only = None if merges_something(node) else files_from
-    opened = open_sources(models, moved.get(BASE), family, rules, layers_only=layers_only)
+    opened = open_sources(models, moved.get(BASE), family, recipe.rules, layers_only=layers_only)
     compile_kernels = worth_compiling(opened.tensors[files_from].shapes, 1)
-    engine = Engine(opened.tensors, device=device, dtype=dtype, compile_kernels=compile_kernels, cache_bytes=0)
-    with whole_directory(target) as directory:
-        written = written_as.write(node, engine, family, opened, directory, out_dtype, shard_bytes)
+    engine = Engine(opened.tensors, device=device, dtype=recipe.dtype, compile_kernels=compile_kernels, cache_bytes=0)
+    _check_apart(target, opened)
+    with whole_directory(target, overwrite=overwrite) as directory:
+        written = written_as.write(node, engine, family, opened, directory, recipe.out_dtype, recipe.shard_bytes)
         # What was still open is now known: what the sources hold, and what the merge of these sources is.
         found = {c.name: c for c in (*opened.models, *([opened.base] if opened.base else []))}
-        made = recipe.get("made_from", {})
+        again = recipe.made_from
         node = with_checkpoints(
-            node, {name: replace(c, path=named[name].path) if name in made else c for name, c in found.items()}
+            node, {name: replace(c, path=named[name].path) if name in again else c for name, c in found.items()}
         )
-        promised = recipe.get("weights")
-        write_json(directory / "recipe.json", {**recipe, "recipe": node.to_dict(), "weights": promised or written})
-    return written, promised
+        content = {**recipe.content, "recipe": node.to_dict(), "weights": recipe.weights or written}
+        write_json(directory / "recipe.json", content)
+    return written
 
 
-def _read(path: Path) -> Any:
-    """The content of a recipe file; a mergekit configuration as one."""
+def _check_apart(target: Path, opened: OpenSources) -> None:
+    """ArtifactError where writing `target` would replace a source, or something in one."""
+    place = target.resolve()
+    for name, path in [*opened.paths.items(), *opened.directories.items()]:
+        source = path.resolve()
+        if source == place or source.is_relative_to(place) or place.is_relative_to(source):
+            raise ArtifactError(f"{target} is where the source {name!r} is ({path}); give another directory")
+
+
+def _read(path: Path) -> Mapping[str, object]:
+    """The content of a recipe file; a mergekit configuration as one. ValueError, or OSError where there is none."""
     if path.suffix in (".yaml", ".yml"):
-        return read_mergekit(path.read_text(), CausalLM(), SHARD_BYTES)
-    return json.loads(path.read_text())
+        text = read_text(path, MOST_YAML_BYTES)
+        return read_mergekit(text, CausalLM(), SHARD_BYTES)
+    return read_json(path)
 
 
 def main() -> None:
@@ -128,13 +125,18 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="directory to write; must not exist, or be empty")
     parser.add_argument("--source", action="append", default=[], metavar="NAME=PATH", help="where a source is now")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT, if evohydra has written it")
+    parser.add_argument(
+        "--allow", action="append", default=[], metavar="MODULE",
+        help="a package or module with code of your own that the recipe may name",
+    )  # fmt: skip
     arguments = parser.parse_args()
-    if arguments.out.exists() and not (arguments.out.is_dir() and not any(arguments.out.iterdir())):
-        sys.exit(f"rebuild: {arguments.out} exists; give a directory that does not, or an empty one")
     try:
+        check_replaceable(arguments.out, arguments.overwrite)
         recipe = _read(arguments.recipe)
-        paths = dict(item.split("=", 1) for item in arguments.source)
-        written, promised = rebuild(recipe, arguments.out, paths, torch.device(arguments.device))
+        paths = dict(_moved(item) for item in arguments.source)
+        device = torch.device(arguments.device)
+        written, promised = rebuild(recipe, arguments.out, paths, device, arguments.allow, arguments.overwrite)
     except (ArithmeticError, ValueError, OSError, RuntimeError) as error:
         sys.exit(f"rebuild: {error}")
     print(f"wrote {arguments.out} (sha256 of the tensors {written})")
@@ -144,6 +146,14 @@ def main() -> None:
         print("identical, bit for bit, to the weights of the recipe")
     else:
         sys.exit(f"rebuild: NOT identical: the recipe promises {promised}")
+
+
+def _moved(item: str) -> tuple[str, str]:
+    """The name and the path of a --source; ValueError where it is not written so."""
+    name, equals, path = item.partition("=")
+    if not (name and equals and path):
+        raise ValueError(f"--source: expected NAME=PATH, got {item!r}")
+    return name, path
 
 
 if __name__ == "__main__":

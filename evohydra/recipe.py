@@ -4,9 +4,12 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Annotated, Any, Literal, get_args
+
+from evohydra.checks import Natural, Words, check_entries, check_name, shown
+from evohydra.checks.patterns import check_pattern
 
 # Of methods whose module was not called like them when the first recipe files were written.
 FIRST_MODULES = {
@@ -128,8 +131,8 @@ class Stack:
     def __post_init__(self) -> None:
         if self.scaling not in SCALINGS:
             raise ValueError(f"scaling: expected one of {', '.join(SCALINGS)}, got {self.scaling!r}")
-        if not self.hops:
-            raise ValueError("a path needs one hop or more")
+        if not 0 < len(self.hops) <= MOST_HOPS:
+            raise ValueError(f"a path needs one hop or more, at most {MOST_HOPS}, got {len(self.hops)}")
         for number, hop in enumerate(self.hops):
             if not 0 <= hop.source < len(self.sources) or hop.layer < 0:
                 raise ValueError(f"hop {number}: there is no layer {hop.layer} of source {hop.source}")
@@ -148,7 +151,12 @@ class Stack:
 
 
 Node = Checkpoint | Merge | Stack
-SCALINGS = ("branch", "stream")
+Scaling = Literal["branch", "stream"]
+SCALINGS = get_args(Scaling)
+MOST_LEVELS = 32  # of recipes in recipes
+MOST_HOPS = 10_000
+Hops = Annotated[Sequence[tuple[Natural, Natural, float]], Words("a list of [source, layer, scale]")]
+Values = Mapping[str, float | int | bool | str | Sequence[float]]
 
 
 def _plain(parameters: Mapping[str, Parameter]) -> dict[str, object]:
@@ -159,32 +167,73 @@ def _parameters(data: Mapping[str, Any]) -> dict[str, Parameter]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
 
 
-def from_dict(data: Mapping[str, Any]) -> Node:
-    """The inverse of `to_dict`; ValueError where `data` is no recipe."""
-    try:
-        if data["node"] == "checkpoint":
-            return Checkpoint(**{key: value for key, value in data.items() if key != "node"})
-        if data["node"] == "merge":
-            return Merge(
-                method=_named(data["method"]),
-                base=from_dict(data["base"]) if data["base"] is not None else None,
-                models=tuple(from_dict(model) for model in data["models"]),
-                groups=tuple(
-                    Group(group["name"], tuple(group["tensors"]), _parameters(group["parameters"]))
-                    for group in data["groups"]
-                ),
-                options=_parameters(data["options"]),
-            )
-        if data["node"] == "stack":
-            return Stack(
-                sources=tuple(from_dict(source) for source in data["sources"]),
-                hops=tuple(Hop(int(source), int(layer), float(scale)) for source, layer, scale in data["hops"]),
-                layout=LayerNames(**data["layout"]),
-                scaling=data["scaling"],
-            )
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"not a recipe: {error}") from error
-    raise ValueError(f"not a recipe: expected node 'checkpoint', 'merge' or 'stack', got {data['node']!r}")
+def from_dict(data: object, where: str = "recipe", level: int = 0) -> Node:
+    """The inverse of `to_dict`.
+
+    ValueError, which says at which place below `where`, for keys that are missing or not known, for values of other
+    types and for recipes in recipes deeper than `MOST_LEVELS`.
+    """
+    if level > MOST_LEVELS:
+        raise ValueError(f"{where[:200]}...: expected at most {MOST_LEVELS} recipes in each other, got more")
+    kind = data.get("node") if isinstance(data, Mapping) else None
+    reader = READERS.get(kind) if isinstance(kind, str) else None
+    if reader is None:
+        raise ValueError(f"{where}: not a recipe: expected node {', '.join(READERS)}, got {shown(kind or data)}")
+    return reader(data, where, level + 1)
+
+
+def _checkpoint(data: object, where: str, level: int) -> Checkpoint:
+    text = str | None
+    optional = dict.fromkeys(("revision", "adapter", "dtype", "fingerprint", "variant", "config"), text)
+    entries = check_entries(where, data, {"node": str, "name": str, "path": str}, optional)
+    check_name(entries["name"], f"{where}.name")
+    return Checkpoint(**{key: value for key, value in entries.items() if key != "node"})  # type: ignore[arg-type]
+
+
+def _merge(data: object, where: str, level: int) -> Merge:
+    nodes = {"base": object, "models": Sequence[object], "groups": Sequence[object]}
+    entries: Mapping[str, Any] = check_entries(where, data, {"node": str, "method": str, **nodes, "options": Values})
+    if not entries["models"]:
+        raise ValueError(f"{where}.models: expected one model or more, got none")
+    base = entries["base"]
+    return Merge(
+        method=_named(entries["method"]),
+        base=from_dict(base, f"{where}.base", level) if base is not None else None,
+        models=_nodes(entries["models"], f"{where}.models", level),
+        groups=tuple(_group(each, f"{where}.groups[{n}]") for n, each in enumerate(entries["groups"])),
+        options=_parameters(entries["options"]),
+    )
+
+
+def _group(data: object, where: str) -> Group:
+    kinds = {"name": str, "tensors": Sequence[str], "parameters": Values}
+    entries: Mapping[str, Any] = check_entries(where, data, kinds)
+    return Group(entries["name"], tuple(entries["tensors"]), _parameters(entries["parameters"]))
+
+
+def _stack(data: object, where: str, level: int) -> Stack:
+    kinds = {"node": str, "sources": Sequence[object], "hops": Hops, "layout": object, "scaling": Scaling}
+    entries: Mapping[str, Any] = check_entries(where, data, kinds)
+    patterns = ("embeddings", "attention", "mlp")
+    of_layout = {"layers": str, **dict.fromkeys(patterns, str)}
+    layout: Any = check_entries(f"{where}.layout", entries["layout"], of_layout, {"offset": float, "readers": str})
+    for key in (*patterns, "readers"):
+        check_pattern(layout.get(key, ""), f"{where}.layout.{key}")
+    return Stack(
+        sources=_nodes(entries["sources"], f"{where}.sources", level),
+        hops=tuple(Hop(source, layer, float(scale)) for source, layer, scale in entries["hops"]),
+        layout=LayerNames(**layout),
+        scaling=entries["scaling"],
+    )
+
+
+def _nodes(data: Sequence[object], where: str, level: int) -> tuple[Node, ...]:
+    return tuple(from_dict(each, f"{where}[{number}]", level) for number, each in enumerate(data))
+
+
+READERS: Mapping[str, Callable[[object, str, int], Node]] = {
+    "checkpoint": _checkpoint, "merge": _merge, "stack": _stack,
+}  # fmt: skip
 
 
 def digest(node: Node) -> str:
@@ -192,10 +241,8 @@ def digest(node: Node) -> str:
     return hashlib.sha256(json.dumps(_as_first_written(node.to_dict()), sort_keys=True).encode()).hexdigest()
 
 
-def _named(method: object) -> str:
+def _named(method: str) -> str:
     """The name of a method, which the first recipe files gave as the place of its function."""
-    if not isinstance(method, str):
-        raise ValueError(f"not a recipe: expected the name of a method, got {method!r}")
     place = re.fullmatch(r"evohydra\.methods\.\w+:(\w+)", method)
     return place[1] if place else method
 

@@ -25,7 +25,7 @@ from evohydra.scoring.executors import Executor
 from evohydra.scoring.job import Evaluation, Scores
 from evohydra.scoring.worker import answers
 from evohydra.search.ablations import ablations
-from evohydra.search.driver import Candidate, SearchError, choose, search
+from evohydra.search.driver import Candidate, SearchError, check_any_scored, choose, search
 from evohydra.search.identity import Identity
 from evohydra.search.ledger import Ledger
 from evohydra.search.plan import SearchPlan
@@ -109,9 +109,9 @@ class Run:
             candidates = choose(
                 plan.space, ledger, validate, plan.top, plan.objective, plan.pick, each_generation=each
             )  # fmt: skip
-            if not candidates or (plan.validated and candidates[0].validation is None):
-                raise SearchError(f"none of the best genomes could be scored on the validation split; see {SCORES}")
+            self._check_candidates(store, candidates)
             tested = scheduler.scored({**self.models.all(), WINNER: candidates[0].recipe}, "test")
+            check_any_scored(store, "test", {name: evaluation.error for name, evaluation in tested.items()})
             summary = self._summarise(scheduler, ledger, candidates, tested)
             summary["budget"] = plan.budget
             summary["seconds"]["other"] = round(time.perf_counter() - began - searching, 3)
@@ -123,6 +123,13 @@ class Run:
         if failure := summary["test"]["winner"].get("error"):
             raise WinnerError(f"the winner failed on the test split ({failure}); all is written to {self.directory}")
         return summary
+
+    def _check_candidates(self, store: ScoreStore, candidates: list[Candidate]) -> None:
+        if not candidates:
+            raise SearchError("no genome has a score")
+        if self.plan.validated and candidates[0].validation is None:
+            errors = {f"genome {each.record.index}": each.error for each in candidates}
+            check_any_scored(store, "validation", errors)
 
     def _ledger(self) -> Ledger:
         return Ledger(self.directory, self.identity.to_dict(), allow_other_versions=self.allow_other_versions)

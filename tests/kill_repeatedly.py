@@ -46,7 +46,14 @@ def start(overrides: list[str], directory: Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "evohydra", *overrides, f"hydra.run.dir={directory}"]
     log = (directory.parent / "output.txt").open("ab")
     with log:
-        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, preexec_fn=_interruptible
+        )
+
+
+def _interruptible() -> None:
+    """Ctrl-C ends a process again where a shell had it ignored, as it has for commands in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def finish(overrides: list[str], directory: Path) -> None:

@@ -72,7 +72,7 @@ def test_task_vectors_on_a_base(sources: dict[str, Path], tmp_path: Path) -> Non
     genes = json.loads((tmp_path / "ledger.jsonl").read_text().splitlines()[0])["genes"]
     assert {gene.split("/")[0] for gene in genes} == {"down", "mid", "up", "rest"}
     recipe = json.loads((tmp_path / "recipe.json").read_text())
-    assert recipe["family"] == "evohydra.families.sdxl.SDXL"
+    assert recipe["family"] == "sdxl"
 
 
 @pytest.mark.parametrize(

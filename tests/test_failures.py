@@ -8,6 +8,8 @@ import pytest
 
 from evohydra.search.driver import SearchError
 from tests.commands import carried_out, files, json_lines, python, workspace
+from tests.fakes import Fussy
+from tests.kill_repeatedly import without_seconds
 
 LIMIT = 250_000  # bytes: more than any file of a run but some of the winner's weights
 # The command in a process that can write no larger file, as on a full disk.
@@ -56,14 +58,58 @@ def test_a_failed_generation_later_on_ends_the_run_too(fussy: list[str], tmp_pat
         carried_out([*fussy, "budget=18", "benchmark.fussy.refuses='[789]|1[012]'"], tmp_path / "run")
     lines = json_lines(tmp_path / "run" / "ledger.jsonl")
     assert [line["fitness"] is None for line in lines] == [False] * 6 + [True] * 6
+    # A genome of before has its scores still: the failures are results, and the same command goes on behind them.
+    carried_out([*fussy, "budget=18", "benchmark.fussy.refuses='[789]|1[012]'"], tmp_path / "run")
+    assert json_lines(tmp_path / "run" / "ledger.jsonl")[:12] == lines
+    assert [line["fitness"] is None for line in json_lines(tmp_path / "run" / "ledger.jsonl")[12:]] == [False] * 6
+
+
+def test_failures_of_a_sick_machine_are_not_kept(fussy: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """What was scored before fails too: neither budget nor scores are lost to it."""
+    run, command = tmp_path / "run", [*fussy, "budget=18"]
+    monkeypatch.setattr(Fussy, "sick", "search ([7-9]|..)")
+    for _ in range(2):  # each process scores a generation before it falls ill
+        with pytest.raises(SearchError, match=r"every genome of generation .* Genome \d+, which had scores, fails now"):
+            carried_out(command, run)
+        assert all(line["error"] is None for line in json_lines(run / "scores.jsonl"))
+    monkeypatch.setattr(Fussy, "sick", "")
+    assert [line["fitness"] is None for line in json_lines(run / "ledger.jsonl")] == [False] * 12
+    carried_out(command, tmp_path / "alone")
+    carried_out(command, run)
+    assert without_seconds(json_lines(run / "ledger.jsonl")) == without_seconds(
+        json_lines(tmp_path / "alone" / "ledger.jsonl")
+    )
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_a_split_on_which_every_model_fails_is_tried_again(
+    fussy: list[str], tmp_path: Path, split: str, monkeypatch: pytest.MonkeyPatch
+):
+    run, command = tmp_path / "run", [*fussy, "budget=6"]
+    monkeypatch.setattr(Fussy, "sick", f"{split} .*")
+    with pytest.raises(SearchError, match=f"models could be scored on the {split} split; the first one: ValueError"):
+        carried_out(command, run)
+    assert all(line["error"] is None for line in json_lines(run / "scores.jsonl"))
+    monkeypatch.setattr(Fussy, "sick", "")
+    assert carried_out(command, run)["test"]["winner"]["score"] is not None
 
 
 def test_a_first_generation_without_any_score_ends_the_run(fussy: list[str], tmp_path: Path):
     expected = "every genome of the first generation failed; the first one: ValueError: cannot stand evaluation 1"
     with pytest.raises(SearchError, match=expected):
         carried_out([*fussy, "budget=18", "benchmark.fussy.refuses='.*'"], tmp_path / "run")
-    assert len(json_lines(tmp_path / "run" / "ledger.jsonl")) == 6
+    assert json_lines(tmp_path / "run" / "ledger.jsonl") == json_lines(tmp_path / "run" / "scores.jsonl") == []
     assert not (tmp_path / "run" / "winner").exists()
+
+
+def test_a_first_generation_that_a_sick_machine_fails_is_scored_anew(
+    fussy: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(Fussy, "sick", "search .*")
+    with pytest.raises(SearchError, match=r"every genome of the first generation failed; .*sick.*not kept"):
+        carried_out([*fussy, "budget=6"], tmp_path / "run")
+    monkeypatch.setattr(Fussy, "sick", "")
+    carried_out([*fussy, "budget=6"], tmp_path / "run")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs RLIMIT_FSIZE")

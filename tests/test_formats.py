@@ -216,7 +216,7 @@ def test_a_run_in_the_released_form(directories: dict[str, Path], tmp_path: Path
     ]
     carried_out([*given, *arguments], tmp_path / "run")
     recipe = json.loads((tmp_path / "run" / "winner" / "recipe.json").read_text())
-    assert recipe["written_as"] == "evohydra.winner.formats.shared.Shared"
+    assert recipe["written_as"] == "shared"
     assert json.loads((tmp_path / "run" / "winner" / "config.json").read_text())["model_type"] == "evomistral"
     again = python("-m", "evohydra.rebuild", tmp_path / "run" / "recipe.json", tmp_path / "again", cwd=tmp_path)
     assert "identical, bit for bit" in again.stdout, again.stderr

@@ -107,7 +107,7 @@ def test_what_is_written_reads_back_as_the_same_merge(
     node = grouped(opened, method, groups, on_base)
     written = merge(to_yaml(node, "float32"), tmp_path / "read")
     recipe = {
-        "format": FORMAT, "family": "evohydra.families.causal_lm.CausalLM", "files_from": "one", "tokenizer": "same",
+        "format": FORMAT, "family": "causal_lm", "files_from": "one", "tokenizer": "same",
         "dtype": "float32", "out_dtype": "float32", "shard_bytes": 10**9, "recipe": node.to_dict(),
     }  # fmt: skip
     rebuild(recipe, tmp_path / "direct", {}, torch.device("cpu"))

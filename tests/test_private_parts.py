@@ -111,7 +111,7 @@ def uses(file: Path) -> Iterator[str]:
         elif isinstance(node, ast.Attribute) and private(node.attr) and node.attr not in own:
             on_self = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
             inherited = isinstance(node.value, ast.Call) and ast.unparse(node.value.func) == "super"
-            if not on_self and not inherited:
+            if not on_self and not inherited and ast.unparse(node) != "os._exit":  # which is documented
                 yield f"{ast.unparse(node.value)}.{node.attr}"
 
 

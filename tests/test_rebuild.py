@@ -123,20 +123,42 @@ def inside(key: str, value: Any) -> Callable[[dict[str, Any]], None]:
     [
         (changed("format", 99), "expected a recipe file of format"),
         (removed("format"), "expected a recipe file of format"),
-        (removed("recipe"), "not a whole recipe file"),
-        (removed("family"), "not a whole recipe file"),
-        (changed("family", "no.such.Family"), "not a whole recipe file"),
-        (changed("family", None), "not a whole recipe file"),
+        (removed("recipe"), "expected a value for recipe, got none"),
+        (removed("family"), "expected a value for family, got none"),
+        (changed("family", "no.such.Family"), "family: expected one of causal_lm, flux"),
+        (changed("family", None), "family: expected a text, got None"),
         (changed("dtype", "int4"), "dtype: expected"),
         (changed("files_from", "three"), "three"),
-        (inside("node", "salad"), "expected node 'checkpoint', 'merge' or 'stack', got 'salad'"),
-        (inside("method", "tise"), "there is none of that name"),
-        (inside("models", [{"node": "checkpoint", "name": "one", "way": "x"}]), "not a recipe"),
-        (inside("groups", [{"name": "all"}]), "not a recipe"),
+        (inside("node", "salad"), "expected node checkpoint, merge, stack, got 'salad'"),
+        (inside("method", "tise"), "method: expected one of arcee_fusion"),
+        (
+            inside("models", [{"node": "checkpoint", "name": "one", "way": "x"}]),
+            "recipe.models[0]: expected a value for path",
+        ),
+        (inside("groups", [{"name": "all"}]), "recipe.groups[0]: expected a value for tensors"),
         (
             inside("groups", [{"name": "all", "tensors": ["lm_head.weight"], "parameters": {"weight": [1, 1]}}]),
             "density",
         ),
+        (inside("method", "ranked"), "method: expected one of"),
+        (inside("method", "cosines"), "method: expected one of"),
+        (changed("written_as", "os.abort"), "written_as: expected one of plain, shared, single_file, got 'os.abort'"),
+        (changed("shard_bytes", 0), "shard_bytes: expected a whole number of at least 1, got 0"),
+        (changed("shard_bytes", 1e9), "shard_bytes: expected a whole number"),
+        (changed("shard_bytes", True), "shard_bytes: expected a whole number"),
+        (changed("tokenizer", ["same"]), "tokenizer: expected a text"),
+        (changed("tokenizer", ""), "tokenizer: expected same, base"),
+        (changed("missing", "all"), "missing: expected error or base, got 'all'"),
+        (changed("pad_vocabulary_to", "8"), "pad_vocabulary_to: expected"),
+        (changed("pad_vocabulary_to", 10**9), "pad_vocabulary_to: expected"),
+        (changed("components", {"unet": 3}), "components: expected"),
+        (changed("adapters", [7]), "adapters: expected"),
+        (changed("weights", 7), "weights: expected a text or null"),
+        (changed("made_from", ["one"]), "made_from: expected a mapping"),
+        (changed("made_from", {"four": {}}), "made_from: the recipe has no source 'four'"),
+        (changed("made_from", {"one": {}}), "made_from.one: expected a recipe file of format"),
+        (changed("surprise", 1), "expected no other keys than"),
+        (inside("surprise", 1), "recipe: expected no other keys than"),
         (inside("options", {"mask_seed": 1, "scaling": 1e60}), "is not finite"),
         (changed("recipe", ["merge"]), "not a recipe"),
     ],
@@ -149,6 +171,142 @@ def test_a_damaged_recipe(damage: Any, expected: str, copied: Path, tmp_path: Pa
     assert said.startswith("rebuild: ")
     assert expected in said
     assert not (tmp_path / "out").exists()
+
+
+HELPER = """
+from pathlib import Path
+Path("it_ran").write_text("")
+class Mine:
+    def __init__(self):
+        Path("it_was_called").write_text("")
+def mine(base, models):
+    Path("it_was_called").write_text("")
+    return models[0]
+"""
+
+
+@pytest.mark.parametrize(
+    ("damage", "called"),
+    [
+        (changed("family", "helper.Mine"), "family"),
+        (changed("family", "helper:Mine"), "family"),
+        (changed("written_as", "helper.Mine"), "written_as"),
+        (inside("method", "helper:mine"), "method"),
+        (inside("method", "evohydra.merging.methods.ties:ties"), "method"),
+        (changed("family", "os:abort"), "family"),
+    ],
+)
+def test_code_that_a_recipe_names_does_not_run(damage: Any, called: str, copied: Path, tmp_path: Path):
+    recipe = json.loads((copied / "recipe.json").read_text())
+    damage(recipe)
+    inner = {**json.loads((copied / "recipe.json").read_text()), "made_from": {"one": recipe}}
+    (tmp_path / "helper.py").write_text(HELPER)
+    for content in (recipe, inner):
+        (tmp_path / "recipe.json").write_text(json.dumps(content))
+        said = python("-m", "evohydra.rebuild", "recipe.json", "out", cwd=tmp_path)
+        assert said.returncode == 1
+        assert said.stderr.startswith(f"rebuild: {called}: expected one of ")
+        assert said.stderr.count("\n") == 1
+        assert {path.name for path in tmp_path.iterdir()} == {"copy", "helper.py", "recipe.json"}
+
+
+def test_code_of_ones_own_runs_where_it_is_allowed(copied: Path, tmp_path: Path):
+    recipe = json.loads((copied / "recipe.json").read_text())
+    recipe["recipe"] |= {"method": "helper:mine", "options": {}}
+    for group in recipe["recipe"]["groups"]:
+        group["parameters"] = {}
+    (tmp_path / "helper.py").write_text(HELPER)
+    (tmp_path / "recipe.json").write_text(json.dumps({**recipe, "weights": None}))
+    command = ("-m", "evohydra.rebuild", "recipe.json", "out")
+    refused = python(*command, "--allow", "help", cwd=tmp_path)
+    assert "if you have read and trust the code of 'helper', say --allow helper" in refused.stderr
+    assert not (tmp_path / "it_ran").exists()
+    made = python(*command, "--allow", "helper", cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    assert (tmp_path / "it_was_called").exists()
+
+
+def below(root: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("where", ["{root}/precious", "../precious", "x/../../precious", ".", "..", "~", ""])
+def test_recipes_write_nowhere_but_into_out(
+    where: str, copied: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+):
+    inner = json.loads((copied / "recipe.json").read_text())
+    name = where.format(root=tmp_path)
+    outer = {**inner, "recipe": {"node": "checkpoint", "name": name, "path": "gone"}, "files_from": name}
+    (tmp_path / "recipe.json").write_text(json.dumps({**outer, "made_from": {name: inner}}))
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "thesis.txt").write_text("years")
+    monkeypatch.chdir(tmp_path)
+    before = below(tmp_path)
+    assert "recipe.name: expected a plain name" in command("recipe.json", "deep/out")
+    assert below(tmp_path) == before
+
+
+def test_what_a_recipe_is_made_from_is_made_beside_out_and_goes(copied: Path, tmp_path: Path, command: Command):
+    inner = json.loads((copied / "recipe.json").read_text())
+    fingerprint = inner["weights"]
+    node = {"node": "checkpoint", "name": "first", "path": "gone", "fingerprint": fingerprint}
+    outer = {**inner, "recipe": node, "files_from": "first", "made_from": {"first": inner}}
+    (tmp_path / "recipe.json").write_text(json.dumps(outer))
+    before = set(below(tmp_path))
+    assert "identical, bit for bit" in command(tmp_path / "recipe.json", tmp_path / "out")
+    new = set(below(tmp_path)) - before
+    assert new
+    assert all(name.startswith("out/") for name in new)
+
+
+def test_only_what_evohydra_wrote_is_overwritten(finished: Path, tmp_path: Path, command: Command):
+    recipe, out = finished / "recipe.json", tmp_path / "out"
+    assert "identical" in command(recipe, out)
+    first = below(out)
+    assert f"{out} exists; give a directory that does not, or an empty one" in command(recipe, out)
+    (out / "model.safetensors").unlink(missing_ok=True)
+    assert "identical" in command(recipe, out, "--overwrite")
+    assert below(out) == first
+    for strange in ("notes.txt", ".git", "run.py"):
+        (out / strange).write_text("mine")
+        said = command(recipe, out, "--overwrite")
+        assert f"expected a directory that evohydra wrote, and nothing else in it, got {strange}" in said
+        (out / strange).unlink()
+    assert below(out) == first
+
+
+def test_other_directories_files_and_links_are_not_overwritten(finished: Path, tmp_path: Path, command: Command):
+    recipe = finished / "recipe.json"
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text("{}")
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "link").symlink_to("other")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    before = below(tmp_path)
+    for name in ("other", "file", "link", "dangling"):
+        assert f"{name} exists" in command(recipe, tmp_path / name)
+        assert "expected a directory that evohydra wrote" in command(recipe, tmp_path / name, "--overwrite")
+    assert below(tmp_path) == before
+
+
+def test_a_source_is_not_overwritten_by_what_is_made_of_it(copied: Path, tmp_path: Path, command: Command):
+    recipe, out = json.loads((copied / "recipe.json").read_text()), tmp_path / "first"
+    assert "identical" in command(copied / "recipe.json", out)
+    node = {"node": "checkpoint", "name": "first", "path": str(out)}
+    (tmp_path / "again.json").write_text(json.dumps({**recipe, "recipe": node, "files_from": "first"}))
+    before = below(out)
+    for target in (out, out / "inside"):
+        said = command(tmp_path / "again.json", target, "--overwrite")
+        assert "is where the source 'first' is" in said
+    assert below(out) == before
+
+
+def test_one_name_for_two_checkpoints(copied: Path, tmp_path: Path, command: Command):
+    recipe = json.loads((copied / "recipe.json").read_text())
+    recipe["recipe"]["models"][0] |= {"name": "two"}
+    (copied / "recipe.json").write_text(json.dumps(recipe))
+    said = command(copied / "recipe.json", tmp_path / "out")
+    assert "expected one checkpoint called 'two', got two that differ" in said
 
 
 def test_an_unknown_device(finished: Path, tmp_path: Path, command: Command):

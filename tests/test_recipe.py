@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evohydra.recipe import Checkpoint, Group, Merge, Node, checkpoints, digest, from_dict
+from evohydra.checks import PLAIN_NAME
+from evohydra.recipe import MOST_LEVELS, Checkpoint, Group, Merge, Node, checkpoints, digest, from_dict
 
 CHECKPOINT = Checkpoint("one", "owner/one", revision="main", adapter="owner/lora", dtype="bfloat16", fingerprint="ab12")
 MERGE = Merge(
@@ -26,10 +27,11 @@ MERGE = Merge(
     {"normalize": True, "rescale": "density", "seed": 3, "scaling": 0.1},
 )
 
-names = st.text(min_size=1, max_size=6)
+names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=6)
 values = st.one_of(st.floats(allow_nan=False, allow_infinity=False), st.integers(), st.booleans(), names)
 parameters = st.dictionaries(names, st.one_of(values, st.lists(st.floats(0, 1), max_size=3).map(tuple)), max_size=3)
-leaves = st.builds(Checkpoint, names, names, st.none() | names, st.none() | names)
+plain = st.from_regex(PLAIN_NAME, fullmatch=True)
+leaves = st.builds(Checkpoint, plain, names, st.none() | names, st.none() | names)
 groups = st.builds(Group, names, st.lists(names, max_size=3).map(tuple), parameters)
 nodes = st.recursive(
     leaves,
@@ -104,18 +106,110 @@ def test_checkpoints_are_found_at_every_depth() -> None:
     assert [checkpoint.name for checkpoint in checkpoints(outer)] == ["base", "one", "two", "three"]
 
 
+PATH: dict[str, Any] = {
+    "node": "stack", "sources": [CHECKPOINT.to_dict()], "hops": [[0, 1, 1.0]], "scaling": "branch",
+    "layout": {"layers": "l", "embeddings": "e", "attention": "a", "mlp": "m"},
+}  # fmt: skip
+GROUP: dict[str, Any] = {"name": "all", "tensors": ["a"], "parameters": {"weight": [0.5, 0.5]}}
+
+
+NO_NAMES = ("", "/a", "../a", "..", ".a", "a/b", "a\nb", "a\\b", "a" * 101, "[red]", "<b>", "a|b")
+
+
+def with_group(**changes: object) -> dict[str, Any]:
+    return {**MERGE.to_dict(), "groups": [{**GROUP, **changes}]}
+
+
+def checkpoint(**changes: object) -> dict[str, Any]:
+    return {**CHECKPOINT.to_dict(), **changes}
+
+
 @pytest.mark.parametrize(
-    "data",
+    ("data", "expected"),
     [
-        {},
-        {"node": "stack"},
-        {"node": "checkpoint", "name": "one"},
-        {"node": "checkpoint", "name": "one", "path": "-", "size": 3},
-        {key: value for key, value in MERGE.to_dict().items() if key != "groups"},
-        {**MERGE.to_dict(), "models": None},
-        {**MERGE.to_dict(), "groups": [{"name": "all"}]},
+        ({}, "recipe: not a recipe: expected node checkpoint, merge, stack, got {}"),
+        ([], r"recipe: not a recipe.* got \[\]"),
+        ({"node": ["merge"]}, "recipe: not a recipe"),
+        ({"node": "stack"}, "recipe: expected a value for sources, hops, layout, scaling, got none"),
+        ({"node": "checkpoint", "name": "one"}, "recipe: expected a value for path, got none"),
+        (checkpoint(size=3), r"expected no other keys than .*, got \['size'\]"),
+        (checkpoint(path=["a"]), r"recipe.path: expected a text, got \['a'\]"),
+        (checkpoint(adapter=7), "recipe.adapter: expected a text or null, got 7"),
+        *((checkpoint(name=name), "recipe.name: expected a plain name") for name in NO_NAMES),
+        ({key: value for key, value in MERGE.to_dict().items() if key != "groups"}, "expected a value for groups"),
+        ({**MERGE.to_dict(), "models": None}, "recipe.models: expected a list"),
+        ({**MERGE.to_dict(), "models": []}, "recipe.models: expected one model or more, got none"),
+        ({**MERGE.to_dict(), "models": "one"}, "recipe.models: expected a list"),
+        ({**MERGE.to_dict(), "models": [3]}, r"recipe.models\[0\]: not a recipe"),
+        ({**MERGE.to_dict(), "base": checkpoint(name="a/b")}, "recipe.base.name: expected a plain name"),
+        ({**MERGE.to_dict(), "method": None}, "recipe.method: expected a text, got None"),
+        ({**MERGE.to_dict(), "options": {"a": {"b": 1}}}, "recipe.options: expected a mapping"),
+        ({**MERGE.to_dict(), "options": {"a": float("inf")}}, "recipe.options: expected a mapping"),
+        ({**MERGE.to_dict(), "groups": [{"name": "all"}]}, r"recipe.groups\[0\]: expected a value for tensors"),
+        (with_group(tensors="abc"), r"recipe.groups\[0\].tensors: expected a list"),
+        (with_group(tensors=[1]), r"recipe.groups\[0\].tensors: expected a list"),
+        (with_group(parameters={"weight": ["a"]}), r"recipe.groups\[0\].parameters: expected a mapping"),
+        (with_group(more=1), r"recipe.groups\[0\]: expected no other keys than name, tensors, parameters"),
+        ({**PATH, "hops": []}, "a path needs one hop or more"),
+        ({**PATH, "hops": [[0, 0, 1.0]] * 10_001}, "a path needs one hop or more, at most 10000, got 10001"),
+        ({**PATH, "hops": [[0, 1]]}, r"recipe.hops: expected a list of \[source, layer, scale\]"),
+        ({**PATH, "hops": [[0.0, 1, 1.0]]}, "recipe.hops: expected a list"),
+        ({**PATH, "hops": [[0, True, 1.0]]}, "recipe.hops: expected a list"),
+        ({**PATH, "hops": [[0, -1, 1.0]]}, "recipe.hops: expected a list"),
+        ({**PATH, "hops": [[1, 0, 1.0]]}, "hop 0: there is no layer 0 of source 1"),
+        ({**PATH, "scaling": "both"}, "recipe.scaling: expected branch or stream, got 'both'"),
+        ({**PATH, "layout": {"layers": "l"}}, "recipe.layout: expected a value for embeddings"),
+        ({**PATH, "layout": {**PATH["layout"], "mlp": "("}}, "recipe.layout.mlp: '\\(' is no regular expression"),
+        ({**PATH, "layout": {**PATH["layout"], "mlp": "(?:a{999}){999}"}}, "recipe.layout.mlp: expected counts"),
     ],
-)
-def test_what_is_no_recipe_is_an_error(data: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="not a recipe"):
+)  # fmt: skip
+def test_what_is_no_recipe_is_an_error_that_says_where(data: Any, expected: str) -> None:
+    with pytest.raises(ValueError, match=f"^{expected}" if expected.startswith("recipe") else expected) as raised:
         from_dict(data)
+    assert len(str(raised.value)) < 500
+
+
+def test_recipes_in_recipes_end_somewhere() -> None:
+    node: Node = CHECKPOINT
+    for _ in range(MOST_LEVELS):
+        node = Merge("linear", None, (node,), ())
+    assert from_dict(node.to_dict()) == node
+    with pytest.raises(ValueError, match=f"at most {MOST_LEVELS} recipes in each other"):
+        from_dict(Merge("linear", None, (node,), ()).to_dict())
+
+
+json_data = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def replaced(data: Any, at: int, instead: object) -> Any:
+    """`data` with the value number `at` of all that are in it, from the outside, replaced."""
+    left = at
+
+    def walk(value: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if left == -1:
+            return instead
+        if isinstance(value, dict):
+            return {key: walk(inner) for key, inner in value.items()}
+        return [walk(inner) for inner in value] if isinstance(value, list) else value
+
+    return walk(data)
+
+
+@given(node=nodes, at=st.integers(0, 40), instead=json_data)
+def test_any_damage_is_refused_or_still_a_recipe(node: Node, at: int, instead: object) -> None:
+    damaged = replaced(json.loads(json.dumps(node.to_dict())), at, instead)
+    try:
+        read = from_dict(damaged)
+    except ValueError as error:
+        said = str(error)
+        read = None
+    if read is None:
+        assert 0 < len(said) < 1000
+        return
+    assert from_dict(json.loads(json.dumps(read.to_dict()))) == read

@@ -152,3 +152,16 @@ def test_a_foreign_recipe_beside_a_source_is_left_alone(tmp_path: Path, caplog: 
     told = [record.message for record in caplog.records if "says nothing of how it was made" in record.message]
     assert {message.split(":")[0] for message in told} == {"source one", "source two"}
     assert read_json(tmp_path / "run" / "recipe.json")["made_from"] == {}
+
+
+@pytest.mark.parametrize("name", ["../precious", "/precious", "a/b", "..", "", 7])
+@pytest.mark.parametrize("key", ["old", "new"])
+def test_nothing_outside_of_the_directory_is_touched(key: str, name: object, tmp_path: Path):
+    """A run's directory may come from someone else."""
+    run = tmp_path / "run"
+    written(run / READY, {"summary.json": b"new"})
+    (tmp_path / "precious").write_text("years")
+    files.write_json(run / READY / files.NAMES, {"old": [], "new": [], key: [name]})
+    with pytest.raises(ValueError, match="expected plain names of files"):
+        finish(run)
+    assert (tmp_path / "precious").read_text() == "years"

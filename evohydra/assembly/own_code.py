@@ -1,11 +1,13 @@
 """Code of one's own that a configuration names: its source is part of what a run depends on."""
 
 import pkgutil
+import sys
 from collections.abc import Callable, Iterator, Mapping
 
-from evohydra.scoring.benchmarks.contents import code_of
+from evohydra.scoring.benchmarks.contents import code_of, is_own
 
 NAMES = ("_target_", "method", "metric", "family")  # keys whose values may name a function or class by its place
+OFTEN_A_LIBRARYS = ("algorithm", "of")  # the same, but what they name is mostly of an installed library
 
 
 def own_code(*specs: object) -> dict[str, str]:
@@ -20,8 +22,19 @@ def _named(spec: object, key: object = "") -> Iterator[Callable[..., object]]:
     elif isinstance(spec, list | tuple):
         for value in spec:
             yield from _named(value, key)
-    elif isinstance(spec, str) and key in NAMES and ("." in spec or ":" in spec) and not spec.startswith("evohydra."):
+    elif (
+        isinstance(spec, str)
+        and key in (*NAMES, *OFTEN_A_LIBRARYS)
+        and ("." in spec or ":" in spec)
+        and not spec.startswith("evohydra.")
+    ):
         try:
-            yield pkgutil.resolve_name(spec)
+            found = pkgutil.resolve_name(spec)
         except (ImportError, AttributeError, ValueError):
             return  # a word, or what its own part refuses
+        if key in NAMES or is_own(getattr(sys.modules.get(getattr(found, "__module__", "")), "__file__", None)):
+            yield found
+
+
+def _is_place(text: str) -> bool:
+    return ("." in text or ":" in text) and not text.startswith("evohydra.")

@@ -72,7 +72,12 @@ def instantiate(spec: Mapping[str, object]) -> Any:
 
 def chosen_sources(settings: Settings) -> dict[str, sources.Source]:
     """The sources as they were configured, by name."""
-    return {name: sources.parse(name, fields) for name, fields in settings.model["sources"].items()}
+    chosen = settings.model.get("sources")
+    if not isinstance(chosen, Mapping):
+        raise ValueError(
+            f"model.sources: expected sources by name, for example model=tiny_ja+tiny_math, got {chosen!r}"
+        )
+    return {name: sources.parse(name, fields) for name, fields in chosen.items()}
 
 
 def found_sources(settings: Settings) -> FoundSources:

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 
@@ -29,6 +29,7 @@ from evohydra.assembly.settings import Settings, Spec
 from evohydra.families import Rules, sources
 from evohydra.families.settings_files import settings_digest
 from evohydra.families.sources import FoundSources, OpenSources
+from evohydra.files import Plain
 from evohydra.recipe import Node
 from evohydra.run import SCORES, Models, Run
 from evohydra.scoring.benchmarks import Asking, Benchmark, BenchmarkError
@@ -44,7 +45,7 @@ from evohydra.search.warm_start import identity as warm_identity
 from evohydra.spaces import Space
 from evohydra.spaces.hybrid import HybridSpace
 from evohydra.spaces.parameter import uniform_merge
-from evohydra.winner.checkpoint_files import made_from
+from evohydra.winner.recipe_files import made_from
 from evohydra.winner.unsearched import UnsearchedRecipe
 from evohydra.winner.writer import WinnerForm
 
@@ -52,7 +53,7 @@ LIBRARIES = ("evohydra", "torch", "transformers", "tokenizers")  # that merge an
 logger = logging.getLogger(__name__)
 
 
-def make_run(plain: Mapping[str, Any], directory: Path, place: Mapping[str, Any]) -> Run | UnsearchedRecipe:
+def make_run(plain: Plain, directory: Path, place: Plain) -> Run | UnsearchedRecipe:
     """A run from its configuration; `place` is what trackers call it, and in which sweep (`group`) it is.
 
     Where every gene is frozen and there is no benchmark, what writes that one recipe.
@@ -154,7 +155,7 @@ def _located(found: FoundSources, opened: OpenSources | None = None) -> dict[str
     return {"models": known.models, "base": known.base, "locations": found.locations(copied)}
 
 
-def _space(merge: Spec, located: Mapping[str, Any], found: FoundSources) -> Space:
+def _space(merge: Spec, located: Plain, found: FoundSources) -> Space:
     """The space of merges, of paths, or of both, as far as they are configured."""
     merges = instantiate(merge["parameter"])(**located) if merge.get("parameter") else None
     if not merge.get("dataflow"):
@@ -172,7 +173,7 @@ def _space(merge: Spec, located: Mapping[str, Any], found: FoundSources) -> Spac
     return HybridSpace(merges, paths) if merges else paths
 
 
-def _models(settings: Settings, located: Mapping[str, Any], parts: Parts) -> Models:
+def _models(settings: Settings, located: Plain, parts: Parts) -> Models:
     """The models that a winner is compared with."""
     opened, engine = parts.sources, parts.engine.uncached()
     alike = len({tuple(sorted(engine.shapes(model).items())) for model in opened.models}) == 1

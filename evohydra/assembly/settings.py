@@ -4,19 +4,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge
+from annotated_types import Ge, Gt, Le
 
-from evohydra.checks import Count, CountOrAuto, Positive, Seed, check_below, check_settings
+from evohydra.checks import Count, Seed, check_below, check_settings
+from evohydra.files import Plain
 
-Spec = Mapping[str, Any]  # of a part: what makes it (`_target_`), and its options
-Gigabytes = Annotated[float, Ge(0)]
+Spec = Plain  # of a part: what makes it (`_target_`), and its options
+Gigabytes = Annotated[float, Ge(0), Le(10**6)]
+Threads = Annotated[int, Ge(1), Le(4096)] | Literal["auto"]
 
 
 @dataclass(frozen=True)
 class Settings:
     """The settings of a run, see conf/config.yaml; `all` is the whole configuration, other keys included."""
 
-    all: Mapping[str, Any]
+    all: Plain
     model: Spec
     merge: Spec
     optimizer: Spec
@@ -38,25 +40,25 @@ class Settings:
     pad_vocabulary_to: Count | None
     allow_other_base: bool
     components: Mapping[str, str] | None
-    adapters: Sequence[Mapping[str, Any]] | None
+    adapters: Sequence[Plain] | None
     allow_other_versions: bool
     device: Literal["auto", "cpu", "cuda"]
     dtype: str
     out_dtype: str | None
     report: bool
     ablate: Literal["genes", "groups"] | None
-    threads: CountOrAuto
+    threads: Threads
     batch_size: int | str
     cache_gb: Gigabytes
     share_scores: bool
     prefix_gb: Gigabytes
-    shard_gb: Positive
+    shard_gb: Annotated[float, Gt(0), Le(10**6)]
     benchmark: Mapping[str, Spec] | None = None
     baselines: Mapping[str, Spec] | None = None
     backend: Any = None
 
     @classmethod
-    def parse(cls, plain: Mapping[str, Any]) -> "Settings":
+    def parse(cls, plain: Plain) -> "Settings":
         """The settings of a configuration; ValueError for the first one that is of another type, or out of range."""
         known = {each.name: plain[each.name] for each in fields(cls) if each.name in plain}
         check_settings("", cls, known)

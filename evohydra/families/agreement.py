@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import torch
+from transformers import PretrainedConfig
 from transformers.activations import ACT2CLS, ACT2FN
 
 from evohydra.families.path_settings import LENGTH_DEPENDENT
@@ -25,7 +25,7 @@ PROBE = torch.linspace(-8, 8, 129)  # what activations are told apart by
 LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
 
 
-def settings(config: Any) -> dict[str, object]:
+def settings(config: PretrainedConfig) -> dict[str, object]:
     """What the layers of a language model are computed with, by key; of mappings inside "rope_parameters.rope_theta".
 
     Only what transformers reads for this type of model. The longest text is not among it where nothing but the cutting
@@ -43,23 +43,23 @@ def settings(config: Any) -> dict[str, object]:
     return dict(_flat(plain))
 
 
-def lengths(config: Any) -> dict[str, object]:
+def lengths(config: PretrainedConfig) -> dict[str, object]:
     """The longest text, as far as the configuration says."""
     text = config.get_text_config().to_dict()
     return {key: text[key] for key in LENGTHS if text.get(key) is not None}
 
 
-def differing(config: Any, reference: Any) -> dict[str, tuple[object, object]]:
+def differing(config: PretrainedConfig, reference: PretrainedConfig) -> dict[str, tuple[object, object]]:
     """By key both values of settings that two configurations disagree in."""
     return _unlike(settings(config), settings(reference))
 
 
-def apart(config: Any, reference: Any) -> dict[str, tuple[object, object]]:
+def apart(config: PretrainedConfig, reference: PretrainedConfig) -> dict[str, tuple[object, object]]:
     """As `differing`, and the longest text."""
     return {**_unlike(lengths(config), lengths(reference)), **differing(config, reference)}
 
 
-def check_agreement(configs: Mapping[str, Any], owner: str, chosen: str) -> tuple[str, ...]:
+def check_agreement(configs: Mapping[str, PretrainedConfig], owner: str, chosen: str) -> tuple[str, ...]:
     """In a sentence each, in what sources differ from `owner`, whose configuration the merge has.
 
     `chosen` is the option `config`. Raises SourceError where it is "same" and layers would be computed otherwise.

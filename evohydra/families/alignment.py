@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from transformers import PretrainedConfig
 
 from evohydra.families import Rules, tokenizers
 from evohydra.families import tensor_sets as sets
@@ -101,7 +102,7 @@ def on_common_tokens(
     return {name: TokenRows(name, sources, rows[name]) for name in sources}, united
 
 
-def check_not_quantised(configs: Mapping[str, Any]) -> None:
+def check_not_quantised(configs: Mapping[str, PretrainedConfig]) -> None:
     """Raise SourceError for a configuration of quantised weights."""
     for name, config in configs.items():
         settings = config.to_dict()

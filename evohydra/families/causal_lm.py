@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor
+from transformers import PretrainedConfig
 
 from evohydra.families import PUBLISHED, Aligned, LiveModel, Overlay, Rules, path_settings
 from evohydra.families import tensor_sets as sets
@@ -220,7 +221,7 @@ def _model(directory: Path, device: torch.device, dtype: torch.dtype, changes: M
     return module.to(device).eval().requires_grad_(False)
 
 
-def _like(module: Any, config: Any, device: torch.device, dtype: torch.dtype) -> Any:
+def _like(module: Any, config: PretrainedConfig, device: torch.device, dtype: torch.dtype) -> Any:
     """A model of the class, vocabulary and head of `module`, with arbitrary weights, that computes as `config` says."""
     ours = module.config
     for key in ("vocab_size", "tie_word_embeddings", *_TOKEN_IDS):
@@ -234,7 +235,7 @@ def _like(module: Any, config: Any, device: torch.device, dtype: torch.dtype) ->
 _TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
-def _token_ids(theirs: Any, ours: Any) -> dict[str, Any]:
+def _token_ids(theirs: PretrainedConfig, ours: PretrainedConfig) -> dict[str, Any]:
     """The numbers of special tokens in a configuration, where another one says otherwise."""
     ids = {key: getattr(theirs, key, None) for key in _TOKEN_IDS}
     return {key: value for key, value in ids.items() if value != getattr(ours, key, None)}
@@ -244,7 +245,7 @@ def _only_ids(changes: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in changes.items() if key in _TOKEN_IDS}
 
 
-def _config(directory: Path) -> transformers.PretrainedConfig:
+def _config(directory: Path) -> PretrainedConfig:
     try:
         return transformers.AutoConfig.from_pretrained(directory, **LOCAL)
     except (OSError, ValueError, KeyError) as error:
@@ -254,7 +255,7 @@ def _config(directory: Path) -> transformers.PretrainedConfig:
         ) from error
 
 
-def _prefix(configs: Mapping[str, transformers.PretrainedConfig]) -> str:
+def _prefix(configs: Mapping[str, PretrainedConfig]) -> str:
     """What comes before the names of all tensors but the head's, in most published checkpoints."""
     types = {name: config.model_type for name, config in configs.items()}
     if len(set(types.values())) > 1:
@@ -267,7 +268,7 @@ def _prefix(configs: Mapping[str, transformers.PretrainedConfig]) -> str:
     return prefix
 
 
-def _check_depths(configs: Mapping[str, transformers.PretrainedConfig], tensors: Mapping[str, TensorSource]) -> None:
+def _check_depths(configs: Mapping[str, PretrainedConfig], tensors: Mapping[str, TensorSource]) -> None:
     """SourceError for a source whose configuration has another number of layers than its tensors are of."""
     for source, config in configs.items():
         kind = transformers.MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]

@@ -3,9 +3,8 @@
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, PretrainedConfig
 
 from evohydra.families.agreement import differing, settings, told_of
 from evohydra.families.tensor_sets import Completed, Renamed, with_common_names, without_buffers
@@ -83,7 +82,7 @@ def is_vlm(config: object) -> bool:
     return type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
 
-def vlms_among(configs: Mapping[str, Any]) -> list[str]:
+def vlms_among(configs: Mapping[str, PretrainedConfig]) -> list[str]:
     """The names of those that are vision-language models.
 
     Raises SourceError where there is none, or where they are of different architectures.
@@ -99,7 +98,7 @@ def vlms_among(configs: Mapping[str, Any]) -> list[str]:
     return list(types)
 
 
-def check_language_models(configs: Mapping[str, Any], host: str, same_depth: bool) -> None:
+def check_language_models(configs: Mapping[str, PretrainedConfig], host: str, same_depth: bool) -> None:
     """Raise SourceError for a source whose language part cannot have the place of that of `host`."""
     ours = configs[host].get_text_config()
     for name, config in configs.items():
@@ -122,7 +121,7 @@ def check_language_models(configs: Mapping[str, Any], host: str, same_depth: boo
                 )
 
 
-def in_place_of(host: Any, config: Any) -> object:
+def in_place_of(host: PretrainedConfig, config: PretrainedConfig) -> object:
     """The language part of `config` as layers of the decoder with the configuration `host`, another object.
 
     Its own are sizes, depth and kinds of layers; rotary angles and windows are those of the host.
@@ -132,7 +131,7 @@ def in_place_of(host: Any, config: Any) -> object:
     return type(host)(**{**own, **{key: getattr(host, key) for key in OF_DECODER if key in known}})
 
 
-def not_in_the_merge(configs: Mapping[str, Any], host: str) -> tuple[str, ...]:
+def not_in_the_merge(configs: Mapping[str, PretrainedConfig], host: str) -> tuple[str, ...]:
     """In a sentence each, what the decoder of `host` does otherwise than the sources did."""
     ours = configs[host].get_text_config()
     sentences = []
@@ -147,7 +146,7 @@ def not_in_the_merge(configs: Mapping[str, Any], host: str) -> tuple[str, ...]:
     return tuple(sentences)
 
 
-def check_settings(configs: Mapping[str, Any], host: str, chosen: str) -> tuple[str, ...]:
+def check_settings(configs: Mapping[str, PretrainedConfig], host: str, chosen: str) -> tuple[str, ...]:
     """In a sentence each, what else sources' layers were computed with than those of `host` are.
 
     Raises SourceError where `chosen`, the option `config`, is "same". Angles and windows are always the host's.
@@ -173,7 +172,7 @@ def check_settings(configs: Mapping[str, Any], host: str, chosen: str) -> tuple[
     return tuple(sentences)
 
 
-def _setting(config: Any, key: str) -> object:
+def _setting(config: PretrainedConfig, key: str) -> object:
     data = config.to_dict()
     rotary = data.get("rope_parameters") or {}
     return rotary.get(key) if key == "rope_theta" else data.get(key) if data.get("use_sliding_window", True) else None
@@ -185,7 +184,7 @@ def outside(part: LanguagePart, names: Collection[str]) -> frozenset[str]:
 
 
 def language_parts(
-    configs: Mapping[str, Any], tensors: Mapping[str, TensorSource], host: str
+    configs: Mapping[str, PretrainedConfig], tensors: Mapping[str, TensorSource], host: str
 ) -> tuple[LanguagePart, dict[str, TensorSource]]:
     """The language part of the VLM `host`, and those of all sources under plain names, the host's first."""
     part = language_part(host, tensors[host].shapes)

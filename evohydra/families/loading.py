@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from evohydra.families import LiveModel, Overlay, Part, Rules, tokenizers
 from evohydra.families.comparison import Comparison, apart, differing, rounding
@@ -93,7 +94,9 @@ def names_of(directory: Path, overlay: Overlay) -> Collection[str]:
     return overlay.names if overlay.names is not None else CheckpointReader(directory).shapes.keys()
 
 
-def copy_side_files(directory: Path, target: Path, tokenizer: Any, replaced: Collection[str]) -> None:
+def copy_side_files(
+    directory: Path, target: Path, tokenizer: PreTrainedTokenizerBase | None, replaced: Collection[str]
+) -> None:
     """All of a checkpoint but weights and config.json; a `tokenizer`, if any, in the place of the files `replaced`."""
     left_out = NOT_COPIED if tokenizer is None else (*NOT_COPIED, *replaced)
     for pattern in SIDE_FILES:

@@ -4,6 +4,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from transformers import PretrainedConfig
+
 from evohydra.merging.checkpoints import SourceError
 from evohydra.recipe import Hop, Stack
 
@@ -27,7 +29,7 @@ SIZES = re.compile(
 )
 
 
-def check_fit(configs: Mapping[str, Any]) -> None:
+def check_fit(configs: Mapping[str, PretrainedConfig]) -> None:
     """Raise SourceError where layers of these models cannot be on one path, with the settings that differ.
 
     `configs` by name; the first is the host, whose embeddings, masks and rotary angles all layers would see.
@@ -64,13 +66,13 @@ def of_hops(configs: Mapping[int, object] | Sequence[object], hops: Sequence[Hop
     return settings
 
 
-def of_model(config: Any) -> dict[str, object]:
+def of_model(config: PretrainedConfig) -> dict[str, object]:
     """What a configuration says about its own layers."""
     own = of_hops([config], [Hop(0, layer) for layer in range(config.num_hidden_layers)])
     return {key: getattr(config, key) for key in own}
 
 
-def of_plain_checkpoint(configs: Sequence[Any], path: Stack) -> dict[str, object]:
+def of_plain_checkpoint(configs: Sequence[PretrainedConfig], path: Stack) -> dict[str, object]:
     """The keys of config.json that `path` changes in the first source's when it is written as a plain checkpoint.
 
     Raises ValueError for what only a path in memory can have.
@@ -96,7 +98,7 @@ def of_plain_checkpoint(configs: Sequence[Any], path: Stack) -> dict[str, object
     return {names.get(key, key): value for key, value in of_hops(configs, path.hops).items()}
 
 
-def _settings(config: Any) -> dict[str, Any]:
+def _settings(config: PretrainedConfig) -> dict[str, Any]:
     """What has to be the same for all layers of a path, among what transformers reads for this type of model."""
     known = type(config)().to_dict().keys()
     plain = {
@@ -113,7 +115,7 @@ def _settings(config: Any) -> dict[str, Any]:
     return plain
 
 
-def _sparse(config: Any, layer: int) -> bool:
+def _sparse(config: PretrainedConfig, layer: int) -> bool:
     """Whether a layer has experts, as transformers decides it for Qwen2-MoE and Qwen3-MoE."""
     return (
         layer not in getattr(config, DENSE) and config.num_experts > 0 and (layer + 1) % config.decoder_sparse_step == 0

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor
+from transformers import PretrainedConfig
 
 from evohydra.families.tokenizers import LOCAL
 from evohydra.merging.checkpoints import SourceError
@@ -46,7 +47,9 @@ def load_processor(directory: Path, tokenizer: object = None) -> object:
     return processor
 
 
-def image_inputs(processor: Any, config: Any, device: torch.device, dtype: torch.dtype) -> dict[str, object]:
+def image_inputs(
+    processor: Any, config: PretrainedConfig, device: torch.device, dtype: torch.dtype
+) -> dict[str, object]:
     """What `processor` makes of a fixed picture and the place for it in a text, on `device`."""
     from PIL import Image
 
@@ -61,7 +64,7 @@ def image_inputs(processor: Any, config: Any, device: torch.device, dtype: torch
     return dict(inputs.to(device, dtype))
 
 
-def without_special(tokens: Tensor, config: Any) -> Tensor:
+def without_special(tokens: Tensor, config: PretrainedConfig) -> Tensor:
     """The tokens, but for those that stand for pictures: they are others."""
     special = [value for key, value in config.to_dict().items() if key in SPECIAL and value is not None]
     other = next(token for token in range(len(special) + 1) if token not in special)

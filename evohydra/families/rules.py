@@ -2,9 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
-from evohydra.checks import Count, check_fields, check_settings
+from annotated_types import Ge, Le
+
+from evohydra.checks import check_fields, check_settings
+
+MOST_PADDING = 2**16  # rows: multiples of 64 or 128 are usual
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class Rules:
 
     tokenizer: str = "same"
     missing: Literal["error", "base"] = "error"
-    pad_vocabulary_to: Count | None = None
+    pad_vocabulary_to: Annotated[int, Ge(1), Le(MOST_PADDING)] | None = None
     allow_other_base: bool = False
     components: Mapping[str, str] = field(default_factory=dict)
     adapters: tuple[AddedAdapter, ...] = ()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from evohydra.checks import check_name, check_settings
 from evohydra.families import Aligned, Family, OpensSources, Overlay, Rules
 from evohydra.families.settings_files import settings_digest
 from evohydra.merging.adapters import other_base_of_adapter
@@ -65,11 +66,17 @@ class OpenSources:
 
 
 def parse(name: str, fields: Mapping[str, object]) -> Source:
-    """The source `name` of a configuration; SourceError for keys that no source has."""
+    """The source `name` of a configuration; SourceError for keys that no source has or needs, ValueError for values."""
+    check_name(name, "model.sources")
+    if not isinstance(fields, Mapping):
+        raise SourceError(f"model.sources.{name}: expected a mapping with path and family, got {fields!r}")
     unknown = sorted(set(fields) - set(Source.__dataclass_fields__))
     if unknown:
         known = sorted(Source.__dataclass_fields__)
         raise SourceError(f"model.sources.{name}: unknown keys {unknown}; a source has {known}")
+    if missing := [key for key in ("path", "family") if key not in fields]:
+        raise SourceError(f"model.sources.{name}: expected path and family, there is no {' and no '.join(missing)}")
+    check_settings(f"model.sources.{name}", Source, fields)
     return Source(**fields)  # type: ignore[arg-type]
 
 

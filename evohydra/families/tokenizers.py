@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import transformers
+from transformers import PreTrainedTokenizerBase
 
 from evohydra.families.vocabulary import Vocabulary
 from evohydra.merging.checkpoints import SourceError
@@ -16,7 +17,7 @@ LOCAL = {"local_files_only": True, "trust_remote_code": False}
 NEVER = -1e4  # the score of a piece that a Unigram model shall not choose by itself
 
 
-def load(directory: Path) -> Any:
+def load(directory: Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a checkpoint directory; SourceError where transformers knows none."""
     try:
         return transformers.AutoTokenizer.from_pretrained(directory, **LOCAL)
@@ -24,7 +25,7 @@ def load(directory: Path) -> Any:
         raise SourceError(f"{directory}: expected a tokenizer that transformers loads ({error})") from error
 
 
-def vocabulary(tokenizer: Any, rows: int) -> Vocabulary:
+def vocabulary(tokenizer: PreTrainedTokenizerBase, rows: int) -> Vocabulary:
     """The tokens that have one of `rows` rows."""
     return Vocabulary({token: row for token, row in tokenizer.get_vocab().items() if row < rows}, rows)
 
@@ -67,7 +68,7 @@ def check_comparable(tokenizers: Mapping[str, object]) -> None:
         )
 
 
-def _data(name: str, tokenizer: Any) -> dict[str, Any]:
+def _data(name: str, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     """What tokenizer.json would hold."""
     if not tokenizer.is_fast:
         raise SourceError(
@@ -78,7 +79,9 @@ def _data(name: str, tokenizer: Any) -> dict[str, Any]:
     return data
 
 
-def union(tokenizers: Mapping[str, Any], vocabularies: Mapping[str, Vocabulary], owner: str) -> Any:
+def union(
+    tokenizers: Mapping[str, PreTrainedTokenizerBase], vocabularies: Mapping[str, Vocabulary], owner: str
+) -> PreTrainedTokenizerBase:
     """The tokenizer of `owner` with the tokens that only other sources have behind its own, which keep their ids.
 
     Ordinary tokens join the model itself: BPE's merges come behind the owner's, Unigram's pieces with their scores.
@@ -132,7 +135,9 @@ def _merges(models: list[Mapping[str, Any]], ids: Mapping[str, int]) -> list[obj
     return list(merges.values())
 
 
-def _loaded(owner: Any, data: Mapping[str, object], added: list[Any], ids: Mapping[str, int]) -> Any:
+def _loaded(
+    owner: PreTrainedTokenizerBase, data: Mapping[str, object], added: list[Any], ids: Mapping[str, int]
+) -> PreTrainedTokenizerBase:
     with tempfile.TemporaryDirectory() as directory:
         owner.save_pretrained(directory)
         (Path(directory) / "tokenizer.json").write_text(json.dumps(data))

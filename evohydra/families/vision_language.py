@@ -5,11 +5,11 @@ import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import transformers
 from torch import Tensor
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from evohydra.families import PUBLISHED, Aligned, LiveModel, Overlay, Rules, path_settings
 from evohydra.families import language_part as parts
@@ -52,7 +52,7 @@ class LiveVisionLanguage:
     """
 
     module: torch.nn.Module
-    tokenizer: Any
+    tokenizer: PreTrainedTokenizerBase
     device: torch.device
     dtype: torch.dtype
     parameters: Mapping[str, Tensor]
@@ -285,7 +285,7 @@ def _check(
     check_image_processor(host, directories[host])
 
 
-def _config(directory: Path) -> Any:
+def _config(directory: Path) -> PretrainedConfig:
     try:
         return transformers.AutoConfig.from_pretrained(directory, **LOCAL)
     except (OSError, ValueError, KeyError) as error:

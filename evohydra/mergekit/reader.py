@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from evohydra.families import Family, Rules
+from evohydra.families.names import FAMILIES
 from evohydra.families.sources import BASE, published_sources
 from evohydra.mergekit import stacks
 from evohydra.mergekit.configuration import TOKENIZER, checked, only_known, parameters_of, reference, warn_of_ignored
@@ -52,7 +53,7 @@ def read(text: str, family: Family, shard_bytes: int) -> dict[str, object]:
     )
     return {
         "format": FORMAT,
-        "family": f"{type(family).__module__}.{type(family).__qualname__}",
+        "family": FAMILIES.name_of(family),
         "files_from": donor,
         "config": donor,
         "tokenizer": tokenizer,

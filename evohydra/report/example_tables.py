@@ -1,11 +1,10 @@
 """The part of a report about single examples: what the winner of a run gets right and each source gets wrong."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 
-from evohydra.files import read_json
+from evohydra.files import Plain, read_json
 from evohydra.report.blocks import Block, Table
 from evohydra.report.gathering import Job
 
@@ -29,7 +28,7 @@ def example_blocks(job: Job | None) -> Iterator[Block]:
         yield from _kept(kept["examples"])
 
 
-def _kept(examples: list[Mapping[str, Any]]) -> Iterator[Block]:
+def _kept(examples: list[Plain]) -> Iterator[Block]:
     for benchmark in dict.fromkeys(example["benchmark"] for example in examples):
         told = [example for example in examples if example["benchmark"] == benchmark]
         models = list(told[0]["scores"])

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from evohydra.files import current, read_json, write_json
+from evohydra.files import Plain, current, read_json, write_json
 from evohydra.recipe import Node, from_dict
 from evohydra.scoring.job import Scores
 from evohydra.search.json_lines import in_use, whole_lines
@@ -31,10 +31,10 @@ class Job:
     directory: Path
     overrides: tuple[str, ...]
     strategy: str
-    config: Mapping[str, Any]
-    records: Sequence[Mapping[str, Any]]
-    finals: Sequence[Mapping[str, Any]]
-    summary: Mapping[str, Any] | None
+    config: Plain
+    records: Sequence[Plain]
+    finals: Sequence[Plain]
+    summary: Plain | None
     recipe: Node | None
     ended_at: int | None = None
 
@@ -173,7 +173,7 @@ def _job(run: Path, overrides: tuple[str, ...]) -> Job:
     )
 
 
-def _is_end(summary: Mapping[str, Any], budget: int | None, genomes: int) -> bool:
+def _is_end(summary: Plain, budget: int | None, genomes: int) -> bool:
     """Whether a summary is that of a run with this budget, and not of one that went on since.
 
     Some strategies end before the budget does. Summaries of earlier versions do not hold theirs.

@@ -1,12 +1,11 @@
 """The part of a report about genes: importance, ablations, and how the population moved."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from matplotlib.figure import Figure
 
-from evohydra.files import read_json
+from evohydra.files import Plain, read_json
 from evohydra.report import style
 from evohydra.report.blocks import Block, FigureBlock
 from evohydra.report.gathering import Job, strategies
@@ -56,7 +55,7 @@ def gene_blocks(jobs: Sequence[Job]) -> Iterator[Block]:
         )
 
 
-def ablation_figure(ablations: Sequence[Mapping[str, Any]]) -> Figure:
+def ablation_figure(ablations: Sequence[Plain]) -> Figure:
     """Gains with their intervals, largest first."""
     ranked = sorted(ablations, key=lambda each: -each["difference"])
     figure = style.new_figure(0.7 + 0.19 * len(ranked))

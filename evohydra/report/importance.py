@@ -1,8 +1,7 @@
 """Which genes mattered: how much worse a random forest predicts fitness once a gene's values are shuffled."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -12,6 +11,7 @@ from sklearn.inspection import permutation_importance
 from sklearn.metrics import r2_score
 from sklearn.model_selection import KFold
 
+from evohydra.files import Plain
 from evohydra.report import style
 
 LEAST, MOST = 30, 1500  # genomes: below there is nothing to learn, beyond a random sample is enough
@@ -33,7 +33,7 @@ class Importance:
     genomes: int
 
 
-def importance(records: Sequence[Mapping[str, Any]]) -> Importance | None:
+def importance(records: Sequence[Plain]) -> Importance | None:
     """Permutation importance (Breiman 2001, Machine Learning 45, 5-32, section 10) on held-out genomes.
 
     None for fewer than `LEAST` genomes, and where all have the same fitness. A gene that does not bear on a genome is a
@@ -69,7 +69,7 @@ def importance(records: Sequence[Mapping[str, Any]]) -> Importance | None:
     )
 
 
-def _column(name: str, records: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
+def _column(name: str, records: Sequence[Plain]) -> NDArray[np.float64]:
     values = [record["genes"].get(name) for record in records]
     words = sorted({value for value in values if isinstance(value, str)})
     numbers = [words.index(value) if isinstance(value, str) else value for value in values]

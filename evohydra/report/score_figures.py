@@ -1,17 +1,17 @@
 """Pictures of scores: held-out scores with intervals, and how far the search was too optimistic."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from evohydra.files import Plain
 from evohydra.report import style
 from evohydra.report.gathering import Job, strategies
 from evohydra.report.tables import rows
 from evohydra.scoring.statistics import mean_of_runs
 
-Score = Mapping[str, Any]
+Score = Plain
 SPLITS = ("best seen", "search", "validation", "test")
 
 

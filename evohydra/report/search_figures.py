@@ -1,7 +1,6 @@
 """Pictures of the search: best-so-far fitness against its cost, the population over time, and where the time went."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -9,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from evohydra.files import Plain
 from evohydra.report import style
 from evohydra.report.gathering import Job, strategies
 
@@ -16,7 +16,7 @@ CLOUD = 600  # points from which on an SVG holds them as a picture
 GRID = 200  # places at which curves of several runs are compared
 
 
-def examples_scored(record: Mapping[str, Any]) -> int:
+def examples_scored(record: Plain) -> int:
     """How many examples were scored for this genome, and not copied from the same recipe."""
     return int(record.get("scored", sum(map(len, record["scores"].values()))))
 

@@ -1,12 +1,13 @@
 """The summary of a run as a table for people."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from rich.table import Table
 
+from evohydra.files import Plain
 
-def rows(test: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+
+def rows(test: Plain) -> Iterator[tuple[str, Plain]]:
     """What was scored on test with its interval: sources, base, uniform merge, baselines, winner."""
     for name, score in test["sources"].items():
         yield f"source {name}", score
@@ -19,7 +20,7 @@ def rows(test: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     yield "winner", test["winner"]
 
 
-def summary_table(summary: Mapping[str, Any], benchmarks: str) -> Table:
+def summary_table(summary: Plain, benchmarks: str) -> Table:
     """Every model on the test split with its 95 % interval."""
     table = Table(title=f"{benchmarks}, test split: score and 95 % interval", title_justify="left")
     for heading in ("model", "score", "95 % interval", "examples"):
@@ -35,7 +36,7 @@ def summary_table(summary: Mapping[str, Any], benchmarks: str) -> Table:
     return table
 
 
-def gain_sentence(gain: Mapping[str, Any]) -> str:
+def gain_sentence(gain: Plain) -> str:
     """The paired comparison of the winner with the best source in a sentence; sources that failed in another one."""
     if gain["difference"] is None:
         return (
@@ -48,7 +49,7 @@ def gain_sentence(gain: Mapping[str, Any]) -> str:
     )
 
 
-def markdown(summary: Mapping[str, Any]) -> str:
+def markdown(summary: Plain) -> str:
     """The same table for a model card."""
     lines = ["| model | score | 95 % interval | examples |", "|---|---|---|---|"]
     for name, score in rows(summary["test"]):

@@ -74,3 +74,7 @@ def joined(parts: Sequence[Evaluation]) -> Evaluation:
 
 class MachineError(RuntimeError):
     """A worker that could not score for a reason that says nothing about the recipe: memory, a device, a kill."""
+
+
+class DeviceError(MachineError):
+    """A device that has failed for good in this process: whatever the process scores next would fail too."""

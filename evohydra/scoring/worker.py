@@ -4,6 +4,7 @@ import gc
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 import torch
 
@@ -14,11 +15,15 @@ from evohydra.recipe import Node
 from evohydra.scoring.benchmarks import Answered, Asking, Benchmark, BenchmarkError, Divisible, Split, TellsBroken
 from evohydra.scoring.benchmarks.not_numbers import LogitsWatch
 from evohydra.scoring.benchmarks.sampling import own_randomness
-from evohydra.scoring.job import Evaluation, Examples, Job, MachineError, checked
+from evohydra.scoring.job import DeviceError, Evaluation, Examples, Job, MachineError, checked
 
 logger = logging.getLogger(__name__)
 # What torch says where the machine fails and not the model; it has types of its own only for some of these.
-MACHINE = ("out of memory", "can't allocate memory", "CUDA error", "cuDNN error", "CUBLAS_STATUS", "NCCL", "HIP error")
+MEMORY = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+DEVICE = (
+    "CUDA error", "CUDA driver error", "device-side assert", "cuDNN error", "CUBLAS_STATUS", "CUSOLVER_STATUS",
+    "CUSPARSE_STATUS", "CUFFT_", "cuFFT error", "NCCL", "HIP error",
+)  # fmt: skip
 
 
 class Worker:
@@ -81,8 +86,8 @@ class Worker:
         except BenchmarkError:
             raise
         except (ArithmeticError, ValueError, RuntimeError, MemoryError) as reason:
-            if _is_machines(reason):
-                raise MachineError(f"{type(reason).__name__}: {reason}") from reason
+            if kind := _machines(reason):
+                raise kind(f"{type(reason).__name__}: {reason}") from reason
             scores, error = {}, f"{type(reason).__name__}: {reason}"
         end = time.perf_counter()
         seconds = {"merge": merged - start, "evaluate": end - merged, "forward": self._clock.seconds}
@@ -113,7 +118,8 @@ class Worker:
         """Give back what memory can be given back, before a job is tried again in this process."""
         gc.collect()
         if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+            with suppress(RuntimeError):  # of a device that has failed
+                torch.cuda.empty_cache()
 
     def become(self, recipe: Node) -> LiveModel:
         """The live model as that of `recipe`."""
@@ -140,8 +146,14 @@ class Worker:
             benchmark.ask()
 
 
-def _is_machines(reason: Exception) -> bool:
-    return isinstance(reason, MemoryError | torch.OutOfMemoryError) or any(words in str(reason) for words in MACHINE)
+def _machines(reason: Exception) -> type[MachineError] | None:
+    """Which failure of the machine this is; None where it is the model's."""
+    text = str(reason)
+    if isinstance(reason, MemoryError | torch.OutOfMemoryError) or any(words in text for words in MEMORY):
+        return MachineError
+    accelerator = getattr(torch, "AcceleratorError", None)  # of newer releases
+    of_device = accelerator is not None and isinstance(reason, accelerator)
+    return DeviceError if of_device or any(words in text for words in DEVICE) else None
 
 
 def answers(worker: Worker, recipe: Node, benchmark: str, split: Split, examples: Sequence[int]) -> list[str]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from evohydra.recipe import Node
+from evohydra.scoring.benchmarks import Split
 from evohydra.scoring.job import Job
 from evohydra.search.feedback import tell
 from evohydra.search.fitness import Fitness
@@ -17,6 +18,7 @@ from evohydra.search.optimizers import Optimizer, Points, StateIsData
 from evohydra.search.replay import check_replayed
 from evohydra.search.rounds import Rounds, Scoring
 from evohydra.search.scheduler import Scheduler
+from evohydra.search.scores import ScoreStore
 from evohydra.spaces import Space
 
 Observer = Callable[[Record], None]
@@ -30,13 +32,28 @@ class SearchError(RuntimeError):
 class Candidate:
     """One of the best genomes of a search, with its score on the validation split (None where that failed).
 
-    objectives: on that split, where there are several.
+    objectives: on that split, where there are several. error: why it failed there.
     """
 
     record: Record
     recipe: Node
     validation: float | None
     objectives: Mapping[str, float] = field(default_factory=dict)
+    error: str | None = None
+
+
+def check_any_scored(store: ScoreStore, split: Split, errors: Mapping[str, str | None]) -> None:
+    """SearchError where none of several models, by their labels, could be scored on a split.
+
+    That is hardly the fault of all of them: their failures are taken off the file, and the same command tries again.
+    """
+    first = next(iter(errors.values()))
+    if first is not None and all(errors.values()):
+        store.forget_failures(split, errors.keys())
+        raise SearchError(
+            f"none of {len(errors)} models could be scored on the {split} split; the first one: {first}. These "
+            "failures are not kept: when the reason is mended, give the same command again"
+        )
 
 
 def search(
@@ -50,7 +67,7 @@ def search(
 ) -> list[Record]:
     """Evaluate `budget` genomes and return their records in order.
 
-    Raises SearchError where a whole generation fails: that is hardly the genomes' fault, and nothing is learnt from it.
+    Raises SearchError where a whole generation fails, see `_check_generation`.
     """
     observers = tuple(observers)
     number = 0
@@ -75,13 +92,41 @@ def search(
             for observe in observers:
                 observe(record)
         records = ledger.records[first:]
-        if (number == 0 or len(records) > 1) and all(record.fitness is None for record in records):
-            which = "the first generation" if number == 0 else f"generation {number}"
-            raise SearchError(f"every genome of {which} failed; the first one: {records[0].error}")
+        if known is None or number == 0:
+            _check_generation(number, records, space, scoring, ledger)
         if len(batch) == len(genomes):
             tell(optimizer, genomes, records, ledger.records)
         number += 1
     return ledger.records
+
+
+def _check_generation(number: int, records: Sequence[Record], space: Space, scoring: Scoring, ledger: Ledger) -> None:
+    """Raise SearchError where all genomes of a generation failed, which is hardly their fault.
+
+    A genome that had scores is scored once more. Where that works the failures are the genomes' own: they are kept, and
+    the same command goes on behind them. Where it does not, and where no genome had scores yet, they are taken off the
+    files, and the same command scores this generation anew.
+    """
+    if (number > 0 and len(records) == 1) or any(record.fitness is not None for record in records):
+        return
+    which = "the first generation" if number == 0 else f"generation {number}"
+    what = f"every genome of {which} failed; the first one: {records[0].error}"
+    healthy = next((each for each in reversed(ledger.records) if each.fitness is not None), None)
+    error: str | None = "none was scored before"
+    if healthy is not None:
+        again = scoring.scheduler.again(Job(space.decode(np.array(healthy.genome)), "search", healthy.examples))
+        error = again.error
+    if healthy is not None and error is None:
+        raise SearchError(
+            f"{what}. Genome {healthy.index}, which had scores, was scored again, so that these failures are the "
+            "genomes' own. They are kept: give the same command again to go on, or change the search (optimizer, genes)"
+        )
+    ledger.drop(records[0].index)
+    scoring.scheduler.store.forget_failures("search", {f"genome {record.index}" for record in records})
+    doubt = f". Genome {healthy.index}, which had scores, fails now too: {error}" if healthy is not None else ""
+    raise SearchError(
+        f"{what}{doubt}. These failures are not kept: when the reason is mended, give the same command again"
+    )
 
 
 def _generation(number: int, genomes: Points, space: Space, scoring: Scoring, ledger: Ledger) -> Generation:
@@ -114,9 +159,10 @@ def choose(
         return [Candidate(record, recipe, None) for record, recipe in zip(best[:1], recipes[:1], strict=True)]
     jobs = [(f"genome {r.index}", Job(recipe, "validation")) for r, recipe in zip(best, recipes, strict=True)]
     for record, recipe, pending in zip(best, recipes, scheduler.submit(jobs), strict=True):
-        scores = scheduler.result(pending).scores
+        evaluation = scheduler.result(pending)
+        scores = evaluation.scores
         if not scores:
-            candidates.append(Candidate(record, recipe, None))
+            candidates.append(Candidate(record, recipe, None, error=evaluation.error))
             continue
         candidates.append(Candidate(record, recipe, objective.fitness(scores), objective.several(scores, recipe)))
         values.append(list(candidates[-1].objectives.values()) or [objective.fitness(scores)])

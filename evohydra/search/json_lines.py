@@ -5,14 +5,14 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from evohydra.files import on_disk
+from evohydra.files import on_disk, write_whole
 
 logger = logging.getLogger(__name__)
 LOCK = ".lock"  # of a run's directory
@@ -147,6 +147,15 @@ class JsonLines:
         lines = self._file.read().splitlines(keepends=True)
         os.ftruncate(self._file.fileno(), sum(map(len, lines[:count])))
         del self.entries[count:]
+
+    def keep(self, kept: Sequence[bool]) -> None:
+        """Keep the lines, of all, for which `kept` is true; the file changes at once."""
+        self._file.seek(0)
+        lines = self._file.read().splitlines(keepends=True)
+        write_whole(self.path, b"".join(line for line, keep in zip(lines, kept, strict=True) if keep))
+        self.entries = [entry for entry, keep in zip(self.entries, kept, strict=True) if keep]
+        self._file.close()
+        self._file = self.path.open("a+b", buffering=0)
 
     def close(self) -> None:
         """Release the file to other processes."""

@@ -119,6 +119,14 @@ class Ledger:
         self.records.append(record)
         self._same.setdefault(record.recipe, []).append(record)
 
+    def drop(self, first: int) -> None:
+        """Forget the records from number `first` on, in the file too."""
+        self._lines.cut(first)
+        del self.records[first:]
+        self._same = {}
+        for record in self.records:
+            self._same.setdefault(record.recipe, []).append(record)
+
     def same(self, recipe: str) -> Sequence[Record]:
         """The records so far of the recipe with this digest."""
         return self._same.get(recipe, ())

@@ -13,8 +13,9 @@ from typing import Any
 
 from filelock import FileLock
 
+from evohydra.files import Plain
 from evohydra.recipe import Checkpoint, Merge, Node, digest
-from evohydra.scoring.benchmarks import SPLITS
+from evohydra.scoring.benchmarks import SPLITS, Split
 from evohydra.scoring.job import Evaluation, Job
 from evohydra.search.identity import Identity
 from evohydra.search.json_lines import JsonLines, LedgerError, sealed, unsealed
@@ -87,9 +88,24 @@ class ScoreStore:
         at = {"split": job.split, "examples": job.examples, "recipe": content(job.recipe)}
         entry = {"label": label, **at, **scored, "copied": False}
         self._write(entry)
-        if self._shared is not None and job.examples is None and not label.startswith("genome "):
+        whole = job.examples is None and not label.startswith("genome ")
+        if self._shared is not None and whole and evaluation.error is None:  # a failure stays with the job that had it
             with self._shared_lock(), self._shared.open("ab") as file:
                 file.write(sealed({**entry, "conditions": self._conditions[job.split]}))
+
+    def forget_failures(self, split: Split, labels: Collection[str]) -> None:
+        """Take the failures of these models on a split off the file, so that they are scored anew."""
+        failed = [entry["error"] is not None and entry["split"] == split for entry in self._lines.entries]
+        at = zip(self._lines.entries, failed, strict=True)
+        recipes = {entry["recipe"] for entry, bad in at if bad and entry["label"] in labels}
+        kept = [
+            not (bad and entry["recipe"] in recipes) for entry, bad in zip(self._lines.entries, failed, strict=True)
+        ]
+        if not all(kept):
+            self._lines.keep(kept)
+            self._known, self._labels = {}, set()
+            for entry in self._lines.entries:
+                self._remember(entry)
 
     def _write(self, entry: dict[str, Any]) -> None:
         self._lines.append(entry)
@@ -112,7 +128,7 @@ class ScoreStore:
         assert self._shared is not None
         return FileLock(self._shared.with_suffix(".lock"))
 
-    def entries(self, split: str) -> list[Mapping[str, Any]]:
+    def entries(self, split: str) -> list[Plain]:
         """All lines of a split, copied ones too."""
         return [entry for entry in self._lines.entries if entry["split"] == split]
 

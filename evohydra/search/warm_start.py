@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from evohydra.files import read_json
+from evohydra.files import Plain, read_json
 from evohydra.search.json_lines import whole_lines
 from evohydra.search.optimizers import Points
 from evohydra.spaces import Space
@@ -39,7 +39,7 @@ def best_genomes(directory: Path, space: Space, top: int) -> Points:
     return np.array([record["genome"] for record in chosen], dtype=np.float64)
 
 
-def _check(record: Mapping[str, Any], space: Space, ledger: Path) -> None:
+def _check(record: Plain, space: Space, ledger: Path) -> None:
     """ValueError unless the genome means the same in `space` as it did in the earlier run."""
     was, genome = record["genes"], np.array(record["genome"], dtype=np.float64)
     what = f"warm_start: {ledger} has other genes than this run, which needs the same model, merge and granularity"

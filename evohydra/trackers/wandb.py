@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import wandb
 
+from evohydra.files import Plain
 from evohydra.libraries import commit, versions
 from evohydra.recipe import Checkpoint, checkpoints, from_dict
 from evohydra.search.ledger import Record
@@ -95,7 +96,7 @@ class WandbTracker:
         row |= {f"seconds/{part}": value for part, value in record.seconds.items()}
         self._run.log(row, step=record.index, commit=True)
 
-    def finish(self, summary: Mapping[str, Any], figures: Mapping[str, Path], winner: Path) -> None:
+    def finish(self, summary: Plain, figures: Mapping[str, Path], winner: Path) -> None:
         """The table of all genomes, the figures, the summary and the winner."""
         if self._mode == "disabled":
             return
@@ -128,7 +129,7 @@ class WandbTracker:
         else:
             use_offline(self._run, artifact)
 
-    def _winner(self, directory: Path, metadata: Mapping[str, Any]) -> wandb.Artifact:
+    def _winner(self, directory: Path, metadata: Plain) -> wandb.Artifact:
         artifact = wandb.Artifact(f"winner-{self._run.id}", type="model", metadata=dict(metadata))
         upload = self._artifact == "upload" or (self._artifact == "auto" and self._mode == "online")
         if upload:

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import logging
 import math
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -14,15 +13,17 @@ import torch
 from huggingface_hub import split_state_dict_into_shards_factory
 from safetensors import SafetensorError
 
-from evohydra.families import Family, Fused, Part
+from evohydra.families import Fused, Part
 from evohydra.files import all_on_disk, on_disk, read_json
-from evohydra.libraries import versions
 from evohydra.merging.checkpoints import CheckpointReader, fingerprint
 from evohydra.merging.engine import Engine
-from evohydra.recipe import FORMAT, Node, checkpoints, from_dict
+from evohydra.recipe import FORMAT, Node
 
-logger = logging.getLogger(__name__)
 WHOLE = Part()
+# What evohydra writes into a checkpoint's directory.
+WRITTEN = (
+    "*.safetensors", "*.json", "*.jinja", "*.model", "vocab.txt", "merges.txt", "README.md", "mergekit.yaml", "*.png",
+)  # fmt: skip
 # safetensors' names of the types that checkpoints hold.
 NAMES = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
@@ -36,31 +37,72 @@ class ArtifactError(OSError):
 
 @contextmanager
 def whole_directory(
-    target: Path, final: Callable[[], Path] | None = None, known_as: Path | None = None
+    target: Path, final: Callable[[], Path] | None = None, known_as: Path | None = None, overwrite: bool = False
 ) -> Iterator[Path]:
     """A directory to write into that becomes `target` when all went well, and vanishes otherwise.
 
     `final` is asked at the end for another name, where what was written decides on it. `known_as`: the place that
-    messages name, where `target` is moved there later.
+    messages name, where `target` is moved there later. With `overwrite` a directory that evohydra wrote is replaced.
 
-    Raises ArtifactError where the disk is full or cannot be written to.
+    Raises ArtifactError where something else is there, and where the disk is full or cannot be written to.
     """
     temporary = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(temporary, ignore_errors=True)
+    where = known_as or target
+    check_replaceable(target, overwrite)
     try:
         temporary.mkdir(parents=True)
+    except FileExistsError as error:
+        raise ArtifactError(
+            f"{temporary} exists, from a command that was killed or is not done yet; remove it if it was killed"
+        ) from error
+    except OSError as error:
+        raise ArtifactError(f"could not write {where}: {error}") from error
+    try:
         yield temporary
         all_on_disk(temporary)
         target = final() if final else target
+        check_replaceable(target, overwrite)
         if target.exists():
             shutil.rmtree(target)
         temporary.rename(target)
         on_disk(target.parent)
+    except ArtifactError:
+        raise
     except (OSError, SafetensorError) as error:
-        where = known_as or target
         raise ArtifactError(f"could not write {where}: {error}. Nothing half-written was left there") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_replaceable(target: Path, overwrite: bool) -> None:
+    """ArtifactError where at `target` is anything but an empty directory, or, with `overwrite`, one of evohydra's."""
+    if not (target.exists() or target.is_symlink()):
+        return
+    plain = target.is_dir() and not target.is_symlink()
+    if plain and not any(target.iterdir()):
+        return
+    if not overwrite:
+        raise ArtifactError(f"{target} exists; give a directory that does not, or an empty one")
+    strange = _strange(target) if plain else "a file or a link"
+    if strange is not None:
+        raise ArtifactError(
+            f"{target}: expected a directory that evohydra wrote, and nothing else in it, got {strange}; remove it "
+            "yourself if you do not need it"
+        )
+
+
+def _strange(directory: Path) -> str | None:
+    """Why a directory may be another's than a checkpoint that evohydra wrote; None where it is none."""
+    try:
+        if read_json(directory / "recipe.json").get("format") != FORMAT:
+            return "a recipe.json of another format"
+    except (OSError, ValueError):
+        return "one without a recipe.json"
+    for path in sorted(directory.rglob("*")):
+        usual = path.is_dir() or any(path.match(pattern) for pattern in WRITTEN)
+        if path.is_symlink() or path.name.startswith(".") or not usual:
+            return str(path.relative_to(directory))
+    return None
 
 
 def write_weights(
@@ -159,53 +201,3 @@ def write_tensors(
             assert (tensor.dtype, tuple(tensor.shape)) == (dtype, shape), name
             opened.write(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
             del tensor  # not kept while the next one is made
-
-
-def recipe_file(
-    node: Node,
-    family: Family,
-    files_from: str,
-    format: object,
-    dtype: torch.dtype | None,
-    out_dtype: torch.dtype,
-    shard_bytes: int,
-    search: Mapping[str, object],
-) -> dict[str, object]:
-    """A recipe as self-contained JSON data; `files_from` gives configuration and tokenizer.
-
-    It is merged in `dtype` and written in `out_dtype` by `format`, an `evohydra.winner.formats.Format`.
-    """
-    return {
-        "format": FORMAT,
-        "family": f"{type(family).__module__}.{type(family).__qualname__}",
-        "files_from": files_from,
-        "written_as": f"{type(format).__module__}.{type(format).__qualname__}",
-        "dtype": str(dtype).removeprefix("torch.") if dtype else None,
-        "out_dtype": str(out_dtype).removeprefix("torch."),
-        "shard_bytes": shard_bytes,
-        "recipe": node.to_dict(),
-        "search": dict(search),
-        "versions": versions(),
-    }
-
-
-def made_from(node: Node, directories: Mapping[str, Path]) -> dict[str, object]:
-    """The recipe files of those checkpoints below `node` that recipes made, by name: what a run before has found.
-
-    A file of that name that another program has written, or that is of other weights, is left out with a warning.
-    """
-    found: dict[str, object] = {}
-    for checkpoint in checkpoints(node):
-        file = directories[checkpoint.name] / "recipe.json"
-        if checkpoint.adapter is None and checkpoint.dtype is None and file.is_file():
-            try:
-                content = read_json(file)
-                if content.get("format") != FORMAT:
-                    raise ValueError(f"it is no recipe file of format {FORMAT}")
-                from_dict(content["recipe"])
-            except (ValueError, KeyError, TypeError, AttributeError) as reason:
-                logger.warning("source %s: %s says nothing of how it was made: %s", checkpoint.name, file, reason)
-                continue
-            if content.get("weights") == checkpoint.fingerprint:  # else another has been put in its place
-                found[checkpoint.name] = content
-    return found

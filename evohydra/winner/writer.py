@@ -16,9 +16,10 @@ from evohydra.merging.engine import Engine
 from evohydra.recipe import Node, Stack
 from evohydra.report.pictures import Sample, write_samples
 from evohydra.scoring.worker import Worker
-from evohydra.winner.checkpoint_files import made_from, recipe_file, whole_directory
+from evohydra.winner.checkpoint_files import whole_directory
 from evohydra.winner.formats import Format
 from evohydra.winner.model_card import model_card
+from evohydra.winner.recipe_files import made_from, recipe_file
 
 WINNER = "winner"  # where in a run's directory the checkpoint is
 UNVERIFIED = "winner-unverified"  # where it is if it is not the live model; in summary and recipe the reason stands

@@ -15,8 +15,8 @@ from evohydra.merging.checkpoints import CheckpointReader
 from evohydra.merging.engine import Engine
 from evohydra.recipe import Checkpoint, Merge
 from evohydra.spaces.grouping import Location
-from evohydra.winner.checkpoint_files import recipe_file
 from evohydra.winner.formats.plain import Plain
+from evohydra.winner.recipe_files import recipe_file
 from tests.contracts.discovery import composed
 
 

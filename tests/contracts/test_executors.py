@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+import torch
 
 from evohydra.checks import check_below
 from evohydra.recipe import Checkpoint, Node
@@ -17,8 +18,8 @@ from evohydra.scoring.executors import Executor
 from evohydra.scoring.executors.local import Local
 from evohydra.scoring.executors.processes import Processes
 from evohydra.scoring.executors.resources import places
-from evohydra.scoring.job import Evaluation, Examples, Job, MachineError
-from evohydra.scoring.worker import Worker
+from evohydra.scoring.job import DeviceError, Evaluation, Examples, Job, MachineError
+from evohydra.scoring.worker import Worker, _machines
 from tests.contracts.discovery import composed, names
 from tests.scripted import ScriptedWorker
 
@@ -34,10 +35,13 @@ def act(room: Path, recipe: Node, split: Split, examples: Examples | None = None
     attempts = len(list(room.glob(f"{recipe.name} *")))
     (room / f"{recipe.name} {attempts} {os.getpid()}").touch()
     what, _, times = recipe.name.partition("-")
-    if what == "number":
+    if what == "number" and not (room / f"ill {os.getpid()}").exists():
         return Evaluation({"task": [float(times)]}, {"merge": 0.0})
-    if times and attempts >= int(times):
+    if times and attempts >= int(times) and not (room / f"ill {os.getpid()}").exists():
         return Evaluation({"task": [1.0]}, {"merge": 0.0})
+    if what == "sick" or (room / f"ill {os.getpid()}").exists():
+        (room / f"ill {os.getpid()}").touch()  # as after a CUDA error, which no later call in a process survives
+        raise DeviceError("CUDA error: an illegal memory access was encountered")
     if what == "memory":
         raise MachineError("OutOfMemoryError: no memory left")
     if what == "settings":
@@ -177,6 +181,49 @@ def test_a_recipe_that_kills_every_worker_is_given_up(tmp_path: Path) -> None:
         assert found["dies"].given_up
         assert "died: signal 9" in (found["dies"].error or "")
         assert found["number-2"].scores == {"task": [2.0]}
+
+
+def test_a_sick_worker_takes_no_other_recipe_down(tmp_path: Path) -> None:
+    """It would fail whatever it gets, and faster than a healthy one scores."""
+    with closing(EXECUTORS["processes"](make=functools.partial(made, tmp_path), retries=2)) as executor:
+        jobs = ["number-1", "sick-1", *(f"number-{i}" for i in range(2, 9))]
+        found = scored(executor, *jobs)
+        assert all(each.error is None for each in found.values())
+        assert len(list(tmp_path.glob("sick-1 *"))) == 2
+        assert len(list(tmp_path.glob("ill *"))) == 1
+
+
+def test_a_recipe_that_makes_every_worker_sick_is_given_up(tmp_path: Path) -> None:
+    with closing(EXECUTORS["processes"](make=functools.partial(made, tmp_path), retries=1)) as executor:
+        found = scored(executor, "number-1", "sick", "number-2")
+        assert found["sick"].given_up
+        assert "illegal memory access" in (found["sick"].error or "")
+        assert found["number-2"].scores == {"task": [2.0]}
+
+
+def test_one_process_that_is_sick_stops_the_run(tmp_path: Path) -> None:
+    with closing(Local(make=functools.partial(made, tmp_path))) as executor:
+        executor.submit([Job(Checkpoint(name, "-"), "search") for name in ("number-1", "sick", "number-2")])
+        executor.completed()
+        with pytest.raises(MachineError, match=r"illegal memory access .*give the same command again"):
+            executor.completed()
+    assert not list(tmp_path.glob("number-2 *"))
+
+
+@pytest.mark.parametrize(
+    ("reason", "kind"),
+    [
+        (RuntimeError("CUDA error: device-side assert triggered"), DeviceError),
+        (RuntimeError("cusolver error: CUSOLVER_STATUS_EXECUTION_FAILED"), DeviceError),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), MachineError),
+        (torch.OutOfMemoryError("no room"), MachineError),
+        (MemoryError(), MachineError),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), None),
+        (FloatingPointError("3 logits are not numbers"), None),
+    ],
+)
+def test_whose_failure_it_is(reason: Exception, kind: type[MachineError] | None) -> None:
+    assert _machines(reason) is kind
 
 
 def test_places_share_the_machine() -> None:

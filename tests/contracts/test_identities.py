@@ -20,7 +20,7 @@ from evohydra.scoring.benchmarks.lm_eval import lm_eval_benchmarks
 from evohydra.scoring.benchmarks.scorers.similarity import similarity
 from evohydra.scoring.benchmarks.visual_qa import visual_qa
 from tests import tiny_models, tiny_scorers, tiny_studio, tiny_visual
-from tests.commands import environment
+from tests.commands import REPOSITORY, environment, python
 
 BOUNDS = {
     "search": {"start": 0, "stop": 5}, "validation": {"start": 5, "stop": 7}, "test": {"start": 7, "stop": 10},
@@ -208,3 +208,45 @@ def test_a_scorer_that_says_nothing_of_itself_is_an_error(tmp_path: Path) -> Non
     write(tmp_path / "prompts.txt", "".join(f"猫が{n}匹\n" for n in range(10)))
     with pytest.raises(BenchmarkError, match=r"scorers\.silent: Silent lacks identity"):
         drawn(tmp_path, scorers={"silent": Silent})
+
+
+@pytest.mark.parametrize(
+    ("changed", "text"),
+    [
+        ("elsewhere/judging/rules.py", "def right(answer):\n    return 1.0\n"),
+        ("elsewhere/judging/deep/later.py", "LIMIT = 4\n"),
+        ("elsewhere/judging/kinds.py", "class Kind:\n    factor = 2\n\n\nKIND = Kind()\n"),
+        ("elsewhere/judging/relative.py", "SHIFT = 9\n"),
+        ("elsewhere/judging/deep/rules.py", "def other():\n    return 3\n"),
+    ],
+)
+def test_code_of_ones_own_is_followed_into_other_directories(tmp_path: Path, changed: str, text: str) -> None:
+    """In another process for each version, as the modules stay loaded: all that a metric's module comes to use."""
+    files = {
+        "metrics_here.py": "from judging.kinds import KIND\nfrom judging.rules import right\n\n\n"
+        "def score(answer):\n    from judging.deep import later\n\n    return right(answer)\n",
+        "elsewhere/judging/__init__.py": "",
+        "elsewhere/judging/rules.py": "from .relative import SHIFT\n\n\ndef right(answer):\n    return 0.0\n",
+        "elsewhere/judging/relative.py": "SHIFT = 0\n",
+        "elsewhere/judging/kinds.py": "class Kind:\n    factor = 1\n\n\nKIND = Kind()\n",
+        "elsewhere/judging/deep/__init__.py": "from judging.deep import rules\n",
+        "elsewhere/judging/deep/rules.py": "def other():\n    return 2\n",
+        "elsewhere/judging/deep/later.py": "LIMIT = 3\n",
+    }
+    code = "import json, metrics_here as m; from evohydra.scoring.benchmarks.contents import code_of as c; "
+    code += "import judging.deep; print(json.dumps(c([m.score])))"
+
+    def digests(root: Path) -> dict[str, str]:
+        for name, content in files.items():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_text(content)
+        path = ":".join(map(str, (root, root / "elsewhere", REPOSITORY)))
+        done = python("-c", code, cwd=root, PYTHONPATH=path)
+        assert done.returncode == 0, done.stderr
+        found: dict[str, str] = json.loads(done.stdout)
+        return found
+
+    before = digests(tmp_path / "one")
+    assert digests(tmp_path / "two") == before  # wherever they are
+    files[changed] = text
+    assert digests(tmp_path / "three") != before

@@ -15,11 +15,13 @@ import importlib
 import inspect
 import math
 import pkgutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import get_args, get_origin
 
 from torch import Tensor
+
+from evohydra.checks.registry import check_allowed
 
 OUT, STREAMS = "out", "streams"
 KINDS = {float: "a finite number", int: "a whole number", bool: "true or false", str: "a word"}
@@ -109,14 +111,13 @@ def asks(provider: Provider) -> tuple[str, ...]:
 @functools.cache
 def resolve(name: str) -> Method:
     """The method of this name, or the one at "package.module:function" from outside; ValueError where there is none."""
-    path = name if ":" in name else f"{__name__}.{_module(name)}:{name}"
+    path = name if ":" in name else f"{_module(name)}:{name}"
     try:
         function = pkgutil.resolve_name(path)
         signature = inspect.signature(function, eval_str=True)
     except (ImportError, AttributeError, NameError, ValueError, TypeError) as error:
         raise ValueError(f"merge method {path!r}: expected package.module:function, got {error}") from error
-    positional = [name for name, p in signature.parameters.items() if p.kind is not p.KEYWORD_ONLY]
-    if positional != ["base", "models"]:
+    if _positional(signature) != ["base", "models"]:
         raise ValueError(f"merge method {path!r}: expected the parameters (base, models, *, ...), got {signature}")
     declared = _declared.get(function, _Declared())
     keywords = {name: p for name, p in signature.parameters.items() if p.kind is p.KEYWORD_ONLY}
@@ -135,14 +136,42 @@ def resolve(name: str) -> Method:
     )
 
 
+def check_method(name: str, allowed: Collection[str]) -> None:
+    """ValueError for a method that a file names, which is none of ours and in no module that the user has `allowed`.
+
+    Nothing else is imported.
+    """
+    if name not in known_methods():
+        check_allowed("method", name, list(known_methods()), allowed if ":" in name else ())
+
+
+@functools.cache
+def known_methods() -> Mapping[str, str]:
+    """The names of our own methods, and the module of each; what only computes parameters of others is none."""
+    found: dict[str, tuple[str, Callable[..., Tensor]]] = {}
+    for module in sorted(module.name for module in pkgutil.iter_modules(__path__)):
+        place = f"{__name__}.{module}"
+        for name, function in vars(importlib.import_module(place)).items():
+            if inspect.isfunction(function) and function.__module__ == place and not name.startswith("_"):
+                signature = inspect.signature(function)
+                if _positional(signature) == ["base", "models"] and signature.return_annotation is Tensor:
+                    found[name] = (place, function)
+    providers = {provider for declared in _declared.values() for provider in declared.providers.values()}
+    return {name: place for name, (place, function) in sorted(found.items()) if function not in providers}
+
+
+def _positional(signature: inspect.Signature) -> list[str]:
+    return [name for name, p in signature.parameters.items() if p.kind is not p.KEYWORD_ONLY]
+
+
 def _module(name: str) -> str:
-    """The module of this package that holds the method `name`; most are alone in one of their own name."""
-    modules = [module.name for module in pkgutil.iter_modules(__path__)]
-    for module in sorted(modules, key=lambda module: (module != name, module)):
-        function = getattr(importlib.import_module(f"{__name__}.{module}"), name, None)
-        if inspect.isfunction(function) and function.__module__ == f"{__name__}.{module}":
-            return module
-    raise ValueError(f"merge method {name!r}: there is none of that name; one of your own is package.module:function")
+    """The module that holds the method `name`."""
+    if (place := known_methods().get(name)) is None:
+        raise ValueError(
+            f"merge method {name!r}: there is none of that name, known are {', '.join(known_methods())}; one of your "
+            "own is package.module:function"
+        )
+    return place
 
 
 def _kind(annotation: object) -> type:

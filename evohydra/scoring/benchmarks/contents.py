@@ -3,9 +3,11 @@
 import ast
 import functools
 import hashlib
+import importlib.util
 import inspect
 import json
 import sys
+import sysconfig
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, distribution, packages_distributions, version
@@ -13,8 +15,11 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
+from evohydra.files import Plain
+
 LEFT_OUT = {"evohydra", "datasets", "typing_extensions"}  # data is digested itself
 RENAMED = {"sklearn": "scikit-learn", "PIL": "pillow", "yaml": "pyyaml"}  # packages that are not called as they install
+EVOHYDRA = Path(__file__).resolve().parents[2]
 OURS = ("evohydra.scoring.benchmarks.", "evohydra.zoo.digits")
 
 
@@ -92,20 +97,76 @@ def _distributions() -> Mapping[str, list[str]]:
     return packages_distributions()
 
 
-def _reached(function: Callable[..., object]) -> dict[str, tuple[Mapping[str, Any], str]]:
-    """The globals and source text of the modules behind `function`, by a name that no directory is part of."""
-    found: dict[str, tuple[Mapping[str, Any], str]] = {}
+def is_own(file: object) -> bool:
+    """Whether a module of this file is the user's own: not Python's, of an installed package, or evohydra's."""
+    path = Path(str(file)).resolve()
+    installed = {"site-packages", "dist-packages"} & set(path.parts)
+    others = (EVOHYDRA, *map(Path, (sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"))))
+    return bool(file) and path.suffix == ".py" and not installed and not any(map(path.is_relative_to, others))
+
+
+def _reached(function: Callable[..., object]) -> dict[str, tuple[Plain, str]]:
+    """The globals and source text of the modules behind `function`, by a name that no directory is part of.
+
+    Followed are what evohydra's own modules use of each other, files beside each other, and all that modules of the
+    user's own import of such modules, wherever that stands in their text.
+    """
+    found: dict[str, tuple[Plain, str]] = {}
+    seen: set[str] = set()
     waiting: list[object] = [_plain(function)]
     while waiting:
         each = waiting.pop()
         names = _names(each)
         key = str(names.get("__name__", getattr(each, "__name__", each)))
-        key = key if key.startswith("evohydra.") else _last(names, key)
-        if key in found:
+        place = str(names.get("__file__") or key)
+        if place in seen:
             continue
-        found[key] = (names, _source(each, names))
+        seen.add(place)
+        key = key if key.startswith("evohydra.") else _last(names, key)
+        while key in found:  # files of one name in different directories
+            key += "'"
+        found[key] = (names, text := _source(each, names))
         waiting += [value for value in map(_plain_or_none, names.values()) if value and _follows(value, names)]
+        if is_own(names.get("__file__")):
+            waiting += _own_imports(text, str(names.get("__package__") or ""))
     return found
+
+
+def _own_imports(text: str, package: str) -> Iterator[Mapping[str, object]]:
+    """The globals of the user's own modules that a text of `package` imports; of those not loaded name and file."""
+    try:
+        nodes = list(ast.walk(ast.parse(text)))
+    except SyntaxError:
+        return
+    wanted = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    wanted |= {name for node in nodes if isinstance(node, ast.Call) for name in _by_call(node)}
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            module = ".".join([*filter(None, above), *filter(None, [node.module])])
+            wanted |= {module, *(f"{module}.{alias.name}".lstrip(".") for alias in node.names)}
+    for name in sorted(filter(None, wanted)):
+        file, is_package = _file_of(name)
+        if file is not None and is_own(file):
+            yield {"__name__": name, "__file__": file, "__package__": name if is_package else name.rpartition(".")[0]}
+
+
+def _file_of(name: str) -> tuple[str | None, bool]:
+    """The file of a module, and whether it is a package's; found without running anything, loaded or not."""
+    top, *below = name.split(".")
+    spec = None
+    with suppress(ImportError, AttributeError, ValueError):
+        spec = importlib.util.find_spec(top)
+    if spec is None:
+        return None, False
+    file, inside = spec.origin, list(spec.submodule_search_locations or ())
+    for part in below:
+        places = [Path(directory) / each for directory in inside for each in (f"{part}/__init__.py", f"{part}.py")]
+        found = next((place for place in places if place.is_file()), None)
+        if found is None:
+            return None, False
+        file, inside = str(found), [str(found.parent)] if found.name == "__init__.py" else []
+    return file, bool(inside)
 
 
 def _plain(function: object) -> object:
@@ -117,6 +178,8 @@ def _plain(function: object) -> object:
 
 def _names(each: object) -> Mapping[str, object]:
     """The globals of the module in which `each` is; lm-eval runs the files of tasks without keeping their modules."""
+    if isinstance(each, Mapping):
+        return each
     if isinstance(each, ModuleType):
         return vars(each)
     if isinstance(each, FunctionType):
@@ -131,7 +194,7 @@ def _last(names: Mapping[str, object], key: str) -> str:
     return Path(str(file)).name if file else key
 
 
-def _source(each: Any, names: Mapping[str, Any]) -> str:
+def _source(each: Any, names: Plain) -> str:
     file = names.get("__file__")
     if file:
         with suppress(OSError), open(file, encoding="utf-8") as opened:
@@ -143,7 +206,7 @@ def _source(each: Any, names: Mapping[str, Any]) -> str:
 
 def _plain_or_none(value: object) -> object:
     value = getattr(value, "__wrapped__", value)  # of functools.cache
-    return value if isinstance(value, FunctionType | type | ModuleType) else None
+    return value if isinstance(value, FunctionType | type | ModuleType) else type(value)
 
 
 def _follows(value: object, names: Mapping[str, object]) -> bool:

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from evohydra.checks import Count
+from evohydra.files import Plain
 from evohydra.libraries import optional
 from evohydra.scoring.benchmarks import BenchmarkError
 from evohydra.scoring.benchmarks.frozen import fingerprints
@@ -28,7 +29,7 @@ class Drawing:
     guidance: float | None = 0.0
     height: Count | None = None
     width: Count | None = None
-    scheduler: Mapping[str, Any] | None = None
+    scheduler: Plain | None = None
     negative_prompt: str | None = None
 
     def check(self, where: str) -> None:

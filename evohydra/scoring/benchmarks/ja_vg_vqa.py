@@ -5,12 +5,12 @@ python -m evohydra.scoring.benchmarks.ja_vg_vqa question_answers.json out.jsonl 
 
 import argparse
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from evohydra.files import Plain
 from evohydra.scoring.benchmarks import BenchmarkError
 from evohydra.scoring.benchmarks.visual_data import rows_of
 
@@ -18,7 +18,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 def search_rows(
-    questions: Sequence[Mapping[str, Any]], images: Sequence[Path], without: Collection[str], count: int, seed: int
+    questions: Sequence[Plain], images: Sequence[Path], without: Collection[str], count: int, seed: int
 ) -> list[dict[str, str]]:
     """`count` images at random, the first question of each: rows of image, image_id, question and answer.
 

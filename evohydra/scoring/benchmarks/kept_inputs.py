@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from evohydra.files import Plain
 from evohydra.scoring.benchmarks.frozen import Watch
 from evohydra.scoring.benchmarks.run_cache import RunCache
 
@@ -82,7 +83,7 @@ def _on_cpu(method: Any, arguments: Mapping[str, object]) -> tuple[Tensor | None
     return tuple(each if each is None else each.cpu() for each in output)
 
 
-def _noise(prepare: object, arguments: Mapping[str, Any]) -> tuple[object, Tensor]:
+def _noise(prepare: object, arguments: Plain) -> tuple[object, Tensor]:
     """The noise of one picture, and the state in which drawing it leaves the generator."""
     noise = _on_cpu(prepare, arguments)
     return noise, arguments["generator"][0].get_state()

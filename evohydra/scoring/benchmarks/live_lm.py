@@ -2,12 +2,13 @@
 
 import functools
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import transformers
+from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from evohydra.scoring.benchmarks.run_cache import RunCache
 from evohydra.scoring.benchmarks.sampling import PromptStreams
@@ -57,7 +58,7 @@ class LiveLM(HFLM):  # type: ignore[misc]
         """The batches on the device: those of whole splits, as long as subsets of examples leave them room."""
         return self._batches.values()
 
-    def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
+    def generate_until(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[str]:
         """The answers to `requests` by the model as it is now."""
         self._batches.begin_round()
         self._streams.begin(requests)
@@ -107,7 +108,9 @@ class _StopTokens:
     a character, which could be that).
     """
 
-    def __init__(self, tokenizer: Any, stop: Sequence[str], size: int, device: torch.device) -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, stop: Sequence[str], size: int, device: torch.device
+    ) -> None:
         self.stop = tuple(string for string in stop if string)
         self.window = LOOK_BACK + max((len(tokenizer.encode(s, add_special_tokens=False)) for s in stop), default=0)
         last = {string[-1] for string in self.stop} | {"\ufffd"}
@@ -120,7 +123,7 @@ class _StopTokens:
 class _StopStrings(transformers.StoppingCriteria):  # type: ignore[misc]
     """Ends each row at its first stop string; decodes only rows whose new token may complete one."""
 
-    def __init__(self, tokenizer: Any, tokens: _StopTokens, shape: torch.Size) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, tokens: _StopTokens, shape: torch.Size) -> None:
         self._tokenizer, self._tokens, self._prompt = tokenizer, tokens, shape[1]
         self._done = torch.zeros(shape[0], dtype=torch.bool, device=tokens.holds.device)
 

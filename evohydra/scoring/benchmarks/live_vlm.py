@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from lm_eval.api.instance import Instance
 from lm_eval.models.hf_vlms import HFMultimodalLM
 
 from evohydra.families import LiveModel
@@ -36,7 +37,7 @@ class LiveMultimodalLM(HFMultimodalLM):  # type: ignore[misc]
         self.processor = self._live_processor
         self.tokenizer = self.processor.tokenizer
 
-    def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
+    def generate_until(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[str]:
         """The answers to `requests` by the model as it is now."""
         self._streams.begin(requests)
         self._encoded.begin_round()

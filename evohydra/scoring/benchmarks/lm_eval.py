@@ -4,15 +4,18 @@ import copy
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
+from lm_eval.api.instance import Instance
 from lm_eval.api.task import Task
+from lm_eval.models.huggingface import HFLM
 from numpy.typing import NDArray
 from pydantic import StringConstraints
 
 from evohydra.checks import Count, Natural, Words, check_settings
 from evohydra.families import LiveModel
+from evohydra.files import Plain
 from evohydra.scoring.benchmarks import SPLITS, BenchmarkError, Split
 from evohydra.scoring.benchmarks.contents import versions_of
 from evohydra.scoring.benchmarks.images import text_of
@@ -62,7 +65,7 @@ class TaskOptions:
 
 
 def lm_eval_benchmarks(
-    name: str, *, task: str, splits: Mapping[str, Mapping[str, Any] | None], **options: object
+    name: str, *, task: str, splits: Mapping[str, Plain | None], **options: object
 ) -> "dict[str, LMEvalBenchmark]":
     """A benchmark for each leaf of `task`, by name: one for a task, several for a group.
 
@@ -91,7 +94,7 @@ def lm_eval_benchmarks(
     return benchmarks
 
 
-def _checked(name: str, options: Mapping[str, Any]) -> TaskOptions:
+def _checked(name: str, options: Plain) -> TaskOptions:
     unknown = sorted(set(options) - set(TaskOptions.__dataclass_fields__))
     if unknown:
         raise BenchmarkError(
@@ -237,7 +240,7 @@ class LMEvalBenchmark:
             return LiveMultimodalLM(self.name, live, self._options.batch_size, self._options.sampling_seed)
         return LiveLM(live.module, live.tokenizer, self._options.batch_size, self._options.sampling_seed)
 
-    def _built_requests(self, lm: Any, task: Task, split: Split) -> list[list[object]]:
+    def _built_requests(self, lm: HFLM, task: Task, split: Split) -> list[list[object]]:
         """The requests of each example of `split`, in the order of the split."""
         templated = bool(self._options.chat_template)
         if isinstance(self._options.chat_template, str):
@@ -254,7 +257,7 @@ class LMEvalBenchmark:
 
     @staticmethod
     def _answer(lm: object, task: Task) -> None:
-        by_type: dict[str, list[Any]] = defaultdict(list)
+        by_type: dict[str, list[Instance]] = defaultdict(list)
         for instance in task.instances:
             by_type[instance.request_type] += [instance] * instance.repeats
         for request_type, instances in by_type.items():
@@ -289,7 +292,7 @@ class LMEvalBenchmark:
         )
 
 
-def _by_document(instances: Sequence[Any]) -> list[list[Any]]:
+def _by_document(instances: Sequence[Instance]) -> list[list[Instance]]:
     found: dict[int, list[object]] = defaultdict(list)
     for instance in instances:
         found[instance.doc_id].append(instance)

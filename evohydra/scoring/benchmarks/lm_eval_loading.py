@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from datasets.exceptions import DatasetsError
 from lm_eval.api.task import Task
 from lm_eval.tasks import TaskManager
 
+from evohydra.files import Plain
 from evohydra.scoring.benchmarks import BenchmarkError
 from evohydra.scoring.benchmarks.private_lm_eval import Kind
 
@@ -41,7 +41,7 @@ def load_tasks(
         overrides["dataset_path"] = str(Path(data_dir).resolve())
     try:
         loaded = manager.load([{"group": "evohydra", "task": _members(manager, {"task": task, **overrides})}])
-    except (OSError, ValueError, KeyError, DatasetsError) as error:
+    except Exception as error:  # of the libraries that read and fetch data, each with kinds of its own
         raise BenchmarkError(
             f"could not load the data of lm-eval task {task!r} ({type(error).__name__}: {str(error)[:300]}). "
             "Without a network give local JSON, JSON-lines or parquet files with the same columns, for example "
@@ -66,7 +66,7 @@ def _members(manager: TaskManager, member: Mapping[str, object]) -> list[dict[st
 
 
 def _local_data(
-    data_files: str | Mapping[str, str] | None, config: Mapping[str, Any] | None, yaml: Path | None
+    data_files: str | Mapping[str, str] | None, config: Plain | None, yaml: Path | None
 ) -> dict[str, object]:
     """Overrides that make the task read local files: those given, or those that lie beside its yaml."""
     if data_files is None:
@@ -84,6 +84,6 @@ def _local_data(
     return {"dataset_path": kind, "dataset_name": None, "dataset_kwargs": {"data_files": absolute}}
 
 
-def _every_split(file: str, config: Mapping[str, Any] | None) -> dict[str, str]:
+def _every_split(file: str, config: Plain | None) -> dict[str, str]:
     keys: Sequence[str] = ("training_split", "validation_split", "test_split", "fewshot_split")
     return {split: file for key in keys if (split := (config or {}).get(key))} or {"test": file}

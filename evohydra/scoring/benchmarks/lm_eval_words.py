@@ -1,8 +1,8 @@
 """lm-eval's documents and responses in words, for readers."""
 
 from collections.abc import Sequence
-from typing import Any
 
+from lm_eval.api.instance import Instance
 from lm_eval.api.task import Task
 
 
@@ -14,7 +14,7 @@ def described(task: Task, doc: object) -> tuple[str, str]:
     return str(task.doc_to_text(doc)), " / ".join(map(str, target)) if isinstance(target, list) else str(target)
 
 
-def answered(instances: Sequence[Any]) -> str:
+def answered(instances: Sequence[Instance]) -> str:
     """What a model has written to the requests of a document; where it chooses, the most likely continuation."""
     if instances[0].request_type == "generate_until":
         return str(instances[0].resps[0])

@@ -1,10 +1,12 @@
 """Cutting a split between workers so that every answer has the bits that it has uncut: at the ends of batches."""
 
 from collections.abc import Sequence
-from typing import Any
+
+from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
 
 
-def part_of_batches(lm: Any, requests: Sequence[Sequence[Any]], index: int, count: int) -> list[int]:
+def part_of_batches(lm: HFLM, requests: Sequence[Sequence[Instance]], index: int, count: int) -> list[int]:
     """The positions of the examples in part `index` of `count`; `requests` are lm-eval's, for each example.
 
     lm-eval sorts prompts by their length and cuts them into batches (HFLM.generate_until), and how far an answer is

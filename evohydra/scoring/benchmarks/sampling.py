@@ -9,8 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from lm_eval.api.instance import Instance
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+
+from evohydra.files import Plain
 
 DRAWS = 1  # of identity: another way to draw gives other answers
 
@@ -58,7 +61,7 @@ class PromptStreams:
         self._waiting: dict[str, deque[tuple[object, ...]]] = {}
         self._batch: list[tuple[object, ...]] = []
 
-    def begin(self, requests: Sequence[Any]) -> None:
+    def begin(self, requests: Sequence[Instance]) -> None:
         """A call begins, with lm-eval's instances: a request that is to be answered n times is there n times."""
         repeats: dict[tuple[object, ...], int] = defaultdict(int)
         self._waiting = defaultdict(deque)
@@ -96,7 +99,7 @@ class _RowDraws(TorchFunctionMode):
         func: Callable[..., object],
         types: Sequence[type],
         args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
+        kwargs: Plain | None = None,
     ) -> object:
         named = kwargs or {}
         if func in (torch.multinomial, Tensor.multinomial):

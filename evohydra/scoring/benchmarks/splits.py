@@ -3,11 +3,11 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from evohydra.checks import check_settings
+from evohydra.files import Plain
 from evohydra.scoring.benchmarks import BenchmarkError, Split
 
 
@@ -32,7 +32,7 @@ class Slice:
         return [int(index) for index in chosen]
 
 
-def slice_of(key: str, fields: Mapping[str, Any]) -> Slice:
+def slice_of(key: str, fields: Plain) -> Slice:
     """The part that stands as `fields` under `key`; ValueError for fields that it has not, or of another type."""
     check_settings(key, Slice, fields)
     return Slice(**fields)

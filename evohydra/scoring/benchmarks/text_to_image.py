@@ -12,6 +12,7 @@ from PIL import Image
 
 from evohydra.checks import Count, check_settings
 from evohydra.families import LiveModel
+from evohydra.files import Plain
 from evohydra.scoring.benchmarks import SPLITS, BenchmarkError, Split
 from evohydra.scoring.benchmarks.contents import code_of, digest_of, libraries_of, versions_of
 from evohydra.scoring.benchmarks.drawing import Drawing, Painter
@@ -90,7 +91,7 @@ def _made(name: str, scorers: Mapping[str, Callable[[], Scorer]], use: Sequence[
 
 
 def _examples(
-    name: str, prompts: str | Sequence[Prompt], splits: Mapping[str, Mapping[str, Any] | None], options: PictureOptions
+    name: str, prompts: str | Sequence[Prompt], splits: Mapping[str, Plain | None], options: PictureOptions
 ) -> dict[Split, list[Prompt]]:
     """The examples of each split: prompts with seeds."""
     where = f"benchmark {name!r}"

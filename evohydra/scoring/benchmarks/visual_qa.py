@@ -14,6 +14,7 @@ from PIL import Image
 
 from evohydra.checks import Count, check_settings
 from evohydra.families import LiveModel
+from evohydra.files import Plain
 from evohydra.scoring.benchmarks import SPLITS, BenchmarkError, Split, visual_data
 from evohydra.scoring.benchmarks.contents import code_of, digest_of, libraries_of, versions_of
 from evohydra.scoring.benchmarks.images import MAX_PIXELS, decoded
@@ -52,7 +53,7 @@ class VQAOptions:
     metric: str = "evohydra.scoring.benchmarks.rouge:rouge_l"
     prompt: str | None = None
     system_prompt: str | None = None
-    generation_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    generation_kwargs: Plain = field(default_factory=dict)
     batch_size: Count = 4
     limit: Count | None = None
     shuffle: int | None = None
@@ -62,7 +63,7 @@ class VQAOptions:
     sampling_seed: int = 0
 
 
-def visual_qa(name: str, *, splits: Mapping[str, Mapping[str, Any] | None], **options: Any) -> "dict[str, VisualQA]":
+def visual_qa(name: str, *, splits: Mapping[str, Plain | None], **options: Any) -> "dict[str, VisualQA]":
     """The benchmark `name`, by its name.
 
     `splits` gives a `Slice` for search, validation (or None: no validation) and test; it counts images, and all
@@ -98,7 +99,7 @@ def visual_qa(name: str, *, splits: Mapping[str, Mapping[str, Any] | None], **op
     return {name: VisualQA(name, sliced, chosen)}
 
 
-def _split_source(name: str, split: str, common: Mapping[str, object], at: Mapping[str, Any]) -> tuple[Source, Slice]:
+def _split_source(name: str, split: str, common: Mapping[str, object], at: Plain) -> tuple[Source, Slice]:
     own = {key: at[key] for key in at if key in Source.__dataclass_fields__}
     unknown = sorted(set(at) - set(own) - {"start", "stop"})
     if unknown:

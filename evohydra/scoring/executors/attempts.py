@@ -6,6 +6,7 @@ from collections import deque
 from evohydra.scoring.job import Evaluation, Job, MachineError
 
 logger = logging.getLogger(__name__)
+PATIENCE = 2  # recipes that fail for good before one has passed and while others are being scored
 
 
 class Attempts:
@@ -23,6 +24,7 @@ class Attempts:
         self._failures: dict[int, list[str]] = {}
         self._passed: Job | None = None  # the last one that was scored
         self._controls: dict[int, int] = {}  # ticket of a control: the ticket that it is for
+        self._waiting: list[int] = []  # for a first job to pass, which can be their control
         self._next = 0
 
     def add(self, job: Job) -> int:
@@ -55,6 +57,9 @@ class Attempts:
             return doubtful, Evaluation({}, error=error, given_up=True)
         self._failures.pop(ticket, None)
         self._passed = job
+        for doubtful in self._waiting:
+            self._doubt(doubtful)
+        self._waiting = []
         return ticket, evaluation
 
     def failed(self, ticket: int, reason: str) -> None:
@@ -71,12 +76,22 @@ class Attempts:
             logger.warning("%s; the recipe is tried again (%d of %d)", reason, len(reasons), self.retries)
             self._line.append(ticket)
             return
+        running = set(self._jobs) - {ticket, *self._line, *self._waiting}
+        if self._passed is None and running and len(self._waiting) < PATIENCE:
+            self._waiting.append(ticket)
+            return
         if self._passed is None:
             raise MachineError(
                 f"no recipe could be scored, {len(reasons)} attempts failed for reasons of the machine: {reason}. All "
                 "scores so far are kept; give the same command again when it is well"
             )
+        self._doubt(ticket)
+
+    def _doubt(self, ticket: int) -> None:
+        """Have a recipe scored that was scored before, to see whose fault the failures of this one are."""
+        reason = self._failures[ticket][-1]
         logger.warning("%s; a recipe that was scored before is scored once more, to see whose fault it is", reason)
+        assert self._passed is not None
         control = self.add(self._passed)
         self._controls[control] = ticket
         self._line.rotate(1)  # first in line

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from evohydra.checks import Natural
 from evohydra.scoring.executors import MakeWorker, Result
 from evohydra.scoring.executors.attempts import Attempts
-from evohydra.scoring.job import Evaluation, Job, MachineError
+from evohydra.scoring.job import DeviceError, Evaluation, Job, MachineError
 
 if TYPE_CHECKING:
     from evohydra.scoring.worker import Worker
@@ -39,6 +39,11 @@ class Local:
             ticket, job = taken
             try:
                 return self._attempts.passed(ticket, self._worker.evaluate(job))
+            except DeviceError as error:
+                raise MachineError(
+                    f"{error}: this process cannot use the device any more. All scores so far are kept: give the same "
+                    "command again. If the same recipe fails again, executor=processes tries it on fresh workers"
+                ) from error
             except MachineError as error:
                 self._worker.recover()
                 self._attempts.failed(ticket, str(error))

@@ -4,7 +4,7 @@ import logging
 import multiprocessing
 import pickle
 import signal
-import threading
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -65,7 +65,7 @@ class Processes:
             args=(theirs, self._make, self._places.environment(number), self._places.threads),
             name=f"evohydra-worker-{number}",
         )
-        with _ignoring_interrupts():  # which the driver hears of, and its workers while they start as well
+        with _holding_interrupts():
             process.start()
         theirs.close()
         return _Seat(number, process, ours)
@@ -113,6 +113,9 @@ class Processes:
             return [(seat, "machine", self._replaced(seat))]
         if kind == "raised":
             raise content
+        if kind == "sick":
+            self._replaced(seat)
+            return [(seat, "machine", content)]
         if kind == "ready":
             seat.ready, self._deaths = True, 0
         return [(seat, kind, content)]
@@ -169,13 +172,13 @@ class Processes:
 
 
 @contextmanager
-def _ignoring_interrupts() -> Iterator[None]:
-    """SIGINT (Ctrl-C) is ignored, and so it is by processes that are started meanwhile."""
-    if threading.current_thread() is not threading.main_thread():  # the only one that may say so
+def _holding_interrupts() -> Iterator[None]:
+    """SIGINT (Ctrl-C) is held back until the end, and from processes that are started meanwhile for good."""
+    if sys.platform == "win32":  # it has no such masks
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

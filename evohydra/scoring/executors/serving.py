@@ -14,9 +14,10 @@ from typing import Any, Literal
 import torch
 from tqdm import tqdm
 
-from evohydra.scoring.job import Evaluation, Job, MachineError
+from evohydra.scoring.job import DeviceError, Evaluation, Job, MachineError
 
-Kind = Literal["ready", "done", "machine", "raised"]  # of an answer; with it comes a result, a reason or an exception
+# Of an answer; with it comes a result, a reason or an exception. A worker that is sick ends by itself.
+Kind = Literal["ready", "done", "machine", "sick", "raised"]
 
 
 def serve(connection: Connection, make: bytes, environment: Mapping[str, str], threads: int) -> None:
@@ -38,7 +39,11 @@ def serve(connection: Connection, make: bytes, environment: Mapping[str, str], t
     with suppress(EOFError, OSError):  # the driver has closed the connection, or is dead
         _answer(connection, "ready", None)
         while True:
-            _answer(connection, *_carried_out(worker, *connection.recv()))
+            kind, content = _carried_out(worker, *connection.recv())
+            _answer(connection, kind, content)
+            if kind == "sick":
+                connection.close()
+                os._exit(1)  # what else would be done at an end might wait for the device for ever
 
 
 def evaluate(worker: Any, job: Job) -> Evaluation:
@@ -50,6 +55,8 @@ def evaluate(worker: Any, job: Job) -> Evaluation:
 def _carried_out(worker: Any, task: Any, given: tuple[object, ...]) -> tuple[Kind, object]:
     try:
         return "done", task(worker, *given)
+    except DeviceError as error:
+        return "sick", str(error)
     except MachineError as error:
         worker.recover()
         return "machine", str(error)

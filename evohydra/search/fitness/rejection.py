@@ -3,11 +3,12 @@
 import math
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 from annotated_types import Gt, Lt
 
 from evohydra.checks import Count, check_settings
+from evohydra.files import Plain
 from evohydra.scoring.job import Examples
 from evohydra.search.fitness.generation import Generation, Judged, Member, Requests, Scored, Wanted
 from evohydra.search.fitness.order import Example, beginning, by_benchmark
@@ -44,7 +45,7 @@ class Rejection:
         return rejected
 
 
-def rejection(settings: Mapping[str, Any] | None) -> Rejection | None:
+def rejection(settings: Plain | None) -> Rejection | None:
     """The rejection with these settings; ValueError for keys that it has not."""
     check_settings("fitness.reject", Rejection, settings or {})
     return None if settings is None else Rejection(**settings)

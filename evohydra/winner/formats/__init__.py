@@ -5,11 +5,26 @@ from typing import Protocol
 
 import torch
 
+from evohydra.checks.registry import Registry
 from evohydra.families import Family, LiveModel, WritesCheckpoints
 from evohydra.families.comparison import Comparison
 from evohydra.families.sources import OpenSources
 from evohydra.merging.engine import Engine
 from evohydra.recipe import Node
+
+FORMATS = Registry(
+    "written_as",
+    {
+        "plain": f"{__name__}.plain.Plain",
+        "shared": f"{__name__}.shared.Shared",
+        "single_file": f"{__name__}.single_file.SingleFile",
+    },
+    former={
+        "evohydra.formats.plain.Plain": "plain",
+        "evohydra.formats.shared.Shared": "shared",
+        "evohydra.formats.single_file.SingleFile": "single_file",
+    },
+)
 
 
 class Format(Protocol):

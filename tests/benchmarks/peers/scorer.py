@@ -17,13 +17,16 @@ from evohydra.scoring.benchmarks.lm_eval import lm_eval_benchmarks
 
 NAME = "tiny_gsm_ja"
 YAML = Path(__file__).parents[3] / "conf" / "benchmark" / f"{NAME}.yaml"
-BATCH = 512  # as in conf/config.yaml
+BATCH, SEED = 512, 1  # as in conf/config.yaml
 
 
 def options() -> dict[str, Any]:
     """What the file of the benchmark says of it, for `lm_eval_benchmarks`."""
     said = yaml.safe_load(YAML.read_text())
-    return {key: value for key, value in said.items() if not key.startswith("_")} | {"batch_size": BATCH}
+    return {key: value for key, value in said.items() if not key.startswith("_")} | {
+        "batch_size": BATCH,
+        "sampling_seed": SEED,
+    }
 
 
 def load(live: LiveModel, directory: Path) -> None:

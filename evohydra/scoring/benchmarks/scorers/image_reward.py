@@ -10,7 +10,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, BlipForImageTextRetrieval
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoTokenizer,
+    BlipForImageTextRetrieval,
+    PreTrainedTokenizerBase,
+)
 
 from evohydra.scoring.benchmarks.contents import digest_of
 from evohydra.scoring.benchmarks.prompts import Prompt
@@ -72,7 +78,9 @@ class ImageReward:
 
     name = "image_reward"
 
-    def __init__(self, blip: Any, head: Sequence[tuple[Tensor, Tensor]], tokenizer: Any, processor: Any) -> None:
+    def __init__(
+        self, blip: Any, head: Sequence[tuple[Tensor, Tensor]], tokenizer: PreTrainedTokenizerBase, processor: Any
+    ) -> None:
         self._blip, self._head = blip, head
         self._tokenizer, self._processor = tokenizer, processor
 

@@ -5,11 +5,11 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from evohydra.scoring.benchmarks.contents import digest_of
 from evohydra.scoring.benchmarks.frozen import fingerprints
@@ -63,7 +63,7 @@ def weights_digest(tensors: Mapping[str, Tensor]) -> str:
     return digest_of([shapes, fingerprints([tensors[name] for name in names])])
 
 
-def text_rules(tokenizer: Any) -> str:
+def text_rules(tokenizer: PreTrainedTokenizerBase) -> str:
     """A digest of how a tokenizer of transformers cuts texts."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:

@@ -4,9 +4,12 @@ A parameter's annotation says it all: `population: Annotated[int, Ge(2)] | None`
 name of the setting.
 """
 
+import functools
 import inspect
 import json
 import pkgutil
+import re
+import reprlib
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,8 +25,10 @@ CountOrAuto = Count | Literal["auto"]
 Positive = Annotated[float, Gt(0)]
 Share = Annotated[float, Ge(0), Le(1)]
 
+PLAIN_NAME = re.compile(r"\w[\w.+@ -]{0,99}")
 PLAIN = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", type(None): "null"}
 BOUNDS = {Ge: ("at least", "ge"), Gt: ("more than", "gt"), Le: ("at most", "le"), Lt: ("less than", "lt")}
+NOTHING: Mapping[str, Any] = types.MappingProxyType({})
 STRICT = ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
 
 
@@ -60,9 +65,47 @@ def check_fields(prefix: str, instance: object, but: Sequence[str] = ()) -> None
 def check(key: str, kind: Any, value: object) -> None:
     """ValueError, which names `key`, unless `value`, of a yaml, is of the type `kind`. Lists may be tuples."""
     try:
-        TypeAdapter(kind, config=STRICT).validate_json(json.dumps(value))
-    except ValidationError as error:
-        raise ValueError(f"{key}: expected {described(kind)}, got {value!r}") from error
+        _adapter(kind).validate_json(json.dumps(value))
+    except (ValidationError, TypeError, ValueError, RecursionError) as error:  # what is no JSON, and what is too deep
+        raise ValueError(f"{key}: expected {described(kind)}, got {shown(value)}") from error
+
+
+@functools.lru_cache(maxsize=1024)
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind, config=STRICT)
+
+
+def check_entries(
+    where: str, data: object, required: Mapping[str, Any], optional: Mapping[str, Any] = NOTHING
+) -> Mapping[str, object]:
+    """`data`, of a file, as a mapping with all `required` and no other keys than those and the `optional` ones.
+
+    Both say the type of each; `object` is for what is looked at elsewhere. ValueError, which names the key below
+    `where`, for all else.
+    """
+    known = {**required, **optional}
+    if not isinstance(data, Mapping):
+        raise ValueError(f"{where}: expected a mapping with {_listed(known)}, got {shown(data)}")
+    if absent := [key for key in required if key not in data]:
+        raise ValueError(f"{where}: expected a value for {_listed(absent)}, got none")
+    if unknown := [key for key in data if key not in known]:
+        raise ValueError(f"{where}: expected no other keys than {_listed(known)}, got {shown(unknown)}")
+    for key, value in data.items():
+        if known[key] is not object:
+            check(f"{where}.{key}", known[key], value)
+    return data
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names)
+
+
+def shown(value: object) -> str:
+    """`repr` of a value from a file, of bounded length."""
+    bounded = reprlib.Repr()
+    bounded.maxlevel, bounded.maxstring, bounded.maxother = 3, 120, 120
+    bounded.maxlist = bounded.maxdict = bounded.maxtuple = 8
+    return bounded.repr(value)
 
 
 def check_below(settings: Mapping[str, object], prefix: str = "") -> None:
@@ -73,6 +116,14 @@ def check_below(settings: Mapping[str, object], prefix: str = "") -> None:
     for key, value in settings.items():
         if isinstance(value, Mapping):
             check_below(value, f"{prefix}.{key}".lstrip("."))
+
+
+def check_name(name: object, where: str) -> None:
+    """ValueError unless `name` is a plain name, and no path: it stands in names of files, in tables and on pages."""
+    if not isinstance(name, str) or PLAIN_NAME.fullmatch(name) is None:
+        raise ValueError(
+            f"{where}: expected a plain name (letters, digits and . _ - + @ inside, at most 100), got {shown(name)}"
+        )
 
 
 def described(kind: Any) -> str:
@@ -92,6 +143,8 @@ def described(kind: Any) -> str:
         return f"a mapping ({described(inside[1])} each)" if inside else "a mapping"
     if inspect.isclass(origin) and issubclass(origin, Iterable):
         return f"a list ({described(inside[0])} each)" if inside else "a list"
+    if origin is Callable or kind in (Any, object):
+        return "what a _target_ makes" if origin else "anything"
     return f"what is described by {kind}"
 
 
