@@ -21,7 +21,7 @@ from evohydra.checks.patterns import found_in, matches_whole
 from evohydra.families.causal_lm import CausalLM
 from evohydra.families.configurations import read_configuration
 from evohydra.families.rules import MOST_PADDING, Rules
-from evohydra.mergekit.yaml_files import load_yaml
+from evohydra.mergekit.yaml_files import load_documents
 from evohydra.merging.adapters import Adapted, for_module
 from evohydra.merging.checkpoints import CheckpointReader, SourceError, survey
 from evohydra.spaces.grouping import Granularity
@@ -190,11 +190,11 @@ LAUGHS = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
     ids=range(9),
 )  # fmt: skip
 def test_yaml_that_grows(text: str, message: str) -> None:
-    within(SECONDS, lambda: load_yaml(text), message)
+    within(SECONDS, lambda: load_documents(text), message)
 
 
 def test_yaml_with_some_aliases_is_read() -> None:
-    assert load_yaml("a: &a [1, 2]\nb: [*a, *a]") == {"a": [1, 2], "b": [[1, 2], [1, 2]]}
+    assert load_documents("a: &a [1, 2]\nb: [*a, *a]") == [{"a": [1, 2], "b": [[1, 2], [1, 2]]}]
 
 
 def as_file() -> dict[str, Any]:
@@ -282,7 +282,7 @@ def test_any_damage_to_an_index_is_a_sentence(model: Path, at: int, instead: obj
 )
 def test_any_yaml_is_read_or_refused(text: str) -> None:
     try:
-        load_yaml(text)
+        load_documents(text)
     except ValueError as error:
         assert str(error).startswith("not a mergekit configuration")  # noqa: PT017
 

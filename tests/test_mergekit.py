@@ -1,6 +1,9 @@
 """mergekit configurations: what is written reads back as the same merge, and gradients and filters mean the same."""
 
+import logging
+import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -214,13 +217,10 @@ TIES = {"merge_method": "ties", "base_model": "BASE", "models": [{"model": "ONE"
     [
         ({"merge_method": "no_such"}, "merge_method: 'no_such' is none of"),
         ({"modules": {}}, "modules: models of several modules"),
-        ({"nonsense": 1}, r"keys \['nonsense'\] have no counterpart here; the configuration may have"),
-        ({"parameters": {"gamma": 1}}, r"ties has no parameters \['gamma'\]"),
         ({"models": [{"model": "ONE"}]}, "ties needs weight for every model"),
         ({"tokenizer_source": "elsewhere"}, r"tokenizer_source: expected base, union or one of the models \['.*one'\]"),
         ({"tokenizer": {"source": "x"}}, r"tokenizer.source: expected base, union or one of the models"),
         ({"tokenizer": {"tokens": {"a": {"source": "BASE"}}}}, "tokenizer.tokens: rows that are chosen token by token"),
-        ({"tokenizer": {"kind": "x"}}, r"keys \['kind'\] have no counterpart here; tokenizer may have"),
         ({"tokenizer": "base"}, "tokenizer: expected a mapping with a source, got 'base'"),
         ({"tokenizer": {}, "tokenizer_source": "base"}, "expected either tokenizer or tokenizer_source"),
         ({"chat_template": "chatml"}, "chat_template: expected auto or none, got 'chatml'"),
@@ -230,13 +230,11 @@ TIES = {"merge_method": "ties", "base_model": "BASE", "models": [{"model": "ONE"
         ({"models": []}, r"models: expected a list of mappings with \['model', 'parameters'\], got \[\]"),
         ({"models": [{"model": "BASE"}]}, "ties takes at least 1 model besides the base, got 0"),
         ({"models": [{"model": {"path": "ONE"}}]}, "models: expected a model, as a path or hub id, got {'path'"),
-        ({"models": [{"model": "ONE", "weight": 1}]}, r"keys \['weight'\] have no counterpart here; models may have"),
         ({"models": [{"model": "ONE", "parameters": 1}]}, "models.parameters: expected a mapping"),
         ({"parameters": {"weight": "much"}, "models": [{"model": "ONE"}]}, "weight: expected a number, got 'much'"),
         ({"parameters": {"normalize": "no"}}, "normalize: expected true or false, got 'no'"),
         ({"parameters": {"lambda": [{"filter": "mlp"}]}}, "lambda: expected a filter, .* and a value, got"),
         ({"parameters": {"rescale": True}}, r"ties has no parameters \['rescale'\]"),
-        ({"merge_method": "karcher", "parameters": {"weight": 1}}, r"karcher has no parameters \['weight'\]"),
         ({"merge_method": "passthrough", "models": [{"model": "ONE"}]}, "passthrough takes exactly 1 model, got 2"),
         ({"models": None, "slices": [{"sources": [{"model": "ONE"}]}]}, r"expected a layer_range .*, got None"),
         ({"parameters": {"weight": ["a", 1]}, "models": [{"model": "ONE"}]}, "weight: expected a number, got 'a'"),
@@ -253,6 +251,66 @@ def test_what_has_no_counterpart_is_refused(root: Path, change: dict[str, object
     text = yaml.safe_dump(config).replace("BASE", str(root / "base")).replace("ONE", str(root / "one"))
     with pytest.raises(ValueError, match=message):
         read(text, CausalLM(), 10**9)
+
+
+ONE = {"model": "ONE", "parameters": {"weight": 1}}
+AS_A_MODEL = {"model": {"path": "BASE"}}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"name": "mine", "nonsense": 1}, r"keys \['name', 'nonsense'\] are ignored"),
+        ({"parameters": {"gamma": 1, "int8_mask": True}}, r"parameters \['gamma', 'int8_mask'\] are ignored.* ties"),
+        ({"models": [{**ONE, "comment": "x"}]}, r"keys \['comment'\] are ignored.*models"),
+        ({"dtype": "torch.float32"}, None),
+        ({"base_model": AS_A_MODEL}, None),
+        ({"models": [{**ONE, "model": {"model": "ONE"}}]}, None),
+        ({"models": None, "modules": {"default": {"models": [ONE]}}}, None),
+        ({"models": None, "slices": [{"sources": [{**ONE, "layer_range": [0, 2]},
+          {"model": "BASE", "layer_range": [0, 2]}], "base_model": "BASE"}], "base_model": None}, None),
+        ({"models": None, "modules": {"default": {"slices": [{"sources": [{**ONE, "layer_range": [0, 2]},
+          {"model": "BASE", "layer_range": [0, 2]}]}]}}}, None),
+    ],
+)  # fmt: skip
+def test_what_mergekit_takes_is_taken(
+    change: dict[str, object], said: str | None, root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    def text(config: Mapping[str, object]) -> str:
+        plain = {key: value for key, value in config.items() if value is not None}
+        return yaml.safe_dump(plain).replace("BASE", str(root / "base")).replace("ONE", str(root / "one"))
+
+    expected = merge(text(TIES), tmp_path / "plain")
+    with caplog.at_level(logging.WARNING):
+        got = merge(f"---\n{text({**TIES, **change})}---\n", tmp_path / "other")
+    assert all(torch.equal(got[name], expected[name]) for name in expected)
+    assert (re.search(said, caplog.text) is not None) if said else ("ignored" not in caplog.text)
+
+
+def test_methods_ignore_weights_that_they_do_not_use(root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    for method, own in (("karcher", {}), ("slerp", {"t": 0.3}), ("model_stock", {}), ("nearswap", {"t": 0.3})):
+        base = {} if method == "karcher" else {"base_model": str(root / ("one" if method == "slerp" else "base"))}
+        listed = [str(root / name) for name in ("one", "two")][1 if method == "nearswap" else 0 :]
+        config = {"merge_method": method, **base, "parameters": own}
+        plain = {**config, "models": [{"model": model} for model in listed]}
+        weighted = {**config, "models": [{"model": model, "parameters": {"weight": 0.7}} for model in listed]}
+        results = [merge(yaml.safe_dump(each), tmp_path / f"{method}{n}") for n, each in enumerate((plain, weighted))]
+        assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
+        assert f"parameters ['weight'] are ignored: mergekit's {method}" in caplog.text
+
+
+def test_several_merges_in_a_file_are_refused(root: Path):
+    one = yaml.safe_dump({**TIES, "name": "first"})
+    with pytest.raises(ValueError, match="expected one merge in a file, got 2 documents"):
+        read(f"{one}---\n{one}", CausalLM(), 10**9)
+
+
+def test_slices_on_different_bases_are_refused(root: Path):
+    slices = [
+        {"sources": [{"model": "ONE", "layer_range": [n, n + 1]}], "base_model": base} for n, base in enumerate("ab")
+    ]
+    with pytest.raises(ValueError, match=r"slices.base_model: expected one base for all slices, got \['a', 'b'\]"):
+        read(yaml.safe_dump({"merge_method": "ties", "slices": slices}), CausalLM(), 10**9)
 
 
 def test_no_yaml_is_refused_as_such():

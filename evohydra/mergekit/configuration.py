@@ -1,27 +1,23 @@
 """mergekit configurations as they are written: which keys there are, and of which types."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from evohydra.mergekit.yaml_files import load_yaml
+from evohydra.mergekit.yaml_files import load_documents
 
 KNOWN = {
     "merge_method", "base_model", "models", "slices", "parameters", "dtype", "out_dtype", "tokenizer_source",
     "tokenizer", "chat_template",
 }  # fmt: skip
 TOKENIZER = {"source", "tokens", "pad_to_multiple_of"}
+logger = logging.getLogger(__name__)
 
 
 def checked(text: str) -> Mapping[str, Any]:
     """The configuration, with what is common to all methods looked at; ValueError, naming the key."""
-    config = load_yaml(text)
-    if not isinstance(config, Mapping) or "merge_method" not in config:
-        raise ValueError("not a mergekit configuration: expected a mapping with merge_method")
-    if "modules" in config:
-        raise ValueError(
-            "modules: models of several modules are not merged here; give models or slices, for the one stack of layers"
-        )
-    only(config, KNOWN, "the configuration")
+    config = _plain(_document(text))
+    only_known(config, KNOWN, "the configuration")
     if config.get("chat_template") not in (None, "auto"):
         raise ValueError(
             f"chat_template: expected auto or none, got {config['chat_template']!r}; the merge has the chat template "
@@ -42,18 +38,108 @@ def checked(text: str) -> Mapping[str, Any]:
     return config
 
 
-def only(entry: Mapping[str, object], known: set[str], where: str) -> None:
-    """ValueError for keys that are not among the `known`."""
+def _document(text: str) -> dict[str, Any]:
+    """The only document of a YAML file that says something."""
+    documents = [each for each in load_documents(text) if each is not None]
+    if len(documents) > 1:
+        raise ValueError(f"expected one merge in a file, got {len(documents)} documents; give each a file of its own")
+    if not documents or not isinstance(documents[0], Mapping) or "merge_method" not in documents[0]:
+        raise ValueError("not a mergekit configuration: expected a mapping with merge_method")
+    return dict(documents[0])
+
+
+def _plain(config: dict[str, Any]) -> dict[str, Any]:
+    """The same with its one module in the place of `modules`, models as strings, and types without "torch."."""
+    modules = config.pop("modules", None)
+    if modules is not None:
+        inside = list(modules.values()) if isinstance(modules, Mapping) else []
+        if len(inside) != 1 or not isinstance(inside[0], Mapping):
+            raise ValueError(
+                "modules: models of several modules are not merged here; expected one, with models or slices, for the "
+                f"one stack of layers, got {modules!r}"
+            )
+        (module,) = inside
+        parameters = {**(config.get("parameters") or {}), **(module.get("parameters") or {})}
+        config |= {**module, **({"parameters": parameters} if parameters else {})}
+    for key in ("dtype", "out_dtype"):
+        if isinstance(config.get(key), str):
+            config[key] = config[key].removeprefix("torch.")
+    for key in ("base_model", "tokenizer_source"):
+        if isinstance(config.get(key), Mapping):
+            config[key] = reference(config[key])
+    for entries in ("models", "slices"):
+        if isinstance(config.get(entries), list):
+            config[entries] = [_entry(entry) for entry in config[entries]]
+    return _with_base_of_slices(config)
+
+
+def _entry(entry: object) -> object:
+    """An entry of models, slices or sources with its model as a string."""
+    if not isinstance(entry, Mapping):
+        return entry
+    found = dict(entry)
+    if isinstance(found.get("model"), Mapping):
+        found["model"] = reference(found["model"])
+    if isinstance(found.get("base_model"), Mapping):
+        found["base_model"] = reference(found["base_model"])
+    if isinstance(found.get("sources"), list):
+        found["sources"] = [_entry(each) for each in found["sources"]]
+    return found
+
+
+def _with_base_of_slices(config: dict[str, Any]) -> dict[str, Any]:
+    """The base that slices name as that of the whole; ValueError where it is not one."""
+    slices = config.get("slices") or []
+    named = [each.pop("base_model") for each in slices if isinstance(each, dict) and each.get("base_model")]
+    if named:
+        bases = {*named, *([config["base_model"]] if config.get("base_model") else [])}
+        if len(bases) > 1 or (len(named) < len(slices) and not config.get("base_model")):
+            raise ValueError(f"slices.base_model: expected one base for all slices, got {sorted(map(str, bases))}")
+        config["base_model"] = named[0]
+    return config
+
+
+def reference(model: Mapping[str, Any]) -> str:
+    """A model that is written out as a mapping, as the string path@revision+adapter@revision.
+
+    Raises ValueError for one that is none, or is read as another architecture.
+    """
+
+    def place(part: object) -> str:
+        path = part.get("path") if isinstance(part, Mapping) else part
+        revision = part.get("revision") if isinstance(part, Mapping) else None
+        if not isinstance(path, str):
+            raise ValueError(f"models: expected a model, as a path or hub id, got {dict(model)!r}")
+        return f"{path}@{revision}" if revision else path
+
+    if model.get("override_architecture"):
+        raise ValueError(f"override_architecture: models are read as what they are, got {dict(model)!r}")
+    adapter = f"+{place(model['lora'])}" if model.get("lora") else ""
+    return place(model.get("model")) + adapter
+
+
+def warn_of_ignored(config: Mapping[str, Any], method: str, known: Collection[str]) -> None:
+    """Warn of parameters that the method does not use, and which mergekit ignores."""
+    entries = [config, *(config.get("models") or []), *(config.get("slices") or [])]
+    entries += [source for each in config.get("slices") or [] for source in each["sources"]]
+    given = {str(key) for entry in entries for key in entry.get("parameters") or {}}
+    if unused := sorted(given - set(known) - {"rescale"}):
+        logger.warning("parameters %s are ignored: mergekit's %s uses %s", unused, method, sorted(known))
+
+
+def only_known(entry: Mapping[str, object], known: set[str], where: str) -> None:
+    """Warn of keys that are not among the `known`, which mergekit does not read."""
     unknown = sorted(map(str, set(entry) - known))
     if unknown:
-        raise ValueError(f"mergekit keys {unknown} have no counterpart here; {where} may have {sorted(known)}")
+        logger.warning("mergekit keys %s are ignored, as mergekit ignores them; %s may have %s", unknown, where,
+                       sorted(known))  # fmt: skip
 
 
 def _check_entries(entries: object, known: set[str], where: str) -> None:
     if not isinstance(entries, list) or not entries or not all(isinstance(entry, Mapping) for entry in entries):
         raise ValueError(f"{where}: expected a list of mappings with {sorted(known)}, got {entries!r}")
     for entry in entries:
-        only(entry, known, where)
+        only_known(entry, known, where)
         if "model" in known and not isinstance(entry.get("model"), str):
             raise ValueError(f"{where}: expected a model, as a path or hub id, got {entry.get('model')!r}")
         if "layer_range" in known:

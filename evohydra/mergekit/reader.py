@@ -10,8 +10,8 @@ from evohydra.families import Family, Rules
 from evohydra.families.names import FAMILIES
 from evohydra.families.sources import BASE, published_sources
 from evohydra.mergekit import stacks
-from evohydra.mergekit.configuration import TOKENIZER, checked, only, parameters_of
-from evohydra.mergekit.settings import PASSTHROUGH, Settings, Slice
+from evohydra.mergekit.configuration import TOKENIZER, checked, only_known, parameters_of, reference, warn_of_ignored
+from evohydra.mergekit.settings import PASSTHROUGH, Settings, Slice, parameters_known
 from evohydra.mergekit.writer import FIRST, INPUT, METHODS, REQUIRED
 from evohydra.merging.checkpoints import TensorSource
 from evohydra.recipe import FORMAT, Checkpoint, Group, Merge, Parameter, Stack, merges_something
@@ -33,6 +33,7 @@ def read(text: str, family: Family, shard_bytes: int) -> dict[str, object]:
     method_name = str(config["merge_method"])
     if method_name not in METHODS:
         raise ValueError(f"merge_method: {method_name!r} is none of {sorted(METHODS)}")
+    warn_of_ignored(config, method_name, parameters_known(method_name, METHODS[method_name]))
     base = config.get("base_model")
     models = _models(config, method_name, METHODS[method_name].base)
     nodes = {reference: _checkpoint(name, reference) for reference, name in _names(models).items()}
@@ -176,10 +177,10 @@ def _models(config: Mapping[str, Any], method_name: str, role: str) -> list[str]
 def _names(references: Sequence[str]) -> dict[str, str]:
     """A name for each model: the last part of its path, numbered where two have the same."""
     names: dict[str, str] = {}
-    for reference in references:
-        name = PurePath(reference.split("+")[0].split("@")[0]).name
+    for model in references:
+        name = PurePath(model.split("+")[0].split("@")[0]).name
         taken = [*names.values(), BASE, "same", "union"]
-        names[reference] = name if name not in taken else f"{name}-{sum(n.startswith(name) for n in taken) + 1}"
+        names[model] = name if name not in taken else f"{name}-{sum(n.startswith(name) for n in taken) + 1}"
     return names
 
 
@@ -200,12 +201,13 @@ def _tokenizer(
             raise ValueError("expected either tokenizer or tokenizer_source")
         if not isinstance(given, Mapping):
             raise ValueError(f"tokenizer: expected a mapping with a source, got {given!r}")
-        only(given, TOKENIZER, "tokenizer")
+        only_known(given, TOKENIZER, "tokenizer")
         if given.get("tokens"):
             raise ValueError(
                 f"tokenizer.tokens: rows that are chosen token by token have no counterpart here, got {given['tokens']}"
             )
         source, multiple, key = given.get("source", "union"), given.get("pad_to_multiple_of"), "tokenizer.source"
+        source = reference(source) if isinstance(source, Mapping) else source
     base = config.get("base_model")
     if source == "base" and base is None:
         raise ValueError(f"{key}: base, but the configuration names no base_model")

@@ -1,6 +1,6 @@
 """The settings of a mergekit configuration at one tensor: precedence, filters, gradients, defaults."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,8 +9,7 @@ from evohydra.merging.methods import Method, resolve
 from evohydra.recipe import Parameter
 
 PASSTHROUGH = "passthrough"
-# int8_mask saves memory in mergekit and changes no number; task_arithmetic knows the others and does nothing with them.
-IGNORED = {"task_arithmetic": {"int8_mask", "density", "rescale"}}
+IGNORE_RESCALE = ("task_arithmetic",)  # mergekit knows it there, and does nothing with it
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Settings:
         """The method's parameters."""
         method = resolve(counterpart.method)
         keys = {OPTIONS.get(name, name): name for name in method.parameters - set(counterpart.fixed)}
-        self.check_keys(set(keys), method_name)
+        self.check_rescale(keys, method_name)
         parameters: dict[str, Parameter] = {}
         for name, only in counterpart.fixed.items():
             parameters[name] = (1.0,) * len(self.models) if only is None else only
@@ -60,7 +59,6 @@ class Settings:
 
     def stacked(self) -> dict[str, Parameter]:
         """Those of a linear merge that is the one source of this slice."""
-        self.check_keys({"scale"}, PASSTHROUGH)
         (source,) = self.at.sources
         scale = self.scale(source)
         return {"weight": tuple(scale if model == source else 0.0 for model in self.models), "normalize": False}
@@ -69,17 +67,10 @@ class Settings:
         """What passthrough multiplies the tensor of `source` by."""
         return _number("scale", self.value("scale", source, 1.0))
 
-    def check_keys(self, known: set[str], method_name: str) -> None:
-        """ValueError for settings of a parameter that the method has not."""
-        common = [self.at.parameters, self.config.get("parameters") or {}]
-        given = {key for settings in (*common, *self.at.sources.values()) for key in settings}
-        given -= IGNORED.get(method_name, {"int8_mask"})
-        if "rescale" in given and "rescale" not in known and not self.value("rescale", None):
-            given.discard("rescale")
-        if given - known:
-            raise ValueError(
-                f"{method_name} has no parameters {sorted(map(str, given - known))} here; it has {sorted(known)}"
-            )
+    def check_rescale(self, known: Collection[str], method_name: str) -> None:
+        """ValueError for `rescale` where mergekit's method has it and ours has not."""
+        if "rescale" not in known and method_name not in IGNORE_RESCALE and self.value("rescale", None):
+            raise ValueError(f"{method_name} has no parameters ['rescale'] here; it has {sorted(known)}")
 
     def value(self, key: str, model: str | None, default: object = None) -> object:
         """The setting at the tensor, of one model or of all."""
@@ -90,6 +81,13 @@ class Settings:
                 if value is not None:
                     return value
         return default
+
+
+def parameters_known(method_name: str, counterpart: Counterpart) -> set[str]:
+    """The parameters of a method by mergekit's names."""
+    if method_name == PASSTHROUGH:
+        return {"scale"}
+    return {OPTIONS.get(name, name) for name in resolve(counterpart.method).parameters - set(counterpart.fixed)}
 
 
 def _like(method: Method, name: str, key: str, value: object) -> Parameter:

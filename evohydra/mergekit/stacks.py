@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from evohydra.mergekit.settings import PASSTHROUGH, Settings, Slice
+from evohydra.mergekit.settings import Settings, Slice
 from evohydra.merging.checkpoints import TensorSource
 from evohydra.recipe import Checkpoint, Group, Hop, LayerNames, Merge, Node, Parameter, Stack
 from evohydra.spaces.grouping import EMBEDDINGS, Location
@@ -89,7 +89,6 @@ class _Scales:
         t = 0.0 if number is None else number / (length - 1) if length > 1 else 1.0
         place = Slice(each.start, each.stop, {each.model: each.own}, each.of_slice)
         settings = Settings(self._config, [each.model], tensor, place, t)
-        settings.check_keys({"scale"}, PASSTHROUGH)
         return settings.scale(each.model)
 
 

@@ -5,18 +5,18 @@ import yaml
 MOST_VALUES = 100_000  # in all, each as often as aliases repeat it
 
 
-def load_yaml(text: str) -> object:
-    """The content of a YAML text; ValueError for what is none, is nested too deep, or grows beyond all bounds."""
+def load_documents(text: str) -> list[object]:
+    """The documents of a YAML text; ValueError for what is none, is nested too deep, or grows beyond all bounds."""
     try:
-        content: object = yaml.safe_load(text)
-        size = _size(content, {}, set())
+        documents: list[object] = list(yaml.safe_load_all(text))
+        size = _size(documents, {}, set())
     except RecursionError as error:
         raise ValueError("not a mergekit configuration: it is nested too deep") from error
     except (yaml.YAMLError, ValueError, TypeError, OverflowError) as error:
         raise ValueError(f"not a mergekit configuration: {error}") from error
     if size > MOST_VALUES:
         raise ValueError(f"not a mergekit configuration: expected at most {MOST_VALUES} values, got {size:.3g}")
-    return content
+    return documents
 
 
 def _size(value: object, known: dict[int, int], open_: set[int]) -> int:
