@@ -191,6 +191,32 @@ def test_numbers_that_have_to_be_whole(settings: list[str], expected: str, argum
     refused([*given, *settings], tmp_path / "run", expected)
 
 
+def test_the_length_of_answers_is_the_users_by_any_of_its_names(arguments: list[str], tmp_path: Path):
+    def identity(length: str) -> object:
+        wanted = f"benchmark.lm_eval.generation_kwargs={{{length}}}"
+        return built([*arguments, wanted], tmp_path / "run").benchmarks["lm_eval"].identity()
+
+    expected = identity("max_gen_toks: 3")
+    assert expected != identity("max_gen_toks: 4")
+    for name in ("max_new_tokens", "max_tokens", "max_completion_tokens"):
+        assert identity(f"{name}: 3") == expected
+
+
+@pytest.mark.parametrize(
+    ("lengths", "expected"),
+    [
+        (
+            "max_new_tokens: 3, max_gen_toks: 4",
+            "max_gen_toks and max_new_tokens are names of the same length; give one",
+        ),
+        ("max_new_tokens: long", "max_new_tokens: expected a whole number of at least 1, got 'long'"),
+        ("max_gen_toks: 0", "max_gen_toks: expected a whole number of at least 1, got 0"),
+    ],
+)
+def test_lengths_of_answers_that_make_no_sense(lengths: str, expected: str, arguments: list[str], tmp_path: Path):
+    refused([*arguments, f"benchmark.lm_eval.generation_kwargs={{{lengths}}}"], tmp_path / "run", expected)
+
+
 def test_whole_bounds_of_an_integer_may_be_written_as_reals():
     gene = parse_spec("w", {"per": "merge", "low": 0.0, "high": 2.0, "integer": True, "default": 1}).gene("merge/w")
     assert gene == integer("merge/w", 0, 2)

@@ -22,7 +22,7 @@ from evohydra.scoring.benchmarks.images import text_of
 from evohydra.scoring.benchmarks.live_lm import LiveLM
 from evohydra.scoring.benchmarks.live_vlm import LiveMultimodalLM
 from evohydra.scoring.benchmarks.lm_eval_identity import PACKAGES, of_split, samples
-from evohydra.scoring.benchmarks.lm_eval_loading import load_tasks
+from evohydra.scoring.benchmarks.lm_eval_loading import load_tasks, with_one_length
 from evohydra.scoring.benchmarks.lm_eval_metrics import chosen_metric, leaves_out, measure_of, of_example, sign_of
 from evohydra.scoring.benchmarks.lm_eval_shots import keep_shots_apart
 from evohydra.scoring.benchmarks.lm_eval_words import answered, described
@@ -140,7 +140,8 @@ class LMEvalBenchmark:
             task.set_config(key="num_fewshot", value=self._options.num_fewshot or 0)
         task.set_fewshot_seed(seed=FEWSHOT_SEED)
         if self._options.generation_kwargs:
-            task.set_config(key="generation_kwargs", value=dict(self._options.generation_kwargs), update=True)
+            wanted = with_one_length(self.name, self._options.generation_kwargs)
+            task.set_config(key="generation_kwargs", value=wanted, update=True)
 
     def _check_filter(self) -> None:
         for split, task in self._tasks.items():
