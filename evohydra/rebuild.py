@@ -4,7 +4,7 @@ import argparse
 import contextlib
 import sys
 from collections.abc import Collection, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -40,65 +40,59 @@ def rebuild(
     recipe, ArtifactError for a target that may not be replaced.
     """
     recipe = RecipeFile.parse(content)
-    return _rebuild(recipe, target, paths, device, allowed, overwrite), recipe.weights
+    return _Maker(device, allowed).make(recipe, target, paths, overwrite=overwrite), recipe.weights
 
 
-def _rebuild(
-    recipe: RecipeFile,
-    target: Path,
-    paths: Mapping[str, str],
-    device: torch.device,
-    allowed: Collection[str],
-    overwrite: bool,
-) -> str:
-    """Write `recipe`, and before it what it is made from."""
-    check_replaceable(target, overwrite)
-    recipe.check_names(allowed)
-    known = recipe.source_names()
-    if unknown := sorted(set(paths) - known):
-        raise ValueError(f"--source: the recipe has no source {unknown}; its sources are {sorted(known)}")
-    with contextlib.ExitStack() as until_then:
-        here = dict(paths)
-        for name, its_recipe in recipe.made_from.items():
-            if name not in paths:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                room = until_then.enter_context(TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent))
-                below = {key: path for key, path in paths.items() if key in its_recipe.source_names()}
-                made = Path(room) / "checkpoint"  # no name of the recipe's becomes a path
-                _rebuild(its_recipe, made, below, device, allowed, overwrite=False)
-                here[name] = str(made)
-        return _written(recipe, target, here, device, allowed, overwrite)
+@dataclass(frozen=True)
+class _Maker:
+    """Makes recipes on `device`, with code from outside in the modules that the user has `allowed`."""
 
+    device: torch.device
+    allowed: Collection[str]
 
-def _written(
-    recipe: RecipeFile,
-    target: Path,
-    paths: Mapping[str, str],
-    device: torch.device,
-    allowed: Collection[str],
-    overwrite: bool,
-) -> str:
-    node, files_from = recipe.node, recipe.files_from
-    family, written_as = recipe.parts(allowed)
-    named = {checkpoint.name: checkpoint for checkpoint in checkpoints(node)}
-    moved = {name: replace(c, path=paths.get(name, c.path)) for name, c in named.items()}
-    models = tuple(c for name, c in moved.items() if name != BASE)
-    layers_only = None if merges_something(node) else files_from
-    opened = open_sources(models, moved.get(BASE), family, recipe.rules, layers_only=layers_only)
-    compile_kernels = worth_compiling(opened.tensors[files_from].shapes, 1)
-    engine = Engine(opened.tensors, device=device, dtype=recipe.dtype, compile_kernels=compile_kernels, cache_bytes=0)
-    _check_apart(target, opened)
-    with whole_directory(target, overwrite=overwrite) as directory:
-        written = written_as.write(node, engine, family, opened, directory, recipe.out_dtype, recipe.shard_bytes)
-        # What was still open is now known: what the sources hold, and what the merge of these sources is.
-        found = {c.name: c for c in (*opened.models, *([opened.base] if opened.base else []))}
-        again = recipe.made_from
-        node = with_checkpoints(
-            node, {name: replace(c, path=named[name].path) if name in again else c for name, c in found.items()}
+    def make(self, recipe: RecipeFile, target: Path, paths: Mapping[str, str], *, overwrite: bool = False) -> str:
+        """Write `recipe`, and before it what it is made from."""
+        check_replaceable(target, overwrite)
+        recipe.check_names(self.allowed)
+        known = recipe.source_names()
+        if unknown := sorted(set(paths) - known):
+            raise ValueError(f"--source: the recipe has no source {unknown}; its sources are {sorted(known)}")
+        with contextlib.ExitStack() as until_then:
+            here = dict(paths)
+            for name, its_recipe in recipe.made_from.items():
+                if name not in paths:
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    room = until_then.enter_context(TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent))
+                    below = {key: path for key, path in paths.items() if key in its_recipe.source_names()}
+                    made = Path(room) / "checkpoint"  # no name of the recipe's becomes a path
+                    self.make(its_recipe, made, below)
+                    here[name] = str(made)
+            return self._write(recipe, target, here, overwrite)
+
+    def _write(self, recipe: RecipeFile, target: Path, paths: Mapping[str, str], overwrite: bool) -> str:
+        node, files_from = recipe.node, recipe.files_from
+        family, written_as = recipe.parts(self.allowed)
+        named = {checkpoint.name: checkpoint for checkpoint in checkpoints(node)}
+        moved = {name: replace(c, path=paths.get(name, c.path)) for name, c in named.items()}
+        models = tuple(c for name, c in moved.items() if name != BASE)
+        layers_only = None if merges_something(node) else files_from
+        opened = open_sources(models, moved.get(BASE), family, recipe.rules, layers_only=layers_only)
+        compile_kernels = worth_compiling(opened.tensors[files_from].shapes, 1)
+        engine = Engine(
+            opened.tensors, device=self.device, dtype=recipe.dtype, compile_kernels=compile_kernels, cache_bytes=0
         )
-        content = {**recipe.content, "recipe": node.to_dict(), "weights": recipe.weights or written}
-        write_json(directory / "recipe.json", content)
-    return written
+        _check_apart(target, opened)
+        with whole_directory(target, overwrite=overwrite) as directory:
+            written = written_as.write(node, engine, family, opened, directory, recipe.out_dtype, recipe.shard_bytes)
+            # What was still open is now known: what the sources hold, and what the merge of these sources is.
+            found = {c.name: c for c in (*opened.models, *([opened.base] if opened.base else []))}
+            again = recipe.made_from
+            node = with_checkpoints(
+                node, {name: replace(c, path=named[name].path) if name in again else c for name, c in found.items()}
+            )
+            content = {**recipe.content, "recipe": node.to_dict(), "weights": recipe.weights or written}
+            write_json(directory / "recipe.json", content)
+        return written
 
 
 def _check_apart(target: Path, opened: OpenSources) -> None:
@@ -127,9 +121,12 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     parser.add_argument("--overwrite", action="store_true", help="replace OUT, if evohydra has written it")
     parser.add_argument(
-        "--allow", action="append", default=[], metavar="MODULE",
+        "--allow",
+        action="append",
+        default=[],
+        metavar="MODULE",
         help="a package or module with code of your own that the recipe may name",
-    )  # fmt: skip
+    )
     arguments = parser.parse_args()
     try:
         check_replaceable(arguments.out, arguments.overwrite)

@@ -232,8 +232,10 @@ def _nodes(data: Sequence[object], where: str, level: int) -> tuple[Node, ...]:
 
 
 READERS: Mapping[str, Callable[[object, str, int], Node]] = {
-    "checkpoint": _checkpoint, "merge": _merge, "stack": _stack,
-}  # fmt: skip
+    "checkpoint": _checkpoint,
+    "merge": _merge,
+    "stack": _stack,
+}
 
 
 def digest(node: Node) -> str:

@@ -12,11 +12,14 @@ import re
 import reprlib
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 Count = Annotated[int, Ge(1)]  # genomes, examples, layers: at least one
 Natural = Annotated[int, Ge(0)]
@@ -56,10 +59,10 @@ def check_settings(prefix: str, taker: Callable[..., object], settings: Mapping[
             check(key, kind, value)
 
 
-def check_fields(prefix: str, instance: object, but: Sequence[str] = ()) -> None:
+def check_fields(prefix: str, instance: "DataclassInstance", but: Sequence[str] = ()) -> None:
     """The same for the fields of a dataclass, besides those in `but`."""
-    fields = get_type_hints(type(instance), include_extras=True)
-    check_settings(prefix, type(instance), {name: getattr(instance, name) for name in fields if name not in but})
+    values = {each.name: getattr(instance, each.name) for each in fields(instance) if each.name not in but}
+    check_settings(prefix, type(instance), values)
 
 
 def check(key: str, kind: Any, value: object) -> None:

@@ -74,8 +74,9 @@ def check_all_used(module: Any, known: Collection[str], found: Collection[str]) 
     if unused:
         logger.warning(
             "%d tensors of the sources are no part of the model that config.json describes, and change no score: %s",
-            len(unused), first_few(unused),
-        )  # fmt: skip
+            len(unused),
+            first_few(unused),
+        )
 
 
 def _layer(name: str) -> str | None:

@@ -35,9 +35,12 @@ def _files(directory: Path) -> dict[str, Path]:
     return {
         name: path
         for name, path in found.items()
-        if path.suffix in SUFFIXES and not path.name.endswith(INDEX) and path.name not in LEFT_OUT
-        and not any(part.startswith(".") for part in name.split("/")) and path.is_file()
-    }  # fmt: skip
+        if path.suffix in SUFFIXES
+        and not path.name.endswith(INDEX)
+        and path.name not in LEFT_OUT
+        and not any(part.startswith(".") for part in name.split("/"))
+        and path.is_file()
+    }
 
 
 def _content(path: Path, but: Collection[str]) -> object:

@@ -131,8 +131,9 @@ def only_known(entry: Mapping[str, object], known: set[str], where: str) -> None
     """Warn of keys that are not among the `known`, which mergekit does not read."""
     unknown = sorted(map(str, set(entry) - known))
     if unknown:
-        logger.warning("mergekit keys %s are ignored, as mergekit ignores them; %s may have %s", unknown, where,
-                       sorted(known))  # fmt: skip
+        logger.warning(
+            "mergekit keys %s are ignored, as mergekit ignores them; %s may have %s", unknown, where, sorted(known)
+        )
 
 
 def _check_entries(entries: object, known: set[str], where: str) -> None:

@@ -60,8 +60,12 @@ def keep_shots_apart(name: str, tasks: Mapping[Split, Task], indices: Mapping[Sp
         if len(apart) < len(documents):
             logger.warning(
                 "benchmark %r, %s split: %d of %d documents for few-shot examples are examples of a split, and are not "
-                "shown", name, split, len(documents) - len(apart), len(documents),
-            )  # fmt: skip
+                "shown",
+                name,
+                split,
+                len(documents) - len(apart),
+                len(documents),
+            )
             if isinstance(task, ConfigurableTask):
                 task.sampler = copy.copy(task.sampler).replace_df(apart)
                 task.sampler.fewshot_indices = None  # they have chosen already

@@ -77,7 +77,7 @@ class BayesianOptimization:
             values = np.vstack([values, [[process.predict(believed)[0][0] for process in processes]]])
             processes = self._conditioned(
                 [process.hyper for process in processes], np.vstack([known, asked[-1]]), values
-            )  # fmt: skip
+            )
         return np.array(asked)
 
     def _proposed(

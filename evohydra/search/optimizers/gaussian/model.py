@@ -120,9 +120,14 @@ def fitted(
     start = np.concatenate([np.log(first.scales), np.log([first.signal, first.noise])])
     bounds = [*[BOUNDS["scale"]] * genes, BOUNDS["signal"], BOUNDS["noise"]]
     found = minimize(
-        negative_log_posterior, start, args=(features, gene, values, known), jac=True, method="L-BFGS-B", bounds=bounds,
+        negative_log_posterior,
+        start,
+        args=(features, gene, values, known),
+        jac=True,
+        method="L-BFGS-B",
+        bounds=bounds,
         options={"maxiter": iterations, "ftol": 1e-6},
-    )  # fmt: skip
+    )
     best = found.x if np.isfinite(found.fun) else start
     return Hyperparameters(np.exp(best[:genes]), float(np.exp(best[genes])), float(np.exp(best[genes + 1])))
 

@@ -97,15 +97,17 @@ def varied(points: Points, levels: NDArray[np.intp], step: Values, generator: np
 
 
 def _improved(
-    points: Points, values: Values, step: float, around: Around, acquisition: Acquisition,
+    points: Points,
+    values: Values,
+    step: float,
+    around: Around,
+    acquisition: Acquisition,
     generator: np.random.Generator,
-) -> tuple[Points, Values]:  # fmt: skip
+) -> tuple[Points, Values]:
     """The best of each point and its variants; of choices and integers each level of one gene at a time too."""
     found, scores, features = [], [], around.features
     for point, value in zip(points, values, strict=True):
-        variants = varied(
-            np.repeat(point[None], EACH, axis=0), features.levels, np.full((EACH, 1), step), generator
-        )  # fmt: skip
+        variants = varied(np.repeat(point[None], EACH, axis=0), features.levels, np.full((EACH, 1), step), generator)
         others = np.array([*_neighbours(point, features.levels), *around.within(variants)])
         told = acquisition(features(others))
         at = int(told.argmax())
@@ -136,10 +138,13 @@ def _climbed(point: Values, around: Around, slope: Slope) -> Values:
         return -value, -gradient[columns]
 
     found = minimize(
-        downhill, point[free], jac=True, method="L-BFGS-B",
+        downhill,
+        point[free],
+        jac=True,
+        method="L-BFGS-B",
         bounds=list(zip(around.low[free], around.high[free], strict=True)),
         options={"maxiter": ITERATIONS},
-    )  # fmt: skip
+    )
     climbed = point.copy()
     climbed[free] = np.clip(found.x, around.low[free], around.high[free])
     return climbed
