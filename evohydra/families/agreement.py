@@ -10,7 +10,6 @@ from transformers.activations import ACT2CLS, ACT2FN
 from evohydra.families.path_settings import LENGTH_DEPENDENT
 from evohydra.merging.checkpoints import SourceError
 
-CHOICES = ("same", "base", "allow")
 # What changes no number of a forward pass without dropout, or is compared elsewhere: the tensors' shapes and number
 # (depth, rows), whether the head is tied, and the tokenizer's tokens. Kinds of layers stand in lists, one for each.
 ELSEWHERE = re.compile(

@@ -14,7 +14,7 @@ from transformers import PretrainedConfig
 
 from evohydra.families import PUBLISHED, Aligned, LiveModel, Overlay, Rules, path_settings
 from evohydra.families import tensor_sets as sets
-from evohydra.families.agreement import CHOICES, apart, check_agreement
+from evohydra.families.agreement import apart, check_agreement
 from evohydra.families.alignment import align, check_not_quantised, on_common_tokens
 from evohydra.families.comparison import Comparison
 from evohydra.families.configurations import read_configuration
@@ -33,6 +33,7 @@ from evohydra.families.loading import (
 )
 from evohydra.families.own_settings import OwnSettings
 from evohydra.families.private_transformers import left_out_on_load, no_init_weights
+from evohydra.families.rules import config_from, tokenizer_from
 from evohydra.families.tokenizers import LOCAL
 from evohydra.merging.checkpoints import CheckpointReader, SourceError, TensorSource
 from evohydra.merging.engine import Engine
@@ -91,8 +92,8 @@ class CausalLM(OneDirectory):
         sources: Mapping[str, TensorSource] = sets.with_common_names(tensors, f"{prefix}.")
         sources = sets.without_buffers(sources)
         ties = {name: bool(getattr(config, "tie_word_embeddings", False)) for name, config in configs.items()}
-        owner = _tokenizer_from(tuple(sources), base, rules)
-        files_from = _config_from(tuple(sources), base, rules, owner)
+        owner = tokenizer_from(tuple(sources), base, rules)
+        files_from = config_from(tuple(sources), base, rules, owner)
         if rules.tokenizer == "same":
             owner = files_from
         found = align(sources, ties, directories, base, rules, files_from, owner=owner)
@@ -278,37 +279,3 @@ def _check_depths(configs: Mapping[str, PretrainedConfig], tensors: Mapping[str,
                 f"source {source!r}: expected the tensors of {depth} layers, as its config.json says, got those of "
                 f"{1 + max(numbers)}. Configuration and weights do not belong together"
             )
-
-
-def _config_from(names: tuple[str, ...], base: str | None, rules: Rules, tokenizer_from: str) -> str:
-    """The source whose configuration the merge has: that of the tokenizer's, unless another is chosen."""
-    if rules.config in ("same", "allow"):
-        return tokenizer_from
-    if rules.config == "base" and base is None:
-        raise SourceError("config=base, but the sources name no base model")
-    chosen = base if rules.config == "base" else rules.config
-    if chosen is None or chosen not in names:
-        known = sorted({*names, *CHOICES} - ({"base"} if base is None else set()))
-        raise SourceError(f"config: expected one of {known}, got {rules.config!r}")
-    if rules.missing == "base" and chosen != base:
-        raise SourceError(f"missing=base gives the merge the base's configuration, got config={rules.config}")
-    return chosen
-
-
-def _tokenizer_from(names: tuple[str, ...], base: str | None, rules: Rules) -> str:
-    """The source whose tokenizer, or the start of it, the merge has."""
-    if rules.tokenizer == "base" and base is None:
-        raise SourceError("tokenizer=base, but the sources name no base model")
-    if rules.tokenizer not in ("same", "base", "union", *names):
-        raise SourceError(
-            f"tokenizer: expected same, base, union or one of the sources {sorted(set(names) - {base})}, "
-            f"got {rules.tokenizer!r}"
-        )
-    if rules.missing == "base" and rules.tokenizer in names and rules.tokenizer != base:
-        raise SourceError(
-            f"missing=base gives the merge the base's configuration, and tokenizer={rules.tokenizer} that of the "
-            "source: choose tokenizer=base or union"
-        )
-    if base is not None and (rules.tokenizer in ("base", "union") or rules.missing == "base"):
-        return base
-    return rules.tokenizer if rules.tokenizer in names else names[0]

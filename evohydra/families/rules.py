@@ -7,8 +7,10 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Le
 
 from evohydra.checks import check_fields, check_settings
+from evohydra.merging.checkpoints import SourceError
 
 MOST_PADDING = 2**16  # rows: multiples of 64 or 128 are usual
+CHOICES = ("same", "base", "allow")  # of `config`, besides names of sources
 
 
 @dataclass(frozen=True)
@@ -67,3 +69,37 @@ class Rules:
         for key in keys:
             if getattr(self, key) != getattr(Rules(), key):
                 raise ValueError(f"{key}: {why}, got {getattr(self, key)!r}")
+
+
+def config_from(names: tuple[str, ...], base: str | None, rules: Rules, owner: str) -> str:
+    """The source whose configuration the merge has: that of the tokenizer's `owner`, unless another is chosen."""
+    if rules.config in ("same", "allow"):
+        return owner
+    if rules.config == "base" and base is None:
+        raise SourceError("config=base, but the sources name no base model")
+    chosen = base if rules.config == "base" else rules.config
+    if chosen is None or chosen not in names:
+        known = sorted({*names, *CHOICES} - ({"base"} if base is None else set()))
+        raise SourceError(f"config: expected one of {known}, got {rules.config!r}")
+    if rules.missing == "base" and chosen != base:
+        raise SourceError(f"missing=base gives the merge the base's configuration, got config={rules.config}")
+    return chosen
+
+
+def tokenizer_from(names: tuple[str, ...], base: str | None, rules: Rules) -> str:
+    """The source whose tokenizer, or the start of it, the merge has."""
+    if rules.tokenizer == "base" and base is None:
+        raise SourceError("tokenizer=base, but the sources name no base model")
+    if rules.tokenizer not in ("same", "base", "union", *names):
+        raise SourceError(
+            f"tokenizer: expected same, base, union or one of the sources {sorted(set(names) - {base})}, "
+            f"got {rules.tokenizer!r}"
+        )
+    if rules.missing == "base" and rules.tokenizer in names and rules.tokenizer != base:
+        raise SourceError(
+            f"missing=base gives the merge the base's configuration, and tokenizer={rules.tokenizer} that of the "
+            "source: choose tokenizer=base or union"
+        )
+    if base is not None and (rules.tokenizer in ("base", "union") or rules.missing == "base"):
+        return base
+    return rules.tokenizer if rules.tokenizer in names else names[0]
