@@ -4,6 +4,10 @@
 
     python -m tests.kill_repeatedly --workers --kills 20 -- executor=processes executor.workers=2 tracker=none
 
+After each kill it looks whether every line that was on file is there still, and at the end whether anything was scored
+twice: a run that forgets and scores again ends as if nothing had happened, too. (What a process was scoring when it was
+killed is scored again, one job for each worker.)
+
 What follows -- are overrides of the run, but for its name. Every third kill comes at a random moment of the time that
 the command needs to start; each of the others waits until the run has taken a random number of new steps (lines of
 ledger.jsonl and scores.jsonl, files of the winner), and then a little longer. So kills land in the start,
@@ -19,10 +23,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+LOGS = ("ledger.jsonl", "scores.jsonl")
 ROOM = ".result.partial"
 STEP_FILES = (
     ROOM, f"{ROOM}/.winner.partial", f"{ROOM}/.winner.partial/model.safetensors", f"{ROOM}/winner", "winner",
@@ -33,12 +39,16 @@ POLL = 0.0005  # seconds
 
 @dataclass(frozen=True)
 class Kill:
-    """One kill: whether the process was alive, in which phase it was, and the lines that it left."""
+    """One kill: whether the process was alive, in which phase it was, and the lines that it left.
+
+    lost: how many lines that were on file when it started are gone.
+    """
 
     alive: bool
     phase: str
     genomes: int
     finals: int
+    lost: int
 
 
 def start(overrides: list[str], directory: Path) -> subprocess.Popen[bytes]:
@@ -67,10 +77,26 @@ def lines(path: Path) -> int:
     return path.read_bytes().count(b"\n") if path.is_file() else 0
 
 
+def on_file(directory: Path) -> Counter[bytes]:
+    """The whole lines of both logs; no two are the same, for each tells how many seconds its scores took."""
+    found: Counter[bytes] = Counter()
+    for path in (directory / name for name in LOGS):
+        content = path.read_bytes() if path.is_file() else b""
+        found.update(path.name.encode() + line for line in content[: content.rfind(b"\n") + 1].splitlines())
+    return found
+
+
+def scored_twice(directory: Path) -> int:
+    """How many scores on file were computed although they were on file already."""
+    entries = [json.loads(line) for line in (directory / "scores.jsonl").read_text().splitlines()]
+    keys = Counter(json.dumps([e["recipe"], e["split"], e["examples"]]) for e in entries if not e["copied"])
+    return sum(count - 1 for count in keys.values())
+
+
 def steps(directory: Path) -> int:
     """How far the run has come; it only grows, but for the winner's own files."""
     written = sum((directory / name).exists() for name in STEP_FILES)
-    return sum(lines(directory / name) for name in ("ledger.jsonl", "scores.jsonl")) + written
+    return sum(lines(directory / name) for name in LOGS) + written
 
 
 def phase(directory: Path, genomes: int) -> str:
@@ -82,7 +108,7 @@ def phase(directory: Path, genomes: int) -> str:
 
 def kill(overrides: list[str], directory: Path, genomes: int, *, after: float, more: int, longer: float) -> Kill:
     """Start the run; kill its group `after` seconds, or `longer` seconds after it has taken `more` steps."""
-    before = steps(directory)
+    before, known = steps(directory), on_file(directory)
     process = start(overrides, directory)
     until = time.monotonic() + after
     while process.poll() is None and time.monotonic() < until and steps(directory) < before + more:
@@ -93,7 +119,8 @@ def kill(overrides: list[str], directory: Path, genomes: int, *, after: float, m
     if alive:
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    return Kill(alive, when, lines(directory / "ledger.jsonl"), lines(directory / "scores.jsonl"))
+    lost = (known - on_file(directory)).total()
+    return Kill(alive, when, *(lines(directory / name) for name in LOGS), lost)
 
 
 def without_seconds(data: Any) -> Any:
@@ -110,7 +137,7 @@ def content(directory: Path) -> dict[str, Any]:
         for path in (directory / "winner").rglob("*")
         if path.is_file()
     }
-    for name in ("ledger.jsonl", "scores.jsonl"):
+    for name in LOGS:
         found[name] = [without_seconds(json.loads(line)) for line in (directory / name).read_text().splitlines()]
     found["scores.jsonl"].sort(key=json.dumps)  # workers are done in any order
     for name in ("summary.json", "recipe.json", "run.json"):
@@ -121,7 +148,10 @@ def content(directory: Path) -> dict[str, Any]:
 
 
 def differences(kills: int, seed: int, overrides: list[str], root: Path) -> tuple[list[Kill], list[str]]:
-    """`kills` kills of a run, and the names of what then differs from the same run left alone."""
+    """`kills` kills of a run, and the names of what then differs from the same run left alone.
+
+    "lines lost" and "scored twice" are among them where there are any.
+    """
     runs = {name: root / name / "run" for name in ("alone", "killed")}
     for directory in runs.values():
         directory.parent.mkdir(parents=True)
@@ -155,11 +185,15 @@ def differences(kills: int, seed: int, overrides: list[str], root: Path) -> tupl
         last = done[-1]
         print(
             f"kill {number + 1}: {last.phase}, {'alive' if last.alive else 'it had ended'}, {last.genomes} genomes and "
-            f"{last.finals} finals on file",
+            f"{last.finals} scores on file, {last.lost} lines lost",
             flush=True,
         )
+    known = on_file(runs["killed"])
     finish(overrides, runs["killed"])
     expected, found = content(runs["alone"]), content(runs["killed"])
+    found["lines lost"] = sum(each.lost for each in done) + (known - on_file(runs["killed"])).total()
+    found["scored twice"] = scored_twice(runs["killed"])
+    expected |= {"lines lost": 0, "scored twice": 0}
     return done, sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
 
 
@@ -194,6 +228,7 @@ def workers_killed(kills: int, seed: int, overrides: list[str], root: Path) -> t
     if process.wait() != 0:
         raise RuntimeError((killed.parent / "output.txt").read_text()[-3000:])
     expected, found = content(alone), content(killed)
+    expected["scored twice"], found["scored twice"] = 0, scored_twice(killed)
     return done, sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
 
 
@@ -215,6 +250,7 @@ def main() -> None:
     if differing:
         sys.exit(f"differs from the run that was left alone: {', '.join(differing)}")
     print("the same ledger, summary, recipe and winner as the run that was left alone")
+    print("no line lost, nothing scored twice")
 
 
 if __name__ == "__main__":

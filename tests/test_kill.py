@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import REPOSITORY, carried_out, environment, json_lines, python, workspace
+from tests.commands import REPOSITORY, carried_out, environment, json_lines, python, workspace, write_lines
 from tests.contracts.discovery import SEARCHES, names
-from tests.kill_repeatedly import content, differences, kill
+from tests.kill_repeatedly import content, differences, kill, scored_twice
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +32,40 @@ def test_killed_at_random_moments(tmp_path: Path, searched: list[str]):
     assert differing == []
     assert sum(each.alive for each in kills) >= 2
     genomes = [each.genomes for each in kills]
-    assert genomes == sorted(genomes)  # nothing that was on file is lost
+    assert genomes == sorted(genomes)
+    assert sum(each.lost for each in kills) == 0
+
+
+FORGETFUL = """
+import sys
+from pathlib import Path
+
+for argument in sys.orig_argv:
+    if argument.startswith("hydra.run.dir="):
+        run = Path(argument.removeprefix("hydra.run.dir="))
+        if (run / "ledger.jsonl").is_file() and (run / "run.json").is_file():
+            (run / "scores.jsonl").unlink(missing_ok=True)
+"""
+
+
+def test_the_kills_see_work_that_is_lost_and_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A run that deletes its scores at every start ends like one that was left alone."""
+    (tmp_path / "forgetful").mkdir()
+    (tmp_path / "forgetful" / "sitecustomize.py").write_text(FORGETFUL)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'forgetful'}:{REPOSITORY}")
+    overrides = [*workspace(tmp_path), "budget=12", "top=1", "baselines=null"]
+    kills, differing = differences(2, 3, overrides, tmp_path / "runs")
+    assert "lines lost" in differing
+    assert kills[-1].genomes > 0
+
+
+def test_what_is_scored_twice_is_counted(tmp_path: Path):
+    entry = {"recipe": "a", "split": "test", "examples": None, "copied": False}
+    others = [entry | {"split": "search"}, entry | {"copied": True}, entry | {"examples": {"sums": [1]}}]
+    write_lines(tmp_path / "scores.jsonl", [entry, *others])
+    assert scored_twice(tmp_path) == 0
+    write_lines(tmp_path / "scores.jsonl", [entry, *others, entry | {"label": "winner"}, entry])
+    assert scored_twice(tmp_path) == 2
 
 
 def test_killed_while_the_winner_is_written(tmp_path: Path):

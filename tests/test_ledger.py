@@ -15,7 +15,7 @@ import pytest
 from evohydra.recipe import Checkpoint, Node, digest
 from evohydra.scoring.benchmarks import Split
 from evohydra.scoring.job import Evaluation
-from evohydra.search.json_lines import JsonLines, LedgerError
+from evohydra.search.json_lines import JsonLines, LedgerError, alone_in, in_use
 from evohydra.search.ledger import Ledger, Record
 from evohydra.search.objectives import Objective
 
@@ -183,6 +183,46 @@ def test_two_processes_on_one_run_are_refused(tmp_path: Path) -> None:
     ledger.close()
     done = python(f"{code}.close()", str(tmp_path))
     assert done.returncode == 0, done.stderr
+
+
+LOOKING = """
+import sys
+from pathlib import Path
+from evohydra.search.json_lines import in_use
+print("ready", flush=True)
+seen = [0, 0]
+while not (Path(sys.argv[1]) / "end").exists():
+    seen[in_use(Path(sys.argv[1]))] += 1
+print(*seen)
+"""
+
+
+def looking(directory: Path) -> list[subprocess.Popen[str]]:
+    """Two processes that look again and again whether a run is at work."""
+    command = [sys.executable, "-c", LOOKING, str(directory)]
+    started = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert all(each.stdout is not None and each.stdout.readline() == "ready\n" for each in started)
+    return started
+
+
+def test_a_report_that_looks_on_keeps_no_run_from_starting(tmp_path: Path) -> None:
+    started = looking(tmp_path)
+    for _ in range(300):
+        with alone_in(tmp_path):
+            assert in_use(tmp_path)
+    (tmp_path / "end").touch()
+    for each in started:
+        idle, busy = map(int, each.communicate(timeout=60)[0].split())
+        assert idle + busy > 100
+
+
+def test_those_who_look_are_no_run(tmp_path: Path) -> None:
+    with alone_in(tmp_path):
+        pass
+    started = looking(tmp_path)
+    assert not any(in_use(tmp_path) for _ in range(2000))
+    (tmp_path / "end").touch()
+    assert all(each.communicate(timeout=60)[0].split()[1] == "0" for each in started)
 
 
 FULL_DISK = """

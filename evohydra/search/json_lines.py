@@ -1,12 +1,13 @@
 """Append-only files of JSON objects, one a line with its check sum, that survive any kill and power cuts."""
 
 import errno
+import fcntl
 import hashlib
 import json
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from filelock import FileLock, Timeout
 from evohydra.files import on_disk, write_whole
 
 logger = logging.getLogger(__name__)
-LOCK = ".lock"  # of a run's directory
+LOCK = ".lock"  # of a run's directory: other runs ask for it
+SIGN = ".running"  # locked meanwhile, for those who only look whether a run is at work
+PATIENCE = 10.0  # seconds to wait for one who looks
 CHECK = "check"  # the last key of each line: the beginning of the SHA-256 of the line without it
 
 
@@ -26,9 +29,11 @@ class LedgerError(ValueError):
 @contextmanager
 def alone_in(directory: Path) -> Iterator[None]:
     """Keep other processes out of a run's directory; LedgerError where one is at work there."""
-    lock = FileLock(directory / LOCK, timeout=0)
+    lock, sign = FileLock(directory / LOCK, timeout=0), FileLock(directory / SIGN, timeout=PATIENCE)
     try:
         lock.acquire()
+        with suppress(Timeout):
+            sign.acquire()
     except Timeout as error:
         raise LedgerError(f"{directory}: another process is working on this run") from error
     except (OSError, NotImplementedError) as error:
@@ -36,20 +41,20 @@ def alone_in(directory: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        sign.release()
         lock.release()
 
 
 def in_use(directory: Path) -> bool:
     """Whether a process is at work in a run's directory; False where that cannot be known."""
-    file = directory / LOCK
-    if not file.is_file():
-        return False
     try:
-        with FileLock(file, timeout=0):
+        with (directory / SIGN).open("rb") as sign:
+            # Shared, so that those who look are not taken for a run, and a run that starts waits a moment at most.
+            fcntl.flock(sign, fcntl.LOCK_SH | fcntl.LOCK_NB)
             return False
-    except Timeout:
+    except BlockingIOError:
         return True
-    except (OSError, NotImplementedError):
+    except OSError:
         return False
 
 
