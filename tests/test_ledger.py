@@ -1,5 +1,6 @@
 """The ledger: what is on file is not evaluated again, and no accident leaves it torn or mixed with another run."""
 
+import fcntl
 import json
 import os
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 from evohydra.recipe import Checkpoint, Node, digest
 from evohydra.scoring.benchmarks import Split
 from evohydra.scoring.job import Evaluation
-from evohydra.search.json_lines import JsonLines, LedgerError, alone_in, in_use
+from evohydra.search.json_lines import SIGN, JsonLines, LedgerError, alone_in, in_use
 from evohydra.search.ledger import Ledger, Record
 from evohydra.search.objectives import Objective
 
@@ -223,6 +224,17 @@ def test_those_who_look_are_no_run(tmp_path: Path) -> None:
     assert not any(in_use(tmp_path) for _ in range(2000))
     (tmp_path / "end").touch()
     assert all(each.communicate(timeout=60)[0].split()[1] == "0" for each in started)
+
+
+def test_a_run_starts_where_its_sign_is_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("evohydra.search.json_lines.PATIENCE", 0.05)
+    (tmp_path / SIGN).touch()
+    with (tmp_path / SIGN).open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_SH)
+        with alone_in(tmp_path):
+            assert "reports will not see that this run is at work" in caplog.text
 
 
 FULL_DISK = """

@@ -7,7 +7,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,7 @@ def alone_in(directory: Path) -> Iterator[None]:
     lock, sign = FileLock(directory / LOCK, timeout=0), FileLock(directory / SIGN, timeout=PATIENCE)
     try:
         lock.acquire()
-        with suppress(Timeout):
-            sign.acquire()
+        _show(sign)
     except Timeout as error:
         raise LedgerError(f"{directory}: another process is working on this run") from error
     except (OSError, NotImplementedError) as error:
@@ -43,6 +42,15 @@ def alone_in(directory: Path) -> Iterator[None]:
     finally:
         sign.release()
         lock.release()
+
+
+def _show(sign: FileLock) -> None:
+    try:
+        sign.acquire(poll_interval=0.01)
+    except Timeout:
+        logger.warning(
+            "%s: another process keeps it locked; reports will not see that this run is at work", sign.lock_file
+        )
 
 
 def in_use(directory: Path) -> bool:
