@@ -24,9 +24,10 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 LOGS = ("ledger.jsonl", "scores.jsonl")
 ROOM = ".result.partial"
@@ -51,6 +52,23 @@ class Kill:
     lost: int
 
 
+class Started(Protocol):
+    """A run that has been started, as Popen knows it; it leads a process group of its own."""
+
+    pid: int
+
+    def poll(self) -> int | None:
+        """What it ended with, None while it is at work."""
+        ...
+
+    def wait(self) -> int:
+        """What it ends with."""
+        ...
+
+
+Start = Callable[[list[str], Path], Started]  # from overrides, in a directory; its output goes to output.txt beside it
+
+
 def start(overrides: list[str], directory: Path) -> subprocess.Popen[bytes]:
     """The run in `directory`, leading a process group of its own."""
     command = [sys.executable, "-m", "evohydra", *overrides, f"hydra.run.dir={directory}"]
@@ -66,9 +84,9 @@ def _interruptible() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def finish(overrides: list[str], directory: Path) -> None:
+def finish(overrides: list[str], directory: Path, begin: Start = start) -> None:
     """The run carried to its end; RuntimeError with its output where that fails."""
-    if start(overrides, directory).wait() != 0:
+    if begin(overrides, directory).wait() != 0:
         raise RuntimeError((directory.parent / "output.txt").read_text()[-3000:])
 
 
@@ -106,10 +124,19 @@ def phase(directory: Path, genomes: int) -> str:
     return "search" if lines(directory / "ledger.jsonl") < genomes else "validation and test"
 
 
-def kill(overrides: list[str], directory: Path, genomes: int, *, after: float, more: int, longer: float) -> Kill:
+def kill(
+    overrides: list[str],
+    directory: Path,
+    genomes: int,
+    *,
+    after: float,
+    more: int,
+    longer: float,
+    begin: Start = start,
+) -> Kill:
     """Start the run; kill its group `after` seconds, or `longer` seconds after it has taken `more` steps."""
     before, known = steps(directory), on_file(directory)
-    process = start(overrides, directory)
+    process = begin(overrides, directory)
     until = time.monotonic() + after
     while process.poll() is None and time.monotonic() < until and steps(directory) < before + more:
         time.sleep(POLL)
@@ -147,7 +174,33 @@ def content(directory: Path) -> dict[str, Any]:
     return found
 
 
-def differences(kills: int, seed: int, overrides: list[str], root: Path) -> tuple[list[Kill], list[str]]:
+@dataclass(frozen=True)
+class Alone:
+    """A run that was left alone: its genomes, its steps, and the seconds to its first line and for each later step."""
+
+    genomes: int
+    steps: int
+    starting: float
+    pace: float
+
+
+def left_alone(overrides: list[str], directory: Path, begin: Start) -> Alone:
+    """Carry the run to its end; RuntimeError with its output where that fails."""
+    began = time.monotonic()
+    process = begin(overrides, directory)
+    while process.poll() is None and not lines(directory / "ledger.jsonl"):
+        time.sleep(POLL)
+    first_line = time.monotonic()
+    if process.wait() != 0:
+        raise RuntimeError((directory.parent / "output.txt").read_text()[-3000:])
+    total = steps(directory) + 4  # those that are gone by now
+    pace = (time.monotonic() - first_line) / total
+    return Alone(lines(directory / "ledger.jsonl"), total, first_line - began, pace)
+
+
+def differences(
+    kills: int, seed: int, overrides: list[str], root: Path, begin: Start = start
+) -> tuple[list[Kill], list[str]]:
     """`kills` kills of a run, and the names of what then differs from the same run left alone.
 
     "lines lost" and "scored twice" are among them where there are any.
@@ -155,46 +208,40 @@ def differences(kills: int, seed: int, overrides: list[str], root: Path) -> tupl
     runs = {name: root / name / "run" for name in ("alone", "killed")}
     for directory in runs.values():
         directory.parent.mkdir(parents=True)
-    began = time.monotonic()
-    process = start(overrides, runs["alone"])
-    while process.poll() is None and not lines(runs["alone"] / "ledger.jsonl"):
-        time.sleep(POLL)
-    starting, first_line = time.monotonic() - began, time.monotonic()
-    if process.wait() != 0:
-        raise RuntimeError((runs["alone"].parent / "output.txt").read_text()[-3000:])
-    genomes = lines(runs["alone"] / "ledger.jsonl")
-    total = steps(runs["alone"]) + 4  # those that are gone by now
-    pace = (time.monotonic() - first_line) / total
+    alone = left_alone(overrides, runs["alone"], begin)
     generator = random.Random(seed)
     done = []
     for number in range(kills):
         by_time = number % 3 == 0
         # On average the kills that are left share the steps that are left.
-        left = total - steps(runs["killed"])
+        left = alone.steps - steps(runs["killed"])
         furthest = min(left - 1, 2 * left // (1 + (kills - number) * 2 // 3))
         done.append(
             kill(
                 overrides,
                 runs["killed"],
-                genomes,
-                after=generator.uniform(0, starting) if by_time else 3600.0,
+                alone.genomes,
+                after=generator.uniform(0, alone.starting) if by_time else 3600.0,
                 more=10**9 if by_time else generator.randint(1, max(1, furthest)),
-                longer=generator.uniform(0, pace),
+                longer=generator.uniform(0, alone.pace),
+                begin=begin,
             )
         )
-        last = done[-1]
-        print(
-            f"kill {number + 1}: {last.phase}, {'alive' if last.alive else 'it had ended'}, {last.genomes} genomes and "
-            f"{last.finals} scores on file, {last.lost} lines lost",
-            flush=True,
-        )
     known = on_file(runs["killed"])
-    finish(overrides, runs["killed"])
+    finish(overrides, runs["killed"], begin)
     expected, found = content(runs["alone"]), content(runs["killed"])
     found["lines lost"] = sum(each.lost for each in done) + (known - on_file(runs["killed"])).total()
     found["scored twice"] = scored_twice(runs["killed"])
     expected |= {"lines lost": 0, "scored twice": 0}
     return done, sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
+
+
+def told(number: int, each: Kill) -> str:
+    """A kill in words."""
+    return (
+        f"kill {number}: {each.phase}, {'alive' if each.alive else 'it had ended'}, {each.genomes} genomes and "
+        f"{each.finals} scores on file, {each.lost} lines lost"
+    )
 
 
 def workers_of(process: int) -> list[int]:
@@ -246,6 +293,7 @@ def main() -> None:
         else:
             kills, differing = differences(arguments.kills, arguments.seed, arguments.overrides, Path(root))
             hit = sum(kill.alive for kill in kills)
+            print(*(told(number, each) for number, each in enumerate(kills, start=1)), sep="\n")
     print(f"{hit} of {arguments.kills} kills hit a living process")
     if differing:
         sys.exit(f"differs from the run that was left alone: {', '.join(differing)}")

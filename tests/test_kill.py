@@ -1,5 +1,6 @@
 """A run that is killed at random moments ends as if nothing had happened."""
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from tests.commands import REPOSITORY, carried_out, environment, json_lines, python, workspace, write_lines
 from tests.contracts.discovery import SEARCHES, names
 from tests.kill_repeatedly import content, differences, kill, scored_twice
+from tests.soak import PLACES, cases
 
 
 @pytest.fixture(autouse=True)
@@ -92,3 +94,18 @@ def test_the_search_of_each_optimizer_in_each_space(tmp_path: Path):
     done = python("-m", "tests.kill_searches", tmp_path, cwd=REPOSITORY)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 3 * (len(names("optimizer")) - 1), done.stdout
+
+
+def test_the_soak_comes_to_every_optimizer_with_every_fitness_at_every_place():
+    pairs = set(itertools.product(names("optimizer"), names("fitness")))
+    first = [(case.optimizer, case.fitness) for case in itertools.islice(cases(0), len(pairs))]
+    assert set(first) == pairs
+    everything = list(itertools.islice(cases(0), len(pairs) * len(PLACES)))
+    assert len(set(everything)) == len(everything) == len(pairs) * len(PLACES)
+
+
+@pytest.mark.slow
+def test_some_of_the_soak(tmp_path: Path):
+    done = python("-m", "tests.soak", "--minutes", "1", cwd=REPOSITORY)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 lines lost, nothing scored twice, 0 bits different" in done.stdout
