@@ -29,6 +29,13 @@ def write_whole(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def tidy(directory: Path, names: Sequence[str]) -> None:
+    """Remove what killed processes left of files that only the process at work in `directory` writes."""
+    for name in names:
+        for left in directory.glob(f".{name}.*.partial"):
+            left.unlink(missing_ok=True)
+
+
 def write_json(path: Path, data: Mapping[str, object]) -> None:
     """Write `data` as indented JSON, whole or not at all."""
     write_whole(path, json.dumps(data, indent=2, ensure_ascii=False).encode() + b"\n")

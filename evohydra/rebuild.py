@@ -6,7 +6,6 @@ import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 
@@ -16,7 +15,7 @@ from evohydra.files import read_json, read_text, write_json
 from evohydra.mergekit.reader import read as read_mergekit
 from evohydra.merging.engine import Engine, worth_compiling
 from evohydra.recipe import checkpoints, merges_something, with_checkpoints
-from evohydra.winner.checkpoint_files import ArtifactError, check_replaceable, whole_directory
+from evohydra.winner.directories import ArtifactError, check_replaceable, room, whole_directory
 from evohydra.winner.recipe_files import RecipeFile
 
 SHARD_BYTES = 5 * 10**9  # of a mergekit configuration's merge
@@ -59,12 +58,11 @@ class _Maker:
             raise ValueError(f"--source: the recipe has no source {unknown}; its sources are {sorted(known)}")
         with contextlib.ExitStack() as until_then:
             here = dict(paths)
-            for name, its_recipe in recipe.made_from.items():
+            for number, (name, its_recipe) in enumerate(recipe.made_from.items()):
                 if name not in paths:
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    room = until_then.enter_context(TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent))
+                    beside = until_then.enter_context(room(target, purpose=f".source{number}"))
                     below = {key: path for key, path in paths.items() if key in its_recipe.source_names()}
-                    made = Path(room) / "checkpoint"  # no name of the recipe's becomes a path
+                    made = beside / "checkpoint"  # no name of the recipe's becomes a path
                     self.make(its_recipe, made, below)
                     here[name] = str(made)
             return self._write(recipe, target, here, overwrite)

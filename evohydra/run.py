@@ -10,12 +10,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from evohydra.files import finish, together, write_json
+from evohydra.files import finish, tidy, together, write_json
 from evohydra.recipe import Node, digest
 from evohydra.report import say
 from evohydra.report.answers import Pictured, answers_page, shown
 from evohydra.report.examples import WINNER, keep_examples
-from evohydra.report.gathering import keep_settings
+from evohydra.report.gathering import SETTINGS, keep_settings
 from evohydra.report.pictures import draw_albums, pictures
 from evohydra.report.progress import SearchProgress
 from evohydra.report.tables import gain_sentence, summary_table
@@ -39,6 +39,7 @@ from evohydra.winner.writer import REASON, RESULT, UNVERIFIED, WinnerError, Winn
 
 logger = logging.getLogger(__name__)
 SCORES = "scores.jsonl"
+OWN = ("run.json", SETTINGS, SCORES, "ablations.json", "examples.json")  # written while the run's lock is held
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ class Run:
                 logger.warning("of %d starting points, generation 0 holds %d", len(start), optimizer.population)
             ledger = stack.enter_context(closing(self._ledger()))
             finish(self.directory)
+            tidy(self.directory, OWN)
             keep_settings(self.directory)
             store = ScoreStore(self.directory / SCORES, conditions(self.identity), self.shared_scores)
             stack.enter_context(closing(store))

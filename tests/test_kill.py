@@ -86,6 +86,8 @@ def test_killed_while_the_winner_is_written(tmp_path: Path):
     half = killed / ".result.partial" / ".winner.partial"  # as after a kill in the middle of a file
     half.mkdir(parents=True, exist_ok=True)
     (half / "model.safetensors").write_bytes(b"half")
+    for name in ("run.json", "settings.json"):
+        (killed / f".{name}.4711.partial").write_bytes(b"half")
     carried_out(overrides, killed)
     assert content(killed) == content(alone)
 

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from evohydra import rebuild
+from evohydra.winner.directories import whole_directory
 from tests.commands import carried_out, files, python, workspace
 
 Command = Callable[..., str]
@@ -273,6 +274,46 @@ def test_only_what_evohydra_wrote_is_overwritten(finished: Path, tmp_path: Path,
         assert f"expected a directory that evohydra wrote, and nothing else in it, got {strange}" in said
         (out / strange).unlink()
     assert below(out) == first
+
+
+def test_what_a_killed_rebuild_left_is_removed(copied: Path, tmp_path: Path, command: Command):
+    inner = json.loads((copied / "recipe.json").read_text())
+    node = {"node": "checkpoint", "name": "first", "path": "gone", "fingerprint": inner["weights"]}
+    outer = {**inner, "recipe": node, "files_from": "first", "made_from": {"first": inner}}
+    (tmp_path / "recipe.json").write_text(json.dumps(outer))
+    before = set(below(tmp_path))
+    for half in (".out.partial", ".out.source0.partial/.checkpoint.partial"):
+        (tmp_path / half).mkdir(parents=True)
+        (tmp_path / half / "model-00001-of-00002.safetensors").write_bytes(b"half")
+        (tmp_path / half / ".recipe.json.77.partial").write_bytes(b"half")
+    assert "identical, bit for bit" in command(tmp_path / "recipe.json", tmp_path / "out")
+    assert all(name.startswith("out/") for name in set(below(tmp_path)) - before)
+    assert b"half" not in below(tmp_path / "out").values()
+    assert not list(tmp_path.glob(".out*"))
+
+
+def test_what_another_rebuild_is_writing_is_not_removed(finished: Path, tmp_path: Path, command: Command):
+    with whole_directory(tmp_path / "out") as directory:
+        (directory / "config.json").write_text("{}")
+        said = command(finished / "recipe.json", tmp_path / "out")
+        assert "another command is writing there now" in said
+        assert (directory / "config.json").exists()
+    assert below(tmp_path) == {"out/config.json": b"{}"}
+
+
+@pytest.mark.parametrize("kind", ["thesis.txt", "link", ".git/config"])
+def test_what_a_killed_rebuild_cannot_have_left_stays(kind: str, finished: Path, tmp_path: Path, command: Command):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text("mine")
+    place = tmp_path / ".out.partial"
+    if kind == "link":
+        place.symlink_to("other")
+    else:
+        (place / kind).parent.mkdir(parents=True)
+        (place / kind).write_text("years")
+    before = below(tmp_path)
+    assert f"{place}: expected what a killed command left" in command(finished / "recipe.json", tmp_path / "out")
+    assert below(tmp_path) == before
 
 
 def test_other_directories_files_and_links_are_not_overwritten(finished: Path, tmp_path: Path, command: Command):

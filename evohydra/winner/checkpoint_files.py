@@ -1,108 +1,26 @@
-"""The winner on disk: an ordinary Hugging Face checkpoint with its recipe, written whole or not at all."""
+"""The weights of a merge on disk: safetensors files, written tensor by tensor."""
 
 import itertools
 import json
 import math
-import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
 import torch
 from huggingface_hub import split_state_dict_into_shards_factory
-from safetensors import SafetensorError
 
 from evohydra.families import Fused, Part
-from evohydra.files import all_on_disk, on_disk, read_json
 from evohydra.merging.checkpoints import CheckpointReader, fingerprint
 from evohydra.merging.engine import Engine
-from evohydra.recipe import FORMAT, Node
+from evohydra.recipe import Node
 
 WHOLE = Part()
-# What evohydra writes into a checkpoint's directory.
-WRITTEN = (
-    "*.safetensors", "*.json", "*.jinja", "*.model", "vocab.txt", "merges.txt", "README.md", "mergekit.yaml", "*.png",
-)  # fmt: skip
 # safetensors' names of the types that checkpoints hold.
 NAMES = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
     torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
 }  # fmt: skip
-
-
-class ArtifactError(OSError):
-    """A checkpoint that could not be written; nothing of it is left behind."""
-
-
-@contextmanager
-def whole_directory(
-    target: Path, final: Callable[[], Path] | None = None, known_as: Path | None = None, overwrite: bool = False
-) -> Iterator[Path]:
-    """A directory to write into that becomes `target` when all went well, and vanishes otherwise.
-
-    `final` is asked at the end for another name, where what was written decides on it. `known_as`: the place that
-    messages name, where `target` is moved there later. With `overwrite` a directory that evohydra wrote is replaced.
-
-    Raises ArtifactError where something else is there, and where the disk is full or cannot be written to.
-    """
-    temporary = target.with_name(f".{target.name}.partial")
-    where = known_as or target
-    check_replaceable(target, overwrite)
-    try:
-        temporary.mkdir(parents=True)
-    except FileExistsError as error:
-        raise ArtifactError(
-            f"{temporary} exists, from a command that was killed or is not done yet; remove it if it was killed"
-        ) from error
-    except OSError as error:
-        raise ArtifactError(f"could not write {where}: {error}") from error
-    try:
-        yield temporary
-        all_on_disk(temporary)
-        target = final() if final else target
-        check_replaceable(target, overwrite)
-        if target.exists():
-            shutil.rmtree(target)
-        temporary.rename(target)
-        on_disk(target.parent)
-    except ArtifactError:
-        raise
-    except (OSError, SafetensorError) as error:
-        raise ArtifactError(f"could not write {where}: {error}. Nothing half-written was left there") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def check_replaceable(target: Path, overwrite: bool) -> None:
-    """ArtifactError where at `target` is anything but an empty directory, or, with `overwrite`, one of evohydra's."""
-    if not (target.exists() or target.is_symlink()):
-        return
-    plain = target.is_dir() and not target.is_symlink()
-    if plain and not any(target.iterdir()):
-        return
-    if not overwrite:
-        raise ArtifactError(f"{target} exists; give a directory that does not, or an empty one")
-    strange = _strange(target) if plain else "a file or a link"
-    if strange is not None:
-        raise ArtifactError(
-            f"{target}: expected a directory that evohydra wrote, and nothing else in it, got {strange}; remove it "
-            "yourself if you do not need it"
-        )
-
-
-def _strange(directory: Path) -> str | None:
-    """Why a directory may be another's than a checkpoint that evohydra wrote; None where it is none."""
-    try:
-        if read_json(directory / "recipe.json").get("format") != FORMAT:
-            return "a recipe.json of another format"
-    except (OSError, ValueError):
-        return "one without a recipe.json"
-    for path in sorted(directory.rglob("*")):
-        usual = path.is_dir() or any(path.match(pattern) for pattern in WRITTEN)
-        if path.is_symlink() or path.name.startswith(".") or not usual:
-            return str(path.relative_to(directory))
-    return None
 
 
 def write_weights(

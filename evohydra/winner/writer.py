@@ -18,7 +18,7 @@ from evohydra.pages import in_markdown
 from evohydra.recipe import Node, Stack
 from evohydra.report.pictures import Sample, write_samples
 from evohydra.scoring.worker import Worker
-from evohydra.winner.checkpoint_files import whole_directory
+from evohydra.winner.directories import whole_directory
 from evohydra.winner.formats import Format
 from evohydra.winner.model_card import model_card
 from evohydra.winner.recipe_files import made_from, recipe_file

@@ -25,7 +25,8 @@ from evohydra.families.tensor_sets import Renamed
 from evohydra.merging.checkpoints import CheckpointReader, SourceError, TensorSource
 from evohydra.merging.engine import Engine
 from evohydra.recipe import Checkpoint, Hop, Node, Stack
-from evohydra.winner.checkpoint_files import whole_directory, write_weights
+from evohydra.winner.checkpoint_files import write_weights
+from evohydra.winner.directories import whole_directory
 
 PATH, SCALES = "model.input_layers", "model.input_scales"
 RELEASED = {"model_type": "evomistral", "architectures": ["EvoMistralForCausalLM"]}

@@ -1,0 +1,133 @@
+"""The directories that checkpoints are written to: whole or not at all, and what may be replaced by them."""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from evohydra.files import all_on_disk, on_disk, read_json
+from evohydra.recipe import FORMAT
+
+# What evohydra writes into a checkpoint's directory.
+WRITTEN = (
+    "*.safetensors", "*.json", "*.jinja", "*.model", "vocab.txt", "merges.txt", "README.md", "mergekit.yaml", "*.png",
+)  # fmt: skip
+PARTIAL = ".partial"  # ends the name of a room
+
+
+class ArtifactError(OSError):
+    """A checkpoint that could not be written; nothing of it is left behind."""
+
+
+@contextmanager
+def whole_directory(
+    target: Path, final: Callable[[], Path] | None = None, known_as: Path | None = None, overwrite: bool = False
+) -> Iterator[Path]:
+    """A directory to write into that becomes `target` when all went well, and vanishes otherwise.
+
+    `final` is asked at the end for another name, where what was written decides on it. `known_as`: the place that
+    messages name, where `target` is moved there later. With `overwrite` a directory that evohydra wrote is replaced.
+
+    Raises ArtifactError where something else is there, and where the disk is full or cannot be written to.
+    """
+    check_replaceable(target, overwrite)
+    where = known_as or target
+    with room(target, where) as temporary:
+        try:
+            yield temporary
+            all_on_disk(temporary)
+            target = final() if final else target
+            check_replaceable(target, overwrite)
+            if target.exists():
+                shutil.rmtree(target)
+            temporary.rename(target)
+            on_disk(target.parent)
+        except ArtifactError:
+            raise
+        except (OSError, SafetensorError) as error:
+            raise ArtifactError(f"could not write {where}: {error}. Nothing half-written was left there") from error
+
+
+@contextmanager
+def room(target: Path, where: Path | None = None, purpose: str = "") -> Iterator[Path]:
+    """An empty directory beside `target`, this process's alone, which vanishes at the end unless it was renamed.
+
+    What a killed command has left of it is removed. `where` is the place that messages name. ArtifactError where
+    another process works in it, where there is anything that evohydra does not write, and where it cannot be made.
+    """
+    place = target.with_name(f".{target.name}{purpose}{PARTIAL}")
+    _clear(place)
+    try:
+        place.mkdir(parents=True)
+        opened = os.open(place, os.O_RDONLY)
+    except OSError as error:
+        raise ArtifactError(f"could not write {where or target}: {error}") from error
+    try:
+        with suppress(OSError):  # without locks, or where another command comes at the same moment and clears it
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+        os.close(opened)
+
+
+def _clear(place: Path) -> None:
+    """Remove what a killed command left at `place`; a process that is at work there keeps it locked."""
+    if not os.path.lexists(place):
+        return
+    reason = "remove it yourself if you do not need it"
+    strange = _strange(place, unfinished=True) if place.is_dir() and not place.is_symlink() else "a file or a link"
+    if strange is not None:
+        raise ArtifactError(f"{place}: expected what a killed command left of a checkpoint, got {strange}; {reason}")
+    opened = os.open(place, os.O_RDONLY)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(place)
+    except BlockingIOError as error:
+        raise ArtifactError(f"{place} exists: another command is writing there now; wait until it is done") from error
+    except OSError as error:
+        raise ArtifactError(
+            f"{place} exists, from a command that was killed or is not done yet; remove it if it was killed ({error})"
+        ) from error
+    finally:
+        os.close(opened)
+
+
+def check_replaceable(target: Path, overwrite: bool) -> None:
+    """ArtifactError where at `target` is anything but an empty directory, or, with `overwrite`, one of evohydra's."""
+    if not (target.exists() or target.is_symlink()):
+        return
+    plain = target.is_dir() and not target.is_symlink()
+    if plain and not any(target.iterdir()):
+        return
+    if not overwrite:
+        raise ArtifactError(f"{target} exists; give a directory that does not, or an empty one")
+    strange = (_without_recipe(target) or _strange(target)) if plain else "a file or a link"
+    if strange is not None:
+        raise ArtifactError(
+            f"{target}: expected a directory that evohydra wrote, and nothing else in it, got {strange}; remove it "
+            "yourself if you do not need it"
+        )
+
+
+def _without_recipe(directory: Path) -> str | None:
+    try:
+        other = read_json(directory / "recipe.json").get("format") != FORMAT
+    except (OSError, ValueError):
+        return "one without a recipe.json"
+    return "a recipe.json of another format" if other else None
+
+
+def _strange(directory: Path, *, unfinished: bool = False) -> str | None:
+    """What in a directory evohydra does not write into checkpoints, or `unfinished` ones; None where there is none."""
+    for path in sorted(directory.rglob("*")):
+        if unfinished and path.name.startswith(".") and path.name.endswith(PARTIAL) and not path.is_symlink():
+            continue
+        usual = path.is_dir() or any(path.match(pattern) for pattern in WRITTEN)
+        if path.is_symlink() or path.name.startswith(".") or not usual:
+            return str(path.relative_to(directory))
+    return None
