@@ -5,6 +5,9 @@ import json
 from collections.abc import Collection
 from pathlib import Path
 
+from evohydra.files import check_plain_file
+from evohydra.merging.checkpoints import SourceError
+
 # No network here, and no code that a checkpoint brings along; transformers would ask at the terminal whether to run it.
 LOCAL = {"local_files_only": True, "trust_remote_code": False}
 SUFFIXES = {".json", ".txt", ".model", ".jinja", ".tiktoken", ".spm"}
@@ -30,7 +33,21 @@ def differing_files(one: Path, other: Path, but: Collection[str] = ()) -> list[s
     return sorted(name for name in first.keys() | second.keys() if first.get(name) != second.get(name))
 
 
+def check_files(directory: Path) -> None:
+    """SourceError for such a file that is a link to nothing, a pipe or a device: it would be missed, or never end."""
+    for path in _named(directory).values():
+        if not path.is_dir():
+            try:
+                check_plain_file(path)
+            except (ValueError, OSError) as error:
+                raise SourceError(f"{path}: expected an ordinary file, or a link to one ({error})") from error
+
+
 def _files(directory: Path) -> dict[str, Path]:
+    return {name: path for name, path in _named(directory).items() if path.is_file()}
+
+
+def _named(directory: Path) -> dict[str, Path]:
     found = {path.relative_to(directory).as_posix(): path for each in ("*", "*/*") for path in directory.glob(each)}
     return {
         name: path
@@ -39,7 +56,6 @@ def _files(directory: Path) -> dict[str, Path]:
         and not path.name.endswith(INDEX)
         and path.name not in LEFT_OUT
         and not any(part.startswith(".") for part in name.split("/"))
-        and path.is_file()
     }
 
 

@@ -10,7 +10,7 @@ import torch
 
 from evohydra.checks import check_name, check_settings
 from evohydra.families import Aligned, Family, OpensSources, Overlay, Rules
-from evohydra.families.settings_files import settings_digest
+from evohydra.families.settings_files import check_files, settings_digest
 from evohydra.merging.adapters import other_base_of_adapter
 from evohydra.merging.checkpoints import Converted, SourceError, Survey, TensorSource, locate, survey
 from evohydra.merging.relatedness import check_kinship
@@ -251,6 +251,8 @@ def published_sources(
     """
     paths = {node.name: _located(node, family) for node in nodes}
     directories = {node.name: _directory(node, paths) for node in nodes}
+    for directory in sorted(set(directories.values())):
+        check_files(directory)
     return (
         paths,
         directories,

@@ -66,8 +66,11 @@ def locate(
             raise SourceError(f"{path}: no such model in the zoo; it holds {known}")
         return directory
     directory = Path(path).expanduser()
-    if directory.is_dir() or (directory.is_file() and directory.suffix == ".safetensors"):
+    if directory.is_dir():
         return directory.resolve()
+    if directory.is_file() and directory.suffix == ".safetensors":
+        # Under the name that was given: what a link points to may have no suffix, and other files beside it.
+        return directory.parent.resolve() / directory.name
     owner, _, rest = path.partition("/")
     repository, _, file = rest.partition("/")
     if owner not in ("", ".", "..", "~") and file.endswith(".safetensors") and "/" not in file:
