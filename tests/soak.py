@@ -29,7 +29,7 @@ from tests.commands import carried_out, workspace
 from tests.contracts.discovery import composed, names
 from tests.kill_repeatedly import Kill, differences
 
-POPULATION, BUDGET = 4, 8
+POPULATION, BUDGET = 5, 10  # optimizer=de wants 5
 REFUSED = "refused: "  # and the reason: the last line of a run that cannot be
 IDLE = {"jemalloc_bg_thd"}  # threads of allocators, which know what to do in forks
 COMMON = ["tracker=none", "report=false", "threads=1", "top=1", "baselines=null", f"budget={BUDGET}"]
@@ -38,7 +38,9 @@ PLACES = (
     ("causal_lm", "parameter"), ("causal_lm", "dataflow"), ("causal_lm", "hybrid"), ("vision_language", "parameter"),
     ("vision_language", "dataflow"), ("vision_language", "hybrid"), ("diffusion", "parameter"),
 )  # fmt: skip
-MERGES = {"parameter": "linear", "dataflow": "dfs", "hybrid": "linear+dfs"}
+MERGES = {"parameter": "slerp", "dataflow": "dfs", "hybrid": "slerp+dfs"}
+FEW_GENES = ["merge.parameter.granularity.layers=whole", "merge.parameter.granularity.edges=false"]
+SMALLER = {"grid": ["optimizer.points=2"], "line": ["optimizer.points=3"]}
 WITH_PICTURES = (("vision_language", "dataflow"), ("vision_language", "hybrid"))
 # As small as the splits of the tiny benchmarks.
 FITNESS = {
@@ -114,7 +116,7 @@ class Case:
         """Its command line; `given` are those of each family's models."""
         settings = composed(f"optimizer={self.optimizer}")["optimizer"]
         population = [f"optimizer.population={POPULATION}"] if "population" in settings else []
-        few = ["optimizer.points=2"] if self.optimizer == "grid" else []
+        few = [*SMALLER.get(self.optimizer, []), *(FEW_GENES if self.space == "parameter" else [])]
         chosen = [f"merge={MERGES[self.space]}", f"optimizer={self.optimizer}", f"fitness={self.fitness}"]
         first = ["merge.dataflow.first=vlm"] if (self.family, self.space) in WITH_PICTURES else []
         return [*given[self.family], *COMMON, *chosen, *population, *few, *first, *FITNESS[self.fitness]]
@@ -179,7 +181,7 @@ def prepare(root: Path) -> dict[str, list[str]]:
     _succeed(lambda: (root / "given.json").write_text(json.dumps(given(root / "models"))), root)
     models: dict[str, list[str]] = json.loads((root / "given.json").read_text())
     for family, overrides in models.items():
-        chosen = [*overrides, *COMMON, "merge=linear", "optimizer=random", f"optimizer.population={POPULATION}"]
+        chosen = [*overrides, *COMMON, "merge=slerp", "optimizer=random", f"optimizer.population={POPULATION}"]
         _succeed(lambda family=family, chosen=chosen: _warm_up(chosen, root / family), root)
         for name in json.loads((root / family / "modules.json").read_text()):
             with suppress(Exception):  # some are made by their library, and cannot be imported by name

@@ -29,7 +29,7 @@ from evohydra.winner.recipe_files import RecipeFile
 from tests.test_recipe import MERGE, json_data, replaced
 from tests.tiny_models import save_model
 
-SECONDS = 5
+SECONDS = 15  # on a machine that is busy with other tests
 MORE_MEMORY = 1024**3
 quick = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

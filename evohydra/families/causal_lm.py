@@ -33,6 +33,7 @@ from evohydra.families.loading import (
 )
 from evohydra.families.own_settings import OwnSettings
 from evohydra.families.private_transformers import left_out_on_load, no_init_weights
+from evohydra.families.refusals import refused
 from evohydra.families.rules import config_from, tokenizer_from
 from evohydra.families.tokenizers import LOCAL
 from evohydra.merging.checkpoints import CheckpointReader, SourceError, TensorSource
@@ -216,8 +217,9 @@ class CausalLM(OneDirectory):
 
 def _model(directory: Path, device: torch.device, dtype: torch.dtype, changes: Mapping[str, object]) -> Any:
     """A model that is only read from, and written to in place."""
-    config = transformers.AutoConfig.from_pretrained(directory, **changes, **LOCAL)
-    module = transformers.AutoModelForCausalLM.from_pretrained(directory, config=config, dtype=dtype, **LOCAL)
+    with refused(f"{directory}: expected a causal language model that transformers loads"):
+        config = transformers.AutoConfig.from_pretrained(directory, **changes, **LOCAL)
+        module = transformers.AutoModelForCausalLM.from_pretrained(directory, config=config, dtype=dtype, **LOCAL)
     for key, value in _only_ids(changes).items():
         setattr(module.generation_config, key, value)
     return module.to(device).eval().requires_grad_(False)

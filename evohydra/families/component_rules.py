@@ -7,6 +7,7 @@ from evohydra.families import Aligned, Overlay, Rules
 from evohydra.families import noise_schedules as noise
 from evohydra.families import pipeline_files as files
 from evohydra.families.agreement import settings as settings_of
+from evohydra.families.refusals import refused
 from evohydra.families.settings_files import LOCAL
 from evohydra.merging.checkpoints import Changed, SourceError, TensorSource, check_same_shapes, check_same_tensors
 
@@ -136,7 +137,9 @@ def check_same_settings(merged: Sequence[str], folders: Mapping[str, Mapping[str
 def _settings(folder: Path) -> dict[str, object]:
     if files.of_diffusers(folder):
         return files.settings(folder)
-    return settings_of(files.class_of(folder).config_class.from_pretrained(folder, **LOCAL))
+    kind = files.class_of(folder)
+    with refused(f"{folder}: expected the configuration of a {kind.__name__}"):
+        return settings_of(kind.config_class.from_pretrained(folder, **LOCAL))
 
 
 def check_same_tokenizers(

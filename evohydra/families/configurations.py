@@ -8,11 +8,13 @@ import transformers
 from transformers import PretrainedConfig
 
 from evohydra.checks import shown
+from evohydra.families.refusals import refused
 from evohydra.families.settings_files import LOCAL
 from evohydra.files import check_plain_file, read_json
 from evohydra.merging.checkpoints import SourceError
 
-LAYERS = re.compile(r"num(_\w+)?_layers|n_layers?|depths?|layers_per_block")
+# Of these numbers libraries make lists, or as many steps of noise.
+LAYERS = re.compile(r"num(_\w+)?_layers|n_layers?|depths?|(\w+_)?layers_per_block|num_train_timesteps")
 MOST_LAYERS = 10_000
 MOST = 2**31 - 1  # of any whole number: rows, widths, positions, seeds
 
@@ -20,13 +22,11 @@ MOST = 2**31 - 1  # of any whole number: rows, widths, positions, seeds
 def read_configuration(directory: Path, kind: str) -> PretrainedConfig:
     """The configuration in a checkpoint's directory; SourceError, with the `kind` of model expected, for others."""
     check_configuration(directory)
-    try:
+    with refused(
+        f"{directory}: expected the config.json of a {kind} that transformers knows; models that need code of their "
+        "own are not loaded"
+    ):
         return transformers.AutoConfig.from_pretrained(directory, **LOCAL)
-    except Exception as error:  # whatever a class of transformers raises where it finds another type than it expects
-        raise SourceError(
-            f"{directory}: expected the config.json of a {kind} that transformers knows; models that need code of "
-            f"their own are not loaded ({type(error).__name__}: {str(error)[:500]})"
-        ) from error
 
 
 def check_configuration(directory: Path) -> None:
@@ -39,12 +39,17 @@ def check_configuration(directory: Path) -> None:
             check_plain_file(file)
         file = directory / "config.json"
         if file.exists():
-            for key, value in _numbers(read_json(file)):
-                most = MOST_LAYERS if LAYERS.fullmatch(key) else MOST
-                if abs(value) > most:
-                    raise ValueError(f"{file}: {key}: expected at most {most}, got {shown(value)}")
+            check_numbers(file, read_json(file))
     except (ValueError, OSError) as error:
         raise SourceError(str(error)) from error
+
+
+def check_numbers(file: Path, data: object) -> None:
+    """SourceError for a number in the content of a configuration that no model has."""
+    for key, value in _numbers(data):
+        most = MOST_LAYERS if LAYERS.fullmatch(key) else MOST
+        if abs(value) > most:
+            raise SourceError(f"{file}: {key}: expected at most {most}, got {shown(value)}")
 
 
 def _numbers(data: object, key: str = "") -> Iterator[tuple[str, int]]:

@@ -14,6 +14,7 @@ from evohydra.families import Fused, Overlay
 from evohydra.families import pipeline_files as files
 from evohydra.families.in_place import by_checkpoint_name
 from evohydra.families.private_transformers import from_config, no_init_weights
+from evohydra.families.refusals import refused
 from evohydra.families.settings_files import LOCAL
 from evohydra.families.tensor_sets import BUFFERS
 from evohydra.libraries import optional
@@ -87,7 +88,8 @@ def make_pipeline(
             parts[component] = files.scheduler(folder, schedule)
     plain = {key: value for key, value in index.items() if not key.startswith("_") and not isinstance(value, list)}
     absent = {key: None for key, value in index.items() if isinstance(value, list) and not any(value)}
-    made = getattr(files.diffusers(), kind)(**parts, **absent, **plain)
+    with refused(f"expected the components of a {kind}, got those of {sorted(parts)}"):
+        made = getattr(files.diffusers(), kind)(**parts, **absent, **plain)
     made.set_progress_bar_config(disable=True)
     return made
 
@@ -113,7 +115,8 @@ def load_beside(pipeline: Any, adapters: Mapping[Path, float]) -> None:
 def _module(folder: Path, device: torch.device, dtype: torch.dtype) -> torch.nn.Module:
     made: Any
     kind = files.class_of(folder)
-    with no_init_weights(), device, _default(dtype):
+    known = refused(f"{folder}: expected the configuration of a {kind.__name__}")
+    with no_init_weights(), device, _default(dtype), known:
         if files.of_diffusers(folder):
             made = kind.from_config(files.read_json(folder / "config.json"))
         else:

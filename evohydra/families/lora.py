@@ -1,6 +1,7 @@
 """LoRAs of diffusion models: files with the names of diffusers or PEFT, and of kohya's scripts (arXiv 2106.09685)."""
 
 import hashlib
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,6 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from evohydra.checks import check
 from evohydra.families import AddedAdapter, Overlay
 from evohydra.families.denoiser_blocks import Plan
 from evohydra.families.original_layout import unet_name
@@ -22,6 +24,12 @@ FACTOR = re.compile(r"\.?(?:lora_(A|B|down|up)|lora\.(down|up)|lora_linear_layer
 DOWN = ("A", "down")
 KOHYA = {"lora_unet_": "", "lora_te1_": "text_encoder", "lora_te2_": "text_encoder_2", "lora_te_": "text_encoder"}
 METADATA = "lora_adapter_metadata"
+# What the scale of the product depends on; diffusers writes the component before the key.
+SETTINGS: Mapping[str, Any] = {
+    "lora_alpha": float,
+    "alpha_pattern": Mapping[str, float] | None,
+    "use_rslora": bool | None,
+}
 FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
 
 
@@ -110,6 +118,8 @@ def read(path: Path, shapes: Mapping[str, tuple[int, ...]], denoiser: str, stren
             if tensor.numel() != 1:
                 raise SourceError(f"adapter {path}: expected one number for {key!r}, got shape {tuple(tensor.shape)}")
             alphas[target] = float(tensor)
+            if not math.isfinite(alphas[target]):
+                raise SourceError(f"adapter {path}: expected a finite number for {key!r}, got {alphas[target]}")
         else:
             factors.setdefault(target, {})["down" if next(filter(None, found.groups())) in DOWN else "up"] = tensor
     if strange:
@@ -138,6 +148,9 @@ def _stored(file: Path) -> tuple[dict[str, Tensor], Mapping[str, object]]:
             settings = read_json(beside)
         if not isinstance(settings, dict):
             raise ValueError(f"expected settings as a JSON object, got {type(settings).__name__}")
+        for key, value in settings.items():
+            if (kind := SETTINGS.get(key.rsplit(".", 1)[-1])) is not None:
+                check(key, kind, value)
     except (SafetensorError, OSError, ValueError) as error:
         raise SourceError(f"adapter {file}: truncated or corrupt ({error})") from error
     return tensors, settings
@@ -189,6 +202,12 @@ def _checked(path: Path, target: str, pair: Mapping[str, Tensor], scale: float, 
     if len(pair) < 2:
         raise SourceError(f"adapter {path}: expected both factors of {target!r}, got {sorted(pair)}")
     down, up = pair["down"], pair["up"]
+    for factor in (down, up):
+        if factor.ndim < 2 or not factor.is_floating_point() or not factor.isfinite().all():
+            raise SourceError(
+                f"adapter {path}: expected the factors of {target!r} as matrices of finite numbers, got {factor.dtype} "
+                f"of shape {tuple(factor.shape)}{'' if factor.isfinite().all() else ' with values that are not finite'}"
+            )
     product = (up.shape[0], *down.shape[1:])
     same = product == shape or (down.ndim == 2 and product == shape[:2] and shape[2:] in ((), (1, 1)))
     if not same or up.shape[1] != down.shape[0] or set(up.shape[2:]) - {1}:

@@ -10,7 +10,10 @@ import torch
 import transformers
 from torch import Tensor
 
+from evohydra.families import tokenizers
+from evohydra.families.configurations import check_numbers
 from evohydra.families.private_transformers import from_config
+from evohydra.families.refusals import refused
 from evohydra.families.settings_files import LOCAL
 from evohydra.families.tensor_sets import BUFFERS, Renamed
 from evohydra.files import read_json as read_object
@@ -94,11 +97,13 @@ def _read_index(directory: Path) -> dict[str, object] | None:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """A JSON object; SourceError for anything else."""
+    """A JSON object; SourceError for anything else, and for numbers that no configuration has."""
     try:
-        return read_object(file)
+        data = read_object(file)
     except (OSError, ValueError) as error:
         raise SourceError(f"{file}: expected a JSON object, got {error}") from error
+    check_numbers(file, data)
+    return data
 
 
 def of_diffusers(folder: Path) -> bool:
@@ -109,7 +114,8 @@ def of_diffusers(folder: Path) -> bool:
 def class_of(folder: Path) -> Any:
     """The class of a component with weights, by its config.json; SourceError where neither library has it."""
     config = read_json(folder / "config.json")
-    name = str(config.get("_class_name") or (config.get("architectures") or [None])[0])
+    listed = config.get("architectures")
+    name = str(config.get("_class_name") or (listed[0] if isinstance(listed, list) and listed else None))
     library = diffusers() if "_class_name" in config else transformers
     found = getattr(library, name, None)
     model = library.ModelMixin if "_class_name" in config else library.PreTrainedModel
@@ -120,8 +126,9 @@ def class_of(folder: Path) -> Any:
 
 def settings(folder: Path) -> dict[str, object]:
     """The configuration of a component of diffusers with all that its class adds by default, as JSON has it."""
-    with torch.device("meta"):
-        config = class_of(folder).from_config(read_json(folder / "config.json")).config
+    kind = class_of(folder)
+    with torch.device("meta"), refused(f"{folder}: expected the configuration of a {kind.__name__}"):
+        config = kind.from_config(read_json(folder / "config.json")).config
     plain = {key: value for key, value in config.items() if not key.startswith("_")}
     return dict(json.loads(json.dumps(plain)))
 
@@ -129,7 +136,7 @@ def settings(folder: Path) -> dict[str, object]:
 def shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     """Name and shape of each tensor that a component of that configuration has."""
     kind = class_of(folder)
-    with torch.device("meta"):
+    with torch.device("meta"), refused(f"{folder}: expected the configuration of a {kind.__name__}"):
         if of_diffusers(folder):
             module = kind.from_config(read_json(folder / "config.json"))
         else:
@@ -148,7 +155,8 @@ def scheduler(folder: Path, changes: Mapping[str, object] = NOTHING) -> Any:
     if not (isinstance(found, type) and issubclass(found, diffusers().SchedulerMixin)):
         raise SourceError(f"{folder}/scheduler_config.json: expected a scheduler of diffusers, got {name!r}")
     kind: Any = found
-    made = kind.from_pretrained(folder, **changes)
+    with refused(f"{folder}: expected the settings of a {name}"):
+        made = kind.from_pretrained(folder, **changes)
     if ignored := sorted(key for key, value in changes.items() if made.config.get(key) != value):
         raise SourceError(
             f"{folder}: expected a scheduler with the setting {ignored[0]}={changes[ignored[0]]!r}, which the sources "
@@ -164,10 +172,7 @@ def scheduler_settings(folder: Path) -> dict[str, object]:
 
 def tokenizer(folder: Path) -> Any:
     """The tokenizer of that folder; SourceError where it cannot be read."""
-    try:
-        return transformers.AutoTokenizer.from_pretrained(folder, **LOCAL)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
-        raise SourceError(f"{folder}: expected a tokenizer that transformers can read, got {error}") from error
+    return tokenizers.load(folder)
 
 
 def has_weights(folder: Path) -> bool:

@@ -8,6 +8,7 @@ import transformers
 from torch import Tensor
 from transformers import PretrainedConfig
 
+from evohydra.families.refusals import refused
 from evohydra.families.tokenizers import LOCAL
 from evohydra.merging.checkpoints import SourceError
 
@@ -33,15 +34,14 @@ def load_processor(directory: Path, tokenizer: object = None) -> object:
     Raises SourceError where there is none, or where a package is missing that it needs (which extra has it).
     """
     try:
-        processor = transformers.AutoProcessor.from_pretrained(directory, **LOCAL)
+        with refused(f"{directory}: expected a processor that transformers loads", but=(ImportError,)):
+            processor = transformers.AutoProcessor.from_pretrained(directory, **LOCAL)
     except ImportError as error:
         needed = " ".join(str(error).split())[:160]
         raise SourceError(
             f"{directory}: its processor needs a package that is not installed: {EXTRA} brings what processors of "
             f"images need ({needed})"
         ) from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SourceError(f"{directory}: expected a processor that transformers loads ({error})") from error
     if tokenizer is not None:
         processor.tokenizer = tokenizer
     return processor

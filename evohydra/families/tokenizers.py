@@ -9,19 +9,23 @@ from typing import Any
 import transformers
 from transformers import PreTrainedTokenizerBase
 
+from evohydra.families.refusals import refused
 from evohydra.families.settings_files import LOCAL as LOCAL
 from evohydra.families.vocabulary import Vocabulary
 from evohydra.merging.checkpoints import SourceError
 
+LARGEST_ID = 10**7
 NEVER = -1e4  # the score of a piece that a Unigram model shall not choose by itself
 
 
 def load(directory: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a checkpoint directory; SourceError where transformers knows none."""
-    try:
-        return transformers.AutoTokenizer.from_pretrained(directory, **LOCAL)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SourceError(f"{directory}: expected a tokenizer that transformers loads ({error})") from error
+    """The tokenizer of a checkpoint directory; SourceError where transformers knows none, and for absurd ids."""
+    with refused(f"{directory}: expected a tokenizer that transformers loads"):
+        made: PreTrainedTokenizerBase = transformers.AutoTokenizer.from_pretrained(directory, **LOCAL)
+        largest = max(made.get_vocab().values(), default=0)
+    if largest > LARGEST_ID:  # libraries count up to it when they write the tokenizer
+        raise SourceError(f"{directory}: expected a tokenizer whose ids are at most {LARGEST_ID}, got {largest}")
+    return made
 
 
 def vocabulary(tokenizer: PreTrainedTokenizerBase, rows: int) -> Vocabulary:

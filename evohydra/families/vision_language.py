@@ -33,6 +33,7 @@ from evohydra.families.loading import (
 )
 from evohydra.families.private_transformers import from_config, no_init_weights
 from evohydra.families.processors import check_image_processor, image_inputs, load_processor, without_special
+from evohydra.families.refusals import refused
 from evohydra.families.tokenizers import LOCAL
 from evohydra.merging.checkpoints import CheckpointReader, SourceError, TensorSource
 from evohydra.merging.engine import Engine
@@ -211,9 +212,10 @@ class VisionLanguage(OneDirectory):
                 config.tie_word_embeddings = value
             if key != "vocab_size":
                 setattr(host, key, value)
-        module = transformers.AutoModelForImageTextToText.from_pretrained(
-            directory, config=config, dtype=dtype, **LOCAL
-        )
+        with refused(f"{directory}: expected a vision-language model that transformers loads"):
+            module = transformers.AutoModelForImageTextToText.from_pretrained(
+                directory, config=config, dtype=dtype, **LOCAL
+            )
         module = module.to(device).eval().requires_grad_(False)
         fit_rows(module, overlay, device)
         known = names_of(directory, overlay)

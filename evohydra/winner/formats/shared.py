@@ -22,6 +22,7 @@ from evohydra.families.comparison import Comparison
 from evohydra.families.loading import compared
 from evohydra.families.sources import OpenSources
 from evohydra.families.tensor_sets import Renamed
+from evohydra.files import read_json
 from evohydra.merging.checkpoints import CheckpointReader, SourceError, TensorSource
 from evohydra.merging.engine import Engine
 from evohydra.recipe import Checkpoint, Hop, Node, Stack
@@ -99,7 +100,7 @@ def write_plain(directory: Path, target: Path) -> str:
 @contextmanager
 def _as_mistral(directory: Path) -> Iterator[Path]:
     """The checkpoint under a configuration that transformers knows: a Mistral of the layers that are stored."""
-    config = json.loads((directory / "config.json").read_text())
+    config = _config(directory)
     if config.get("model_type") != RELEASED["model_type"]:
         raise SourceError(
             f"{directory}: expected a checkpoint of model_type {RELEASED['model_type']!r}, got "
@@ -114,13 +115,27 @@ def _as_mistral(directory: Path) -> Iterator[Path]:
         yield Path(room)
 
 
+def _config(directory: Path) -> dict[str, object]:
+    try:
+        return read_json(directory / "config.json")
+    except (OSError, ValueError) as error:
+        raise SourceError(f"{directory}: expected a config.json ({error})") from error
+
+
 def _path(directory: Path, mistral: Path) -> Stack:
     """The path that is stored beside the layers; SourceError where it does not fit them."""
-    reader, hops = CheckpointReader(directory), json.loads((directory / "config.json").read_text()).get("num_hops")
+    reader, hops = CheckpointReader(directory), _config(directory).get("num_hops")
     for name in (PATH, SCALES):
         if reader.shapes.get(name) != (hops,):
             raise SourceError(f"{directory}: expected {name} of shape ({hops},), got {reader.shapes.get(name)}")
-    layers, scales = reader.read(PATH).tolist(), reader.read(SCALES).tolist()
+    places, factors = reader.read(PATH), reader.read(SCALES)
+    if places.is_floating_point() or places.is_complex() or places.dtype == torch.bool:
+        raise SourceError(f"{directory}: expected {PATH} as whole numbers, got {places.dtype}")
+    if not factors.is_floating_point() or not factors.isfinite().all():
+        raise SourceError(
+            f"{directory}: expected {SCALES} as finite numbers, got {factors.dtype} {factors.tolist()[:8]}"
+        )
+    layers, scales = places.tolist(), factors.tolist()
     depth = CausalLM().depth(mistral)
     if strange := sorted({layer for layer in layers if not 0 <= layer < depth}):
         raise SourceError(f"{directory}: {PATH} names layers {strange}, of {depth} that are stored")
