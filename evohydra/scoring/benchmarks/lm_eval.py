@@ -18,11 +18,12 @@ from evohydra.families import LiveModel
 from evohydra.files import Plain
 from evohydra.scoring.benchmarks import SPLITS, BenchmarkError, Split
 from evohydra.scoring.benchmarks.contents import versions_of
+from evohydra.scoring.benchmarks.generation_settings import over_task
 from evohydra.scoring.benchmarks.images import text_of
 from evohydra.scoring.benchmarks.live_lm import LiveLM
 from evohydra.scoring.benchmarks.live_vlm import LiveMultimodalLM
 from evohydra.scoring.benchmarks.lm_eval_identity import PACKAGES, of_split, samples
-from evohydra.scoring.benchmarks.lm_eval_loading import load_tasks, with_one_length
+from evohydra.scoring.benchmarks.lm_eval_loading import load_tasks
 from evohydra.scoring.benchmarks.lm_eval_metrics import chosen_metric, leaves_out, measure_of, of_example, sign_of
 from evohydra.scoring.benchmarks.lm_eval_shots import keep_shots_apart
 from evohydra.scoring.benchmarks.lm_eval_words import answered, described
@@ -140,8 +141,11 @@ class LMEvalBenchmark:
             task.set_config(key="num_fewshot", value=self._options.num_fewshot or 0)
         task.set_fewshot_seed(seed=FEWSHOT_SEED)
         if self._options.generation_kwargs:
-            wanted = with_one_length(self.name, self._options.generation_kwargs)
-            task.set_config(key="generation_kwargs", value=wanted, update=True)
+            key = f"benchmark.{self.name}.generation_kwargs"
+            if task.OUTPUT_TYPE != "generate_until":
+                raise BenchmarkError(f"{key}: task {task.config.task} ({task.OUTPUT_TYPE}) generates nothing; drop it")
+            merged = over_task(key, self._options.generation_kwargs, task.get_config("generation_kwargs") or {})
+            task.set_config(key="generation_kwargs", value=merged)
 
     def _check_filter(self) -> None:
         for split, task in self._tasks.items():
