@@ -21,7 +21,6 @@ from evohydra.scoring.benchmarks.contents import versions_of
 from evohydra.scoring.benchmarks.generation_settings import over_task
 from evohydra.scoring.benchmarks.images import text_of
 from evohydra.scoring.benchmarks.live_lm import LiveLM
-from evohydra.scoring.benchmarks.live_vlm import LiveMultimodalLM
 from evohydra.scoring.benchmarks.lm_eval_identity import PACKAGES, of_split, samples
 from evohydra.scoring.benchmarks.lm_eval_loading import load_tasks
 from evohydra.scoring.benchmarks.lm_eval_metrics import chosen_metric, leaves_out, measure_of, of_example, sign_of
@@ -115,7 +114,7 @@ class LMEvalBenchmark:
     ) -> None:
         self.name = name
         self._options = options
-        self._lm: LiveLM | LiveMultimodalLM | None = None
+        self._lm: HFLM | None = None
         self._requests: dict[Split, list[list[object]]] = {}
         self._answers: list[object] = []
         self._tasks: dict[Split, Task] = {}
@@ -240,8 +239,10 @@ class LMEvalBenchmark:
         self(live, split, examples)
         return [answered(self._requests[split][place]) for place in examples]
 
-    def _live_lm(self, live: LiveModel) -> LiveLM | LiveMultimodalLM:
+    def _live_lm(self, live: LiveModel) -> HFLM:
         if self._shows_images:
+            from evohydra.scoring.benchmarks.live_vlm import LiveMultimodalLM  # takes seconds to import
+
             return LiveMultimodalLM(self.name, live, self._options.batch_size, self._options.sampling_seed)
         return LiveLM(live.module, live.tokenizer, self._options.batch_size, self._options.sampling_seed)
 
