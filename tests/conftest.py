@@ -32,6 +32,7 @@ from tests import tiny_models  # noqa: E402
 
 torch.set_num_threads(1)
 settings.register_profile("quick", deadline=None, max_examples=25, database=None, derandomize=True)
+settings.register_profile("long", deadline=None, max_examples=1000, database=None)  # --hypothesis-profile=long
 settings.load_profile("quick")
 
 

@@ -1,6 +1,8 @@
 """A run that is killed at random moments ends as if nothing had happened."""
 
 import itertools
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,30 +40,49 @@ def test_killed_at_random_moments(tmp_path: Path, searched: list[str]):
     assert sum(each.lost for each in kills) == 0
 
 
-FORGETFUL = """
-import sys
+RUN = """
+import json, sys, time
 from pathlib import Path
 
-for argument in sys.orig_argv:
-    if argument.startswith("hydra.run.dir="):
-        run = Path(argument.removeprefix("hydra.run.dir="))
-        if (run / "ledger.jsonl").is_file() and (run / "run.json").is_file():
-            (run / "scores.jsonl").unlink(missing_ok=True)
+run, kind = Path(sys.argv[1]), sys.argv[2]
+run.mkdir(exist_ok=True)
+scores, ledger = run / "scores.jsonl", run / "ledger.jsonl"
+if kind == "forgets":
+    scores.unlink(missing_ok=True)
+
+def known(file):
+    return [json.loads(line)["recipe"] for line in file.read_text().splitlines()] if file.exists() else []
+
+def add(file, number):
+    line = {"recipe": number, "split": "search", "examples": None, "copied": False, "seconds": time.time()}
+    with file.open("a") as opened:
+        opened.write(json.dumps(line) + chr(10))
+
+for number in range(8):
+    if number not in known(scores) or kind == "does not look":
+        add(scores, number)
+    if number not in known(ledger):
+        add(ledger, number)
+    time.sleep(0.03)
+(run / "winner").mkdir(exist_ok=True)
+for name in ("summary", "recipe", "run"):
+    (run / f"{name}.json").write_text("{}")
 """
 
 
-def test_the_kills_see_work_that_is_lost_and_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """A run that deletes its scores at every start ends like one that was left alone; only its lines tell."""
-    (tmp_path / "forgetful").mkdir()
-    (tmp_path / "forgetful" / "sitecustomize.py").write_text(FORGETFUL)
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'forgetful'}:{REPOSITORY}")
-    overrides, run = [*workspace(tmp_path), "budget=12", "top=1", "baselines=null"], tmp_path / "runs" / "run"
-    run.parent.mkdir()
-    first, second = (kill(overrides, run, 12, after=600.0, more=4, longer=0.0) for _ in range(2))
-    assert first.alive
-    assert first.genomes > 0
-    assert first.lost == 0
-    assert second.lost >= 1
+@pytest.mark.parametrize(
+    ("kind", "seen"),
+    [("goes on", []), ("forgets", ["lines lost"]), ("does not look", ["scored twice", "scores.jsonl"])],
+)
+def test_the_kills_see_work_that_is_lost_and_done_again(kind: str, seen: list[str], tmp_path: Path):
+    """A run that deletes its scores at every start has the same files in the end; only its lines tell."""
+
+    def begin(_: list[str], directory: Path) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, "-c", RUN, str(directory), kind], start_new_session=True)
+
+    kills, differing = differences(4, 3, [], tmp_path, begin)
+    assert differing == seen
+    assert sum(each.alive for each in kills) >= 2
 
 
 def test_what_is_scored_twice_is_counted(tmp_path: Path):
