@@ -5,6 +5,8 @@ from typing import Any
 
 from rich.table import Table
 
+from evohydra.search.fitness.likelihood import LOW
+
 
 def rows(test: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """What was scored on test with its interval: sources, base, uniform merge, baselines, winner."""
@@ -45,6 +47,15 @@ def gain_sentence(gain: Mapping[str, Any]) -> str:
         f"The winner scores {gain['difference']:+.3f} against the best source, {gain['best_source']} "
         f"(95 % {gain['low']:+.3f} to {gain['high']:+.3f}, paired, p = {gain['p']:.4f})."
         + "".join(f" Source {name} failed on test and is not compared." for name in gain.get("failed", ()))
+    )
+
+
+def likelihood_sentence(agreed: Mapping[str, float]) -> str:
+    """How well a search by log-likelihoods ranked its genomes; `agreed` as in summary.json."""
+    return (
+        f"Likelihood ranks genomes as the metric does by {agreed['value']:.2f} (Spearman, 95 % {agreed['low']:.2f} to "
+        f"{agreed['high']:.2f}, {agreed['n']:.0f} genomes)."
+        + (" That is too low to search by: choose fitness=subset or full." if agreed["high"] < LOW else "")
     )
 
 
