@@ -18,7 +18,7 @@ from evohydra.report.examples import WINNER, keep_examples
 from evohydra.report.gathering import keep_settings
 from evohydra.report.pictures import draw_albums, pictures
 from evohydra.report.progress import SearchProgress
-from evohydra.report.tables import gain_sentence, summary_table
+from evohydra.report.tables import gain_sentence, likelihood_sentence, summary_table
 from evohydra.report.writing import write_report
 from evohydra.scoring.benchmarks import Benchmark
 from evohydra.scoring.benchmarks.fingerprints import data_fingerprints, titles
@@ -220,6 +220,8 @@ class Run:
     def _show(self, summary: Summary, console: Console) -> None:
         console.print(summary_table(summary, ", ".join(titles(self.benchmarks))))
         say(console, gain_sentence(summary["gain"]), wrapped=True)
+        if agreed := summary["search"].get("likelihood"):
+            say(console, likelihood_sentence(agreed), wrapped=True)
         seconds = summary["seconds"]
         of_genomes = seconds["merge"] + seconds["evaluate"]
         forward = seconds["forward"] / max(of_genomes, 1e-9)

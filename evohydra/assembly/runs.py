@@ -34,8 +34,10 @@ from evohydra.recipe import Node
 from evohydra.run import SCORES, Models, Run
 from evohydra.scoring.benchmarks import Asking, Benchmark, BenchmarkError
 from evohydra.scoring.benchmarks.contents import versions_of
+from evohydra.scoring.benchmarks.likelihood import check_likely
 from evohydra.scoring.executors import Executor
 from evohydra.scoring.worker import Worker
+from evohydra.search.fitness import WantsLikelihoods
 from evohydra.search.identity import Alignment, Identity, OfScores, OfSearch, own_keys
 from evohydra.search.masking import without_secrets
 from evohydra.search.optimizers import Points
@@ -65,7 +67,10 @@ def make_run(plain: Plain, directory: Path, place: Plain) -> Run | UnsearchedRec
     space = _space(settings.merge, _located(found), found)
     instantiate(settings.executor)(make=_unmade, worker_bytes=0).close()  # its options are checked
     if benchmarks:
-        _plan(settings, benchmarks, space, np.empty((0, len(space.names)))).check()
+        plan = _plan(settings, benchmarks, space, np.empty((0, len(space.names))))
+        plan.check()
+        if isinstance(plan.fitness, WantsLikelihoods):
+            check_likely(benchmarks)
     elif space.names:
         raise BenchmarkError("no benchmark: choose one or more, for example benchmark=[mgsm_ja]")
 

@@ -1,12 +1,13 @@
 """The summary of a run as a table for people."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from rich.table import Table
 from rich.text import Text
 
 from evohydra.files import Plain
 from evohydra.pages import in_markdown
+from evohydra.search.fitness.likelihood import LOW
 
 
 def rows(test: Plain) -> Iterator[tuple[str, Plain]]:
@@ -52,6 +53,15 @@ def gain_sentence(gain: Plain) -> str:
         f"The winner scores {gain['difference']:+.3f} against the best source, {gain['best_source']} "
         f"(95 % {gain['low']:+.3f} to {gain['high']:+.3f}, paired, p = {gain['p']:.4f})."
         + "".join(f" Source {name} failed on test and is not compared." for name in gain.get("failed", ()))
+    )
+
+
+def likelihood_sentence(agreed: Mapping[str, float]) -> str:
+    """How well a search by log-likelihoods ranked its genomes; `agreed` as in summary.json."""
+    return (
+        f"Likelihood ranks genomes as the metric does by {agreed['value']:.2f} (Spearman, 95 % {agreed['low']:.2f} to "
+        f"{agreed['high']:.2f}, {agreed['n']:.0f} genomes)."
+        + (" That is too low to search by: choose fitness=subset or full." if agreed["high"] < LOW else "")
     )
 
 

@@ -8,9 +8,11 @@ import numpy as np
 
 from evohydra.libraries import versions
 from evohydra.recipe import digest
+from evohydra.scoring.benchmarks.likelihood import benchmark_of
 from evohydra.scoring.job import Evaluation
 from evohydra.scoring.statistics import interval, paired_gain
 from evohydra.search.driver import Candidate
+from evohydra.search.fitness.likelihood import agreement
 from evohydra.search.fronts import on_front
 from evohydra.search.ledger import Record
 from evohydra.search.objectives import Objective
@@ -25,6 +27,7 @@ class Score(TypedDict):
     low: float | None
     high: float | None
     n: int
+    measure: NotRequired[str]  # where it is another number than the benchmarks' metric
     error: NotRequired[str | None]
     benchmarks: NotRequired[dict[str, float]]  # where there are several
 
@@ -62,10 +65,12 @@ class Searched(TypedDict):
     """What the search has found.
 
     front: where there are several objectives. It is that of all genomes, or where generations were scored on different
-    examples that of the candidates on the validation split, which is told there.
+    examples that of the candidates on the validation split, which is told there. likelihood: the rank correlation of
+    fitness and metric (`value`, `low`, `high`, `n` genomes), where a search by log-likelihoods has checked it.
     """
 
     winner: Score
+    likelihood: NotRequired[dict[str, float]]
     index: int
     best: float
     failed: int
@@ -119,6 +124,8 @@ def summarise(
         "best": max(r.fitness for r in records if r.fitness is not None),
         "failed": sum(r.fitness is None for r in records),
     }
+    if agreed := agreement(records, objective):
+        searched["likelihood"] = asdict(agreed)
     chosen: Validated = {
         "winner": scored(validated, objective),
         "candidates": [
@@ -163,8 +170,12 @@ def scored(evaluation: Evaluation, objective: Objective) -> Score:
 def scored_on_search(record: Record, objective: Objective) -> Score:
     """The score of a genome on the search split: where its fitness is an estimate, that one, with its error bar.
 
-    The mean of examples that were chosen for this genome says nothing of the mean over all.
+    The mean of examples that were chosen for this genome says nothing of the mean over all. Where the search went by
+    log-likelihoods, it is their mean.
     """
+    likely = {benchmark_of(name): values for name, values in record.scores.items() if benchmark_of(name) != name}
+    if likely:
+        return {**scored(Evaluation(likely), objective), "measure": "log-likelihood"}
     score = scored(Evaluation(record.scores), objective)
     if record.fitness is None or record.error_bar is None:
         return score

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from evohydra.recipe import Checkpoint, Node
 from evohydra.scoring.benchmarks import Split
+from evohydra.scoring.benchmarks.likelihood import benchmark_of
 from evohydra.scoring.job import Evaluation, Examples
 from evohydra.search.driver import choose, search
 from evohydra.search.fitness import Fitness
@@ -83,10 +84,11 @@ class Responses:
         ability = -9.0 if x < 0.05 else 2 - 6 * ((x - 0.7) ** 2 + (y - 0.3) ** 2)
         scores = {}
         for name, places in chosen.items():
-            difficulties, directions = self._items[name]
+            difficulties, directions = self._items[benchmark_of(name)]
             luck = directions @ np.array([x - 0.5, y - 0.5, 1.0])
-            solved = ability - difficulties + luck > 0
-            scores[name] = [float(solved[place]) for place in places]
+            ahead = ability - difficulties + luck
+            told = (ahead > 0).astype(float) if name in SIZES else -np.logaddexp(0, -ahead)
+            scores[name] = [float(told[place]) for place in places]
         return Evaluation(scores, {"merge": 0.5}, tokens=3)
 
 
@@ -94,6 +96,8 @@ def make(kind: str, seed: int = 1) -> Fitness:
     spec = composed(f"fitness={kind}")["fitness"]
     if kind == "irt":
         spec = spec | {"calibrate": POPULATION, "first": 8, "step": 4, "most": 16}
+    if kind == "likelihood":
+        spec = spec | {"examples": 15, "check_every": 3, "clip": -3.0}
     if kind == "subset":
         spec = spec | {"examples": 10}
     fitness: Fitness = hydra.utils.instantiate(spec)(sizes=SIZES, seed=seed)
@@ -160,9 +164,8 @@ def test_records_say_what_was_scored(finished: Finished) -> None:
         if record.fitness is None:
             assert record.error == "MergeError: not finite"
             continue
-        whole = again(Levels().decode(np.array(record.genome)), "search").scores
-        places = record.examples or {name: range(size) for name, size in SIZES.items()}
-        assert record.scores == {name: [whole[name][place] for place in at] for name, at in places.items()}
+        node = Levels().decode(np.array(record.genome))
+        assert record.scores == again(node, "search", record.examples).scores
         assert (record.examples is None) == (sum(map(len, record.scores.values())) == sum(SIZES.values()))
     assert any("the same recipe as" in (record.note or "") for record in records)
 

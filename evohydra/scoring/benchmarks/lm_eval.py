@@ -19,11 +19,13 @@ from evohydra.files import Plain
 from evohydra.scoring.benchmarks import SPLITS, BenchmarkError, Split
 from evohydra.scoring.benchmarks.contents import versions_of
 from evohydra.scoring.benchmarks.images import text_of
+from evohydra.scoring.benchmarks.likelihood import Per
 from evohydra.scoring.benchmarks.live_lm import LiveLM
 from evohydra.scoring.benchmarks.live_vlm import LiveMultimodalLM
 from evohydra.scoring.benchmarks.lm_eval_identity import PACKAGES, of_split, samples
 from evohydra.scoring.benchmarks.lm_eval_loading import load_tasks, with_one_length
 from evohydra.scoring.benchmarks.lm_eval_metrics import chosen_metric, leaves_out, measure_of, of_example, sign_of
+from evohydra.scoring.benchmarks.lm_eval_references import check_references, of_choices, of_texts
 from evohydra.scoring.benchmarks.lm_eval_shots import keep_shots_apart
 from evohydra.scoring.benchmarks.lm_eval_words import answered, described
 from evohydra.scoring.benchmarks.not_numbers import check_choices, check_log_likelihoods
@@ -235,6 +237,21 @@ class LMEvalBenchmark:
         """What the live model writes or chooses."""
         self(live, split, examples)
         return [answered(self._requests[split][place]) for place in examples]
+
+    def check_references(self) -> None:
+        """BenchmarkError where an example of the search split has no right answer that a model can be asked for."""
+        task = self._tasks["search"]
+        check_references(self.name, task, [task.eval_docs[index] for index in self._indices["search"]])
+
+    def log_likelihoods(
+        self, live: LiveModel, split: Split, examples: Sequence[int] | None, per: Per
+    ) -> NDArray[np.float64]:
+        """(n,): how likely the model finds the reference of each example, see `likelihood.Likely`."""
+        task, asked = self._tasks[split], self._asked(live, split)
+        chosen = asked if examples is None else [asked[place] for place in examples]
+        if task.OUTPUT_TYPE == "multiple_choice":
+            return of_choices(self._lm, task, chosen)
+        return of_texts(self._lm, task, chosen, per, templated=bool(self._options.chat_template))
 
     def _live_lm(self, live: LiveModel) -> LiveLM | LiveMultimodalLM:
         if self._shows_images:

@@ -7,7 +7,7 @@ search loop does that (`evohydra.search.rounds`).
 """
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from evohydra.search.fitness.generation import Generation, Requests
 
@@ -27,3 +27,10 @@ class Fitness(Protocol):
     def __call__(self, generation: Generation) -> Requests:
         """Yield `Wanted` to have members scored, and `Judged` for each, in their order, as soon as it can be."""
         ...
+
+
+@runtime_checkable
+class WantsLikelihoods(Protocol):
+    """A kind that wants the log-likelihoods of right answers, see `evohydra.scoring.benchmarks.likelihood`."""
+
+    wants_likelihoods: bool
