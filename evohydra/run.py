@@ -26,7 +26,7 @@ from evohydra.scoring.executors import Executor
 from evohydra.scoring.job import Evaluation, Scores
 from evohydra.scoring.worker import answers
 from evohydra.search.ablations import ablations
-from evohydra.search.driver import Candidate, SearchError, check_any_scored, choose, search
+from evohydra.search.driver import Candidate, SearchError, check_any_scored, choose, groups_of, search
 from evohydra.search.identity import Identity
 from evohydra.search.ledger import Ledger
 from evohydra.search.plan import SearchPlan
@@ -103,13 +103,12 @@ class Run:
                 sources = functools.partial(self._scores_of_sources, scheduler)
                 scoring = Scoring(scheduler, plan.sizes, plan.objective, sources)
                 observers = (progress, tracker.genome)
-                search(plan.space, optimizer, plan.fitness, scoring, ledger, plan.budget, observers)
+                renewed = functools.partial(plan.optimizer, start)
+                search(plan.space, optimizer, plan.fitness, scoring, ledger, plan.budget, observers, renewed)
             searching = scheduler.busy
-            each = not plan.fitness.comparable
             validate = scheduler if plan.validated else None
-            candidates = choose(
-                plan.space, ledger, validate, plan.top, plan.objective, plan.pick, each_generation=each
-            )  # fmt: skip
+            groups = groups_of(plan.fitness)
+            candidates = choose(plan.space, ledger, validate, plan.top, plan.objective, plan.pick, groups)
             self._check_candidates(store, candidates)
             tested = scheduler.scored({**self.models.all(), WINNER: candidates[0].recipe}, "test")
             check_any_scored(store, "test", {name: evaluation.error for name, evaluation in tested.items()})

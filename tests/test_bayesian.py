@@ -257,7 +257,7 @@ def test_a_trust_region_grows_with_success_and_shrinks_without() -> None:
     assert length(flat[: 4 + 8], first, batch, genes) == FIRST
     assert length(flat[: 4 + 10], first, batch, genes) == FIRST / 2
     assert length(flat[: 4 + 10 * 7], first, batch, genes) == FIRST  # shorter than the shortest: anew
-    low, high = box(np.array([0.5, 0.5, 0.05]), 0.4, np.array([1.0, 4.0, 2.0]))
+    low, high = box(np.array([0.5, 0.5, 0.05]), 0.4, np.array([1.0, 4.0, 2.0]), np.zeros(3), np.ones(3))
     np.testing.assert_allclose(low, [0.4, 0.1, 0.0])
     np.testing.assert_allclose(high, [0.6, 0.9, 0.25])
 

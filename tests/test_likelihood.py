@@ -228,7 +228,7 @@ def test_a_checked_generation_says_how_well_both_rank() -> None:
     name = likelihood_name("a", "token")
     for metric, words in (
         (np.arange(9.0), r"rank correlation 1\.00 \(95 % 1\.00 to 1\.00\) of 9 genomes$"),
-        (-np.arange(9.0), "of 9 genomes: too low to search by; choose fitness=subset or full$"),
+        (-np.arange(9.0), "of 9 genomes: too low, the search begins anew by the metric$"),
         (np.zeros(9), "too few different genomes to compare"),
     ):
         scores = [{name: {0: -9.0 + at}, "a": {0: float(metric[at])}} for at in range(9)]

@@ -7,7 +7,7 @@ from rich.text import Text
 
 from evohydra.files import Plain
 from evohydra.pages import in_markdown
-from evohydra.search.fitness.likelihood import LOW
+from evohydra.search.fitness.likelihood_scale import ENOUGH, LOW
 
 
 def rows(test: Plain) -> Iterator[tuple[str, Plain]]:
@@ -61,7 +61,7 @@ def likelihood_sentence(agreed: Mapping[str, float]) -> str:
     return (
         f"Likelihood ranks genomes as the metric does by {agreed['value']:.2f} (Spearman, 95 % {agreed['low']:.2f} to "
         f"{agreed['high']:.2f}, {agreed['n']:.0f} genomes)."
-        + (" That is too low to search by: choose fitness=subset or full." if agreed["high"] < LOW else "")
+        + (" That is too low to search by." if agreed["high"] < LOW and agreed["n"] >= ENOUGH else "")
     )
 
 

@@ -1,5 +1,6 @@
 """What every kind of fitness in conf/fitness keeps to, on searches over recipes whose responses are known."""
 
+import functools
 import os
 import signal
 from collections.abc import Mapping, Sequence
@@ -16,9 +17,10 @@ from evohydra.recipe import Checkpoint, Node
 from evohydra.scoring.benchmarks import Split
 from evohydra.scoring.benchmarks.likelihood import benchmark_of
 from evohydra.scoring.job import Evaluation, Examples
-from evohydra.search.driver import choose, search
+from evohydra.search.driver import choose, groups_of, search
 from evohydra.search.fitness import Fitness
 from evohydra.search.fitness.generation import Generation, OfSources, Scored, Wanted, members_of
+from evohydra.search.fitness.likelihood import BY_METRIC
 from evohydra.search.ledger import Ledger, Record
 from evohydra.search.objectives import Objective
 from evohydra.search.rounds import Scoring
@@ -28,7 +30,9 @@ from tests.contracts.discovery import composed, names
 from tests.kill_repeatedly import without_seconds
 from tests.scripted import scheduling
 
+LAST_STAGE, MISLEADS = "likelihood, then the metric", "likelihood that misleads"
 KINDS = names("fitness")
+SEARCHES = [*KINDS, LAST_STAGE, MISLEADS]
 
 SIZES = {"sums": 90, "words": 30}
 BUDGET, POPULATION = 56, 8
@@ -59,16 +63,17 @@ class Levels:
 class Responses:
     """A genome is the better the nearer it is to (0.7, 0.3), fails where y is 0.9, and knows nothing where x is 0.
 
-    Ends the process by SIGKILL when it is called for the time number `last`.
+    Ends the process by SIGKILL when it is called for the time number `last`. misleads: log-likelihoods are the larger
+    the worse a genome is.
     """
 
-    def __init__(self, last: int | None = None) -> None:
+    def __init__(self, last: int | None = None, *, misleads: bool = False) -> None:
         generator = np.random.default_rng(5)
         self._items = {
             name: (generator.normal(0, 1.5, size), generator.normal(size=(size, 3))) for name, size in SIZES.items()
         }
         self.asked: list[tuple[str, Split, str, int]] = []
-        self.calls, self._last = 0, last
+        self.calls, self._last, self._misleads = 0, last, misleads
 
     def __call__(self, recipe: Node, split: Split, examples: Examples | None = None) -> Evaluation:
         if self.calls == self._last:
@@ -87,17 +92,22 @@ class Responses:
             difficulties, directions = self._items[benchmark_of(name)]
             luck = directions @ np.array([x - 0.5, y - 0.5, 1.0])
             ahead = ability - difficulties + luck
-            told = (ahead > 0).astype(float) if name in SIZES else -np.logaddexp(0, -ahead)
+            likely = -np.logaddexp(0, ahead if self._misleads else -ahead)
+            told = (ahead > 0).astype(float) if name in SIZES else likely
             scores[name] = [float(told[place]) for place in places]
         return Evaluation(scores, {"merge": 0.5}, tokens=3)
 
 
 def make(kind: str, seed: int = 1) -> Fitness:
-    spec = composed(f"fitness={kind}")["fitness"]
+    spec = composed(f"fitness={kind.split()[0].strip(',')}")["fitness"]
     if kind == "irt":
         spec = spec | {"calibrate": POPULATION, "first": 8, "step": 4, "most": 16}
-    if kind == "likelihood":
-        spec = spec | {"examples": 15, "check_every": 3, "clip": -3.0}
+    if kind.startswith("likelihood"):
+        spec = spec | {"examples": 15, "check_every": 2, "clip": -3.0}
+    if kind == LAST_STAGE:
+        spec = spec | {"metric_from": 3 * POPULATION, "metric_examples": 20}
+    if kind == MISLEADS:
+        spec = spec | {"metric_examples": 25}
     if kind == "subset":
         spec = spec | {"examples": 10}
     fitness: Fitness = hydra.utils.instantiate(spec)(sizes=SIZES, seed=seed)
@@ -122,13 +132,18 @@ def carry_out(
             models: dict[str, Node] = {name: Checkpoint(name, "-") for name in names}
             return [each.scores for each in scheduler.scored(models, "search").values()]
 
-        with closing(optimizer(axes=space.axes, seed=seed)) as strategy:
+        renewed = functools.partial(optimizer, axes=space.axes, seed=seed)
+        with closing(renewed()) as strategy:
             scoring = Scoring(scheduler, SIZES, objective, sources)
-            search(space, strategy, make(kind), scoring, ledger, budget)
+            search(space, strategy, make(kind), scoring, ledger, budget, renewed=renewed)
         fitness = make(kind)
-        best = choose(space, ledger, scheduler, 2, objective, each_generation=not fitness.comparable)
+        best = choose(space, ledger, scheduler, 2, objective, group=groups_of(fitness))
         assert best[0].validation == max(each.validation or 0.0 for each in best)
         return list(ledger.records)
+
+
+def responses(kind: str, last: int | None = None) -> Responses:
+    return Responses(last, misleads=kind == MISLEADS)
 
 
 def true_fitness(record: Record, space: Levels) -> float:
@@ -139,9 +154,9 @@ def true_fitness(record: Record, space: Levels) -> float:
 Finished = tuple[str, Path, Responses, list[Record]]
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=SEARCHES)
 def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    directory, evaluate = tmp_path_factory.mktemp(request.param), Responses()
+    directory, evaluate = tmp_path_factory.mktemp("search"), responses(request.param)
     return request.param, directory, evaluate, carry_out(request.param, directory, evaluate)
 
 
@@ -159,7 +174,7 @@ def test_records_say_what_was_scored(finished: Finished) -> None:
     searched = [each for each in evaluate.asked if each[1] == "search"]
     assert sum(record.scored for record in records) == len(searched) - (2 * sum(SIZES.values()) if kind == "irt" else 0)
     assert [record.index for record in records] == list(range(BUDGET))
-    again = Responses()
+    again = responses(kind)
     for record in records:
         if record.fitness is None:
             assert record.error == "MergeError: not finite"
@@ -175,7 +190,7 @@ def test_fitness_is_that_on_all_examples_within_its_error_bar(finished: Finished
     kind, _, _, records = finished
     deviations = []
     for record in records:
-        if record.fitness is None or "rejected" in (record.note or ""):
+        if record.fitness is None or "rejected" in (record.note or "") or BY_METRIC in (record.note or ""):
             continue
         deviation = record.fitness - true_fitness(record, Levels())
         if record.error_bar is None and record.examples is None:
@@ -232,7 +247,7 @@ def test_cheap_kinds_are_cheaper_and_find_a_good_genome(finished: Finished) -> N
 def test_the_same_again_asks_nothing(finished: Finished) -> None:
     kind, directory, _, records = finished
     before = {file.name: file.read_bytes() for file in directory.iterdir()}
-    evaluate = Responses()
+    evaluate = responses(kind)
     assert carry_out(kind, directory, evaluate) == records
     assert evaluate.calls == 0
     assert {file.name: file.read_bytes() for file in directory.iterdir()} == before
@@ -245,7 +260,7 @@ def test_a_larger_budget_continues_as_if_it_had_been_given_at_once(
     """Also where the smaller one ended in the middle of a generation, whose members were compared with each other."""
     kind, directory, _, records = finished
     for budget in budgets:
-        found = carry_out(kind, tmp_path, Responses(), budget=budget)
+        found = carry_out(kind, tmp_path, responses(kind), budget=budget)
         assert len(found) == budget
     assert found == records
     ledgers = [json_lines(each / "ledger.jsonl") for each in (directory, tmp_path)]
@@ -262,18 +277,37 @@ def test_killed_in_any_evaluation_it_goes_on_as_if_nothing_had_happened(finished
         child = os.fork()
         if child == 0:
             try:
-                carry_out(kind, tmp_path, Responses(last=further))
+                carry_out(kind, tmp_path, responses(kind, last=further))
             finally:
                 os._exit(0)
         _, status = os.waitpid(child, 0)
         done += further if os.WIFSIGNALED(status) else 0
     assert done > evaluate.calls // 4
-    last = Responses()
+    last = responses(kind)
     carry_out(kind, tmp_path, last)
     assert last.calls == evaluate.calls - done
     for name in ("ledger.jsonl", "scores.jsonl"):
         expected, found = (json_lines(each / name) for each in (directory, tmp_path))
         assert without_seconds(found) == without_seconds(expected)
+
+
+def test_a_search_by_likelihood_goes_over_to_the_metric(finished: Finished) -> None:
+    """From the genome that the settings say on; where log-likelihoods mislead, after the first check, and anew."""
+    kind, _, _, records = finished
+    if not kind.startswith("likelihood"):
+        return
+    by_metric = [record for record in records if record.scores and set(record.scores) == set(SIZES)]
+    first = {LAST_STAGE: 3 * POPULATION, MISLEADS: POPULATION, "likelihood": BUDGET}[kind]
+    assert [record.index for record in records if record.scores and record not in by_metric][-1] < first
+    assert all(record.index >= first for record in by_metric)
+    assert len(by_metric) > (BUDGET - first) / 2 or kind == "likelihood"
+    if kind == MISLEADS:
+        assert "too low, the search begins anew by the metric" in (records[0].note or "")
+        genomes = [[record.genome for record in records[at : at + POPULATION]] for at in (0, POPULATION)]
+        assert genomes[0] == genomes[1]
+    means = [np.mean([np.mean(record.scores[name]) for name in SIZES]) for record in by_metric]
+    fitness = [record.fitness for record in by_metric]
+    assert np.argsort(means, kind="stable").tolist() == np.argsort(np.round(fitness, 9), kind="stable").tolist()
 
 
 def test_rejected_genomes_are_broken_ones(finished: Finished) -> None:

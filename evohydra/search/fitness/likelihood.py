@@ -10,13 +10,12 @@ from evohydra.scoring.benchmarks.likelihood import Per, benchmark_of, likelihood
 from evohydra.scoring.statistics import RankCorrelation, rank_correlation
 from evohydra.search.fitness import Sizes
 from evohydra.search.fitness.generation import Generation, Judged, Member, Requests, Scored, Wanted
-from evohydra.search.fitness.order import drawn
+from evohydra.search.fitness.likelihood_scale import Both, Means, is_likelihood, ranks, scale_of, too_low
+from evohydra.search.fitness.order import check, drawn
 from evohydra.search.ledger import Record
 from evohydra.search.objectives import Objective
 
-Means = dict[str, float]  # of each benchmark
-Names = Mapping[str, str]  # of each benchmark: what its log-likelihoods are called
-LOW = 0.5  # a rank correlation that is surely below it is too low to search by
+Scores = Mapping[str, Sequence[float]]
 
 
 class Likelihood:
@@ -26,6 +25,10 @@ class Likelihood:
     solves do not decide; null: as it is. In every `check_every`-th generation (0: never) the members are scored by the
     benchmarks' metric on the same examples too, and the first one's note tells how well both rank all genomes that have
     both.
+
+    Where their rank correlation is surely too low, and from the genome `metric_from` on (null: never), genomes are
+    scored by the metric alone, on `metric_examples` random examples of each benchmark (null: all). Their fitness is the
+    metric on the scale of log-likelihoods, which comes from the genomes that have both.
     """
 
     same_examples = False  # scores of a checked generation are those of two kinds
@@ -41,29 +44,67 @@ class Likelihood:
         per: Per = "token",
         clip: Annotated[float, Lt(0)] | None = -5.0,
         check_every: Natural = 10,
+        metric_from: Count | None = None,
+        metric_examples: Count | None = None,
     ) -> None:
+        check(
+            metric_from is None or check_every > 0, "metric_from",
+            "null where check_every is 0, since no genome has both kinds of scores then", metric_from,
+        )  # fmt: skip
         self._names = {benchmark: likelihood_name(benchmark, per) for benchmark in sizes}
         self._places = drawn(sizes, examples, seed, 0)
-        self._clip, self._check_every = clip, check_every
+        self._by_metric = drawn(sizes, max(sizes.values()) if metric_examples is None else metric_examples, seed, 1)
+        self._clip, self._check_every, self._metric_from = clip, check_every, metric_from
 
     def __call__(self, generation: Generation) -> Requests:
         """Judge each member as soon as it is scored."""
+        both = self._both(generation.earlier)
+        low = too_low(ranks(both, generation.objective))
+        if both and (low or (self._metric_from is not None and len(generation.earlier) >= self._metric_from)):
+            return self._judged_by_metric(generation, both)
+        return self._judged_by_likelihood(generation)
+
+    def starts_anew(self, earlier: Sequence[Record], objective: Objective) -> bool:
+        """Whether what the search learnt from these genomes is worth nothing: log-likelihoods rank them too badly.
+
+        True for the first generation by the metric only.
+        """
+        by_metric = any(each.scores and not is_likelihood(each.scores) for each in earlier)
+        return not by_metric and too_low(ranks(self._both(earlier), objective))
+
+    def group(self, record: Record) -> int:
+        """Which genomes the `top` best of are validated: those by the metric (0), those by log-likelihoods (1)."""
+        return int(is_likelihood(record.scores))
+
+    def _judged_by_likelihood(self, generation: Generation) -> Requests:
         checked = bool(self._check_every) and generation.number % self._check_every == 0
         examples = {name: self._places[benchmark] for benchmark, name in self._names.items()}
         examples |= self._places if checked else {}
         yield Wanted([(place, examples) for place in range(len(generation.members))], wait=checked)
-        note = _note(self._both(generation)) if checked else None
+        note = None
+        if checked:
+            note = _note(ranks(self._both([*generation.earlier, *generation.members]), generation.objective))
         for place, member in enumerate(generation.members):
             if not checked:
                 yield Scored(place)
             if member.error is not None:
                 yield Judged(place, note=note if place == 0 else None)
                 continue
-            means = self._means({name: list(values.values()) for name, values in member.scores.items()})
-            fitness = _fitness(generation.objective, means)
-            yield Judged(place, fitness, note=note if place == 0 else None, means=means)
+            means = self._means(_scores(member))
+            yield Judged(place, _fitness(generation.objective, means), note=note if place == 0 else None, means=means)
 
-    def _means(self, scores: Mapping[str, Sequence[float]]) -> Means:
+    def _judged_by_metric(self, generation: Generation, both: Sequence[Both]) -> Requests:
+        scale = scale_of(both, generation.objective)
+        yield Wanted([(place, self._by_metric) for place in range(len(generation.members))], wait=False)
+        for place, member in enumerate(generation.members):
+            yield Scored(place)
+            if member.error is not None:
+                yield Judged(place, note=BY_METRIC)
+                continue
+            means = scale(_metric(_scores(member)))
+            yield Judged(place, _fitness(generation.objective, means), note=BY_METRIC, means=means)
+
+    def _means(self, scores: Scores) -> Means:
         """Of each benchmark the mean log-likelihood, clipped."""
         means = {}
         for benchmark, name in self._names.items():
@@ -71,29 +112,31 @@ class Likelihood:
             means[benchmark] = sum(values) / len(values)
         return means
 
-    def _both(self, generation: Generation) -> RankCorrelation | None:
-        """Of the genomes so far that have both kinds of scores, each recipe once."""
-        seen: dict[str, Mapping[str, Sequence[float]]] = {}
-        genomes: list[Record | Member] = [*generation.earlier, *generation.members]
+    def _both(self, genomes: Sequence[Record | Member]) -> list[Both]:
+        """What is known of the genomes that have both kinds of scores, each recipe once."""
+        wanted = {*self._names, *self._names.values()}
+        seen: dict[str, Both] = {}
         for each in genomes:
-            recipe, scores = _of(each)
-            if self._names.keys() <= scores.keys() and set(self._names.values()) <= scores.keys():
-                seen.setdefault(recipe, scores)
-        pairs = [
-            (_fitness(generation.objective, self._means(scores)), _fitness(generation.objective, self._metric(scores)))
-            for scores in seen.values()
-        ]
-        return rank_correlation([one for one, _ in pairs], [other for _, other in pairs])
-
-    def _metric(self, scores: Mapping[str, Sequence[float]]) -> Means:
-        return {benchmark: sum(scores[benchmark]) / len(scores[benchmark]) for benchmark in self._names}
+            recipe = each.recipe if isinstance(each, Record) else each.digest
+            scores = _scores(each)
+            if wanted <= scores.keys() and recipe not in seen:
+                seen[recipe] = Both(self._means(scores), _metric({name: scores[name] for name in self._names}))
+        return list(seen.values())
 
 
-def _of(genome: Record | Member) -> tuple[str, Mapping[str, Sequence[float]]]:
+BY_METRIC = "by the metric, on the scale of log-likelihoods"
+
+
+def _scores(genome: Record | Member) -> Scores:
+    """None where it has failed."""
     if isinstance(genome, Record):
-        return genome.recipe, genome.scores
+        return genome.scores
     every = genome.scores if genome.error is None else {}
-    return genome.digest, {name: list(values.values()) for name, values in every.items() if values}
+    return {name: list(values.values()) for name, values in every.items() if values}
+
+
+def _metric(scores: Scores) -> Means:
+    return {name: sum(values) / len(values) for name, values in scores.items()}
 
 
 def _fitness(objective: Objective, means: Means) -> float:
@@ -114,7 +157,7 @@ def agreement(records: Sequence[Record], objective: Objective) -> RankCorrelatio
 def _note(found: RankCorrelation | None) -> str:
     if found is None:
         return "likelihood and metric: too few different genomes to compare their ranks"
-    ranks = f"{found.value:.2f} (95 % {found.low:.2f} to {found.high:.2f}) of {found.n} genomes"
-    if found.high < LOW:
-        return f"likelihood and metric: rank correlation {ranks}: too low to search by; choose fitness=subset or full"
-    return f"likelihood and metric: rank correlation {ranks}"
+    told = f"{found.value:.2f} (95 % {found.low:.2f} to {found.high:.2f}) of {found.n} genomes"
+    if too_low(found):
+        return f"likelihood and metric: rank correlation {told}: too low, the search begins anew by the metric"
+    return f"likelihood and metric: rank correlation {told}"

@@ -13,6 +13,7 @@ from evohydra.search.optimizers.gaussian.features import Features
 from evohydra.search.optimizers.gaussian.first import sobol
 from evohydra.search.optimizers.gaussian.model import GaussianProcess, Hyperparameters, fitted
 from evohydra.search.optimizers.gaussian.proposal import Around, proposed
+from evohydra.search.optimizers.gaussian.ranges import Ranges
 from evohydra.search.optimizers.gaussian.scaling import standardized
 from evohydra.search.optimizers.gaussian.trust import box, length
 from evohydra.spaces.genes import Axis
@@ -56,7 +57,8 @@ class BayesianOptimization:
         self.population, self._batch, self._seed = population or default_population(dimension), batch, seed
         self._features = Features.of(axes)
         known = starting_points(start, dimension, self.population)
-        self._first = np.vstack([known, sobol(axes, self.population - len(known), seed)])
+        self._ranges = Ranges.of(axes)
+        self._first = np.vstack([known, self._ranges.inside(sobol(axes, self.population - len(known), seed))])
         self._genomes = np.empty((0, dimension))
         self._values = np.empty((0, 1))
         self._error_bars = np.empty(0)
@@ -78,7 +80,7 @@ class BayesianOptimization:
             processes = self._conditioned(
                 [process.hyper for process in processes], np.vstack([known, asked[-1]]), values
             )
-        return np.array(asked)
+        return self._ranges.inside(np.array(asked))
 
     def _proposed(
         self, processes: Sequence[GaussianProcess], known: Points, generator: np.random.Generator
@@ -99,13 +101,13 @@ class BayesianOptimization:
     def _around(self, known: Points, merit: Values, processes: Sequence[GaussianProcess]) -> Around:
         """Near the best genomes by `merit`, (known,), and in all of the cube; of many genes, in the trust region."""
         best = known[(-merit).argsort(kind="stable")[:BEST]]
-        genes = self._genomes.shape[1]
+        genes, told = self._genomes.shape[1], self._values.mean(axis=1)
+        low, high = self._ranges.grown(self._genomes, told, self.population, self._batch)
         if genes < LOCAL:
-            return Around(self._features, best, known, np.zeros(genes), np.ones(genes))
-        told = self._values.mean(axis=1)
+            return Around(self._features, best, known, low, high)
         edge = length(told, self.population, self._batch, genes)
         scales = np.exp(np.mean([np.log(process.hyper.scales) for process in processes], axis=0))
-        return Around(self._features, best, known, *box(best[0], edge, scales))
+        return Around(self._features, best, known, *box(best[0], edge, scales, low, high))
 
     def _standardized(self) -> Values:
         return np.stack([standardized(column)[0] for column in self._values.T], axis=1)
@@ -148,7 +150,7 @@ class BayesianOptimization:
         """
         if not len(self._values):
             self._values = np.empty((0, objectives.shape[1]))
-        self._genomes = np.vstack([self._genomes, genomes])
+        self._genomes = np.vstack([self._genomes, self._ranges.outside(genomes)])
         self._values = np.vstack([self._values, objectives])
         self._error_bars = np.concatenate([self._error_bars, error_bars])
 
