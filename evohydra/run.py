@@ -18,7 +18,7 @@ from evohydra.report.examples import WINNER, keep_examples
 from evohydra.report.gathering import keep_settings
 from evohydra.report.pictures import draw_albums, pictures
 from evohydra.report.progress import SearchProgress
-from evohydra.report.tables import gain_sentence, likelihood_sentence, summary_table
+from evohydra.report.tables import gain_sentence, search_sentences, summary_table
 from evohydra.report.writing import write_report
 from evohydra.scoring.benchmarks import Benchmark
 from evohydra.scoring.benchmarks.fingerprints import data_fingerprints, titles
@@ -27,6 +27,7 @@ from evohydra.scoring.job import Evaluation, Scores
 from evohydra.scoring.worker import answers
 from evohydra.search.ablations import ablations
 from evohydra.search.driver import Candidate, SearchError, check_any_scored, choose, groups_of, search
+from evohydra.search.ends import at_the_ends
 from evohydra.search.identity import Identity
 from evohydra.search.ledger import Ledger
 from evohydra.search.plan import SearchPlan
@@ -156,6 +157,7 @@ class Run:
             scheduler.store.examples_of(self.models.sources, "search"),
             data_fingerprints(self.benchmarks),
             comparable=self.plan.fitness.comparable,
+            ends=at_the_ends(self.plan.space, winner.record.genome),
         )
 
     def _keep_for_readers(self, scheduler: Scheduler, winner: Candidate, tested: Mapping[str, Evaluation]) -> None:
@@ -219,8 +221,8 @@ class Run:
     def _show(self, summary: Summary, console: Console) -> None:
         console.print(summary_table(summary, ", ".join(titles(self.benchmarks))))
         say(console, gain_sentence(summary["gain"]), wrapped=True)
-        if agreed := summary["search"].get("likelihood"):
-            say(console, likelihood_sentence(agreed), wrapped=True)
+        for sentence in search_sentences(summary["search"]):
+            say(console, sentence, wrapped=True)
         seconds = summary["seconds"]
         of_genomes = seconds["merge"] + seconds["evaluate"]
         forward = seconds["forward"] / max(of_genomes, 1e-9)

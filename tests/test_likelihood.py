@@ -1,5 +1,6 @@
 """fitness=likelihood: log-likelihoods of right answers by hand, what is refused, and a whole search by them."""
 
+import itertools
 import re
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,11 @@ from numpy.typing import NDArray
 
 from evohydra.families.causal_lm import CausalLM, LiveCausalLM
 from evohydra.recipe import Checkpoint
-from evohydra.report.tables import likelihood_sentence
+from evohydra.report.blocks import FigureBlock
+from evohydra.report.contents import contents, verdict
+from evohydra.report.gathering import gather
+from evohydra.report.score_figures import by_split
+from evohydra.report.tables import likelihood_sentence, search_sentences
 from evohydra.scoring.benchmarks import BenchmarkError
 from evohydra.scoring.benchmarks.likelihood import (
     LOWEST,
@@ -23,8 +28,10 @@ from evohydra.scoring.benchmarks.likelihood import (
 )
 from evohydra.scoring.benchmarks.lm_eval import LMEvalBenchmark, lm_eval_benchmarks
 from evohydra.scoring.statistics import rank_correlation
+from evohydra.search.ends import at_the_ends
 from evohydra.search.fitness.generation import Generation, Judged, Member, members_of
 from evohydra.search.fitness.likelihood import Likelihood, agreement
+from evohydra.search.fitness.likelihood_scale import Both, scale_of
 from evohydra.search.ledger import Record
 from evohydra.search.objectives import Objective
 from evohydra.search.summary import scored_on_search
@@ -301,3 +308,93 @@ def test_what_cannot_be_searched_by_likelihood_is_refused_before_anything_is_rea
     with pytest.raises(BenchmarkError, match="fitness=likelihood: benchmark 'tiny_vqa_ja' has no likelihood"):
         built(["experiment=tiny_vlm", "fitness=likelihood"], tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("optimizer", "widest"), [("bo", (-0.5, 2.5)), ("cmaes", (0.0, 1.5)), ("random", (0.0, 1.5))])
+def test_only_an_optimizer_that_widens_ranges_gets_wider_ones(
+    optimizer: str, widest: tuple[float, float], tmp_path: Path
+) -> None:
+    arguments = [f"optimizer={optimizer}", "tracker=none", "report=false"]
+    space = built(arguments, tmp_path).plan.space
+    ends = [set(space.values(np.full(len(space.names), unit)).values()) for unit in (0.0, 1.0)]
+    assert ends == [{widest[0]}, {widest[1]}]
+    begins = (1 / 6, 2 / 3) if optimizer == "bo" else (0.0, 1.0)
+    assert all(axis.begins == pytest.approx(begins) for axis in space.axes)
+
+
+def test_numbers_at_the_ends_of_their_ranges_are_told(tmp_path: Path) -> None:
+    space = built(["tracker=none", "report=false"], tmp_path).plan.space
+    genome = np.full(len(space.names), 0.5)
+    inside = at_the_ends(space, genome)
+    assert inside == {"lowest": [], "highest": [], "numbers": len(genome)}
+    assert list(search_sentences({"at_the_ends": inside})) == []
+    genome[:3], genome[3] = 1.0, 0.005
+    ends = at_the_ends(space, genome)
+    assert ends is not None
+    assert (ends["highest"], ends["lowest"]) == (list(space.names[:3]), [space.names[3]])
+    (sentence,) = search_sentences({"at_the_ends": ends})
+    assert f"1 at the lower end (such as {space.names[3]}) and 3 at the upper end" in sentence
+
+
+def test_a_report_shows_no_log_likelihood_as_a_score(tmp_path: Path) -> None:
+    """Beside a search by the metric: a figure of its own, no number in the columns of scores, and the correlation."""
+    common = [*workspace(tmp_path), "tracker=none", "report=false", "budget=14"]
+    likely = ["optimizer=bo", "optimizer.population=6", "fitness=likelihood", "fitness.check_every=1"]
+    for name, more in (("full", []), ("likely", likely)):
+        carried_out([*common, *more], tmp_path / "runs" / name)
+    jobs = gather([tmp_path / "runs"])
+    assert [job.by_likelihood for job in jobs] == [False, True]
+    assert [(each["best seen"] is None, each["search"] is None) for each in map(by_split, jobs)] == [
+        (False, False), (True, True)]  # fmt: skip
+    assert jobs[0].benchmarks == jobs[1].benchmarks == ("lm_eval",)
+    figures = {
+        block.name for section in contents(jobs, tmp_path) for block in section.blocks if isinstance(block, FigureBlock)
+    }
+    assert {"fitness", "fitness_by_likelihood"} <= figures
+    (sentence,) = [each for each in verdict(jobs[1:]) if "Likelihood ranks" in each]
+    assert f"{jobs[1].summary['search']['likelihood']['value']:.2f} (Spearman, 95 %" in sentence  # type: ignore[index]
+    assert [each for each in verdict(jobs[:1]) if "Likelihood ranks" in each] == []
+
+
+@pytest.mark.parametrize("slope", [0.25, 3.0])
+def test_scores_by_the_metric_on_the_scale_of_log_likelihoods(slope: float) -> None:
+    """The better half decides; genomes are ranked as by the metric, whatever the benchmarks weigh."""
+    metric = np.linspace(0.1, 0.9, 20)
+    both = [Both({"a": slope * at - 2, "b": slope * at - 4}, {"a": at, "b": at}) for at in metric]
+    both += [Both({"a": -50.0 - at, "b": -50.0}, {"a": 0.3, "b": 0.1}) for at in range(20)]
+    for objective in (Objective(), Objective({"a": 0.2, "b": 0.8})):
+        scale = scale_of(both, objective)
+        assert scale.slope == pytest.approx(slope)
+        assert scale({"a": 0.5, "b": 0.5}) == pytest.approx({"a": slope * 0.5 - 2, "b": slope * 0.5 - 4})
+    same = scale_of([Both({"a": -1.0}, {"a": 0.5})] * 9, Objective())
+    assert (same.slope, same({"a": 0.75})) == (1.0, {"a": pytest.approx(-0.75)})
+
+
+def test_a_last_stage_needs_genomes_with_both_scores() -> None:
+    with pytest.raises(ValueError, match=r"fitness\.metric_from: expected null where check_every is 0"):
+        Likelihood(sizes={"a": 4}, seed=1, check_every=0, metric_from=10)
+
+
+def test_a_search_by_likelihood_with_a_last_stage(tmp_path: Path) -> None:
+    """From genome 14 on the metric alone; a run that goes on, and two workers, find the same numbers."""
+    arguments = [
+        *workspace(tmp_path), "optimizer=bo", "optimizer.population=6", "fitness=likelihood", "fitness.examples=8",
+        "fitness.check_every=2", "fitness.metric_from=14", "fitness.metric_examples=12", "report=false", "tracker=none",
+    ]  # fmt: skip
+    summary = carried_out([*arguments, "budget=22"], tmp_path / "one")
+    ledger = json_lines(tmp_path / "one" / "ledger.jsonl")
+    (metric,) = {benchmark_of(each) for each in ledger[0]["scores"]}
+    assert [set(each["scores"]) == {metric} for each in ledger] == [False] * 14 + [True] * 8
+    assert {len(each["scores"][metric]) for each in ledger[14:]} == {12}
+    means = [np.mean(each["scores"][metric]) for each in ledger[14:]]
+    order = sorted(range(8), key=lambda at: (means[at], at))
+    fitness = [ledger[14 + at]["fitness"] for at in order]
+    assert all(one <= other + 1e-12 for one, other in itertools.pairwise(fitness))
+    kinds = {each["index"] < 14 for each in summary["validation"]["candidates"]}
+    assert kinds == {True, False}
+    for budget in (9, 16, 22):
+        again = carried_out([*arguments, f"budget={budget}"], tmp_path / "again")
+    assert without_seconds(json_lines(tmp_path / "again" / "ledger.jsonl")) == without_seconds(ledger)
+    assert again["recipe_digest"] == summary["recipe_digest"]
+    carried_out([*arguments, "budget=22", "executor=processes", "executor.workers=2"], tmp_path / "two")
+    assert without_seconds(json_lines(tmp_path / "two" / "ledger.jsonl")) == without_seconds(ledger)

@@ -25,6 +25,7 @@ from evohydra.assembly.parts import (
     worker_bytes,
 )
 from evohydra.assembly.process import set_up_process
+from evohydra.assembly.ranges import with_ranges_for
 from evohydra.assembly.settings import Settings, Spec
 from evohydra.families import Rules, sources
 from evohydra.families.settings_files import settings_digest
@@ -64,7 +65,8 @@ def make_run(plain: Plain, directory: Path, place: Plain) -> Run | UnsearchedRec
     set_up_process(settings.threads)
     found = found_sources(settings)
     benchmarks = benchmarks_of(settings, found.family)
-    space = _space(settings.merge, _located(found), found)
+    merge = with_ranges_for(settings.merge, instantiate(settings.optimizer))
+    space = _space(merge, _located(found), found)
     instantiate(settings.executor)(make=_unmade, worker_bytes=0).close()  # its options are checked
     if benchmarks:
         plan = _plan(settings, benchmarks, space, np.empty((0, len(space.names))))
@@ -76,7 +78,7 @@ def make_run(plain: Plain, directory: Path, place: Plain) -> Run | UnsearchedRec
 
     parts = opened_parts(settings, found, sources.read_sources(found), benchmarks)
     located = _located(found, parts.sources)
-    space = _space(settings.merge, located, found)
+    space = _space(merge, located, found)
     form = _form(settings, found.rules)
     form.format.check(space.default(), parts.family, parts.sources)
     made_from(space.default(), parts.sources.directories)  # warns now, not after the search

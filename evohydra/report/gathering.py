@@ -11,7 +11,9 @@ import yaml
 
 from evohydra.files import Plain, current, read_json, write_json
 from evohydra.recipe import Node, from_dict
+from evohydra.scoring.benchmarks.likelihood import benchmark_of
 from evohydra.scoring.job import Scores
+from evohydra.search.fitness.likelihood_scale import is_likelihood
 from evohydra.search.json_lines import in_use, whole_lines
 from evohydra.search.masking import shown_overrides
 from evohydra.search.objectives import Objective
@@ -51,7 +53,13 @@ class Job:
     @property
     def benchmarks(self) -> tuple[str, ...]:
         """The names of what it scores, as far as it has scored."""
-        return tuple(next((r["scores"] for r in (*self.finals, *self.records) if r.get("scores")), {}))
+        names: Iterable[str] = next((r["scores"] for r in (*self.finals, *self.records) if r.get("scores")), {})
+        return tuple(dict.fromkeys(map(benchmark_of, names)))
+
+    @property
+    def by_likelihood(self) -> bool:
+        """Whether it searched by log-likelihoods, whose fitness cannot be compared with that of other searches."""
+        return any(is_likelihood(record.get("scores", ())) for record in self.records)
 
     @cached_property
     def state(self) -> str:

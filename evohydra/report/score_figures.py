@@ -69,9 +69,13 @@ def held_out_figure(jobs: Sequence[Job]) -> Figure | None:
 
 
 def by_split(job: Job) -> dict[str, float | None]:
-    """The best fitness of the search, and the score of the winner on each split."""
+    """The best fitness of the search, and the score of the winner on each split; None for what is no score."""
     summary = job.summary or {}
-    return {"best seen": summary["search"]["best"]} | {split: summary[split]["winner"]["score"] for split in SPLITS[1:]}
+    search = summary["search"]
+    return {
+        "best seen": None if "measure" in search else search["best"],
+        **{split: None if "measure" in (one := summary[split]["winner"]) else one["score"] for split in SPLITS[1:]},
+    }
 
 
 def optimism_figure(jobs: Sequence[Job]) -> Figure | None:

@@ -9,6 +9,8 @@ from evohydra.files import Plain
 from evohydra.pages import in_markdown
 from evohydra.search.fitness.likelihood_scale import ENOUGH, LOW
 
+BINDING = 0.2  # share of a winner's numbers at the ends of their ranges, from which on it is said
+
 
 def rows(test: Plain) -> Iterator[tuple[str, Plain]]:
     """What was scored on test with its interval: sources, base, uniform merge, baselines, winner."""
@@ -63,6 +65,28 @@ def likelihood_sentence(agreed: Mapping[str, float]) -> str:
         f"{agreed['high']:.2f}, {agreed['n']:.0f} genomes)."
         + (" That is too low to search by." if agreed["high"] < LOW and agreed["n"] >= ENOUGH else "")
     )
+
+
+def ends_sentence(ends: Plain) -> str:
+    """How many numbers of the winner lie at the ends of their ranges; `ends` as in summary.json."""
+    told = [
+        f"{len(names)} at the {end} (such as {names[0]})"
+        for end, names in (("lower end", ends["lowest"]), ("upper end", ends["highest"]))
+        if names
+    ]
+    return (
+        f"Of {ends['numbers']} numbers of the winner lie {' and '.join(told)} of the range that was searched: where "
+        "the method allows wider ranges, these may give more."
+    )
+
+
+def search_sentences(searched: Plain) -> Iterator[str]:
+    """What is to be said of a search, `search` in summary.json."""
+    if agreed := searched.get("likelihood"):
+        yield likelihood_sentence(agreed)
+    ends = searched.get("at_the_ends")
+    if ends and len(ends["lowest"]) + len(ends["highest"]) >= BINDING * ends["numbers"]:
+        yield ends_sentence(ends)
 
 
 def markdown(summary: Plain) -> str:

@@ -12,12 +12,15 @@ from evohydra.scoring.benchmarks.likelihood import benchmark_of
 from evohydra.scoring.job import Evaluation
 from evohydra.scoring.statistics import interval, paired_gain
 from evohydra.search.driver import Candidate
+from evohydra.search.ends import AtTheEnds
 from evohydra.search.fitness.likelihood import agreement
+from evohydra.search.fitness.likelihood_scale import is_likelihood
 from evohydra.search.fronts import on_front
 from evohydra.search.ledger import Record
 from evohydra.search.objectives import Objective
 
 STANDARD_ERRORS = 1.96  # on both sides of an estimate, for 95 %
+LOG_LIKELIHOOD = "log-likelihood"  # what a score is that is not the benchmarks' metric
 
 
 class Score(TypedDict):
@@ -66,13 +69,16 @@ class Searched(TypedDict):
 
     front: where there are several objectives. It is that of all genomes, or where generations were scored on different
     examples that of the candidates on the validation split, which is told there. likelihood: the rank correlation of
-    fitness and metric (`value`, `low`, `high`, `n` genomes), where a search by log-likelihoods has checked it.
+    fitness and metric (`value`, `low`, `high`, `n` genomes), where a search by log-likelihoods has checked it. measure:
+    of `best`, where it is another number than the benchmarks' metric. at_the_ends: see `evohydra.search.ends`.
     """
 
     winner: Score
     likelihood: NotRequired[dict[str, float]]
     index: int
     best: float
+    measure: NotRequired[str]
+    at_the_ends: NotRequired[AtTheEnds]
     failed: int
     front: NotRequired[list[dict[str, object]]]
 
@@ -107,11 +113,13 @@ def summarise(
     data: Mapping[str, object],
     *,
     comparable: bool = True,
+    ends: AtTheEnds | None = None,
 ) -> Summary:
     """The summary of a run but for the seconds that are not the search's.
 
     `comparable`: objectives mean the same in all generations. `validated` are the winner's scores on validation,
     `tested` those of all models on test by their names ("winner", "uniform", "base", `sources`, `baselines`).
+    `ends`: the ranges at whose ends the winner lies.
     """
     winner = candidates[0]
 
@@ -124,6 +132,10 @@ def summarise(
         "best": max(r.fitness for r in records if r.fitness is not None),
         "failed": sum(r.fitness is None for r in records),
     }
+    if any(is_likelihood(record.scores) for record in records):
+        searched["measure"] = LOG_LIKELIHOOD
+    if ends is not None:
+        searched["at_the_ends"] = ends
     if agreed := agreement(records, objective):
         searched["likelihood"] = asdict(agreed)
     chosen: Validated = {
@@ -175,7 +187,7 @@ def scored_on_search(record: Record, objective: Objective) -> Score:
     """
     likely = {benchmark_of(name): values for name, values in record.scores.items() if benchmark_of(name) != name}
     if likely:
-        return {**scored(Evaluation(likely), objective), "measure": "log-likelihood"}
+        return {**scored(Evaluation(likely), objective), "measure": LOG_LIKELIHOOD}
     score = scored(Evaluation(record.scores), objective)
     if record.fitness is None or record.error_bar is None:
         return score

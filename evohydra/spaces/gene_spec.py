@@ -70,7 +70,7 @@ class GeneSpec:
         if self.integer or len(widest) != 2 or not widest[0] <= low < high <= widest[1]:
             raise ValueError(
                 f"gene {name!r}: widest: expected, for a real number, two numbers with [low, high] = [{low}, {high}] "
-                f"between them, got {list(widest)}" + (" for an integer" if self.integer else "")
+                f"between them, or null, got {list(widest)}" + (" for an integer" if self.integer else "")
             )
         for bound in widest:
             self.check(name, bound)

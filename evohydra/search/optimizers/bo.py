@@ -31,13 +31,15 @@ class BayesianOptimization:
     ones have `batch` genomes: each is chosen as if those before it had been told the model's own mean (Ginsbourger et
     al. 2010, the kriging believer). Of several objectives each genome follows a scalarization with weights of its own.
 
-    Up to LOCAL genes it looks in all of the cube, from there on in a trust region around the best genome (TuRBO).
+    Numbers are looked for in the ranges that the genes begin with, which grow while the best genomes lie at their ends.
+    Up to LOCAL genes it looks in all of these ranges, from there on in a trust region around the best genome (TuRBO).
 
     All that it does follows from seed, axes and what it was told: nothing else is kept, so that a search that goes on
     needs no replay. Hyperparameters are fitted from the same start, to as much of the data as `fitted_on` says.
     """
 
     state_is_data = True
+    widens_ranges = True
 
     def __init__(
         self,
