@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from numpy.typing import NDArray
 
 from evohydra.families.causal_lm import CausalLM, LiveCausalLM
@@ -342,6 +343,9 @@ def test_a_report_shows_no_log_likelihood_as_a_score(tmp_path: Path) -> None:
     likely = ["optimizer=bo", "optimizer.population=6", "fitness=likelihood", "fitness.check_every=1"]
     for name, more in (("full", []), ("likely", likely)):
         carried_out([*common, *more], tmp_path / "runs" / name)
+        (tmp_path / "runs" / name / ".hydra").mkdir()  # which the command writes
+        for file, told in (("overrides", more), ("config", {"seed": 1, "budget": 14})):
+            (tmp_path / "runs" / name / ".hydra" / f"{file}.yaml").write_text(yaml.safe_dump(told))
     jobs = gather([tmp_path / "runs"])
     assert [job.by_likelihood for job in jobs] == [False, True]
     assert [(each["best seen"] is None, each["search"] is None) for each in map(by_split, jobs)] == [
