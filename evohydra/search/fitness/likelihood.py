@@ -23,8 +23,8 @@ class Likelihood:
 
     per: of which part of an answer it is a mean. clip: what an example counts at least, so that those that no model
     solves do not decide; null: as it is. In every `check_every`-th generation (0: never) the members are scored by the
-    benchmarks' metric on the same examples too, and the first one's note tells how well both rank all genomes that have
-    both.
+    benchmarks' metric on the same examples too, and the note of the first one that is not a copy tells how well both
+    rank all genomes that have both.
 
     Where their rank correlation is surely too low, and from the genome `metric_from` on (null: never), genomes are
     scored by the metric alone, on `metric_examples` random examples of each benchmark (null: all). Their fitness is the
@@ -81,17 +81,19 @@ class Likelihood:
         examples = {name: self._places[benchmark] for benchmark, name in self._names.items()}
         examples |= self._places if checked else {}
         yield Wanted([(place, examples) for place in range(len(generation.members))], wait=checked)
-        note = None
+        notes = {}
         if checked:
-            note = _note(ranks(self._both([*generation.earlier, *generation.members]), generation.objective))
+            found = ranks(self._both([*generation.earlier, *generation.members]), generation.objective)
+            # a line of the ledger that copies another one says that, and nothing else
+            notes = {next((place for place, each in enumerate(generation.members) if each.scored), 0): _note(found)}
         for place, member in enumerate(generation.members):
             if not checked:
                 yield Scored(place)
             if member.error is not None:
-                yield Judged(place, note=note if place == 0 else None)
+                yield Judged(place, note=notes.get(place))
                 continue
             means = self._means(_scores(member))
-            yield Judged(place, _fitness(generation.objective, means), note=note if place == 0 else None, means=means)
+            yield Judged(place, _fitness(generation.objective, means), note=notes.get(place), means=means)
 
     def _judged_by_metric(self, generation: Generation, both: Sequence[Both]) -> Requests:
         scale = scale_of(both, generation.objective)
