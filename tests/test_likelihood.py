@@ -15,8 +15,7 @@ from evohydra.families.causal_lm import CausalLM, LiveCausalLM
 from evohydra.recipe import Checkpoint
 from evohydra.report.blocks import FigureBlock
 from evohydra.report.contents import contents, verdict
-from evohydra.report.gathering import gather
-from evohydra.report.score_figures import by_split
+from evohydra.report.gathering import by_split, gather
 from evohydra.report.tables import likelihood_sentence, search_sentences
 from evohydra.scoring.benchmarks import BenchmarkError
 from evohydra.scoring.benchmarks.likelihood import (

@@ -11,8 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from evohydra.report import make_console, say
-from evohydra.report.gathering import gather, runs_below
-from evohydra.report.score_figures import by_split
+from evohydra.report.gathering import by_split, gather, runs_below
 
 _begun: list[tuple[Path, bool]] = []
 

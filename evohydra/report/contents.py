@@ -10,10 +10,10 @@ from evohydra.report import paired_tests
 from evohydra.report.blocks import Block, FigureBlock, Link, Picture, Section, Table
 from evohydra.report.example_tables import example_blocks
 from evohydra.report.front import front_figure
-from evohydra.report.gathering import Job, strategies
+from evohydra.report.gathering import Job, by_split, strategies
 from evohydra.report.gene_blocks import gene_blocks
 from evohydra.report.recipe_figures import recipe_figures
-from evohydra.report.score_figures import by_split, finished, held_out, held_out_figure, optimism_figure
+from evohydra.report.score_figures import finished, held_out, held_out_figure, optimism_figure
 from evohydra.report.search_figures import fitness_figure, seconds_by_part, time_figure
 from evohydra.report.style import SETTINGS
 from evohydra.report.tables import gain_sentence, search_sentences

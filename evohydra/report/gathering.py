@@ -94,6 +94,19 @@ class Job:
         return None
 
 
+def by_split(job: Job) -> dict[str, float | None]:
+    """The best fitness of the search, and the score of the winner on each split; None for what is no score."""
+    summary = job.summary or {}
+    search = summary["search"]
+    return {
+        "best seen": None if "measure" in search else search["best"],
+        **{
+            split: None if "measure" in (one := summary[split]["winner"]) else one["score"]
+            for split in ("search", "validation", "test")
+        },
+    }
+
+
 def gather(directories: Iterable[Path]) -> list[Job]:
     """Every run at or below `directories`."""
     runs = [run for directory in directories for run in runs_below(directory)]

@@ -11,7 +11,7 @@ from evohydra.scoring.statistics import RankCorrelation, rank_correlation
 from evohydra.search.fitness import Sizes
 from evohydra.search.fitness.generation import Generation, Judged, Member, Requests, Scored, Wanted
 from evohydra.search.fitness.likelihood_scale import Both, Means, is_likelihood, ranks, scale_of, too_low
-from evohydra.search.fitness.order import check, drawn
+from evohydra.search.fitness.order import check, drawn, say_where_fewer
 from evohydra.search.ledger import Record
 from evohydra.search.objectives import Objective
 
@@ -51,6 +51,8 @@ class Likelihood:
             metric_from is None or check_every > 0, "metric_from",
             "null where check_every is 0, since no genome has both kinds of scores then", metric_from,
         )  # fmt: skip
+        say_where_fewer(sizes, "examples", examples)
+        say_where_fewer(sizes, "metric_examples", metric_examples or 0)
         self._names = {benchmark: likelihood_name(benchmark, per) for benchmark in sizes}
         self._places = drawn(sizes, examples, seed, 0)
         self._by_metric = drawn(sizes, max(sizes.values()) if metric_examples is None else metric_examples, seed, 1)
