@@ -18,14 +18,15 @@ from evohydra.report.examples import WINNER, keep_examples
 from evohydra.report.gathering import SETTINGS, keep_settings
 from evohydra.report.pictures import draw_albums, pictures
 from evohydra.report.progress import SearchProgress
-from evohydra.report.tables import gain_sentence, summary_table
+from evohydra.report.tables import gain_sentence, search_sentences, summary_table
 from evohydra.scoring.benchmarks import Benchmark
 from evohydra.scoring.benchmarks.fingerprints import data_fingerprints, titles
 from evohydra.scoring.executors import Executor
 from evohydra.scoring.job import Evaluation, Scores
 from evohydra.scoring.worker import answers
 from evohydra.search.ablations import ablations
-from evohydra.search.driver import Candidate, SearchError, check_any_scored, choose, search
+from evohydra.search.driver import Candidate, SearchError, check_any_scored, choose, groups_of, search
+from evohydra.search.ends import at_the_ends
 from evohydra.search.identity import Identity
 from evohydra.search.ledger import Ledger
 from evohydra.search.plan import SearchPlan
@@ -104,13 +105,12 @@ class Run:
                 sources = functools.partial(self._scores_of_sources, scheduler)
                 scoring = Scoring(scheduler, plan.sizes, plan.objective, sources)
                 observers = (progress, tracker.genome)
-                search(plan.space, optimizer, plan.fitness, scoring, ledger, plan.budget, observers)
+                renewed = functools.partial(plan.optimizer, start)
+                search(plan.space, optimizer, plan.fitness, scoring, ledger, plan.budget, observers, renewed)
             searching = scheduler.busy
-            each = not plan.fitness.comparable
             validate = scheduler if plan.validated else None
-            candidates = choose(
-                plan.space, ledger, validate, plan.top, plan.objective, plan.pick, each_generation=each
-            )  # fmt: skip
+            groups = groups_of(plan.fitness)
+            candidates = choose(plan.space, ledger, validate, plan.top, plan.objective, plan.pick, groups)
             self._check_candidates(store, candidates)
             tested = scheduler.scored({**self.models.all(), WINNER: candidates[0].recipe}, "test")
             check_any_scored(store, "test", {name: evaluation.error for name, evaluation in tested.items()})
@@ -158,6 +158,7 @@ class Run:
             scheduler.store.examples_of(self.models.sources, "search"),
             data_fingerprints(self.benchmarks),
             comparable=self.plan.fitness.comparable,
+            ends=at_the_ends(self.plan.space, winner.record.genome),
         )
 
     def _keep_for_readers(self, scheduler: Scheduler, winner: Candidate, tested: Mapping[str, Evaluation]) -> None:
@@ -225,6 +226,8 @@ class Run:
     def _show(self, summary: Summary, console: Console) -> None:
         console.print(summary_table(summary, ", ".join(titles(self.benchmarks))))
         say(console, gain_sentence(summary["gain"]), wrapped=True)
+        for sentence in search_sentences(summary["search"]):
+            say(console, sentence, wrapped=True)
         seconds = summary["seconds"]
         of_genomes = seconds["merge"] + seconds["evaluate"]
         forward = seconds["forward"] / max(of_genomes, 1e-9)

@@ -35,6 +35,7 @@ from evohydra.search.optimizers.gaussian.model import (
     fitted,
     negative_log_posterior,
 )
+from evohydra.search.optimizers.gaussian.ranges import Ranges
 from evohydra.search.optimizers.gaussian.scaling import standardized
 from evohydra.search.optimizers.gaussian.trust import FIRST, box, length
 from evohydra.search.rounds import Scoring
@@ -257,7 +258,7 @@ def test_a_trust_region_grows_with_success_and_shrinks_without() -> None:
     assert length(flat[: 4 + 8], first, batch, genes) == FIRST
     assert length(flat[: 4 + 10], first, batch, genes) == FIRST / 2
     assert length(flat[: 4 + 10 * 7], first, batch, genes) == FIRST  # shorter than the shortest: anew
-    low, high = box(np.array([0.5, 0.5, 0.05]), 0.4, np.array([1.0, 4.0, 2.0]))
+    low, high = box(np.array([0.5, 0.5, 0.05]), 0.4, np.array([1.0, 4.0, 2.0]), np.zeros(3), np.ones(3))
     np.testing.assert_allclose(low, [0.4, 0.1, 0.0])
     np.testing.assert_allclose(high, [0.6, 0.9, 0.25])
 
@@ -281,6 +282,55 @@ def test_all_of_its_state_is_what_it_was_told(axes: tuple[Axis, ...]) -> None:
             strategy.tell(genomes, valley(genomes))
     np.testing.assert_array_equal(told.ask(), asked.ask())
     np.testing.assert_array_equal(told.ask(), told.ask())  # and asking changes nothing
+
+
+def test_ranges_grow_where_most_of_the_best_genomes_lie_at_an_end() -> None:
+    ranges = Ranges.of([Axis(begins=(0.25, 0.75)), Axis(begins=(0.0, 0.5)), Axis()])
+    np.testing.assert_allclose(ranges.low, [-0.5, 0.0, 0.0])
+    np.testing.assert_allclose(ranges.high, [1.5, 2.0, 1.0])
+    points = np.tile([0.5, 0.995, 1.0], (6, 1))
+    points[0] = [0.0, 0.5, 0.5]  # the worst one
+    values = np.arange(6.0)
+    for count, high in ((1, 1.0), (4, 1.25), (6, 1.25)):  # what is best lies inside of the wider range
+        low, found = ranges.grown(points[:count], values[:count], 2, 2)
+        np.testing.assert_allclose(low, [0.0, 0.0, 0.0])
+        np.testing.assert_allclose(found, [1.0, high, 1.0])
+    pressing = np.tile([-9.0, 9.0, 0.5], (40, 1))
+    low, high = ranges.grown(pressing, np.zeros(40), 4, 4)
+    np.testing.assert_allclose((low, high), ([-0.5, 0.0, 0.0], [1.0, 2.0, 1.0]))  # the ends of the cube
+    points = np.random.default_rng(1).random((7, 3))
+    np.testing.assert_allclose(ranges.inside(ranges.outside(points)), points)
+    same = Ranges.of([Axis()] * 3)
+    np.testing.assert_array_equal(same.inside(same.outside(points)), points)
+
+
+def test_a_search_goes_beyond_the_ranges_that_it_begins_with_only_where_they_bind() -> None:
+    axes = (Axis(begins=(0.2, 0.6)),) * 4
+    best = np.array([0.9, 0.4, 0.4, 0.4])
+    strategy, told, asked = make(axes=axes, seed=2), np.empty(0), np.empty((0, 4))
+    while len(told) < 70:
+        genomes = strategy.ask()
+        values = -((genomes - best) ** 2).sum(axis=1)
+        strategy.tell(genomes, values)
+        told, asked = np.concatenate([told, values]), np.vstack([asked, genomes])
+    assert np.abs(asked[told.argmax()] - best).max() < 0.05
+    assert (asked[:9] >= 0.2 - 1e-12).all()
+    assert (asked[:9] <= 0.6 + 1e-12).all()
+    assert asked[:, 0].max() > 0.85
+    assert asked[:, 1:].max() <= 0.71
+
+
+@pytest.mark.parametrize("genes", [5, LOCAL + 1])
+def test_a_search_that_widens_ranges_goes_on_bit_for_bit(genes: int) -> None:
+    axes = (Axis(begins=(1 / 6, 2 / 3)),) * genes
+    asked, told = make(axes=axes, seed=5), make(axes=axes, seed=5)
+    for _ in range(8):
+        genomes = asked.ask()
+        assert genomes.min() >= 0.0
+        assert genomes.max() <= 1.0
+        for strategy in (asked, told):
+            strategy.tell(genomes, valley(genomes))
+    np.testing.assert_array_equal(told.ask(), asked.ask())
 
 
 class Digest:

@@ -37,6 +37,29 @@ def space(method: str = ARITHMETIC, genes: dict[str, Any] | None = None, **more:
     )
 
 
+def test_a_range_that_may_be_widened() -> None:
+    found = space(genes={"weight": WEIGHT | {"widest": [-0.5, 2.5]}})
+    assert {axis.begins for axis in found.axes} == {(1 / 6, 0.5)}
+    assert set(found.values(np.zeros(len(found.names))).values()) == {-0.5}
+    assert set(found.values(np.full(len(found.names), 0.5)).values()) == {1.0}
+    alone = found.encode(found.known_merges()["shisa"])
+    np.testing.assert_allclose(sorted(set(alone)), [1 / 6, 0.5])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"widest": [0.5, 2.0]}, {"widest": [0.0, 0.9]}, {"widest": [0.0]}, {"widest": [0, 3], "integer": True, "high": 2}],
+)
+def test_ranges_that_cannot_be_widened_so_far(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="widest: expected, for a real number, two numbers with"):
+        space(genes={"weight": {**WEIGHT, **changes}})
+
+
+def test_a_range_is_widened_only_as_far_as_the_method_allows() -> None:
+    with pytest.raises(ValueError, match=r"expected values in \[0, 1\], got 2"):
+        space(DARE, genes={"weight": WEIGHT, "density": DENSITY | {"within": [0, 1], "widest": [0, 2]}})
+
+
 def groups(**granularity: Any) -> list[str]:
     return list(Granularity(**granularity).group(LOCATIONS))
 

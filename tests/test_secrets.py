@@ -193,6 +193,14 @@ def test_other_overrides_are_none(override: str) -> None:
     check_overrides([override], {"VAULT_PASSWORD": OPAQUE, "SHORT_TOKEN": "run", "HOME": "abcdefgh"})
 
 
+def test_the_directory_of_a_shell_is_no_secret() -> None:
+    here = {"PWD": "/home/someone/runs", "OLDPWD": "/home/someone/before"}
+    check_overrides(["hydra.run.dir=/home/someone/runs/a"], here)
+    check_configuration({"model": {"path": "/home/someone/before/m"}}, here)
+    with pytest.raises(ValueError, match="hf auth login"):
+        check_overrides([f"+note={OPAQUE}"], {"DB_PWD": OPAQUE})
+
+
 def test_no_value_of_a_secret_variable_stands_in_a_configuration() -> None:
     variables = {"VAULT_PASSWORD": OPAQUE, "ODD_NAME": HF, "HOME": "/home/someone"}
     check_configuration({"a": ["/home/someone/x", 3, None, True], "b": {"c": "x"}}, variables)

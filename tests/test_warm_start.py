@@ -3,6 +3,7 @@
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -84,6 +85,24 @@ def test_other_splits_are_a_warning(
         assert not caplog.records
         built([*arguments, f"warm_start={directory}", "benchmark.lm_eval.splits.test.stop=0.9"], tmp_path / "run")
     assert "none of its search examples is in a validation or test split" in caplog.text
+
+
+def test_genomes_by_the_metric_come_before_those_by_log_likelihoods(tmp_path: Path) -> None:
+    """Whatever their fitness: where a search has gone over to the metric, log-likelihoods may have misled it."""
+
+    class Plain:
+        names = ("x",)
+
+        def values(self, x: Any) -> dict[str, float]:
+            return {"x": float(x[0])}
+
+    kinds = (("log-likelihood per token of a", -0.1), ("a", -0.9), ("a", -0.4), ("log-likelihood per token of a", -0.2))
+    write_lines(tmp_path / "ledger.jsonl", [
+        {"index": at, "genome": [at / 10], "genes": {"x": at / 10}, "recipe": str(at), "fitness": fitness,
+         "scores": {name: [fitness]}} for at, (name, fitness) in enumerate(kinds)
+    ])  # fmt: skip
+    plain: Any = Plain()
+    assert best_genomes(tmp_path, plain, 3)[:, 0].tolist() == [0.2, 0.1, 0.0]
 
 
 def test_a_ledger_without_scores_is_an_error(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from evohydra.assembly.parts import (
     worker_bytes,
 )
 from evohydra.assembly.process import device_of, set_up_process
+from evohydra.assembly.ranges import with_ranges_for
 from evohydra.assembly.settings import Settings, Spec
 from evohydra.families import Rules, sources
 from evohydra.families.settings_files import settings_digest
@@ -34,8 +35,10 @@ from evohydra.recipe import Node
 from evohydra.run import SCORES, Models, Run
 from evohydra.scoring.benchmarks import Asking, Benchmark, BenchmarkError
 from evohydra.scoring.benchmarks.contents import versions_of
+from evohydra.scoring.benchmarks.likelihood import check_likely
 from evohydra.scoring.executors import Executor
 from evohydra.scoring.worker import Worker
+from evohydra.search.fitness import WantsLikelihoods
 from evohydra.search.identity import Alignment, Identity, OfScores, OfSearch, own_keys
 from evohydra.search.masking import without_secrets
 from evohydra.search.optimizers import Points
@@ -63,19 +66,22 @@ def make_run(plain: Plain, directory: Path, place: Plain) -> Run | UnsearchedRec
     device_of(settings.device)
     found = found_sources(settings)
     benchmarks = benchmarks_of(settings, found.family)
-    space = _space(settings.merge, _located(found), found)
+    merge = with_ranges_for(settings.merge, instantiate(settings.optimizer))
+    space = _space(merge, _located(found), found)
     form = _form(settings, found.rules)
     instantiate(settings.executor)(make=_unmade, worker_bytes=0).close()  # its options are checked
     plan = _plan(settings, benchmarks, space)
     if benchmarks:
         plan.check()
+        if isinstance(plan.fitness, WantsLikelihoods):
+            check_likely(benchmarks)
         _warm(settings, space)
     elif space.names:
         raise BenchmarkError("no benchmark: choose one or more, for example benchmark=[mgsm_ja]")
 
     parts = opened_parts(settings, found, sources.read_sources(found), benchmarks)
     located = _located(found, parts.sources)
-    space = _space(settings.merge, located, found)
+    space = _space(merge, located, found)
     form.format.check(space.default(), parts.family, parts.sources)
     made_from(space.default(), parts.sources.directories)  # warns now, not after the search
     parts.engine.uncached().probe(space.default())  # where workers are elsewhere, no tensor stays here

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from evohydra.report import make_console, say
-from evohydra.report.gathering import gather, runs_below
+from evohydra.report.gathering import by_split, gather, runs_below
 
 _begun: list[tuple[Path, bool]] = []
 
@@ -49,7 +49,7 @@ def compare(directories: Iterable[Path], console: Console) -> int:
         table.add_row(
             Text(job.name),
             Text(" ".join(job.overrides)),
-            _number(summary["search"]["winner"]["score"]),
+            _number(by_split(job)["search"]),
             _number(summary["validation"]["winner"]["score"]),
             _number(winner["score"]),
             f"{_number(winner['low'])} to {_number(winner['high'])}",

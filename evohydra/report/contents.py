@@ -10,13 +10,13 @@ from evohydra.report import paired_tests
 from evohydra.report.blocks import Block, FigureBlock, Link, Picture, Section, Table
 from evohydra.report.example_tables import example_blocks
 from evohydra.report.front import front_figure
-from evohydra.report.gathering import Job, strategies
+from evohydra.report.gathering import Job, by_split, strategies
 from evohydra.report.gene_blocks import gene_blocks
 from evohydra.report.recipe_figures import recipe_figures
-from evohydra.report.score_figures import by_split, finished, held_out, held_out_figure, optimism_figure
+from evohydra.report.score_figures import finished, held_out, held_out_figure, optimism_figure
 from evohydra.report.search_figures import fitness_figure, seconds_by_part, time_figure
 from evohydra.report.style import SETTINGS
-from evohydra.report.tables import gain_sentence
+from evohydra.report.tables import gain_sentence, search_sentences
 
 FITNESS = {
     False: "Fitness of each genome on the search split, the best so far, and the mean of each generation",
@@ -51,8 +51,9 @@ def best_job(jobs: Sequence[Job]) -> Job | None:
     """The finished run whose winner is best on validation (else on search): test scores choose nothing."""
 
     def key(job: Job) -> float:
-        scores = by_split(job)
-        return float(scores["validation"] if scores["validation"] is not None else scores["search"] or 0.0)
+        summary = job.summary or {}
+        validation = summary["validation"]["winner"]["score"]
+        return float(validation if validation is not None else summary["search"]["winner"]["score"] or 0.0)
 
     return max(finished(jobs), key=key, default=None)
 
@@ -73,6 +74,7 @@ def verdict(jobs: Sequence[Job]) -> Iterator[str]:
         yield f"{len(done)} of {len(jobs)} runs have ended with a winner; all that follows is about those."
     if len(done) == 1 and done[0].summary:
         yield gain_sentence(done[0].summary["gain"])
+        yield from search_sentences(done[0].summary["search"])
     told = [(name, score) for name, score, _ in held_out(done) if name in strategies(done)] if len(done) > 1 else []
     if len(told) > 1:
         ranked = sorted(told, key=lambda item: -item[1]["score"])
@@ -95,12 +97,14 @@ def _search(jobs: Sequence[Job]) -> Iterator[Block]:
     known = [job for job in jobs if job.records and (len(jobs) == 1 or job.summary)]
     if not known:
         return
-    several = len(known) > 1
-    for by, what in (("evaluations", "genomes evaluated"), ("examples", "examples scored")):
-        caption = f"{FITNESS[several]}, against {what}. {PATIENCE if several else ''}"
-        yield FigureBlock(
-            "fitness" if by == "evaluations" else "fitness_by_examples", fitness_figure(known, by), caption
-        )
+    kinds = [[job for job in known if job.by_likelihood is kind] for kind in (False, True)]
+    for members in filter(None, kinds):
+        suffix = "_by_likelihood" if all(kinds) and members[0].by_likelihood else ""
+        for by, what in (("evaluations", "genomes evaluated"), ("examples", "examples scored")):
+            caption = f"{FITNESS[len(members) > 1]}, against {what}. {PATIENCE if len(members) > 1 else ''}"
+            caption += " Fitness is a log-likelihood here." if members[0].by_likelihood else ""
+            name = "fitness" if by == "evaluations" else "fitness_by_examples"
+            yield FigureBlock(name + suffix, fitness_figure(members, by), caption)
 
 
 def _held_out(jobs: Sequence[Job]) -> Iterator[Block]:

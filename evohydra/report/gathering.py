@@ -11,7 +11,9 @@ import yaml
 
 from evohydra.files import Plain, current, read_json, write_json
 from evohydra.recipe import Node, from_dict
+from evohydra.scoring.benchmarks.likelihood import benchmark_of
 from evohydra.scoring.job import Scores
+from evohydra.search.fitness.likelihood_scale import is_likelihood
 from evohydra.search.json_lines import in_use, whole_lines
 from evohydra.search.masking import shown_overrides
 from evohydra.search.objectives import Objective
@@ -51,7 +53,13 @@ class Job:
     @property
     def benchmarks(self) -> tuple[str, ...]:
         """The names of what it scores, as far as it has scored."""
-        return tuple(next((r["scores"] for r in (*self.finals, *self.records) if r.get("scores")), {}))
+        names: Iterable[str] = next((r["scores"] for r in (*self.finals, *self.records) if r.get("scores")), {})
+        return tuple(dict.fromkeys(map(benchmark_of, names)))
+
+    @property
+    def by_likelihood(self) -> bool:
+        """Whether it searched by log-likelihoods, whose fitness cannot be compared with that of other searches."""
+        return any(is_likelihood(record.get("scores", ())) for record in self.records)
 
     @cached_property
     def state(self) -> str:
@@ -84,6 +92,19 @@ class Job:
             if entry["split"] == split and matches and _are_numbers(entry["scores"]):
                 return Objective((self.config.get("objective") or {}).get("weights")).weighted(entry["scores"])
         return None
+
+
+def by_split(job: Job) -> dict[str, float | None]:
+    """The best fitness of the search, and the score of the winner on each split; None for what is no score."""
+    summary = job.summary or {}
+    search = summary["search"]
+    return {
+        "best seen": None if "measure" in search else search["best"],
+        **{
+            split: None if "measure" in (one := summary[split]["winner"]) else one["score"]
+            for split in ("search", "validation", "test")
+        },
+    }
 
 
 def gather(directories: Iterable[Path]) -> list[Job]:

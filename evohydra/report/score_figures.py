@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from evohydra.files import Plain
 from evohydra.report import style
-from evohydra.report.gathering import Job, strategies
+from evohydra.report.gathering import Job, by_split, strategies
 from evohydra.report.tables import rows
 from evohydra.scoring.statistics import mean_of_runs
 
@@ -66,12 +66,6 @@ def held_out_figure(jobs: Sequence[Job]) -> Figure | None:
     axes.set_xlabel("score on the test split")
     style.gridded(axes, "x")
     return figure
-
-
-def by_split(job: Job) -> dict[str, float | None]:
-    """The best fitness of the search, and the score of the winner on each split."""
-    summary = job.summary or {}
-    return {"best seen": summary["search"]["best"]} | {split: summary[split]["winner"]["score"] for split in SPLITS[1:]}
 
 
 def optimism_figure(jobs: Sequence[Job]) -> Figure | None:

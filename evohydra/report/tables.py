@@ -1,12 +1,15 @@
 """The summary of a run as a table for people."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from rich.table import Table
 from rich.text import Text
 
 from evohydra.files import Plain
 from evohydra.pages import in_markdown
+from evohydra.search.fitness.likelihood_scale import ENOUGH, LOW
+
+BINDING = 0.2  # share of a winner's numbers at the ends of their ranges, from which on it is said
 
 
 def rows(test: Plain) -> Iterator[tuple[str, Plain]]:
@@ -53,6 +56,37 @@ def gain_sentence(gain: Plain) -> str:
         f"(95 % {gain['low']:+.3f} to {gain['high']:+.3f}, paired, p = {gain['p']:.4f})."
         + "".join(f" Source {name} failed on test and is not compared." for name in gain.get("failed", ()))
     )
+
+
+def likelihood_sentence(agreed: Mapping[str, float]) -> str:
+    """How well a search by log-likelihoods ranked its genomes; `agreed` as in summary.json."""
+    return (
+        f"Likelihood ranks genomes as the metric does by {agreed['value']:.2f} (Spearman, 95 % {agreed['low']:.2f} to "
+        f"{agreed['high']:.2f}, {agreed['n']:.0f} genomes)."
+        + (" That is too low to search by." if agreed["high"] < LOW and agreed["n"] >= ENOUGH else "")
+    )
+
+
+def ends_sentence(ends: Plain) -> str:
+    """How many numbers of the winner lie at the ends of their ranges; `ends` as in summary.json."""
+    told = [
+        f"{len(names)} at the {end} (such as {names[0]})"
+        for end, names in (("lower end", ends["lowest"]), ("upper end", ends["highest"]))
+        if names
+    ]
+    return (
+        f"Of {ends['numbers']} numbers of the winner lie {' and '.join(told)} of the range that was searched: where "
+        "the method allows wider ranges, these may give more."
+    )
+
+
+def search_sentences(searched: Plain) -> Iterator[str]:
+    """What is to be said of a search, `search` in summary.json."""
+    if agreed := searched.get("likelihood"):
+        yield likelihood_sentence(agreed)
+    ends = searched.get("at_the_ends")
+    if ends and len(ends["lowest"]) + len(ends["highest"]) >= BINDING * ends["numbers"]:
+        yield ends_sentence(ends)
 
 
 def markdown(summary: Plain) -> str:

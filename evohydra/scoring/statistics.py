@@ -1,17 +1,19 @@
 """How sure a score is: intervals of a mean, and the paired comparison of two models on the same examples."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest, bootstrap, permutation_test, t
+from scipy.stats import binomtest, bootstrap, permutation_test, spearmanr, t
 
 from evohydra.scoring.job import Scores
 
 RESAMPLES = 10_000
 BATCH = 500  # resamples at a time, which bounds memory
 SEED = 0
+NORMAL_95 = 1.959964
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,30 @@ class Gain:
     low: float
     high: float
     p: float
+
+
+@dataclass(frozen=True)
+class RankCorrelation:
+    """Spearman's rank correlation of `n` pairs with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+def rank_correlation(one: Sequence[float], other: Sequence[float]) -> RankCorrelation | None:
+    """Of pairs, (n,) each; None for fewer than five, or where all numbers on one side are equal.
+
+    The interval is that of Fisher's z with the variance 1.06 / (n - 3) (Fieller, Hartley and Pearson 1957).
+    """
+    count = len(one)
+    if count < 5 or len(set(one)) < 2 or len(set(other)) < 2:
+        return None
+    value = float(spearmanr(one, other).statistic)
+    half = NORMAL_95 * math.sqrt(1.06 / (count - 3))
+    z = math.atanh(min(max(value, -1 + 1e-12), 1 - 1e-12))
+    return RankCorrelation(value, math.tanh(z - half), math.tanh(z + half), count)
 
 
 def interval(scores: Scores) -> Interval:

@@ -13,6 +13,7 @@ from evohydra.families.sources import OpenSources
 from evohydra.merging.engine import Engine
 from evohydra.recipe import Node
 from evohydra.scoring.benchmarks import Answered, Asking, Benchmark, BenchmarkError, Divisible, Split, TellsBroken
+from evohydra.scoring.benchmarks.likelihood import Likelihood, likelihoods_of
 from evohydra.scoring.benchmarks.not_numbers import LogitsWatch
 from evohydra.scoring.benchmarks.sampling import own_randomness
 from evohydra.scoring.job import DeviceError, Evaluation, Examples, Job, MachineError, checked
@@ -45,6 +46,7 @@ class Worker:
         self.engine, self.live, self.benchmarks = engine, live, benchmarks
         self.sources, self.family = sources, family
         self._asking = {name: each for name, each in benchmarks.items() if isinstance(each, Asking) and each.asks}
+        self._likelihoods = likelihoods_of(benchmarks)
         self._reference: tuple[Node, ...] = (reference,) if reference else ()
         self._expected: tuple[Node, ...] = ()
         self._referred: set[Split] = set()  # splits on which people have a reference
@@ -73,7 +75,7 @@ class Worker:
         try:
             self.live.become(job.recipe, self.engine)
             merged = time.perf_counter()
-            for name, benchmark in self.benchmarks.items():
+            for name, benchmark in self._asked_by(job):
                 chosen = None if job.examples is None else job.examples.get(name, ())
                 if job.part is not None:
                     chosen = self._part(benchmark, job, chosen, positions.setdefault(name, []))
@@ -101,8 +103,13 @@ class Worker:
         )
         return checked(evaluation)
 
+    def _asked_by(self, job: Job) -> list[tuple[str, Benchmark | Likelihood]]:
+        """All benchmarks, and the log-likelihoods that the job names."""
+        named = [(name, self._likelihoods[name]) for name in job.examples or () if name in self._likelihoods]
+        return [*self.benchmarks.items(), *named]
+
     def _part(
-        self, benchmark: Benchmark, job: Job, examples: Sequence[int] | None, positions: list[int]
+        self, benchmark: Benchmark | Likelihood, job: Job, examples: Sequence[int] | None, positions: list[int]
     ) -> Sequence[int]:
         """The examples of the part that the job is; `positions` are filled with where they are among all of the job."""
         assert job.part is not None

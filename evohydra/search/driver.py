@@ -1,6 +1,7 @@
 """The search loop: ask, evaluate what the ledger does not hold, tell; then choose the winner on validation."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,7 +10,7 @@ from evohydra.recipe import Node
 from evohydra.scoring.benchmarks import Split
 from evohydra.scoring.job import Job
 from evohydra.search.feedback import tell
-from evohydra.search.fitness import Fitness
+from evohydra.search.fitness import Fitness, Staged
 from evohydra.search.fitness.generation import Generation, members_of
 from evohydra.search.fronts import Rule, best_fitness, on_front, picked
 from evohydra.search.ledger import Ledger, Record
@@ -22,6 +23,7 @@ from evohydra.search.scores import ScoreStore
 from evohydra.spaces import Space
 
 Observer = Callable[[Record], None]
+Group = Callable[[Record], int]
 
 
 class SearchError(RuntimeError):
@@ -64,39 +66,44 @@ def search(
     ledger: Ledger,
     budget: int,
     observers: Iterable[Observer] = (),
+    renewed: Callable[[], Optimizer] | None = None,
 ) -> list[Record]:
     """Evaluate `budget` genomes and return their records in order.
 
+    renewed: makes the optimizer anew where a kind of fitness wants that; None: the search goes on with `optimizer`.
     Raises SearchError where a whole generation fails, see `_check_generation`.
     """
     observers = tuple(observers)
     number = 0
-    while len(ledger.records) < budget:
-        first = len(ledger.records)
-        told = ledger.generation(number) if isinstance(optimizer, StateIsData) else None
-        genomes = optimizer.ask() if told is None else told
-        if not len(genomes):
-            break
-        batch = genomes[: budget - first]
-        # A generation of which a line is missing is judged as a whole: kinds of fitness compare its members.
-        known = ledger.on_file(genomes if len(batch) == len(genomes) else batch)
-        generation = _generation(number, batch if known is None else genomes[: len(known)], space, scoring, ledger)
-        if known is None:
-            judgements = Rounds(generation, scoring, ledger).judged(fitness(generation))
-            found: Iterable[Record] = (generation.record(judged) for judged in judgements)
-        else:
-            check_replayed(generation, known, fitness, scoring, ledger, cut=len(batch) < len(genomes))
-            found = known
-        for record in found:
-            ledger.add(record)
-            for observe in observers:
-                observe(record)
-        records = ledger.records[first:]
-        if known is None or number == 0:
-            _check_generation(number, records, space, scoring, ledger)
-        if len(batch) == len(genomes):
-            tell(optimizer, genomes, records, ledger.records)
-        number += 1
+    with ExitStack() as opened:
+        while len(ledger.records) < budget:
+            if renewed and isinstance(fitness, Staged) and fitness.starts_anew(ledger.records, scoring.objective):
+                optimizer = opened.enter_context(closing(renewed()))
+            first = len(ledger.records)
+            told = ledger.generation(number) if isinstance(optimizer, StateIsData) else None
+            genomes = optimizer.ask() if told is None else told
+            if not len(genomes):
+                break
+            batch = genomes[: budget - first]
+            # A generation of which a line is missing is judged as a whole: kinds of fitness compare its members.
+            known = ledger.on_file(genomes if len(batch) == len(genomes) else batch)
+            generation = _generation(number, batch if known is None else genomes[: len(known)], space, scoring, ledger)
+            if known is None:
+                judgements = Rounds(generation, scoring, ledger).judged(fitness(generation))
+                found: Iterable[Record] = (generation.record(judged) for judged in judgements)
+            else:
+                check_replayed(generation, known, fitness, scoring, ledger, cut=len(batch) < len(genomes))
+                found = known
+            for record in found:
+                ledger.add(record)
+                for observe in observers:
+                    observe(record)
+            records = ledger.records[first:]
+            if known is None or number == 0:
+                _check_generation(number, records, space, scoring, ledger)
+            if len(batch) == len(genomes):
+                tell(optimizer, genomes, records, ledger.records)
+            number += 1
     return ledger.records
 
 
@@ -142,10 +149,9 @@ def choose(
     top: int,
     objective: Objective,
     rule: Rule = best_fitness,
-    *,
-    each_generation: bool = False,
+    group: Group | None = None,
 ) -> list[Candidate]:
-    """The `top` different recipes of the search (or of `each_generation`) re-scored on validation, the winner first.
+    """The `top` different recipes of the search (or of each `group` of it) re-scored on validation, the winner first.
 
     Of several objectives the candidates are those of the front that `rule` prefers, and so is the winner among them by
     the scores on validation. An estimated fitness counts less its error bar: among many rough estimates the best are
@@ -153,7 +159,7 @@ def choose(
     """
     candidates: list[Candidate] = []
     values: list[list[float]] = []
-    best = _best(ledger.records, top, rule, each_generation)
+    best = _best(ledger.records, top, rule, group)
     recipes = [space.decode(np.array(record.genome)) for record in best]
     if scheduler is None:
         return [Candidate(record, recipe, None) for record, recipe in zip(best[:1], recipes[:1], strict=True)]
@@ -171,16 +177,23 @@ def choose(
     return [scored[at] for at in order] + [candidate for candidate in candidates if candidate.validation is None]
 
 
-def _best(records: Sequence[Record], top: int, rule: Rule, each_generation: bool) -> list[Record]:
+def groups_of(fitness: Fitness) -> Group | None:
+    """The groups of genomes whose fitness means the same; None where it does in all of the search."""
+    if isinstance(fitness, Staged):
+        return fitness.group
+    return None if fitness.comparable else lambda record: record.generation
+
+
+def _best(records: Sequence[Record], top: int, rule: Rule, group: Group | None) -> list[Record]:
     """The `top` different recipes, those of a higher fitness before others where objectives are equal."""
     different: dict[str, Record] = {}
     for record in sorted((r for r in records if r.fitness is not None), key=lambda r: (-_surely(r), r.index)):
         different.setdefault(record.recipe, record)
     groups: dict[int, list[Record]] = {}
     for record in different.values():
-        groups.setdefault(record.generation if each_generation else 0, []).append(record)
+        groups.setdefault(group(record) if group else 0, []).append(record)
     best = [record for group in groups.values() for record in _picked(group, rule, top)]
-    return _picked(best, rule, len(best)) if each_generation else best
+    return _picked(best, rule, len(best)) if group else best
 
 
 def _picked(records: Sequence[Record], rule: Rule, count: int) -> list[Record]:

@@ -9,6 +9,7 @@ from typing import NoReturn
 import numpy as np
 
 from evohydra.recipe import digest
+from evohydra.scoring.benchmarks.likelihood import benchmark_of
 from evohydra.scoring.executors import Result
 from evohydra.scoring.job import Evaluation, Job
 from evohydra.search.fitness import Fitness
@@ -68,7 +69,8 @@ def _check_places(record: Record, scoring: Scoring, ledger: Ledger) -> None:
     complete = record.examples is not None or {name: len(each) for name, each in record.scores.items()} == dict(sizes)
     for name, values in record.scores.items():
         at = list(places.get(name, ()))
-        complete &= len(at) == len(values) == len(set(at)) and all(0 <= place < sizes.get(name, 0) for place in at)
+        size = sizes.get(benchmark_of(name), 0)
+        complete &= len(at) == len(values) == len(set(at)) and all(0 <= place < size for place in at)
         complete &= all(_is_number(value) for value in values)
     if not complete:
         counts = {name: len(values) for name, values in record.scores.items()}

@@ -107,5 +107,5 @@ class Rounds:
             yield place
 
     def _job(self, member: Member, examples: Missing) -> tuple[str, Job]:
-        everything = all(len(examples.get(name, ())) == size for name, size in self._sizes.items())
+        everything = {name: len(places) for name, places in examples.items()} == dict(self._sizes)
         return f"genome {member.index}", Job(member.recipe, "search", None if everything else examples)

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from evohydra.search.masking import looks_like_a_secret, names_a_secret, shown_override
 
+DIRECTORIES = ("PWD", "OLDPWD")  # of a shell: directories, not passwords
 LEAST = 8  # characters of a variable's value that is looked for inside of other texts
 ENVIRONMENT = "hydra.job.env_set"
 FROM_VARIABLE = re.compile(r"\$\{\s*oc\.env\s*:\s*([^},\s]+)")
@@ -46,7 +47,9 @@ def secret_values(variables: Mapping[str, str]) -> list[str]:
     return [
         value
         for name, value in variables.items()
-        if len(value) >= LEAST and (names_a_secret(name) or looks_like_a_secret(value, name))
+        if len(value) >= LEAST
+        and name not in DIRECTORIES
+        and (names_a_secret(name) or looks_like_a_secret(value, name))
     ]
 
 

@@ -8,14 +8,19 @@ import numpy as np
 
 from evohydra.libraries import versions
 from evohydra.recipe import digest
+from evohydra.scoring.benchmarks.likelihood import benchmark_of
 from evohydra.scoring.job import Evaluation
 from evohydra.scoring.statistics import interval, paired_gain
 from evohydra.search.driver import Candidate
+from evohydra.search.ends import AtTheEnds
+from evohydra.search.fitness.likelihood import agreement
+from evohydra.search.fitness.likelihood_scale import is_likelihood
 from evohydra.search.fronts import on_front
 from evohydra.search.ledger import Record
 from evohydra.search.objectives import Objective
 
 STANDARD_ERRORS = 1.96  # on both sides of an estimate, for 95 %
+LOG_LIKELIHOOD = "log-likelihood"  # what a score is that is not the benchmarks' metric
 
 
 class Score(TypedDict):
@@ -25,6 +30,7 @@ class Score(TypedDict):
     low: float | None
     high: float | None
     n: int
+    measure: NotRequired[str]  # where it is another number than the benchmarks' metric
     error: NotRequired[str | None]
     benchmarks: NotRequired[dict[str, float]]  # where there are several
 
@@ -62,12 +68,17 @@ class Searched(TypedDict):
     """What the search has found.
 
     front: where there are several objectives. It is that of all genomes, or where generations were scored on different
-    examples that of the candidates on the validation split, which is told there.
+    examples that of the candidates on the validation split, which is told there. likelihood: the rank correlation of
+    fitness and metric (`value`, `low`, `high`, `n` genomes), where a search by log-likelihoods has checked it. measure:
+    of `best`, where it is another number than the benchmarks' metric. at_the_ends: see `evohydra.search.ends`.
     """
 
     winner: Score
+    likelihood: NotRequired[dict[str, float]]
     index: int
     best: float
+    measure: NotRequired[str]
+    at_the_ends: NotRequired[AtTheEnds]
     failed: int
     front: NotRequired[list[dict[str, object]]]
 
@@ -102,11 +113,13 @@ def summarise(
     data: Mapping[str, object],
     *,
     comparable: bool = True,
+    ends: AtTheEnds | None = None,
 ) -> Summary:
     """The summary of a run but for the seconds that are not the search's.
 
     `comparable`: objectives mean the same in all generations. `validated` are the winner's scores on validation,
     `tested` those of all models on test by their names ("winner", "uniform", "base", `sources`, `baselines`).
+    `ends`: the ranges at whose ends the winner lies.
     """
     winner = candidates[0]
 
@@ -119,6 +132,12 @@ def summarise(
         "best": max(r.fitness for r in records if r.fitness is not None),
         "failed": sum(r.fitness is None for r in records),
     }
+    if any(is_likelihood(record.scores) for record in records):
+        searched["measure"] = LOG_LIKELIHOOD
+    if ends is not None:
+        searched["at_the_ends"] = ends
+    if agreed := agreement(records, objective):
+        searched["likelihood"] = asdict(agreed)
     chosen: Validated = {
         "winner": scored(validated, objective),
         "candidates": [
@@ -163,8 +182,12 @@ def scored(evaluation: Evaluation, objective: Objective) -> Score:
 def scored_on_search(record: Record, objective: Objective) -> Score:
     """The score of a genome on the search split: where its fitness is an estimate, that one, with its error bar.
 
-    The mean of examples that were chosen for this genome says nothing of the mean over all.
+    The mean of examples that were chosen for this genome says nothing of the mean over all. Where the search went by
+    log-likelihoods, it is their mean.
     """
+    likely = {benchmark_of(name): values for name, values in record.scores.items() if benchmark_of(name) != name}
+    if likely:
+        return {**scored(Evaluation(likely), objective), "measure": LOG_LIKELIHOOD}
     score = scored(Evaluation(record.scores), objective)
     if record.fitness is None or record.error_bar is None:
         return score

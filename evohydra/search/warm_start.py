@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from evohydra.files import Plain, read_json
+from evohydra.search.fitness.likelihood_scale import is_likelihood
 from evohydra.search.json_lines import whole_lines
 from evohydra.search.optimizers import Points
 from evohydra.spaces import Space
@@ -21,6 +22,7 @@ logger = logging.getLogger(__name__)
 def best_genomes(directory: Path, space: Space, top: int) -> Points:
     """The `top` different recipes of the run in `directory` by fitness on its search split, (k, dim).
 
+    Of a run that searched by log-likelihoods, genomes that the metric alone has scored come first.
     Raises ValueError where there is no such run, where a line was changed, or where its genes are not those of `space`,
     by name and by value.
     """
@@ -29,7 +31,7 @@ def best_genomes(directory: Path, space: Space, top: int) -> Points:
         raise ValueError(f"warm_start: expected the directory of a run, got {directory}, which has no ledger.jsonl")
     records = [record for record in whole_lines(ledger) if record["fitness"] is not None]
     best: dict[str, dict[str, object]] = {}
-    for record in sorted(records, key=lambda r: (-r["fitness"], r["index"])):
+    for record in sorted(records, key=lambda r: (is_likelihood(r["scores"]), -r["fitness"], r["index"])):
         best.setdefault(record["recipe"], record)
     if not best:
         raise ValueError(f"warm_start: {ledger} has no genome with a score")

@@ -19,7 +19,9 @@ class GeneSpec:
     """How a parameter of a method is searched, as it stands in conf/merge.
 
     per: one gene for each "source" in each group, for each "group", or one for the whole "merge".
-    low, high, log, integer or choices: its range. default: the method's usual value.
+    low, high, log, integer or choices: its range. widest: the lowest and the highest value up to which a search may
+    widen the range of a real number where its best genomes lie on the ends; null: none.
+    default: the method's usual value.
     within: what the method allows at all, its lowest and its highest value; None: any number.
     alone: the values with which a merge is one of its sources; per source (its own, that of the others), per group one
     for each source. uniform: the value with which it is the average of the sources, `share` for 1 / N. Both None: the
@@ -31,6 +33,7 @@ class GeneSpec:
     default: Value
     low: float | None = None
     high: float | None = None
+    widest: Sequence[float] | None = None
     log: bool = False
     integer: bool = False
     choices: Sequence[Value] | None = None
@@ -57,9 +60,21 @@ class GeneSpec:
             self.check(name, bound)
         if self.integer and self.log:
             raise ValueError(f"gene {name!r}: log: expected false, for an integer has no logarithmic range, got true")
+        if self.widest is not None:
+            return self._widening(name, float(self.low), float(self.high), self.widest)
         if self.integer:
             return integer(name, int(self.low), int(self.high))
         return Real(name, float(self.low), float(self.high), self.log)
+
+    def _widening(self, name: str, low: float, high: float, widest: Sequence[float]) -> Real:
+        if self.integer or len(widest) != 2 or not widest[0] <= low < high <= widest[1]:
+            raise ValueError(
+                f"gene {name!r}: widest: expected, for a real number, two numbers with [low, high] = [{low}, {high}] "
+                f"between them, or null, got {list(widest)}" + (" for an integer" if self.integer else "")
+            )
+        for bound in widest:
+            self.check(name, bound)
+        return Real(name, float(widest[0]), float(widest[1]), self.log, begins=(low, high))
 
     def check(self, name: str, value: Value) -> None:
         """ValueError where the gene or the method has no use for `value`."""

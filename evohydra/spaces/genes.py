@@ -14,23 +14,29 @@ class Axis:
     """A coordinate of a search space, as an optimizer sees it.
 
     levels: of an integer or categorical coordinate, which share the unit interval equally. favoured: where a search may
-    begin, in standard deviations of its first samples from the middle of the interval.
+    begin, in standard deviations of its first samples from the middle of the interval. begins: the part of the interval
+    in which a search begins that can widen its ranges.
     """
 
     kind: Kind = "continuous"
     levels: int = 0
     favoured: float = 0.0
+    begins: tuple[float, float] = (0.0, 1.0)
 
 
 @dataclass(frozen=True)
 class Real:
-    """A real number between `low` and `high`, on a linear or (`log`) a logarithmic scale."""
+    """A real number between `low` and `high`, on a linear or (`log`) a logarithmic scale.
+
+    begins: the range in which a search begins that can widen it; None: all of it.
+    """
 
     name: str
     low: float
     high: float
     log: bool = False
     kind: Kind = "continuous"
+    begins: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
@@ -57,7 +63,8 @@ class Real:
     @property
     def axis(self) -> Axis:
         """What an optimizer is told of it."""
-        return Axis(self.kind)
+        begins = (0.0, 1.0) if self.begins is None else (self.unit(self.begins[0]), self.unit(self.begins[1]))
+        return Axis(self.kind, begins=begins)
 
 
 @dataclass(frozen=True)

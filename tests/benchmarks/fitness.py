@@ -31,7 +31,7 @@ from scipy.special import expit, ndtr
 from evohydra.recipe import Checkpoint, Node
 from evohydra.scoring.benchmarks import Split
 from evohydra.scoring.job import Evaluation, Examples
-from evohydra.search.driver import choose, search
+from evohydra.search.driver import choose, groups_of, search
 from evohydra.search.ledger import Ledger
 from evohydra.search.objectives import Objective
 from evohydra.search.rounds import Scoring
@@ -125,7 +125,7 @@ def synthetic(kind: str, optimizer: str, seed: int) -> dict[str, Any]:
         scoring = Scoring(scheduler, sizes, sources=lambda: sources)
         search(space, strategy, fitness, scoring, ledger, round(KINDS[kind][1] * BUDGET))  # type: ignore[arg-type]
         each = not fitness.comparable
-        best = choose(space, ledger, scheduler, 1 if each else 5, Objective(), each_generation=each)[0]  # type: ignore[arg-type]
+        best = choose(space, ledger, scheduler, 1 if each else 5, Objective(), group=groups_of(fitness))[0]  # type: ignore[arg-type]
         examples = sum(record.scored for record in ledger.records) + 2 * SIZES["search"] * bool(sources)
         genome = np.array(best.record.genome)
     test = known(best.recipe, "test").scores["known"]

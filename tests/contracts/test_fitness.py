@@ -1,5 +1,6 @@
 """What every kind of fitness in conf/fitness keeps to, on searches over recipes whose responses are known."""
 
+import functools
 import os
 import signal
 from collections.abc import Mapping, Sequence
@@ -14,10 +15,13 @@ from numpy.typing import NDArray
 
 from evohydra.recipe import Checkpoint, Node
 from evohydra.scoring.benchmarks import Split
+from evohydra.scoring.benchmarks.likelihood import benchmark_of
 from evohydra.scoring.job import Evaluation, Examples
-from evohydra.search.driver import choose, search
+from evohydra.search.driver import choose, groups_of, search
 from evohydra.search.fitness import Fitness
 from evohydra.search.fitness.generation import Generation, OfSources, Scored, Wanted, members_of
+from evohydra.search.fitness.likelihood import BY_METRIC
+from evohydra.search.fitness.likelihood_scale import is_likelihood
 from evohydra.search.ledger import Ledger, Record
 from evohydra.search.objectives import Objective
 from evohydra.search.rounds import Scoring
@@ -27,7 +31,10 @@ from tests.contracts.discovery import composed, names
 from tests.kill_repeatedly import without_seconds
 from tests.scripted import scheduling
 
+LAST_STAGE, MISLEADS = "likelihood, then the metric", "likelihood that misleads"
 KINDS = names("fitness")
+MISLEADS_BO = f"{MISLEADS}, optimizer=bo"
+SEARCHES = [*KINDS, LAST_STAGE, MISLEADS, MISLEADS_BO]
 
 SIZES = {"sums": 90, "words": 30}
 BUDGET, POPULATION = 56, 8
@@ -58,16 +65,17 @@ class Levels:
 class Responses:
     """A genome is the better the nearer it is to (0.7, 0.3), fails where y is 0.9, and knows nothing where x is 0.
 
-    Ends the process by SIGKILL when it is called for the time number `last`.
+    Ends the process by SIGKILL when it is called for the time number `last`. misleads: log-likelihoods are the larger
+    the worse a genome is.
     """
 
-    def __init__(self, last: int | None = None) -> None:
+    def __init__(self, last: int | None = None, *, misleads: bool = False) -> None:
         generator = np.random.default_rng(5)
         self._items = {
             name: (generator.normal(0, 1.5, size), generator.normal(size=(size, 3))) for name, size in SIZES.items()
         }
         self.asked: list[tuple[str, Split, str, int]] = []
-        self.calls, self._last = 0, last
+        self.calls, self._last, self._misleads = 0, last, misleads
 
     def __call__(self, recipe: Node, split: Split, examples: Examples | None = None) -> Evaluation:
         if self.calls == self._last:
@@ -83,17 +91,25 @@ class Responses:
         ability = -9.0 if x < 0.05 else 2 - 6 * ((x - 0.7) ** 2 + (y - 0.3) ** 2)
         scores = {}
         for name, places in chosen.items():
-            difficulties, directions = self._items[name]
+            difficulties, directions = self._items[benchmark_of(name)]
             luck = directions @ np.array([x - 0.5, y - 0.5, 1.0])
-            solved = ability - difficulties + luck > 0
-            scores[name] = [float(solved[place]) for place in places]
+            ahead = ability - difficulties + luck
+            likely = -np.logaddexp(0, ahead if self._misleads else -ahead)
+            told = (ahead > 0).astype(float) if name in SIZES else likely
+            scores[name] = [float(told[place]) for place in places]
         return Evaluation(scores, {"merge": 0.5}, tokens=3)
 
 
 def make(kind: str, seed: int = 1) -> Fitness:
-    spec = composed(f"fitness={kind}")["fitness"]
+    spec = composed(f"fitness={kind.split()[0].strip(',')}")["fitness"]
     if kind == "irt":
         spec = spec | {"calibrate": POPULATION, "first": 8, "step": 4, "most": 16}
+    if kind.startswith("likelihood"):
+        spec = spec | {"examples": 15, "check_every": 2, "clip": -3.0}
+    if kind == LAST_STAGE:
+        spec = spec | {"metric_from": 3 * POPULATION, "metric_examples": 20}
+    if kind in (MISLEADS, MISLEADS_BO):
+        spec = spec | {"metric_examples": 25}
     if kind == "subset":
         spec = spec | {"examples": 10}
     fitness: Fitness = hydra.utils.instantiate(spec)(sizes=SIZES, seed=seed)
@@ -109,7 +125,8 @@ def carry_out(
     objective: Objective = Objective(),  # noqa: B008
 ) -> list[Record]:
     """A search with this kind of fitness."""
-    optimizer = hydra.utils.instantiate(composed("optimizer=cmaes", f"optimizer.population={POPULATION}")["optimizer"])
+    strategy = "optimizer=bo" if kind == MISLEADS_BO else "optimizer=cmaes"
+    optimizer = hydra.utils.instantiate(composed(strategy, f"optimizer.population={POPULATION}")["optimizer"])
     space: Any = Levels()
     with closing(Ledger(directory, {"kind": kind})) as ledger, scheduling(evaluate, directory) as scheduler:
 
@@ -118,13 +135,18 @@ def carry_out(
             models: dict[str, Node] = {name: Checkpoint(name, "-") for name in names}
             return [each.scores for each in scheduler.scored(models, "search").values()]
 
-        with closing(optimizer(axes=space.axes, seed=seed)) as strategy:
+        renewed = functools.partial(optimizer, axes=space.axes, seed=seed)
+        with closing(renewed()) as first:
             scoring = Scoring(scheduler, SIZES, objective, sources)
-            search(space, strategy, make(kind), scoring, ledger, budget)
+            search(space, first, make(kind), scoring, ledger, budget, renewed=renewed)
         fitness = make(kind)
-        best = choose(space, ledger, scheduler, 2, objective, each_generation=not fitness.comparable)
+        best = choose(space, ledger, scheduler, 2, objective, group=groups_of(fitness))
         assert best[0].validation == max(each.validation or 0.0 for each in best)
         return list(ledger.records)
+
+
+def responses(kind: str, last: int | None = None) -> Responses:
+    return Responses(last, misleads=kind in (MISLEADS, MISLEADS_BO))
 
 
 def true_fitness(record: Record, space: Levels) -> float:
@@ -135,9 +157,9 @@ def true_fitness(record: Record, space: Levels) -> float:
 Finished = tuple[str, Path, Responses, list[Record]]
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=SEARCHES)
 def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    directory, evaluate = tmp_path_factory.mktemp(request.param), Responses()
+    directory, evaluate = tmp_path_factory.mktemp("search"), responses(request.param)
     return request.param, directory, evaluate, carry_out(request.param, directory, evaluate)
 
 
@@ -155,14 +177,13 @@ def test_records_say_what_was_scored(finished: Finished) -> None:
     searched = [each for each in evaluate.asked if each[1] == "search"]
     assert sum(record.scored for record in records) == len(searched) - (2 * sum(SIZES.values()) if kind == "irt" else 0)
     assert [record.index for record in records] == list(range(BUDGET))
-    again = Responses()
+    again = responses(kind)
     for record in records:
         if record.fitness is None:
             assert record.error == "MergeError: not finite"
             continue
-        whole = again(Levels().decode(np.array(record.genome)), "search").scores
-        places = record.examples or {name: range(size) for name, size in SIZES.items()}
-        assert record.scores == {name: [whole[name][place] for place in at] for name, at in places.items()}
+        node = Levels().decode(np.array(record.genome))
+        assert record.scores == again(node, "search", record.examples).scores
         assert (record.examples is None) == (sum(map(len, record.scores.values())) == sum(SIZES.values()))
     assert any("the same recipe as" in (record.note or "") for record in records)
 
@@ -172,7 +193,7 @@ def test_fitness_is_that_on_all_examples_within_its_error_bar(finished: Finished
     kind, _, _, records = finished
     deviations = []
     for record in records:
-        if record.fitness is None or "rejected" in (record.note or ""):
+        if record.fitness is None or "rejected" in (record.note or "") or BY_METRIC in (record.note or ""):
             continue
         deviation = record.fitness - true_fitness(record, Levels())
         if record.error_bar is None and record.examples is None:
@@ -222,14 +243,16 @@ def test_cheap_kinds_are_cheaper_and_find_a_good_genome(finished: Finished) -> N
     recipes = {record.recipe for record in records if record.fitness is not None}
     if kind != "full":
         assert total < 0.75 * len(recipes) * sum(SIZES.values())
-    best = max((r for r in records if r.fitness is not None), key=lambda r: (r.fitness or 0) - (r.error_bar or 0))
+    by_metric = [r for r in records if r.scores and not is_likelihood(r.scores)]
+    last = by_metric or records  # of a search that has gone over to the metric
+    best = max((r for r in last if r.fitness is not None), key=lambda r: (r.fitness or 0) - (r.error_bar or 0))
     assert true_fitness(best, Levels()) > 0.8
 
 
 def test_the_same_again_asks_nothing(finished: Finished) -> None:
     kind, directory, _, records = finished
     before = {file.name: file.read_bytes() for file in directory.iterdir()}
-    evaluate = Responses()
+    evaluate = responses(kind)
     assert carry_out(kind, directory, evaluate) == records
     assert evaluate.calls == 0
     assert {file.name: file.read_bytes() for file in directory.iterdir()} == before
@@ -242,7 +265,7 @@ def test_a_larger_budget_continues_as_if_it_had_been_given_at_once(
     """Also where the smaller one ended in the middle of a generation, whose members were compared with each other."""
     kind, directory, _, records = finished
     for budget in budgets:
-        found = carry_out(kind, tmp_path, Responses(), budget=budget)
+        found = carry_out(kind, tmp_path, responses(kind), budget=budget)
         assert len(found) == budget
     assert found == records
     ledgers = [json_lines(each / "ledger.jsonl") for each in (directory, tmp_path)]
@@ -259,18 +282,38 @@ def test_killed_in_any_evaluation_it_goes_on_as_if_nothing_had_happened(finished
         child = os.fork()
         if child == 0:
             try:
-                carry_out(kind, tmp_path, Responses(last=further))
+                carry_out(kind, tmp_path, responses(kind, last=further))
             finally:
                 os._exit(0)
         _, status = os.waitpid(child, 0)
         done += further if os.WIFSIGNALED(status) else 0
     assert done > evaluate.calls // 4
-    last = Responses()
+    last = responses(kind)
     carry_out(kind, tmp_path, last)
     assert last.calls == evaluate.calls - done
     for name in ("ledger.jsonl", "scores.jsonl"):
         expected, found = (json_lines(each / name) for each in (directory, tmp_path))
         assert without_seconds(found) == without_seconds(expected)
+
+
+def test_a_search_by_likelihood_goes_over_to_the_metric(finished: Finished) -> None:
+    """From the genome that the settings say on; where log-likelihoods mislead, after the first check, and anew."""
+    kind, _, _, records = finished
+    if not kind.startswith("likelihood"):
+        return
+    by_metric = [record for record in records if record.scores and set(record.scores) == set(SIZES)]
+    too_low = [record.generation for record in records if "too low, the search begins anew" in (record.note or "")]
+    assert too_low[:1] == ([2] if kind in (MISLEADS, MISLEADS_BO) else [])
+    first = {LAST_STAGE: 3 * POPULATION, "likelihood": BUDGET}.get(kind) or sum(r.generation <= 2 for r in records)
+    assert [record.index for record in records if record.scores and record not in by_metric][-1] < first
+    assert all(record.index >= first for record in by_metric)
+    assert len(by_metric) > (BUDGET - first) / 2 or kind == "likelihood"
+    if too_low:
+        genomes = [[record.genome for record in records[at : at + POPULATION]] for at in (0, first)]
+        assert genomes[0] == genomes[1]
+    means = [np.mean([np.mean(record.scores[name]) for name in SIZES]) for record in by_metric]
+    fitness = [record.fitness for record in by_metric]
+    assert np.argsort(means, kind="stable").tolist() == np.argsort(np.round(fitness, 9), kind="stable").tolist()
 
 
 def test_rejected_genomes_are_broken_ones(finished: Finished) -> None:

@@ -1,6 +1,7 @@
 """Parts of lm-eval that are not in its documentation."""
 
 from collections.abc import Iterable
+from typing import Any
 
 from lm_eval.api.task import Task
 from lm_eval.tasks._index import Kind
@@ -16,12 +17,23 @@ PARTS = (
         "lm-eval", TESTED, "lm_eval.api.task:Task()", ("_filters", "_instances", "_training_docs", "_fewshot_docs")
     ),
     # Overridden by the live models: under another name they would not be called.
-    PrivateParts("lm-eval", TESTED, "lm_eval.models.huggingface:HFLM", ("_model_call", "_model_generate")),
+    PrivateParts(
+        "lm-eval", TESTED, "lm_eval.models.huggingface:HFLM", ("_encode_pair", "_model_call", "_model_generate")
+    ),
     PrivateParts(
         "lm-eval", TESTED, "lm_eval.models.hf_vlms:HFMultimodalLM", ("_create_tokenizer", "_model_multimodal_generate")
     ),
 )
-__all__ = ["PARTS", "Kind", "filters_of", "load_yaml", "set_instances", "set_shots_of_class", "shots_of_class"]
+__all__ = [
+    "PARTS",
+    "Kind",
+    "continuation_tokens",
+    "filters_of",
+    "load_yaml",
+    "set_instances",
+    "set_shots_of_class",
+    "shots_of_class",
+]
 
 
 def filters_of(task: Task) -> list[str]:
@@ -49,3 +61,8 @@ def set_shots_of_class(task: Task, documents: list[object]) -> None:
         task._training_docs = documents
     else:
         task._fewshot_docs = documents
+
+
+def continuation_tokens(lm: Any, context: str, continuation: str) -> int:
+    """How many tokens the log-likelihood of `continuation` after `context` is the sum of."""
+    return len(lm._encode_pair(context, continuation)[1])

@@ -6,10 +6,12 @@ Kinds are generators: they yield what they want scored and receive scores. They 
 search loop does that (`evohydra.search.rounds`).
 """
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
 from evohydra.search.fitness.generation import Generation, Requests
+from evohydra.search.ledger import Record
+from evohydra.search.objectives import Objective
 
 Sizes = Mapping[str, int]  # of each benchmark: the number of examples in its search split
 
@@ -26,4 +28,24 @@ class Fitness(Protocol):
 
     def __call__(self, generation: Generation) -> Requests:
         """Yield `Wanted` to have members scored, and `Judged` for each, in their order, as soon as it can be."""
+        ...
+
+
+@runtime_checkable
+class WantsLikelihoods(Protocol):
+    """A kind that wants the log-likelihoods of right answers, see `evohydra.scoring.benchmarks.likelihood`."""
+
+    wants_likelihoods: bool
+
+
+@runtime_checkable
+class Staged(Protocol):
+    """A kind that scores genomes in one way first and in another way later."""
+
+    def starts_anew(self, earlier: Sequence[Record], objective: Objective) -> bool:
+        """Whether the optimizer is to forget these genomes, all of the run, before the next generation."""
+        ...
+
+    def group(self, record: Record) -> int:
+        """In which way a genome was scored: the best of each group are validated."""
         ...

@@ -154,7 +154,7 @@ class Generation:
             objectives = objective.several(scores, member.recipe)
         else:
             objectives = objective.parts(judged.means, fitness, member.recipe)
-        everything = all(len(places.get(name, ())) == size for name, size in self.sizes.items())
+        everything = {name: len(at) for name, at in places.items()} == dict(self.sizes)
         return replace(
             line,
             fitness=fitness,

@@ -76,6 +76,13 @@ class StateIsData(Protocol):
     state_is_data: bool
 
 
+@runtime_checkable
+class WidensRanges(Protocol):
+    """A strategy that begins in a part of the unit cube (`Axis.begins`) and widens it where its best genomes press."""
+
+    widens_ranges: bool
+
+
 def starting_points(start: Points | None, dimension: int, population: int) -> Points:
     """`start` as (k, dimension) in the unit cube, cut to a generation; ValueError for another dimension."""
     points = np.empty((0, dimension)) if start is None else np.asarray(start, dtype=np.float64)

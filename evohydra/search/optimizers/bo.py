@@ -12,6 +12,7 @@ from evohydra.search.optimizers.gaussian.features import Features
 from evohydra.search.optimizers.gaussian.first import sobol
 from evohydra.search.optimizers.gaussian.model import GaussianProcess, Hyperparameters, fitted
 from evohydra.search.optimizers.gaussian.proposal import Around, proposed
+from evohydra.search.optimizers.gaussian.ranges import Ranges
 from evohydra.search.optimizers.gaussian.scaling import standardized
 from evohydra.search.optimizers.gaussian.trust import box, length
 from evohydra.spaces.genes import Axis
@@ -29,13 +30,15 @@ class BayesianOptimization:
     ones have `batch` genomes: each is chosen as if those before it had been told the model's own mean (Ginsbourger et
     al. 2010, the kriging believer). Of several objectives each genome follows a scalarization with weights of its own.
 
-    Up to LOCAL genes it looks in all of the cube, from there on in a trust region around the best genome (TuRBO).
+    Numbers are looked for in the ranges that the genes begin with, which grow while the best genomes lie at their ends.
+    Up to LOCAL genes it looks in all of these ranges, from there on in a trust region around the best genome (TuRBO).
 
     All that it does follows from seed, axes and what it was told: nothing else is kept, so that a search that goes on
     needs no replay. Hyperparameters are fitted from the same start, to as much of the data as `fitted_on` says.
     """
 
     state_is_data = True
+    widens_ranges = True
 
     def __init__(
         self,
@@ -55,7 +58,8 @@ class BayesianOptimization:
         self.population, self._batch, self._seed = population or default_population(dimension), batch, seed
         self._features = Features.of(axes)
         known = starting_points(start, dimension, self.population)
-        self._first = np.vstack([known, sobol(axes, self.population - len(known), seed)])
+        self._ranges = Ranges.of(axes)
+        self._first = np.vstack([known, self._ranges.inside(sobol(axes, self.population - len(known), seed))])
         self._genomes = np.empty((0, dimension))
         self._values = np.empty((0, 1))
         self._error_bars = np.empty(0)
@@ -77,7 +81,7 @@ class BayesianOptimization:
             processes = self._conditioned(
                 [process.hyper for process in processes], np.vstack([known, asked[-1]]), values
             )
-        return np.array(asked)
+        return self._ranges.inside(np.array(asked))
 
     def _proposed(
         self, processes: Sequence[GaussianProcess], known: Points, generator: np.random.Generator
@@ -98,13 +102,13 @@ class BayesianOptimization:
     def _around(self, known: Points, merit: Values, processes: Sequence[GaussianProcess]) -> Around:
         """Near the best genomes by `merit`, (known,), and in all of the cube; of many genes, in the trust region."""
         best = known[(-merit).argsort(kind="stable")[:BEST]]
-        genes = self._genomes.shape[1]
+        genes, told = self._genomes.shape[1], self._values.mean(axis=1)
+        low, high = self._ranges.grown(self._genomes, told, self.population, self._batch)
         if genes < LOCAL:
-            return Around(self._features, best, known, np.zeros(genes), np.ones(genes))
-        told = self._values.mean(axis=1)
+            return Around(self._features, best, known, low, high)
         edge = length(told, self.population, self._batch, genes)
         scales = np.exp(np.mean([np.log(process.hyper.scales) for process in processes], axis=0))
-        return Around(self._features, best, known, *box(best[0], edge, scales))
+        return Around(self._features, best, known, *box(best[0], edge, scales, low, high))
 
     def _standardized(self) -> Values:
         return np.stack([standardized(column)[0] for column in self._values.T], axis=1)
@@ -147,7 +151,7 @@ class BayesianOptimization:
         """
         if not len(self._values):
             self._values = np.empty((0, objectives.shape[1]))
-        self._genomes = np.vstack([self._genomes, genomes])
+        self._genomes = np.vstack([self._genomes, self._ranges.outside(genomes)])
         self._values = np.vstack([self._values, objectives])
         self._error_bars = np.concatenate([self._error_bars, error_bars])
 

@@ -60,8 +60,8 @@ def level(units: NDArray[np.float64], levels: int) -> NDArray[np.intp]:
 
 def on_levels(genomes: Points, levels: NDArray[np.intp]) -> Points:
     """`genomes`, (n, genes), with integers and choices at the middle of their level; `levels` as in `Features`."""
-    found = np.clip(genomes, 0.0, 1.0)
+    found = np.array(genomes, dtype=np.float64)
     some = np.flatnonzero(levels)
     count = levels[some]
-    found[:, some] = (np.minimum(np.floor(found[:, some] * count), count - 1) + 0.5) / count
+    found[:, some] = (np.clip(np.floor(found[:, some] * count), 0, count - 1) + 0.5) / count
     return found

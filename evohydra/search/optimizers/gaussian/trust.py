@@ -33,7 +33,7 @@ def length(values: Values, first: int, batch: int, genes: int) -> float:
     return edge
 
 
-def box(centre: Values, edge: float, scales: Values) -> tuple[Values, Values]:
-    """Low and high, (genes,) each, cut to the cube: edges are `edge` times the length scales relative to each other."""
+def box(centre: Values, edge: float, scales: Values, low: Values, high: Values) -> tuple[Values, Values]:
+    """Low and high, (genes,) each, within those given: edges are `edge` times the length scales over their mean."""
     half = 0.5 * edge * scales / np.exp(np.log(scales).mean())
-    return np.clip(centre - half, 0.0, 1.0), np.clip(centre + half, 0.0, 1.0)
+    return np.clip(centre - half, low, high), np.clip(centre + half, low, high)
