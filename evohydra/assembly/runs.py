@@ -79,7 +79,7 @@ def make_run(plain: Plain, directory: Path, place: Plain) -> Run | UnsearchedRec
     make_executor = functools.partial(_executor, settings, parts)
     if not benchmarks:
         return UnsearchedRecipe(directory, space.decode(np.empty(0)), form, make_executor)
-    warm, identity = np.empty((0, len(space.names))), _identity(settings, parts)
+    warm, identity = np.empty((0, len(space.names))), _identity(settings, parts, found.rules)
     if settings.warm_start:
         earlier = Path(settings.warm_start)
         warm = best_genomes(earlier, space, settings.warm_start_top)
@@ -194,8 +194,8 @@ def _models(settings: Settings, located: Plain, parts: Parts) -> Models:
     )
 
 
-def _identity(settings: Settings, parts: Parts) -> Identity:
-    """What the results of a run depend on."""
+def _identity(settings: Settings, parts: Parts, rules: Rules) -> Identity:
+    """What the results of a run depend on; `rules` are those that were used."""
     opened = parts.sources
     nodes = (*opened.models, *filter(None, [opened.base]))
     scores = OfScores(
@@ -205,7 +205,7 @@ def _identity(settings: Settings, parts: Parts) -> Identity:
         },
         configured_by=opened.files_from,
         alignment=Alignment(
-            tokenizer=settings.tokenizer,
+            tokenizer=rules.tokenizer,
             missing=settings.missing,
             pad_vocabulary_to=settings.pad_vocabulary_to,
             components=settings.components or {},

@@ -10,6 +10,7 @@ import torch
 
 from evohydra.checks import check_name, check_settings
 from evohydra.families import Aligned, Family, OpensSources, Overlay, Rules
+from evohydra.families.rules import AUTO
 from evohydra.families.settings_files import settings_digest
 from evohydra.merging.adapters import other_base_of_adapter
 from evohydra.merging.checkpoints import Converted, SourceError, Survey, TensorSource, locate, survey
@@ -176,7 +177,8 @@ def find_sources(
     """Locate all checkpoints and look whether they can be merged.
 
     Where nothing is merged, `layers_only` names the source that gives a path all but its layers: they may then differ.
-    Raises SourceError for what is missing or does not fit.
+    The rules of what is found are those that were used, without "auto". Raises SourceError for what is missing or does
+    not fit.
     """
     nodes = (*models, *((base,) if base else ()))
     paths, directories, published = published_sources(nodes, family)
@@ -185,6 +187,7 @@ def find_sources(
         aligned = family.align(directories, published, base.name if base else None, rules)
     else:
         aligned = family.align_layers(directories, published, layers_only, rules)
+    rules = replace(rules, tokenizer=aligned.tokenizer if rules.tokenizer == AUTO else rules.tokenizer)
     return FoundSources(models, base, family, rules, paths, directories, published, aligned, warnings)
 
 
