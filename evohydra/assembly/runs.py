@@ -6,13 +6,14 @@ anything is scored.
 
 import functools
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 
+from evohydra.assembly.automatic import with_benchmark
 from evohydra.assembly.own_code import own_code
 from evohydra.assembly.parts import (
     Parts,
@@ -53,11 +54,13 @@ LIBRARIES = ("evohydra", "torch", "transformers", "tokenizers")  # that merge an
 logger = logging.getLogger(__name__)
 
 
-def make_run(plain: Plain, directory: Path, place: Plain) -> Run | UnsearchedRecipe:
+def make_run(plain: Plain, directory: Path, place: Plain, given: Sequence[str] = ()) -> Run | UnsearchedRecipe:
     """A run from its configuration; `place` is what trackers call it, and in which sweep (`group`) it is.
 
-    Where every gene is frozen and there is no benchmark, what writes that one recipe.
+    `given` are the overrides that it was made with, as far as they are known. Where every gene is frozen and there is
+    no benchmark, what writes that one recipe.
     """
+    plain, said = with_benchmark(plain, given)
     settings = Settings.parse(plain)
     set_up_process(settings.threads)
     found = found_sources(settings)
@@ -96,6 +99,8 @@ def make_run(plain: Plain, directory: Path, place: Plain) -> Run | UnsearchedRec
         identity=identity,
         allow_other_versions=settings.allow_other_versions,
         report=settings.report,
+        said=tuple(filter(None, [said])),
+        benchmark_options=tuple(settings.benchmark or ()),
         shared_scores=directory.parent / SCORES if place["group"] and settings.share_scores else None,
     )
 
@@ -106,7 +111,7 @@ def _unmade() -> Worker:
 
 def _form(settings: Settings, rules: Rules) -> WinnerForm:
     """How the winner is written."""
-    licences = {name: source.licence for name, source in chosen_sources(settings).items()}
+    licences = {name: source.licence for name, source in chosen_sources(settings.model).items()}
     return WinnerForm(licences, rules, instantiate(settings.format), int(settings.shard_gb * 1e9))
 
 

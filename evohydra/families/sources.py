@@ -29,7 +29,8 @@ class Source:
     """A source as it stands in conf/model; paths are hub ids, directories or zoo://<name>.
 
     Of diffusion models also single safetensors files, with `config`, a diffusers folder like them, and the `variant` of
-    the files of a folder and its base ("fp16").
+    the files of a folder and its base ("fp16"). `purpose`: words for what it is good at, by which benchmark=auto
+    chooses. `prompt`: what it was trained to be asked with, with {question} in it, or "chat" for its own chat template.
     """
 
     path: str
@@ -39,6 +40,8 @@ class Source:
     base_revision: str | None = None
     adapter: str | None = None
     dtype: str | None = None
+    purpose: Sequence[str] | None = None
+    prompt: str | None = None
     licence: str | None = None
     variant: str | None = None
     config: str | None = None
