@@ -27,6 +27,7 @@ from evohydra.assembly.parts import (
 )
 from evohydra.assembly.process import set_up_process
 from evohydra.assembly.settings import Settings, Spec
+from evohydra.assembly.sizes import fitted
 from evohydra.families import Rules, sources
 from evohydra.families.settings_files import settings_digest
 from evohydra.families.sources import FoundSources, OpenSources
@@ -64,6 +65,7 @@ def make_run(plain: Plain, directory: Path, place: Plain, given: Sequence[str] =
     settings = Settings.parse(plain)
     set_up_process(settings.threads)
     found = found_sources(settings)
+    settings, fits, kept = fitted(settings, found)
     benchmarks = benchmarks_of(settings, found.family)
     space = _space(settings.merge, _located(found), found)
     instantiate(settings.executor)(make=_unmade, worker_bytes=0).close()  # its options are checked
@@ -82,7 +84,7 @@ def make_run(plain: Plain, directory: Path, place: Plain, given: Sequence[str] =
     make_executor = functools.partial(_executor, settings, parts)
     if not benchmarks:
         return UnsearchedRecipe(directory, space.decode(np.empty(0)), form, make_executor)
-    warm, identity = np.empty((0, len(space.names))), _identity(settings, parts, found.rules)
+    warm, identity = np.empty((0, len(space.names))), _identity(settings, parts, found.rules, kept)
     if settings.warm_start:
         earlier = Path(settings.warm_start)
         warm = best_genomes(earlier, space, settings.warm_start_top)
@@ -99,7 +101,7 @@ def make_run(plain: Plain, directory: Path, place: Plain, given: Sequence[str] =
         identity=identity,
         allow_other_versions=settings.allow_other_versions,
         report=settings.report,
-        said=tuple(filter(None, [said])),
+        said=tuple(filter(None, [said, fits])),
         benchmark_options=tuple(settings.benchmark or ()),
         shared_scores=directory.parent / SCORES if place["group"] and settings.share_scores else None,
     )
@@ -199,8 +201,8 @@ def _models(settings: Settings, located: Plain, parts: Parts) -> Models:
     )
 
 
-def _identity(settings: Settings, parts: Parts, rules: Rules) -> Identity:
-    """What the results of a run depend on; `rules` are those that were used."""
+def _identity(settings: Settings, parts: Parts, rules: Rules, kept: Mapping[str, int]) -> Identity:
+    """What the results of a run depend on; `rules` are those that were used, `kept` other choices of `auto`."""
     opened = parts.sources
     nodes = (*opened.models, *filter(None, [opened.base]))
     scores = OfScores(
@@ -240,4 +242,4 @@ def _identity(settings: Settings, parts: Parts, rules: Rules) -> Identity:
         code=own_code(settings.optimizer, settings.fitness, settings.objective),
         own=own_keys(settings.all),
     )
-    return Identity(scores, search)
+    return Identity(scores, search, kept)
