@@ -39,12 +39,12 @@ def shapes(config: Any) -> dict[str, tuple[int, ...]]:
 def prompts(config: Any, gigabytes: float, dtype: torch.dtype = torch.bfloat16) -> int:
     of = shapes(config)
     weights = sum(math.prod(shape) for shape in of.values()) * dtype.itemsize
-    return sizes.batch_size(of, dtype, int(sizes.SHARE * gigabytes * GIGABYTE) - weights)
+    return sizes.batch_size(of, dtype, int(sizes.SHARE * gigabytes * GIGABYTE) - weights - 2 * 1024**3)
 
 
 @pytest.mark.parametrize(
     ("config", "gigabytes", "expected"),
-    [(MISTRAL, 16, 1), (MISTRAL, 24, 8), (MISTRAL, 80, 64), (MISTRAL, 141, 128), (LLAMA_13B, 80, 16)],
+    [(MISTRAL, 16, 1), (MISTRAL, 24, 4), (MISTRAL, 80, 64), (MISTRAL, 141, 128), (LLAMA_13B, 80, 16)],
 )
 def test_batches_of_published_sizes_on_known_gpus(config: Any, gigabytes: float, expected: int) -> None:
     assert prompts(config, gigabytes) == expected
@@ -137,6 +137,18 @@ def test_workers_share_the_memory(arguments: list[str], machine: Any) -> None:
     alone = fitted(arguments).settings.batch_size
     shared = fitted(arguments, "executor=processes", "executor.workers=4").settings.batch_size
     assert alone >= 2 * shared > 1
+
+
+def test_paths_have_all_their_sources_in_memory_and_more_layers(arguments: list[str], machine: Any) -> None:
+    found = []
+    for kilobytes in (40_000, 50_000, 60_000, 70_000):
+        machine(kilobytes)
+        found.append([fitted(arguments, f"merge={merge}").settings.batch_size for merge in ("linear", "dfs")])
+    assert all(merge >= path > 1 for merge, path in found)
+    assert any(merge > path for merge, path in found)
+    config = shapes(MISTRAL)
+    more = [sizes.bytes_of_a_token(config, torch.bfloat16, longer) for longer in (1, 2)]
+    assert more[1] - more[0] == 32 * 2 * 8 * 128 * 2
 
 
 def test_benchmarks_get_the_number_and_their_own_numbers_stay(arguments: list[str], machine: Any) -> None:

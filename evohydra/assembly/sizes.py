@@ -19,6 +19,7 @@ MOST = 512  # prompts a forward pass
 SMALL = 64 * 1024**2  # bytes of weights below which MOST always fits
 TOKENS = 1024  # of a prompt and its answer, where the model takes as many: problems in words, and their steps
 SHARE = 0.8  # of a memory that weights and batches may take; the rest is for libraries and what lies between blocks
+PATHS = 2  # times the layers of a model that the paths of a search have: more are possible, and few searches go there
 PASS = 4  # tensors of a layer that are in memory at once while prompts are read
 LOGITS = 8  # bytes beside the model's own type: log-likelihoods are float32, and so are the logits that they come from
 KEYS_AND_VALUES = re.compile(r"[._](k_proj|v_proj|key|value|c_attn|qkv|qkv_proj|query_key_value|Wqkv|in_proj)\.weight$")
@@ -39,7 +40,8 @@ def fitted(settings: Settings, found: FoundSources) -> tuple[Settings, str | Non
     not fit into the GPU. batch_size: a power of two, at most 512; the same for the same model on the same machine.
     """
     shapes = found.aligned.tensors[found.aligned.files_from].shapes
-    parameters = sum(math.prod(shape) for shape in shapes.values())
+    models, longer = _on_paths(settings, found)
+    parameters = models * sum(math.prod(shape) for shape in shapes.values())
     memory = _memory(settings, settings.device)
     dtype = _out_dtype(settings, found)
     if settings.dtype == AUTO and dtype is torch.float32 and not _fits(parameters, dtype, memory):
@@ -58,27 +60,37 @@ def fitted(settings: Settings, found: FoundSources) -> tuple[Settings, str | Non
         memory = _memory(settings, "cpu")
     if settings.batch_size != AUTO:
         return settings, None, {}
-    prompts = batch_size(shapes, dtype, _room(settings, parameters * dtype.itemsize, memory))
+    prompts = batch_size(shapes, dtype, _room(settings, parameters * dtype.itemsize, memory), longer)
     said = f"batch_size=auto: {prompts} prompts a forward pass fit into {_gigabytes(memory.bytes)}"
     return _with_batch_size(settings, prompts), said if prompts < MOST else None, {"batch_size": prompts}
 
 
-def batch_size(shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype, room: int) -> int:
-    """How many prompts go through a model with tensors of these shapes at once, if `room` bytes are for them."""
+def batch_size(shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype, room: int, longer: int = 1) -> int:
+    """How many prompts go through a model with tensors of these shapes at once, if `room` bytes are for them.
+
+    `longer`: how many times the model's layers a prompt goes through, where it goes along paths.
+    """
     if sum(math.prod(shape) for shape in shapes.values()) * dtype.itemsize <= SMALL:
         return MOST
-    fitting = max(1, room // (TOKENS * bytes_of_a_token(shapes, dtype)))
+    fitting = max(1, room // (TOKENS * bytes_of_a_token(shapes, dtype, longer)))
     return min(MOST, 1 << (fitting.bit_length() - 1))
 
 
-def bytes_of_a_token(shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype) -> int:
+def bytes_of_a_token(shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype, longer: int = 1) -> int:
     """Keys and values of all layers, one layer's activations, and a row of logits, as far as shapes tell."""
     matrices = {name: shape for name, shape in shapes.items() if len(shape) == 2}
     embeddings = embeddings_of(shapes)
     rows, width = shapes[embeddings] if embeddings else (0, max((shape[0] for shape in matrices.values()), default=1))
     cached = sum(shape[0] for name, shape in matrices.items() if KEYS_AND_VALUES.search(name))
     inside = max((max(shape) for name, shape in matrices.items() if max(shape) != rows), default=width)
-    return (cached + PASS * inside + rows) * dtype.itemsize + LOGITS * rows
+    return (longer * cached + PASS * inside + rows) * dtype.itemsize + LOGITS * rows
+
+
+def _on_paths(settings: Settings, found: FoundSources) -> tuple[int, int]:
+    """How many models' weights are in memory, and how many times a model's layers a path may have."""
+    if not settings.merge.get("dataflow"):
+        return 1, 1
+    return len(found.models) + bool(settings.merge.get("parameter")), PATHS
 
 
 def _out_dtype(settings: Settings, found: FoundSources) -> torch.dtype:
@@ -106,7 +118,7 @@ def _fits(parameters: int, dtype: torch.dtype, memory: Memory) -> bool:
 
 def _room(settings: Settings, weights: int, memory: Memory) -> int:
     """Bytes for prompts beside the weights; workers that are as many as fit count on as much as the weights take."""
-    tables = int(settings.cache_gb * 1024**3) if memory.device == "cpu" else 0
+    tables = min(int(settings.cache_gb * 1024**3), 3 * weights)
     room = int(SHARE * memory.bytes) - weights - tables
     return min(room, weights) if memory.device == "cpu" and settings.executor.get("workers") == AUTO else room
 
