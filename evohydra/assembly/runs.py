@@ -26,6 +26,7 @@ from evohydra.assembly.parts import (
     worker_bytes,
 )
 from evohydra.assembly.process import set_up_process
+from evohydra.assembly.prompts import doubts_about_prompts
 from evohydra.assembly.settings import Settings, Spec
 from evohydra.assembly.sizes import fitted
 from evohydra.families import Rules, sources
@@ -67,6 +68,8 @@ def make_run(plain: Plain, directory: Path, place: Plain, given: Sequence[str] =
     found = found_sources(settings)
     settings, fits, kept = fitted(settings, found)
     benchmarks = benchmarks_of(settings, found.family)
+    for doubt in doubts_about_prompts(chosen_sources(settings.model), found.directories, benchmarks):
+        logger.warning("%s", doubt)
     space = _space(settings.merge, _located(found), found)
     instantiate(settings.executor)(make=_unmade, worker_bytes=0).close()  # its options are checked
     if benchmarks:
