@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from tests.hub.repositories import Content, Repository
+from tests.hub.repositories import LARGE, Content, Repository
 
 TOKEN = "hf_" + "standin" * 5  # of the one account, which has accepted the conditions of every gated repository
 NAME = r"(?P<name>[\w.-]+/[\w.-]+)"
@@ -62,7 +62,13 @@ class Hub:
 
     def files(self) -> list[str]:
         """The names of the files whose content was asked for, each as often as it was."""
-        return [each.path for each in self.asked if each.method == "GET" and "/resolve/" in each.path]
+        found = []
+        for path in (each.path for each in self.asked if each.method == "GET"):
+            if path.startswith("/lfs/") and (large := self.blob(path.removeprefix("/lfs/"))):
+                found.append(large[0])
+            elif "/resolve/" in path and not path.endswith(LARGE):
+                found.append(path.rpartition("/")[2])
+        return found
 
     def blob(self, sha: str) -> tuple[str, Content] | None:
         """A large file by its hash, as the store beside the hub has it."""
@@ -188,6 +194,11 @@ class _Handler(BaseHTTPRequestHandler):
         extra = {"pullRequests": pulls} if self.query.get("include_prs") else {}
         self._json({"branches": listed, "converts": [], "tags": [], **extra})
 
+    def auth_check(self, kind: str, name: str) -> None:
+        if self._known(kind, name).gated and not self._login():
+            raise _RefusedError(401, "GatedRepo", f"Access to {name} is restricted. You must be authenticated.")
+        self._json({})
+
     def commits(self, kind: str, name: str, revision: str) -> None:
         repository = self._known(kind, name)
         found, at = [], self._commit(repository, revision)
@@ -274,6 +285,7 @@ ROUTES: dict[str, Callable[..., None]] = {
     rf"{API}/revision/(?P<revision>[^/]+)": _Handler.info,
     rf"{API}/tree/(?P<revision>[^/]+)(/(?P<path>.+))?": _Handler.tree,
     rf"{API}/paths-info/(?P<revision>[^/]+)": _Handler.paths_info,
+    rf"{API}/auth-check": _Handler.auth_check,
     rf"{API}/refs": _Handler.refs,
     rf"{API}/commits/(?P<revision>[^/]+)": _Handler.commits,
     rf"{API}/discussions": _Handler.discussions,
