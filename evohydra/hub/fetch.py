@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from glob import escape
 from pathlib import Path
 
+from evohydra.files import read_json
 from evohydra.hub import SourceError, cache_directory, conversions, folder_name, in_words
 from evohydra.hub.listing import Listed, Listing, has_weights, list_files, needed, pickled
 from evohydra.hub.messages import explained, hub_errors, no_space, unreachable
@@ -16,6 +17,7 @@ from evohydra.hub.weights_only import RECORD, check_hashes, convert_files, is_pi
 logger = logging.getLogger(__name__)
 CONFIGURED = ("config.json", "model_index.json", "adapter_config.json")  # one of them is in every model's repository
 WEIGHTS_ONLY = "weights_only"
+PIPELINE = "model_index.json"
 WEIGHTS = (".safetensors", ".bin", ".ckpt", ".pt", ".pth")
 
 
@@ -61,8 +63,21 @@ def fetch(wish: Wish) -> Path:
             f"{wish.repository} at {listing.commit} on the hub has none of the files {list(wish.patterns)}; "
             f"it holds {[file.path for file in listing.files][:8]}"
         )
+    chosen = _of_components(wish, listing, chosen)
     _say_what_changed(wish, listing, chosen)
     return _download(wish, listing, chosen, wish.revision)
+
+
+def _of_components(wish: Wish, listing: Listing, chosen: tuple[Listed, ...]) -> tuple[Listed, ...]:
+    """Without weights in folders that model_index.json, where there is one, does not name: no pipeline loads them."""
+    if not (index := listing.named([PIPELINE])):
+        return chosen
+    try:
+        named = read_json(_download(wish, listing, index, wish.revision) / PIPELINE)
+    except ValueError as error:
+        raise SourceError(f"{wish.repository} at {listing.commit}: {error}") from error
+    used = {name for name, entry in named.items() if isinstance(entry, list) and any(entry)}
+    return tuple(f for f in chosen if "/" not in f.path or not f.path.endswith(WEIGHTS) or f.path.split("/")[0] in used)
 
 
 def _without_safetensors(wish: Wish, listing: Listing, pickles: Sequence[Listed]) -> Path:
@@ -117,9 +132,7 @@ def _converted(wish: Wish, listing: Listing, pickles: Sequence[Listed]) -> Path:
 def _pickled_files(wish: Wish, listing: Listing, pickles: Sequence[Listed]) -> Path:
     """The pickles, downloaded, with all that stands beside weights, where there is room for their conversion too."""
     asked = [file for file in needed(listing.files, wish.patterns) if not file.path.endswith(WEIGHTS)]
-    files = (*asked, *pickles)
-    _check_space(wish, listing, files, more=sum(file.size for file in pickles))
-    return _download(wish, listing, files, wish.revision)
+    return _download(wish, listing, (*asked, *pickles), wish.revision, more=sum(file.size for file in pickles))
 
 
 def fetch_pickled(wish: Wish) -> Path:
@@ -222,13 +235,13 @@ def _cached_file(wish: Wish) -> Path | None:
     return None
 
 
-def _download(wish: Wish, listing: Listing, files: Sequence[Listed], revision: str | None) -> Path:
-    """Those files, at their commit."""
+def _download(wish: Wish, listing: Listing, files: Sequence[Listed], revision: str | None, more: int = 0) -> Path:
+    """Those files, at their commit, where there is room for them and for `more` bytes of a conversion."""
     import huggingface_hub
 
     check_hashes(f"{wish.repository} at {listing.commit}", {f.path: f.sha256 for f in files}, wish.sha256)
     if files:
-        _check_space(wish, listing, files)
+        _check_space(wish, listing, files, more)
     names = [escape(file.path) for file in files or listing.named(CONFIGURED)]
     try:
         found = Path(
@@ -243,7 +256,7 @@ def _download(wish: Wish, listing: Listing, files: Sequence[Listed], revision: s
     return found
 
 
-def _check_space(wish: Wish, listing: Listing, files: Sequence[Listed], more: int = 0) -> None:
+def _check_space(wish: Wish, listing: Listing, files: Sequence[Listed], more: int) -> None:
     """SourceError where the files that are not there yet, and a conversion of `more` bytes, have no room."""
     import huggingface_hub
 

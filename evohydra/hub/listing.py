@@ -69,7 +69,8 @@ def needed(files: Sequence[Listed], patterns: Sequence[str]) -> tuple[Listed, ..
 
 def pickled(files: Sequence[Listed], patterns: Sequence[str]) -> tuple[Listed, ...]:
     """The pickled weights in the place of the safetensors that `patterns` ask for."""
-    instead = [pattern.replace(".safetensors", ".bin") for pattern in patterns if pattern.endswith(".safetensors")]
+    weights = [pattern for pattern in patterns if pattern.endswith(".safetensors")]
+    instead = [pattern.replace(".safetensors", ".bin") for pattern in weights]
     found = [file for file in needed(files, instead) if PICKLED.search(PurePosixPath(file.path).name)]
     shards = [file.path for file in found if "-of-" in file.path]
     return tuple(file for file in found if file.path in shards or not _beside(file.path, shards))

@@ -63,9 +63,11 @@ def config(architecture: str, **changes: object) -> Any:
 @functools.cache
 def base_of(architecture: str) -> Any:
     """The base of all models of an architecture, in bfloat16."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(0)
-        return transformers.AutoModelForCausalLM.from_config(config(architecture)).to(torch.bfloat16)
+        made = transformers.AutoModelForCausalLM.from_config(config(architecture))
+        made.lm_head.weight[SPECIAL.index("</s>")] *= 20  # so that answers end after a few tokens
+        return made.to(torch.bfloat16)
 
 
 def fine_tuned(architecture: str, seed: int, more_rows: int = 0) -> Any:
