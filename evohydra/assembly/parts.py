@@ -9,7 +9,7 @@ import hydra
 import torch
 
 from evohydra.assembly.process import set_up_process
-from evohydra.assembly.settings import Settings
+from evohydra.assembly.settings import Settings, Spec
 from evohydra.families import AddedAdapter, Family, Rules, sources
 from evohydra.families.sources import FoundSources, OpenSources
 from evohydra.merging.checkpoints import Survey
@@ -70,9 +70,9 @@ def instantiate(spec: Mapping[str, object]) -> Any:
     return hydra.utils.instantiate(dict(spec))
 
 
-def chosen_sources(settings: Settings) -> dict[str, sources.Source]:
-    """The sources as they were configured, by name."""
-    chosen = settings.model.get("sources")
+def chosen_sources(model: Spec) -> dict[str, sources.Source]:
+    """The sources as they were configured, by name; `model` is that part of the configuration."""
+    chosen = model.get("sources")
     if not isinstance(chosen, Mapping):
         raise ValueError(
             f"model.sources: expected sources by name, for example model=tiny_ja+tiny_math, got {chosen!r}"
@@ -80,10 +80,16 @@ def chosen_sources(settings: Settings) -> dict[str, sources.Source]:
     return {name: sources.parse(name, fields) for name, fields in chosen.items()}
 
 
+def common_family(chosen: Mapping[str, sources.Source]) -> Family:
+    """The family of the sources, see `sources.common_family`."""
+    family: Family = instantiate({"_target_": sources.common_family(chosen)})
+    return family
+
+
 def found_sources(settings: Settings) -> FoundSources:
     """The sources, located and compared; their weights are not read."""
-    chosen = chosen_sources(settings)
-    family: Family = instantiate({"_target_": sources.common_family(chosen)})
+    chosen = chosen_sources(settings.model)
+    family = common_family(chosen)
     keys = ("tokenizer", "missing", "config", "pad_vocabulary_to", "allow_other_base")
     added = tuple(AddedAdapter.parse(each) for each in settings.adapters or ())
     rules = Rules(**{key: settings.all[key] for key in keys}, components=settings.components or {}, adapters=added)

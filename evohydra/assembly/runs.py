@@ -6,13 +6,14 @@ anything is scored.
 
 import functools
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 
+from evohydra.assembly.automatic import with_benchmark
 from evohydra.assembly.own_code import own_code
 from evohydra.assembly.parts import (
     Parts,
@@ -53,11 +54,13 @@ LIBRARIES = ("evohydra", "torch", "transformers", "tokenizers")  # that merge an
 logger = logging.getLogger(__name__)
 
 
-def make_run(plain: Plain, directory: Path, place: Plain) -> Run | UnsearchedRecipe:
+def make_run(plain: Plain, directory: Path, place: Plain, given: Sequence[str] = ()) -> Run | UnsearchedRecipe:
     """A run from its configuration; `place` is what trackers call it, and in which sweep (`group`) it is.
 
-    Where every gene is frozen and there is no benchmark, what writes that one recipe.
+    `given` are the overrides that it was made with, as far as they are known. Where every gene is frozen and there is
+    no benchmark, what writes that one recipe.
     """
+    plain, said = with_benchmark(plain, given)
     settings = Settings.parse(plain)
     set_up_process(settings.threads)
     found = found_sources(settings)
@@ -79,7 +82,7 @@ def make_run(plain: Plain, directory: Path, place: Plain) -> Run | UnsearchedRec
     make_executor = functools.partial(_executor, settings, parts)
     if not benchmarks:
         return UnsearchedRecipe(directory, space.decode(np.empty(0)), form, make_executor)
-    warm, identity = np.empty((0, len(space.names))), _identity(settings, parts)
+    warm, identity = np.empty((0, len(space.names))), _identity(settings, parts, found.rules)
     if settings.warm_start:
         earlier = Path(settings.warm_start)
         warm = best_genomes(earlier, space, settings.warm_start_top)
@@ -96,6 +99,8 @@ def make_run(plain: Plain, directory: Path, place: Plain) -> Run | UnsearchedRec
         identity=identity,
         allow_other_versions=settings.allow_other_versions,
         report=settings.report,
+        said=tuple(filter(None, [said])),
+        benchmark_options=tuple(settings.benchmark or ()),
         shared_scores=directory.parent / SCORES if place["group"] and settings.share_scores else None,
     )
 
@@ -106,7 +111,7 @@ def _unmade() -> Worker:
 
 def _form(settings: Settings, rules: Rules) -> WinnerForm:
     """How the winner is written."""
-    licences = {name: source.licence for name, source in chosen_sources(settings).items()}
+    licences = {name: source.licence for name, source in chosen_sources(settings.model).items()}
     return WinnerForm(licences, rules, instantiate(settings.format), int(settings.shard_gb * 1e9))
 
 
@@ -194,8 +199,8 @@ def _models(settings: Settings, located: Plain, parts: Parts) -> Models:
     )
 
 
-def _identity(settings: Settings, parts: Parts) -> Identity:
-    """What the results of a run depend on."""
+def _identity(settings: Settings, parts: Parts, rules: Rules) -> Identity:
+    """What the results of a run depend on; `rules` are those that were used."""
     opened = parts.sources
     nodes = (*opened.models, *filter(None, [opened.base]))
     scores = OfScores(
@@ -205,7 +210,7 @@ def _identity(settings: Settings, parts: Parts) -> Identity:
         },
         configured_by=opened.files_from,
         alignment=Alignment(
-            tokenizer=settings.tokenizer,
+            tokenizer=rules.tokenizer,
             missing=settings.missing,
             pad_vocabulary_to=settings.pad_vocabulary_to,
             components=settings.components or {},

@@ -18,6 +18,7 @@ from evohydra.families.component_rules import aligned_components
 from evohydra.families.denoiser_blocks import locations
 from evohydra.families.live_diffusion import STEPS, LiveDiffusion, draw, load_beside, make_pipeline, parameters_of
 from evohydra.families.loading import NOWHERE
+from evohydra.families.rules import AUTO
 from evohydra.families.settings_files import LOCAL
 from evohydra.merging.checkpoints import SourceError, TensorSource
 from evohydra.recipe import LayerNames, Stack
@@ -81,6 +82,8 @@ class Diffusion:
 
         Raises SourceError for denoisers of different shapes or settings, and for components that nobody has.
         """
+        if rules.tokenizer == AUTO:  # tokenizers go with their text encoders
+            rules = replace(rules, tokenizer="same")
         aligned = aligned_components(self.pipeline, self.denoiser, directories, tensors, base, rules)
         shapes = aligned.tensors[aligned.files_from].shapes
         return replace(aligned, overlay=lora.with_adapters(aligned.overlay, rules.adapters, shapes, self.denoiser))

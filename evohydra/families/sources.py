@@ -12,6 +12,7 @@ import torch
 
 from evohydra.checks import check_name, check_settings
 from evohydra.families import Aligned, Family, OpensSources, Overlay, Rules
+from evohydra.families.rules import AUTO
 from evohydra.families.settings_files import settings_digest
 from evohydra.hub.mirrors import readable
 from evohydra.merging.adapters import other_base_of_adapter
@@ -34,7 +35,9 @@ class Source:
     `base` may be a list: the same base under several names, of which the first is taken that can be read. Of diffusion
     models also single safetensors files, with `config`, a diffusers folder like them, and the `variant` of the files of
     a folder and its base ("fp16"). `convert`: whether pickles may be converted where there are no safetensors, of the
-    base too; `sha256`: of files of the source that are pinned, by name.
+    base too; `sha256`: of files of the source that are pinned, by name. `purpose`: words for what it is good at, by
+    which benchmark=auto chooses. `prompt`: what it was trained to be asked with, with {question} in it, or "chat" for
+    its own chat template.
     """
 
     path: str
@@ -44,6 +47,8 @@ class Source:
     base_revision: str | None = None
     adapter: str | None = None
     dtype: str | None = None
+    purpose: Sequence[str] | None = None
+    prompt: str | None = None
     licence: str | None = None
     variant: str | None = None
     config: str | None = None
@@ -196,7 +201,8 @@ def find_sources(
     """Locate all checkpoints and look whether they can be merged.
 
     Where nothing is merged, `layers_only` names the source that gives a path all but its layers: they may then differ.
-    `pinned` are the SHA-256 of files by the names of source and file. Raises SourceError for what is missing or does
+    `pinned` are the SHA-256 of files by the names of source and file. The rules of what is found are those that were
+    used, without "auto". Raises SourceError for what is missing or does
     not fit.
     """
     nodes = (*models, *((base,) if base else ()))
@@ -206,6 +212,7 @@ def find_sources(
         aligned = family.align(directories, published, base.name if base else None, rules)
     else:
         aligned = family.align_layers(directories, published, layers_only, rules)
+    rules = replace(rules, tokenizer=aligned.tokenizer if rules.tokenizer == AUTO else rules.tokenizer)
     return FoundSources(models, base, family, rules, paths, directories, published, aligned, warnings)
 
 
