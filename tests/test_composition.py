@@ -39,7 +39,11 @@ def chosen(group: str, config: DictConfig) -> list[DictConfig]:
     part = config[group]
     if group == "model":
         return list(part.sources.values())
-    return [part] if "_target_" in part else [each for key, each in part.items() if isinstance(each, DictConfig) and key != "auto"]
+    return (
+        [part]
+        if "_target_" in part
+        else [each for key, each in part.items() if isinstance(each, DictConfig) and key != "auto"]
+    )
 
 
 def test_every_group_is_in_the_defaults() -> None:

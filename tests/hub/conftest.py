@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from tests.hub import language_models
+from tests.hub import data_sets, diffusion_models, language_models, vision_models
 from tests.hub.repositories import Repository
 from tests.hub.server import TOKEN, Hub, serving
 
@@ -15,7 +15,11 @@ from tests.hub.server import TOKEN, Hub, serving
 def published(tmp_path_factory: pytest.TempPathFactory) -> Hub:
     """All repositories, without a server; not to be changed."""
     hub = Hub()
-    language_models.add_all(hub, tmp_path_factory.mktemp("published"))
+    root = tmp_path_factory.mktemp("published")
+    language_models.add_all(hub, root)
+    vision_models.add_llava(hub, root)
+    diffusion_models.add_all(hub, root)
+    data_sets.add_all(hub)
     return hub
 
 
