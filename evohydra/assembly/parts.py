@@ -97,8 +97,9 @@ def found_sources(settings: Settings) -> FoundSources:
     models, base = sources.checkpoints(chosen, rules) if merging else (sources.models(chosen), None)
     differing = sources.disagreement(chosen) if merging else None
     first_on_path = (path or {}).get("first") or models[0].name
+    pinned = {name: source.sha256 for name, source in chosen.items() if source.sha256}
     return sources.find_sources(
-        models, base, family, rules, (differing,) if differing else (), None if merging else first_on_path
+        models, base, family, rules, (differing,) if differing else (), None if merging else first_on_path, pinned
     )
 
 

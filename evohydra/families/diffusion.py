@@ -62,7 +62,8 @@ class Diffusion:
         """Configurations, tokenizers, and the weights of components in their folders."""
         suffix = f".{variant}" if variant else ""
         weights = (f"*/*model{suffix}.safetensors", f"*/*model{suffix}-*.safetensors", f"*model{suffix}.safetensors")
-        return ("*.json", "*/*.json", "*/*.txt", "*/*.model", *weights)
+        unused = tuple(f"!{component}/*.safetensors" for component in files.LEFT_OUT)
+        return ("*.json", "*/*.json", "*/*.txt", "*/*.model", *weights, *unused)
 
     def open(self, path: Path, directory: Path, variant: str | None = None) -> TensorSource:
         """The tensors of a diffusers folder, or of a single file in the original layout."""

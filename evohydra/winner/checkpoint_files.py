@@ -4,7 +4,7 @@ import itertools
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -17,6 +17,7 @@ from evohydra.families import Fused, Part
 from evohydra.files import all_on_disk, on_disk, read_json
 from evohydra.merging.checkpoints import CheckpointReader, fingerprint
 from evohydra.merging.engine import Engine
+from evohydra.merging.tensor_files import write_tensors
 from evohydra.recipe import FORMAT, Node
 
 WHOLE = Part()
@@ -24,11 +25,6 @@ WHOLE = Part()
 WRITTEN = (
     "*.safetensors", "*.json", "*.jinja", "*.model", "vocab.txt", "merges.txt", "README.md", "mergekit.yaml", "*.png",
 )  # fmt: skip
-# safetensors' names of the types that checkpoints hold.
-NAMES = {
-    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
-    torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
-}  # fmt: skip
 
 
 class ArtifactError(OSError):
@@ -176,28 +172,3 @@ def _stored_type(node: Node, engine: Engine, name: str, dtype: torch.dtype) -> t
         return dtype
     copied = engine.tensor(node, name)
     return dtype if copied.is_floating_point() else copied.dtype
-
-
-def write_tensors(
-    file: Path,
-    described: Mapping[str, tuple[torch.dtype, tuple[int, ...]]],
-    tensors: Iterable[tuple[str, torch.Tensor]],
-) -> None:
-    """A safetensors file of the `described` tensors, written one after the other as they come.
-
-    safetensors itself writes only what is in memory as a whole.
-    """
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    end = 0
-    for name, (dtype, shape) in described.items():
-        start, end = end, end + math.prod(shape) * dtype.itemsize
-        header[name] = {"dtype": NAMES[dtype], "shape": list(shape), "data_offsets": [start, end]}
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    with file.open("wb") as opened:
-        opened.write(len(text).to_bytes(8, "little") + text)
-        for name, tensor in tensors:
-            dtype, shape = described[name]
-            assert (tensor.dtype, tuple(tensor.shape)) == (dtype, shape), name
-            opened.write(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-            del tensor  # not kept while the next one is made
