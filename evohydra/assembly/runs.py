@@ -99,7 +99,9 @@ def make_run(plain: Plain, directory: Path, place: Plain, given: Sequence[str] =
         plan=_plan(settings, benchmarks, space, warm),
         benchmarks=benchmarks,
         make_executor=make_executor,
-        make_tracker=lambda: instantiate(settings.tracker)(directory=directory, config=without_secrets(plain), **place),
+        make_tracker=lambda: instantiate(settings.tracker)(
+            directory=directory, config=without_secrets({**plain, "chosen": _used(identity, settings)}), **place
+        ),
         form=form,
         identity=identity,
         allow_other_versions=settings.allow_other_versions,
@@ -108,6 +110,15 @@ def make_run(plain: Plain, directory: Path, place: Plain, given: Sequence[str] =
         benchmark_options=tuple(settings.benchmark or ()),
         shared_scores=directory.parent / SCORES if place["group"] and settings.share_scores else None,
     )
+
+
+def _used(identity: Identity, settings: Settings) -> Plain:
+    """What is used where the configuration may say auto."""
+    scores = identity.scores
+    return {
+        "tokenizer": scores.alignment.tokenizer, "dtype": scores.dtype, "out_dtype": scores.out_dtype,
+        "device": scores.device, "batch_size": settings.batch_size, "benchmark": list(scores.benchmarks),
+    }  # fmt: skip
 
 
 def _unmade() -> Worker:
