@@ -29,6 +29,8 @@ PUBLISHED = {
     "arithmo": ["model=shisa+arithmo+abel", "merge=ties", "tracker=none", *LIMITED],
     "vlm": ["experiment=evovlm_jp", "benchmark.ja_vg_vqa_search.data_files=vg/search.jsonl",
             "benchmark.ja_vg_vqa_search.limit=2", *SMALL],
+    "jnli": ["model=shisa+arithmo", "merge=ties", "benchmark=lm_eval", "benchmark.lm_eval.task=jp_lmeh_jnli",
+             "benchmark.lm_eval.metric=score", "benchmark.lm_eval.limit=2", *SMALL],
     "ukiyoe": ["experiment=evo_ukiyoe_base", "threads=1"],
     "sdxl": ["experiment=evosdxl_jp", "benchmark.ja_prompts.scorers.clip.path=clip", "benchmark.ja_prompts.limit=2",
              "benchmark.ja_prompts.height=16", "benchmark.ja_prompts.width=16", *SMALL],
