@@ -75,9 +75,12 @@ def job(config: DictConfig) -> float:
         summary = make_run(plain, directory, place, settings.overrides.task)(make_console())
     except (ArithmeticError, ValueError, OSError, RuntimeError) as error:
         logger.info("the run ended with an error", exc_info=True)
-        if settings.mode == RunMode.MULTIRUN or os.environ.get("HYDRA_FULL_ERROR"):
+        if os.environ.get("HYDRA_FULL_ERROR"):
             raise
-        sys.exit(f"evohydra: {type(error).__name__}: {error}\n(details in {settings.runtime.output_dir}/evohydra.log)")
+        message = f"evohydra: {type(error).__name__}: {error}\n(details in {directory}/evohydra.log)"
+        if settings.mode == RunMode.MULTIRUN:  # the other jobs go on
+            raise composition.JobError(message) from None
+        sys.exit(message)
     except KeyboardInterrupt:
         print(
             f"\nevohydra: interrupted. What was scored is in {directory}; run={directory.name} goes on.",

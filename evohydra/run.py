@@ -19,7 +19,6 @@ from evohydra.report.gathering import keep_settings
 from evohydra.report.pictures import draw_albums, pictures
 from evohydra.report.progress import SearchProgress
 from evohydra.report.tables import gain_sentence, summary_table
-from evohydra.report.writing import write_report
 from evohydra.scoring.benchmarks import Benchmark
 from evohydra.scoring.benchmarks.fingerprints import data_fingerprints, titles
 from evohydra.scoring.executors import Executor
@@ -214,7 +213,11 @@ class Run:
     def _reported(self) -> dict[str, Path]:
         """The report's page and figures. The run does not fail for the want of one: all that it shows is on disk."""
         try:
-            return write_report([self.directory], self.directory) if self.report else {}
+            if not self.report:
+                return {}
+            from evohydra.report.writing import write_report  # takes seconds to import
+
+            return write_report([self.directory], self.directory)
         except Exception as error:
             logger.warning(
                 "the report could not be written (%s: %s); python -m evohydra.report %s tries again",

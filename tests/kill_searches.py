@@ -39,7 +39,7 @@ from tests.scripted import scheduling
 from tests.test_dataflow_space import LAYOUT
 from tests.test_parameter_space import DEPTH, MODELS, space
 
-BUDGET, POPULATION, KILLS = 60, 8, 4
+BUDGET, POPULATION, KILLS = 40, 8, 2
 PATH = DataFlowSpace(models=MODELS, layers=(DEPTH, DEPTH), layout=LAYOUT, repeats=2)
 SPACES: dict[str, Space] = {"parameter": space(), "dataflow": PATH, "hybrid": HybridSpace(space(), PATH)}
 

@@ -231,9 +231,9 @@ def test_a_list_of_another_length(arguments: list[str], tmp_path: Path):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("merge.compile=nonsense", r"merge.compile: expected auto, true or false, got 'nonsense'"),
-        ("out_dtype=nonsense", r"out_dtype: expected null or one of float32, bfloat16, float16, got 'nonsense'"),
-        ("dtype=nonsense", r"dtype: expected auto or one of float32, bfloat16, float16, got 'nonsense'"),
+        ("merge.compile=nonsense", r"merge.compile: expected auto or true or false, got 'nonsense'"),
+        ("out_dtype=nonsense", r"out_dtype: expected float32, bfloat16, float16 or null, got 'nonsense'"),
+        ("dtype=nonsense", r"dtype: expected auto, float32, bfloat16 or float16, got 'nonsense'"),
     ],
 )
 def test_types_and_compiling(setting: str, message: str, arguments: list[str], tmp_path: Path):
@@ -284,7 +284,7 @@ BOTH = [{"model": "ONE", "parameters": {"weight": 1.0}}, {"model": "TWO", "param
             (method, BOTH, {gene: 1.5}, rf"{gene} must lie in \[0, 1\] for each of 2 models, got \[1.5, 1.5\]")
             for method, genes in SHARES.items() for gene in genes if method != "sce"
         ),
-        ("sce", BOTH[:1], {"select_topk": -0.5, "weight": None}, r"sce has no parameters \['weight'\]"),
+        ("sce", [], {"select_topk": -0.5}, r"select_topk: expected a share in \[0, 1\], got -0.5"),
         ("della", BOTH, {"density": 0.5, "epsilon": 0.6}, r"epsilon must keep density \+- epsilon in \(0, 1\)"),
         ("della", BOTH, {"density": 0.9}, r"epsilon must keep .*, got epsilon 0.15 at density 0.9"),
         ("linear", [], {"weight": 0}, r"cannot normalize weights that sum to 0: \[0.0, 0.0\]"),

@@ -48,7 +48,7 @@ def refused(arguments: list[str], directory: Path, expected: str, kind: type[Exc
     ("setting", "expected"),
     [
         ("device=tpu", r"device: expected auto, cpu or cuda, got 'tpu'"),
-        ("dtype=float8", r"dtype: expected auto or one of float32, bfloat16, float16, got 'float8'"),
+        ("dtype=float8", r"dtype: expected auto, float32, bfloat16 or float16, got 'float8'"),
         ("merge.parameter.frozen={nothing/*: 0.5}", r"no gene matches \['nothing/\*'\]; genes are embeddings/weight"),
         ("merge.parameter.genes.weight.high=-1", r"gene 'embeddings/weight/one': expected finite low < high"),
         ("+merge.parameter.genes.weight.hihg=1", r"genes.weight.hihg: there is no such setting; known are .*'high'"),
@@ -85,7 +85,10 @@ def refused(arguments: list[str], directory: Path, expected: str, kind: type[Exc
         ("top=0", r"top: expected a whole number of at least 1, got 0"),
         ("seed=-1", r"seed: expected a whole number of at least 0 and at most 4294967295, got -1"),
         ("threads=1.5", r"threads: expected a whole number of at least 1 and at most 4096 or auto, got 1.5"),
-        ("optimizer.population=6.5", r"optimizer.population: expected a whole number of at least 2 or null, got 6.5"),
+        (
+            "optimizer.population=6.5",
+            r"optimizer.population: expected a whole number of at least 2 and at most 100000 or null, got 6.5",
+        ),
         (
             "+merge.parameter.options.scaling={low: 0.5, high: 3, integer: true, default: 1}",
             r"gene 'merge/scaling': expected a whole number as low of an integer, got 0.5",
@@ -101,13 +104,26 @@ def refused(arguments: list[str], directory: Path, expected: str, kind: type[Exc
         ("shard_gb=1e300", r"shard_gb: expected a number of more than 0 and at most 1000000, got 1e\+300"),
         ("seed=99999999999", r"seed: expected a whole number of at least 0 and at most 4294967295, got 99999999999"),
         ("report=maybe", r"report: expected true or false, got 'maybe'"),
-        ("optimizer.population=1", r"optimizer.population: expected a whole number of at least 2 or null, got 1"),
+        (
+            "optimizer.population=1",
+            r"optimizer.population: expected a whole number of at least 2 and at most 100000 or null, got 1",
+        ),
         ("optimizer.sigma=0", r"optimizer.sigma: expected a number of more than 0, got 0"),
         ("optimizer.mean=middle", r"optimizer.mean: expected a number of at least 0 and at most 1, got 'middle'"),
         ("+optimizer.sgima=0.1", r"optimizer.sgima: there is no such setting; known are .*'sigma'"),
         ("ablate=everything", r"ablate: expected genes, groups or null, got 'everything'"),
         ("start=[sources,nothing]", r"start: expected a list \(sources or uniform each\) or null, got .*'nothing'"),
         ("allow_other_base=perhaps", r"allow_other_base: expected true or false, got 'perhaps'"),
+        (
+            "optimizer.population=1000000000",
+            r"optimizer.population: expected .* at most 100000 or null, got 1000000000",
+        ),
+        ("merge.parameter=5", r"merge.parameter: expected a mapping or null, got 5"),
+        ("+merge.foo=1", r"merge: expected no other keys than compile, parameter, dataflow, got \['foo'\]"),
+        ("+benchmark.more=5", r"benchmark.more: expected a mapping, got 5"),
+        ("+baselines={ties: null}", r"baselines.ties: expected a mapping, got None"),
+        ("+format.foo=1", r"format.foo: there is no such setting; known are \[\]"),
+        ("warm_start=/no/such/run", r"warm_start: expected the directory of a run, got /no/such/run"),
         ("benchmark.lm_eval.splits.test.start=first", r"benchmark.lm_eval.splits.test.start: expected .*, got 'first'"),
         ("+executor.threads=2", r"executor.threads: there is no such setting; known are .*'retries'"),
         ("+benchmark.lm_eval.shots=3", r"'lm_eval': unknown options \['shots'\]; known are .*'num_fewshot'"),
@@ -129,11 +145,30 @@ def test_one_bad_setting(setting: str, expected: str, arguments: list[str], tmp_
             ["fitness.reject={before: 8}"],
             r"fitness.reject.before: there is no such setting; known are \['after', 'risk'\]",
         ),
+        (
+            ["optimizer=ga", "++optimizer.crossover.prob=5"],
+            r"optimizer.crossover.prob: expected .* at most 1 or null, got 5",
+        ),
+        (["optimizer=ga", "++optimizer.crossover.foo=1"], r"optimizer.crossover.foo: there is no such setting"),
+        (["optimizer=nsga2", "++optimizer.foo=1"], r"optimizer.foo: there is no such setting; known are .*'survival'"),
+        (["optimizer=pso", "optimizer.w=heavy"], r"optimizer.w: expected a number of at least 0, got 'heavy'"),
+        (["optimizer=de", "optimizer.mutation=[0.5,2]"], r"optimizer.mutation: expected a list .* or a number .*, got"),
         (["fitness.reject={risk: 1}"], r"fitness.reject.risk: expected a number of more than 0 and less than 1, got 1"),
     ],
 )
-def test_bad_settings_of_fitness(settings: list[str], expected: str, arguments: list[str], tmp_path: Path):
+def test_bad_settings_of_parts(settings: list[str], expected: str, arguments: list[str], tmp_path: Path):
     refused([*arguments, *settings], tmp_path / "run", expected)
+
+
+@pytest.mark.parametrize("fitness", [["subset", "examples"], ["racing", "first"], ["irt", "first"]])
+def test_more_examples_than_there_are(
+    fitness: list[str], arguments: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    kind, key = fitness
+    more = [f"fitness.{key}=1000", *(["fitness.most=1000"] if kind == "irt" else [])]
+    built([*without(arguments, "fitness="), f"fitness={kind}", *more], tmp_path / "run")
+    (said,) = {record.message for record in caplog.records if "examples" in record.message}
+    assert said == f"fitness.{key}=1000: lm_eval has 24 search examples; all are taken"
 
 
 WEIGHT = "++merge.parameter.genes.weight={per: source, default: 1, integer: true"
@@ -203,7 +238,7 @@ def test_the_length_of_answers_is_the_users_by_any_of_its_names(arguments: list[
 
 
 @pytest.mark.parametrize(
-    ("lengths", "expected"),
+    ("settings", "expected"),
     [
         (
             "max_new_tokens: 3, max_gen_toks: 4",
@@ -211,10 +246,19 @@ def test_the_length_of_answers_is_the_users_by_any_of_its_names(arguments: list[
         ),
         ("max_new_tokens: long", "max_new_tokens: expected a whole number of at least 1, got 'long'"),
         ("max_gen_toks: 0", "max_gen_toks: expected a whole number of at least 1, got 0"),
+        ("temprature: 0.5", r"there is no such setting: temprature; close to it are .'temperature'"),
+        ("temperature: -1, do_sample: true", "temperature: expected a number of at least 0, got -1"),
+        ("top_p: 0, do_sample: true", "top_p: expected a number of more than 0 and at most 1, got 0"),
+        ("num_beams: 0", "num_beams: expected a whole number of at least 1, got 0"),
+        ("num_return_sequences: 2", "num_return_sequences: expected 1, got 2"),
+        ("until: 5", "until: expected a list .a text each. or a text, got 5"),
+        ("temperature: 0.7", r"transformers refuses .*`do_sample=True`"),  # the task says do_sample: false
+        ("do_sample: true, temperature: 0", "do_sample=true needs a temperature above 0, got 0"),
+        ("early_stopping: true", "transformers refuses .*num_beams"),
     ],
 )
-def test_lengths_of_answers_that_make_no_sense(lengths: str, expected: str, arguments: list[str], tmp_path: Path):
-    refused([*arguments, f"benchmark.lm_eval.generation_kwargs={{{lengths}}}"], tmp_path / "run", expected)
+def test_generation_settings_that_make_no_sense(settings: str, expected: str, arguments: list[str], tmp_path: Path):
+    refused([*arguments, f"benchmark.lm_eval.generation_kwargs={{{settings}}}"], tmp_path / "run", expected)
 
 
 def test_whole_bounds_of_an_integer_may_be_written_as_reals():

@@ -28,9 +28,9 @@ def user_environment(monkeypatch: pytest.MonkeyPatch):
 )
 def test_killed_at_random_moments(tmp_path: Path, searched: list[str]):
     overrides = [*workspace(tmp_path), "budget=14", "top=3", "baselines=null", *searched]
-    kills, differing = differences(3, 3, overrides, tmp_path / "runs")
+    kills, differing = differences(2, 3, overrides, tmp_path / "runs")
     assert differing == []
-    assert sum(each.alive for each in kills) >= 2
+    assert any(each.alive for each in kills)
     genomes = [each.genomes for each in kills]
     assert genomes == sorted(genomes)  # nothing that was on file is lost
 

@@ -9,8 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from evohydra.report import pictures
-from evohydra.report.pictures import Illustrated, Picture, Sample, draw_albums, fonts_for, grid, shown, write_samples
+from evohydra.report import picture_grid
+from evohydra.report.picture_grid import fonts_for, grid
+from evohydra.report.pictures import Illustrated, draw_albums, shown
+from evohydra.report.samples import Picture, Sample, write_samples
 from evohydra.scoring.benchmarks import Split
 from tests.tiny_scorers import Brightness
 from tests.tiny_studio import benchmark, benchmarks, live
@@ -60,7 +62,7 @@ def test_the_grid_holds_prompts_models_and_scores() -> None:
 
 
 def test_prompts_that_no_font_can_write_are_numbered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pictures, "findSystemFonts", lambda: ["/no/such.ttf"])
+    monkeypatch.setattr(picture_grid, "findSystemFonts", lambda: ["/no/such.ttf"])
     assert fonts_for("a cat: 3") == ["DejaVu Sans"]
     assert fonts_for("縁側の猫") is None
     figure = grid(["縁側の猫"], {"one": []})

@@ -9,8 +9,9 @@ from typing import Any
 
 import hydra
 import torch
+from hydra.errors import InstantiationException
 
-from evohydra.assembly.process import set_up_process
+from evohydra.assembly.process import device_of, set_up_process
 from evohydra.assembly.settings import Settings, Spec
 from evohydra.families import AddedAdapter, Family, Rules, sources
 from evohydra.families.sources import FoundSources, OpenSources
@@ -67,11 +68,16 @@ def _parts_elsewhere(settings: Settings, surveys: Mapping[str, Survey], paths: M
 
 
 def instantiate(spec: Mapping[str, object]) -> Any:
-    """What a part of the configuration describes; ValueError where a value is missing."""
+    """What a part of the configuration describes; ValueError where that cannot be made."""
     missing = sorted(key for key, value in spec.items() if value == "???")
     if missing:
         raise ValueError(f"{spec['_target_']}: expected a value for {', '.join(missing)}, got none; give it one")
-    return hydra.utils.instantiate(dict(spec))
+    try:
+        return hydra.utils.instantiate(dict(spec))
+    except InstantiationException as error:
+        if isinstance(error.__cause__, ValueError | OSError):
+            raise error.__cause__ from None
+        raise ValueError(f"{spec['_target_']} cannot be made: {error.__cause__ or error}") from error
 
 
 def chosen_sources(model: Spec) -> dict[str, sources.Source]:
@@ -119,15 +125,16 @@ def opened_parts(
 ) -> Parts:
     """The parts over sources that have been read."""
     published = opened.paths[opened.models[0].name]
-    dtype = found.family.dtype(published) if settings.dtype == "auto" else sources.parse_dtype(settings.dtype)
-    out_dtype = sources.parse_dtype(settings.out_dtype, "out_dtype", "null") if settings.out_dtype else dtype
+    dtype = found.family.dtype(published) if settings.dtype == "auto" else getattr(torch, settings.dtype)
+    shapes, compiled = opened.tensors[opened.files_from].shapes, settings.merge["compile"]
     engine = Engine(
         opened.tensors,
-        device=_device(settings.device),
+        device=device_of(settings.device),
         dtype=dtype,
-        compile_kernels=_compile(settings.merge["compile"], opened.tensors[opened.files_from].shapes, settings.budget),
+        compile_kernels=worth_compiling(shapes, settings.budget) if compiled == "auto" else compiled,
         cache_bytes=int(settings.cache_gb * 1024**3),
     )
+    out_dtype = getattr(torch, settings.out_dtype) if settings.out_dtype else dtype
     return Parts(settings, found.family, opened, engine, out_dtype, benchmarks)
 
 
@@ -154,17 +161,3 @@ def worker_bytes(parts: Parts) -> int:
     model = sum(math.prod(shape) for shape in shapes) * parts.out_dtype.itemsize
     tables = min(int(settings.cache_gb * 1024**3), 3 * model * len(opened.models))
     return 2 * model + tables + (int(settings.prefix_gb * 1024**3) if settings.merge.get("dataflow") else 0)
-
-
-def _compile(wanted: str | bool, shapes: Mapping[str, tuple[int, ...]], merges: int) -> bool:
-    if wanted not in ("auto", True, False):
-        raise ValueError(f"merge.compile: expected auto, true or false, got {wanted!r}")
-    return worth_compiling(shapes, merges) if wanted == "auto" else bool(wanted)
-
-
-def _device(name: str) -> torch.device:
-    if name not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"device: expected auto, cpu or cuda, got {name!r}")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device=cuda, but torch finds no CUDA device here; use device=auto or cpu")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")

@@ -21,6 +21,13 @@ def set_up_process(threads: int | Literal["auto"]) -> None:
         torch.set_num_threads(threads)
 
 
+def device_of(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
+    """The device for merges and models; ValueError for cuda where there is none."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device=cuda, but torch finds no CUDA device here; use device=auto or cpu")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
 def _keep_freed_memory() -> None:
     """Let the C library keep up to 512 MB of freed memory, unless the environment has settings of its own.
 

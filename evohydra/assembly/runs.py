@@ -25,7 +25,7 @@ from evohydra.assembly.parts import (
     opened_parts,
     worker_bytes,
 )
-from evohydra.assembly.process import set_up_process
+from evohydra.assembly.process import device_of, set_up_process
 from evohydra.assembly.settings import Settings, Spec
 from evohydra.families import Rules, sources
 from evohydra.families.settings_files import settings_digest
@@ -63,35 +63,36 @@ def make_run(plain: Plain, directory: Path, place: Plain, given: Sequence[str] =
     plain, said = with_benchmark(plain, given)
     settings = Settings.parse(plain)
     set_up_process(settings.threads)
+    device_of(settings.device)
     found = found_sources(settings)
     benchmarks = benchmarks_of(settings, found.family)
     space = _space(settings.merge, _located(found), found)
+    form = _form(settings, found.rules)
     instantiate(settings.executor)(make=_unmade, worker_bytes=0).close()  # its options are checked
+    plan = _plan(settings, benchmarks, space)
     if benchmarks:
-        _plan(settings, benchmarks, space, np.empty((0, len(space.names)))).check()
+        plan.check()
+        _warm(settings, space)
     elif space.names:
         raise BenchmarkError("no benchmark: choose one or more, for example benchmark=[mgsm_ja]")
 
     parts = opened_parts(settings, found, sources.read_sources(found), benchmarks)
     located = _located(found, parts.sources)
     space = _space(settings.merge, located, found)
-    form = _form(settings, found.rules)
     form.format.check(space.default(), parts.family, parts.sources)
     made_from(space.default(), parts.sources.directories)  # warns now, not after the search
     parts.engine.uncached().probe(space.default())  # where workers are elsewhere, no tensor stays here
     make_executor = functools.partial(_executor, settings, parts)
     if not benchmarks:
         return UnsearchedRecipe(directory, space.decode(np.empty(0)), form, make_executor)
-    warm, identity = np.empty((0, len(space.names))), _identity(settings, parts, found.rules)
+    warm, identity = _warm(settings, space), _identity(settings, parts, found.rules)
     if settings.warm_start:
-        earlier = Path(settings.warm_start)
-        warm = best_genomes(earlier, space, settings.warm_start_top)
-        warmed = warm_identity(earlier, warm, identity.scores.benchmarks)
+        warmed = warm_identity(Path(settings.warm_start), warm, identity.scores.benchmarks)
         identity = replace(identity, search=replace(identity.search, warm_start=warmed))
     return Run(
         directory=directory,
         models=_models(settings, located, parts),
-        plan=_plan(settings, benchmarks, space, warm),
+        plan=replace(plan, space=space, warm=warm),
         benchmarks=benchmarks,
         make_executor=make_executor,
         make_tracker=lambda: instantiate(settings.tracker)(directory=directory, config=without_secrets(plain), **place),
@@ -115,10 +116,17 @@ def _form(settings: Settings, rules: Rules) -> WinnerForm:
     return WinnerForm(licences, rules, instantiate(settings.format), int(settings.shard_gb * 1e9))
 
 
-def _plan(settings: Settings, benchmarks: Mapping[str, Benchmark], space: Space, warm: Points) -> SearchPlan:
-    """The search; its options are checked."""
+def _warm(settings: Settings, space: Space) -> Points:
+    """The genomes of an earlier run to begin with, (k, dim)."""
+    if not settings.warm_start:
+        return np.empty((0, len(space.names)))
+    return best_genomes(Path(settings.warm_start), space, settings.warm_start_top)
+
+
+def _plan(settings: Settings, benchmarks: Mapping[str, Benchmark], space: Space) -> SearchPlan:
+    """The search, without a warm start."""
     sizes = {name: benchmark.size("search") for name, benchmark in benchmarks.items()}
-    plan = SearchPlan(
+    return SearchPlan(
         space=space,
         sizes=sizes,
         objective=instantiate(settings.objective),
@@ -129,11 +137,10 @@ def _plan(settings: Settings, benchmarks: Mapping[str, Benchmark], space: Space,
         seed=settings.seed,
         top=settings.top,
         start=tuple(settings.start or ()),
-        warm=warm,
+        warm=np.empty((0, len(space.names))),
         ablate=settings.ablate,
         validated=_has_validation(benchmarks),
     )
-    return plan
 
 
 def _has_validation(benchmarks: Mapping[str, Benchmark]) -> bool:

@@ -6,12 +6,14 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le
 
-from evohydra.checks import Count, Seed, check_below, check_settings
+from evohydra.checks import Count, Seed, check, check_below, check_entries
 from evohydra.files import Plain
 
 Spec = Plain  # of a part: what makes it (`_target_`), and its options
 Gigabytes = Annotated[float, Ge(0), Le(10**6)]
+DType = Literal["float32", "bfloat16", "float16"]
 Threads = Annotated[int, Ge(1), Le(4096)] | Literal["auto"]
+PARTS_OF_MERGE = {"parameter": Spec | None, "dataflow": Spec | None}
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,8 @@ class Settings:
     adapters: Sequence[Plain] | None
     allow_other_versions: bool
     device: Literal["auto", "cpu", "cuda"]
-    dtype: str
-    out_dtype: str | None
+    dtype: Literal["auto"] | DType
+    out_dtype: DType | None
     report: bool
     ablate: Literal["genes", "groups"] | None
     threads: Threads
@@ -53,14 +55,20 @@ class Settings:
     share_scores: bool
     prefix_gb: Gigabytes
     shard_gb: Annotated[float, Gt(0), Le(10**6)]
-    benchmark: Mapping[str, Spec] | None = None
-    baselines: Mapping[str, Spec] | None = None
+    benchmark: Plain | None = None  # Spec by name
+    baselines: Plain | None = None
     backend: Any = None
 
     @classmethod
     def parse(cls, plain: Plain) -> "Settings":
         """The settings of a configuration; ValueError for the first one that is of another type, or out of range."""
         known = {each.name: plain[each.name] for each in fields(cls) if each.name in plain}
-        check_settings("", cls, known)
+        for each in fields(cls):
+            if each.name in known:
+                check(each.name, each.type, known[each.name])
+        for group in ("benchmark", "baselines"):
+            for name, spec in (known.get(group) or {}).items():
+                check(f"{group}.{name}", Spec, spec)
+        check_entries("merge", plain["merge"], {"compile": Literal["auto"] | bool}, PARTS_OF_MERGE)
         check_below(plain)
         return cls(all=plain, **known)

@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 Count = Annotated[int, Ge(1)]  # genomes, examples, layers: at least one
+Few = Annotated[int, Ge(1), Le(1000)]  # of what makes a genome longer
 Natural = Annotated[int, Ge(0)]
 Seed = Annotated[int, Ge(0), Le(2**32 - 1)]
 CountOrAuto = Count | Literal["auto"]
 Positive = Annotated[float, Gt(0)]
+NotNegative = Annotated[float, Ge(0)]
 Share = Annotated[float, Ge(0), Le(1)]
 
 PLAIN_NAME = re.compile(r"\w[\w.+@ -]{0,99}")
@@ -42,9 +44,12 @@ class Words:
     words: str
 
 
-def check_settings(prefix: str, taker: Callable[..., object], settings: Mapping[str, object]) -> None:
+def check_settings(
+    prefix: str, taker: Callable[..., object], settings: Mapping[str, object], named: bool = False
+) -> None:
     """ValueError, which names the key, for a setting under `prefix` that `taker`, a function or class, does not take.
 
+    named: only settings that a signature names are known, though the taker swallows others (`**kwargs`) as well.
     Values that are made of others (`_target_`), and parameters without an annotation, are not looked at here.
     """
     parameters, takes_all = _parameters(taker)
@@ -52,7 +57,7 @@ def check_settings(prefix: str, taker: Callable[..., object], settings: Mapping[
         key = f"{prefix}.{name}".lstrip(".")
         if name.startswith("_") and name.endswith("_"):  # Hydra's own: _target_, _partial_
             continue
-        if name not in parameters and not takes_all:
+        if name not in parameters and (named or not takes_all):
             raise ValueError(f"{key}: there is no such setting; known are {sorted(parameters)}")
         kind = parameters.get(name, inspect.Parameter.empty)
         if kind is not inspect.Parameter.empty and not _is_made(value):
@@ -143,7 +148,7 @@ def described(kind: Any) -> str:
     if kind in PLAIN:
         return PLAIN[kind]
     if inspect.isclass(origin) and issubclass(origin, Mapping):
-        return f"a mapping ({described(inside[1])} each)" if inside else "a mapping"
+        return f"a mapping ({described(inside[1])} each)" if inside and inside[1] is not Any else "a mapping"
     if inspect.isclass(origin) and issubclass(origin, Iterable):
         return f"a list ({described(inside[0])} each)" if inside else "a list"
     if origin is Callable or kind in (Any, object):
@@ -172,7 +177,7 @@ def _parameters(taker: Callable[..., object]) -> tuple[dict[str, Any], bool]:
     A constructor that hands on what it does not know takes what those of its bases take.
     """
     classes = taker.__mro__ if inspect.isclass(taker) else ()
-    makers = [vars(each)["__init__"] for each in classes if "__init__" in vars(each)] or [taker]
+    makers = [vars(each)["__init__"] for each in classes[:-1] if "__init__" in vars(each)] or [taker]
     found: dict[str, Any] = {}
     for maker in makers:
         parameters = inspect.signature(maker).parameters.values()

@@ -317,8 +317,8 @@ def _open(node: Checkpoint, family: OpensSources, path: Path, directory: Path) -
     return Converted(tensors, parse_dtype(node.dtype)) if node.dtype else tensors
 
 
-def parse_dtype(name: str, key: str = "dtype", otherwise: str = "auto") -> torch.dtype:
-    """The floating-point type called `name`; ValueError for others, as what may stand at `key`."""
+def parse_dtype(name: str, key: str = "dtype", otherwise: str = "null") -> torch.dtype:
+    """The floating-point type called `name`; ValueError for others, with what else may stand at `key`."""
     types = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if name not in types:
         raise ValueError(f"{key}: expected {otherwise} or one of {', '.join(types)}, got {name!r}")

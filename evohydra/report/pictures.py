@@ -1,28 +1,17 @@
 """Pictures that the sources, the uniform merge and the winner draw of held-out prompts: a grid, and samples."""
 
 import logging
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties, findfont, findSystemFonts, fontManager, get_font
-from PIL import Image
-
 from evohydra.families import LiveModel
-from evohydra.pages import in_markdown
 from evohydra.recipe import Node
-from evohydra.report.style import save
+from evohydra.report.samples import Picture, Sample
 from evohydra.scoring.benchmarks import Split
 from evohydra.scoring.worker import Worker
 
 SHOWN = 6  # prompts
-PLAIN = "DejaVu Sans"  # comes with matplotlib
-SIDE = 1.5  # inches of a picture in the grid
-SMALL = 128  # pixels; below it a picture is shown pixel by pixel
-Picture = tuple[Image.Image, Mapping[str, float]]  # and its scores
 Drawn = Callable[[Node, str, Split, Sequence[int]], list[Picture]]  # by a model, for examples of a benchmark
 logger = logging.getLogger(__name__)
 
@@ -57,17 +46,6 @@ def pictures(worker: Worker, recipe: Node, benchmark: str, split: Split, example
     return asked.pictures(worker.become(recipe), split, examples)
 
 
-@dataclass(frozen=True)
-class Sample:
-    """A picture of the winner, with all that is needed to draw it again."""
-
-    prompt: str
-    seed: int
-    settings: str
-    image: Image.Image
-    scores: Mapping[str, float]
-
-
 def draw_albums(
     benchmarks: Mapping[str, object], models: Mapping[str, Node], drawn_by: Drawn, directory: Path
 ) -> tuple[dict[str, Path], list[Sample]]:
@@ -81,6 +59,8 @@ def draw_albums(
     for label, each in benchmarks.items():
         if isinstance(each, Illustrated):
             albums.setdefault(each.album, (label, each))
+    if albums:
+        from evohydra.report.picture_grid import save_grid  # matplotlib takes seconds to import
     for name, (label, benchmark) in albums.items():
         places = shown(benchmark)
         columns: dict[str, list[Picture]] = {}
@@ -91,8 +71,9 @@ def draw_albums(
                 logger.warning("%s has no pictures for %s: %s", model, name, reason)
                 columns[model] = []
         examples = [benchmark.examples("test")[place] for place in places]
-        figure = grid([example.text for example in examples], columns)
-        figures[f"pictures-{name}"] = save(figure, directory / f"pictures-{name}.png")
+        figures[f"pictures-{name}"] = save_grid(
+            [example.text for example in examples], columns, directory / f"pictures-{name}.png"
+        )
         *_, last = columns.values()
         for example, (image, scores) in zip(examples, last, strict=False):
             samples.append(Sample(example.text, example.seed, benchmark.settings, image, scores))
@@ -106,84 +87,3 @@ def shown(benchmark: Illustrated) -> list[int]:
         first.setdefault(example.text, place)
     places = list(first.values())
     return [places[len(places) * number // min(SHOWN, len(places))] for number in range(min(SHOWN, len(places)))]
-
-
-def grid(prompts: Sequence[str], columns: Mapping[str, Sequence[Picture]]) -> Figure:
-    """A row for each of `prompts`, a column for each model, and below each picture its scores."""
-    fonts = fonts_for("".join([*prompts, *columns]))
-    if fonts is None:
-        logger.warning(
-            "no font has all characters of the prompts (install Noto Sans CJK): the grid's rows have numbers"
-        )
-    size = (SIDE * (len(columns) + 1), (SIDE + 0.15) * len(prompts) + 0.3)
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(len(prompts), len(columns) + 1, squeeze=False)
-    for row, prompt in enumerate(prompts):
-        label = f"prompt {row + 1}" if fonts is None else _wrapped(prompt)
-        axes[row, 0].text(1.0, 0.5, label, ha="right", va="center", fontsize=9, family=fonts)
-        axes[row, 0].set_axis_off()
-        for place, (model, pictures) in enumerate(columns.items(), start=1):
-            cell = axes[row, place]
-            cell.set(xticks=[], yticks=[])
-            if row == 0:
-                cell.set_title(model, fontsize=9, family=fonts)
-            if row < len(pictures):
-                image, scores = pictures[row]
-                cell.imshow(image, interpolation="nearest" if max(image.size) < SMALL else "antialiased")
-                cell.set_xlabel(_words(scores), fontsize=7)
-    return figure
-
-
-def write_samples(samples: Sequence[Sample], directory: Path) -> str:
-    """The pictures in samples/ below `directory`; returns what the model card says of them, in Markdown."""
-    if not samples:
-        return ""
-    (directory / "samples").mkdir()
-    rows = []
-    for number, sample in enumerate(samples, start=1):
-        sample.image.save(directory / "samples" / f"{number}.png")
-        rows.append(
-            f"| ![](samples/{number}.png) | {in_markdown(sample.prompt)} | {sample.seed} | {_words(sample.scores)} |"
-        )
-    settings = "; ".join(dict.fromkeys(sample.settings for sample in samples))
-    return (
-        f"\n\n## Samples\n\nHeld-out prompts, not chosen by their looks; {settings}, and the noise of "
-        '`generator=torch.Generator("cpu").manual_seed(SEED)`.\n\n'
-        "| picture | prompt | seed | score |\n|---|---|---|---|\n" + "\n".join(rows)
-    )
-
-
-def fonts_for(text: str) -> list[str] | None:
-    """The names of installed fonts that have every character of `text` between them, None where there are none."""
-    missing = {ord(character) for character in text if not character.isspace()} - _characters(findfont(PLAIN))
-    if not missing:
-        return [PLAIN]
-    # Not those that matplotlib's list knows: it is from before the last font was installed.
-    for path in sorted(findSystemFonts(), key=_preference):
-        if missing <= _characters(path):
-            fontManager.addfont(path)
-            return [PLAIN, FontProperties(fname=path).get_name()]
-    return None
-
-
-def _characters(path: str) -> set[int]:
-    try:
-        return set(get_font(path).get_charmap())
-    except (OSError, RuntimeError):  # what matplotlib raises for fonts that it cannot read
-        return set()
-
-
-def _preference(path: str) -> tuple[bool, bool, str]:
-    """Regular before bold, fonts without serifs before others."""
-    name = Path(path).name.lower()
-    return "regular" not in name, "sans" not in name and "goth" not in name, path
-
-
-def _wrapped(prompt: str) -> str:
-    """In lines of at most some 18 letters, or half as many characters of Japanese, which has no spaces."""
-    return "\n".join(textwrap.wrap(prompt, 20 if prompt.isascii() else 10)[:6])
-
-
-def _words(scores: Mapping[str, float]) -> str:
-    named = [f"{score:.3f}" if len(scores) == 1 else f"{name} {score:.3f}" for name, score in scores.items()]
-    return ", ".join(named)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from evohydra.checks import Count
+from evohydra.checks import Count, Few
 from evohydra.merging.path_tensors import why_not_plain
 from evohydra.recipe import Checkpoint, Hop, LayerNames, Node, Stack
 from evohydra.spaces.genes import Axis, Value
@@ -39,7 +39,7 @@ class DataFlowSpace:
         models: Sequence[Checkpoint],
         layers: Sequence[int],
         layout: LayerNames,
-        repeats: Count = 3,
+        repeats: Few = 3,
         order: Order = "sources",
         scales: Callable[..., Scales] = Matrix,
         low: float = 0.5,

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from evohydra.checks import Count, Positive, check_fields
+from evohydra.checks import Few, Positive, check_fields
 from evohydra.spaces.genes import Axis
 from evohydra.spaces.slots import Slots, Visit
 
@@ -145,7 +145,7 @@ class Network:
     zero give 1. Weights go from -`reach` to `reach`; what exactly pi is, the paper leaves open.
     """
 
-    def __init__(self, *, slots: Slots, bounds: ScaleRange, hidden: Count = 4, reach: Positive = 2.0) -> None:
+    def __init__(self, *, slots: Slots, bounds: ScaleRange, hidden: Few = 4, reach: Positive = 2.0) -> None:
         self._bounds, self._hidden, self._reach = bounds, hidden, float(reach)
         self._features = [_features(slots, layer) for layer in range(len(slots.layers))]
         self._length = slots.end + 1

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from evohydra.checks import Count, check_fields
+from evohydra.checks import Count, Few, check_fields
 
 Order = Literal["sources", "layers"]
 TAKEN, SKIPPED = 0.75, 0.25  # the middles of their shares of the unit interval
@@ -38,7 +38,7 @@ class Slots:
 
     sources: tuple[str, ...]
     depths: tuple[int, ...]
-    repeats: Count
+    repeats: Few
     ends: bool = True
     max_hops: Count | None = None
     order: Order = "sources"

@@ -16,7 +16,7 @@ from evohydra.mergekit import writer as mergekit
 from evohydra.merging.engine import Engine
 from evohydra.pages import in_markdown
 from evohydra.recipe import Node, Stack
-from evohydra.report.pictures import Sample, write_samples
+from evohydra.report.samples import Sample, write_samples
 from evohydra.scoring.worker import Worker
 from evohydra.winner.checkpoint_files import whole_directory
 from evohydra.winner.formats import Format

@@ -18,11 +18,11 @@ from evohydra.families import LiveModel
 from evohydra.files import Plain
 from evohydra.scoring.benchmarks import SPLITS, BenchmarkError, Split
 from evohydra.scoring.benchmarks.contents import versions_of
+from evohydra.scoring.benchmarks.generation_settings import over_task
 from evohydra.scoring.benchmarks.images import text_of
 from evohydra.scoring.benchmarks.live_lm import LiveLM
-from evohydra.scoring.benchmarks.live_vlm import LiveMultimodalLM
 from evohydra.scoring.benchmarks.lm_eval_identity import PACKAGES, of_split, samples
-from evohydra.scoring.benchmarks.lm_eval_loading import load_tasks, with_one_length
+from evohydra.scoring.benchmarks.lm_eval_loading import load_tasks
 from evohydra.scoring.benchmarks.lm_eval_metrics import chosen_metric, leaves_out, measure_of, of_example, sign_of
 from evohydra.scoring.benchmarks.lm_eval_shots import keep_shots_apart
 from evohydra.scoring.benchmarks.lm_eval_words import answered, described
@@ -114,7 +114,7 @@ class LMEvalBenchmark:
     ) -> None:
         self.name = name
         self._options = options
-        self._lm: LiveLM | LiveMultimodalLM | None = None
+        self._lm: HFLM | None = None
         self._requests: dict[Split, list[list[object]]] = {}
         self._answers: list[object] = []
         self._tasks: dict[Split, Task] = {}
@@ -140,8 +140,11 @@ class LMEvalBenchmark:
             task.set_config(key="num_fewshot", value=self._options.num_fewshot or 0)
         task.set_fewshot_seed(seed=FEWSHOT_SEED)
         if self._options.generation_kwargs:
-            wanted = with_one_length(self.name, self._options.generation_kwargs)
-            task.set_config(key="generation_kwargs", value=wanted, update=True)
+            key = f"benchmark.{self.name}.generation_kwargs"
+            if task.OUTPUT_TYPE != "generate_until":
+                raise BenchmarkError(f"{key}: task {task.config.task} ({task.OUTPUT_TYPE}) generates nothing; drop it")
+            merged = over_task(key, self._options.generation_kwargs, task.get_config("generation_kwargs") or {})
+            task.set_config(key="generation_kwargs", value=merged)
 
     def _check_filter(self) -> None:
         for split, task in self._tasks.items():
@@ -236,8 +239,10 @@ class LMEvalBenchmark:
         self(live, split, examples)
         return [answered(self._requests[split][place]) for place in examples]
 
-    def _live_lm(self, live: LiveModel) -> LiveLM | LiveMultimodalLM:
+    def _live_lm(self, live: LiveModel) -> HFLM:
         if self._shows_images:
+            from evohydra.scoring.benchmarks.live_vlm import LiveMultimodalLM  # takes seconds to import
+
             return LiveMultimodalLM(self.name, live, self._options.batch_size, self._options.sampling_seed)
         return LiveLM(live.module, live.tokenizer, self._options.batch_size, self._options.sampling_seed)
 

@@ -9,30 +9,12 @@ from typing import Any
 from lm_eval.api.task import Task
 from lm_eval.tasks import TaskManager
 
-from evohydra.checks import Count, check
 from evohydra.files import Plain
 from evohydra.scoring.benchmarks import BenchmarkError
 from evohydra.scoring.benchmarks.private_lm_eval import Kind
 
-LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")  # lm-eval's names, the first wins
 TASKS = Path(__file__).parent / "tasks"
 logger = logging.getLogger(__name__)
-
-
-def with_one_length(benchmark: str, given: Mapping[str, object]) -> dict[str, object]:
-    """Generation settings with the length of answers under the name that counts most in lm-eval, `max_gen_toks`.
-
-    Under another name a task's own length would win over the user's. BenchmarkError for two names, ValueError for what
-    is no length.
-    """
-    lengths = [key for key in LENGTHS if key in given]
-    if len(lengths) > 1:
-        raise BenchmarkError(
-            f"benchmark.{benchmark}.generation_kwargs: {' and '.join(lengths)} are names of the same length; give one"
-        )
-    for key in lengths:
-        check(f"benchmark.{benchmark}.generation_kwargs.{key}", Count, given[key])
-    return {LENGTHS[0] if key in LENGTHS else key: value for key, value in given.items()}
 
 
 def load_tasks(

@@ -17,6 +17,7 @@ from evohydra.families import LiveModel
 from evohydra.files import Plain
 from evohydra.scoring.benchmarks import SPLITS, BenchmarkError, Split, visual_data
 from evohydra.scoring.benchmarks.contents import code_of, digest_of, libraries_of, versions_of
+from evohydra.scoring.benchmarks.generation_settings import check_generation
 from evohydra.scoring.benchmarks.images import MAX_PIXELS, decoded
 from evohydra.scoring.benchmarks.run_cache import RunCache
 from evohydra.scoring.benchmarks.sampling import DRAWS, may_sample
@@ -137,8 +138,13 @@ class VisualQA:
         self._examples, self._options = examples, options
         self._cache = RunCache(int(options.cache_gb * GIB))
         self._asker: Asker | None = None
+        check_generation(f"benchmark.{name}.generation_kwargs", options.generation_kwargs, self._generation)
         self._check_images()
         self._metric = self._checked_metric()
+
+    @property
+    def _generation(self) -> Plain:
+        return {**GENERATION, **self._options.generation_kwargs}
 
     def size(self, split: Split) -> int:
         """The number of examples in `split`."""
@@ -150,7 +156,7 @@ class VisualQA:
 
     def identity(self) -> dict[str, object]:
         """What scores depend on: questions, references and pixels of each split, prompt, generation and metric."""
-        options, generation = self._options, {**GENERATION, **self._options.generation_kwargs}
+        options, generation = self._options, self._generation
         splits = {
             split: {
                 "examples": len(examples),
@@ -216,11 +222,9 @@ class VisualQA:
 
     def _ready(self, live: LiveModel) -> Asker:
         if self._asker is None or self._asker.live is not live:
-            generation = {**GENERATION, **self._options.generation_kwargs}
-            self._asker = Asker(
-                self.name, live, self._options.prompt, self._options.system_prompt, generation,
-                int(self._options.features_gb * GIB),
-            )  # fmt: skip
+            prompts = self._options.prompt, self._options.system_prompt
+            features = int(self._options.features_gb * GIB)
+            self._asker = Asker(self.name, live, *prompts, self._generation, features)
         return self._asker
 
     def _check_images(self) -> None:

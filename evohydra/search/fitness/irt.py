@@ -14,7 +14,7 @@ from evohydra.search.fitness import Sizes
 from evohydra.search.fitness.calibration import Adaptive, Questions, Random, calibrated
 from evohydra.search.fitness.estimators import Estimator
 from evohydra.search.fitness.generation import Generation, Judged, Member, OfSources, Requests, Wanted
-from evohydra.search.fitness.order import check, interleaved, shuffled, weight_of
+from evohydra.search.fitness.order import check, interleaved, say_where_fewer, shuffled, weight_of
 from evohydra.search.fitness.rejection import rejection
 from evohydra.search.fitness.response_model import Array
 from evohydra.search.ledger import Record
@@ -55,6 +55,7 @@ class ItemResponse:
         reject: Mapping[str, object] | None = None,
     ) -> None:
         check(most >= first, "most", "as many as fitness.first or more", most)
+        say_where_fewer(sizes, "first", first)
         self._sizes, self._seed, self._calibrate = sizes, seed, calibrate
         self._first, self._step, self._most, self._precision, self._pool = first, step, most, precision, pool
         self._dimensions, self._estimator = dimensions, estimator

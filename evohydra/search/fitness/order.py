@@ -1,11 +1,13 @@
 """In which order the examples of a search split are used, and what they count."""
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from evohydra.search.objectives import Objective
 
+logger = logging.getLogger(__name__)
 Example = tuple[str, int]  # a benchmark, and a place in its search split
 
 
@@ -51,6 +53,13 @@ def interleaved(pools: Mapping[str, Sequence[int]]) -> list[Example]:
 def weight_of(objective: Objective, sizes: Mapping[str, int]) -> dict[str, float]:
     """What the mean score on each benchmark counts in the fitness."""
     return {name: 1 / len(sizes) for name in sizes} if objective.weights is None else dict(objective.weights)
+
+
+def say_where_fewer(sizes: Mapping[str, int], key: str, count: int) -> None:
+    """Warn where the option `key` asks for more examples than there are; all are taken then."""
+    for name, size in sizes.items():
+        if count > size:
+            logger.warning("fitness.%s=%d: %s has %d search examples; all are taken", key, count, name, size)
 
 
 def check(good: bool, key: str, expected: str, got: object) -> None:

@@ -16,7 +16,7 @@ from evohydra.checks import Count
 from evohydra.search.fitness import Sizes
 from evohydra.search.fitness.betting import surely_above
 from evohydra.search.fitness.generation import Generation, Judged, Member, Requests, Wanted
-from evohydra.search.fitness.order import Example, beginning, by_benchmark, check, shuffled, weight_of
+from evohydra.search.fitness.order import Example, beginning, by_benchmark, check, say_where_fewer, shuffled, weight_of
 from evohydra.search.fitness.rejection import rejection
 
 Array = NDArray[np.float64]
@@ -61,6 +61,7 @@ class Racing:
         self._sizes, self._seed, self._fresh, self._bounds = sizes, seed, fresh, tuple(bounds)
         self._delta, self._margin, self._survivors = delta, margin, survivors
         self._total = sum(sizes.values())
+        say_where_fewer({" and ".join(sizes): self._total}, "first", first)
         end = self._total if most is None else min(most, self._total)
         self._levels = [min(first, end)]
         while self._levels[-1] < end:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from evohydra.checks import Count
 from evohydra.search.fitness import Sizes
 from evohydra.search.fitness.generation import Generation, Requests
-from evohydra.search.fitness.order import drawn, shuffled
+from evohydra.search.fitness.order import drawn, say_where_fewer, shuffled
 from evohydra.search.fitness.rejection import judged_on, rejection
 
 
@@ -26,6 +26,7 @@ class Subset:
         fresh: bool = True,
         reject: Mapping[str, object] | None = None,
     ) -> None:
+        say_where_fewer(sizes, "examples", examples)
         self._sizes, self._seed, self._examples, self._fresh = sizes, seed, examples, fresh
         self._reject = rejection(reject)
         self.comparable, self.same_examples = not fresh, not fresh and reject is None

@@ -7,14 +7,18 @@ itself given the same seed and fitness.
 
 import math
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import Annotated, Protocol, runtime_checkable
 
 import numpy as np
+from annotated_types import Ge, Le
 from numpy.typing import NDArray
 
 from evohydra.spaces.genes import Axis
 
 Points = NDArray[np.float64]
+MOST = 100_000  # genomes of a generation, levels of a gene: all of them are in memory at once
+AtLeastOne = Annotated[int, Ge(1), Le(MOST)]
+AtLeastTwo = Annotated[int, Ge(2), Le(MOST)]
 
 
 class Optimizer(Protocol):

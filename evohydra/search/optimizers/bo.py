@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from evohydra.checks import Count
-from evohydra.search.optimizers import Points, dimension_of, starting_points
+from evohydra.search.optimizers import AtLeastOne, Points, dimension_of, starting_points
 from evohydra.search.optimizers.cmaes import default_population
 from evohydra.search.optimizers.gaussian.acquisitions import SAMPLES, Improvement, ScalarizedImprovement, scalarized
 from evohydra.search.optimizers.gaussian.features import Features
@@ -44,8 +43,8 @@ class BayesianOptimization:
         axes: Sequence[Axis],
         seed: int,
         start: Points | None = None,
-        population: Count | None = None,
-        batch: Count = 4,
+        population: AtLeastOne | None = None,
+        batch: AtLeastOne = 4,
     ) -> None:
         dimension = dimension_of(axes)
         if dimension > MOST:

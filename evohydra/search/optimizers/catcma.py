@@ -1,16 +1,14 @@
 """CatCMA with margin (Hamano et al., arXiv 2504.07884), for genes of all kinds; by the package cmaes."""
 
 from collections.abc import Sequence
-from typing import Annotated
 
 import cmaes
 import numpy as np
-from annotated_types import Ge
 from numpy.typing import NDArray
 from scipy.stats import norm
 
 from evohydra.checks import Positive, Share
-from evohydra.search.optimizers import Points, dimension_of, level_of, shortened, starting_points
+from evohydra.search.optimizers import AtLeastTwo, Points, dimension_of, level_of, shortened, starting_points
 from evohydra.search.optimizers.cmaes import RESAMPLED, default_population
 from evohydra.search.optimizers.lean import LeanCatCMAwM, solution
 from evohydra.spaces.genes import Axis
@@ -33,7 +31,7 @@ class CatCMA:
         start: Points | None = None,
         mean: Share = 0.5,
         sigma: Positive = 1 / 6,
-        population: Annotated[int, Ge(2)] | None = None,
+        population: AtLeastTwo | None = None,
     ) -> None:
         self._dimension, self._sigma = dimension_of(axes), sigma
         kinds = np.array([_kind(axis) for axis in axes])

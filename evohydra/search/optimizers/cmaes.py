@@ -2,15 +2,14 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import Any
 
 import cmaes
 import numpy as np
-from annotated_types import Ge
 from numpy.typing import NDArray
 
 from evohydra.checks import Positive, Share
-from evohydra.search.optimizers import Points, dimension_of, shortened, starting_points
+from evohydra.search.optimizers import AtLeastTwo, Points, dimension_of, shortened, starting_points
 from evohydra.search.optimizers.lean import LeanCMA
 from evohydra.search.optimizers.restarts import Restarts, same
 from evohydra.spaces.genes import Axis
@@ -41,7 +40,7 @@ class CMAES:
         start: Points | None = None,
         mean: Share = 0.5,
         sigma: Positive = 1 / 6,
-        population: Annotated[int, Ge(2)] | None = None,
+        population: AtLeastTwo | None = None,
         restarts: Callable[[int, float, np.random.Generator], Restarts] = same,
     ) -> None:
         self._dimension = dimension = dimension_of(axes)

@@ -1,14 +1,12 @@
 """CMA-ES with margin (Hamano et al., arXiv 2205.13482): CMA-ES that never stops trying other levels; package cmaes."""
 
 from collections.abc import Sequence
-from typing import Annotated
 
 import numpy as np
-from annotated_types import Ge
 from numpy.typing import NDArray
 
 from evohydra.checks import Positive, Share
-from evohydra.search.optimizers import Points, dimension_of, level_of, shortened, starting_points
+from evohydra.search.optimizers import AtLeastTwo, Points, dimension_of, level_of, shortened, starting_points
 from evohydra.search.optimizers.cmaes import RESAMPLED, default_population
 from evohydra.search.optimizers.lean import LeanCMAwM
 from evohydra.spaces.genes import Axis
@@ -29,7 +27,7 @@ class CMAwM:
         start: Points | None = None,
         mean: Share = 0.5,
         sigma: Positive = 1 / 6,
-        population: Annotated[int, Ge(2)] | None = None,
+        population: AtLeastTwo | None = None,
     ) -> None:
         dimension = dimension_of(axes)
         self._sigma = sigma

@@ -6,16 +6,17 @@ from queue import SimpleQueue
 from typing import Annotated, Literal
 
 import numpy as np
-from annotated_types import Ge
+from annotated_types import Ge, Le, Lt
 from numpy.typing import NDArray
 from scipy.optimize import differential_evolution
 
 from evohydra.checks import Share
-from evohydra.search.optimizers import Points, dimension_of, latin_hypercube, starting_points
+from evohydra.search.optimizers import MOST, Points, dimension_of, latin_hypercube, starting_points
 from evohydra.spaces.genes import Axis
 
 Strategy = Literal["best1bin", "best1exp", "rand1bin", "rand1exp", "rand2bin", "rand2exp", "randtobest1bin",
                    "randtobest1exp", "currenttobest1bin", "currenttobest1exp", "best2bin", "best2exp"]  # fmt: skip
+Factor = Annotated[float, Ge(0), Lt(2)]  # scipy takes no others
 
 
 class _SearchOver(Exception):  # noqa: N818  (a signal, not an error)
@@ -34,9 +35,9 @@ class DifferentialEvolution:
         axes: Sequence[Axis],
         seed: int,
         start: Points | None = None,
-        population: Annotated[int, Ge(5)] = 16,
+        population: Annotated[int, Ge(5), Le(MOST)] = 16,
         strategy: Strategy = "best1bin",
-        mutation: tuple[float, float] | float = (0.5, 1.0),
+        mutation: tuple[Factor, Factor] | Factor = (0.5, 1.0),
         recombination: Share = 0.7,
     ) -> None:
         dimension = dimension_of(axes)

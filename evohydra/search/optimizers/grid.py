@@ -3,17 +3,13 @@
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Annotated
 
 import numpy as np
-from annotated_types import Ge
 from numpy.typing import NDArray
 
-from evohydra.search.optimizers import Points, dimension_of, starting_points
+from evohydra.search.optimizers import MOST, AtLeastTwo, Points, dimension_of, starting_points
 from evohydra.search.optimizers.soup import ingredients, known_points, mixture
 from evohydra.spaces.genes import Axis
-
-LARGEST = 100_000
 
 
 class _Once:
@@ -38,15 +34,13 @@ class _Once:
 class Grid(_Once):
     """Every combination of `points` levels of each gene, all levels of a choice; starting points come first."""
 
-    def __init__(
-        self, *, axes: Sequence[Axis], seed: int, start: Points | None = None, points: Annotated[int, Ge(2)] = 5
-    ) -> None:
+    def __init__(self, *, axes: Sequence[Axis], seed: int, start: Points | None = None, points: AtLeastTwo = 5) -> None:
         dimension = dimension_of(axes)
         levels = [_levels(axis, points) for axis in axes]
         count = math.prod(map(len, levels))
-        if count > LARGEST:
+        if count > MOST:
             raise ValueError(
-                f"optimizer=grid: expected at most {LARGEST} combinations, got {count:.3g} of {dimension} genes; lower "
+                f"optimizer=grid: expected at most {MOST} combinations, got {count:.3g} of {dimension} genes; lower "
                 "optimizer.points, freeze genes, make groups larger, or take optimizer=line"
             )
         known = starting_points(start, dimension, 0 if start is None else len(start))
@@ -60,7 +54,7 @@ class Line(_Once):
     """
 
     def __init__(
-        self, *, axes: Sequence[Axis], seed: int, start: Points | None = None, points: Annotated[int, Ge(2)] = 11
+        self, *, axes: Sequence[Axis], seed: int, start: Points | None = None, points: AtLeastTwo = 11
     ) -> None:
         known = known_points(start, dimension_of(axes), "line")
         shares = np.linspace(0.0, 1.0, points)

@@ -1,13 +1,11 @@
 """M2N2, natural niches: Competition and Attraction Improve Model Fusion (Abrantes et al., arXiv 2508.16204)."""
 
 from collections.abc import Sequence
-from typing import Annotated
 
 import numpy as np
-from annotated_types import Ge
 from numpy.typing import NDArray
 
-from evohydra.search.optimizers import Points, dimension_of, starting_points
+from evohydra.search.optimizers import AtLeastTwo, Points, dimension_of, starting_points
 from evohydra.spaces.genes import Axis
 
 ExampleScores = NDArray[np.float64]  # (genomes, examples), not negative
@@ -45,8 +43,8 @@ class M2N2:
         axes: Sequence[Axis],
         seed: int,
         start: Points | None = None,
-        population: Annotated[int, Ge(2)] = 12,
-        archive: Annotated[int, Ge(2)] = 20,
+        population: AtLeastTwo = 12,
+        archive: AtLeastTwo = 20,
         alpha: float = 1.0,
         mutation: float = 0.05,
     ) -> None:

@@ -1,15 +1,13 @@
 """MAP-Elites (Mouret and Clune, arXiv 1504.04909) as in CycleQD (Kuroki et al., arXiv 2410.14735), by pyribs."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from annotated_types import Ge
 from numpy.typing import NDArray
 
-from evohydra.checks import Count
 from evohydra.libraries import optional
-from evohydra.search.optimizers import Points, dimension_of, starting_points
+from evohydra.search.optimizers import AtLeastOne, AtLeastTwo, Points, dimension_of, starting_points
 from evohydra.spaces.genes import Axis
 
 
@@ -30,8 +28,8 @@ class MapElites:
         axes: Sequence[Axis],
         seed: int,
         start: Points | None = None,
-        population: Count = 16,
-        cells: Annotated[int, Ge(2)] = 25,
+        population: AtLeastOne = 16,
+        cells: AtLeastTwo = 25,
         iso: float = 0.05,
         line: float = 0.2,
     ) -> None:

@@ -4,12 +4,22 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import numpy as np
-from annotated_types import Ge
+from annotated_types import Ge, Le
 from numpy.typing import NDArray
 
+from evohydra.checks import NotNegative, Positive, Share, check, check_settings
 from evohydra.libraries import optional
-from evohydra.search.optimizers import Points, dimension_of, latin_hypercube, starting_points
+from evohydra.search.optimizers import MOST, AtLeastOne, Points, dimension_of, latin_hypercube, starting_points
 from evohydra.spaces.genes import Axis
+
+# The package itself checks neither names nor values.
+KINDS: Mapping[str, Any] = {
+    **dict.fromkeys(("prob", "prob_var", "prob_exch", "prob_bin"), Share | None),
+    **dict.fromkeys(("eta", "max_velocity_rate"), Positive),
+    **dict.fromkeys(("w", "c1", "c2"), NotNegative),
+    **dict.fromkeys(("adaptive", "pertube_best", "at_least_once", "eliminate_duplicates"), bool),
+    "n_offsprings": AtLeastOne | None,
+}
 
 
 class Pymoo:
@@ -27,7 +37,7 @@ class Pymoo:
         seed: int,
         start: Points | None = None,
         algorithm: str,
-        population: Annotated[int, Ge(4)] = 16,
+        population: Annotated[int, Ge(4), Le(MOST)] = 16,
         **settings: Any,
     ) -> None:
         dimension = dimension_of(axes)
@@ -38,18 +48,25 @@ class Pymoo:
         first[: len(known)] = known
         self._problem = self._made("pymoo.core.problem.Problem", n_var=dimension, n_obj=1, xl=0.0, xu=1.0)
         own = {
-            name: self._made(**value) if isinstance(value, Mapping) and "of" in value else value
+            name: self._made(key=f"optimizer.{name}", **value) if isinstance(value, Mapping) else value
             for name, value in settings.items()
         }
-        self._algorithm = self._made(algorithm, pop_size=population, sampling=first, **own)
+        self._algorithm = self._made(algorithm, "optimizer", pop_size=population, sampling=first, **own)
         endless = self._made("pymoo.core.termination.NoTermination")
         self._algorithm.setup(self._problem, termination=endless, seed=seed)
         self._asked: Any = None
 
-    def _made(self, of: str, **settings: object) -> Any:
-        """An object of the class `of` of pymoo."""
+    def _made(self, of: str | None = None, key: str = "", **settings: object) -> Any:
+        """An object of the class `of` of pymoo; ValueError for settings below `key` that it does not take."""
+        if not isinstance(of, str) or not of.startswith("pymoo."):
+            raise ValueError(f"{key}.of: expected the name of a class of pymoo, got {of!r}")
         module, _, name = of.rpartition(".")
-        return getattr(optional(module, self._wanted_by, "evohydra[strategies]"), name)(**settings)
+        maker = getattr(optional(module, self._wanted_by, "evohydra[strategies]"), name)
+        check_settings(key, maker, settings, named=True)
+        for setting, value in settings.items():
+            if setting in KINDS:
+                check(f"{key}.{setting}", KINDS[setting], value)
+        return maker(**settings)
 
     def ask(self) -> Points:
         """The next generation, (genomes, dimension)."""

@@ -6,8 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import qmc
 
-from evohydra.checks import Count
-from evohydra.search.optimizers import Points, dimension_of, starting_points
+from evohydra.search.optimizers import AtLeastOne, Points, dimension_of, starting_points
 from evohydra.spaces.genes import Axis
 
 
@@ -20,7 +19,7 @@ class RandomSearch:
         axes: Sequence[Axis],
         seed: int,
         start: Points | None = None,
-        population: Count = 16,
+        population: AtLeastOne = 16,
         sobol: bool = False,
     ) -> None:
         dimension = dimension_of(axes)

@@ -1,0 +1,73 @@
+"""Settings of generation that users give to a benchmark, checked before anything is generated."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Le
+from transformers import GenerationConfig
+
+from evohydra.checks import Count, Natural, Positive, Share, check
+
+LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")  # lm-eval's names, the first wins
+NUCLEUS = Annotated[float, Gt(0), Le(1)]
+KINDS: Mapping[str, Any] = {
+    **dict.fromkeys(LENGTHS, Count),
+    "do_sample": bool | None,
+    "epsilon_cutoff": Share,
+    "eta_cutoff": Share,
+    "length_penalty": float,
+    "min_new_tokens": Natural | None,
+    "min_p": Share | None,
+    "no_repeat_ngram_size": Natural,
+    "num_beams": Count,
+    "num_return_sequences": Literal[1],  # one answer is scored
+    "repetition_penalty": Positive,
+    "return_dict_in_generate": Literal[False],
+    "temperature": Annotated[float, Ge(0)],
+    "top_k": Natural,
+    "top_p": NUCLEUS,
+    "typical_p": NUCLEUS,
+    "until": Sequence[str] | str,
+}
+
+
+def over_task(key: str, given: Mapping[str, object], of_task: Mapping[str, object]) -> dict[str, object]:
+    """The generation settings of an lm-eval task, with those `given` by the user over them; `key` names the latter.
+
+    The length of answers gets the name that counts most in lm-eval, `max_gen_toks`: under another one the task's own
+    length would win over the user's. ValueError for two names of it, and as in `check_generation`.
+    """
+    lengths = [name for name in LENGTHS if name in given]
+    if len(lengths) > 1:
+        raise ValueError(f"{key}: {' and '.join(lengths)} are names of the same length; give one")
+    merged = {**of_task, **{LENGTHS[0] if name in LENGTHS else name: value for name, value in given.items()}}
+    check_generation(key, given, merged, own=("until", *LENGTHS))
+    return merged
+
+
+def check_generation(
+    key: str, given: Mapping[str, object], merged: Mapping[str, object], own: Sequence[str] = ()
+) -> None:
+    """ValueError, which names `key`, for settings `given` by the user that transformers' `generate` would not follow.
+
+    merged: these over the benchmark's own. own: further names that the benchmark itself takes. Refused are unknown
+    names, values out of range, and what has no effect beside the rest, such as a temperature where nothing is sampled.
+    """
+    known = {*vars(GenerationConfig()), *own}
+    for name, value in given.items():
+        if name not in known or name.startswith("_"):
+            close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+            raise ValueError(f"{key}: there is no such setting: {name}{f'; close to it are {close}' if close else ''}")
+        if name in KINDS:
+            check(f"{key}.{name}", KINDS[name], value)
+    if given.get("do_sample") and merged.get("temperature") == 0:
+        raise ValueError(f"{key}: do_sample=true needs a temperature above 0, got 0; give temperature too")
+    plain = {name: value for name, value in merged.items() if name not in own}
+    if plain.get("do_sample") is None and plain.get("temperature"):
+        plain["do_sample"] = True  # as lm-eval reads it
+    try:
+        GenerationConfig(**plain).validate(strict=True, user_set_attributes=set(given) - {"do_sample"})
+    except (ValueError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{key}: transformers refuses {dict(given)}: {reason}") from error
