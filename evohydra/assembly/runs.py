@@ -26,7 +26,9 @@ from evohydra.assembly.parts import (
     worker_bytes,
 )
 from evohydra.assembly.process import device_of, set_up_process
+from evohydra.assembly.prompts import doubts_about_prompts
 from evohydra.assembly.settings import Settings, Spec
+from evohydra.assembly.sizes import fitted
 from evohydra.families import Rules, sources
 from evohydra.families.settings_files import settings_digest
 from evohydra.families.sources import FoundSources, OpenSources
@@ -65,7 +67,10 @@ def make_run(plain: Plain, directory: Path, place: Plain, given: Sequence[str] =
     set_up_process(settings.threads)
     device_of(settings.device)
     found = found_sources(settings)
+    settings, fits, kept = fitted(settings, found)
     benchmarks = benchmarks_of(settings, found.family)
+    for doubt in doubts_about_prompts(chosen_sources(settings.model), found.directories, benchmarks):
+        logger.warning("%s", doubt)
     space = _space(settings.merge, _located(found), found)
     form = _form(settings, found.rules)
     instantiate(settings.executor)(make=_unmade, worker_bytes=0).close()  # its options are checked
@@ -85,7 +90,7 @@ def make_run(plain: Plain, directory: Path, place: Plain, given: Sequence[str] =
     make_executor = functools.partial(_executor, settings, parts)
     if not benchmarks:
         return UnsearchedRecipe(directory, space.decode(np.empty(0)), form, make_executor)
-    warm, identity = _warm(settings, space), _identity(settings, parts, found.rules)
+    warm, identity = _warm(settings, space), _identity(settings, parts, found.rules, kept)
     if settings.warm_start:
         warmed = warm_identity(Path(settings.warm_start), warm, identity.scores.benchmarks)
         identity = replace(identity, search=replace(identity.search, warm_start=warmed))
@@ -95,15 +100,26 @@ def make_run(plain: Plain, directory: Path, place: Plain, given: Sequence[str] =
         plan=replace(plan, space=space, warm=warm),
         benchmarks=benchmarks,
         make_executor=make_executor,
-        make_tracker=lambda: instantiate(settings.tracker)(directory=directory, config=without_secrets(plain), **place),
+        make_tracker=lambda: instantiate(settings.tracker)(
+            directory=directory, config=without_secrets({**plain, "chosen": _used(identity, settings)}), **place
+        ),
         form=form,
         identity=identity,
         allow_other_versions=settings.allow_other_versions,
         report=settings.report,
-        said=tuple(filter(None, [said])),
+        said=tuple(filter(None, [said, fits])),
         benchmark_options=tuple(settings.benchmark or ()),
         shared_scores=directory.parent / SCORES if place["group"] and settings.share_scores else None,
     )
+
+
+def _used(identity: Identity, settings: Settings) -> Plain:
+    """What is used where the configuration may say auto."""
+    scores = identity.scores
+    return {
+        "tokenizer": scores.alignment.tokenizer, "dtype": scores.dtype, "out_dtype": scores.out_dtype,
+        "device": scores.device, "batch_size": settings.batch_size, "benchmark": list(scores.benchmarks),
+    }  # fmt: skip
 
 
 def _unmade() -> Worker:
@@ -206,8 +222,8 @@ def _models(settings: Settings, located: Plain, parts: Parts) -> Models:
     )
 
 
-def _identity(settings: Settings, parts: Parts, rules: Rules) -> Identity:
-    """What the results of a run depend on; `rules` are those that were used."""
+def _identity(settings: Settings, parts: Parts, rules: Rules, kept: Mapping[str, int]) -> Identity:
+    """What the results of a run depend on; `rules` are those that were used, `kept` other choices of `auto`."""
     opened = parts.sources
     nodes = (*opened.models, *filter(None, [opened.base]))
     scores = OfScores(
@@ -247,4 +263,4 @@ def _identity(settings: Settings, parts: Parts, rules: Rules) -> Identity:
         code=own_code(settings.optimizer, settings.fitness, settings.objective),
         own=own_keys(settings.all),
     )
-    return Identity(scores, search)
+    return Identity(scores, search, kept)

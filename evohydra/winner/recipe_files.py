@@ -28,6 +28,7 @@ OPTIONAL: Mapping[str, Any] = {
     "written_as": str, "missing": str, "pad_vocabulary_to": int | None, "allow_other_base": bool, "config": str,
     "tokens_only": bool,
     "components": Mapping[str, str], "adapters": list[object], "warnings": list[str], "weights": str | None,
+    "commits": Mapping[str, str],
     "made_from": Mapping[str, object], "winner_unverified": str, "search": OBJECT, "versions": OBJECT,
 }  # fmt: skip
 logger = logging.getLogger(__name__)

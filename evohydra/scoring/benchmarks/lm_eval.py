@@ -3,17 +3,13 @@
 import copy
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated
 
 import numpy as np
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import Task
 from lm_eval.models.huggingface import HFLM
 from numpy.typing import NDArray
-from pydantic import StringConstraints
 
-from evohydra.checks import Count, Natural, Words, check_settings
 from evohydra.families import LiveModel
 from evohydra.files import Plain
 from evohydra.scoring.benchmarks import SPLITS, BenchmarkError, Split
@@ -24,44 +20,17 @@ from evohydra.scoring.benchmarks.live_lm import LiveLM
 from evohydra.scoring.benchmarks.lm_eval_identity import PACKAGES, of_split, samples
 from evohydra.scoring.benchmarks.lm_eval_loading import load_tasks
 from evohydra.scoring.benchmarks.lm_eval_metrics import chosen_metric, leaves_out, measure_of, of_example, sign_of
+from evohydra.scoring.benchmarks.lm_eval_options import TaskOptions, task_options
 from evohydra.scoring.benchmarks.lm_eval_shots import keep_shots_apart
 from evohydra.scoring.benchmarks.lm_eval_words import answered, described
 from evohydra.scoring.benchmarks.not_numbers import check_choices, check_log_likelihoods
 from evohydra.scoring.benchmarks.parts import part_of_batches
 from evohydra.scoring.benchmarks.private_lm_eval import filters_of, set_instances
+from evohydra.scoring.benchmarks.prompt_formats import QUESTION, wrap
 from evohydra.scoring.benchmarks.sampling import DRAWS
 from evohydra.scoring.benchmarks.splits import Slice, check_disjoint, slice_of
 
-Auto = Annotated[str, StringConstraints(pattern=r"^auto(:\d+)?$"), Words("auto")]
-BatchSize = Count | Auto
 FEWSHOT_SEED = 1234  # simple_evaluate's default
-
-
-@dataclass(frozen=True)
-class TaskOptions:
-    """How tasks are asked and scored. None leaves the task's own setting.
-
-    metric and filter choose what counts, generation_kwargs are merged over the task's, data_files replaces its data set
-    by local JSON or parquet files ({split: path} or one path), data_dir by a local copy of the hub's repository,
-    include_path is a directory with task yamls of one's own, shuffle is the seed of the order in which splits are cut
-    (None: as the examples come), limit caps each split. sampling_seed: where answers are sampled, their random numbers
-    follow from it, the example and the repeat.
-    """
-
-    metric: str | None = None
-    filter: str | None = None
-    num_fewshot: Natural | None = None
-    limit: Count | None = None
-    shuffle: int | None = None
-    generation_kwargs: Mapping[str, object] | None = None
-    chat_template: bool | str = False
-    system_prompt: str | None = None
-    fewshot_as_multiturn: bool = False
-    data_files: str | Mapping[str, str] | None = None
-    data_dir: str | None = None
-    include_path: str | None = None
-    batch_size: BatchSize = 64
-    sampling_seed: int = 0
 
 
 def lm_eval_benchmarks(
@@ -72,7 +41,7 @@ def lm_eval_benchmarks(
     `splits` gives a `Slice` for search, validation (or None: no validation) and test. Raises BenchmarkError for unknown
     tasks, metrics and filters (with the known ones), data that cannot be had, and splits that are empty or overlap.
     """
-    chosen = _checked(name, options)
+    chosen = task_options(name, options)
     if sorted(splits) != sorted(SPLITS):
         raise BenchmarkError(f"benchmark {name!r}: expected the splits {', '.join(SPLITS)}, got {sorted(splits)}")
     if splits["search"] is None or splits["test"] is None:
@@ -92,16 +61,6 @@ def lm_eval_benchmarks(
         tasks = {split: list(leaves[split].values())[position] for split in slices}
         benchmarks[label] = LMEvalBenchmark(label, tasks, slices, chosen)
     return benchmarks
-
-
-def _checked(name: str, options: Plain) -> TaskOptions:
-    unknown = sorted(set(options) - set(TaskOptions.__dataclass_fields__))
-    if unknown:
-        raise BenchmarkError(
-            f"benchmark {name!r}: unknown options {unknown}; known are {sorted(TaskOptions.__dataclass_fields__)}"
-        )
-    check_settings(f"benchmark.{name}", TaskOptions, options)
-    return TaskOptions(**options)
 
 
 class LMEvalBenchmark:
@@ -181,6 +140,7 @@ class LMEvalBenchmark:
             "chat_template": options.chat_template,
             "system_prompt": options.system_prompt,
             "fewshot_as_multiturn": options.fewshot_as_multiturn,
+            **({"prompt_format": options.prompt_format} if options.prompt_format else {}),
             **({"sampling": {"seed": options.sampling_seed, "draws": DRAWS}} if sampled else {}),
             "splits": {split: found for split, (found, _) in splits.items()},
             "versions": versions_of(packages.union(*(libraries for _, libraries in splits.values()))),
@@ -234,6 +194,13 @@ class LMEvalBenchmark:
         task = self._tasks[split]
         return described(task, task.eval_docs[self._indices[split][index]])
 
+    def asked_as(self) -> str | None:
+        """A prompt as it is asked, without shots; None where it is the tokenizer's chat template that makes it."""
+        if self._options.chat_template:
+            return None
+        prompt, _ = self.describe("search", 0)
+        return (self._options.prompt_format or QUESTION).replace(QUESTION, prompt)
+
     def answers(self, live: LiveModel, split: Split, examples: Sequence[int]) -> list[str]:
         """What the live model writes or chooses."""
         self(live, split, examples)
@@ -259,6 +226,8 @@ class LMEvalBenchmark:
             chat_template=lm.apply_chat_template if templated else None,
             tokenizer_name=lm.tokenizer_name if templated else "",
         )
+        if self._options.prompt_format:
+            wrap(task.instances, self._options.prompt_format, self.name)
         return _by_document(task.instances)
 
     @staticmethod
