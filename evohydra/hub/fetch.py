@@ -168,7 +168,7 @@ def settings_of(files: Sequence[Listed], patterns: Sequence[str], pickles: Seque
 def conversion_directory(wish: Wish, commit: str) -> Path:
     """Where the conversion of a repository's pickles at a commit is kept, of the files that `wish` is about."""
     about = hashlib.sha256(str(tuple(wish.patterns)).encode()).hexdigest()[:8]
-    return cache_directory() / "converted" / folder_name(wish.repository) / f"{commit}-{about}"
+    return cache_directory() / "converted" / folder_name(wish.repository) / commit / about
 
 
 def convert_directory(
