@@ -30,12 +30,13 @@ def convert(model: str, out: Path, revision: str | None = None, patterns: tuple[
         return _single(path, out)
     source = path if path.is_dir() else fetch.fetch_pickled(fetch.Wish(model, revision, patterns))
     files = local.listed(source)
-    pickles = [file.path for file in pickled(files, patterns)]
-    if not pickles:
+    found = pickled(files, patterns)
+    pickles = [file.path for file in found]
+    if not found:
         raise SourceError(
             f"{model}: expected pickled weights (such as pytorch_model.bin), got {[file.path for file in files[:5]]}"
         )
-    beside = [file.path for file in fetch.settings_of(files, patterns)]
+    beside = [file.path for file in fetch.settings_of(files, patterns, found)]
     if out.exists():
         out.rmdir()
     out.absolute().parent.mkdir(parents=True, exist_ok=True)

@@ -45,12 +45,7 @@ class Checkpoint:
 
     def to_dict(self) -> dict[str, object]:
         """The node as JSON data."""
-        later = {
-            "variant",
-            "config",
-            "settings",
-            "convert",
-        }  # than the first recipe files, which have kept their digests
+        later = {"variant", "config", "settings", "convert"}  # than the first recipe files: those keep their digests
         return {"node": "checkpoint", **{k: v for k, v in self.__dict__.items() if k not in later or v is not None}}
 
 

@@ -282,7 +282,7 @@ class _ComponentReader(CheckpointReader):
         got = (
             f"the variants {other}"
             if other
-            else f"pickles, which are never loaded ({pickles[0]})"
+            else f"pickles ({pickles[0]}), which model.sources.<name>.convert=weights_only converts"
             if pickles
             else "none"
         )

@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 BASE = "base"
 STRICT = Rules()
 NOTHING: Mapping[str, Mapping[str, str]] = MappingProxyType({})
+NOWHERE: Mapping[str, Path] = MappingProxyType({})
 CONFIGURATIONS = ("*.json", "*.txt", "*.model", "*/*.json", "*/*.txt", "*/*.model")
 
 
@@ -197,16 +198,16 @@ def find_sources(
     warnings: tuple[str, ...] = (),
     layers_only: str | None = None,
     pinned: Mapping[str, Mapping[str, str]] = NOTHING,
+    known: Mapping[str, Path] = NOWHERE,
 ) -> FoundSources:
     """Locate all checkpoints and look whether they can be merged.
 
     Where nothing is merged, `layers_only` names the source that gives a path all but its layers: they may then differ.
-    `pinned` are the SHA-256 of files by the names of source and file. The rules of what is found are those that were
-    used, without "auto". Raises SourceError for what is missing or does
-    not fit.
+    `pinned` are the SHA-256 of files by the names of source and file, `known` the places of sources. The rules of what
+    is found are those that were used, without "auto". Raises SourceError for what is missing or does not fit.
     """
     nodes = (*models, *((base,) if base else ()))
-    paths, directories, published = published_sources(nodes, family, pinned)
+    paths, directories, published = published_sources(nodes, family, pinned, known)
     warnings = (*warnings, *filter(None, map(other_base_of_adapter, nodes)))
     if layers_only is None:
         aligned = family.align(directories, published, base.name if base else None, rules)
@@ -270,14 +271,17 @@ def open_sources(
 
 
 def published_sources(
-    nodes: Sequence[Checkpoint], family: OpensSources, pinned: Mapping[str, Mapping[str, str]] = NOTHING
+    nodes: Sequence[Checkpoint],
+    family: OpensSources,
+    pinned: Mapping[str, Mapping[str, str]] = NOTHING,
+    known: Mapping[str, Path] = NOWHERE,
 ) -> tuple[dict[str, Path], dict[str, Path], dict[str, TensorSource]]:
     """By name where the checkpoints are, the directories that describe them, and what they hold, as published.
 
     A single file is described by the directory that its `config` names, else by the first one among the checkpoints.
     Raises SourceError for one that is not there.
     """
-    paths = {node.name: _located(node, family, pinned.get(node.name, {})) for node in nodes}
+    paths = {n.name: known.get(n.name) or _located(n, family, pinned.get(n.name, {})) for n in nodes}
     directories = {node.name: _directory(node, paths) for node in nodes}
     return (
         paths,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from evohydra.files import read_json, write_json
 from evohydra.hub import cache_directory, folder_name
-from evohydra.hub.listing import Listed, Listing, has_weights, list_files, needed, pickled
+from evohydra.hub.listing import Listed, Listing, lacking, list_files, pickled
 
 BOT = "SFconvertbot"
 TITLE = "Adding `safetensors` variant of this model"  # transformers looks for it too
@@ -38,7 +38,7 @@ def find_conversion(listing: Listing, patterns: Sequence[str]) -> Conversion | N
             continue
         offered = list_files(listing.repository, request.git_reference)
         same = _hashes(pickled(offered.files, patterns)) == wanted
-        if same and has_weights(needed(offered.files, patterns)):
+        if same and not lacking(offered.files, patterns):
             return Conversion(request.git_reference, offered)
     return None
 

@@ -1,6 +1,8 @@
 """From a name on the hub to a directory with the files that a source needs, and with weights that are safetensors."""
 
+import hashlib
 import logging
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +11,7 @@ from pathlib import Path
 
 from evohydra.files import read_json
 from evohydra.hub import SourceError, cache_directory, conversions, folder_name, in_words
-from evohydra.hub.listing import Listed, Listing, has_weights, list_files, needed, pickled
+from evohydra.hub.listing import Listed, Listing, folder_of, lacking, list_files, needed, pickled
 from evohydra.hub.messages import explained, hub_errors, no_space, unreachable
 from evohydra.hub.progress import Bar
 from evohydra.hub.weights_only import RECORD, check_hashes, convert_files, is_pickled_index
@@ -53,31 +55,29 @@ def fetch(wish: Wish) -> Path:
         if unreachable(error):
             return _cached(wish, error)
         raise explained(wish.repository, wish.revision, error) from error
-    chosen = needed(listing.files, wish.patterns)
-    if wish.weights and not has_weights(chosen) and (pickles := pickled(listing.files, wish.patterns)):
-        return _without_safetensors(wish, listing, pickles)
-    if has_weights(chosen):
-        chosen = tuple(file for file in chosen if not is_pickled_index(file.path))
-    if not chosen:
+    chosen = settings_of(listing.files, wish.patterns)
+    pickles = lacking(listing.files, wish.patterns)
+    if not (chosen or pickles):
         raise SourceError(
             f"{wish.repository} at {listing.commit} on the hub has none of the files {list(wish.patterns)}; "
             f"it holds {[file.path for file in listing.files][:8]}"
         )
-    chosen = _of_components(wish, listing, chosen)
-    _say_what_changed(wish, listing, chosen)
-    return _download(wish, listing, chosen, wish.revision)
+    _say_what_changed(wish, listing, (*chosen, *pickles))
+    if wish.weights and (pickles := _of_components(wish, listing, pickles)):
+        return _without_safetensors(wish, listing, pickles)
+    return _download(wish, listing, _of_components(wish, listing, chosen), wish.revision)
 
 
 def _of_components(wish: Wish, listing: Listing, chosen: tuple[Listed, ...]) -> tuple[Listed, ...]:
     """Without weights in folders that model_index.json, where there is one, does not name: no pipeline loads them."""
-    if not (index := listing.named([PIPELINE])):
+    if not (chosen and (index := listing.named([PIPELINE]))):
         return chosen
     try:
         named = read_json(_download(wish, listing, index, wish.revision) / PIPELINE)
     except ValueError as error:
         raise SourceError(f"{wish.repository} at {listing.commit}: {error}") from error
-    used = {name for name, entry in named.items() if isinstance(entry, list) and any(entry)}
-    return tuple(f for f in chosen if "/" not in f.path or not f.path.endswith(WEIGHTS) or f.path.split("/")[0] in used)
+    used = {"", *(name for name, entry in named.items() if isinstance(entry, list) and any(entry))}
+    return tuple(f for f in chosen if not f.path.endswith(WEIGHTS) or folder_of(f.path) in used)
 
 
 def _without_safetensors(wish: Wish, listing: Listing, pickles: Sequence[Listed]) -> Path:
@@ -93,7 +93,7 @@ def _without_safetensors(wish: Wish, listing: Listing, pickles: Sequence[Listed]
     except hub_errors() as error:
         raise explained(wish.repository, wish.revision, error) from error
     if found:
-        chosen = needed(found.listing.files, wish.patterns)
+        chosen = _of_components(wish, found.listing, settings_of(found.listing.files, wish.patterns))
         logger.warning(
             "%s holds pickles only; the hub's own conversion into safetensors is taken instead (%s, commit %s). "
             "model.sources.<name>.revision=%s pins it",
@@ -117,22 +117,33 @@ def _only_pickles(where: object, names: Sequence[str]) -> str:
 
 def _converted(wish: Wish, listing: Listing, pickles: Sequence[Listed]) -> Path:
     """The repository's files with its pickles converted, made once for each commit."""
-    target = conversion_directory(wish.repository, listing.commit)
-    if (target / RECORD).is_file():
-        return target
+    if known := _converted_before(wish, listing.commit):
+        return known
+    target = conversion_directory(wish, listing.commit)
     source = _pickled_files(wish, listing, pickles)
     logger.warning(
         "%s: converting %d pickle files (%s) into safetensors in %s; nothing in them is run",
         wish.repository, len(pickles), in_words(sum(file.size for file in pickles)), target,
     )  # fmt: skip
-    settings = [file.path for file in settings_of(listing.files, wish.patterns)]
-    return convert_directory(source, settings, [file.path for file in pickles], target, wish.sha256)
+    beside = _of_components(wish, listing, settings_of(listing.files, wish.patterns, pickles))
+    return convert_directory(source, [f.path for f in beside], [f.path for f in pickles], target, wish.sha256)
+
+
+def _converted_before(wish: Wish, commit: str) -> Path | None:
+    """The conversion of a commit that was made earlier; SourceError where it was made from others than the pinned."""
+    target = conversion_directory(wish, commit)
+    if not (target / RECORD).is_file():
+        return None
+    check_hashes(target, read_json(target / RECORD)["from"], wish.sha256)
+    return target
 
 
 def _pickled_files(wish: Wish, listing: Listing, pickles: Sequence[Listed]) -> Path:
     """The pickles, downloaded, with all that stands beside weights, where there is room for their conversion too."""
-    asked = [file for file in needed(listing.files, wish.patterns) if not file.path.endswith(WEIGHTS)]
-    return _download(wish, listing, (*asked, *pickles), wish.revision, more=sum(file.size for file in pickles))
+    beside = _of_components(wish, listing, settings_of(listing.files, wish.patterns, pickles))
+    more = sum(file.size for file in (*pickles, *beside) if file.path.endswith(WEIGHTS))
+    indices = [f for f in needed(listing.files, wish.patterns) if is_pickled_index(f.path)]
+    return _download(wish, listing, (*beside, *indices, *pickles), wish.revision, more)
 
 
 def fetch_pickled(wish: Wish) -> Path:
@@ -147,22 +158,28 @@ def fetch_pickled(wish: Wish) -> Path:
     return _pickled_files(wish, listing, pickles)
 
 
-def settings_of(files: Sequence[Listed], patterns: Sequence[str]) -> tuple[Listed, ...]:
-    """What is kept beside converted weights of what `patterns` find: no weights, and no index of pickles."""
-    found = needed(files, patterns)
-    return tuple(file for file in found if not (file.path.endswith(WEIGHTS) or is_pickled_index(file.path)))
+def settings_of(files: Sequence[Listed], patterns: Sequence[str], pickles: Sequence[Listed] = ()) -> tuple[Listed, ...]:
+    """What `patterns` find, without indices of pickles, and without weights in the folders of `pickles`."""
+    replaced = {folder_of(file.path) for file in pickles}
+    found = (file for file in needed(files, patterns) if not is_pickled_index(file.path))
+    return tuple(f for f in found if not (f.path.endswith(WEIGHTS) and folder_of(f.path) in replaced))
 
 
-def conversion_directory(repository: str, commit: str) -> Path:
-    """Where the conversion of a repository's pickles at a commit is kept."""
-    return cache_directory() / "converted" / folder_name(repository) / commit
+def conversion_directory(wish: Wish, commit: str) -> Path:
+    """Where the conversion of a repository's pickles at a commit is kept, of the files that `wish` is about."""
+    about = hashlib.sha256(str(tuple(wish.patterns)).encode()).hexdigest()[:8]
+    return cache_directory() / "converted" / folder_name(wish.repository) / commit / about
 
 
 def convert_directory(
     source: Path, settings: Sequence[str], pickles: Sequence[str], target: Path, pinned: Mapping[str, str]
 ) -> Path:
-    """Make `target`, whole or not at all: the pickles below `source` converted, and its settings beside them."""
-    room = target.with_name(f".{target.name}.partial")
+    """Make `target`, whole or not at all: the pickles below `source` converted, and its settings beside them.
+
+    Another process that was faster has made the same. Raises SourceError for pickles of more than tensors, for files
+    that are not the pinned ones, and where the disk is full.
+    """
+    room = target.with_name(f".{target.name}.{os.getpid()}.partial")
     shutil.rmtree(room, ignore_errors=True)
     try:
         room.mkdir(parents=True)
@@ -171,7 +188,8 @@ def convert_directory(
             shutil.copyfile(source / name, room / name)
         hashes = convert_files(source, pickles, room)
         check_hashes(source, hashes["from"], pinned)
-        room.rename(target)
+        if not (target / RECORD).is_file():
+            room.rename(target)
     except OSError as error:
         raise SourceError(
             f"could not write the conversion of {source} to {target} ({error}); nothing is left"
@@ -218,8 +236,7 @@ def _cached(wish: Wish, error: Exception) -> Path:
     known = conversions.remembered(wish.repository, earlier.name)
     if known and (there := earlier.parent / known[1]).is_dir():
         return there
-    converted = conversion_directory(wish.repository, earlier.name)
-    if (converted / RECORD).is_file():
+    if converted := _converted_before(wish, earlier.name):
         return converted
     raise explained(wish.repository, wish.revision, error) from error
 

@@ -76,6 +76,17 @@ def pickled(files: Sequence[Listed], patterns: Sequence[str]) -> tuple[Listed, .
     return tuple(file for file in found if file.path in shards or not _beside(file.path, shards))
 
 
+def lacking(files: Sequence[Listed], patterns: Sequence[str]) -> tuple[Listed, ...]:
+    """The pickled weights of folders that have no safetensors among the files that `patterns` find."""
+    there = {folder_of(file.path) for file in needed(files, patterns) if file.path.endswith(".safetensors")}
+    return tuple(file for file in pickled(files, patterns) if folder_of(file.path) not in there)
+
+
+def folder_of(path: str) -> str:
+    """The folder of a file of a repository; empty at the top."""
+    return path.rpartition("/")[0]
+
+
 def has_weights(files: Sequence[Listed]) -> bool:
     """Whether there are safetensors among the files."""
     return any(file.path.endswith(".safetensors") for file in files)

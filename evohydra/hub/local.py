@@ -1,13 +1,14 @@
 """Pickled weights in a directory of one's own, and single pickled files."""
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from evohydra.files import write_json
 from evohydra.hub import SourceError, cache_directory
 from evohydra.hub.fetch import WEIGHTS_ONLY, convert_directory, settings_of
-from evohydra.hub.listing import Listed, has_weights, needed, pickled
+from evohydra.hub.listing import Listed, lacking
 from evohydra.hub.weights_only import RECORD, check_hashes, convert_file, safe_name, sha256_of
 
 PICKLE_SUFFIXES = (".bin", ".ckpt", ".pt", ".pth")
@@ -31,11 +32,11 @@ def with_safetensors(directory: Path, patterns: Sequence[str], convert: str | No
     if convert != WEIGHTS_ONLY:
         return directory
     files = listed(directory)
-    chosen = needed(files, patterns)
-    pickles = [file.path for file in pickled(files, patterns)]
-    if has_weights(chosen) or not pickles:
+    found = lacking(files, patterns)
+    if not found:
         return directory
-    settings = [file.path for file in settings_of(files, patterns)]
+    pickles = [file.path for file in found]
+    settings = [file.path for file in settings_of(files, patterns, found)]
     hashes = {name: sha256_of(directory / name) for name in (*pickles, *settings)}
     check_hashes(directory, hashes, pinned)
     key = hashlib.sha256(str(sorted(hashes.items())).encode()).hexdigest()
@@ -58,7 +59,7 @@ def converted_file(file: Path, convert: str | None, pinned: Mapping[str, str]) -
     made = target / safe_name(file.name)
     if (target / RECORD).is_file() and made.is_file():
         return made
-    room = target / f".{made.name}.partial"
+    room = target / f".{made.name}.{os.getpid()}.partial"
     try:
         convert_file(file, room)
         room.replace(made)

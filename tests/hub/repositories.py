@@ -83,7 +83,8 @@ class Repository:
         return self.commit({**base, **files}, f"refs/pr/{request.number}", sha)
 
     def resolved(self, revision: str) -> str | None:
-        """The commit of a branch, or of itself."""
+        """The commit of a branch, or of itself; ~parquet is the hub's short name of a branch of its own."""
+        revision = "refs/convert/parquet" if revision == "~parquet" else revision
         return self.refs.get(revision) or (revision if revision in self.commits else None)
 
 

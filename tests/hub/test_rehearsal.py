@@ -29,6 +29,8 @@ PUBLISHED = {
     "arithmo": ["model=shisa+arithmo+abel", "merge=ties", "tracker=none", *LIMITED],
     "vlm": ["experiment=evovlm_jp", "benchmark.ja_vg_vqa_search.data_files=vg/search.jsonl",
             "benchmark.ja_vg_vqa_search.limit=2", *SMALL],
+    "jnli": ["model=shisa+arithmo", "merge=ties", "benchmark=lm_eval", "benchmark.lm_eval.task=jp_lmeh_jnli",
+             "benchmark.lm_eval.metric=score", "benchmark.lm_eval.limit=2", *SMALL],
     "ukiyoe": ["experiment=evo_ukiyoe_base", "threads=1"],
     "sdxl": ["experiment=evosdxl_jp", "benchmark.ja_prompts.scorers.clip.path=clip", "benchmark.ja_prompts.limit=2",
              "benchmark.ja_prompts.height=16", "benchmark.ja_prompts.width=16", *SMALL],
@@ -39,20 +41,39 @@ UNNEEDED = ("consolidated", "original/", ".onnx", ".msgpack", ".ckpt", "sd_xl_ba
 
 def several(hub: Hub, home: Path, names: list[str], **changes: str) -> dict[str, dict[str, Any]]:
     """What came of these experiments, carried out in one process whose caches are below `home`."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.hub.several"],
-        input=json.dumps([[name, *PUBLISHED[name]] for name in names]),
-        cwd=home, env=commands.environment(**{**surroundings(hub, home), **changes}),
-        capture_output=True, text=True, timeout=500,
-    )  # fmt: skip
-    came = {each["name"]: each for each in map(json.loads, done.stdout.splitlines())}
-    failed = {
-        name: came.get(name, {}).get("error", done.stderr) for name in names if "summary" not in came.get(name, {})
-    }
-    assert not failed
-    for name in names:
-        print(f"| {' '.join(PUBLISHED[name])} | {came[name]['seconds']} s |")
+    lines = json.dumps([[name, *PUBLISHED[name]] for name in names])
+    (home / "lines.json").write_text(lines)
+    came: dict[str, dict[str, Any]] = {}
+    with (
+        (home / "lines.json").open() as stdin,
+        (home / "stderr.txt").open("w+") as stderr,
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.hub.several"],
+            stdin=stdin, stdout=subprocess.PIPE, stderr=stderr, text=True, cwd=home,
+            env=commands.environment(**{**surroundings(hub, home), **changes}),
+        ) as process,
+    ):  # fmt: skip
+        before = len(hub.asked)
+        for line in process.stdout or ():
+            answer = json.loads(line)
+            name = answer["name"]
+            came[name] = {**answer, "requests": len(hub.asked) - before}
+            before = len(hub.asked)
+            print(_row(" ".join(PUBLISHED[name]), came[name]))
+    failed = {name: came.get(name, {}).get("error", (home / "stderr.txt").read_text()) for name in names}
+    assert not {name: why for name, why in failed.items() if "summary" not in came.get(name, {})}
     return came
+
+
+def _row(typed: str, came: dict[str, Any]) -> str:
+    """A row of the table in evohydra/docs/sources.md."""
+    tested = ((came.get("summary") or {}).get("test") or {}).get("winner") or {}
+    what = (
+        f"{came['summary']['evaluations']} genomes, winner on {tested['n']} examples"
+        if tested
+        else came.get("error", "winner")
+    )
+    return f"| `{typed}` | {what} | {came['seconds']} | {came['requests']} |"
 
 
 def prepared(home: Path) -> Path:

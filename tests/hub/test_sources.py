@@ -1,6 +1,7 @@
 """Sources as they are published: which files are fetched, what is done about pickles, and what goes wrong."""
 
 import errno
+import io
 import json
 import logging
 import shutil
@@ -11,11 +12,15 @@ from typing import Any
 import pytest
 import torch
 from huggingface_hub import constants, file_download
+from safetensors.torch import load_file
 
 from evohydra.families.causal_lm import CausalLM
-from evohydra.families.sources import Source, checkpoints
+from evohydra.families.sdxl import SDXL
+from evohydra.families.sources import Source, checkpoints, published_sources
 from evohydra.merging.checkpoints import CheckpointReader, SourceError, locate
+from evohydra.recipe import Checkpoint
 from tests.hub.conftest import point_at
+from tests.hub.diffusion_models import SDXL as SDXL_BASE
 from tests.hub.language_models import (
     ABEL,
     ARITHMO,
@@ -278,3 +283,86 @@ def test_a_branch_that_has_changed_is_said(online: Hub, said: pytest.LogCaptureF
     assert f"is at {second} now" in said.text
     assert "(config.json)" in said.text
     assert locate(ARITHMO, first.name, wanted=PATTERNS) == first
+
+
+def test_pickled_components_of_a_pipeline_are_converted(online: Hub) -> None:
+    repository = online.add(Repository("studio/old-sdxl"))
+    state = {"conv_in.weight": torch.ones(2, 2)}
+    files: dict[str, bytes | Path] = {
+        "model_index.json": json.dumps({"unet": ["diffusers", "X"], "vae": [None, None]}).encode()
+    }
+    for name in ("unet/diffusion_pytorch_model.bin", "vae_1_0/diffusion_pytorch_model.bin"):
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        files |= {name: buffer.getvalue(), name.rpartition("/")[0] + "/config.json": b"{}"}
+    repository.commit(files)
+    wanted = SDXL().wanted(None)
+    with pytest.raises(SourceError, match=r"only pickle files \(unet/diffusion_pytorch_model.bin\)"):
+        locate(repository.name, wanted=wanted)
+    found = locate(repository.name, wanted=wanted, convert="weights_only")
+    assert torch.equal(
+        load_file(found / "unet" / "diffusion_pytorch_model.safetensors")["conv_in.weight"], torch.ones(2, 2)
+    )
+    assert [path for path in online.files() if path.endswith(".bin")] == ["unet/diffusion_pytorch_model.bin"]
+
+
+def test_a_single_pickled_file_of_a_repository_is_converted(online: Hub) -> None:
+    buffer = io.BytesIO()
+    torch.save({"state_dict": {"model.diffusion_model.x": torch.ones(3)}, "epoch": 1}, buffer)
+    online.add(Repository("studio/single")).commit({"old.ckpt": buffer.getvalue(), "other.ckpt": b"not wanted"})
+    with pytest.raises(SourceError, match=r"old\.ckpt: expected safetensors, got a pickle.*convert=weights_only"):
+        locate("studio/single/old.ckpt")
+    found = locate("studio/single/old.ckpt", convert="weights_only")
+    assert load_file(found).keys() == {"model.diffusion_model.x"}
+    assert online.files() == ["old.ckpt"]
+    with pytest.raises(SourceError, match=r"has none of the files \['new\.safetensors'\]"):
+        locate("studio/single/new.safetensors")
+
+
+def test_only_the_components_that_a_pipeline_names_are_downloaded(online: Hub) -> None:
+    found = locate(SDXL_BASE, wanted=SDXL().wanted("fp16"))
+    weights = {path.relative_to(found).as_posix() for path in found.rglob("*.safetensors")}
+    assert weights == {
+        "text_encoder/model.fp16.safetensors", "text_encoder_2/model.fp16.safetensors",
+        "unet/diffusion_pytorch_model.fp16.safetensors", "vae/diffusion_pytorch_model.fp16.safetensors",
+    }  # fmt: skip
+
+
+def test_workers_read_what_the_driver_has_read_though_the_branch_has_moved(online: Hub) -> None:
+    nodes = (Checkpoint("one", ARITHMO),)
+    paths, _, _ = published_sources(nodes, CausalLM())
+    repository = online.repositories["models", ARITHMO]
+    repository.commit(
+        {n: c.source for n, c in repository.commits[main(online, ARITHMO)].items()} | {"config.json": b"{}"}
+    )
+    online.asked.clear()
+    again, _, _ = published_sources(nodes, CausalLM(), known=paths)
+    assert again == paths
+    assert not online.asked
+
+
+def test_a_pipeline_of_which_one_component_is_pickled_keeps_the_others(online: Hub) -> None:
+    repository = online.repositories["models", SDXL_BASE]
+    files = {n: c.source for n, c in repository.commits[main(online, SDXL_BASE)].items()}
+    safe = files.pop("vae/diffusion_pytorch_model.safetensors")
+    assert isinstance(safe, Path)
+    buffer = io.BytesIO()
+    torch.save(load_file(safe), buffer)
+    mixed = online.add(Repository("studio/mixed"))
+    mixed.commit({**files, "vae/diffusion_pytorch_model.bin": buffer.getvalue()})
+    whole, wanted = locate(SDXL_BASE, wanted=SDXL().wanted(None)), SDXL().wanted(None)
+    found = locate(mixed.name, wanted=wanted, convert="weights_only")
+    one, other = SDXL().open(whole, whole), SDXL().open(found, found)
+    assert one.shapes == other.shapes
+    assert all(torch.equal(one.read(name), other.read(name)) for name in one.shapes)
+    assert locate(mixed.name, wanted=wanted, convert="weights_only") == found
+    half = locate(mixed.name, wanted=SDXL().wanted("fp16"), convert="weights_only")
+    assert half != found  # of that type there are safetensors
+
+
+def test_a_conversion_made_earlier_is_not_taken_for_other_pins(online: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    locate(ABEL, wanted=PATTERNS, convert="weights_only")
+    for offline in (False, True):
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
+        with pytest.raises(SourceError, match="is not the file that was pinned"):
+            locate(ABEL, wanted=PATTERNS, convert="weights_only", sha256={"pytorch_model-00001-of-00002.bin": "0" * 64})
