@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from evohydra.families.causal_lm import CausalLM
 from evohydra.families.sdxl import SDXL
 from evohydra.families.sources import Source, checkpoints, published_sources
+from evohydra.hub.progress import Bar
 from evohydra.hub.weights_only import sha256_of
 from evohydra.merging.checkpoints import CheckpointReader, SourceError, locate
 from evohydra.recipe import Checkpoint
@@ -393,3 +394,14 @@ def test_pipelines_of_any_layout_are_there_without_a_network(
     assert locate(path, wanted=wanted) == found
     with pytest.raises(SourceError, match="not in the local cache"):
         locate(path.replace(LORA, "another.safetensors"), "v9" if LORA not in path else None, wanted=wanted)
+
+
+def test_a_bar_is_shown_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr("sys.stderr", screen)
+    Bar(total=2).update(1)
+    assert not screen.getvalue()
+    monkeypatch.setattr(screen, "isatty", lambda: True, raising=False)
+    with Bar(total=2_000_000, unit="B", unit_scale=True, ncols=80, name="of huggingface_hub") as bar:
+        bar.update(1_000_000)
+    assert "/2.00M" in screen.getvalue()
