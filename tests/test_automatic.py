@@ -66,6 +66,7 @@ def test_the_search_is_on_gsm8k_ja_and_the_test_on_mgsm_ja() -> None:
         ),
         (["model.sources.tiny_ja.purpose=zoo"], r"model.sources.tiny_ja.purpose: expected .*got 'zoo'"),
         (["benchmark.auto.choices.tiny_gsm_ja=7"], r"benchmark.auto.choices"),
+        (["model.sources=7"], r"model.sources: expected sources by name"),
     ],
 )
 def test_what_fits_no_benchmark_names_those_to_choose_from(given: list[str], message: str) -> None:

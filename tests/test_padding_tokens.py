@@ -18,7 +18,7 @@ from evohydra.merging.checkpoints import SourceError
 from evohydra.rebuild import rebuild
 from evohydra.search.json_lines import LedgerError
 from tests import tiny_models, tiny_vlms
-from tests.commands import built, carried_out, workspace
+from tests.commands import built, carried_out, json_lines, workspace
 from tests.test_tensor_sets import CPU, EMBEDDINGS, FAMILY, HEAD, merged
 
 TOKENS = ["<unk>", *tiny_models.CHARACTERS[1:]]  # as Mistral's, without padding
@@ -232,3 +232,18 @@ def test_a_run_that_cannot_be_merged_begins_nothing(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"different tokenizers: 1 tokens differ, the first is 'é'"):
         built([*arguments, "allow_other_base=true"], tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_workers_elsewhere_choose_the_same(tmp_path: Path) -> None:
+    arguments = [*workspace(tmp_path), "baselines=null", "budget=6", "top=1"]
+    save(tmp_path / "base", 0, words())
+    for seed, name in enumerate(("one", "two"), 1):
+        save(tmp_path / name, seed, words() if name == "one" else padded(), tmp_path / "base")
+    carried_out(arguments, tmp_path / "local")
+    carried_out([*arguments, "executor=processes", "executor.workers=2", "executor.threads=1"], tmp_path / "workers")
+    local, workers = (json_lines(tmp_path / name / "ledger.jsonl") for name in ("local", "workers"))
+    assert [line["scores"] for line in local] == [line["scores"] for line in workers]
+    cards = [(tmp_path / name / "winner" / "README.md").read_text() for name in ("local", "workers")]
+    assert all("left out, because no text holds it" in card for card in cards)
+    recipes = [json.loads((tmp_path / name / "recipe.json").read_text()) for name in ("local", "workers")]
+    assert [recipe["tokenizer"] for recipe in recipes] == ["base", "base"]

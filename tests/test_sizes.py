@@ -220,5 +220,5 @@ def test_threads_stay_within_a_container_unless_somebody_says_otherwise(monkeypa
 
 
 def test_an_unfitting_type_is_refused_by_its_name(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="dtype: expected auto or one of float32, bfloat16, float16, got 'int8'"):
+    with pytest.raises(ValueError, match=r"dtype: expected .*bfloat16.*got 'int8'"):
         built([*workspace(tmp_path), "dtype=int8"], tmp_path / "run")

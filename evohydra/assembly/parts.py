@@ -82,7 +82,7 @@ def instantiate(spec: Mapping[str, object]) -> Any:
 
 def chosen_sources(model: Spec) -> dict[str, sources.Source]:
     """The sources as they were configured, by name; `model` is that part of the configuration."""
-    chosen = model.get("sources")
+    chosen = model.get("sources") if isinstance(model, Mapping) else None
     if not isinstance(chosen, Mapping):
         raise ValueError(
             f"model.sources: expected sources by name, for example model=tiny_ja+tiny_math, got {chosen!r}"

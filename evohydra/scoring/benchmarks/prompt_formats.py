@@ -1,10 +1,12 @@
 """What models were trained to be asked with, and whether a benchmark asks so."""
 
 from collections.abc import Iterable
-
-from lm_eval.api.instance import Instance
+from typing import TYPE_CHECKING
 
 from evohydra.scoring.benchmarks import BenchmarkError
+
+if TYPE_CHECKING:  # it takes seconds to import
+    from lm_eval.api.instance import Instance
 
 QUESTION = "{question}"  # where the question stands in a format
 CHAT = "chat"  # instead of a format: the chat template of the model's own tokenizer
@@ -33,7 +35,7 @@ def asks_as(asked: str, text: str) -> bool:
     return True
 
 
-def wrap(instances: Iterable[Instance], text: str, name: str) -> None:
+def wrap(instances: "Iterable[Instance]", text: str, name: str) -> None:
     """Put each prompt, with all shots before it, in the place of the question of the format `text`.
 
     Raises BenchmarkError for requests without a prompt.
