@@ -11,7 +11,7 @@ from pathlib import Path
 
 from evohydra.files import read_json
 from evohydra.hub import SourceError, cache_directory, conversions, folder_name, in_words
-from evohydra.hub.listing import Listed, Listing, folder_of, lacking, list_files, needed, pickled
+from evohydra.hub.listing import Listed, Listing, folder_of, has_weights, lacking, list_files, needed, pickled
 from evohydra.hub.messages import explained, hub_errors, no_space, unreachable
 from evohydra.hub.progress import Bar
 from evohydra.hub.weights_only import RECORD, check_hashes, convert_files, is_pickled_index
@@ -214,42 +214,37 @@ def _say_what_changed(wish: Wish, listing: Listing, chosen: Sequence[Listed]) ->
 
 
 def _cached_commit(wish: Wish) -> Path | None:
-    """The folder of the commit that the cache knows for the revision; its name is the commit."""
+    """The folder of the commit that the cache knows for the revision, whatever it holds; its name is the commit."""
     import huggingface_hub
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
-    for name in CONFIGURED:
-        found = huggingface_hub.try_to_load_from_cache(wish.repository, name, revision=wish.revision)
-        if isinstance(found, str):
-            return Path(found).parent
-    return None
+    try:
+        return Path(
+            huggingface_hub.snapshot_download(
+                wish.repository, revision=wish.revision, allow_patterns=[], local_files_only=True
+            )
+        )
+    except LocalEntryNotFoundError:
+        return None
 
 
 def _cached(wish: Wish, error: Exception) -> Path:
     """What the cache holds, where the hub cannot be asked."""
     earlier = _cached_commit(wish)
     if earlier is None:
-        earlier = _cached_file(wish)
-    if earlier is None:
         raise explained(wish.repository, wish.revision, error) from error
-    if not wish.weights or any(earlier.glob("**/*.safetensors")):
-        return earlier
     known = conversions.remembered(wish.repository, earlier.name)
-    if known and (there := earlier.parent / known[1]).is_dir():
+    if known and wish.weights and (there := earlier.parent / known[1]).is_dir():
         return there
     if converted := _converted_before(wish, earlier.name):
         return converted
-    raise explained(wish.repository, wish.revision, error) from error
-
-
-def _cached_file(wish: Wish) -> Path | None:
-    """The folder of a commit of which single files are in the cache."""
-    import huggingface_hub
-
-    for name in wish.patterns:
-        found = huggingface_hub.try_to_load_from_cache(wish.repository, name, revision=wish.revision)
-        if isinstance(found, str):
-            return Path(found).parent
-    return None
+    names = [path.relative_to(earlier).as_posix() for path in earlier.rglob("*") if path.is_file()]
+    found = needed([Listed(name, 0, None, name) for name in names], wish.patterns)
+    if not found or (wish.weights and not has_weights(found)):
+        raise explained(wish.repository, wish.revision, error) from error
+    linked = {name: earlier / name for name in names if (earlier / name).is_symlink()}  # to files called by their hash
+    check_hashes(earlier, {name: path.resolve().name for name, path in linked.items()}, wish.sha256)
+    return earlier
 
 
 def _download(wish: Wish, listing: Listing, files: Sequence[Listed], revision: str | None, more: int = 0) -> Path:

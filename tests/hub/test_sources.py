@@ -17,9 +17,12 @@ from safetensors.torch import load_file
 from evohydra.families.causal_lm import CausalLM
 from evohydra.families.sdxl import SDXL
 from evohydra.families.sources import Source, checkpoints, published_sources
+from evohydra.hub.progress import Bar
+from evohydra.hub.weights_only import sha256_of
 from evohydra.merging.checkpoints import CheckpointReader, SourceError, locate
 from evohydra.recipe import Checkpoint
 from tests.hub.conftest import point_at
+from tests.hub.diffusion_models import DPO, JAPANESE, LIGHTNING, LORA
 from tests.hub.diffusion_models import SDXL as SDXL_BASE
 from tests.hub.language_models import (
     ABEL,
@@ -154,6 +157,15 @@ def test_files_that_are_pinned_are_the_pinned_ones_or_refused(online: Hub) -> No
         locate(ABEL, wanted=PATTERNS, convert="weights_only", sha256=wrong)
     assert not [path for path in online.files() if path.endswith(".bin")]
     assert locate(ABEL, wanted=PATTERNS, convert="weights_only", sha256=pins)
+
+
+def test_pins_hold_without_a_network_too(online: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = locate(SHISA, wanted=PATTERNS)
+    pins = {"model-00001-of-00002.safetensors": sha256_of(found / "model-00001-of-00002.safetensors")}
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert locate(SHISA, wanted=PATTERNS, sha256=pins) == found
+    with pytest.raises(SourceError, match="is not the file that was pinned"):
+        locate(SHISA, wanted=PATTERNS, sha256=dict.fromkeys(pins, "0" * 64))
 
 
 def test_a_gated_repository_says_where_to_accept_and_how_to_log_in(
@@ -366,3 +378,30 @@ def test_a_conversion_made_earlier_is_not_taken_for_other_pins(online: Hub, monk
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
         with pytest.raises(SourceError, match="is not the file that was pinned"):
             locate(ABEL, wanted=PATTERNS, convert="weights_only", sha256={"pytorch_model-00001-of-00002.bin": "0" * 64})
+
+
+@pytest.mark.parametrize("path", [DPO, f"{LIGHTNING}/{LORA}", SDXL_BASE, JAPANESE])
+def test_pipelines_of_any_layout_are_there_without_a_network(
+    online: Hub, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    wanted = SDXL().wanted("fp16" if path == SDXL_BASE else None)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(SourceError, match="not in the local cache"):
+        locate(path, wanted=wanted)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    found = locate(path, wanted=wanted)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert locate(path, wanted=wanted) == found
+    with pytest.raises(SourceError, match="not in the local cache"):
+        locate(path.replace(LORA, "another.safetensors"), "v9" if LORA not in path else None, wanted=wanted)
+
+
+def test_a_bar_is_shown_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr("sys.stderr", screen)
+    Bar(total=2).update(1)
+    assert not screen.getvalue()
+    monkeypatch.setattr(screen, "isatty", lambda: True, raising=False)
+    with Bar(total=2_000_000, unit="B", unit_scale=True, ncols=80, name="of huggingface_hub") as bar:
+        bar.update(1_000_000)
+    assert "/2.00M" in screen.getvalue()
