@@ -71,7 +71,8 @@ def job(config: DictConfig) -> float:
         sys.exit(f"evohydra: {error}")
     mask_hydra_files(directory, Path(settings.sweep.dir) if settings.mode == RunMode.MULTIRUN else None)
     try:
-        summary = make_run(plain, directory, place_in_sweep(directory, plain["seed"]))(make_console())
+        place = place_in_sweep(directory, plain["seed"])
+        summary = make_run(plain, directory, place, settings.overrides.task)(make_console())
     except (ArithmeticError, ValueError, OSError, RuntimeError) as error:
         logger.info("the run ended with an error", exc_info=True)
         if os.environ.get("HYDRA_FULL_ERROR"):

@@ -28,7 +28,8 @@ class Checkpoint:
     SHA-256 of its tensors (see `checkpoints.fingerprint`) with `adapter` merged in and converted to `dtype`, if given.
     `variant` and `config` are of diffusion models: which of its files are read ("fp16"), and the diffusers folder that
     says what a single file holds. `settings` is a digest of its configuration where that is not the merge's, so that
-    the source by itself is another model than a merge of the same weights.
+    the source by itself is another model than a merge of the same weights. `convert` is "weights_only" where pickles
+    may be converted if there are no safetensors.
     """
 
     name: str
@@ -40,10 +41,11 @@ class Checkpoint:
     variant: str | None = None
     config: str | None = None
     settings: str | None = None
+    convert: str | None = None
 
     def to_dict(self) -> dict[str, object]:
         """The node as JSON data."""
-        later = {"variant", "config", "settings"}  # than the first recipe files, which have kept their digests
+        later = {"variant", "config", "settings", "convert"}  # than the first recipe files: those keep their digests
         return {"node": "checkpoint", **{k: v for k, v in self.__dict__.items() if k not in later or v is not None}}
 
 
@@ -184,7 +186,8 @@ def from_dict(data: object, where: str = "recipe", level: int = 0) -> Node:
 
 def _checkpoint(data: object, where: str, level: int) -> Checkpoint:
     text = str | None
-    optional = dict.fromkeys(("revision", "adapter", "dtype", "fingerprint", "variant", "config"), text)
+    keys = ("revision", "adapter", "dtype", "fingerprint", "variant", "config", "settings")
+    optional = {**dict.fromkeys(keys, text), "convert": Literal["weights_only"] | None}
     entries = check_entries(where, data, {"node": str, "name": str, "path": str}, optional)
     check_name(entries["name"], f"{where}.name")
     return Checkpoint(**{key: value for key, value in entries.items() if key != "node"})  # type: ignore[arg-type]

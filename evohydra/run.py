@@ -63,7 +63,8 @@ class Run:
     """The parts of a run, built from a configuration.
 
     shared_scores: a file that the jobs of a sweep share. identity: what results depend on;
-    allow_other_versions: of libraries, than those with which the run began.
+    allow_other_versions: of libraries, than those with which the run began. said: sentences about what was chosen where
+    the configuration says auto. benchmark_options: the keys of the benchmarks in the configuration that are in use.
     """
 
     directory: Path
@@ -77,6 +78,8 @@ class Run:
     allow_other_versions: bool
     report: bool
     shared_scores: Path | None
+    said: tuple[str, ...] = ()
+    benchmark_options: tuple[str, ...] = ()
 
     def __call__(self, console: Console) -> Summary:
         """Carry it out, or go on with it; returns what summary.json holds.
@@ -94,7 +97,9 @@ class Run:
             ledger = stack.enter_context(closing(self._ledger()))
             finish(self.directory)
             tidy(self.directory, OWN)
-            keep_settings(self.directory)
+            keep_settings(self.directory, self.benchmark_options)
+            for sentence in self.said:
+                say(console, sentence, wrapped=True)
             store = ScoreStore(self.directory / SCORES, conditions(self.identity), self.shared_scores)
             stack.enter_context(closing(store))
             executor = stack.enter_context(closing(self.make_executor()))

@@ -64,7 +64,7 @@ def built(arguments: list[str], directory: Path) -> Run:
     with open_dict(config):
         del config["hydra"]
     plain: Any = OmegaConf.to_container(config, resolve=True)
-    return make_run(plain, directory, place_in_sweep(directory, plain["seed"]))
+    return make_run(plain, directory, place_in_sweep(directory, plain["seed"]), arguments)
 
 
 def carried_out(arguments: list[str], directory: Path) -> dict[str, Any]:

@@ -15,14 +15,14 @@ MAY_KNOW_HYDRA = {"evohydra.__main__", "evohydra.assembly.parts", "evohydra.comp
 # the root stands here. CONTRIBUTING says what each holds.
 LEVELS = (
     ("recipe", "files", "checks", "libraries", "composition", "pages"),
-    ("merging",),
+    ("merging", "hub"),
     ("spaces",),
     ("families",),
     ("scoring", "mergekit"),
     ("search",),
     ("report", "trackers"),
     ("winner",),
-    ("run", "rebuild"),
+    ("run", "rebuild", "convert"),
     ("assembly",),
     ("__main__",),
 )

@@ -190,8 +190,8 @@ def test_pickles_are_not_loaded(space: Workspace):
     torch.save(space.weights(), space.two / "pytorch_model.bin")
     (space.two / "model.safetensors").unlink()
     message = space.refused()
-    assert "only pickle files (pytorch_model.bin), which evohydra never loads" in message
-    assert "safetensors first" in message
+    assert "only pickle files (pytorch_model.bin), which can run code" in message
+    assert "convert=weights_only" in message
 
 
 def test_a_directory_without_weights(space: Workspace):

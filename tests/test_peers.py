@@ -11,6 +11,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from evohydra import composition
+from evohydra.assembly.sizes import MOST
 from evohydra.merging.checkpoints import ZOO
 from evohydra.recipe import Merge
 from tests.benchmarks.peers import compare, scorer
@@ -58,7 +59,8 @@ def test_mergekit_evolves_file_has_its_keys_and_our_sources() -> None:
 def test_the_scorer_asks_what_evohydra_asks_and_scores_alike(tmp_path: Path) -> None:
     composition.register()
     with initialize_config_dir(composition.conf_dir(), version_base="1.3"):
-        ours = OmegaConf.to_container(compose("config").benchmark.tiny_gsm_ja, resolve=True)
+        config = compose("config", [f"batch_size={MOST}"])  # as auto has it for models of this size
+        ours = OmegaConf.to_container(config.benchmark.tiny_gsm_ja, resolve=True)
     assert isinstance(ours, dict)
     assert scorer.options() == {key: value for key, value in ours.items() if not key.startswith("_")}
     scored = Scorer(sys.executable, "float32", tmp_path / "record.jsonl")

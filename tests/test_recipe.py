@@ -213,3 +213,13 @@ def test_any_damage_is_refused_or_still_a_recipe(node: Node, at: int, instead: o
         assert 0 < len(said) < 1000
         return
     assert from_dict(json.loads(json.dumps(read.to_dict()))) == read
+
+
+def test_what_a_checkpoint_may_say_is_read_again() -> None:
+    node = Checkpoint(
+        "one", "owner/one", "main", settings="a digest", convert="weights_only", variant="fp16", config="x"
+    )
+    assert from_dict(json.loads(json.dumps(node.to_dict()))) == node
+    assert "convert" not in Checkpoint("one", "owner/one").to_dict()
+    with pytest.raises(ValueError, match=r"recipe\.convert: expected weights_only or null, got 'pickle'"):
+        from_dict({**node.to_dict(), "convert": "pickle"})

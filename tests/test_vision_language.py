@@ -285,7 +285,7 @@ def test_vlms_that_do_not_fit_are_refused(root: Path, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="source 'vlm': expected weights in a floating-point type, got a quantised"):
         align({**lm, "vlm": quantised})
     for rules, message in ((Rules(missing="base"), "missing: the merge has the tensors of 'vlm'"),
-                           (Rules(tokenizer="lm"), "tokenizer: expected same, union or 'vlm'")):  # fmt: skip
+                           (Rules(tokenizer="lm"), "tokenizer: expected auto, same, union or 'vlm'")):  # fmt: skip
         with pytest.raises(SourceError, match=message):
             align({**lm, "vlm": root / "vlm"}, rules)
 

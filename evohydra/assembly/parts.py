@@ -3,6 +3,8 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import hydra
@@ -10,13 +12,15 @@ import torch
 from hydra.errors import InstantiationException
 
 from evohydra.assembly.process import device_of, set_up_process
-from evohydra.assembly.settings import Settings
+from evohydra.assembly.settings import Settings, Spec
 from evohydra.families import AddedAdapter, Family, Rules, sources
 from evohydra.families.sources import FoundSources, OpenSources
 from evohydra.merging.checkpoints import Survey
 from evohydra.merging.engine import Engine, worth_compiling
 from evohydra.scoring.benchmarks import Benchmark, BenchmarkError
 from evohydra.scoring.worker import Worker
+
+NOWHERE: Mapping[str, Path] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -36,14 +40,14 @@ class WorkerMaker:
 
     def __init__(self, parts: Parts) -> None:
         self._parts: Parts | None = parts
-        self._settings, self._surveys = parts.settings, parts.sources.surveys
+        self._settings, self._surveys, self._paths = parts.settings, parts.sources.surveys, parts.sources.paths
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_parts": None, "_settings": self._settings, "_surveys": self._surveys}
+        return {"_parts": None, "_settings": self._settings, "_surveys": self._surveys, "_paths": self._paths}
 
     def __call__(self) -> Worker:
         """A worker, with a live model of its own."""
-        parts = self._parts or _parts_elsewhere(self._settings, self._surveys)
+        parts = self._parts or _parts_elsewhere(self._settings, self._surveys, self._paths)
         settings, opened = parts.settings, parts.sources
         on_paths = opened.models if settings.merge.get("dataflow") else ()
         live = parts.family.live_model(
@@ -57,9 +61,9 @@ class WorkerMaker:
         return Worker(parts.engine, live, parts.benchmarks, opened, parts.family, opened.models[0])
 
 
-def _parts_elsewhere(settings: Settings, surveys: Mapping[str, Survey]) -> Parts:
+def _parts_elsewhere(settings: Settings, surveys: Mapping[str, Survey], paths: Mapping[str, Path]) -> Parts:
     set_up_process(settings.threads)
-    found = found_sources(settings)
+    found = found_sources(settings, paths)  # where the driver has read them: a branch of the hub may have moved
     return opened_parts(settings, found, sources.read_sources(found, surveys), benchmarks_of(settings, found.family))
 
 
@@ -76,9 +80,9 @@ def instantiate(spec: Mapping[str, object]) -> Any:
         raise ValueError(f"{spec['_target_']} cannot be made: {error.__cause__ or error}") from error
 
 
-def chosen_sources(settings: Settings) -> dict[str, sources.Source]:
-    """The sources as they were configured, by name."""
-    chosen = settings.model.get("sources")
+def chosen_sources(model: Spec) -> dict[str, sources.Source]:
+    """The sources as they were configured, by name; `model` is that part of the configuration."""
+    chosen = model.get("sources") if isinstance(model, Mapping) else None
     if not isinstance(chosen, Mapping):
         raise ValueError(
             f"model.sources: expected sources by name, for example model=tiny_ja+tiny_math, got {chosen!r}"
@@ -86,10 +90,16 @@ def chosen_sources(settings: Settings) -> dict[str, sources.Source]:
     return {name: sources.parse(name, fields) for name, fields in chosen.items()}
 
 
-def found_sources(settings: Settings) -> FoundSources:
-    """The sources, located and compared; their weights are not read."""
-    chosen = chosen_sources(settings)
+def common_family(chosen: Mapping[str, sources.Source]) -> Family:
+    """The family of the sources, see `sources.common_family`."""
     family: Family = instantiate({"_target_": sources.common_family(chosen)})
+    return family
+
+
+def found_sources(settings: Settings, paths: Mapping[str, Path] = NOWHERE) -> FoundSources:
+    """The sources, located and compared; their weights are not read. `paths` are where some are known to be."""
+    chosen = chosen_sources(settings.model)
+    family = common_family(chosen)
     keys = ("tokenizer", "missing", "config", "pad_vocabulary_to", "allow_other_base")
     added = tuple(AddedAdapter.parse(each) for each in settings.adapters or ())
     rules = Rules(**{key: settings.all[key] for key in keys}, components=settings.components or {}, adapters=added)
@@ -97,8 +107,16 @@ def found_sources(settings: Settings) -> FoundSources:
     models, base = sources.checkpoints(chosen, rules) if merging else (sources.models(chosen), None)
     differing = sources.disagreement(chosen) if merging else None
     first_on_path = (path or {}).get("first") or models[0].name
+    pinned = {name: source.sha256 for name, source in chosen.items() if source.sha256}
     return sources.find_sources(
-        models, base, family, rules, (differing,) if differing else (), None if merging else first_on_path
+        models,
+        base,
+        family,
+        rules,
+        (differing,) if differing else (),
+        None if merging else first_on_path,
+        pinned,
+        paths,
     )
 
 

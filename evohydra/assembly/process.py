@@ -7,6 +7,8 @@ from typing import Literal
 
 import torch
 
+from evohydra.scoring.executors.resources import usable_cores
+
 MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1  # glibc's names for them: M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of malloc.h
 KEPT = {
     "MALLOC_MMAP_THRESHOLD_": (MMAP_THRESHOLD, 32 * 1024**2),
@@ -15,10 +17,15 @@ KEPT = {
 
 
 def set_up_process(threads: int | Literal["auto"]) -> None:
-    """Set torch's threads on a CPU, unless they are "auto", and how freed memory is kept."""
+    """Set torch's threads on a CPU, and how freed memory is kept.
+
+    "auto" leaves torch's own number, unless that is of all cores of a machine of which a container may use a few.
+    """
     _keep_freed_memory()
     if threads != "auto":
         torch.set_num_threads(threads)
+    elif "OMP_NUM_THREADS" not in os.environ and usable_cores() < torch.get_num_threads():
+        torch.set_num_threads(usable_cores())
 
 
 def device_of(name: Literal["auto", "cpu", "cuda"]) -> torch.device:

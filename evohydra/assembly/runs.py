@@ -6,13 +6,14 @@ anything is scored.
 
 import functools
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 
+from evohydra.assembly.automatic import with_benchmark
 from evohydra.assembly.own_code import own_code
 from evohydra.assembly.parts import (
     Parts,
@@ -25,8 +26,10 @@ from evohydra.assembly.parts import (
     worker_bytes,
 )
 from evohydra.assembly.process import device_of, set_up_process
+from evohydra.assembly.prompts import doubts_about_prompts
 from evohydra.assembly.ranges import with_ranges_for
 from evohydra.assembly.settings import Settings, Spec
+from evohydra.assembly.sizes import fitted
 from evohydra.families import Rules, sources
 from evohydra.families.settings_files import settings_digest
 from evohydra.families.sources import FoundSources, OpenSources
@@ -56,16 +59,21 @@ LIBRARIES = ("evohydra", "torch", "transformers", "tokenizers")  # that merge an
 logger = logging.getLogger(__name__)
 
 
-def make_run(plain: Plain, directory: Path, place: Plain) -> Run | UnsearchedRecipe:
+def make_run(plain: Plain, directory: Path, place: Plain, given: Sequence[str] = ()) -> Run | UnsearchedRecipe:
     """A run from its configuration; `place` is what trackers call it, and in which sweep (`group`) it is.
 
-    Where every gene is frozen and there is no benchmark, what writes that one recipe.
+    `given` are the overrides that it was made with, as far as they are known. Where every gene is frozen and there is
+    no benchmark, what writes that one recipe.
     """
+    plain, said = with_benchmark(plain, given)
     settings = Settings.parse(plain)
     set_up_process(settings.threads)
     device_of(settings.device)
     found = found_sources(settings)
+    settings, fits, kept = fitted(settings, found)
     benchmarks = benchmarks_of(settings, found.family)
+    for doubt in doubts_about_prompts(chosen_sources(settings.model), found.directories, benchmarks):
+        logger.warning("%s", doubt)
     merge = with_ranges_for(settings.merge, instantiate(settings.optimizer))
     space = _space(merge, _located(found), found)
     form = _form(settings, found.rules)
@@ -88,7 +96,7 @@ def make_run(plain: Plain, directory: Path, place: Plain) -> Run | UnsearchedRec
     make_executor = functools.partial(_executor, settings, parts)
     if not benchmarks:
         return UnsearchedRecipe(directory, space.decode(np.empty(0)), form, make_executor)
-    warm, identity = _warm(settings, space), _identity(settings, parts)
+    warm, identity = _warm(settings, space), _identity(settings, parts, found.rules, kept)
     if settings.warm_start:
         warmed = warm_identity(Path(settings.warm_start), warm, identity.scores.benchmarks)
         identity = replace(identity, search=replace(identity.search, warm_start=warmed))
@@ -98,13 +106,26 @@ def make_run(plain: Plain, directory: Path, place: Plain) -> Run | UnsearchedRec
         plan=replace(plan, space=space, warm=warm),
         benchmarks=benchmarks,
         make_executor=make_executor,
-        make_tracker=lambda: instantiate(settings.tracker)(directory=directory, config=without_secrets(plain), **place),
+        make_tracker=lambda: instantiate(settings.tracker)(
+            directory=directory, config=without_secrets({**plain, "chosen": _used(identity, settings)}), **place
+        ),
         form=form,
         identity=identity,
         allow_other_versions=settings.allow_other_versions,
         report=settings.report,
+        said=tuple(filter(None, [said, fits])),
+        benchmark_options=tuple(settings.benchmark or ()),
         shared_scores=directory.parent / SCORES if place["group"] and settings.share_scores else None,
     )
+
+
+def _used(identity: Identity, settings: Settings) -> Plain:
+    """What is used where the configuration may say auto."""
+    scores = identity.scores
+    return {
+        "tokenizer": scores.alignment.tokenizer, "dtype": scores.dtype, "out_dtype": scores.out_dtype,
+        "device": scores.device, "batch_size": settings.batch_size, "benchmark": list(scores.benchmarks),
+    }  # fmt: skip
 
 
 def _unmade() -> Worker:
@@ -113,7 +134,7 @@ def _unmade() -> Worker:
 
 def _form(settings: Settings, rules: Rules) -> WinnerForm:
     """How the winner is written."""
-    licences = {name: source.licence for name, source in chosen_sources(settings).items()}
+    licences = {name: source.licence for name, source in chosen_sources(settings.model).items()}
     return WinnerForm(licences, rules, instantiate(settings.format), int(settings.shard_gb * 1e9))
 
 
@@ -207,8 +228,8 @@ def _models(settings: Settings, located: Plain, parts: Parts) -> Models:
     )
 
 
-def _identity(settings: Settings, parts: Parts) -> Identity:
-    """What the results of a run depend on."""
+def _identity(settings: Settings, parts: Parts, rules: Rules, kept: Mapping[str, int]) -> Identity:
+    """What the results of a run depend on; `rules` are those that were used, `kept` other choices of `auto`."""
     opened = parts.sources
     nodes = (*opened.models, *filter(None, [opened.base]))
     scores = OfScores(
@@ -218,7 +239,7 @@ def _identity(settings: Settings, parts: Parts) -> Identity:
         },
         configured_by=opened.files_from,
         alignment=Alignment(
-            tokenizer=settings.tokenizer,
+            tokenizer=rules.tokenizer,
             missing=settings.missing,
             pad_vocabulary_to=settings.pad_vocabulary_to,
             components=settings.components or {},
@@ -248,4 +269,4 @@ def _identity(settings: Settings, parts: Parts) -> Identity:
         code=own_code(settings.optimizer, settings.fitness, settings.objective),
         own=own_keys(settings.all),
     )
-    return Identity(scores, search)
+    return Identity(scores, search, kept)

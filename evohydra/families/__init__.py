@@ -72,7 +72,7 @@ class Aligned:
 
     `files_from` names the source that gives configuration and tokenizer, `overlay` what changes in them; `left_out`
     says in a sentence each what of the sources is not in the merge; `copied` are the tensors that all have from one of
-    them.
+    them. `tokenizer` is the rule that was used, never "auto".
     """
 
     tensors: Mapping[str, TensorSource]
@@ -80,6 +80,7 @@ class Aligned:
     overlay: Overlay
     left_out: tuple[str, ...] = ()
     copied: frozenset[str] = frozenset()
+    tokenizer: str = "same"
 
 
 class LiveModel(Protocol):

@@ -32,9 +32,10 @@ from evohydra.families.loading import (
     tokenizer_of,
 )
 from evohydra.families.own_settings import OwnSettings
+from evohydra.families.padding_tokens import settled
 from evohydra.families.private_transformers import left_out_on_load, no_init_weights
 from evohydra.families.refusals import refused
-from evohydra.families.rules import config_from, tokenizer_from
+from evohydra.families.rules import AUTO, config_from, tokenizer_from
 from evohydra.families.tokenizers import LOCAL
 from evohydra.merging.checkpoints import CheckpointReader, SourceError, TensorSource
 from evohydra.merging.engine import Engine
@@ -93,6 +94,7 @@ class CausalLM(OneDirectory):
         sources: Mapping[str, TensorSource] = sets.with_common_names(tensors, f"{prefix}.")
         sources = sets.without_buffers(sources)
         ties = {name: bool(getattr(config, "tie_word_embeddings", False)) for name, config in configs.items()}
+        rules, padding = settled(rules, sources, directories, base)
         owner = tokenizer_from(tuple(sources), base, rules)
         files_from = config_from(tuple(sources), base, rules, owner)
         if rules.tokenizer == "same":
@@ -104,7 +106,8 @@ class CausalLM(OneDirectory):
             changes |= _token_ids(configs[owner], configs[files_from])
         own = {name: directories[name] for name, each in configs.items() if apart(each, configs[files_from])}
         overlay = Overlay(frozenset(found.tensors[files_from].shapes), changes, found.tokenizer, own=own)
-        return Aligned(found.tensors, files_from, overlay, (*found.left_out, *doubts))
+        left_out = (*padding, *found.left_out, *doubts)
+        return Aligned(found.tensors, files_from, overlay, left_out, tokenizer=rules.tokenizer)
 
     def align_layers(
         self, directories: Mapping[str, Path], tensors: Mapping[str, TensorSource], first: str, rules: Rules
@@ -116,7 +119,7 @@ class CausalLM(OneDirectory):
         check_rules(rules)
         if first not in tensors:
             raise SourceError(f"first: expected {', '.join(tensors)}, got {first!r}")
-        if rules.tokenizer not in ("same", first) or rules.missing != "error" or rules.pad_vocabulary_to:
+        if rules.tokenizer not in (AUTO, "same", first) or rules.missing != "error" or rules.pad_vocabulary_to:
             raise SourceError(
                 f"a path has the embeddings and the tokenizer of {first!r}: tokenizer, missing and pad_vocabulary_to "
                 "have no meaning without a merge (merge=METHOD+dfs)"
@@ -124,14 +127,16 @@ class CausalLM(OneDirectory):
         configs = {name: _config(directory) for name, directory in directories.items()}
         ordered, prefix = {first: tensors[first], **tensors}, _prefix(configs)
         _check_depths(configs, tensors)
-        sources = sets.without_buffers(sets.with_common_names(ordered, f"{prefix}."))
+        sources: Mapping[str, TensorSource] = sets.without_buffers(sets.with_common_names(ordered, f"{prefix}."))
         ties = {first: bool(getattr(configs[first], "tie_word_embeddings", False))}
         sets.check_heads({first: sources[first]}, ties, directories)
         sets.check_layers(sources, first)
-        on_common_tokens(sources, directories, None, Rules(), first)
+        rules, padding = settled(rules, sources, directories, first)
+        sources, _ = on_common_tokens(sources, directories, None, rules, first)
         alike = [name for name, source in sources.items() if source.shapes == sources[first].shapes]
         own = {name: directories[name] for name in alike if apart(configs[name], configs[first])}
-        return Aligned(sources, first, Overlay(frozenset(sources[first].shapes), own=own))
+        overlay = Overlay(frozenset(sources[first].shapes), own=own)
+        return Aligned(sources, first, overlay, padding, tokenizer=rules.tokenizer)
 
     def locations(
         self, directory: Path, names: tuple[str, ...], copied: frozenset[str] = frozenset()

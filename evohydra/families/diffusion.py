@@ -18,6 +18,7 @@ from evohydra.families.component_rules import aligned_components
 from evohydra.families.denoiser_blocks import locations
 from evohydra.families.live_diffusion import STEPS, LiveDiffusion, draw, load_beside, make_pipeline, parameters_of
 from evohydra.families.loading import NOWHERE
+from evohydra.families.rules import AUTO
 from evohydra.families.settings_files import LOCAL
 from evohydra.merging.checkpoints import SourceError, TensorSource
 from evohydra.recipe import LayerNames, Stack
@@ -61,7 +62,8 @@ class Diffusion:
         """Configurations, tokenizers, and the weights of components in their folders."""
         suffix = f".{variant}" if variant else ""
         weights = (f"*/*model{suffix}.safetensors", f"*/*model{suffix}-*.safetensors", f"*model{suffix}.safetensors")
-        return ("*.json", "*/*.json", "*/*.txt", "*/*.model", *weights)
+        unused = tuple(f"!{component}/*.safetensors" for component in files.LEFT_OUT)
+        return ("*.json", "*/*.json", "*/*.txt", "*/*.model", *weights, *unused)
 
     def open(self, path: Path, directory: Path, variant: str | None = None) -> TensorSource:
         """The tensors of a diffusers folder, or of a single file in the original layout."""
@@ -80,6 +82,8 @@ class Diffusion:
 
         Raises SourceError for denoisers of different shapes or settings, and for components that nobody has.
         """
+        if rules.tokenizer == AUTO:  # tokenizers go with their text encoders
+            rules = replace(rules, tokenizer="same")
         aligned = aligned_components(self.pipeline, self.denoiser, directories, tensors, base, rules)
         shapes = aligned.tensors[aligned.files_from].shapes
         return replace(aligned, overlay=lora.with_adapters(aligned.overlay, rules.adapters, shapes, self.denoiser))

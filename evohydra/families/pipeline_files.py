@@ -54,7 +54,8 @@ def folders(directory: Path, denoiser: str) -> dict[str, Path]:
                 f"folder {denoiser!r}, got {sorted(each.name for each in directory.iterdir())[:8]}"
             )
         return {name: place for name, place in found.items() if name not in LEFT_OUT}
-    named = {name for name, entry in index.items() if isinstance(entry, list) and any(entry)} - set(LEFT_OUT)
+    plain = {name: entry for name, entry in index.items() if not name.startswith("_")}  # _class_name may be a list too
+    named = {name for name, entry in plain.items() if isinstance(entry, list) and any(entry)} - set(LEFT_OUT)
     if absent := sorted(name for name in named if not (directory / name).is_dir()):
         raise SourceError(f"{directory}: {INDEX} names the components {absent}, expected a folder for each, got none")
     return {name: directory / name for name in sorted(named)}
@@ -286,7 +287,7 @@ class _ComponentReader(CheckpointReader):
         got = (
             f"the variants {other}"
             if other
-            else f"pickles, which are never loaded ({pickles[0]})"
+            else f"pickles ({pickles[0]}), which model.sources.<name>.convert=weights_only converts"
             if pickles
             else "none"
         )

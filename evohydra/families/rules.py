@@ -10,6 +10,7 @@ from evohydra.checks import check_fields, check_settings
 from evohydra.merging.checkpoints import SourceError
 
 MOST_PADDING = 2**16  # rows: multiples of 64 or 128 are usual
+AUTO = "auto"  # of `tokenizer`
 CHOICES = ("same", "base", "allow")  # of `config`, besides names of sources
 
 
@@ -36,7 +37,8 @@ class AddedAdapter:
 class Rules:
     """What to do where sources differ; the defaults refuse.
 
-    tokenizer: "same" (all must agree), "base", "union", or the name of the source whose tokenizer the merge has.
+    tokenizer: "same" (all must agree), "base", "union", or the name of the source whose tokenizer the merge has. "auto"
+    is what of these fits sources that agree but for padding (`padding_tokens`); `Aligned.tokenizer` says which.
     config: whose configuration the merge has where sources differ in what their layers are computed with: "same" (none
     may), "base", the name of a source, or "allow" (that of the source whose files it has in any case).
     missing: "error", or "base": the merge has the base's tensors, and sources that lack some take the base's.
@@ -60,7 +62,7 @@ class Rules:
     def __post_init__(self) -> None:
         check_fields("", self, but=("adapters",))
         if not self.tokenizer:
-            raise ValueError("tokenizer: expected same, base, union or the name of a source, got ''")
+            raise ValueError("tokenizer: expected auto, same, base, union or the name of a source, got ''")
         if not self.config:
             raise ValueError("config: expected same, base, allow or the name of a source, got ''")
 
@@ -92,7 +94,7 @@ def tokenizer_from(names: tuple[str, ...], base: str | None, rules: Rules) -> st
         raise SourceError("tokenizer=base, but the sources name no base model")
     if rules.tokenizer not in ("same", "base", "union", *names):
         raise SourceError(
-            f"tokenizer: expected same, base, union or one of the sources {sorted(set(names) - {base})}, "
+            f"tokenizer: expected auto, same, base, union or one of the sources {sorted(set(names) - {base})}, "
             f"got {rules.tokenizer!r}"
         )
     if rules.missing == "base" and rules.tokenizer in names and rules.tokenizer != base:

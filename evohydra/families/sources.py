@@ -5,12 +5,16 @@ import pkgutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
 
 import torch
 
 from evohydra.checks import check_name, check_settings
 from evohydra.families import Aligned, Family, OpensSources, Overlay, Rules
+from evohydra.families.rules import AUTO
 from evohydra.families.settings_files import check_files, settings_digest
+from evohydra.hub.mirrors import readable
 from evohydra.merging.adapters import other_base_of_adapter
 from evohydra.merging.checkpoints import Converted, SourceError, Survey, TensorSource, locate, survey
 from evohydra.merging.relatedness import check_kinship
@@ -20,6 +24,8 @@ from evohydra.spaces.grouping import Location
 logger = logging.getLogger(__name__)
 BASE = "base"
 STRICT = Rules()
+NOTHING: Mapping[str, Mapping[str, str]] = MappingProxyType({})
+NOWHERE: Mapping[str, Path] = MappingProxyType({})
 CONFIGURATIONS = ("*.json", "*.txt", "*.model", "*/*.json", "*/*.txt", "*/*.model")
 
 
@@ -27,21 +33,36 @@ CONFIGURATIONS = ("*.json", "*.txt", "*.model", "*/*.json", "*/*.txt", "*/*.mode
 class Source:
     """A source as it stands in conf/model; paths are hub ids, directories or zoo://<name>.
 
-    Of diffusion models also single safetensors files, with `config`, a diffusers folder like them, and the `variant` of
-    the files of a folder and its base ("fp16").
+    `base` may be a list: the same base under several names, of which the first is taken that can be read. Of diffusion
+    models also single safetensors files, with `config`, a diffusers folder like them, and the `variant` of the files of
+    a folder and its base ("fp16"). `convert`: whether pickles may be converted where there are no safetensors, of the
+    base too; `sha256`: of files of the source that are pinned, by name. `purpose`: words for what it is good at, by
+    which benchmark=auto chooses. `prompt`: what it was trained to be asked with, with {question} in it, or "chat" for
+    its own chat template.
     """
 
     path: str
     family: str
-    base: str | None = None
+    base: str | Sequence[str] | None = None
     revision: str | None = None
     base_revision: str | None = None
     adapter: str | None = None
     dtype: str | None = None
+    purpose: Sequence[str] | None = None
+    prompt: str | None = None
     licence: str | None = None
     variant: str | None = None
     config: str | None = None
     base_variant: str | None = None
+    convert: Literal["weights_only"] | None = None
+    sha256: Mapping[str, str] | None = None
+
+    @property
+    def bases(self) -> tuple[str, ...]:
+        """The names of its base."""
+        if self.base is None:
+            return ()
+        return (self.base,) if isinstance(self.base, str) else tuple(self.base)
 
 
 @dataclass(frozen=True)
@@ -106,7 +127,7 @@ def _takes(family: str) -> tuple[str, ...]:
 
 def disagreement(sources: Mapping[str, Source]) -> str | None:
     """What the bases are that sources name, where it is not one; else None."""
-    bases = {name: (source.base, source.base_revision) for name, source in sources.items() if source.base is not None}
+    bases = {name: (source.bases[0], source.base_revision) for name, source in sources.items() if source.bases}
     if len(set(bases.values())) < 2:
         return None
     named = ", ".join(f"{name} on {path}{f'@{rev}' if rev else ''}" for name, (path, rev) in bases.items())
@@ -123,15 +144,19 @@ def checkpoints(
     differing = disagreement(sources)
     if differing and not rules.allow_other_base:
         raise SourceError(f"{differing} (allow_other_base=true takes the first one)")
-    bases = [(source.base, source.base_revision) for source in sources.values() if source.base is not None]
+    having = [source for source in sources.values() if source.bases]
+    if not having:
+        return models(sources), None
     variant = next((source.base_variant for source in sources.values() if source.base_variant is not None), None)
-    return models(sources), Checkpoint(BASE, *bases[0], variant=variant) if bases else None
+    path = readable(having[0].bases, having[0].base_revision)
+    convert = next((source.convert for source in having if source.convert is not None), None)
+    return models(sources), Checkpoint(BASE, path, having[0].base_revision, variant=variant, convert=convert)
 
 
 def models(sources: Mapping[str, Source]) -> tuple[Checkpoint, ...]:
     """The sources as recipe nodes."""
     return tuple(
-        Checkpoint(n, s.path, s.revision, s.adapter, s.dtype, variant=s.variant, config=s.config)
+        Checkpoint(n, s.path, s.revision, s.adapter, s.dtype, variant=s.variant, config=s.config, convert=s.convert)
         for n, s in sources.items()
     )
 
@@ -172,19 +197,23 @@ def find_sources(
     rules: Rules = STRICT,
     warnings: tuple[str, ...] = (),
     layers_only: str | None = None,
+    pinned: Mapping[str, Mapping[str, str]] = NOTHING,
+    known: Mapping[str, Path] = NOWHERE,
 ) -> FoundSources:
     """Locate all checkpoints and look whether they can be merged.
 
     Where nothing is merged, `layers_only` names the source that gives a path all but its layers: they may then differ.
-    Raises SourceError for what is missing or does not fit.
+    `pinned` are the SHA-256 of files by the names of source and file, `known` the places of sources. The rules of what
+    is found are those that were used, without "auto". Raises SourceError for what is missing or does not fit.
     """
     nodes = (*models, *((base,) if base else ()))
-    paths, directories, published = published_sources(nodes, family)
+    paths, directories, published = published_sources(nodes, family, pinned, known)
     warnings = (*warnings, *filter(None, map(other_base_of_adapter, nodes)))
     if layers_only is None:
         aligned = family.align(directories, published, base.name if base else None, rules)
     else:
         aligned = family.align_layers(directories, published, layers_only, rules)
+    rules = replace(rules, tokenizer=aligned.tokenizer if rules.tokenizer == AUTO else rules.tokenizer)
     return FoundSources(models, base, family, rules, paths, directories, published, aligned, warnings)
 
 
@@ -242,14 +271,17 @@ def open_sources(
 
 
 def published_sources(
-    nodes: Sequence[Checkpoint], family: OpensSources
+    nodes: Sequence[Checkpoint],
+    family: OpensSources,
+    pinned: Mapping[str, Mapping[str, str]] = NOTHING,
+    known: Mapping[str, Path] = NOWHERE,
 ) -> tuple[dict[str, Path], dict[str, Path], dict[str, TensorSource]]:
     """By name where the checkpoints are, the directories that describe them, and what they hold, as published.
 
     A single file is described by the directory that its `config` names, else by the first one among the checkpoints.
     Raises SourceError for one that is not there.
     """
-    paths = {node.name: _located(node, family) for node in nodes}
+    paths = {n.name: known.get(n.name) or _located(n, family, pinned.get(n.name, {})) for n in nodes}
     directories = {node.name: _directory(node, paths) for node in nodes}
     for directory in sorted(set(directories.values())):
         check_files(directory)
@@ -260,9 +292,10 @@ def published_sources(
     )
 
 
-def _located(node: Checkpoint, family: OpensSources) -> Path:
+def _located(node: Checkpoint, family: OpensSources, pinned: Mapping[str, str]) -> Path:
+    wanted = family.wanted(node.variant)
     try:
-        return locate(node.path, node.revision, wanted=family.wanted(node.variant))
+        return locate(node.path, node.revision, wanted=wanted, convert=node.convert, sha256=pinned)
     except SourceError as error:
         raise SourceError(f"source {node.name!r}: {error}") from error
 

@@ -31,9 +31,11 @@ from evohydra.families.loading import (
     pattern,
     tokenizer_of,
 )
+from evohydra.families.padding_tokens import settled
 from evohydra.families.private_transformers import from_config, no_init_weights
 from evohydra.families.processors import check_image_processor, image_inputs, load_processor, without_special
 from evohydra.families.refusals import refused
+from evohydra.families.rules import AUTO
 from evohydra.families.tokenizers import LOCAL
 from evohydra.merging.checkpoints import CheckpointReader, SourceError, TensorSource
 from evohydra.merging.engine import Engine
@@ -110,12 +112,14 @@ class VisionLanguage(OneDirectory):
         host = parts.vlms_among({name: config for name, config in configs.items() if name != base})[0]
         _check(configs, directories, host, rules, same_depth=True)
         part, sources = parts.language_parts(configs, tensors, host)
+        rules, padding = settled(rules, sources, directories, host, completing=True)
         ties = {name: _tied(config) for name, config in configs.items()}
         found = align(sources, ties, directories, base, rules, host, completing=True)
         whole = {name: parts.whole(part, found.tensors[name], tensors[host]) for name in tensors}
         overlay = Overlay(frozenset(whole[host].shapes), found.changes, found.tokenizer)
         said = (*parts.not_in_the_merge(configs, host), *parts.check_settings(configs, host, rules.config))
-        return Aligned(whole, host, overlay, (*found.left_out, *said))
+        left_out = (*padding, *found.left_out, *said)
+        return Aligned(whole, host, overlay, left_out, tokenizer=rules.tokenizer)
 
     def align_layers(
         self, directories: Mapping[str, Path], tensors: Mapping[str, TensorSource], first: str, rules: Rules
@@ -132,7 +136,7 @@ class VisionLanguage(OneDirectory):
                 "the first source of a path gives it all but layers, so here vision tower and projector: expected "
                 f"merge.dataflow.first={' or '.join(vlms)}, got {first!r}"
             )
-        if rules.tokenizer not in ("same", first) or rules.pad_vocabulary_to:
+        if rules.tokenizer not in (AUTO, "same", first) or rules.pad_vocabulary_to:
             raise SourceError(
                 f"a path has the embeddings and the tokenizer of {first!r}: tokenizer and pad_vocabulary_to have no "
                 "meaning without a merge (merge=METHOD+dfs)"
@@ -141,6 +145,7 @@ class VisionLanguage(OneDirectory):
         part, sources = parts.language_parts(configs, tensors, first)
         sets.check_heads({first: sources[first]}, {first: _tied(configs[first])}, directories)
         sets.check_layers(sources, first)
+        rules, padding = settled(rules, sources, directories, first, completing=True)
         on_tokens, _ = on_common_tokens(sources, directories, None, rules, first, completing=True)
         own = on_tokens[first]
         edges = frozenset(name for name in own.shapes if not sets.LAYER.search(name))
@@ -149,10 +154,9 @@ class VisionLanguage(OneDirectory):
             kept = {n: n for n in source.shapes if sets.LAYER.search(n) or n in edges}
             ours = sets.Completed(sets.Renamed(source, kept), own, edges - kept.keys())
             whole[name] = parts.whole(part, ours, tensors[first])
-        left_out = parts.not_in_the_merge(configs, first)
-        return Aligned(
-            {name: whole[name] for name in tensors}, first, Overlay(frozenset(whole[first].shapes)), left_out
-        )
+        left_out = (*padding, *parts.not_in_the_merge(configs, first))
+        overlay = Overlay(frozenset(whole[first].shapes))
+        return Aligned({n: whole[n] for n in tensors}, first, overlay, left_out, tokenizer=rules.tokenizer)
 
     def locations(
         self, directory: Path, names: tuple[str, ...], copied: frozenset[str] = frozenset()
@@ -279,9 +283,9 @@ def _check(
     check_rules(rules)
     if rules.missing != "error":
         raise SourceError(f"missing: the merge has the tensors of {host!r}; expected error, got {rules.missing!r}")
-    if rules.tokenizer not in ("same", "union", host):
+    if rules.tokenizer not in (AUTO, "same", "union", host):
         raise SourceError(
-            f"tokenizer: expected same, union or {host!r}, whose tokenizer knows pictures, got {rules.tokenizer!r}"
+            f"tokenizer: expected auto, same, union or {host!r}, which knows pictures, got {rules.tokenizer!r}"
         )
     check_not_quantised(configs)
     parts.check_language_models(configs, host, same_depth)

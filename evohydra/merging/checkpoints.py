@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -14,6 +15,8 @@ from torch import Tensor
 
 from evohydra.checks import check
 from evohydra.files import check_plain_file, read_json
+from evohydra.hub import SourceError as SourceError
+from evohydra.hub import fetch, local
 
 ZOO = Path(__file__).parent.parent / "zoo"
 CONFIGS = ("config.json", "model_index.json")
@@ -26,11 +29,9 @@ SCALE = re.compile(
 )
 MASK = re.compile(r"\b(attn|attention)\.(masked_)?bias$|\bposition_ids$|\bnum_batches_tracked$|mask$")
 BLOCK = 2**20  # entries
+BESIDE = ("*.json", "*.txt", "*.model", "*.jinja")  # the weights of a language model
+NOTHING: Mapping[str, str] = MappingProxyType({})
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-
-
-class SourceError(ValueError):
-    """A source model that cannot be used: which one, what was expected and what came."""
 
 
 class TensorSource(Protocol):
@@ -51,50 +52,55 @@ class Changed(Protocol):
 
 
 def locate(
-    path: str, revision: str | None = None, *, weights: bool = True, wanted: Sequence[str] | None = None
+    path: str,
+    revision: str | None = None,
+    *,
+    weights: bool = True,
+    wanted: Sequence[str] | None = None,
+    convert: str | None = None,
+    sha256: Mapping[str, str] = NOTHING,
 ) -> Path:
     """The local place of a zoo model, a directory, a safetensors file, or one of them on the hub.
 
     owner/name and owner/name/file.safetensors are downloaded where they are not cached; of the former the files that
-    the patterns `wanted` find, else those of a language model, with or without `weights`. Raises SourceError where
-    there is no such directory, or the hub cannot be reached.
+    the patterns `wanted` find, else those of a language model, with or without `weights`. With `convert` pickles are
+    made into safetensors where there are no others; `sha256` are the hashes of files that are pinned, by name. Raises
+    SourceError where there is no such directory, the hub cannot be reached, or there are pickles only.
     """
     if path.startswith("zoo://"):
-        directory = ZOO / path.removeprefix("zoo://")
-        if not any((directory / name).is_file() for name in CONFIGS):
-            known = sorted(config.parent.name for name in CONFIGS for config in ZOO.glob(f"*/{name}"))
-            raise SourceError(f"{path}: no such model in the zoo; it holds {known}")
-        return directory
+        return _in_zoo(path)
+    patterns = wanted or (*BESIDE, *(["*.safetensors"] if weights else []))
     directory = Path(path).expanduser()
     if directory.is_dir():
-        return directory.resolve()
-    if directory.is_file() and directory.suffix == ".safetensors":
+        return local.with_safetensors(directory.resolve(), patterns, convert, sha256)
+    if directory.is_file() and _is_weights(directory.name):
         # Under the name that was given: what a link points to may have no suffix, and other files beside it.
-        return directory.parent.resolve() / directory.name
+        return _safe(directory.parent.resolve() / directory.name, convert, sha256)
     owner, _, rest = path.partition("/")
     repository, _, file = rest.partition("/")
-    if owner not in ("", ".", "..", "~") and file.endswith(".safetensors") and "/" not in file:
-        return _download(f"{owner}/{repository}", revision, [file]) / file
+    if owner not in ("", ".", "..", "~") and _is_weights(file):
+        found = fetch.fetch(fetch.Wish(f"{owner}/{repository}", revision, [file], sha256=sha256)) / file
+        return _safe(found, convert, sha256)
     if directory.is_absolute() or path.startswith((".", "~")) or path.count("/") != 1:
         raise SourceError(f"{path}: no such directory or safetensors file (and not a hub id of the form owner/name)")
-    beside = ["*.json", "*.txt", "*.model", "*.jinja"]
-    return _download(path, revision, wanted or beside + (["*.safetensors"] if weights else []))
+    return fetch.fetch(fetch.Wish(path, revision, patterns, convert, sha256))
 
 
-def _download(repository: str, revision: str | None, patterns: Sequence[str]) -> Path:
-    import huggingface_hub
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+def _in_zoo(path: str) -> Path:
+    directory = ZOO / path.removeprefix("zoo://")
+    if not any((directory / name).is_file() for name in CONFIGS):
+        known = sorted(config.parent.name for name in CONFIGS for config in ZOO.glob(f"*/{name}"))
+        raise SourceError(f"{path}: no such model in the zoo; it holds {known}")
+    return directory
 
-    try:
-        return Path(huggingface_hub.snapshot_download(repository, revision=revision, allow_patterns=list(patterns)))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        at = f" at revision {revision}" if revision else ""
-        raise SourceError(
-            f"could not reach {repository!r}{at} on the Hugging Face hub, and it is not in the local cache "
-            f"({type(error).__name__}). Without a network download it elsewhere and give the directory: "
-            f"model.sources.<name>.path=/models/{repository.split('/')[1]}, or model.sources.<name>.base=... for a "
-            "base model. With one, check the spelling, and your login (hf auth login) if the model is gated."
-        ) from error
+
+def _is_weights(file: str) -> bool:
+    """Whether it is the name of a single file with weights."""
+    return "/" not in file and Path(file).suffix in (".safetensors", *local.PICKLE_SUFFIXES)
+
+
+def _safe(file: Path, convert: str | None, sha256: Mapping[str, str]) -> Path:
+    return file if file.suffix == ".safetensors" else local.converted_file(file, convert, sha256)
 
 
 class CheckpointReader:
@@ -123,8 +129,9 @@ class CheckpointReader:
             if not found:
                 pickles = sorted(file.name for pattern in PICKLES for file in self.directory.glob(pattern))
                 reason = (
-                    f"only pickle files ({', '.join(pickles)}), which evohydra never loads: they can run code. "
-                    "Convert them to safetensors first"
+                    f"only pickle files ({', '.join(pickles)}), which can run code and which evohydra does not load as "
+                    "they are. model.sources.<name>.convert=weights_only converts them with a reader that refuses all "
+                    "but tensors"
                     if pickles
                     else "no safetensors file"
                 )

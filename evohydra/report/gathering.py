@@ -1,7 +1,7 @@
 """What runs have left on disk, whether they have ended or not, and what tells their strategies apart."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -157,15 +157,18 @@ def strategies(jobs: Iterable[Job]) -> dict[str, list[Job]]:
     return found
 
 
-def keep_settings(run: Path) -> None:
+def keep_settings(run: Path, benchmarks: Collection[str]) -> None:
     """Keep what Hydra has written of the command in settings.json, once the run has accepted it.
+
+    Of benchmarks those that are in use: `benchmarks` are their keys.
 
     Hydra writes its own files anew for each command in a directory, also for one that is then refused.
     """
     if (run / ".hydra").is_dir():
-        write_json(
-            run / SETTINGS, {"overrides": _by_hydra(run, "overrides", []), "config": _by_hydra(run, "config", {})}
-        )
+        config = _by_hydra(run, "config", {})
+        if known := config.get("benchmark"):
+            config["benchmark"] = {name: spec for name, spec in known.items() if name in benchmarks}
+        write_json(run / SETTINGS, {"overrides": _by_hydra(run, "overrides", []), "config": config})
 
 
 def _by_hydra(run: Path, name: str, otherwise: object) -> Any:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ INCIDENTAL = (
 LEDGER, SCORES = "ledger.jsonl", "scores.jsonl"  # the files of a run that hold scores
 ALLOW = "allow_other_versions=true"
 EARLIER = "earlier_versions"
+CHOSEN = "chosen"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -90,14 +91,21 @@ class OfSearch:
 
 @dataclass(frozen=True)
 class Identity:
-    """Both parts; run.json holds them."""
+    """Both parts; run.json holds them.
+
+    chosen: what `auto` has chosen of options that decide how answers are rounded (batch_size), empty where the user
+    has. Of these a run that goes on may have others if its user says so.
+    """
 
     scores: OfScores
     search: OfSearch
+    chosen: Mapping[str, int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON data, with digests in the place of secrets."""
         plain: dict[str, object] = json.loads(json.dumps(asdict(self)))
+        if not self.chosen:
+            plain.pop(CHOSEN)
         compared: dict[str, object] = with_digests(plain)
         return compared
 
@@ -148,7 +156,8 @@ def check_identity(path: Path, identity: Mapping[str, object], *, allow_other_ve
             f"{path.parent} holds a run of an earlier version of evohydra, which did not write down what data it was "
             "scored on. Choose another name with run=NAME, or delete the directory"
         )
-    found = differences(known, current)
+    _check_chosen(path.parent, known.pop(CHOSEN, {}), current.get(CHOSEN, {}))
+    found = differences(known, {key: value for key, value in current.items() if key != CHOSEN})
     others = [each for each in found if not _of_versions(each[0])]
     shown = "; ".join(_told(*each) for each in sorted(others or found, key=lambda each: each[0])[:5])
     if others:
@@ -164,6 +173,17 @@ def check_identity(path: Path, identity: Mapping[str, object], *, allow_other_ve
     if found:
         was = {".".join(at): version for at, version, _ in found}
         write_json(path, {**current, EARLIER: [*earlier, was]})
+
+
+def _check_chosen(run: Path, was: Mapping[str, object], now: Mapping[str, object]) -> None:
+    """LedgerError where `auto` chooses otherwise than when the run began; what the user chooses is not looked at."""
+    for key in sorted(was.keys() & now.keys()):
+        if was[key] != now[key]:
+            raise LedgerError(
+                f"{run} holds a run for which {key}=auto has chosen {was[key]}, here it would choose {now[key]}, with "
+                f"which answers may be rounded otherwise. Give {key}={was[key]} to go on as it began, or another name "
+                "with run=NAME"
+            )
 
 
 def differences(known: object, current: object, at: tuple[str, ...] = ()) -> list[Difference]:

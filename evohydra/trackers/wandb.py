@@ -116,7 +116,7 @@ class WandbTracker:
         self._run.summary.update({key: summary[key] for key in ("test", "validation", "search", "gain", "seconds")})
         recipe = json.loads((winner / "recipe.json").read_text())
         for each in {each.name: each for each in checkpoints(from_dict(recipe["recipe"]))}.values():
-            self._use(_source(each))
+            self._use(_source(each, recipe.get("commits", {}).get(each.name)))
         for benchmark, splits in summary["data"].items():
             self._use(_data(benchmark, splits))
         if self._artifact != "none":
@@ -193,11 +193,12 @@ def where(directory: Path) -> dict[str, Any]:
     return found
 
 
-def _source(checkpoint: Checkpoint) -> wandb.Artifact:
-    """A reference to where a source model is; nothing is read or copied."""
-    artifact = wandb.Artifact(_plain(f"source-{checkpoint.name}"), type="model", metadata=checkpoint.to_dict())
+def _source(checkpoint: Checkpoint, commit: str | None) -> wandb.Artifact:
+    """A reference to where a source model is, on the hub at the `commit` that was read; nothing is read or copied."""
+    told = {**checkpoint.to_dict(), **({"commit": commit} if commit else {})}
+    artifact = wandb.Artifact(_plain(f"source-{checkpoint.name}"), type="model", metadata=told)
     local = Path(checkpoint.path)
-    hub = f"https://huggingface.co/{checkpoint.path}/tree/{checkpoint.revision or 'main'}"
+    hub = f"https://huggingface.co/{checkpoint.path}/tree/{commit or checkpoint.revision or 'main'}"
     address = local.resolve().as_uri() if local.exists() else checkpoint.path if "://" in checkpoint.path else hub
     artifact.add_reference(address, name="model", checksum=False)
     return artifact

@@ -3,7 +3,7 @@
 import itertools
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
@@ -13,14 +13,10 @@ from huggingface_hub import split_state_dict_into_shards_factory
 from evohydra.families import Fused, Part
 from evohydra.merging.checkpoints import CheckpointReader, fingerprint
 from evohydra.merging.engine import Engine
+from evohydra.merging.tensor_files import write_tensors
 from evohydra.recipe import Node
 
 WHOLE = Part()
-# safetensors' names of the types that checkpoints hold.
-NAMES = {
-    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
-    torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
-}  # fmt: skip
 
 
 def write_weights(
@@ -94,28 +90,3 @@ def _stored_type(node: Node, engine: Engine, name: str, dtype: torch.dtype) -> t
         return dtype
     copied = engine.tensor(node, name)
     return dtype if copied.is_floating_point() else copied.dtype
-
-
-def write_tensors(
-    file: Path,
-    described: Mapping[str, tuple[torch.dtype, tuple[int, ...]]],
-    tensors: Iterable[tuple[str, torch.Tensor]],
-) -> None:
-    """A safetensors file of the `described` tensors, written one after the other as they come.
-
-    safetensors itself writes only what is in memory as a whole.
-    """
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    end = 0
-    for name, (dtype, shape) in described.items():
-        start, end = end, end + math.prod(shape) * dtype.itemsize
-        header[name] = {"dtype": NAMES[dtype], "shape": list(shape), "data_offsets": [start, end]}
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    with file.open("wb") as opened:
-        opened.write(len(text).to_bytes(8, "little") + text)
-        for name, tensor in tensors:
-            dtype, shape = described[name]
-            assert (tensor.dtype, tuple(tensor.shape)) == (dtype, shape), name
-            opened.write(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-            del tensor  # not kept while the next one is made

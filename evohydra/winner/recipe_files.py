@@ -11,6 +11,7 @@ import torch
 from evohydra.checks import Count, Words, check_entries, shown
 from evohydra.families import AddedAdapter, Family, Rules
 from evohydra.families.names import FAMILIES
+from evohydra.families.rules import AUTO
 from evohydra.families.sources import parse_dtype
 from evohydra.files import read_json
 from evohydra.libraries import versions
@@ -28,6 +29,7 @@ OPTIONAL: Mapping[str, Any] = {
     "written_as": str, "missing": str, "pad_vocabulary_to": int | None, "allow_other_base": bool, "config": str,
     "tokens_only": bool,
     "components": Mapping[str, str], "adapters": list[object], "warnings": list[str], "weights": str | None,
+    "commits": Mapping[str, str],
     "made_from": Mapping[str, object], "winner_unverified": str, "search": OBJECT, "versions": OBJECT,
 }  # fmt: skip
 logger = logging.getLogger(__name__)
@@ -128,6 +130,11 @@ def _rules(entries: Mapping[str, Any]) -> Rules:
     chosen = {key: entries[key] for key in keys if key in entries}
     config = entries.get("config", "allow")  # there was no choice when the first ones were written
     adapters = tuple(map(AddedAdapter.parse, entries.get("adapters", ())))
+    if entries["tokenizer"] == AUTO:
+        raise ValueError(
+            "tokenizer: expected same, base, union or a source's name, whichever was used: a recipe leaves no choice, "
+            "got 'auto'"
+        )
     # A recipe has been accepted already, whatever its sources descend from.
     return Rules(tokenizer=entries["tokenizer"], config=config, **chosen, adapters=adapters, allow_other_base=True)
 

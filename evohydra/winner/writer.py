@@ -12,10 +12,11 @@ from evohydra.families import ADAPTERS, Family, LiveModel, Rules
 from evohydra.families.settings_files import differing_files
 from evohydra.families.sources import OpenSources
 from evohydra.files import write_json
+from evohydra.hub.commits import commit_of
 from evohydra.mergekit import writer as mergekit
 from evohydra.merging.engine import Engine
 from evohydra.pages import in_markdown
-from evohydra.recipe import Node, Stack
+from evohydra.recipe import Node, Stack, checkpoints
 from evohydra.report.samples import Sample, write_samples
 from evohydra.scoring.worker import Worker
 from evohydra.winner.directories import whole_directory
@@ -126,6 +127,9 @@ class WinnerWriter:
             node, self.family, self.sources.files_from, form.format, engine.dtype, dtype, form.shard_bytes, found
         )
         recipe |= {**asdict(form.rules), "adapters": [asdict(each) for each in self.sources.overlay.adapters]}
+        found_at = {c.name: commit_of(self.sources.paths[c.name]) for c in checkpoints(node)}
+        commits = {name: commit for name, commit in found_at.items() if commit}
+        recipe |= {"commits": commits} if commits else {}
         recipe |= {"warnings": list(self.sources.warnings), "weights": weights}
         recipe["made_from"] = made_from(node, self.sources.directories)
         recipe |= {REASON: reason} if reason else {}

@@ -62,7 +62,7 @@ def carry_out(strategy: Strategy, seed: int, out: Path) -> dict[str, Any]:
         before = run([*base, *strategy.first, f"budget={budget}", f"run={name}-first"], out, f"{name}-first")
         tokens = before["tokens"]
         winner = out / "outputs" / f"{name}-first" / "winner"
-        options += ["model=local+tiny_math", f"model.sources.local.path={winner}"]
+        options += ["model=local+tiny_math", "benchmark=tiny_gsm_ja", f"model.sources.local.path={winner}"]
     summary = run([*base, *options, f"budget={budget}", f"run={name}"], out, name)
     return {**summary, "tokens": summary["tokens"] + tokens}
 

@@ -88,6 +88,17 @@ class Described(Protocol):
 
 
 @runtime_checkable
+class AsksInWords(Protocol):
+    """A benchmark whose prompts are texts, so that one can see whether they are what a model was trained on."""
+
+    name: str
+
+    def asked_as(self) -> str | None:
+        """A prompt as it is asked; None where it is made by the chat template of the model's own tokenizer."""
+        ...
+
+
+@runtime_checkable
 class Answered(Protocol):
     """A benchmark whose answers can be read."""
 

@@ -28,6 +28,7 @@ from evohydra.scoring.benchmarks.lm_eval_words import answered, described
 from evohydra.scoring.benchmarks.not_numbers import check_choices, check_log_likelihoods
 from evohydra.scoring.benchmarks.parts import part_of_batches
 from evohydra.scoring.benchmarks.private_lm_eval import filters_of, set_instances
+from evohydra.scoring.benchmarks.prompt_formats import QUESTION, wrap
 from evohydra.scoring.benchmarks.sampling import DRAWS
 from evohydra.scoring.benchmarks.splits import Slice, check_disjoint, slice_of
 
@@ -141,6 +142,7 @@ class LMEvalBenchmark:
             "chat_template": options.chat_template,
             "system_prompt": options.system_prompt,
             "fewshot_as_multiturn": options.fewshot_as_multiturn,
+            **({"prompt_format": options.prompt_format} if options.prompt_format else {}),
             **({"sampling": {"seed": options.sampling_seed, "draws": DRAWS}} if sampled else {}),
             "splits": {split: found for split, (found, _) in splits.items()},
             "versions": versions_of(packages.union(*(libraries for _, libraries in splits.values()))),
@@ -194,6 +196,13 @@ class LMEvalBenchmark:
         task = self._tasks[split]
         return described(task, task.eval_docs[self._indices[split][index]])
 
+    def asked_as(self) -> str | None:
+        """A prompt as it is asked, without shots; None where it is the tokenizer's chat template that makes it."""
+        if self._options.chat_template:
+            return None
+        prompt, _ = self.describe("search", 0)
+        return (self._options.prompt_format or QUESTION).replace(QUESTION, prompt)
+
     def answers(self, live: LiveModel, split: Split, examples: Sequence[int]) -> list[str]:
         """What the live model writes or chooses."""
         self(live, split, examples)
@@ -234,6 +243,8 @@ class LMEvalBenchmark:
             chat_template=lm.apply_chat_template if templated else None,
             tokenizer_name=lm.tokenizer_name if templated else "",
         )
+        if self._options.prompt_format:
+            wrap(task.instances, self._options.prompt_format, self.name)
         return _by_document(task.instances)
 
     @staticmethod

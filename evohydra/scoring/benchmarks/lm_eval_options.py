@@ -1,4 +1,4 @@
-"""What a task of lm-eval is asked with: the options of its yaml."""
+"""The options of a benchmark of lm-eval, and their types."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from pydantic import StringConstraints
 from evohydra.checks import Count, Natural, Words, check_settings
 from evohydra.files import Plain
 from evohydra.scoring.benchmarks import BenchmarkError
+from evohydra.scoring.benchmarks.prompt_formats import check_format
 
 Auto = Annotated[str, StringConstraints(pattern=r"^auto(:\d+)?$"), Words("auto")]
 BatchSize = Count | Auto
@@ -21,8 +22,9 @@ class TaskOptions:
     metric and filter choose what counts, generation_kwargs are merged over the task's, data_files replaces its data set
     by local JSON or parquet files ({split: path} or one path), data_dir by a local copy of the hub's repository,
     include_path is a directory with task yamls of one's own, shuffle is the seed of the order in which splits are cut
-    (None: as the examples come), limit caps each split. sampling_seed: where answers are sampled, their random numbers
-    follow from it, the example and the repeat.
+    (None: as the examples come), limit caps each split. prompt_format is a text with {question}, in whose place each
+    prompt of the task stands, with its shots. sampling_seed: where answers are sampled, their random numbers follow
+    from it, the example and the repeat.
     """
 
     metric: str | None = None
@@ -32,6 +34,7 @@ class TaskOptions:
     shuffle: int | None = None
     generation_kwargs: Mapping[str, object] | None = None
     chat_template: bool | str = False
+    prompt_format: str | None = None
     system_prompt: str | None = None
     fewshot_as_multiturn: bool = False
     data_files: str | Mapping[str, str] | None = None
@@ -42,11 +45,14 @@ class TaskOptions:
 
 
 def task_options(name: str, options: Plain) -> TaskOptions:
-    """The options of benchmark `name`; BenchmarkError for unknown ones, ValueError for values of another type."""
+    """The options of the benchmark `name`; BenchmarkError for one that does not exist, ValueError for a wrong type."""
     unknown = sorted(set(options) - set(TaskOptions.__dataclass_fields__))
     if unknown:
         raise BenchmarkError(
             f"benchmark {name!r}: unknown options {unknown}; known are {sorted(TaskOptions.__dataclass_fields__)}"
         )
     check_settings(f"benchmark.{name}", TaskOptions, options)
+    check_format(f"benchmark.{name}.prompt_format", options.get("prompt_format"))
+    if options.get("prompt_format") and options.get("chat_template"):
+        raise BenchmarkError(f"benchmark {name!r}: expected prompt_format or chat_template, got both")
     return TaskOptions(**options)

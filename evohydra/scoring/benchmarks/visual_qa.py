@@ -177,6 +177,10 @@ class VisualQA:
             "versions": versions_of({*PACKAGES, *libraries_of([self._metric])}),
         }
 
+    def asked_as(self) -> str | None:
+        """The text around all questions; None where it is the processor's chat template."""
+        return self._options.prompt
+
     def describe(self, split: Split, index: int) -> tuple[str, str]:
         """The question of example `index` of `split`, and its references."""
         example = self._examples[split][index]

@@ -1,14 +1,17 @@
 """How many workers a machine holds, and what each of them gets: a GPU, or CPU threads."""
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from evohydra.checks import CountOrAuto
 
 SHARE = 0.8  # of the memory that is free, for workers
+LIMITS = Path("/sys/fs/cgroup")  # a container's, by cgroup v2
 IMPORTS = 1_000_000_000  # bytes of a process that has imported what it needs
 
 
@@ -31,7 +34,7 @@ class Places:
 
 def places(workers: CountOrAuto, threads: CountOrAuto, worker_bytes: int) -> Places:
     """The places for so many workers, or as many as fit ("auto"), of which each needs `worker_bytes`."""
-    gpus, cores = torch.cuda.device_count(), len(os.sched_getaffinity(0))
+    gpus, cores = torch.cuda.device_count(), usable_cores()
     if workers == "auto":
         fitting = int(SHARE * _free_memory() // (IMPORTS + worker_bytes))
         each = threads if isinstance(threads, int) else 1
@@ -40,11 +43,37 @@ def places(workers: CountOrAuto, threads: CountOrAuto, worker_bytes: int) -> Pla
     return Places(count, max(1, cores // count) if threads == "auto" else int(threads), gpus)
 
 
-def _free_memory() -> int:
-    """Bytes that can be had without swapping."""
+def usable_cores(limits: Path = LIMITS) -> int:
+    """The cores that this process may use: its affinity, and within the share of a container's limit."""
+    cores = len(os.sched_getaffinity(0))
+    try:
+        quota, period = (limits / "cpu.max").read_text().split()
+        return cores if quota == "max" else max(1, min(cores, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError):
+        return cores
+
+
+def total_memory(limits: Path = LIMITS) -> int:
+    """Bytes of memory of this machine, or of its container where that has a limit."""
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(whole, _number(limits / "memory.max") or whole)
+
+
+def _free_memory(limits: Path = LIMITS) -> int:
+    """Bytes that can be had without swapping, and without crossing a container's limit."""
     try:
         with open("/proc/meminfo") as file:
             known = dict(line.split(":", 1) for line in file)
-        return int(known["MemAvailable"].split()[0]) * 1024
+        free = int(known["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    limit, used = _number(limits / "memory.max"), _number(limits / "memory.current")
+    return min(free, limit - used) if limit is not None and used is not None else free
+
+
+def _number(file: Path) -> int | None:
+    """What a file of the kernel holds; None where there is none, or no limit in it ("max")."""
+    try:
+        return int(file.read_text())
+    except (OSError, ValueError):
+        return None

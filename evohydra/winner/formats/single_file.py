@@ -15,8 +15,8 @@ from evohydra.families.original_layout import Piece, pieces
 from evohydra.families.sources import OpenSources
 from evohydra.merging.checkpoints import TensorSource
 from evohydra.merging.engine import Engine
+from evohydra.merging.tensor_files import write_tensors
 from evohydra.recipe import Node
-from evohydra.winner.checkpoint_files import write_tensors
 from evohydra.winner.formats.plain import Plain
 
 FILE = "single_file.safetensors"

@@ -17,7 +17,7 @@ from evohydra.scoring.benchmarks.lm_eval import lm_eval_benchmarks
 
 NAME = "tiny_gsm_ja"
 YAML = Path(__file__).parents[3] / "conf" / "benchmark" / f"{NAME}.yaml"
-BATCH, SEED = 512, 1  # as in conf/config.yaml
+BATCH, SEED = 512, 1  # as batch_size=auto has it for models of this size
 
 
 def options() -> dict[str, Any]:

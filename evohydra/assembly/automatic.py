@@ -1,0 +1,74 @@
+"""`benchmark=auto`: the benchmark that fits what the sources say they are for."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from evohydra.assembly.parts import chosen_sources, common_family
+from evohydra.checks import check_settings
+from evohydra.files import Plain
+from evohydra.scoring.benchmarks import BenchmarkError
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What conf/benchmark/auto.yaml says.
+
+    choices: by benchmark the purposes that sources must have together, in order of preference; fitting: by the name of
+    a family the benchmarks that a user may choose from.
+    """
+
+    choices: Mapping[str, Sequence[str]]
+    fitting: Mapping[str, Sequence[str]]
+
+
+def with_benchmark(plain: Plain, given: Sequence[str] = ()) -> tuple[Plain, str | None]:
+    """The configuration with one benchmark in the place of `auto`, and in a sentence which; unchanged without `auto`.
+
+    `given` are the overrides of the command line. Raises BenchmarkError, with the benchmarks that fit, where sources do
+    not say what they are for or nothing is known for what they say, and where options are given of another benchmark
+    than the one that is chosen.
+    """
+    known = plain.get("benchmark")
+    if not isinstance(known, Mapping) or not isinstance(known.get(AUTO), Mapping):
+        return plain, None
+    check_settings("benchmark.auto", Choices, known[AUTO])
+    table = Choices(**known[AUTO])
+    chosen, purposes = _chosen(plain["model"], table)
+    if chosen not in known:
+        raise BenchmarkError(
+            f"benchmark=auto: expected the settings of {chosen!r} beside the choices that name it, got "
+            f"{sorted(known)}; choose it with benchmark={chosen}"
+        )
+    dropped = table.choices.keys() - {chosen}
+    _check_used(given, chosen, dropped)
+    kept = {name: spec for name, spec in known.items() if name not in {AUTO, *dropped}}
+    return {**plain, "benchmark": kept}, f"benchmark=auto: {chosen}, for sources of {', '.join(purposes)}"
+
+
+def _chosen(model: Plain, table: Choices) -> tuple[str, list[str]]:
+    sources = chosen_sources(model)
+    silent = [name for name, source in sources.items() if not source.purpose]
+    purposes = sorted({word for source in sources.values() for word in source.purpose or ()})
+    fitting = [name for name, words in table.choices.items() if set(words) <= set(purposes)]
+    if fitting and not silent:
+        return fitting[0], purposes
+    scored_as = common_family(sources).scored_as
+    known = [name for family in scored_as for name in table.fitting.get(family, ())] or list(table.choices)
+    if silent:
+        reason = f"{', '.join(silent)} does not say what it is for (model.sources.{silent[0]}.purpose)"
+    else:
+        reason = f"none is known for sources of {', '.join(purposes)}"
+    raise BenchmarkError(f"benchmark=auto: {reason}; choose one that fits with benchmark=NAME: {', '.join(known)}")
+
+
+def _check_used(given: Sequence[str], chosen: str, dropped: "set[str]") -> None:
+    """BenchmarkError for an option of a benchmark that is not used: it would be ignored without a word."""
+    for override in given:
+        key = override.lstrip("+~").partition("=")[0].split(".")
+        if key[0] == "benchmark" and len(key) > 1 and key[1] in dropped:
+            raise BenchmarkError(
+                f"{'.'.join(key)}: benchmark=auto has chosen {chosen!r} for these sources, which has no use for it; "
+                f"benchmark={key[1]} chooses that one"
+            )

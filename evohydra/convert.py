@@ -1,0 +1,82 @@
+"""python -m evohydra.convert MODEL OUT: pickled weights of a model as safetensors, read by what knows tensors only."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from evohydra.families.causal_lm import CausalLM
+from evohydra.families.sdxl import SDXL
+from evohydra.hub import SourceError, fetch, local
+from evohydra.hub.listing import pickled
+from evohydra.hub.weights_only import convert_file, safe_name, sha256_of
+
+KINDS: dict[str, Callable[[], tuple[str, ...]]] = {
+    "language": lambda: CausalLM().wanted(None),
+    "diffusion": lambda: SDXL().wanted(None),
+}
+
+
+def convert(model: str, out: Path, revision: str | None = None, patterns: tuple[str, ...] = ()) -> dict[str, str]:
+    """Convert a directory, a single file, or a repository of the hub; returns the SHA-256 of each file written.
+
+    `patterns` are the files to keep beside weights, and what weights would be called as safetensors. Raises
+    SourceError for pickles of more than tensors, for what holds no pickles, and where `out` is there already.
+    """
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise SourceError(f"{out} exists; give a directory that does not, or an empty one")
+    path = Path(model).expanduser()
+    if path.is_file():
+        return _single(path, out)
+    source = path if path.is_dir() else fetch.fetch_pickled(fetch.Wish(model, revision, patterns))
+    files = local.listed(source)
+    found = pickled(files, patterns)
+    pickles = [file.path for file in found]
+    if not found:
+        raise SourceError(
+            f"{model}: expected pickled weights (such as pytorch_model.bin), got {[file.path for file in files[:5]]}"
+        )
+    beside = [file.path for file in fetch.settings_of(files, patterns, found)]
+    if out.exists():
+        out.rmdir()
+    out.absolute().parent.mkdir(parents=True, exist_ok=True)
+    fetch.convert_directory(source, beside, pickles, out.absolute(), {})
+    return {safe_name(name): sha256_of(out / safe_name(name)) for name in pickles}
+
+
+def _single(file: Path, out: Path) -> dict[str, str]:
+    """One pickled file, such as an original .ckpt, into the directory `out`."""
+    if file.suffix not in local.PICKLE_SUFFIXES:
+        raise SourceError(
+            f"{file}: expected a file {', '.join(local.PICKLE_SUFFIXES)}, got {file.suffix or 'no suffix'}"
+        )
+    made = out / safe_name(file.name)
+    try:
+        convert_file(file, made)
+    except BaseException:
+        made.unlink(missing_ok=True)
+        if out.is_dir() and not any(out.iterdir()):
+            out.rmdir()
+        raise
+    return {made.name: sha256_of(made)}
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m evohydra.convert", description=__doc__)
+    parser.add_argument("model", help="a directory, a file (.bin, .ckpt, .pt, .pth), or owner/name on the hub")
+    parser.add_argument("out", type=Path, help="directory to write; must not exist, or be empty")
+    parser.add_argument("--revision", help="of a repository on the hub: a branch, a tag or a commit")
+    parser.add_argument("--kind", choices=sorted(KINDS), default="language", help="of the model (default: language)")
+    arguments = parser.parse_args()
+    try:
+        patterns = KINDS[arguments.kind]()
+        hashes = convert(arguments.model, arguments.out, arguments.revision, patterns)
+    except (ValueError, OSError, RuntimeError) as error:
+        sys.exit(f"convert: {error}")
+    for name, hashed in hashes.items():
+        print(f"{hashed}  {arguments.out / name}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""Why something could not be had from the hub, in a sentence that says what to do."""
+
+import difflib
+import importlib
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from evohydra.hub import SourceError
+
+NEAR = 3  # names are proposed
+
+
+def unreachable(error: Exception) -> bool:
+    """Whether the hub could not be asked at all: no network, switched off, or out of order."""
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    if isinstance(error, HfHubHTTPError):
+        return error.response is not None and error.response.status_code >= 500
+    return isinstance(error, (OfflineModeIsEnabled, LocalEntryNotFoundError, ConnectionError, *_transport_errors()))
+
+
+def hub_errors() -> tuple[type[Exception], ...]:
+    """All that huggingface_hub raises where something is not to be had; what failed is `explained`."""
+    return (OSError, ValueError, RuntimeError, *_transport_errors())
+
+
+def _transport_errors() -> list[type[Exception]]:
+    """Those of the clients that huggingface_hub has had since 1.0."""
+    found = []
+    for client in ("httpx", "httpx2"):
+        with suppress(ImportError):
+            found.append(importlib.import_module(client).TransportError)
+    return found
+
+
+def explained(repository: str, revision: str | None, error: Exception) -> SourceError:
+    """The sentence for an error of huggingface_hub's about a repository."""
+    from huggingface_hub import errors
+
+    at = f" at revision {revision}" if revision else ""
+    what = f"{repository!r}{at} on the Hugging Face hub"
+    if isinstance(error, errors.GatedRepoError):
+        return SourceError(gated(repository))
+    if isinstance(error, errors.RevisionNotFoundError):
+        return SourceError(
+            f"{repository!r} on the Hugging Face hub has no revision {revision!r}; expected a branch, a tag or a commit"
+        )
+    if isinstance(error, (errors.RepositoryNotFoundError, errors.HFValidationError)):
+        return SourceError(_unknown(repository))
+    if unreachable(error):
+        return SourceError(
+            f"could not reach {what}, and it is not in the local cache ({type(error).__name__}). "
+            "Without a network download it elsewhere and give the directory: "
+            f"model.sources.<name>.path=/models/{repository.split('/')[1]}, or model.sources.<name>.base=... for a base"
+        )
+    first = str(error).strip().splitlines() or [""]
+    return SourceError(
+        f"could not download {what} ({type(error).__name__}: {first[0][:200]}). The same command goes on"
+    )
+
+
+def gated(repository: str) -> str:
+    """How to get at a gated repository."""
+    return (
+        f"{repository!r} on the Hugging Face hub is gated: its authors want you to accept their conditions first. "
+        f"Accept them at https://huggingface.co/{repository}, and log in here (hf auth login, or a token in the "
+        "environment variable HF_TOKEN). Or give a copy that you have: model.sources.<name>.path=/DIRECTORY, "
+        "model.sources.<name>.base=/DIRECTORY for a base model"
+    )
+
+
+def _unknown(repository: str) -> str:
+    near = _near(repository)
+    proposed = f" Near names on the hub: {', '.join(near)}." if near else ""
+    return (
+        f"there is no {repository!r} on the Hugging Face hub, or it is private.{proposed} Check the spelling, and log "
+        "in if it is private (hf auth login, or a token in the environment variable HF_TOKEN)"
+    )
+
+
+def _near(repository: str) -> Sequence[str]:
+    """Names of repositories like this one, by the name, or by the owner's others."""
+    import huggingface_hub
+
+    owner, _, name = repository.partition("/")
+    api = huggingface_hub.HfApi()
+    stem = name[: max(4, len(name) // 2)]
+    found: list[str] = []
+    try:
+        for query in ({"search": name}, {"author": owner}, {"search": stem}):
+            found += [each.id for each in api.list_models(**query, limit=50)]
+    except hub_errors():
+        return ()  # what is proposed is a help, and no more
+    return difflib.get_close_matches(repository, sorted(set(found)), n=NEAR, cutoff=0.5)
+
+
+def no_space(what: str, size: str, free: str, where: Path) -> SourceError:
+    """Where a download would not fit on the disk."""
+    return SourceError(
+        f"{what} needs {size} on the disk of {where}, which has {free} free. Nothing was downloaded. Make room, or "
+        "choose another disk with the environment variables HF_HOME (downloads) and EVOHYDRA_CACHE (conversions)"
+    )

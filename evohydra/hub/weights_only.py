@@ -1,0 +1,142 @@
+"""Pickled weights made into safetensors: torch reads them with a reader that knows tensors and nothing else."""
+
+import hashlib
+import json
+import pickle
+import re
+import warnings
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from evohydra.files import MEGABYTE, all_on_disk, check_plain_file, read_json, write_json
+from evohydra.hub import SourceError
+from evohydra.merging.tensor_files import NAMES, write_tensors
+
+IMPORTS = re.compile(r"GLOBAL ([\w.]+)")
+SAFE = ".safetensors"
+INDEX = re.compile(r"\.bin\.index(\.\w+)?\.json$")  # of shards, perhaps of a variant
+RECORD = "conversion.json"  # which files a conversion was made from, and what came out
+# Of a training framework's checkpoint, whose other entries are its own and not read by anyone here.
+STATE = "state_dict"
+
+
+def read_pickle(file: Path) -> dict[str, Tensor]:
+    """The tensors of a pickled checkpoint, mapped from the file where it is of the kind that torch writes since 1.6.
+
+    Raises SourceError for anything but tensors by name, with the name of what the pickle wanted to import, and for a
+    file that is damaged. Nothing in it is run.
+    """
+    try:
+        check_plain_file(file)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about protocols of pickle that it may not know: then it fails
+            loaded: object = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+    except pickle.UnpicklingError as error:
+        raise SourceError(_refused(file, str(error))) from error
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        size = file.stat().st_size if file.exists() else 0
+        raise SourceError(
+            f"{file}: expected weights that torch can read, got {size} bytes that it cannot ({error})"
+        ) from error
+    if isinstance(loaded, Mapping) and isinstance(loaded.get(STATE), Mapping):
+        loaded = loaded[STATE]
+    if not isinstance(loaded, Mapping) or not loaded:
+        raise SourceError(f"{file}: expected a pickle of tensors by name, got {type(loaded).__name__}")
+    for name, value in loaded.items():
+        if not (isinstance(name, str) and isinstance(value, Tensor) and value.layout == torch.strided):
+            raise SourceError(
+                f"{file}: expected nothing but plain tensors by name, got {type(value).__name__} as {name!r}"
+            )
+        if value.dtype not in NAMES or value.is_quantized:
+            raise SourceError(
+                f"{file}: tensor {name!r} is of the type {value.dtype}, which is converted to nothing here"
+            )
+    return {name: value.detach() for name, value in loaded.items()}
+
+
+def _refused(file: Path, message: str) -> str:
+    found = IMPORTS.search(message)
+    wanted = f"it wanted to import {found[1]}" if found else f"torch says: {_last_line(message)}"
+    return f"{file}: refused, for the pickle holds more than tensors: {wanted}. Nothing of it was run or converted"
+
+
+def _last_line(message: str) -> str:
+    error = message.partition("WeightsUnpickler error:")[2].strip().splitlines()
+    return error[0][:200] if error else message[:200]
+
+
+def convert_file(file: Path, target: Path) -> None:
+    """Write the tensors of a pickled checkpoint into a safetensors file, one after the other."""
+    tensors = read_pickle(file)
+    described = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_tensors(target, described, tensors.items())
+
+
+def is_pickled_index(name: str) -> bool:
+    """Whether a file of that name says which pickled shard holds which tensor."""
+    return INDEX.search(name) is not None
+
+
+def safe_name(name: str) -> str:
+    """What a pickled file, or the index of several, is called as safetensors, by transformers and diffusers."""
+    folder, slash, bare = name.rpartition("/")
+    bare = INDEX.sub(rf"{SAFE}.index\1.json", bare)
+    bare = re.sub(r"\.(bin|ckpt|pt|pth)$", SAFE, bare)
+    if bare.startswith("pytorch_model"):
+        bare = "model" + bare.removeprefix("pytorch_model")
+    return f"{folder}{slash}{bare}"
+
+
+def convert_files(root: Path, names: Sequence[str], target: Path) -> dict[str, dict[str, str]]:
+    """Convert the pickles `names` below `root`, and their indices, into the same places below `target`.
+
+    Returns, and writes as conversion.json, the SHA-256 of each file that was read and of each that was written.
+    """
+    hashes: dict[str, dict[str, str]] = {"from": {}, "to": {}}
+    for name in names:
+        hashes["from"][name] = sha256_of(root / name)
+        convert_file(root / name, target / safe_name(name))
+        hashes["to"][safe_name(name)] = sha256_of(target / safe_name(name))
+    beside = {path for name in names for path in (root / name).parent.iterdir() if is_pickled_index(path.name)}
+    for index in sorted(beside):
+        name = index.relative_to(root).as_posix()
+        (target / safe_name(name)).write_text(json.dumps(_renamed(read_json(index)), indent=2) + "\n")
+    write_json(target / RECORD, hashes)
+    all_on_disk(target)
+    return hashes
+
+
+def _renamed(index: dict[str, Any]) -> dict[str, Any]:
+    """An index with the names of the safetensors; what it says else is of no use to anybody here."""
+    where = index.get("weight_map")
+    if not isinstance(where, Mapping) or not all(isinstance(file, str) for file in where.values()):
+        raise SourceError("expected an index of pickled shards with a weight_map, got none")
+    return {
+        "metadata": index.get("metadata") or {},
+        "weight_map": {name: safe_name(file) for name, file in where.items()},
+    }
+
+
+def sha256_of(file: Path) -> str:
+    """The SHA-256 of a file's content, read in blocks."""
+    state = hashlib.sha256()
+    with file.open("rb") as opened:
+        while block := opened.read(16 * MEGABYTE):
+            state.update(block)
+    return state.hexdigest()
+
+
+def check_hashes(where: object, got: Mapping[str, str | None], pinned: Mapping[str, str]) -> None:
+    """SourceError for the first file whose SHA-256 is not the one that is `pinned`; others are not looked at."""
+    for name, expected in pinned.items():
+        if name in got and got[name] != expected:
+            raise SourceError(
+                f"{where}: {name} is not the file that was pinned: expected the SHA-256 {expected}, got {got[name]}. "
+                "If its authors have changed it and you trust that, change model.sources.<name>.sha256"
+            )
