@@ -4,10 +4,14 @@ import json
 import os
 import shutil
 import stat
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+if sys.platform != "win32":
+    import fcntl
 
 Plain = Mapping[str, Any]  # plain data by name: an object of a JSON file, a part of a configuration, a record
 ROOM, READY = ".result.partial", ".result"  # see `together`
@@ -161,3 +165,27 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(path: Path, *, shared: bool = False) -> Iterator[bool]:
+    """Hold the lock of the file or directory at `path`; yields False where the system or the file system has none.
+
+    The lock ends with the process. filelock, which runs use, has no shared locks and none of directories; on Windows,
+    which has no flock(2), nothing is locked. BlockingIOError where another process has it locked, OSError where there is nothing to open.
+    """
+    if sys.platform == "win32":
+        yield False
+        return
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(opened, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            held = True
+        except BlockingIOError:
+            raise
+        except OSError:  # a file system without locks
+            held = False
+        yield held
+    finally:
+        os.close(opened)

@@ -1,7 +1,6 @@
 """Append-only files of JSON objects, one a line with its check sum, that survive any kill and power cuts."""
 
 import errno
-import fcntl
 import hashlib
 import json
 import logging
@@ -13,7 +12,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from evohydra.files import on_disk, write_whole
+from evohydra.files import locked, on_disk, write_whole
 
 logger = logging.getLogger(__name__)
 LOCK = ".lock"  # of a run's directory: other runs ask for it
@@ -56,9 +55,8 @@ def _show(sign: FileLock) -> None:
 def in_use(directory: Path) -> bool:
     """Whether a process is at work in a run's directory; False where that cannot be known."""
     try:
-        with (directory / SIGN).open("rb") as sign:
-            # Shared, so that those who look are not taken for a run, and a run that starts waits a moment at most.
-            fcntl.flock(sign, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        # Shared, so that those who look are not taken for a run, and a run that starts waits a moment at most.
+        with locked(directory / SIGN, shared=True):
             return False
     except BlockingIOError:
         return True

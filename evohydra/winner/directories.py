@@ -1,15 +1,14 @@
 """The directories that checkpoints are written to: whole or not at all, and what may be replaced by them."""
 
-import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
 
-from evohydra.files import all_on_disk, on_disk, read_json
+from evohydra.files import all_on_disk, locked, on_disk, read_json
 from evohydra.recipe import FORMAT
 
 # What evohydra writes into a checkpoint's directory.
@@ -63,16 +62,15 @@ def room(target: Path, where: Path | None = None, purpose: str = "") -> Iterator
     _clear(place)
     try:
         place.mkdir(parents=True)
-        opened = os.open(place, os.O_RDONLY)
     except OSError as error:
         raise ArtifactError(f"could not write {where or target}: {error}") from error
-    try:
-        with suppress(OSError):  # without locks, or where another command comes at the same moment and clears it
-            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield place
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
-        os.close(opened)
+    with ExitStack() as held:
+        with suppress(OSError):  # where another command comes at the same moment and clears it
+            held.enter_context(locked(place))
+        try:
+            yield place
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def _clear(place: Path) -> None:
@@ -83,18 +81,17 @@ def _clear(place: Path) -> None:
     strange = _strange(place, unfinished=True) if place.is_dir() and not place.is_symlink() else "a file or a link"
     if strange is not None:
         raise ArtifactError(f"{place}: expected what a killed command left of a checkpoint, got {strange}; {reason}")
-    opened = os.open(place, os.O_RDONLY)
     try:
-        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(place)
+        with locked(place) as sure:
+            if not sure:
+                raise OSError("this file system has no locks that would tell")
+            shutil.rmtree(place)
     except BlockingIOError as error:
         raise ArtifactError(f"{place} exists: another command is writing there now; wait until it is done") from error
     except OSError as error:
         raise ArtifactError(
             f"{place} exists, from a command that was killed or is not done yet; remove it if it was killed ({error})"
         ) from error
-    finally:
-        os.close(opened)
 
 
 def check_replaceable(target: Path, overwrite: bool) -> None:
