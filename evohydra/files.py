@@ -172,7 +172,8 @@ def locked(path: Path, *, shared: bool = False) -> Iterator[bool]:
     """Hold the lock of the file or directory at `path`; yields False where the system or the file system has none.
 
     The lock ends with the process. filelock, which runs use, has no shared locks and none of directories; on Windows,
-    which has no flock(2), nothing is locked. BlockingIOError where another process has it locked, OSError where there is nothing to open.
+    which has no flock(2), nothing is locked. BlockingIOError where another process has it locked, OSError where there
+    is nothing to open.
     """
     if sys.platform == "win32":
         yield False
