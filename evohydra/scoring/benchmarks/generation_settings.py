@@ -64,10 +64,12 @@ def check_generation(
     if given.get("do_sample") and merged.get("temperature") == 0:
         raise ValueError(f"{key}: do_sample=true needs a temperature above 0, got 0; give temperature too")
     plain = {name: value for name, value in merged.items() if name not in own}
-    if plain.get("do_sample") is None and plain.get("temperature"):
+    if not plain.get("temperature", 1.0):
+        del plain["temperature"]  # lm-eval's way to say: the likeliest token
+    elif plain.get("do_sample") is None and "temperature" in plain:
         plain["do_sample"] = True  # as lm-eval reads it
     try:
-        GenerationConfig(**plain).validate(strict=True, user_set_attributes=set(given) - {"do_sample"})
+        GenerationConfig(**plain).validate(strict=True, user_set_attributes={*given, "do_sample", "num_beams"})
     except (ValueError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{key}: transformers refuses {dict(given)}: {reason}") from error

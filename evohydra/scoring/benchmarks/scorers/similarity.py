@@ -132,7 +132,7 @@ def located(path: str | None, revision: str | None = None) -> Path:
     if directory.is_absolute() or path.startswith((".", "~")) or path.count("/") != 1:
         raise ScorerError(f"path: {path}: no such directory (and not a hub id of the form owner/name)")
     try:
-        return Path(snapshot_download(path, revision=revision, **LOCAL))
+        return Path(snapshot_download(path, revision=revision, local_files_only=True))
     except (OSError, ValueError) as error:
         raise ScorerError(
             f"path: {path}: no such directory, and not downloaded from the hub before; run `hf download {path}`"
