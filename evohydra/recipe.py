@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from evohydra.checks import Natural, Words, check_entries, check_name, shown
 from evohydra.checks.patterns import check_pattern
+from evohydra.files import Plain
 
 # Of methods whose module was not called like them when the first recipe files were written.
 FIRST_MODULES = {
@@ -165,7 +166,7 @@ def _plain(parameters: Mapping[str, Parameter]) -> dict[str, object]:
     return {key: list(value) if isinstance(value, tuple) else value for key, value in parameters.items()}
 
 
-def _parameters(data: Mapping[str, Any]) -> dict[str, Parameter]:
+def _parameters(data: Plain) -> dict[str, Parameter]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
 
 
@@ -195,7 +196,7 @@ def _checkpoint(data: object, where: str, level: int) -> Checkpoint:
 
 def _merge(data: object, where: str, level: int) -> Merge:
     nodes = {"base": object, "models": Sequence[object], "groups": Sequence[object]}
-    entries: Mapping[str, Any] = check_entries(where, data, {"node": str, "method": str, **nodes, "options": Values})
+    entries: Plain = check_entries(where, data, {"node": str, "method": str, **nodes, "options": Values})
     if not entries["models"]:
         raise ValueError(f"{where}.models: expected one model or more, got none")
     base = entries["base"]
@@ -210,13 +211,13 @@ def _merge(data: object, where: str, level: int) -> Merge:
 
 def _group(data: object, where: str) -> Group:
     kinds = {"name": str, "tensors": Sequence[str], "parameters": Values}
-    entries: Mapping[str, Any] = check_entries(where, data, kinds)
+    entries: Plain = check_entries(where, data, kinds)
     return Group(entries["name"], tuple(entries["tensors"]), _parameters(entries["parameters"]))
 
 
 def _stack(data: object, where: str, level: int) -> Stack:
     kinds = {"node": str, "sources": Sequence[object], "hops": Hops, "layout": object, "scaling": Scaling}
-    entries: Mapping[str, Any] = check_entries(where, data, kinds)
+    entries: Plain = check_entries(where, data, kinds)
     patterns = ("embeddings", "attention", "mlp")
     of_layout = {"layers": str, **dict.fromkeys(patterns, str)}
     layout: Any = check_entries(f"{where}.layout", entries["layout"], of_layout, {"offset": float, "readers": str})

@@ -13,8 +13,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf, open_dict
 from rich.console import Console
 
-from evohydra import composition
 from evohydra.__main__ import place_in_sweep
+from evohydra.assembly import composition
 from evohydra.assembly.runs import make_run
 from evohydra.run import Run
 from evohydra.search.json_lines import sealed, whole_lines

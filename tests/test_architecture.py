@@ -10,12 +10,18 @@ import evohydra
 
 PACKAGE = Path(evohydra.__file__).parent
 HYDRA = {"hydra", "omegaconf"}
-MAY_KNOW_HYDRA = {"evohydra.__main__", "evohydra.assembly.parts", "evohydra.composition", "evohydra.report.comparison"}
+MAY_KNOW_HYDRA = {
+    "evohydra.__main__",
+    "evohydra.assembly.parts",
+    "evohydra.assembly.composition",
+    "evohydra.report.comparison",
+}
 # From the bottom up: a module imports from its own level and from those below it. Every package and every module of
 # the root stands here. CONTRIBUTING says what each holds.
 LEVELS = (
-    ("recipe", "files", "checks", "libraries", "composition", "pages"),
-    ("merging", "hub"),
+    ("recipe", "files", "checks", "pages"),
+    ("hub",),
+    ("merging",),
     ("spaces",),
     ("families",),
     ("scoring", "mergekit"),

@@ -16,7 +16,7 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 
-from evohydra import composition
+from evohydra.assembly import composition
 from evohydra.families import sources
 from evohydra.spaces.genes import Axis
 from tests.commands import environment
@@ -117,7 +117,7 @@ def test_an_unknown_part_is_an_error(value: str) -> None:
 
 SWEEP = """
 import hydra
-from evohydra import composition
+from evohydra.assembly import composition
 
 @hydra.main(version_base="1.3", config_path=composition.conf_dir(), config_name="config")
 def job(config):

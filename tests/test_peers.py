@@ -10,7 +10,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from evohydra import composition
+from evohydra.assembly import composition
 from evohydra.assembly.sizes import MOST
 from evohydra.merging.checkpoints import ZOO
 from evohydra.recipe import Merge

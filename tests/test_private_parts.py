@@ -16,8 +16,8 @@ import torch
 from packaging.requirements import Requirement
 
 import evohydra
+from evohydra.checks.libraries import PrivateParts
 from evohydra.families import private_transformers, single_files
-from evohydra.libraries import PrivateParts
 from evohydra.merging import private_torch
 from evohydra.scoring.benchmarks import private_lm_eval
 from evohydra.search.optimizers import lean

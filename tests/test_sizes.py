@@ -15,8 +15,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig
 
-from evohydra import composition
-from evohydra.assembly import process, sizes
+from evohydra.assembly import composition, process, sizes
 from evohydra.assembly.parts import found_sources
 from evohydra.assembly.settings import Settings
 from evohydra.merging.checkpoints import CheckpointReader

@@ -43,6 +43,6 @@ def test_the_command_composes_from_the_wheel_alone(wheel: Path, tmp_path: Path):
     shown = python("-m", "evohydra", "--cfg", "job", "merge=dare_ties", cwd=tmp_path, PYTHONPATH=str(wheel))
     assert shown.returncode == 0, shown.stderr
     assert yaml.safe_load(shown.stdout)["merge"]["parameter"]["method"].endswith("dare_ties")
-    source = "from evohydra import composition; print(composition.conf_dir())"
+    source = "from evohydra.assembly import composition; print(composition.conf_dir())"
     found = python("-c", source, cwd=tmp_path, PYTHONPATH=str(wheel))
     assert Path(found.stdout.strip()) == (wheel / "evohydra" / "conf").resolve()

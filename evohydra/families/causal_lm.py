@@ -37,6 +37,7 @@ from evohydra.families.private_transformers import left_out_on_load, no_init_wei
 from evohydra.families.refusals import refused
 from evohydra.families.rules import AUTO, config_from, tokenizer_from
 from evohydra.families.tokenizers import LOCAL
+from evohydra.files import Plain
 from evohydra.merging.checkpoints import CheckpointReader, SourceError, TensorSource
 from evohydra.merging.engine import Engine
 from evohydra.recipe import Checkpoint, LayerNames, Node, Stack
@@ -250,7 +251,7 @@ def _token_ids(theirs: PretrainedConfig, ours: PretrainedConfig) -> dict[str, An
     return {key: value for key, value in ids.items() if value != getattr(ours, key, None)}
 
 
-def _only_ids(changes: Mapping[str, Any]) -> dict[str, Any]:
+def _only_ids(changes: Plain) -> dict[str, Any]:
     return {key: value for key, value in changes.items() if key in _TOKEN_IDS}
 
 

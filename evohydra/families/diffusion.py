@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 
@@ -20,6 +20,7 @@ from evohydra.families.live_diffusion import STEPS, LiveDiffusion, draw, load_be
 from evohydra.families.loading import NOWHERE
 from evohydra.families.rules import AUTO
 from evohydra.families.settings_files import LOCAL
+from evohydra.files import Plain
 from evohydra.merging.checkpoints import SourceError, TensorSource
 from evohydra.recipe import LayerNames, Stack
 from evohydra.spaces.grouping import Location
@@ -33,7 +34,7 @@ TRANSFORMER = (
     "a path through layers needs layers of one kind in a row, and a diffusion transformer has blocks of several kinds, "
     "each shifted by the embedding of the time step"
 )
-NOTHING: Mapping[str, Any] = MappingProxyType({})
+NOTHING: Plain = MappingProxyType({})
 
 
 class Diffusion:

@@ -14,6 +14,7 @@ from evohydra.families import path_settings
 from evohydra.families.layouts import POST_MLP
 from evohydra.families.prefixes import Prefixes
 from evohydra.families.tensor_sets import LAYER
+from evohydra.files import Plain
 from evohydra.merging.checkpoints import SourceError
 from evohydra.merging.engine import Engine
 from evohydra.merging.path_tensors import factors
@@ -169,7 +170,7 @@ class Paths:
         self._slots[key].hold(node, engine)
         return self._slots[key]
 
-    def _check_types(self, settings: Mapping[str, Any]) -> None:
+    def _check_types(self, settings: Plain) -> None:
         """The first source makes masks and rotary angles, so it has to know every kind of layer."""
         known = getattr(self._host().config, "layer_types", None) or []
         if strange := sorted(set(settings.get("layer_types", ())) - set(known)):

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from evohydra.checks.libraries import optional
 from evohydra.families import Fused, Overlay
 from evohydra.families import pipeline_files as files
 from evohydra.families.in_place import by_checkpoint_name
@@ -17,7 +18,6 @@ from evohydra.families.private_transformers import from_config, no_init_weights
 from evohydra.families.refusals import refused
 from evohydra.families.settings_files import LOCAL
 from evohydra.families.tensor_sets import BUFFERS
-from evohydra.libraries import optional
 from evohydra.merging.checkpoints import SourceError, first_few
 from evohydra.merging.engine import Engine
 from evohydra.recipe import Node

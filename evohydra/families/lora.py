@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,7 +15,7 @@ from evohydra.checks import check
 from evohydra.families import AddedAdapter, Overlay
 from evohydra.families.denoiser_blocks import Plan
 from evohydra.families.original_layout import unet_name
-from evohydra.files import check_plain_file, parse_json, read_json
+from evohydra.files import Plain, check_plain_file, parse_json, read_json
 from evohydra.merging.adapters import for_module
 from evohydra.merging.checkpoints import SourceError, TensorSource, first_few, locate
 
@@ -25,7 +24,7 @@ DOWN = ("A", "down")
 KOHYA = {"lora_unet_": "", "lora_te1_": "text_encoder", "lora_te2_": "text_encoder_2", "lora_te_": "text_encoder"}
 METADATA = "lora_adapter_metadata"
 # What the scale of the product depends on; diffusers writes the component before the key.
-SETTINGS: Mapping[str, Any] = {
+SETTINGS: Plain = {
     "lora_alpha": float,
     "alpha_pattern": Mapping[str, float] | None,
     "use_rslora": bool | None,
@@ -183,7 +182,7 @@ def _kohya_names(modules: Mapping[str, str], denoiser: str) -> dict[str, str]:
     return found
 
 
-def _scale(target: str, pair: Mapping[str, Tensor], alpha: float | None, settings: Mapping[str, Any]) -> float:
+def _scale(target: str, pair: Mapping[str, Tensor], alpha: float | None, settings: Plain) -> float:
     """alpha / r; 1 where nothing says what alpha is."""
     rank = pair["down"].shape[0] if "down" in pair and pair["down"].ndim else 1
     if rank == 0:

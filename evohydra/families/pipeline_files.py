@@ -10,6 +10,7 @@ import torch
 import transformers
 from torch import Tensor
 
+from evohydra.checks.libraries import optional
 from evohydra.families import tokenizers
 from evohydra.families.configurations import check_numbers
 from evohydra.families.private_transformers import from_config
@@ -17,7 +18,6 @@ from evohydra.families.refusals import refused
 from evohydra.families.settings_files import LOCAL
 from evohydra.families.tensor_sets import BUFFERS, Renamed
 from evohydra.files import read_json as read_object
-from evohydra.libraries import optional
 from evohydra.merging.checkpoints import PICKLES, CheckpointReader, SourceError, TensorSource
 
 INDEX = "model_index.json"

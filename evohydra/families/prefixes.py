@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from evohydra.files import Plain
 from evohydra.merging.path_tensors import factors
 from evohydra.recipe import Stack, digest
 
@@ -127,7 +128,7 @@ class Prefixes:
             undo()
         self._undo = []
 
-    def _batch(self, inputs: Mapping[str, Any]) -> str | None:
+    def _batch(self, inputs: Plain) -> str | None:
         """A digest of the inputs of a forward pass; None where its hidden states are not to be kept."""
         cache = inputs.get("past_key_values")
         if cache is not None and (type(cache) is not DynamicCache or cache.get_seq_length() > 0):

@@ -6,7 +6,7 @@ from typing import Any
 from transformers.core_model_loading import revert_weight_conversion
 from transformers.initialization import no_init_weights
 
-from evohydra.libraries import PrivateParts
+from evohydra.checks.libraries import PrivateParts
 
 TESTED = "5.23.0"
 PARTS = (

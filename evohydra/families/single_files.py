@@ -7,12 +7,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from evohydra.checks.libraries import PrivateParts
 from evohydra.families import pipeline_files as files
 from evohydra.families.noise_schedules import MARKS
 from evohydra.families.private_transformers import from_config
 from evohydra.families.settings_files import LOCAL
 from evohydra.families.tensor_sets import BUFFERS
-from evohydra.libraries import PrivateParts
 from evohydra.merging.checkpoints import SCALE, SourceError, TensorSource, check_plain
 
 # Where text encoders begin; the first two are converted from OpenAI's CLIP, the third from OpenCLIP.

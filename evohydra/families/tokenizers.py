@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from evohydra.families.refusals import refused
 from evohydra.families.settings_files import LOCAL as LOCAL
 from evohydra.families.vocabulary import Vocabulary
+from evohydra.files import Plain
 from evohydra.merging.checkpoints import SourceError
 
 LARGEST_ID = 10**7
@@ -123,7 +124,7 @@ def union(
     return _loaded(tokenizers[owner], data[owner], added, ids)
 
 
-def _merges(models: list[Mapping[str, Any]], ids: Mapping[str, int]) -> list[object]:
+def _merges(models: list[Plain], ids: Mapping[str, int]) -> list[object]:
     """The merges of all BPE models, in order, each once; without those whose tokens have no row."""
     merges: dict[tuple[str, str], object] = {}
     for model in models:

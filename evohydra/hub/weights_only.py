@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from evohydra.files import MEGABYTE, all_on_disk, check_plain_file, read_json, write_json
+from evohydra.files.tensors import NAMES, write_tensors
 from evohydra.hub import SourceError
-from evohydra.merging.tensor_files import NAMES, write_tensors
 
 IMPORTS = re.compile(r"GLOBAL ([\w.]+)")
 SAFE = ".safetensors"

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from evohydra.files import Plain
 from evohydra.mergekit.yaml_files import load_documents
 
 KNOWN = {
@@ -14,7 +15,7 @@ TOKENIZER = {"source", "tokens", "pad_to_multiple_of"}
 logger = logging.getLogger(__name__)
 
 
-def checked(text: str) -> Mapping[str, Any]:
+def checked(text: str) -> Plain:
     """The configuration, with what is common to all methods looked at; ValueError, naming the key."""
     config = _plain(_document(text))
     only_known(config, KNOWN, "the configuration")
@@ -99,7 +100,7 @@ def _with_base_of_slices(config: dict[str, Any]) -> dict[str, Any]:
     return config
 
 
-def reference(model: Mapping[str, Any]) -> str:
+def reference(model: Plain) -> str:
     """A model that is written out as a mapping, as the string path@revision+adapter@revision.
 
     Raises ValueError for one that is none, or is read as another architecture.
@@ -118,7 +119,7 @@ def reference(model: Mapping[str, Any]) -> str:
     return place(model.get("model")) + adapter
 
 
-def warn_of_ignored(config: Mapping[str, Any], method: str, known: Collection[str]) -> None:
+def warn_of_ignored(config: Plain, method: str, known: Collection[str]) -> None:
     """Warn of parameters that the method does not use, and which mergekit ignores."""
     entries = [config, *(config.get("models") or []), *(config.get("slices") or [])]
     entries += [source for each in config.get("slices") or [] for source in each["sources"]]

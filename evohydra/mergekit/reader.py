@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
-from typing import Any
 
 import torch
 
 from evohydra.families import Family, Rules
 from evohydra.families.names import FAMILIES
 from evohydra.families.sources import BASE, published_sources
+from evohydra.files import Plain
 from evohydra.mergekit import stacks
 from evohydra.mergekit.configuration import TOKENIZER, checked, only_known, parameters_of, reference, warn_of_ignored
 from evohydra.mergekit.settings import PASSTHROUGH, Settings, Slice, parameters_known
@@ -68,7 +68,7 @@ def read(text: str, family: Family, shard_bytes: int) -> dict[str, object]:
 
 
 def _path(
-    config: Mapping[str, Any],
+    config: Plain,
     family: Family,
     nodes: Mapping[str, Checkpoint],
     donor: str,
@@ -103,7 +103,7 @@ def _path(
 
 
 def _merge(
-    config: Mapping[str, Any],
+    config: Plain,
     family: Family,
     models: Sequence[str],
     nodes: Mapping[str, Checkpoint],
@@ -151,7 +151,7 @@ def _common_dtype(sources: Mapping[str, TensorSource]) -> torch.dtype:
     return common or torch.float32
 
 
-def _models(config: Mapping[str, Any], method_name: str, role: str) -> list[str]:
+def _models(config: Plain, method_name: str, role: str) -> list[str]:
     """What is merged, besides the base where the method has one, in the order of its first mention."""
     listed = config["models"] if "models" in config else [s for each in config["slices"] for s in each["sources"]]
     for group in [config["models"]] if "models" in config else [each["sources"] for each in config["slices"]]:
@@ -221,7 +221,7 @@ def _tokenizer(
     return nodes[wanted].name, multiple
 
 
-def _slices(config: Mapping[str, Any], models: Sequence[str], depth: int, stacked: bool) -> list[Slice]:
+def _slices(config: Plain, models: Sequence[str], depth: int, stacked: bool) -> list[Slice]:
     if "models" in config:
         if stacked:
             raise ValueError(f"passthrough takes exactly 1 model, got {len(models)}; slices may have one each")

@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from evohydra.files import Plain
 from evohydra.mergekit.writer import OPTIONS, Counterpart
 from evohydra.merging.methods import Method, resolve
 from evohydra.recipe import Parameter
@@ -26,7 +27,7 @@ class Slice:
 class Settings:
     """What a configuration says of one tensor: those of a source go before the slice's, and these before the rest."""
 
-    config: Mapping[str, Any]
+    config: Plain
     models: Sequence[str]
     tensor: str
     at: Slice

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from evohydra.files import Plain
 from evohydra.mergekit.settings import Settings, Slice
 from evohydra.merging.checkpoints import TensorSource
 from evohydra.recipe import Checkpoint, Group, Hop, LayerNames, Merge, Node, Parameter, Stack
@@ -21,7 +21,7 @@ class OneSource:
     of_slice: Mapping[str, object]
 
 
-def one_source_each(slices: Sequence[Mapping[str, Any]]) -> list[OneSource]:
+def one_source_each(slices: Sequence[Plain]) -> list[OneSource]:
     """The slices of a passthrough; ValueError where one has more than one source."""
     found = []
     for entry in slices:
@@ -49,7 +49,7 @@ def is_path(slices: Sequence[OneSource], depths: Mapping[str, int]) -> bool:
 
 
 def stack(
-    config: Mapping[str, Any],
+    config: Plain,
     slices: Sequence[OneSource],
     nodes: Mapping[str, Checkpoint],
     donor: Checkpoint,
@@ -80,7 +80,7 @@ def stack(
 
 
 class _Scales:
-    def __init__(self, config: Mapping[str, Any], slices: Sequence[OneSource]) -> None:
+    def __init__(self, config: Plain, slices: Sequence[OneSource]) -> None:
         self._config, self._slices = config, slices
 
     def at(self, each: OneSource, tensor: str, number: int | None) -> float:

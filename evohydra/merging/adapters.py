@@ -11,7 +11,7 @@ from torch import Tensor
 
 from evohydra.checks import Count, check
 from evohydra.checks.patterns import check_pattern, matches_whole
-from evohydra.files import read_json
+from evohydra.files import Plain, read_json
 from evohydra.merging.checkpoints import CheckpointReader, SourceError, TensorSource, locate
 from evohydra.recipe import Checkpoint
 
@@ -22,7 +22,7 @@ UNSUPPORTED = (
 )  # fmt: skip
 # Initialisations that change the base's weights too.
 RESIDUAL = re.compile(r"pissa|olora|corda|loftq|lora_ga")
-TYPES: Mapping[str, Any] = {
+TYPES: Plain = {
     "peft_type": str, "r": Count, "lora_alpha": float, "rank_pattern": Mapping[str, Count] | None,
     "alpha_pattern": Mapping[str, float] | None, "use_rslora": bool | None, "fan_in_fan_out": bool | None,
 }  # fmt: skip

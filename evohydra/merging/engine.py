@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from evohydra.files import Plain
 from evohydra.merging.checkpoints import CheckpointReader, TensorSource
 from evohydra.merging.kernels.compilation import compiling
 from evohydra.merging.kernels.fused import NotFinite, is_finite, largest_entry
@@ -231,7 +232,7 @@ class Engine:
         name: str,
         base: Tensor | None,
         models: Sequence[Tensor],
-        given: Mapping[str, Any],
+        given: Plain,
     ) -> dict[str, object]:
         """The parameters that the engine supplies, see `evohydra.merging.methods`."""
         supplied: dict[str, object] = {}

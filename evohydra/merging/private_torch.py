@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from evohydra.libraries import PrivateParts
+from evohydra.checks.libraries import PrivateParts
 
 TESTED = "2.13.0"
 PARTS = (

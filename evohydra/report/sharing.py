@@ -8,7 +8,7 @@ from typing import Any
 
 import wandb
 
-from evohydra.libraries import optional
+from evohydra.checks.libraries import optional
 from evohydra.report.contents import verdict
 from evohydra.report.gathering import Job, gather
 from evohydra.report.paired_tests import strategies_against_each_other

@@ -6,7 +6,7 @@ from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
-from evohydra.libraries import versions
+from evohydra.checks.libraries import versions
 from evohydra.recipe import digest
 from evohydra.scoring.benchmarks.likelihood import benchmark_of
 from evohydra.scoring.job import Evaluation

@@ -1,12 +1,13 @@
 """How a parameter of a merge method is searched, as it stands in conf/merge."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import AllowInfNan
 
 from evohydra.checks import Words, check_settings
+from evohydra.files import Plain
 from evohydra.spaces.genes import Choice, Gene, Real, Value, integer, whole
 
 SHARE = "share"  # as the value of `uniform`, and of the default on a simplex: 1 / number of models
@@ -84,7 +85,7 @@ class GeneSpec:
             raise ValueError(f"gene {name!r}: expected values in {list(self.within)}, got {value}")
 
 
-def parse_spec(name: str, fields: Mapping[str, Any]) -> GeneSpec:
+def parse_spec(name: str, fields: Plain) -> GeneSpec:
     """The description that `fields` are of the gene `name`; ValueError for others."""
     check_settings(f"genes.{name}", GeneSpec, fields)
     spec = GeneSpec(**fields)

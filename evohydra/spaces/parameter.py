@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from evohydra.files import Plain
 from evohydra.merging.methods import resolve
 from evohydra.recipe import Checkpoint, Group, Merge, Node, Parameter
 from evohydra.spaces.gene_spec import SHARE, GeneSpec, parse_spec
@@ -225,7 +226,7 @@ def uniform_merge(
     return Merge("linear", base, tuple(models), (group,))
 
 
-def _granularity(fields: Mapping[str, Any]) -> Granularity:
+def _granularity(fields: Plain) -> Granularity:
     unknown = sorted(set(fields) - set(Granularity.__dataclass_fields__))
     if unknown:
         raise ValueError(f"granularity: expected the keys {sorted(Granularity.__dataclass_fields__)}, got {unknown}")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from evohydra.libraries import PrivateParts
+from evohydra.checks.libraries import PrivateParts
 
 PARTS = (PrivateParts("wandb", "0.31.0", "wandb:Run", ("_log_artifact",)),)
 

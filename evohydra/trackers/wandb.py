@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 import wandb
 
+from evohydra.checks.libraries import commit, versions
 from evohydra.files import Plain
-from evohydra.libraries import commit, versions
 from evohydra.recipe import Checkpoint, checkpoints, from_dict
 from evohydra.search.ledger import Record
 from evohydra.trackers.private_wandb import use_offline

@@ -11,9 +11,9 @@ import torch
 from huggingface_hub import split_state_dict_into_shards_factory
 
 from evohydra.families import Fused, Part
+from evohydra.files.tensors import write_tensors
 from evohydra.merging.checkpoints import CheckpointReader, fingerprint
 from evohydra.merging.engine import Engine
-from evohydra.merging.tensor_files import write_tensors
 from evohydra.recipe import Node
 
 WHOLE = Part()

@@ -1,10 +1,10 @@
 """The winner's model card."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from evohydra.files import Plain
 from evohydra.pages import in_markdown
 from evohydra.recipe import Checkpoint, Node, checkpoints
 from evohydra.report.tables import gain_sentence, markdown
@@ -71,7 +71,7 @@ def _described(source: Checkpoint) -> str:
     return ", ".join([f"{source.path}{f' @ {source.revision}' if source.revision else ''}", *filter(None, more)])
 
 
-def _results(summary: Mapping[str, Any] | None, task: str) -> list[EvalResult]:
+def _results(summary: Plain | None, task: str) -> list[EvalResult]:
     """The winner's score on the test split of each benchmark, as the hub shows scores."""
     if summary is None or summary["test"]["winner"]["score"] is None:
         return []
@@ -93,7 +93,7 @@ def _found(summary: Mapping[str, object] | None) -> str:
     return f"The best merge that {project} found among {summary['evaluations']} genomes"
 
 
-def _scores(summary: Mapping[str, Any] | None) -> str:
+def _scores(summary: Plain | None) -> str:
     if summary is None:
         return ""
     return f"""## Scores on the test split
@@ -105,7 +105,7 @@ def _scores(summary: Mapping[str, Any] | None) -> str:
 """
 
 
-def _chosen(summary: Mapping[str, Any]) -> str:
+def _chosen(summary: Plain) -> str:
     search, validation = (summary[split]["winner"]["score"] for split in ("search", "validation"))
     if validation is None:
         return f"The winner is the best genome of the search ({search:.3f} there), without a validation split."

@@ -4,28 +4,28 @@ import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, cast
 
 import torch
 
 from evohydra.checks import Count, Words, check_entries, shown
+from evohydra.checks.libraries import versions
 from evohydra.families import AddedAdapter, Family, Rules
 from evohydra.families.names import FAMILIES
 from evohydra.families.rules import AUTO
 from evohydra.families.sources import parse_dtype
-from evohydra.files import read_json
-from evohydra.libraries import versions
+from evohydra.files import Plain, read_json
 from evohydra.merging.methods import check_method
 from evohydra.recipe import FORMAT, MOST_LEVELS, Checkpoint, Merge, Node, checkpoints, children, from_dict
 from evohydra.winner.formats import FORMATS, Format
 
 NUMBER = Annotated[int, Words(f"{FORMAT}")]
 OBJECT = Mapping[str, object]
-REQUIRED: Mapping[str, Any] = {
+REQUIRED: Plain = {
     "format": NUMBER, "family": str, "files_from": str, "dtype": str | None, "out_dtype": str, "shard_bytes": Count,
     "tokenizer": str, "recipe": object,
 }  # fmt: skip
-OPTIONAL: Mapping[str, Any] = {
+OPTIONAL: Plain = {
     "written_as": str, "missing": str, "pad_vocabulary_to": int | None, "allow_other_base": bool, "config": str,
     "tokens_only": bool,
     "components": Mapping[str, str], "adapters": list[object], "warnings": list[str], "weights": str | None,
@@ -68,7 +68,7 @@ class RecipeFile:
             raise ValueError(f"{where}: expected a recipe file of format {FORMAT}, got {shown(got)}")
         if level > MOST_LEVELS:
             raise ValueError(f"{where[:200]}: expected at most {MOST_LEVELS} runs that began with each other, got more")
-        entries: Mapping[str, Any] = check_entries(where, content, REQUIRED, OPTIONAL)
+        entries: Plain = check_entries(where, content, REQUIRED, OPTIONAL)
         node = from_dict(entries["recipe"])
         names = _names(node, where)
         made_from = entries.get("made_from", {})
@@ -125,7 +125,7 @@ def _names(node: Node, where: str) -> list[str]:
     return sorted(found)
 
 
-def _rules(entries: Mapping[str, Any]) -> Rules:
+def _rules(entries: Plain) -> Rules:
     keys = ("missing", "pad_vocabulary_to", "tokens_only", "components")
     chosen = {key: entries[key] for key in keys if key in entries}
     config = entries.get("config", "allow")  # there was no choice when the first ones were written

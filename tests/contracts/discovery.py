@@ -17,7 +17,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from evohydra import composition
+from evohydra.assembly import composition
 
 CONF = Path(composition.conf_dir())
 OWN = [Path(directory).resolve() for directory in os.environ.get("EVOHYDRA_CONF", "").split(os.pathsep) if directory]

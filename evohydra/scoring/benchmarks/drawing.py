@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from evohydra.checks import Count
+from evohydra.checks.libraries import optional
 from evohydra.files import Plain
-from evohydra.libraries import optional
 from evohydra.scoring.benchmarks import BenchmarkError
 from evohydra.scoring.benchmarks.frozen import fingerprints
 from evohydra.scoring.benchmarks.kept_inputs import KeptInputs

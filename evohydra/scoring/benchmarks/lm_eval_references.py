@@ -1,11 +1,11 @@
 """The references of an lm-eval task, and how likely a model finds them."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask, Task
+from lm_eval.models.huggingface import HFLM
 from numpy.typing import NDArray
 from scipy.special import logsumexp
 
@@ -61,7 +61,7 @@ def gold(task: ConfigurableTask, document: object) -> list[int]:
 
 
 def of_texts(
-    lm: Any, task: ConfigurableTask, asked: Sequence[Sequence[Any]], per: Per, *, templated: bool
+    lm: HFLM, task: ConfigurableTask, asked: Sequence[Sequence[Instance]], per: Per, *, templated: bool
 ) -> NDArray[np.float64]:
     """(n,): for the requests of each example the largest mean log-probability of a reference, in one batched pass.
 
@@ -87,7 +87,7 @@ def of_texts(
     return clipped
 
 
-def of_choices(lm: Any, task: ConfigurableTask, asked: Sequence[Sequence[Any]]) -> NDArray[np.float64]:
+def of_choices(lm: HFLM, task: ConfigurableTask, asked: Sequence[Sequence[Instance]]) -> NDArray[np.float64]:
     """(n,): for the requests of each example the log-probability of the right choices among all."""
     flat = [request for requests in asked for request in requests[: _choices(task, requests)]]
     answers = iter(lm.loglikelihood(flat, disable_tqdm=True))
@@ -101,6 +101,6 @@ def of_choices(lm: Any, task: ConfigurableTask, asked: Sequence[Sequence[Any]]) 
     return found.clip(LOWEST, 0.0)
 
 
-def _choices(task: ConfigurableTask, requests: Sequence[Any]) -> int:
+def _choices(task: ConfigurableTask, requests: Sequence[Instance]) -> int:
     """How many of an example's requests are its choices; some metrics ask for each a second time without the prompt."""
     return len(task.doc_to_choice(requests[0].doc))

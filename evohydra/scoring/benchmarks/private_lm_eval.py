@@ -7,7 +7,7 @@ from lm_eval.api.task import Task
 from lm_eval.tasks._index import Kind
 from lm_eval.tasks._yaml_loader import load_yaml
 
-from evohydra.libraries import PrivateParts
+from evohydra.checks.libraries import PrivateParts
 
 TESTED = "0.4.13"
 PARTS = (

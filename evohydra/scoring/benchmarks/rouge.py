@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from evohydra.libraries import optional
+from evohydra.checks.libraries import optional
 from evohydra.scoring.benchmarks.japanese import is_japanese
 
 LIBRARIES = ("rouge-score", "fugashi", "unidic-lite", "emoji", "neologdn")  # that scores depend on

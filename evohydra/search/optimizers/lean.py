@@ -13,7 +13,7 @@ import cmaes
 import numpy as np
 from numpy.typing import NDArray
 
-from evohydra.libraries import PrivateParts
+from evohydra.checks.libraries import PrivateParts
 
 Vector = NDArray[np.float64]
 TESTED = "0.13.1"

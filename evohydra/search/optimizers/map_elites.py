@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evohydra.libraries import optional
+from evohydra.checks.libraries import optional
 from evohydra.search.optimizers import AtLeastOne, AtLeastTwo, Points, dimension_of, starting_points
 from evohydra.spaces.genes import Axis
 

@@ -8,7 +8,7 @@ from annotated_types import Ge, Le
 from numpy.typing import NDArray
 
 from evohydra.checks import NotNegative, Positive, Share, check, check_settings
-from evohydra.libraries import optional
+from evohydra.checks.libraries import optional
 from evohydra.search.optimizers import MOST, AtLeastOne, Points, dimension_of, latin_hypercube, starting_points
 from evohydra.spaces.genes import Axis
 

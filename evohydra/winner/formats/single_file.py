@@ -13,9 +13,9 @@ from evohydra.families.diffusion import Diffusion
 from evohydra.families.noise_schedules import marks_of
 from evohydra.families.original_layout import Piece, pieces
 from evohydra.families.sources import OpenSources
+from evohydra.files.tensors import write_tensors
 from evohydra.merging.checkpoints import TensorSource
 from evohydra.merging.engine import Engine
-from evohydra.merging.tensor_files import write_tensors
 from evohydra.recipe import Node
 from evohydra.winner.formats.plain import Plain
 

@@ -24,7 +24,7 @@ class JobError(CompactHydraException):
 
 def conf_dir() -> str:
     """conf/ inside the package (an installed wheel), or beside it (a checkout)."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     inside = package / "conf"
     return str(inside if (inside / "config.yaml").is_file() else package.parent / "conf")
 
