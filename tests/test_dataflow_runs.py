@@ -120,7 +120,7 @@ def test_one_run_after_the_other(first: str, tmp_path: Path) -> None:
         ({"intermediate_size": 40}, [], r"expected mlp\.down_proj\.weight \(16, 24\), got \(16, 40\)"),
         ({"vocab_size": 60}, ["tokenizer=same"], "embeddings of different sizes"),
         ({"rms_norm_eps": 1e-3}, [], "rms_norm_eps 0.001 where"),
-        ({}, ["merge.dataflow.repeats=0"], "repeats: expected a whole number of at least 1, got 0"),
+        ({}, ["merge.dataflow.repeats=0"], "repeats: expected a whole number of at least 1 and at most 1000, got 0"),
         (
             {},
             ["merge.dataflow.max_hops=1"],

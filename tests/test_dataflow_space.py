@@ -282,7 +282,7 @@ def test_recipes_that_the_space_does_not_hold(recipe: Any, message: str) -> None
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"repeats": 0}, "repeats: expected a whole number of at least 1, got 0"),
+        ({"repeats": 0}, "repeats: expected a whole number of at least 1 and at most 1000, got 0"),
         ({"repeats": 1.5}, "repeats"),
         ({"repeats": True}, "repeats"),
         ({"low": 0.0, "log": True}, "logarithmic range needs low > 0, got low=0"),
@@ -322,7 +322,7 @@ def test_wrong_options_are_errors(options: dict[str, Any], message: str) -> None
     [
         (DataFlowSpace, {"favour": {"layers": float("nan")}}, r"path\.favour: expected a mapping \(a number each\)"),
         (DataFlowSpace, {"merged": "last"}, r"path\.merged: expected first, added or added_first, got 'last'"),
-        (Network, {"hidden": 0}, r"path\.hidden: expected a whole number of at least 1, got 0"),
+        (Network, {"hidden": 0}, r"path\.hidden: expected a whole number of at least 1 and at most 1000, got 0"),
         (Network, {"reach": float("inf")}, r"path\.reach: expected a number of more than 0, got inf"),
     ],
 )

@@ -24,7 +24,7 @@ def user_environment(monkeypatch: pytest.MonkeyPatch):
     [
         [],
         ["merge=task_arithmetic+dfs", "optimizer=catcma"],
-        ["fitness=racing"],
+        pytest.param(["fitness=racing"], marks=pytest.mark.slow),
         pytest.param(["fitness=irt", "fitness.calibrate=6"], marks=pytest.mark.slow),
         *(pytest.param(["merge=dfs", f"optimizer={name}"], marks=pytest.mark.slow) for name in SEARCHES),
     ],

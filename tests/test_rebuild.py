@@ -192,11 +192,11 @@ def mine(base, models):
     ("damage", "called"),
     [
         (changed("family", "helper.Mine"), "family"),
-        (changed("family", "helper:Mine"), "family"),
+        pytest.param(changed("family", "helper:Mine"), "family", marks=pytest.mark.slow),
         (changed("written_as", "helper.Mine"), "written_as"),
         (inside("method", "helper:mine"), "method"),
-        (inside("method", "evohydra.merging.methods.ties:ties"), "method"),
-        (changed("family", "os:abort"), "family"),
+        pytest.param(inside("method", "evohydra.merging.methods.ties:ties"), "method", marks=pytest.mark.slow),
+        pytest.param(changed("family", "os:abort"), "family", marks=pytest.mark.slow),
     ],
 )
 def test_code_that_a_recipe_names_does_not_run(damage: Any, called: str, copied: Path, tmp_path: Path):

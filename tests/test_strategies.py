@@ -276,10 +276,10 @@ def test_a_missing_package_is_named(name: str, module: str, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(("name", "settings", "expected"), [
-    ("ga", {"population": 3}, "optimizer.population: expected a whole number of at least 4, got 3"),
-    ("m2n2", {"archive": 1}, "optimizer.archive: expected a whole number of at least 2, got 1"),
-    ("map_elites", {"cells": 1}, "optimizer.cells: expected a whole number of at least 2, got 1"),
-    ("grid", {"points": 1}, "optimizer.points: expected a whole number of at least 2, got 1"),
+    ("ga", {"population": 3}, "optimizer.population: expected a whole number of at least 4 and at most 100000, got 3"),
+    ("m2n2", {"archive": 1}, "optimizer.archive: expected a whole number of at least 2 and at most 100000, got 1"),
+    ("map_elites", {"cells": 1}, "optimizer.cells: expected a whole number of at least 2 and at most 100000, got 1"),
+    ("grid", {"points": 1}, "optimizer.points: expected a whole number of at least 2 and at most 100000, got 1"),
 ])  # fmt: skip
 def test_settings_that_make_no_sense(name: str, settings: dict[str, Any], expected: str) -> None:
     with pytest.raises(ValueError, match=expected):
