@@ -83,8 +83,11 @@ def test_slow_regular_expressions_end(pattern: str) -> None:
 
 
 def test_one_that_is_slow_in_this_engine_is_named() -> None:
-    within(SECONDS, lambda: matches_whole(r"(a|b|ab)*(a|b|ab)*(a|b|ab)*c|(x+x+)+y", "ab" * 200 + "x" * 60, "here"),
-           "here: .*takes more than 1 s")  # fmt: skip
+    within(
+        SECONDS,
+        lambda: matches_whole(r"(a|b|ab)*(a|b|ab)*(a|b|ab)*c|(x+x+)+y", "ab" * 200 + "x" * 60, "here"),
+        "here: .*takes more than 1 s",
+    )
 
 
 @pytest.mark.parametrize(
@@ -146,8 +149,10 @@ def adapter(root: Path, changes: dict[str, Any], keep: str | None = None) -> Pat
     module = "model.layers.0.mlp.up_proj"
     rows, columns = CheckpointReader(root).shapes[f"{module}.weight"]
     factors = {"lora_A.weight": torch.ones(2, columns), "lora_B.weight": torch.ones(rows, 2)}
-    save_file({f"base_model.model.{module}.{key}": value for key, value in factors.items()},
-              directory / "adapter_model.safetensors")  # fmt: skip
+    save_file(
+        {f"base_model.model.{module}.{key}": value for key, value in factors.items()},
+        directory / "adapter_model.safetensors",
+    )
     config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, **changes}
     (directory / "adapter_config.json").write_text(json.dumps(config) if keep is None else keep)
     return directory

@@ -156,8 +156,14 @@ def lora(pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows, columns = SDXL().open(pipeline, pipeline).shapes[TENSOR]
     factors = {"lora_A.weight": torch.ones(2, columns), "lora_B.weight": torch.ones(rows, 2)}
     save_file({f"{MODULE}.{key}": value for key, value in factors.items()}, directory / "adapter_model.safetensors")
-    config = {"peft_type": "LORA", "lora_alpha": 6, "use_rslora": False, "alpha_pattern": {"x": 1},
-              "unet.lora_alpha": 3.0, "unet.alpha_pattern": {"proj_in": 4}}  # fmt: skip
+    config = {
+        "peft_type": "LORA",
+        "lora_alpha": 6,
+        "use_rslora": False,
+        "alpha_pattern": {"x": 1},
+        "unet.lora_alpha": 3.0,
+        "unet.alpha_pattern": {"proj_in": 4},
+    }
     (directory / "adapter_config.json").write_text(json.dumps(config))
     return directory
 

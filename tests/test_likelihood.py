@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,14 @@ import pytest
 import torch
 import yaml
 from numpy.typing import NDArray
+from rich.console import Console
 
 from evohydra.families.causal_lm import CausalLM, LiveCausalLM
 from evohydra.recipe import Checkpoint
 from evohydra.report.blocks import FigureBlock
 from evohydra.report.contents import contents, verdict
 from evohydra.report.gathering import by_split, gather
+from evohydra.report.progress import SearchProgress
 from evohydra.report.tables import likelihood_sentence, search_sentences
 from evohydra.scoring.benchmarks import BenchmarkError
 from evohydra.scoring.benchmarks.likelihood import (
@@ -225,8 +228,9 @@ def test_hopeless_examples_count_as_the_clip_says() -> None:
 
 def test_the_weights_of_an_objective_are_those_of_the_benchmarks() -> None:
     first, second = (likelihood_name(name, "token") for name in "ab")
-    generation = Generation(1, members([{first: {0: -1.0}, second: {0: -3.0}}]), {"a": 4, "b": 4},
-                            Objective({"a": 0.25, "b": 0.75}))  # fmt: skip
+    generation = Generation(
+        1, members([{first: {0: -1.0}, second: {0: -3.0}}]), {"a": 4, "b": 4}, Objective({"a": 0.25, "b": 0.75})
+    )
     (found,) = judged(Likelihood(sizes={"a": 4, "b": 4}, seed=1, examples=1), generation)
     assert found.fitness == pytest.approx(-2.5)
 
@@ -348,7 +352,9 @@ def test_a_report_shows_no_log_likelihood_as_a_score(tmp_path: Path) -> None:
     jobs = gather([tmp_path / "runs"])
     assert [job.by_likelihood for job in jobs] == [False, True]
     assert [(each["best seen"] is None, each["search"] is None) for each in map(by_split, jobs)] == [
-        (False, False), (True, True)]  # fmt: skip
+        (False, False),
+        (True, True),
+    ]
     assert jobs[0].benchmarks == jobs[1].benchmarks == ("lm_eval",)
     figures = {
         block.name for section in contents(jobs, tmp_path) for block in section.blocks if isinstance(block, FigureBlock)
@@ -401,3 +407,18 @@ def test_a_search_by_likelihood_with_a_last_stage(tmp_path: Path) -> None:
     assert again["recipe_digest"] == summary["recipe_digest"]
     carried_out([*arguments, "budget=22", "executor=processes", "executor.workers=2"], tmp_path / "two")
     assert without_seconds(json_lines(tmp_path / "two" / "ledger.jsonl")) == without_seconds(ledger)
+
+
+def test_the_display_says_what_it_shows_and_compares_no_log_likelihood_with_a_score() -> None:
+    def record(index: int, fitness: float, scores: dict[str, list[float]]) -> Record:
+        return Record(index, index, [0.5], {}, f"{index}", fitness, scores)
+
+    written = StringIO()
+    with SearchProgress(Console(file=written, width=200), 3, 0) as progress:
+        progress(record(0, -0.25, {likelihood_name("sums", "token"): [-0.25]}))
+        progress(record(1, -0.5, {likelihood_name("sums", "token"): [-0.5]}))
+        progress(record(2, -3.0, {"sums": [-3.0]}))  # by a metric that is negative, too
+    first, second, third = written.getvalue().splitlines()
+    assert "best log-likelihood -0.2500, mean -0.2500" in first
+    assert "best log-likelihood -0.2500, mean -0.5000" in second
+    assert "best -3.0000, mean -3.0000" in third

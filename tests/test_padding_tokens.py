@@ -187,11 +187,16 @@ def test_a_vlm_keeps_its_rows_whatever_padding_its_language_models_have(tmp_path
     assert any("'[PAD]' of 'lm'" in each for each in found.aligned.left_out)
 
 
+def save_differing(root: Path) -> None:
+    """A base, and two models of which the second has a padding token more."""
+    save(root / "base", 0, words())
+    for seed, name in enumerate(("one", "two"), 1):
+        save(root / name, seed, words() if name == "one" else padded(), root / "base")
+
+
 def test_a_run_keeps_what_was_chosen_and_its_recipe_says_it(tmp_path: Path) -> None:
     arguments = [*workspace(tmp_path), "baselines=null", "budget=6", "top=1"]
-    save(tmp_path / "base", 0, words())
-    for seed, name in enumerate(("one", "two"), 1):
-        save(tmp_path / name, seed, words() if name == "one" else padded(), tmp_path / "base")
+    save_differing(tmp_path)
     carried_out(arguments, tmp_path / "run")
     kept = json.loads((tmp_path / "run" / "run.json").read_text())
     assert kept["scores"]["alignment"]["tokenizer"] == "base"
@@ -215,9 +220,7 @@ def test_a_run_of_equal_tokenizers_goes_on_as_before(tmp_path: Path) -> None:
 
 def test_paths_are_searched_over_sources_that_differ_in_padding(tmp_path: Path) -> None:
     arguments = [*workspace(tmp_path), "baselines=null", "top=1", "merge=dfs", "merge.dataflow.repeats=1"]
-    save(tmp_path / "base", 0, words())
-    for seed, name in enumerate(("one", "two"), 1):
-        save(tmp_path / name, seed, words() if name == "one" else padded(), tmp_path / "base")
+    save_differing(tmp_path)
     summary = carried_out([*arguments, "budget=6"], tmp_path / "run")
     assert summary["test"]["sources"]["two"]["score"] is not None
     recipe = json.loads((tmp_path / "run" / "winner" / "recipe.json").read_text())
@@ -236,9 +239,7 @@ def test_a_run_that_cannot_be_merged_begins_nothing(tmp_path: Path) -> None:
 
 def test_workers_elsewhere_choose_the_same(tmp_path: Path) -> None:
     arguments = [*workspace(tmp_path), "baselines=null", "budget=6", "top=1"]
-    save(tmp_path / "base", 0, words())
-    for seed, name in enumerate(("one", "two"), 1):
-        save(tmp_path / name, seed, words() if name == "one" else padded(), tmp_path / "base")
+    save_differing(tmp_path)
     carried_out(arguments, tmp_path / "local")
     carried_out([*arguments, "executor=processes", "executor.workers=2", "executor.threads=1"], tmp_path / "workers")
     local, workers = (json_lines(tmp_path / name / "ledger.jsonl") for name in ("local", "workers"))

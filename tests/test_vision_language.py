@@ -284,8 +284,10 @@ def test_vlms_that_do_not_fit_are_refused(root: Path, tmp_path: Path) -> None:
     (quantised / "config.json").write_text(json.dumps(config))
     with pytest.raises(SourceError, match="source 'vlm': expected weights in a floating-point type, got a quantised"):
         align({**lm, "vlm": quantised})
-    for rules, message in ((Rules(missing="base"), "missing: the merge has the tensors of 'vlm'"),
-                           (Rules(tokenizer="lm"), "tokenizer: expected auto, same, union or 'vlm'")):  # fmt: skip
+    for rules, message in (
+        (Rules(missing="base"), "missing: the merge has the tensors of 'vlm'"),
+        (Rules(tokenizer="lm"), "tokenizer: expected auto, same, union or 'vlm'"),
+    ):
         with pytest.raises(SourceError, match=message):
             align({**lm, "vlm": root / "vlm"}, rules)
 

@@ -123,9 +123,13 @@ def _used(identity: Identity, settings: Settings) -> Plain:
     """What is used where the configuration may say auto."""
     scores = identity.scores
     return {
-        "tokenizer": scores.alignment.tokenizer, "dtype": scores.dtype, "out_dtype": scores.out_dtype,
-        "device": scores.device, "batch_size": settings.batch_size, "benchmark": list(scores.benchmarks),
-    }  # fmt: skip
+        "tokenizer": scores.alignment.tokenizer,
+        "dtype": scores.dtype,
+        "out_dtype": scores.out_dtype,
+        "device": scores.device,
+        "batch_size": settings.batch_size,
+        "benchmark": list(scores.benchmarks),
+    }
 
 
 def _unmade() -> Worker:

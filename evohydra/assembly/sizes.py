@@ -49,13 +49,17 @@ def fitted(settings: Settings, found: FoundSources) -> tuple[Settings, str | Non
         settings = replace(settings, dtype="bfloat16")
         logger.warning(
             "dtype=auto: bfloat16, for %s parameters in float32, as %r was published, do not fit into %s",
-            _large(parameters), found.models[0].name, _gigabytes(memory.bytes),
-        )  # fmt: skip
+            _large(parameters),
+            found.models[0].name,
+            _gigabytes(memory.bytes),
+        )
     if settings.device == AUTO and memory.device == "cuda" and not _fits(parameters, dtype, memory):
         logger.warning(
             "device=auto: cpu, for %s parameters in %s do not fit into the %s of the GPU",
-            _large(parameters), str(dtype).removeprefix("torch."), _gigabytes(memory.bytes),
-        )  # fmt: skip
+            _large(parameters),
+            str(dtype).removeprefix("torch."),
+            _gigabytes(memory.bytes),
+        )
         settings = replace(settings, device="cpu")
         memory = _memory(settings, "cpu")
     if settings.batch_size != AUTO:

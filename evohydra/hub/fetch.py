@@ -12,15 +12,15 @@ from pathlib import Path
 from evohydra.files import read_json
 from evohydra.hub import SourceError, cache_directory, conversions, folder_name, in_words
 from evohydra.hub.listing import Listed, Listing, folder_of, has_weights, lacking, list_files, needed, pickled
-from evohydra.hub.messages import explained, hub_errors, no_space, unreachable
+from evohydra.hub.messages import explained, hub_errors, unreachable
 from evohydra.hub.progress import Bar
+from evohydra.hub.space import WEIGHTS, check_space
 from evohydra.hub.weights_only import RECORD, check_hashes, convert_files, is_pickled_index
 
 logger = logging.getLogger(__name__)
 CONFIGURED = ("config.json", "model_index.json", "adapter_config.json")  # one of them is in every model's repository
 WEIGHTS_ONLY = "weights_only"
 PIPELINE = "model_index.json"
-WEIGHTS = (".safetensors", ".bin", ".ckpt", ".pt", ".pth")
 
 
 @dataclass(frozen=True)
@@ -123,8 +123,11 @@ def _converted(wish: Wish, listing: Listing, pickles: Sequence[Listed]) -> Path:
     source = _pickled_files(wish, listing, pickles)
     logger.warning(
         "%s: converting %d pickle files (%s) into safetensors in %s; nothing in them is run",
-        wish.repository, len(pickles), in_words(sum(file.size for file in pickles)), target,
-    )  # fmt: skip
+        wish.repository,
+        len(pickles),
+        in_words(sum(file.size for file in pickles)),
+        target,
+    )
     beside = _of_components(wish, listing, settings_of(listing.files, wish.patterns, pickles))
     return convert_directory(source, [f.path for f in beside], [f.path for f in pickles], target, wish.sha256)
 
@@ -208,9 +211,14 @@ def _say_what_changed(wish: Wish, listing: Listing, chosen: Sequence[Listed]) ->
     if changed:
         logger.warning(
             "%s has changed on the hub: it was at %s when it was last downloaded, and is at %s now, which is taken "
-            "(%s%s). model.sources.<name>.revision=%s stays with the earlier one", wish.repository, earlier.name,
-            listing.commit, changed[0], " and others" if len(changed) > 1 else "", earlier.name,
-        )  # fmt: skip
+            "(%s%s). model.sources.<name>.revision=%s stays with the earlier one",
+            wish.repository,
+            earlier.name,
+            listing.commit,
+            changed[0],
+            " and others" if len(changed) > 1 else "",
+            earlier.name,
+        )
 
 
 def _cached_commit(wish: Wish) -> Path | None:
@@ -253,7 +261,7 @@ def _download(wish: Wish, listing: Listing, files: Sequence[Listed], revision: s
 
     check_hashes(f"{wish.repository} at {listing.commit}", {f.path: f.sha256 for f in files}, wish.sha256)
     if files:
-        _check_space(wish, listing, files, more)
+        check_space(listing, files, more)
     names = [escape(file.path) for file in files or listing.named(CONFIGURED)]
     try:
         found = Path(
@@ -266,28 +274,3 @@ def _download(wish: Wish, listing: Listing, files: Sequence[Listed], revision: s
     if absent := [file.path for file in files if not (found / file.path).is_file()]:
         raise SourceError(f"{wish.repository}: {absent[0]} was not downloaded to {found}; run the same command again")
     return found
-
-
-def _check_space(wish: Wish, listing: Listing, files: Sequence[Listed], more: int) -> None:
-    """SourceError where the files that are not there yet, and a conversion of `more` bytes, have no room."""
-    import huggingface_hub
-
-    cache = Path(huggingface_hub.constants.HF_HUB_CACHE).expanduser()
-    snapshot = cache / folder_name(wish.repository)
-    missing = [f for f in files if not (snapshot / "blobs" / f.etag).exists()
-               and not (snapshot / "snapshots" / listing.commit / f.path).exists()]  # fmt: skip
-    size = sum(file.size for file in missing)
-    what = f"{wish.repository} at {listing.commit}"
-    together = _place(cache).stat().st_dev == _place(cache_directory()).stat().st_dev
-    for where, wanted in ((cache, size + (more if together else 0)), (cache_directory(), more)):
-        free = shutil.disk_usage(_place(where)).free
-        if wanted > free:
-            raise no_space(what, in_words(wanted), in_words(free), where)
-    if any(file.path.endswith(WEIGHTS) for file in missing):
-        room = in_words(shutil.disk_usage(_place(cache)).free)
-        logger.warning("downloading %s: %d files, %s (%s free in %s)", what, len(missing), in_words(size), room, cache)
-
-
-def _place(path: Path) -> Path:
-    """The path, or the first of those above it that exists."""
-    return next(each for each in (path, *path.absolute().parents) if each.exists())

@@ -5,7 +5,9 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from evohydra.search.fitness.likelihood_scale import is_likelihood
 from evohydra.search.ledger import Record
+from evohydra.search.summary import LOG_LIKELIHOOD
 
 
 class SearchProgress:
@@ -56,11 +58,17 @@ class SearchProgress:
         )
 
     def _fitness(self) -> tuple[str, str]:
-        """Best of all so far, and the mean of the current generation."""
-        now = self._records[-1].generation
-        every = [r.fitness for r in self._records if r.fitness is not None]
-        current = [r.fitness for r in self._records if r.fitness is not None and r.generation == now]
-        best = f"{max(every):.4f}" if every else "-"
+        """Best of all so far, and the mean of the current generation; a log-likelihood is called one.
+
+        Log-likelihoods are not compared with scores of the metric: where there are both, the last genome's kind counts.
+        """
+        scored = [(r.fitness, is_likelihood(r.scores), r.generation) for r in self._records if r.fitness is not None]
+        if not scored:
+            return "-", "-"
+        *_, (_, likely, _) = scored
+        alike = [(fitness, generation) for fitness, kind, generation in scored if kind == likely]
+        current = [fitness for fitness, generation in alike if generation == self._records[-1].generation]
+        best = f"{f'{LOG_LIKELIHOOD} ' if likely else ''}{max(fitness for fitness, _ in alike):.4f}"
         return best, f"{sum(current) / len(current):.4f}" if current else "-"
 
     def _speed(self) -> float:

@@ -13,6 +13,7 @@ import wandb
 
 from evohydra.checks.libraries import commit, versions
 from evohydra.files import Plain
+from evohydra.merging.checkpoints import locate
 from evohydra.recipe import Checkpoint, checkpoints, from_dict
 from evohydra.search.ledger import Record
 from evohydra.trackers.private_wandb import use_offline
@@ -197,9 +198,9 @@ def _source(checkpoint: Checkpoint, commit: str | None) -> wandb.Artifact:
     """A reference to where a source model is, on the hub at the `commit` that was read; nothing is read or copied."""
     told = {**checkpoint.to_dict(), **({"commit": commit} if commit else {})}
     artifact = wandb.Artifact(_plain(f"source-{checkpoint.name}"), type="model", metadata=told)
-    local = Path(checkpoint.path)
+    local = locate(checkpoint.path) if checkpoint.path.startswith("zoo://") else Path(checkpoint.path)
     hub = f"https://huggingface.co/{checkpoint.path}/tree/{commit or checkpoint.revision or 'main'}"
-    address = local.resolve().as_uri() if local.exists() else checkpoint.path if "://" in checkpoint.path else hub
+    address = local.resolve().as_uri() if local.exists() else hub
     artifact.add_reference(address, name="model", checksum=False)
     return artifact
 

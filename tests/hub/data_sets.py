@@ -41,12 +41,16 @@ def add_all(hub: Hub) -> None:
         "configs:\n- config_name: ja\n  data_files:\n  - split: train\n    path: ja/train-*\n"
         "  - split: test\n    path: ja/test-*\n"
     )
-    mgsm = {"ja/train-00000-of-00001.parquet": parquet(_sums(3000, 8)),
-            "ja/test-00000-of-00001.parquet": parquet(_sums(2000, 250))}  # fmt: skip
+    mgsm = {
+        "ja/train-00000-of-00001.parquet": parquet(_sums(3000, 8)),
+        "ja/test-00000-of-00001.parquet": parquet(_sums(2000, 250)),
+    }
     _add(hub, MGSM, mgsm, card)
     _add(hub, VG_VQA, {"data/test-00000-of-00001.parquet": parquet([_questions(n) for n in range(12)])})
-    wild = [{"image_id": n % 6, "image": _image(n % 6), "question": f"絵{n}は何ですか？", "answer": "赤い犬です"}
-            for n in range(8)]  # fmt: skip
+    wild = [
+        {"image_id": n % 6, "image": _image(n % 6), "question": f"絵{n}は何ですか？", "answer": "赤い犬です"}
+        for n in range(8)
+    ]
     _add(hub, IN_THE_WILD, {"data/test-00000-of-00001.parquet": parquet(wild)})
     _add_jglue(hub)
 
@@ -78,8 +82,11 @@ def _add(hub: Hub, name: str, files: Mapping[str, bytes | Path], card: str = "")
 def _add_jglue(hub: Hub) -> None:
     """A repository with a loading script, which nobody runs any more, and the hub's parquet files on a branch."""
     repository = _add(hub, JGLUE, {"JGLUE.py": b"raise SystemExit('a loading script was run')\n"})
-    files = {f"{task}/{split}/0000.parquet": parquet([_judged(task, n) for n in range(30)])
-             for task in LABELS for split in ("train", "validation")}  # fmt: skip
+    files = {
+        f"{task}/{split}/0000.parquet": parquet([_judged(task, n) for n in range(30)])
+        for task in LABELS
+        for split in ("train", "validation")
+    }
     repository.commit(files, CONVERTED)
 
 
@@ -89,6 +96,11 @@ def _judged(task: str, number: int) -> dict[str, object]:
         choices = {f"choice{n}": f"{number + n}匹" for n in range(5)}
         return {"q_id": number, "question": f"{sentence}何匹ですか？", **choices, "label": number % 5}
     if task == "JNLI":
-        return {"sentence_pair_id": str(number), "yjcaptions_id": str(number), "sentence1": sentence,
-                "sentence2": "犬がいます。", "label": number % 3}  # fmt: skip
+        return {
+            "sentence_pair_id": str(number),
+            "yjcaptions_id": str(number),
+            "sentence1": sentence,
+            "sentence2": "犬がいます。",
+            "label": number % 3,
+        }
     return {"uid": number, "source": "s", "label": number % 2, "diacritic": "g", "sentence": sentence, "original": ""}

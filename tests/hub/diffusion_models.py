@@ -46,8 +46,14 @@ def _half(base: Path, at: Path, seed: int, step: float, both: bool = False) -> P
 def _add_base(hub: Hub, root: Path, base: Path) -> None:
     """Both types beside each other, a single file, other runtimes' models, and a VAE that no pipeline names."""
     at = _half(base, root / SDXL, 0, 0.0, both=True)
-    others = ("sd_xl_base_1.0.safetensors", "unet/model.onnx", "vae_decoder/model.onnx", "unet/openvino_model.bin",
-              "text_encoder/flax_model.msgpack", "vae_1_0/diffusion_pytorch_model.fp16.safetensors")  # fmt: skip
+    others = (
+        "sd_xl_base_1.0.safetensors",
+        "unet/model.onnx",
+        "vae_decoder/model.onnx",
+        "unet/openvino_model.bin",
+        "text_encoder/flax_model.msgpack",
+        "vae_1_0/diffusion_pytorch_model.fp16.safetensors",
+    )
     _add(hub, SDXL, at, others)
 
 
@@ -71,8 +77,12 @@ def _add_japanese(hub: Hub, root: Path, base: Path) -> None:
     """Text encoders with a tokenizer of their own, in a pipeline whose class is the repository's own code."""
     pipeline = diffusers.StableDiffusionXLPipeline.from_pretrained(base)
     words = _japanese_words()
-    rows = {"vocab_size": len(words), "bos_token_id": len(words) - 2, "eos_token_id": len(words) - 1,
-            "pad_token_id": len(words) - 1}  # fmt: skip
+    rows = {
+        "vocab_size": len(words),
+        "bos_token_id": len(words) - 2,
+        "eos_token_id": len(words) - 1,
+        "pad_token_id": len(words) - 1,
+    }
     with torch.random.fork_rng():
         torch.manual_seed(3)
         configs = [tiny_pipelines.text_config() for _ in range(2)]

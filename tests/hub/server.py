@@ -115,16 +115,20 @@ class _Handler(BaseHTTPRequestHandler):
             raise _RefusedError(404, None, f"no such address: {split.path}")
         except _RefusedError as refused:
             code = {"X-Error-Code": refused.code} if refused.code else {}
-            self._send(refused.status, json.dumps({"error": str(refused)}).encode(),
-                       {**code, "X-Error-Message": str(refused)})  # fmt: skip
+            self._send(
+                refused.status, json.dumps({"error": str(refused)}).encode(), {**code, "X-Error-Message": str(refused)}
+            )
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True
 
     def _known(self, kind: str, name: str) -> Repository:
         repository = self.hub.repositories.get((kind, name))
         if repository is None:  # the hub does not tell strangers whether a repository is private or not there at all
-            raise (_RefusedError(404, "RepoNotFound", "Repository not found") if self._login()
-                   else _RefusedError(401, "RepoNotFound", "Invalid username or password."))  # fmt: skip
+            raise (
+                _RefusedError(404, "RepoNotFound", "Repository not found")
+                if self._login()
+                else _RefusedError(401, "RepoNotFound", "Invalid username or password.")
+            )
         return repository
 
     def _login(self) -> bool:
@@ -150,8 +154,11 @@ class _Handler(BaseHTTPRequestHandler):
         commit = self._commit(repository, revision or "main")
         files = [{"rfilename": path} for path in repository.commits[commit]]
         if self.query.get("blobs"):
-            files = [{**e, "rfilename": p, "blobId": e["oid"]} for p, c in repository.commits[commit].items()
-                     for e in (c.entry(p),)]  # fmt: skip
+            files = [
+                {**e, "rfilename": p, "blobId": e["oid"]}
+                for p, c in repository.commits[commit].items()
+                for e in (c.entry(p),)
+            ]
         self._json({
             "_id": "0", "id": name, "modelId": name, "sha": commit, "private": False, "disabled": False,
             "gated": "auto" if repository.gated else False, "tags": [], "downloads": 0, "likes": 0, "siblings": files,
@@ -167,8 +174,9 @@ class _Handler(BaseHTTPRequestHandler):
             raise _RefusedError(404, "EntryNotFound", f"{path} does not exist on {revision}")
         deep = self.query.get("recursive", "").lower() == "true"
         folders = {below + rest.split("/")[0] for n in inside if "/" in (rest := n.removeprefix(below))}
-        entries: list[dict[str, object]] = [{"type": "directory", "path": f, "size": 0, "oid": "0" * 40}
-                                            for f in sorted(folders)]  # fmt: skip
+        entries: list[dict[str, object]] = [
+            {"type": "directory", "path": f, "size": 0, "oid": "0" * 40} for f in sorted(folders)
+        ]
         entries += [c.entry(n) for n, c in inside.items() if deep or "/" not in n.removeprefix(below)]
         self._json(entries)
 

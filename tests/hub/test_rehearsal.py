@@ -36,8 +36,20 @@ PUBLISHED = {
     "sdxl": ["experiment=evosdxl_jp", "benchmark.ja_prompts.scorers.clip.path=clip", "benchmark.ja_prompts.limit=2",
              "benchmark.ja_prompts.height=16", "benchmark.ja_prompts.width=16", *SMALL],
 }  # fmt: skip
-UNNEEDED = ("consolidated", "original/", ".onnx", ".msgpack", ".ckpt", "sd_xl_base_1.0", "_unet.", "Juggernaut-XL_v9",
-            "vae_1_0", "sdxl_lightning_4step.safetensors", "pipeline.py", "README")  # fmt: skip
+UNNEEDED = (
+    "consolidated",
+    "original/",
+    ".onnx",
+    ".msgpack",
+    ".ckpt",
+    "sd_xl_base_1.0",
+    "_unet.",
+    "Juggernaut-XL_v9",
+    "vae_1_0",
+    "sdxl_lightning_4step.safetensors",
+    "pipeline.py",
+    "README",
+)
 
 
 def several(hub: Hub, home: Path, names: list[str], **changes: str) -> dict[str, dict[str, Any]]:
@@ -50,10 +62,14 @@ def several(hub: Hub, home: Path, names: list[str], **changes: str) -> dict[str,
         (home / "stderr.txt").open("w+") as stderr,
         subprocess.Popen(
             [sys.executable, "-m", "tests.hub.several"],
-            stdin=stdin, stdout=subprocess.PIPE, stderr=stderr, text=True, cwd=home,
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            cwd=home,
             env=commands.environment(**{**surroundings(hub, home), **changes}),
         ) as process,
-    ):  # fmt: skip
+    ):
         before = len(hub.asked)
         for line in process.stdout or ():
             answer = json.loads(line)

@@ -73,9 +73,15 @@ def test_only_what_is_needed_is_downloaded(online: Hub) -> None:
     repository.commit(files | doubles)
     found = locate(MISTRAL, wanted=PATTERNS)
     got = sorted(path.relative_to(found).as_posix() for path in found.rglob("*") if path.is_file())
-    assert got == ["config.json", "generation_config.json", "model-00001-of-00002.safetensors",
-                   "model-00002-of-00002.safetensors", "model.safetensors.index.json", "tokenizer.json",
-                   "tokenizer_config.json"]  # fmt: skip
+    assert got == [
+        "config.json",
+        "generation_config.json",
+        "model-00001-of-00002.safetensors",
+        "model-00002-of-00002.safetensors",
+        "model.safetensors.index.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ]
     assert sorted(online.files()) == got
 
 
@@ -128,8 +134,10 @@ def test_what_was_found_or_converted_is_there_without_a_network(
 def test_pickles_are_converted_once_and_hold_the_same(online: Hub, said: pytest.LogCaptureFixture) -> None:
     found = locate(ABEL, wanted=PATTERNS, convert="weights_only")
     index = json.loads((found / "model.safetensors.index.json").read_text())
-    assert sorted(set(index["weight_map"].values())) == ["model-00001-of-00002.safetensors",
-                                                         "model-00002-of-00002.safetensors"]  # fmt: skip
+    assert sorted(set(index["weight_map"].values())) == [
+        "model-00001-of-00002.safetensors",
+        "model-00002-of-00002.safetensors",
+    ]
     files = online.repositories["models", ABEL].commits[main(online, ABEL)]
     record = json.loads((found / "conversion.json").read_text())
     assert record["from"] == {n: c.sha256 for n, c in files.items() if n.endswith(".bin")}
@@ -236,8 +244,11 @@ def test_files_that_are_there_are_kept_when_others_fail(online: Hub) -> None:
 
 
 def test_the_space_is_checked_before_the_first_byte(online: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    size = sum(len(c.data) for n, c in online.repositories["models", ABEL].commits[main(online, ABEL)].items()
-               if n.endswith(".bin"))  # fmt: skip
+    size = sum(
+        len(c.data)
+        for n, c in online.repositories["models", ABEL].commits[main(online, ABEL)].items()
+        if n.endswith(".bin")
+    )
     usage = shutil.disk_usage("/")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=int(1.5 * size)))
     with pytest.raises(

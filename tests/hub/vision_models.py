@@ -14,8 +14,10 @@ from tests.hub.server import Hub
 
 LLAVA = "llava-hf/llava-v1.6-mistral-7b-hf"
 MORE_ROWS = 64
-TEMPLATE = "{% for message in messages %}{% for part in message.content %}{% if part.type == 'image' %}<image>" \
-           "{% else %}{{ part.text }}{% endif %}{% endfor %}{% endfor %}"  # fmt: skip
+TEMPLATE = (
+    "{% for message in messages %}{% for part in message.content %}{% if part.type == 'image' %}<image>"
+    "{% else %}{{ part.text }}{% endif %}{% endfor %}{% endfor %}"
+)
 
 
 def add_llava(hub: Hub, root: Path) -> None:

@@ -48,9 +48,11 @@ class Likelihood:
         metric_examples: Count | None = None,
     ) -> None:
         check(
-            metric_from is None or check_every > 0, "metric_from",
-            "null where check_every is 0, since no genome has both kinds of scores then", metric_from,
-        )  # fmt: skip
+            metric_from is None or check_every > 0,
+            "metric_from",
+            "null where check_every is 0, since no genome has both kinds of scores then",
+            metric_from,
+        )
         say_where_fewer(sizes, "examples", examples)
         say_where_fewer(sizes, "metric_examples", metric_examples or 0)
         self._names = {benchmark: likelihood_name(benchmark, per) for benchmark in sizes}
