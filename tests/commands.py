@@ -1,5 +1,6 @@
 """The command for tests: in a process of its own, or composed and carried out in this one."""
 
+import functools
 import io
 import os
 import subprocess
@@ -19,6 +20,7 @@ from evohydra.assembly.runs import make_run
 from evohydra.run import Run
 from evohydra.search.json_lines import sealed, whole_lines
 from tests.tiny_models import overrides, save_conf, save_task, save_trio
+from tests.warm import Warm
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -33,14 +35,27 @@ def workspace(root: Path, **changes: object) -> list[str]:
 
 def environment(**changes: str) -> dict[str, str]:
     """The environment of a user without a login, without a network, and with this checkout."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("WANDB") and k != "HYDRA_FULL_ERROR"}
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB", "PYTEST")) and k != "HYDRA_FULL_ERROR"}
     return kept | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"} | changes
 
 
-def python(*arguments: object, cwd: Path, **changes: str) -> subprocess.CompletedProcess[str]:
-    """`python ARGUMENTS` to its end, with nobody at the keyboard."""
+@functools.cache
+def warm() -> Warm:
+    """What starts this process's commands."""
+    return Warm(environment())
+
+
+def python(*arguments: object, cwd: Path, fresh: bool = False, **changes: str) -> subprocess.CompletedProcess[str]:
+    """`python ARGUMENTS` to its end, with nobody at the keyboard.
+
+    A module begins with everything imported (see tests/warm.py), unless a `fresh` process is asked for or the
+    environment changes.
+    """
+    flag, *others = map(str, arguments)
+    if flag == "-m" and not fresh and environment(**changes) == warm().environment:
+        return warm().run(others[0], others[1:], cwd)
     return subprocess.run(
-        [sys.executable, *map(str, arguments)],
+        [sys.executable, flag, *others],
         cwd=cwd,
         env=environment(**changes),
         stdin=subprocess.DEVNULL,
@@ -50,9 +65,9 @@ def python(*arguments: object, cwd: Path, **changes: str) -> subprocess.Complete
     )
 
 
-def evohydra(*arguments: str, cwd: Path, **changes: str) -> subprocess.CompletedProcess[str]:
-    """`python -m evohydra ARGUMENTS` to its end."""
-    return python("-m", "evohydra", *arguments, cwd=cwd, **changes)
+def evohydra(*arguments: str, cwd: Path, fresh: bool = False, **changes: str) -> subprocess.CompletedProcess[str]:
+    """`python -m evohydra ARGUMENTS` to its end, see `python`."""
+    return python("-m", "evohydra", *arguments, cwd=cwd, fresh=fresh, **changes)
 
 
 def built(arguments: list[str], directory: Path) -> Run:

@@ -40,7 +40,7 @@ class Finished:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     root = tmp_path_factory.mktemp("finished")
     arguments = [*workspace(root), "start=[]"]  # so that the winner is none of the known merges
-    process = evohydra(*arguments, f"budget={BUDGET}", "top=2", "run=first", "report=true", cwd=root)
+    process = evohydra(*arguments, f"budget={BUDGET}", "top=2", "run=first", "report=true", cwd=root, fresh=True)
     assert process.returncode == 0, process.stderr
     return Finished(root, arguments, process, root / "outputs" / "first")
 

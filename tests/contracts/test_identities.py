@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -20,7 +18,7 @@ from evohydra.scoring.benchmarks.lm_eval import lm_eval_benchmarks
 from evohydra.scoring.benchmarks.scorers.similarity import similarity
 from evohydra.scoring.benchmarks.visual_qa import visual_qa
 from tests import tiny_models, tiny_scorers, tiny_studio, tiny_visual
-from tests.commands import REPOSITORY, environment, python
+from tests.commands import REPOSITORY, python
 
 BOUNDS = {
     "search": {"start": 0, "stop": 5}, "validation": {"start": 5, "stop": 7}, "test": {"start": 7, "stop": 10},
@@ -141,17 +139,26 @@ def test_it_is_plain_data_about_every_split_wherever_the_files_are(kind: Kind, r
     assert str(root.parent) not in json.dumps(found)
 
 
-def test_it_is_the_same_in_another_process(kind: Kind, root: Path) -> None:
-    (name,) = (name for name, each in KINDS.items() if each is kind)
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    """The identity of each kind in another process with another hash seed."""
+    directory = tmp_path_factory.mktemp("elsewhere")
+    for name, kind in KINDS.items():
+        kind.save(directory / name)
     code = (
         "import json, sys\nfrom pathlib import Path\nfrom tests.contracts.test_identities import KINDS\n"
-        "print(json.dumps(KINDS[sys.argv[1]].make(Path(sys.argv[2])).identity()))"
+        "made = {name: kind.make(Path(sys.argv[1]) / name) for name, kind in KINDS.items()}\n"
+        "print(json.dumps({name: each.identity() for name, each in made.items()}))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, name, str(root)], env=environment(PYTHONHASHSEED="7"), capture_output=True,
-        text=True, check=True,
-    )  # fmt: skip
-    assert json.loads(done.stdout.splitlines()[-1]) == kind.make(root).identity()
+    done = python("-c", code, directory, cwd=REPOSITORY, PYTHONHASHSEED="7")
+    assert done.returncode == 0, done.stderr
+    found: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def test_it_is_the_same_in_another_process(kind: Kind, root: Path, elsewhere: dict[str, object]) -> None:
+    (name,) = (name for name, each in KINDS.items() if each is kind)
+    assert elsewhere[name] == kind.make(root).identity()
 
 
 def test_another_example_changes_its_split_alone(kind: Kind, root: Path) -> None:
@@ -210,6 +217,42 @@ def test_a_scorer_that_says_nothing_of_itself_is_an_error(tmp_path: Path) -> Non
         drawn(tmp_path, scorers={"silent": Silent})
 
 
+FOLLOWED = {
+    "metrics_here.py": "from judging.kinds import KIND\nfrom judging.rules import right\n\n\n"
+    "def score(answer):\n    from judging.deep import later\n\n    return right(answer)\n",
+    "elsewhere/judging/__init__.py": "",
+    "elsewhere/judging/rules.py": "from .relative import SHIFT\n\n\ndef right(answer):\n    return 0.0\n",
+    "elsewhere/judging/relative.py": "SHIFT = 0\n",
+    "elsewhere/judging/kinds.py": "class Kind:\n    factor = 1\n\n\nKIND = Kind()\n",
+    "elsewhere/judging/deep/__init__.py": "from judging.deep import rules\n",
+    "elsewhere/judging/deep/rules.py": "def other():\n    return 2\n",
+    "elsewhere/judging/deep/later.py": "LIMIT = 3\n",
+}
+
+
+def digests(root: Path, files: dict[str, str]) -> dict[str, str]:
+    """Those of the code that `score` uses, in a process of its own, as modules stay loaded."""
+    code = "import json, metrics_here as m; from evohydra.scoring.benchmarks.contents import code_of as c; "
+    code += "import judging.deep; print(json.dumps(c([m.score])))"
+    for name, content in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(content)
+    path = ":".join(map(str, (root, root / "elsewhere", REPOSITORY)))
+    done = python("-c", code, cwd=root, PYTHONPATH=path)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, str] = json.loads(done.stdout)
+    return found
+
+
+@pytest.fixture(scope="module")
+def followed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return digests(tmp_path_factory.mktemp("followed"), FOLLOWED)
+
+
+def test_where_code_of_ones_own_lies_changes_nothing(tmp_path: Path, followed: dict[str, str]) -> None:
+    assert digests(tmp_path, FOLLOWED) == followed
+
+
 @pytest.mark.parametrize(
     ("changed", "text"),
     [
@@ -220,33 +263,8 @@ def test_a_scorer_that_says_nothing_of_itself_is_an_error(tmp_path: Path) -> Non
         ("elsewhere/judging/deep/rules.py", "def other():\n    return 3\n"),
     ],
 )
-def test_code_of_ones_own_is_followed_into_other_directories(tmp_path: Path, changed: str, text: str) -> None:
-    """In another process for each version, as the modules stay loaded: all that a metric's module comes to use."""
-    files = {
-        "metrics_here.py": "from judging.kinds import KIND\nfrom judging.rules import right\n\n\n"
-        "def score(answer):\n    from judging.deep import later\n\n    return right(answer)\n",
-        "elsewhere/judging/__init__.py": "",
-        "elsewhere/judging/rules.py": "from .relative import SHIFT\n\n\ndef right(answer):\n    return 0.0\n",
-        "elsewhere/judging/relative.py": "SHIFT = 0\n",
-        "elsewhere/judging/kinds.py": "class Kind:\n    factor = 1\n\n\nKIND = Kind()\n",
-        "elsewhere/judging/deep/__init__.py": "from judging.deep import rules\n",
-        "elsewhere/judging/deep/rules.py": "def other():\n    return 2\n",
-        "elsewhere/judging/deep/later.py": "LIMIT = 3\n",
-    }
-    code = "import json, metrics_here as m; from evohydra.scoring.benchmarks.contents import code_of as c; "
-    code += "import judging.deep; print(json.dumps(c([m.score])))"
-
-    def digests(root: Path) -> dict[str, str]:
-        for name, content in files.items():
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            (root / name).write_text(content)
-        path = ":".join(map(str, (root, root / "elsewhere", REPOSITORY)))
-        done = python("-c", code, cwd=root, PYTHONPATH=path)
-        assert done.returncode == 0, done.stderr
-        found: dict[str, str] = json.loads(done.stdout)
-        return found
-
-    before = digests(tmp_path / "one")
-    assert digests(tmp_path / "two") == before  # wherever they are
-    files[changed] = text
-    assert digests(tmp_path / "three") != before
+def test_code_of_ones_own_is_followed_into_other_directories(
+    tmp_path: Path, changed: str, text: str, followed: dict[str, str]
+) -> None:
+    """All that a metric's module comes to use."""
+    assert digests(tmp_path, FOLLOWED | {changed: text}) != followed

@@ -204,13 +204,17 @@ def test_survives_the_worst_value(name: str) -> None:
 
 @pytest.mark.parametrize("name", SEARCHES)
 def test_learns_from_400_evaluations(name: str) -> None:
-    """The last generation lies much nearer to the optimum than the first, whatever the seed; of an archive the best."""
+    """The last generation lies much nearer to the optimum than the first, whatever the seed.
+
+    An archive is there to be diverse, and a Gaussian process explores to the end: of them the best lies nearer. The
+    latter needs a quarter of the evaluations.
+    """
     (probe := make(name)).close()
     if isinstance(probe, RandomSearch):
         pytest.skip("random search does not learn")
     for seed in (1, 2, 3):
-        asked = trace(name, 400 // probe.population, seed=seed)
-        if name == "map_elites":
+        asked = trace(name, (100 if name == "bo" else 400) // probe.population, seed=seed)
+        if name in ("bo", "map_elites"):
             assert sphere(np.vstack(asked)).max() > sphere(asked[0]).max() / 8
         else:
             assert sphere(asked[-1]).mean() > sphere(asked[0]).mean() / 10
