@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 
 from evohydra.families.causal_lm import CausalLM
-from evohydra.families.sources import BASE, OpenSources, open_sources
+from evohydra.families.declared import BASE
+from evohydra.families.sources import OpenSources, open_sources
 from evohydra.files import read_json, read_text, write_json
 from evohydra.mergekit.reader import read as read_mergekit
 from evohydra.merging.engine import Engine, worth_compiling

@@ -17,7 +17,7 @@ from hydra.errors import MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 
 from evohydra.assembly import composition
-from evohydra.families import sources
+from evohydra.families import declared
 from evohydra.spaces.genes import Axis
 from tests.commands import environment
 
@@ -58,7 +58,7 @@ def test_every_file_composes_and_its_target_instantiates(group: str, option: str
         plain: dict[str, Any] = OmegaConf.to_container(part, resolve=True)
         plain |= {key: FILL_IN[key] for key, setting in plain.items() if setting == "???"}
         if group == "model":
-            source = sources.parse(option, plain)
+            source = declared.parse(option, plain)
             family = hydra.utils.instantiate({"_target_": source.family})
             assert family.name
         else:

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from evohydra.families.causal_lm import CausalLM
-from evohydra.families.sources import OpenSources, Source, checkpoints, open_sources
+from evohydra.families.declared import Source, checkpoints
+from evohydra.families.sources import OpenSources, open_sources
 from evohydra.merging.engine import Engine, MergeError
 from evohydra.recipe import Checkpoint, Group, Merge
 from tests.contracts.test_methods import Memory

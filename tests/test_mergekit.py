@@ -14,7 +14,8 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from evohydra.families.causal_lm import CausalLM
-from evohydra.families.sources import OpenSources, Source, checkpoints, open_sources
+from evohydra.families.declared import Source, checkpoints
+from evohydra.families.sources import OpenSources, open_sources
 from evohydra.mergekit import writer as mergekit
 from evohydra.mergekit.reader import read
 from evohydra.mergekit.writer import NotExpressible, to_yaml

@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 
 from evohydra.families import Rules
 from evohydra.families.causal_lm import CausalLM
-from evohydra.families.sources import OpenSources, Source, checkpoints, open_sources
+from evohydra.families.declared import Source, checkpoints
+from evohydra.families.sources import OpenSources, open_sources
 from evohydra.mergekit.reader import read
 from evohydra.merging.engine import Engine
 from evohydra.rebuild import rebuild

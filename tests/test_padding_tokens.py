@@ -11,8 +11,9 @@ from tokenizers import Tokenizer
 from transformers import MistralConfig, MistralForCausalLM, PreTrainedTokenizerFast
 
 from evohydra.families import Rules
+from evohydra.families.declared import Source, checkpoints, models
 from evohydra.families.padding_tokens import padding_tokens
-from evohydra.families.sources import OpenSources, Source, checkpoints, find_sources, models, open_sources
+from evohydra.families.sources import OpenSources, find_sources, open_sources
 from evohydra.families.vision_language import VisionLanguage
 from evohydra.merging.checkpoints import SourceError
 from evohydra.rebuild import rebuild

@@ -11,7 +11,7 @@ import yaml
 
 from evohydra.assembly.prompts import doubts_about_prompts
 from evohydra.families.causal_lm import LiveCausalLM
-from evohydra.families.sources import Source
+from evohydra.families.declared import Source
 from evohydra.scoring.benchmarks import BenchmarkError
 from evohydra.scoring.benchmarks.prompt_formats import asks_as, marks
 from tests import tiny_models

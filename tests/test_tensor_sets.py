@@ -13,8 +13,9 @@ from transformers import LlamaForCausalLM
 
 from evohydra.families import Rules
 from evohydra.families.causal_lm import CausalLM
+from evohydra.families.declared import Source, checkpoints
 from evohydra.families.in_place import check_all_used
-from evohydra.families.sources import OpenSources, Source, checkpoints, open_sources
+from evohydra.families.sources import OpenSources, open_sources
 from evohydra.merging.checkpoints import SourceError
 from evohydra.merging.engine import Engine
 from evohydra.merging.relatedness import check_kinship

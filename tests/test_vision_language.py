@@ -13,7 +13,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from evohydra.families import Aligned, Rules
-from evohydra.families.sources import Source, common_family
+from evohydra.families.declared import Source, common_family
 from evohydra.families.vision_language import VisionLanguage
 from evohydra.merging.checkpoints import CheckpointReader, SourceError
 from evohydra.merging.engine import Engine

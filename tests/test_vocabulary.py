@@ -14,7 +14,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from evohydra.families import Rules
-from evohydra.families.sources import OpenSources, Source, checkpoints, open_sources
+from evohydra.families.declared import Source, checkpoints
+from evohydra.families.sources import OpenSources, open_sources
 from evohydra.merging.checkpoints import SourceError
 from evohydra.rebuild import rebuild
 from tests import tiny_models

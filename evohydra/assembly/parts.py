@@ -13,7 +13,7 @@ from hydra.errors import InstantiationException
 
 from evohydra.assembly.process import device_of, set_up_process
 from evohydra.assembly.settings import Settings, Spec
-from evohydra.families import AddedAdapter, Family, Rules, sources
+from evohydra.families import AddedAdapter, Family, Rules, declared, sources
 from evohydra.families.sources import FoundSources, OpenSources
 from evohydra.merging.checkpoints import Survey
 from evohydra.merging.engine import Engine, worth_compiling
@@ -80,19 +80,19 @@ def instantiate(spec: Mapping[str, object]) -> Any:
         raise ValueError(f"{spec['_target_']} cannot be made: {error.__cause__ or error}") from error
 
 
-def chosen_sources(model: Spec) -> dict[str, sources.Source]:
+def chosen_sources(model: Spec) -> dict[str, declared.Source]:
     """The sources as they were configured, by name; `model` is that part of the configuration."""
     chosen = model.get("sources") if isinstance(model, Mapping) else None
     if not isinstance(chosen, Mapping):
         raise ValueError(
             f"model.sources: expected sources by name, for example model=tiny_ja+tiny_math, got {chosen!r}"
         )
-    return {name: sources.parse(name, fields) for name, fields in chosen.items()}
+    return {name: declared.parse(name, fields) for name, fields in chosen.items()}
 
 
-def common_family(chosen: Mapping[str, sources.Source]) -> Family:
-    """The family of the sources, see `sources.common_family`."""
-    family: Family = instantiate({"_target_": sources.common_family(chosen)})
+def common_family(chosen: Mapping[str, declared.Source]) -> Family:
+    """The family of the sources, see `declared.common_family`."""
+    family: Family = instantiate({"_target_": declared.common_family(chosen)})
     return family
 
 
@@ -104,8 +104,8 @@ def found_sources(settings: Settings, paths: Mapping[str, Path] = NOWHERE) -> Fo
     added = tuple(AddedAdapter.parse(each) for each in settings.adapters or ())
     rules = Rules(**{key: settings.all[key] for key in keys}, components=settings.components or {}, adapters=added)
     merging, path = settings.merge.get("parameter"), settings.merge.get("dataflow")
-    models, base = sources.checkpoints(chosen, rules) if merging else (sources.models(chosen), None)
-    differing = sources.disagreement(chosen) if merging else None
+    models, base = declared.checkpoints(chosen, rules) if merging else (declared.models(chosen), None)
+    differing = declared.disagreement(chosen) if merging else None
     first_on_path = (path or {}).get("first") or models[0].name
     pinned = {name: source.sha256 for name, source in chosen.items() if source.sha256}
     return sources.find_sources(

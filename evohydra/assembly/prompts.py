@@ -5,7 +5,7 @@ from pathlib import Path
 
 from evohydra.checks import shown
 from evohydra.families import tokenizers
-from evohydra.families.sources import Source
+from evohydra.families.declared import Source
 from evohydra.scoring.benchmarks import AsksInWords, Benchmark
 from evohydra.scoring.benchmarks.prompt_formats import CHAT, QUESTION, asks_as, marks
 

@@ -6,8 +6,9 @@ from pathlib import Path, PurePath
 import torch
 
 from evohydra.families import Family, Rules
+from evohydra.families.declared import BASE
 from evohydra.families.names import FAMILIES
-from evohydra.families.sources import BASE, published_sources
+from evohydra.families.sources import published_sources
 from evohydra.files import Plain
 from evohydra.mergekit import stacks
 from evohydra.mergekit.configuration import TOKENIZER, checked, only_known, parameters_of, reference, warn_of_ignored

@@ -3,12 +3,12 @@
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from evohydra.files import Plain
+from evohydra.merging.cache import Cache
 from evohydra.merging.checkpoints import CheckpointReader, TensorSource
 from evohydra.merging.kernels.compilation import compiling
 from evohydra.merging.kernels.fused import NotFinite, is_finite, largest_entry
@@ -26,16 +26,6 @@ CALL = 3 * 10**4  # elements that are merged eagerly in the time that one tensor
 
 class MergeError(ArithmeticError):
     """A recipe whose merge is not finite: which tensor, and with which parameters."""
-
-
-@runtime_checkable
-class Sized(Protocol):
-    """What says how much memory it takes."""
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes."""
-        ...
 
 
 class Engine:
@@ -60,8 +50,7 @@ class Engine:
         self.device = device
         self.dtype = dtype
         self.compile_kernels = compile_kernels
-        self._free = cache_bytes
-        self._cache: dict[tuple[str, ...], Any] = {}
+        self._cache = Cache(cache_bytes)
         self._transfers = Transfers(device)
 
     def uncached(self, device: torch.device | None = None) -> "Engine":
@@ -139,7 +128,9 @@ class Engine:
     def _bundle(self, node: Merge, group: Group, names: tuple[str, ...]) -> Tensor:
         def flat(model: Node) -> Tensor:
             key = ("bundle", _key(model), *names)
-            whole: Tensor = self._kept(key, lambda: torch.cat([self._operand(model, n).reshape(-1) for n in names]))
+            whole: Tensor = self._cache.kept(
+                key, lambda: torch.cat([self._operand(model, n).reshape(-1) for n in names])
+            )
             return whole
 
         base = flat(node.base) if node.base else None
@@ -172,7 +163,7 @@ class Engine:
         stored = self._source(node.name, name)
         if stored.dtype == self.dtype or not stored.is_floating_point():
             return stored
-        converted: Tensor = self._kept(("converted", node.name, name), lambda: stored.to(self.dtype))
+        converted: Tensor = self._cache.kept(("converted", node.name, name), lambda: stored.to(self.dtype))
         return converted
 
     def _source(self, checkpoint: str, name: str) -> Tensor:
@@ -186,7 +177,7 @@ class Engine:
             tensor = source.read(name)
             if self.device.type == "cpu" and isinstance(source, CheckpointReader):
                 return tensor  # mapped, not made
-        moved: Tensor = self._kept(key, lambda: tensor.to(self.device))
+        moved: Tensor = self._cache.kept(key, lambda: tensor.to(self.device))
         return moved
 
     def _missing(self, names: Sequence[str], tensor: str) -> dict[tuple[str, str], Callable[[], Tensor]]:
@@ -246,20 +237,21 @@ class Engine:
             what = f"{provider.__module__}:{provider.__qualname__}"
             key = (what, name, _key(node.base), *map(_key, node.models), constants)
             made = functools.partial(provider, base, models, **wanted)
-            known[parameter] = supplied[parameter] = self._kept(key, made)
+            known[parameter] = supplied[parameter] = self._cache.kept(key, made)
         return supplied
 
     def _largest(self, node: Merge, name: str) -> float | None:
         """The largest magnitude among the sources of one tensor; None where finding out would not pay."""
         sources = (*((node.base,) if node.base else ()), *node.models)
         if (
-            self._free <= 0
+            self._cache.free <= 0
             or name not in self.shapes(node)
             or not all(isinstance(each, Checkpoint) for each in sources)
         ):
             return None
         found = [
-            self._kept(("largest", _key(each), name), functools.partial(self._peak, each, name)) for each in sources
+            self._cache.kept(("largest", _key(each), name), functools.partial(self._peak, each, name))
+            for each in sources
         ]
         return float(max(found))
 
@@ -267,17 +259,6 @@ class Engine:
         blocks = torch.split(self._operand(node, name).reshape(-1), PEAK_BLOCK)
         ends = [abs(float(end)) for block in blocks if block.numel() for end in block.aminmax()]
         return max(ends, default=0.0) if all(map(math.isfinite, ends)) else math.inf
-
-    def _kept(self, key: tuple[str, ...], make: Callable[[], object]) -> Any:
-        """What `make` gives, from now on without making it again where the cache has room for it."""
-        if key not in self._cache:
-            made = make()
-            size = _bytes(made)
-            if size > self._free:
-                return made
-            self._free -= size
-            self._cache[key] = made
-        return self._cache[key]
 
 
 def worth_compiling(shapes: Mapping[str, tuple[int, ...]], merges: int) -> bool:
@@ -298,11 +279,3 @@ def _key(node: Node | None) -> str:
     if node is None:
         return ""
     return node.name if isinstance(node, Checkpoint) else digest(node)
-
-
-def _bytes(value: object) -> int:
-    if isinstance(value, Sized):
-        return value.nbytes
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return 64 + sum(_bytes(each) for each in value)
-    return 64

@@ -126,18 +126,7 @@ def summarise(
     def on_test(name: str) -> Score | None:
         return scored(tested[name], objective) if name in tested else None
 
-    searched: Searched = {
-        "winner": scored_on_search(winner.record, objective),
-        "index": winner.record.index,
-        "best": max(r.fitness for r in records if r.fitness is not None),
-        "failed": sum(r.fitness is None for r in records),
-    }
-    if any(is_likelihood(record.scores) for record in records):
-        searched["measure"] = LOG_LIKELIHOOD
-    if ends is not None:
-        searched["at_the_ends"] = ends
-    if agreed := agreement(records, objective):
-        searched["likelihood"] = asdict(agreed)
+    searched = _searched(objective, records, winner, ends)
     chosen: Validated = {
         "winner": scored(validated, objective),
         "candidates": [
@@ -167,6 +156,22 @@ def summarise(
         "versions": versions(),
         "recipe_digest": digest(winner.recipe),
     }
+
+
+def _searched(objective: Objective, records: Sequence[Record], winner: Candidate, ends: AtTheEnds | None) -> Searched:
+    found: Searched = {
+        "winner": scored_on_search(winner.record, objective),
+        "index": winner.record.index,
+        "best": max(r.fitness for r in records if r.fitness is not None),
+        "failed": sum(r.fitness is None for r in records),
+    }
+    if any(is_likelihood(record.scores) for record in records):
+        found["measure"] = LOG_LIKELIHOOD
+    if ends is not None:
+        found["at_the_ends"] = ends
+    if agreed := agreement(records, objective):
+        found["likelihood"] = asdict(agreed)
+    return found
 
 
 def scored(evaluation: Evaluation, objective: Objective) -> Score:

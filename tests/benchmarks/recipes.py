@@ -10,7 +10,7 @@ import torch
 
 from evohydra.families import Rules
 from evohydra.families.causal_lm import CausalLM
-from evohydra.families.sources import BASE
+from evohydra.families.declared import BASE
 from evohydra.merging.checkpoints import CheckpointReader
 from evohydra.merging.engine import Engine
 from evohydra.recipe import Checkpoint, Merge

@@ -15,8 +15,9 @@ from huggingface_hub import constants, file_download
 from safetensors.torch import load_file
 
 from evohydra.families.causal_lm import CausalLM
+from evohydra.families.declared import Source, checkpoints
 from evohydra.families.sdxl import SDXL
-from evohydra.families.sources import Source, checkpoints, published_sources
+from evohydra.families.sources import published_sources
 from evohydra.hub.progress import Bar
 from evohydra.hub.weights_only import sha256_of
 from evohydra.merging.checkpoints import CheckpointReader, SourceError, locate
