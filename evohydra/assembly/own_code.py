@@ -34,7 +34,3 @@ def _named(spec: object, key: object = "") -> Iterator[Callable[..., object]]:
             return  # a word, or what its own part refuses
         if key in NAMES or is_own(getattr(sys.modules.get(getattr(found, "__module__", "")), "__file__", None)):
             yield found
-
-
-def _is_place(text: str) -> bool:
-    return ("." in text or ":" in text) and not text.startswith("evohydra.")

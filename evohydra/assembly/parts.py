@@ -11,14 +11,12 @@ import hydra
 import torch
 from hydra.errors import InstantiationException
 
-from evohydra.assembly.process import device_of, set_up_process
+from evohydra.assembly.process import device_of
 from evohydra.assembly.settings import Settings, Spec
 from evohydra.families import AddedAdapter, Family, Rules, declared, sources
 from evohydra.families.sources import FoundSources, OpenSources
-from evohydra.merging.checkpoints import Survey
 from evohydra.merging.engine import Engine, worth_compiling
 from evohydra.scoring.benchmarks import Benchmark, BenchmarkError
-from evohydra.scoring.worker import Worker
 
 NOWHERE: Mapping[str, Path] = MappingProxyType({})
 
@@ -33,38 +31,7 @@ class Parts:
     engine: Engine
     out_dtype: torch.dtype
     benchmarks: Mapping[str, Benchmark]
-
-
-class WorkerMaker:
-    """Makes a worker from the parts that are here, or in another process from the configuration alone."""
-
-    def __init__(self, parts: Parts) -> None:
-        self._parts: Parts | None = parts
-        self._settings, self._surveys, self._paths = parts.settings, parts.sources.surveys, parts.sources.paths
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"_parts": None, "_settings": self._settings, "_surveys": self._surveys, "_paths": self._paths}
-
-    def __call__(self) -> Worker:
-        """A worker, with a live model of its own."""
-        parts = self._parts or _parts_elsewhere(self._settings, self._surveys, self._paths)
-        settings, opened = parts.settings, parts.sources
-        on_paths = opened.models if settings.merge.get("dataflow") else ()
-        live = parts.family.live_model(
-            opened.directories[opened.files_from],
-            parts.engine.device,
-            parts.out_dtype,
-            opened.overlay,
-            sources={model.name: opened.directories[model.name] for model in on_paths},
-            prefix_bytes=int(settings.prefix_gb * 1024**3),
-        )
-        return Worker(parts.engine, live, parts.benchmarks, opened, parts.family, opened.models[0])
-
-
-def _parts_elsewhere(settings: Settings, surveys: Mapping[str, Survey], paths: Mapping[str, Path]) -> Parts:
-    set_up_process(settings.threads)
-    found = found_sources(settings, paths)  # where the driver has read them: a branch of the hub may have moved
-    return opened_parts(settings, found, sources.read_sources(found, surveys), benchmarks_of(settings, found.family))
+    rules: Rules
 
 
 def instantiate(spec: Mapping[str, object]) -> Any:
@@ -135,7 +102,7 @@ def opened_parts(
         cache_bytes=int(settings.cache_gb * 1024**3),
     )
     out_dtype = getattr(torch, settings.out_dtype) if settings.out_dtype else dtype
-    return Parts(settings, found.family, opened, engine, out_dtype, benchmarks)
+    return Parts(settings, found.family, opened, engine, out_dtype, benchmarks, found.rules)
 
 
 def benchmarks_of(settings: Settings, family: Family) -> dict[str, Benchmark]:

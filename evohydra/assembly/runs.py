@@ -17,7 +17,6 @@ from evohydra.assembly.automatic import with_benchmark
 from evohydra.assembly.own_code import own_code
 from evohydra.assembly.parts import (
     Parts,
-    WorkerMaker,
     benchmarks_of,
     chosen_sources,
     found_sources,
@@ -30,19 +29,18 @@ from evohydra.assembly.prompts import doubts_about_prompts
 from evohydra.assembly.ranges import with_ranges_for
 from evohydra.assembly.settings import Settings, Spec
 from evohydra.assembly.sizes import fitted
+from evohydra.assembly.workers import WorkerMaker, scores_depend_on
 from evohydra.families import Rules, sources
-from evohydra.families.settings_files import settings_digest
 from evohydra.families.sources import FoundSources, OpenSources
 from evohydra.files import Plain
 from evohydra.recipe import Node
 from evohydra.run import SCORES, Models, Run
 from evohydra.scoring.benchmarks import Asking, Benchmark, BenchmarkError
-from evohydra.scoring.benchmarks.contents import versions_of
 from evohydra.scoring.benchmarks.likelihood import check_likely
 from evohydra.scoring.executors import Executor
 from evohydra.scoring.worker import Worker
 from evohydra.search.fitness import WantsLikelihoods
-from evohydra.search.identity import Alignment, Identity, OfScores, OfSearch, own_keys
+from evohydra.search.identity import Identity, OfSearch, own_keys
 from evohydra.search.masking import without_secrets
 from evohydra.search.optimizers import Points
 from evohydra.search.plan import SearchPlan
@@ -96,7 +94,7 @@ def make_run(plain: Plain, directory: Path, place: Plain, given: Sequence[str] =
     make_executor = functools.partial(_executor, settings, parts)
     if not benchmarks:
         return UnsearchedRecipe(directory, space.decode(np.empty(0)), form, make_executor)
-    warm, identity = _warm(settings, space), _identity(settings, parts, found.rules, kept)
+    warm, identity = _warm(settings, space), _identity(settings, parts, kept)
     if settings.warm_start:
         warmed = warm_identity(Path(settings.warm_start), warm, identity.scores.benchmarks)
         identity = replace(identity, search=replace(identity.search, warm_start=warmed))
@@ -232,34 +230,9 @@ def _models(settings: Settings, located: Plain, parts: Parts) -> Models:
     )
 
 
-def _identity(settings: Settings, parts: Parts, rules: Rules, kept: Mapping[str, int]) -> Identity:
-    """What the results of a run depend on; `rules` are those that were used, `kept` other choices of `auto`."""
+def _identity(settings: Settings, parts: Parts, kept: Mapping[str, int]) -> Identity:
+    """What the results of a run depend on; `kept` are other choices of `auto`."""
     opened = parts.sources
-    nodes = (*opened.models, *filter(None, [opened.base]))
-    scores = OfScores(
-        sources={
-            node.name: {"fingerprint": node.fingerprint, "settings": settings_digest(opened.directories[node.name])}
-            for node in nodes
-        },
-        configured_by=opened.files_from,
-        alignment=Alignment(
-            tokenizer=rules.tokenizer,
-            missing=settings.missing,
-            pad_vocabulary_to=settings.pad_vocabulary_to,
-            components=settings.components or {},
-            config=None if settings.config == "same" else settings.config,
-            adapters=[
-                {"sha256": each.sha256, "scale": each.scale, "fuse": each.fuse} for each in opened.overlay.adapters
-            ],
-        ),
-        dtype=str(parts.engine.dtype),
-        out_dtype=str(parts.out_dtype),
-        device=parts.engine.device.type,
-        backend=settings.backend,
-        code=own_code(settings.model, settings.merge, settings.benchmark),
-        versions=versions_of(LIBRARIES),
-        benchmarks={name: benchmark.identity() for name, benchmark in parts.benchmarks.items()},
-    )
     search = OfSearch(
         models=[node.to_dict() for node in opened.models],
         base=opened.base.to_dict() if opened.base else None,
@@ -273,4 +246,4 @@ def _identity(settings: Settings, parts: Parts, rules: Rules, kept: Mapping[str,
         code=own_code(settings.optimizer, settings.fitness, settings.objective),
         own=own_keys(settings.all),
     )
-    return Identity(scores, search, kept)
+    return Identity(scores_depend_on(parts), search, kept)

@@ -15,6 +15,7 @@ from evohydra.families.settings_files import check_files, settings_digest
 from evohydra.merging.adapters import other_base_of_adapter
 from evohydra.merging.checkpoints import Converted, SourceError, Survey, TensorSource, locate, survey
 from evohydra.merging.relatedness import check_kinship
+from evohydra.merging.stamps import Stamps, stamps, written_to
 from evohydra.recipe import Checkpoint
 from evohydra.spaces.grouping import Location
 
@@ -31,6 +32,7 @@ class OpenSources:
     `paths` are where they were found, which for a single file is another place than its directory. `files_from` is the
     one that gives configuration and tokenizer, `overlay` what changes in them; `copied` are tensors that are never
     merged, `warnings` what a reader of the model card has to know, `surveys` what reading all of them has told.
+    `weights` are the stamps of the files that hold the tensors of each.
     """
 
     models: tuple[Checkpoint, ...]
@@ -43,13 +45,25 @@ class OpenSources:
     paths: Mapping[str, Path] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     surveys: Mapping[str, Survey] = field(default_factory=dict)
+    weights: Mapping[str, Stamps] = field(default_factory=dict)
+
+    def check_unchanged(self) -> None:
+        """SourceError where weights were written to since they were mapped: merges are then of other numbers."""
+        for name, known in self.weights.items():
+            if changed := written_to(known):
+                raise SourceError(
+                    f"source {name!r}: {changed[0]} was written to while it is in use, so that merges are no longer "
+                    "those of the sources that this run began with. Results that are on file are from before; give "
+                    "the file its old content to go on, or choose another name with run=NAME"
+                )
 
 
 @dataclass(frozen=True)
 class FoundSources:
     """Checkpoints of which headers and configurations have been read, and no tensor without need.
 
-    `published` are their tensors as published, `aligned` as they are merged.
+    `published` are their tensors as published, `aligned` as they are merged; `weights` are the stamps of the files that
+    hold them.
     """
 
     models: tuple[Checkpoint, ...]
@@ -60,6 +74,7 @@ class FoundSources:
     directories: Mapping[str, Path]
     published: Mapping[str, TensorSource]
     aligned: Aligned
+    weights: Mapping[str, Stamps]
     warnings: tuple[str, ...] = ()
 
     @property
@@ -91,24 +106,27 @@ def find_sources(
     is found are those that were used, without "auto". Raises SourceError for what is missing or does not fit.
     """
     nodes = (*models, *((base,) if base else ()))
-    paths, directories, published = published_sources(nodes, family, pinned, known)
+    located = {node.name: known.get(node.name) or _located(node, family, pinned.get(node.name, {})) for node in nodes}
+    weights = {node.name: stamps(filter(None, [located[node.name], _adapter(node)])) for node in nodes}  # then opened
+    paths, directories, published = published_sources(nodes, family, known=located)
     warnings = (*warnings, *filter(None, map(other_base_of_adapter, nodes)))
     if layers_only is None:
         aligned = family.align(directories, published, base.name if base else None, rules)
     else:
         aligned = family.align_layers(directories, published, layers_only, rules)
     rules = replace(rules, tokenizer=aligned.tokenizer if rules.tokenizer == AUTO else rules.tokenizer)
-    return FoundSources(models, base, family, rules, paths, directories, published, aligned, warnings)
+    return FoundSources(models, base, family, rules, paths, directories, published, aligned, weights, warnings)
 
 
 def read_sources(found: FoundSources, known: Mapping[str, Survey] | None = None) -> OpenSources:
     """Read and check every tensor, and fingerprint checkpoints as published (one pass over their bytes).
 
-    What is allowed although it is doubtful is logged, and joins the warnings. `known` are surveys of these sources that
-    another process has made: nothing is then read or said again. Raises SourceError for tensors that are not finite,
-    for sources that do not look like the base's, and where a node has a fingerprint and the tensors have another.
+    What is allowed although it is doubtful is logged, and joins the warnings. `known` are surveys that another process
+    has made: their sources are not read again, and nothing is said again. Raises SourceError for tensors that are not
+    finite, for sources that do not look like the base's, and where a node has a fingerprint and the tensors another.
     """
-    surveys = known or {node.name: survey(node.name, found.published[node.name]) for node in found.nodes}
+    surveys = dict(known or {})
+    surveys |= {n.name: survey(n.name, found.published[n.name]) for n in found.nodes if n.name not in surveys}
     for node in found.nodes:
         if node.fingerprint not in (None, surveys[node.name].fingerprint):
             raise SourceError(
@@ -139,6 +157,7 @@ def read_sources(found: FoundSources, known: Mapping[str, Survey] | None = None)
         paths=found.paths,
         warnings=warnings,
         surveys=surveys,
+        weights=found.weights,
     )
 
 
@@ -184,6 +203,10 @@ def _located(node: Checkpoint, family: OpensSources, pinned: Mapping[str, str]) 
         raise SourceError(f"source {node.name!r}: {error}") from error
 
 
+def _adapter(node: Checkpoint) -> Path | None:
+    return locate(node.adapter) if node.adapter else None
+
+
 def _directory(node: Checkpoint, paths: Mapping[str, Path]) -> Path:
     if paths[node.name].is_dir():
         return paths[node.name]
@@ -198,8 +221,8 @@ def _directory(node: Checkpoint, paths: Mapping[str, Path]) -> Path:
 
 def _open(node: Checkpoint, family: OpensSources, path: Path, directory: Path) -> TensorSource:
     tensors = family.open(path, directory, node.variant)
-    if node.adapter:
-        tensors = family.adapted(tensors, locate(node.adapter))
+    if (adapter := _adapter(node)) is not None:
+        tensors = family.adapted(tensors, adapter)
     return Converted(tensors, parse_dtype(node.dtype)) if node.dtype else tensors
 
 

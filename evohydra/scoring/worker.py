@@ -63,7 +63,8 @@ class Worker:
 
         What a bad genome can cause (a merge that is not finite, a model that cannot answer, logits or scores that are
         not numbers) gives an evaluation with an error. Raises MachineError for what says nothing about the genome
-        (memory that runs out, a lost device), BenchmarkError for a wrong configuration, OSError for a full disk.
+        (memory that runs out, a lost device), BenchmarkError for a wrong configuration, SourceError for weights that
+        were written to in the meantime, OSError for a full disk.
         """
         self._clock.seconds, self._clock.tokens = 0.0, 0
         start = merged = time.perf_counter()
@@ -91,6 +92,7 @@ class Worker:
             if kind := _machines(reason):
                 raise kind(f"{type(reason).__name__}: {reason}") from reason
             scores, error = {}, f"{type(reason).__name__}: {reason}"
+        self.sources.check_unchanged()
         end = time.perf_counter()
         seconds = {"merge": merged - start, "evaluate": end - merged, "forward": self._clock.seconds}
         evaluation = Evaluation(

@@ -103,11 +103,8 @@ class Identity:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON data, with digests in the place of secrets."""
-        plain: dict[str, object] = json.loads(json.dumps(asdict(self)))
-        if not self.chosen:
-            plain.pop(CHOSEN)
-        compared: dict[str, object] = with_digests(plain)
-        return compared
+        plain = _plain(self)
+        return plain if self.chosen else {key: value for key, value in plain.items() if key != CHOSEN}
 
     def score_key(self, benchmark: str, split: str) -> str:
         """A digest of all that the scores on one split of one benchmark depend on beside recipe and examples.
@@ -119,6 +116,21 @@ class Identity:
         splits = asked.pop("splits", {})
         key = {**scores, "benchmark": asked, "split": split, "examples": splits.get(split)}
         return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+
+
+def _plain(of: Identity | OfScores) -> dict[str, Any]:
+    plain: dict[str, Any] = with_digests(json.loads(json.dumps(asdict(of))))
+    return plain
+
+
+def check_same_scores(of_driver: OfScores, of_worker: OfScores) -> None:
+    """LedgerError where a worker has read other things than the driver when the run began."""
+    if found := differences(_plain(of_driver), _plain(of_worker), ("scores",)):
+        raise LedgerError(
+            "a worker that began now has found other sources, data or code than the run began with "
+            f"({_listed(found)}). What it would score is not recorded. Give the files their old content to go on, or "
+            "choose another name with run=NAME"
+        )
 
 
 def own_keys(plain: Plain) -> dict[str, object]:
@@ -159,7 +171,7 @@ def check_identity(path: Path, identity: Mapping[str, object], *, allow_other_ve
     _check_chosen(path.parent, known.pop(CHOSEN, {}), current.get(CHOSEN, {}))
     found = differences(known, {key: value for key, value in current.items() if key != CHOSEN})
     others = [each for each in found if not _of_versions(each[0])]
-    shown = "; ".join(_told(*each) for each in sorted(others or found, key=lambda each: each[0])[:5])
+    shown = _listed(others or found)
     if others:
         raise LedgerError(
             f"{path.parent} holds a run of another configuration or other data ({shown}). Choose another name with "
@@ -192,6 +204,10 @@ def differences(known: object, current: object, at: tuple[str, ...] = ()) -> lis
         keys = sorted(known.keys() | current.keys())
         return [found for key in keys for found in differences(known.get(key), current.get(key), (*at, key))]
     return [] if known == current else [(at, known, current)]
+
+
+def _listed(found: Sequence[Difference]) -> str:
+    return "; ".join(_told(*each) for each in sorted(found, key=lambda each: each[0])[:5])
 
 
 def _of_versions(at: tuple[str, ...]) -> bool:

@@ -1,0 +1,105 @@
+"""Workers from what a run is made of: in this process, or in others from the configuration alone."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evohydra.assembly.own_code import own_code
+from evohydra.assembly.parts import Parts, benchmarks_of, found_sources, opened_parts
+from evohydra.assembly.process import set_up_process
+from evohydra.assembly.settings import Settings
+from evohydra.families import sources
+from evohydra.families.settings_files import settings_digest
+from evohydra.merging.checkpoints import Survey
+from evohydra.merging.stamps import Stamps
+from evohydra.scoring.benchmarks.contents import versions_of
+from evohydra.scoring.worker import Worker
+from evohydra.search.identity import Alignment, OfScores, check_same_scores
+
+LIBRARIES = ("evohydra", "torch", "transformers", "tokenizers")  # that merge and run models, whatever scores them
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What the driver knows, as plain data; a worker elsewhere has to find the same."""
+
+    settings: Settings
+    paths: Mapping[str, Path]
+    surveys: Mapping[str, Survey]
+    weights: Mapping[str, Stamps]
+    scores: OfScores
+
+
+class WorkerMaker:
+    """Makes a worker from the parts that are here, or in another process from the configuration alone.
+
+    There all is read again, whenever a worker begins. Raises LedgerError where it is not what the driver has read.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        opened = parts.sources
+        self._parts: Parts | None = parts
+        self._known = _Known(parts.settings, opened.paths, opened.surveys, opened.weights, scores_depend_on(parts))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_parts": None, "_known": self._known}
+
+    def __call__(self) -> Worker:
+        """A worker, with a live model of its own."""
+        parts = self._parts or _parts_elsewhere(self._known)
+        settings, opened = parts.settings, parts.sources
+        on_paths = opened.models if settings.merge.get("dataflow") else ()
+        live = parts.family.live_model(
+            opened.directories[opened.files_from],
+            parts.engine.device,
+            parts.out_dtype,
+            opened.overlay,
+            sources={model.name: opened.directories[model.name] for model in on_paths},
+            prefix_bytes=int(settings.prefix_gb * 1024**3),
+        )
+        return Worker(parts.engine, live, parts.benchmarks, opened, parts.family, opened.models[0])
+
+
+def _parts_elsewhere(known: _Known) -> Parts:
+    """The parts where the driver has read them: a branch of the hub may have moved.
+
+    Weights are read again where their files are not those that the driver has read.
+    """
+    set_up_process(known.settings.threads)
+    found = found_sources(known.settings, known.paths)
+    surveys = {name: each for name, each in known.surveys.items() if known.weights[name] == found.weights[name]}
+    benchmarks = benchmarks_of(known.settings, found.family)
+    parts = opened_parts(known.settings, found, sources.read_sources(found, surveys), benchmarks)
+    check_same_scores(known.scores, scores_depend_on(parts))
+    return parts
+
+
+def scores_depend_on(parts: Parts) -> OfScores:
+    """What the scores of a run depend on."""
+    settings, opened, rules = parts.settings, parts.sources, parts.rules
+    nodes = (*opened.models, *filter(None, [opened.base]))
+    return OfScores(
+        sources={
+            node.name: {"fingerprint": node.fingerprint, "settings": settings_digest(opened.directories[node.name])}
+            for node in nodes
+        },
+        configured_by=opened.files_from,
+        alignment=Alignment(
+            tokenizer=rules.tokenizer,
+            missing=settings.missing,
+            pad_vocabulary_to=settings.pad_vocabulary_to,
+            components=settings.components or {},
+            config=None if settings.config == "same" else settings.config,
+            adapters=[
+                {"sha256": each.sha256, "scale": each.scale, "fuse": each.fuse} for each in opened.overlay.adapters
+            ],
+        ),
+        dtype=str(parts.engine.dtype),
+        out_dtype=str(parts.out_dtype),
+        device=parts.engine.device.type,
+        backend=settings.backend,
+        code=own_code(settings.model, settings.merge, settings.benchmark),
+        versions=versions_of(LIBRARIES),
+        benchmarks={name: benchmark.identity() for name, benchmark in parts.benchmarks.items()},
+    )
