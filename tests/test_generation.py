@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from evohydra.recipe import Checkpoint, Node
-from evohydra.scoring.benchmarks import Split, TellsBroken
+from evohydra.scoring.benchmarks import Split, TellsAnswers
 from evohydra.scoring.benchmarks.lm_eval import LMEvalBenchmark
-from evohydra.scoring.job import Evaluation, Examples
+from evohydra.scoring.job import Evaluation, Examples, broken_by
 from evohydra.search.fitness.full import Full
 from evohydra.search.fitness.generation import Generation, Member, Requests, Scored, Wanted, members_of
 from evohydra.search.fitness.rejection import Rejection, rejection
@@ -190,5 +190,5 @@ def test_a_rejection_that_makes_no_sense(key: str, value: float) -> None:
 def test_answers_that_only_a_broken_model_gives(answers: list[object], expected: str | None) -> None:
     benchmark = LMEvalBenchmark.__new__(LMEvalBenchmark)
     benchmark._answers = answers
-    assert isinstance(benchmark, TellsBroken)
-    assert benchmark.broken() == expected
+    assert isinstance(benchmark, TellsAnswers)
+    assert broken_by({"sums": benchmark.common_answer()}) == expected

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from evohydra.recipe import Node
-from evohydra.scoring.benchmarks import Split
+from evohydra.scoring.benchmarks import CommonAnswer, Split
 
 Examples = Mapping[str, Sequence[int]]  # for each benchmark, places in a split
 Scores = Mapping[str, Sequence[float]]  # for each benchmark, example by example
@@ -31,8 +31,8 @@ class Evaluation:
 
     seconds: by part. tokens: how many went through the model, padding included. broken: what the answers on all
     benchmarks have that only a broken model's have. given_up: the error is the machine's and not the recipe's, which
-    was tried again in vain while others were scored. positions: of a part, where in the job's examples of each
-    benchmark the scores belong.
+    was tried again in vain while others were scored. Of a part, by benchmark: positions, where in the job's examples
+    the scores belong; common, what all its answers are.
     """
 
     scores: Mapping[str, list[float]]
@@ -42,6 +42,14 @@ class Evaluation:
     broken: str | None = None
     given_up: bool = False
     positions: Mapping[str, list[int]] | None = None
+    common: Mapping[str, CommonAnswer | None] | None = None
+
+
+def broken_by(common: Mapping[str, CommonAnswer | None]) -> str | None:
+    """What the answers have that only a broken model's have: on each benchmark they are several times one text."""
+    if not common or any(each is None or each.count < 2 for each in common.values()):
+        return None
+    return "; ".join(f"all answers are {'the same' if each and each.text else 'empty'}" for each in common.values())
 
 
 def checked(evaluation: Evaluation) -> Evaluation:
@@ -62,14 +70,21 @@ def joined(parts: Sequence[Evaluation]) -> Evaluation:
     if failed is not None:
         return Evaluation({}, seconds, failed.error, tokens, given_up=failed.given_up)
     scores: dict[str, dict[int, float]] = {}
+    common: dict[str, CommonAnswer | None] = {}
     for part in parts:
         for name, values in part.scores.items():
             assert part.positions is not None
             scores.setdefault(name, {}).update(zip(part.positions[name], values, strict=True))
+        for name, answer in (part.common or {}).items():
+            common[name] = _of_both(common[name], answer) if name in common else answer
     whole = {name: [values[at] for at in range(len(values))] for name, values in scores.items()}
-    broken = [part.broken for part in parts if part.scores]
-    reasons = "; ".join(dict.fromkeys(each for each in broken if each))
-    return Evaluation(whole, seconds, None, tokens, reasons if all(broken) else None)
+    return Evaluation(whole, seconds, None, tokens, broken_by({name: common[name] for name in whole if name in common}))
+
+
+def _of_both(one: CommonAnswer | None, other: CommonAnswer | None) -> CommonAnswer | None:
+    if one is None or other is None or one.text != other.text:
+        return None
+    return CommonAnswer(one.text, one.count + other.count)
 
 
 class MachineError(RuntimeError):

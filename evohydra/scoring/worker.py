@@ -12,11 +12,20 @@ from evohydra.families import Family, LiveModel
 from evohydra.families.sources import OpenSources
 from evohydra.merging.engine import Engine
 from evohydra.recipe import Node
-from evohydra.scoring.benchmarks import Answered, Asking, Benchmark, BenchmarkError, Divisible, Split, TellsBroken
+from evohydra.scoring.benchmarks import (
+    Answered,
+    Asking,
+    Benchmark,
+    BenchmarkError,
+    CommonAnswer,
+    Divisible,
+    Split,
+    TellsAnswers,
+)
 from evohydra.scoring.benchmarks.likelihood import Likelihood, likelihoods_of
 from evohydra.scoring.benchmarks.not_numbers import LogitsWatch
 from evohydra.scoring.benchmarks.sampling import own_randomness
-from evohydra.scoring.job import DeviceError, Evaluation, Examples, Job, MachineError, checked
+from evohydra.scoring.job import DeviceError, Evaluation, Examples, Job, MachineError, broken_by, checked
 
 logger = logging.getLogger(__name__)
 # What torch says where the machine fails and not the model; it has types of its own only for some of these.
@@ -70,7 +79,8 @@ class Worker:
         start = merged = time.perf_counter()
         scores: dict[str, list[float]] = {}
         positions: dict[str, list[int]] = {}
-        error, broken = None, []
+        common: dict[str, CommonAnswer | None] = {}
+        error = None
         if self._asking and (self._expected or job.split not in self._referred):
             self._show(job.split, job.examples)
         try:
@@ -85,13 +95,13 @@ class Worker:
                     with own_randomness(name, job.split):
                         scores[name] = [float(score) for score in benchmark(self.live, job.split, chosen)]
                     self._watch.check()
-                    broken.append(benchmark.broken() if isinstance(benchmark, TellsBroken) else None)
+                    common[name] = benchmark.common_answer() if isinstance(benchmark, TellsAnswers) else None
         except BenchmarkError:
             raise
         except (ArithmeticError, ValueError, RuntimeError, MemoryError) as reason:
             if kind := _machines(reason):
                 raise kind(f"{type(reason).__name__}: {reason}") from reason
-            scores, error = {}, f"{type(reason).__name__}: {reason}"
+            scores, common, error = {}, {}, f"{type(reason).__name__}: {reason}"
         self.sources.check_unchanged()
         end = time.perf_counter()
         seconds = {"merge": merged - start, "evaluate": end - merged, "forward": self._clock.seconds}
@@ -100,8 +110,9 @@ class Worker:
             {part: round(value, 4) for part, value in seconds.items()},
             error,
             self._clock.tokens,
-            "; ".join(each for each in broken if each) if broken and all(broken) else None,
+            broken_by(common),
             positions=positions if job.part is not None else None,
+            common=common if job.part is not None else None,
         )
         return checked(evaluation)
 

@@ -80,11 +80,20 @@ class Scheduler:
             done.parts[ticket] = evaluation
             if len(done.parts) == len(done.tickets):
                 in_order = [done.parts[each] for each in done.tickets]
+                if len(in_order) > 1 and any(part.error and not part.given_up for part in in_order):
+                    self._uncut(done)
+                    continue
                 done.evaluation = checked(in_order[0] if len(in_order) == 1 else joined(in_order))
                 self._merging += done.evaluation.seconds.get("merge", 0.0)
                 self._evaluating += done.evaluation.seconds.get("evaluate", 0.0)
                 self.store.keep(done.label, done.job, done.evaluation)
         return pending.evaluation
+
+    def _uncut(self, failed: Pending) -> None:
+        """Score a job as a whole of which a part has failed: only then its error is the one that one worker finds."""
+        (ticket,) = failed.tickets = self.executor.submit([failed.job])
+        failed.parts = {}
+        self._open[ticket] = failed
 
     def again(self, job: Job) -> Evaluation:
         """A job scored whatever is on file, where no other one is open; nothing of it is kept."""

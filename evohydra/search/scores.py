@@ -20,7 +20,7 @@ from evohydra.scoring.job import Evaluation, Job
 from evohydra.search.identity import Identity
 from evohydra.search.json_lines import JsonLines, LedgerError, sealed, unsealed
 
-FIELDS = tuple(each.name for each in fields(Evaluation) if each.name not in ("given_up", "positions"))
+FIELDS = tuple(each.name for each in fields(Evaluation) if each.name not in ("given_up", "positions", "common"))
 Key = tuple[str, str, str]  # content of the recipe, split, examples
 
 

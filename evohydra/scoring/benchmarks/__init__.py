@@ -1,6 +1,7 @@
 """Benchmarks: a live model and the examples of a split -> one score for each example."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
@@ -40,12 +41,20 @@ class Benchmark(Protocol):
         ...
 
 
-@runtime_checkable
-class TellsBroken(Protocol):
-    """A benchmark that can tell from answers, whatever they score, that the model is broken."""
+@dataclass(frozen=True)
+class CommonAnswer:
+    """The one text that all of `count` answers are."""
 
-    def broken(self) -> str | None:
-        """What all answers of the last call have in common that a working model's have not; None if nothing."""
+    text: str
+    count: int
+
+
+@runtime_checkable
+class TellsAnswers(Protocol):
+    """A benchmark whose answers tell, whatever they score, whether the model is broken."""
+
+    def common_answer(self) -> CommonAnswer | None:
+        """The text that all answers of the last call are; None where they differ, are no texts, or are none."""
         ...
 
 

@@ -16,6 +16,7 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 from evohydra.files import Plain
+from evohydra.scoring.benchmarks.read_files import named_files
 
 LEFT_OUT = {"evohydra", "datasets", "typing_extensions"}  # data is digested itself
 RENAMED = {"sklearn": "scikit-learn", "PIL": "pillow", "yaml": "pyyaml"}  # packages that are not called as they install
@@ -41,12 +42,21 @@ def versions_of(packages: Iterable[str]) -> dict[str, str | None]:
 def code_of(functions: Iterable[Callable[..., object]]) -> dict[str, str]:
     """By name a digest of the source of each module that `functions` are from, and of those of evohydra that it uses.
 
-    Modules of installed libraries are left to `versions_of`. Of what has no source, its name is digested.
+    Of modules of the user's own also of the files that they name (see `read_files`). Modules of installed libraries are
+    left to `versions_of`. Of what has no source, its name is digested.
     """
     found: dict[str, str] = {}
+    read: set[Path] = set()
     for function in functions:
-        for key, (_, text) in _reached(function).items():
+        for key, (names, text) in _reached(function).items():
             found[key] = hashlib.sha256(text.encode()).hexdigest()
+            if is_own(file := names.get("__file__")):
+                read.update(named_files(text, Path(str(file)).resolve().parent))
+    for path in sorted(read, key=lambda path: path.parts[::-1]):
+        key = path.name
+        while key in found:
+            key += "'"
+        found[key] = hashlib.sha256(path.read_bytes()).hexdigest()
     return dict(sorted(found.items()))
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from evohydra.families import LiveModel
 from evohydra.files import Plain
-from evohydra.scoring.benchmarks import SPLITS, BenchmarkError, Split
+from evohydra.scoring.benchmarks import SPLITS, BenchmarkError, CommonAnswer, Split
 from evohydra.scoring.benchmarks.contents import versions_of
 from evohydra.scoring.benchmarks.generation_settings import over_task
 from evohydra.scoring.benchmarks.images import text_of
@@ -184,12 +184,11 @@ class LMEvalBenchmark:
         asked = self._asked(live, split)
         return part_of_batches(self._lm, asked if examples is None else [asked[at] for at in examples], index, count)
 
-    def broken(self) -> str | None:
-        """Whether all generated answers of the last call are empty or the same."""
-        texts = [answer.strip() for answer in self._answers if isinstance(answer, str)]
-        if len(texts) < 2 or len(texts) < len(self._answers) or len(set(texts)) > 1:
-            return None
-        return "all answers are the same" if texts[0] else "all answers are empty"
+    def common_answer(self) -> CommonAnswer | None:
+        """The generated text that all answers of the last call are, see `TellsAnswers`."""
+        texts = {answer.strip() if isinstance(answer, str) else None for answer in self._answers}
+        text = texts.pop() if len(texts) == 1 else None
+        return None if text is None else CommonAnswer(text, len(self._answers))
 
     def describe(self, split: Split, index: int) -> tuple[str, str]:
         """The prompt of example `index` of `split` without shots, and its target or right choice."""
