@@ -51,6 +51,17 @@ def refused(arguments: list[str], directory: Path, expected: str, kind: type[Exc
         ("dtype=float8", r"dtype: expected auto, float32, bfloat16 or float16, got 'float8'"),
         ("merge.parameter.frozen={nothing/*: 0.5}", r"no gene matches \['nothing/\*'\]; genes are embeddings/weight"),
         ("merge.parameter.genes.weight.high=-1", r"gene 'embeddings/weight/one': expected finite low < high"),
+        (
+            "~merge.parameter.genes.weight.default",
+            r"genes.weight: expected values for per and default, got none for default",
+        ),
+        (
+            "merge.parameter.options.scaling={choices: [1, 2]}",
+            r"genes.scaling: expected values for per and default, got none for default",
+        ),
+        ("merge.parameter.genes.weight.uniform=abc", r"genes.weight.uniform: expected a number.*share.*, got 'abc'"),
+        ("+baselines.mine={density: 1}", r"baselines.mine: expected _target_, which says what it is, got .*density"),
+        ("model.sources.one.family=abc", r"sources of different families cannot be merged: {'one': 'abc'"),
         ("+merge.parameter.genes.weight.hihg=1", r"genes.weight.hihg: there is no such setting; known are .*'high'"),
         ("+merge.parameter.options.lambda=1", r"no parameter \['lambda'\]; its parameters are .*'scaling'"),
         ("merge.parameter.granularity.layers=9", r"granularity.layers: 9 blocks, but the model has 2 layers"),
@@ -354,6 +365,28 @@ def test_a_directory_of_another_configuration(arguments: list[str], tmp_path: Pa
     with pytest.raises(LedgerError, match=r"sources.two.fingerprint has changed \(SHA-256 [0-9a-f]+, now [0-9a-f]+\)"):
         carried_out([*arguments, f"model.sources.two.path={tmp_path / 'other'}"], tmp_path / "run")
     assert (tmp_path / "run" / "ledger.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("family", ["abc", "collections.OrderedDict", "evohydra.families.causal_lm.nothing"])
+def test_a_family_that_is_none(family: str, arguments: list[str], tmp_path: Path):
+    given = [f"model.sources.{name}.family={family}" for name in ("one", "two")]
+    refused([*arguments, *given], tmp_path / "run", family.split(".")[0])
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("genes.density.default=no", r"baselines.ties: genes.density.default: expected a finite number, got 'no'"),
+        ("options.normalize=abc", r"baselines.ties: normalize: expected true or false, got 'abc'"),
+    ],
+)
+def test_settings_of_a_baseline(
+    setting: str, expected: str, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Before any tensor is read."""
+    monkeypatch.setattr("evohydra.families.sources.survey", lambda *_: pytest.fail("tensors are read"))
+    given = [*without(arguments, "baselines"), "~merge@baselines.dare_ties", f"baselines.ties.{setting}"]
+    refused(given, tmp_path / "run", expected)
 
 
 def test_the_command_ends_with_the_message_alone(arguments: list[str], tmp_path: Path):

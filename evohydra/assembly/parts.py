@@ -36,6 +36,8 @@ class Parts:
 
 def instantiate(spec: Mapping[str, object]) -> Any:
     """What a part of the configuration describes; ValueError where that cannot be made."""
+    if not spec.get("_target_"):
+        raise ValueError(f"expected _target_, which says what it is, got {dict(spec)}")
     missing = sorted(key for key, value in spec.items() if value == "???")
     if missing:
         raise ValueError(f"{spec['_target_']}: expected a value for {', '.join(missing)}, got none; give it one")
@@ -59,7 +61,10 @@ def chosen_sources(model: Spec) -> dict[str, declared.Source]:
 
 def common_family(chosen: Mapping[str, declared.Source]) -> Family:
     """The family of the sources, see `declared.common_family`."""
-    family: Family = instantiate({"_target_": declared.common_family(chosen)})
+    name = declared.common_family(chosen)
+    family = instantiate({"_target_": name})
+    if not isinstance(family, Family):
+        raise ValueError(f"model.sources.{next(iter(chosen))}.family: expected a family of models, got {name}")
     return family
 
 

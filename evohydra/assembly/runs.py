@@ -74,6 +74,7 @@ def make_run(plain: Plain, directory: Path, place: Plain, given: Sequence[str] =
         logger.warning("%s", doubt)
     merge = with_ranges_for(settings.merge, instantiate(settings.optimizer))
     space = _space(merge, _located(found), found)
+    _baselines(settings, _located(found))
     form = _form(settings, found.rules)
     instantiate(settings.executor)(make=_unmade, worker_bytes=0).close()  # its options are checked
     plan = _plan(settings, benchmarks, space)
@@ -209,13 +210,23 @@ def _space(merge: Spec, located: Plain, found: FoundSources) -> Space:
     return HybridSpace(merges, paths) if merges else paths
 
 
+def _baselines(settings: Settings, located: Plain) -> dict[str, Space]:
+    """By name the spaces of merges whose defaults a winner is compared with; ValueError for settings of theirs."""
+    made: dict[str, Space] = {}
+    for name, spec in (settings.baselines or {}).items():
+        try:
+            made[name] = instantiate(spec)(**located)
+        except ValueError as error:
+            raise ValueError(f"baselines.{name}: {error}") from error
+    return made
+
+
 def _models(settings: Settings, located: Plain, parts: Parts) -> Models:
     """The models that a winner is compared with."""
     opened, engine = parts.sources, parts.engine.uncached()
     alike = len({tuple(sorted(engine.shapes(model).items())) for model in opened.models}) == 1
     baselines: dict[str, Node] = {}
-    for name, spec in (settings.baselines or {}).items():
-        space: Space = instantiate(spec)(**located)
+    for name, space in _baselines(settings, located).items():
         try:
             engine.probe(space.default())
             baselines[name] = space.default()

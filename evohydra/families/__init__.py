@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -240,6 +240,7 @@ class WritesCheckpoints(Protocol):
         ...
 
 
+@runtime_checkable
 class Family(OpensSources, RunsModels, WritesCheckpoints, Protocol):
     """A kind of model; all that differs between kinds is in its three protocols."""
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from evohydra.checks import check_name, check_settings
-from evohydra.families import Family, Rules
+from evohydra.families import Rules
 from evohydra.hub.mirrors import readable
 from evohydra.merging.checkpoints import SourceError
 from evohydra.recipe import Checkpoint
@@ -84,10 +84,10 @@ def common_family(sources: Mapping[str, Source]) -> str:
 def _takes(family: str) -> tuple[str, ...]:
     """The families whose models the one of that dotted name takes; none where there is no such family."""
     try:
-        found: type[Family] = pkgutil.resolve_name(family)
+        takes = getattr(pkgutil.resolve_name(family), "takes", ())
     except (ImportError, AttributeError, ValueError):
         return ()
-    return found.takes
+    return takes if isinstance(takes, tuple) else ()
 
 
 def disagreement(sources: Mapping[str, Source]) -> str | None:

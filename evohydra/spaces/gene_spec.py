@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AllowInfNan
 
@@ -40,7 +40,7 @@ class GeneSpec:
     choices: Sequence[Value] | None = None
     within: Sequence[Bound] | None = None
     alone: Sequence[float] | None = None
-    uniform: float | str | None = None
+    uniform: float | Literal["share"] | None = None
     simplex: bool = False
 
     def value(self, value: Value) -> Value:
@@ -88,6 +88,8 @@ class GeneSpec:
 def parse_spec(name: str, fields: Plain) -> GeneSpec:
     """The description that `fields` are of the gene `name`; ValueError for others."""
     check_settings(f"genes.{name}", GeneSpec, fields)
+    if missing := [key for key in ("per", "default") if key not in fields]:
+        raise ValueError(f"genes.{name}: expected values for per and default, got none for {' and '.join(missing)}")
     spec = GeneSpec(**fields)
     if spec.simplex and (spec.per != "source" or spec.default != SHARE):
         raise ValueError(

@@ -1,6 +1,7 @@
 """Any lm-evaluation-harness task or group on the live model, with its scores example by example."""
 
 import copy
+import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
@@ -32,6 +33,7 @@ from evohydra.scoring.benchmarks.prompt_formats import QUESTION, wrap
 from evohydra.scoring.benchmarks.sampling import DRAWS
 from evohydra.scoring.benchmarks.splits import Slice, check_disjoint, slice_of
 
+logger = logging.getLogger(__name__)
 FEWSHOT_SEED = 1234  # simple_evaluate's default
 
 
@@ -51,10 +53,11 @@ def lm_eval_benchmarks(
     slices = {
         split: slice_of(f"benchmark.{name}.splits.{split}", at) for split in SPLITS if (at := splits[split]) is not None
     }
-    leaves = {
+    loaded = {
         split: load_tasks(at.task or task, at.data_files or chosen.data_files, chosen.data_dir, chosen.include_path)
         for split, at in slices.items()
     }
+    leaves = {split: each.tasks for split, each in loaded.items()}
     if len({len(tasks) for tasks in leaves.values()}) > 1:
         raise BenchmarkError(f"benchmark {name!r}: its splits have different numbers of tasks: {leaves}")
     benchmarks = {}
@@ -62,7 +65,21 @@ def lm_eval_benchmarks(
         label = name if len(leaves["search"]) == 1 else f"{name}/{leaf}"
         tasks = {split: list(leaves[split].values())[position] for split in slices}
         benchmarks[label] = LMEvalBenchmark(label, tasks, slices, chosen)
+    if loaded["search"].by_size and (said := _unequal(name, {n: b.size("search") for n, b in benchmarks.items()})):
+        logger.warning("%s", said)
     return benchmarks
+
+
+def _unequal(name: str, sizes: Mapping[str, int]) -> str | None:
+    """That tasks of a group count the same here, where lm-eval weights them; None where that is no difference."""
+    if len(set(sizes.values())) < 2:
+        return None
+    weights = ", ".join(f"{each}: {size / sum(sizes.values()):.4g}" for each, size in sizes.items())
+    return (
+        f"benchmark {name!r}: its {len(sizes)} tasks count the same in the search and in the winner's score. lm-eval "
+        f"weights the tasks of this group by their numbers of examples; for that give objective=weighted and "
+        f"'objective.weights={{{weights}}}'"
+    )
 
 
 class LMEvalBenchmark:

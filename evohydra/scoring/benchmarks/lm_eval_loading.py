@@ -3,6 +3,7 @@
 import difflib
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,18 @@ TASKS = Path(__file__).parent / "tasks"
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """The leaf tasks of a name; by_size: they are a group whose score lm-eval weights by their numbers of examples."""
+
+    tasks: Mapping[str, Task]
+    by_size: bool
+
+
 def load_tasks(
     task: str, data_files: str | Mapping[str, str] | None, data_dir: str | None, include_path: str | None
-) -> dict[str, Task]:
-    """The leaf tasks of `task` by name."""
+) -> Loaded:
+    """The leaf tasks of `task`; BenchmarkError where there is no such task, or its data cannot be had."""
     include = [TASKS, *([Path(include_path).resolve()] if include_path else [])]
     manager = TaskManager(include_path=include, include_defaults=False)
     if task not in manager.task_index:
@@ -48,7 +57,8 @@ def load_tasks(
             "benchmark.<name>.data_files=/data/test.jsonl (for one split: benchmark.<name>.splits.test.data_files), or "
             "a copy of the data set's repository: benchmark.<name>.data_dir=/data/NAME"
         ) from error
-    return dict(loaded["tasks"])
+    rules = (entry.cfg or {}).get("aggregate_metric_list") or () if entry.kind is Kind.GROUP else ()
+    return Loaded(dict(loaded["tasks"]), any(each.get("weight_by_size", True) for each in rules))
 
 
 def _members(manager: TaskManager, member: Mapping[str, object]) -> list[dict[str, object]]:
@@ -60,7 +70,7 @@ def _members(manager: TaskManager, member: Mapping[str, object]) -> list[dict[st
     elif entry is not None and entry.kind is Kind.GROUP:
         inside = (entry.cfg or {}).get("task") or ()
     if not inside:
-        return [dict(member)]
+        return [{**(_local_data(None, entry.cfg, entry.yaml_path) if entry is not None else {}), **member}]
     named = [{"task": each} if isinstance(each, str) else each for each in inside]
     return [task for each in named for task in _members(manager, {**each, **member, "task": each["task"]})]
 
@@ -70,11 +80,10 @@ def _local_data(
 ) -> dict[str, object]:
     """Overrides that make the task read local files: those given, or those that lie beside its yaml."""
     if data_files is None:
-        beside = ((config or {}).get("dataset_kwargs") or {}).get("data_files")
-        if yaml is None or not isinstance(beside, Mapping):
+        given = (config or {}).get("dataset_kwargs") or {}
+        if yaml is None or not given.get("data_files"):
             return {}
-        absolute = {split: file if "://" in file else str(yaml.parent / file) for split, file in beside.items()}
-        return {"dataset_kwargs": {"data_files": absolute}}
+        return {"dataset_kwargs": {**given, "data_files": _beside(yaml.parent, given["data_files"])}}
     files = dict(data_files) if isinstance(data_files, Mapping) else _every_split(data_files, config)
     for file in files.values():
         if not Path(file).is_file():
@@ -82,6 +91,15 @@ def _local_data(
     absolute = {split: str(Path(file).resolve()) for split, file in files.items()}
     kind = "parquet" if all(file.endswith(".parquet") for file in absolute.values()) else "json"
     return {"dataset_path": kind, "dataset_name": None, "dataset_kwargs": {"data_files": absolute}}
+
+
+def _beside(directory: Path, files: Any) -> Any:
+    """The files of a task's yaml, in any form that datasets takes, where relative ones lie in its `directory`."""
+    if isinstance(files, Mapping):
+        return {split: _beside(directory, each) for split, each in files.items()}
+    if isinstance(files, list | tuple):
+        return [_beside(directory, each) for each in files]
+    return files if "://" in str(files) else str(directory / str(files))
 
 
 def _every_split(file: str, config: Plain | None) -> dict[str, str]:
