@@ -117,6 +117,26 @@ def test_scores_are_those_of_lm_eval_in_the_order_of_the_examples(
         assert len(set(expected)) > 1  # the comparison can fail
 
 
+@pytest.mark.parametrize("task", [each for each in KINDS if each != "sums_fewshot"])  # whose shots follow the order
+def test_a_score_belongs_to_the_example_that_is_described_whatever_the_order(
+    task: str, tasks: Path, live: LiveCausalLM
+) -> None:
+    def scored(shuffle: int | None) -> dict[tuple[str, str], list[float]]:
+        built = benchmark(task, tasks, shuffle=shuffle)
+        found = {}
+        for split in SPLITS:
+            likely = [] if task == "rolling" else [built.log_likelihoods(live, split, None, "token")]
+            for place, values in enumerate(zip(built(live, split), *likely, strict=True)):
+                found[built.describe(split, place)] = list(map(float, values))
+        return found
+
+    plain, shuffled = scored(None), scored(3)
+    assert list(shuffled) != list(plain)
+    assert sorted(shuffled) == sorted(plain)
+    for described, values in plain.items():
+        np.testing.assert_allclose(shuffled[described], values, rtol=1e-4)
+
+
 @pytest.mark.parametrize("task", KINDS)
 def test_scores_do_not_depend_on_calls_before_or_on_the_batch_size(task: str, tasks: Path, live: LiveCausalLM) -> None:
     built = benchmark(task, tasks, batch_size=24)

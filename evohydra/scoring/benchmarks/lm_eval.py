@@ -247,7 +247,7 @@ class LMEvalBenchmark:
         return LiveLM(live.module, live.tokenizer, self._options.batch_size, self._options.sampling_seed)
 
     def _built_requests(self, lm: HFLM, task: Task, split: Split) -> list[list[object]]:
-        """The requests of each example of `split`, in the order of the split."""
+        """The requests of each example of `split`, in the order of the split; lm-eval keeps that of the data."""
         templated = bool(self._options.chat_template)
         if isinstance(self._options.chat_template, str):
             lm.chat_template(self._options.chat_template)
@@ -261,7 +261,9 @@ class LMEvalBenchmark:
         )
         if self._options.prompt_format:
             wrap(task.instances, self._options.prompt_format, self.name)
-        return _by_document(task.instances)
+        indices = self._indices[split]
+        in_the_data = dict(zip(sorted(indices), _by_document(task.instances), strict=True))
+        return [in_the_data[index] for index in indices]
 
     @staticmethod
     def _answer(lm: object, task: Task) -> None:
