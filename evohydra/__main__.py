@@ -46,6 +46,16 @@ def _quiet() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
+def _share_cores() -> None:
+    """Let threads of torch that wait for each other give their cores away soon, unless the environment has its own way.
+
+    To be called before torch is loaded. On two quiet cores the embedded example takes as long as with the 300,000 turns
+    of GNU's OpenMP; with three other processes on them it takes 55 s instead of 94 s.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+
+
 def _interrupts(handler: Callable[[int, FrameType | None], object] | signal.Handlers) -> None:
     """What Ctrl-C does from now on; as it is where somebody has chosen that, or in a thread."""
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
@@ -82,8 +92,10 @@ def job(config: DictConfig) -> float:
             raise composition.JobError(message) from None
         sys.exit(message)
     except KeyboardInterrupt:
+        whole = Path(settings.sweep.dir) if settings.mode == RunMode.MULTIRUN else directory
         print(
-            f"\nevohydra: interrupted. What was scored is in {directory}; run={directory.name} goes on.",
+            f"\nevohydra: interrupted. What was scored is in {directory}; "
+            f"the same command with run={whole.name} goes on.",
             file=sys.stderr,
         )
         sys.exit(INTERRUPTED)
@@ -94,6 +106,7 @@ def job(config: DictConfig) -> float:
 
 def main() -> None:
     """The console script, and python -m evohydra."""
+    _share_cores()
     _interrupts(signal.SIG_DFL)  # until libraries are imported, some of which do not bear an exception there
     from evohydra.search.secret_overrides import check_overrides
 

@@ -13,6 +13,7 @@ from evohydra.families.causal_lm import CausalLM
 from evohydra.families.declared import BASE
 from evohydra.families.sources import OpenSources, open_sources
 from evohydra.files import read_json, read_text, write_json
+from evohydra.hub import MissingSourceError
 from evohydra.mergekit.reader import read as read_mergekit
 from evohydra.merging.engine import Engine, worth_compiling
 from evohydra.recipe import checkpoints, merges_something, with_checkpoints
@@ -133,6 +134,8 @@ def main() -> None:
         paths = dict(_moved(item) for item in arguments.source)
         device = torch.device(arguments.device)
         written, promised = rebuild(recipe, arguments.out, paths, device, arguments.allow, arguments.overwrite)
+    except MissingSourceError as error:
+        sys.exit(f"rebuild: {error}; --source NAME=PATH says where it is now")
     except (ArithmeticError, ValueError, OSError, RuntimeError) as error:
         sys.exit(f"rebuild: {error}")
     print(f"wrote {arguments.out} (sha256 of the tensors {written})")

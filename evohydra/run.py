@@ -18,7 +18,7 @@ from evohydra.report.examples import WINNER, keep_examples
 from evohydra.report.gathering import SETTINGS, keep_settings
 from evohydra.report.pictures import draw_albums, pictures
 from evohydra.report.progress import SearchProgress
-from evohydra.report.tables import gain_sentence, search_sentences, summary_table
+from evohydra.report.tables import gain_sentence, search_sentences, summary_table, unsearched_sentence
 from evohydra.scoring.benchmarks import Benchmark
 from evohydra.scoring.benchmarks.fingerprints import data_fingerprints, titles
 from evohydra.scoring.executors import Executor
@@ -231,6 +231,8 @@ class Run:
     def _show(self, summary: Summary, console: Console) -> None:
         console.print(summary_table(summary, ", ".join(titles(self.benchmarks))))
         say(console, gain_sentence(summary["gain"]), wrapped=True)
+        if as_good := unsearched_sentence(summary["test"]):
+            say(console, as_good, wrapped=True)
         for sentence in search_sentences(summary["search"]):
             say(console, sentence, wrapped=True)
         seconds = summary["seconds"]

@@ -1,5 +1,6 @@
 """What a run sets in its own process."""
 
+import os
 import subprocess
 import sys
 
@@ -34,3 +35,18 @@ def test_freed_memory_is_kept_unless_the_environment_says_otherwise() -> None:
     assert faults("as it is", **own) > 10_000
     assert faults("set up") < 1_000
     assert faults("set up", **own) > 10_000
+
+
+def test_optimizers_have_one_thread_for_linear_algebra() -> None:
+    """With several, the last bits of sums are others, and so is a search."""
+    code = (
+        "import evohydra.assembly.runs\n"
+        "from evohydra.assembly.process import set_up_process\n"
+        "import numpy, scipy.linalg, threadpoolctl\n"
+        "set_up_process('auto')\n"
+        "found = [each['num_threads'] for each in threadpoolctl.threadpool_info() if each['user_api'] == 'blas']\n"
+        "assert found and set(found) == {1}, found\n"
+    )
+    given = {key: value for key, value in os.environ.items() if not key.endswith("_NUM_THREADS")}
+    done = subprocess.run([sys.executable, "-c", code], env=given, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

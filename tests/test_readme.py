@@ -8,6 +8,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from evohydra.assembly import composition
+from tests.tiny_models import save_source
 
 ROOT = Path(__file__).parents[1]
 BLOCKS = re.findall(r"^```\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
@@ -21,11 +22,14 @@ def test_there_are_commands_to_check():
 
 
 @pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)
-def test_a_command_composes(arguments: list[str]):
+def test_a_command_composes(arguments: list[str], tmp_path: Path):
     composition.register()
     overrides = [argument for argument in arguments if argument != "-m"]
     if "-m" in arguments:  # one job of the sweep
         overrides = [argument.split(",")[0] for argument in overrides]
+    for name in ("mine", "other"):
+        save_source(tmp_path / "conf", name)
+    overrides = [each.replace("/my/conf", str(tmp_path / "conf")) for each in overrides]
     with initialize_config_dir(composition.conf_dir(), version_base="1.3"):
         config = compose("config", overrides)
     assert config.model.sources

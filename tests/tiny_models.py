@@ -115,11 +115,15 @@ def overrides(root: Path, base: Path, one: Path, two: Path, task: Path) -> list[
 
 def save_conf(root: Path) -> Path:
     """Two source files in a conf/ of one's own."""
-    group = root / "conf" / "model"
-    group.mkdir(parents=True)
     for name in ("one", "two"):
-        (group / f"local_{name}.yaml").write_text(
-            f"# @package model.sources.{name}\nfamily: evohydra.families.causal_lm.CausalLM\npath: ???\n"
-            "revision: null\nadapter: null\ndtype: null\nbase: null\nlicence: null\n"
-        )
+        save_source(root / "conf", f"local_{name}", name)
     return root
+
+
+def save_source(conf: Path, file: str, name: str | None = None) -> None:
+    """The file of a source in a conf/ of one's own; it is called as its file, or `name`."""
+    (conf / "model").mkdir(parents=True, exist_ok=True)
+    (conf / "model" / f"{file}.yaml").write_text(
+        f"# @package model.sources.{name or file}\nfamily: evohydra.families.causal_lm.CausalLM\npath: ???\n"
+        "revision: null\nadapter: null\ndtype: null\nbase: null\nlicence: null\n"
+    )

@@ -12,7 +12,7 @@ from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
-from hydra.errors import CompactHydraException, HydraException
+from hydra.errors import CompactHydraException, ConfigCompositionException, HydraException
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
@@ -53,6 +53,8 @@ class PlusSource(ConfigSource):
         """A config that consists of a defaults list alone."""
         path = self._normalize_file_name(config_path).removesuffix(".yaml")
         parts = [part for part in path.rsplit("/", 1)[-1].split("+") if part]
+        if len(set(parts)) < len(parts):
+            raise ConfigCompositionException(f"{path}: every part has to be another one")
         return ConfigResult(
             provider=self.provider,
             path=f"{self.scheme()}://{path}",
@@ -132,6 +134,14 @@ def _unknown_choice(override: Override, options: Callable[[str], list[str]]) -> 
         wanted = [part for text in override.get_value_string().strip("[]").split(",") for part in text.split("+")]
         known = options(key)
         unknown = [part for part in wanted if part not in (*known, "null")]
+        joined = override.get_value_string().split(",")
+        twice = [name for text in joined for name in text.split("+") if text.split("+").count(name) > 1]
+        if twice:
+            return (
+                f"{key}={override.get_value_string()}: {twice[0]} is named twice, which is one and the same. Two "
+                f"models of your own need two files like conf/{key}/{twice[0]}.yaml, with names of their own, in a "
+                "directory of yours: hydra.searchpath=[file:///my/conf]"
+            )
         return f"unknown {key} {', '.join(unknown)}. Known: {', '.join(known)}" if unknown else None
     if key == "hydra/launcher":
         known, launcher = options(key), override.get_value_string()

@@ -6,6 +6,7 @@ import sys
 from typing import Literal
 
 import torch
+from threadpoolctl import threadpool_limits
 
 from evohydra.scoring.executors.resources import usable_cores
 
@@ -17,10 +18,13 @@ KEPT = {
 
 
 def set_up_process(threads: int | Literal["auto"]) -> None:
-    """Set torch's threads on a CPU, and how freed memory is kept.
+    """Set the threads of this process on a CPU, and how freed memory is kept.
 
-    "auto" leaves torch's own number, unless that is of all cores of a machine of which a container may use a few.
+    "auto" leaves torch's own number, unless that is of all cores of a machine of which a container may use a few. The
+    linear algebra of numpy and scipy, by which optimizers work, has one thread: with another number its last bits are
+    others, and so is the search.
     """
+    threadpool_limits(1, user_api="blas")
     _keep_freed_memory()
     if threads != "auto":
         torch.set_num_threads(threads)

@@ -200,7 +200,7 @@ def _located(node: Checkpoint, family: OpensSources, pinned: Mapping[str, str]) 
     try:
         return locate(node.path, node.revision, wanted=wanted, convert=node.convert, sha256=pinned)
     except SourceError as error:
-        raise SourceError(f"source {node.name!r}: {error}") from error
+        raise type(error)(f"source {node.name!r}: {error}") from error
 
 
 def _adapter(node: Checkpoint) -> Path | None:

@@ -8,6 +8,10 @@ class SourceError(ValueError):
     """A source model that cannot be used: which one, what was expected and what came."""
 
 
+class MissingSourceError(SourceError):
+    """A source that is not where it is said to be, and that no hub can have."""
+
+
 def cache_directory() -> Path:
     """Where evohydra keeps what it made of downloads: EVOHYDRA_CACHE, else ~/.cache/evohydra."""
     chosen = os.environ.get("EVOHYDRA_CACHE")

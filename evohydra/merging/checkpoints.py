@@ -15,8 +15,8 @@ from torch import Tensor
 
 from evohydra.checks import check
 from evohydra.files import check_plain_file, read_json
+from evohydra.hub import MissingSourceError, fetch, local
 from evohydra.hub import SourceError as SourceError
-from evohydra.hub import fetch, local
 
 ZOO = Path(__file__).parent.parent / "zoo"
 CONFIGS = ("config.json", "model_index.json")
@@ -82,7 +82,9 @@ def locate(
         found = fetch.fetch(fetch.Wish(f"{owner}/{repository}", revision, [file], sha256=sha256)) / file
         return _safe(found, convert, sha256)
     if directory.is_absolute() or path.startswith((".", "~")) or path.count("/") != 1:
-        raise SourceError(f"{path}: no such directory or safetensors file (and not a hub id of the form owner/name)")
+        raise MissingSourceError(
+            f"{path}: no such directory or safetensors file (and not a hub id of the form owner/name)"
+        )
     return fetch.fetch(fetch.Wish(path, revision, patterns, convert, sha256))
 
 

@@ -16,7 +16,7 @@ from evohydra.report.recipe_figures import recipe_figures
 from evohydra.report.score_figures import finished, held_out, held_out_figure, optimism_figure
 from evohydra.report.search_figures import fitness_figure, seconds_by_part, time_figure
 from evohydra.report.style import SETTINGS
-from evohydra.report.tables import gain_sentence, search_sentences
+from evohydra.report.tables import gain_sentence, search_sentences, unsearched_sentence
 
 FITNESS = {
     False: "Fitness of each genome on the search split, the best so far, and the mean of each generation",
@@ -74,6 +74,7 @@ def verdict(jobs: Sequence[Job]) -> Iterator[str]:
         yield f"{len(done)} of {len(jobs)} runs have ended with a winner; all that follows is about those."
     if len(done) == 1 and done[0].summary:
         yield gain_sentence(done[0].summary["gain"])
+        yield from filter(None, [unsearched_sentence(done[0].summary["test"])])
         yield from search_sentences(done[0].summary["search"])
     told = [(name, score) for name, score, _ in held_out(done) if name in strategies(done)] if len(done) > 1 else []
     if len(told) > 1:

@@ -45,6 +45,18 @@ def summary_table(summary: Plain, benchmarks: str) -> Table:
     return table
 
 
+def unsearched_sentence(test: Plain) -> str | None:
+    """Which merges that nobody searched for score as well as the winner, if any; `test` as in summary.json."""
+    known = {"the base": test["base"], "the uniform merge": test["uniform"], **(test["baselines"] or {})}
+    winner = test["winner"]["score"]
+    as_good = [
+        f"{name} ({score['score']:.3f})"
+        for name, score in known.items()
+        if score and None not in (winner, score["score"]) and score["score"] >= winner
+    ]
+    return f"As good without a search: {', '.join(as_good)}." if as_good else None
+
+
 def gain_sentence(gain: Plain) -> str:
     """The paired comparison of the winner with the best source in a sentence; sources that failed in another one."""
     if gain["difference"] is None:

@@ -224,8 +224,10 @@ def _told(at: tuple[str, ...], was: Any, now: Any) -> str:
             where, what = f"benchmark {at[2]!r}, {what[1]} split: ", what[2:]
         elif what[:1] == ("versions",):
             what = what[1:]
+    if not what and (was is None or now is None):
+        return f"{where}it was {'not ' * (was is None)}there, and is {'not ' * (now is None)}there now"
     if not what:
-        return f"{where}it was {'there' if was else 'not there'}, and is {'there' if now else 'not there'} now"
+        return f"{where}what it says of itself has changed"
     name = ".".join(what)
     if any(isinstance(each, str) and each.startswith(DIGEST) for each in (was, now)):
         return f"{where}{name} has changed (a secret)"

@@ -7,7 +7,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from evohydra.files import Plain
 from evohydra.pages import in_markdown
 from evohydra.recipe import Checkpoint, Node, checkpoints
-from evohydra.report.tables import gain_sentence, markdown
+from evohydra.report.tables import gain_sentence, markdown, unsearched_sentence
 
 
 def model_card(
@@ -96,11 +96,12 @@ def _found(summary: Mapping[str, object] | None) -> str:
 def _scores(summary: Plain | None) -> str:
     if summary is None:
         return ""
+    compared = " ".join(filter(None, [gain_sentence(summary["gain"]), unsearched_sentence(summary["test"])]))
     return f"""## Scores on the test split
 
 {markdown(summary)}
 
-{in_markdown(gain_sentence(summary["gain"]))} Search, validation and test examples are disjoint. {_chosen(summary)}
+{in_markdown(compared)} Search, validation and test examples are disjoint. {_chosen(summary)}
 
 """
 

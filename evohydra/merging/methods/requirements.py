@@ -8,7 +8,10 @@ from torch import Tensor
 def need_base(base: Tensor | None) -> Tensor:
     """`base`; ValueError where there is none."""
     if base is None:
-        raise ValueError("this merge method needs the base model of its sources, and the sources name none")
+        raise ValueError(
+            "this merge method needs the base model of its sources, and the sources name none; "
+            "model.sources.NAME.base=PATH, for any of them, says what it is"
+        )
     return base
 
 
