@@ -17,6 +17,7 @@ os.environ |= {
     "TORCHINDUCTOR_CACHE_DIR": CACHE,
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_OFFLINE": "1",
+    "OPENBLAS_NUM_THREADS": "1",  # as in a run, see evohydra/assembly/process.py
     "TOKENIZERS_PARALLELISM": "false",
     "TQDM_DISABLE": "1",
 }

@@ -5,6 +5,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, cast
 
+from evohydra.families import Overlay
+from evohydra.families.sources import OpenSources
 from evohydra.recipe import Node
 from evohydra.scoring.benchmarks import Split
 from evohydra.scoring.executors.local import Local
@@ -14,6 +16,9 @@ from evohydra.search.scheduler import Scheduler
 from evohydra.search.scores import ScoreStore
 
 Evaluate = Callable[[Node, Split, Examples | None], Evaluation]
+
+
+NO_SOURCES = OpenSources((), None, {}, {}, "", Overlay())  # of workers that merge nothing
 
 
 class ScriptedWorker:

@@ -28,7 +28,7 @@ from tests import tiny_visual
 from tests.commands import built, evohydra, json_lines, workspace, write_lines
 from tests.contracts.test_benchmarks import CPU, benchmark
 from tests.contracts.test_benchmarks import tasks as toy_tasks  # noqa: F401
-from tests.scripted import scheduling
+from tests.scripted import NO_SOURCES, scheduling
 from tests.test_visual_qa import benchmark as visual_benchmark
 from tests.tiny_models import CHARACTERS
 
@@ -62,7 +62,7 @@ class Spoilable:
 def evaluated(live: Any, asked: Any, name: str) -> Evaluation:
     nothing = cast(Any, None)
     benchmarks: Mapping[str, Benchmark] = {"asked": asked}
-    return Worker(nothing, cast(Any, Spoilable(live)), benchmarks, nothing, nothing).evaluate(
+    return Worker(nothing, cast(Any, Spoilable(live)), benchmarks, NO_SOURCES, nothing).evaluate(
         Job(Checkpoint(name, "-"), "search")
     )
 

@@ -20,6 +20,7 @@ from tests.commands import carried_out, json_lines, workspace
 from tests.contracts.test_benchmarks import CPU, benchmark
 from tests.contracts.test_benchmarks import tasks as toy_tasks  # noqa: F401
 from tests.kill_repeatedly import without_seconds
+from tests.scripted import NO_SOURCES
 
 SAMPLED = {"do_sample": True, "temperature": 1.0}
 
@@ -168,7 +169,7 @@ def test_what_a_benchmark_draws_from_global_generators_is_the_same_for_every_gen
             return getattr(model, name)
 
     careless = cast(Benchmark, Careless())
-    worker = Worker(nothing, cast(Any, Live()), {"careless": careless}, nothing, nothing)
+    worker = Worker(nothing, cast(Any, Live()), {"careless": careless}, NO_SOURCES, nothing)
     first, second = (worker.evaluate(Job(Checkpoint(name, "-"), "search")).scores["careless"] for name in "ab")
     assert first == second
     assert len(set(first)) == 4

@@ -2,14 +2,17 @@
 
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
 import pytest
 
 from evohydra.recipe import Checkpoint
+from evohydra.scoring.benchmarks import CommonAnswer
+from evohydra.scoring.benchmarks.lm_eval import LMEvalBenchmark
 from evohydra.scoring.executors import Executor
-from evohydra.scoring.job import Evaluation, Job
+from evohydra.scoring.job import Evaluation, Job, broken_by, joined
 from evohydra.search.scheduler import Scheduler
 from evohydra.search.scores import ScoreStore
 
@@ -38,6 +41,61 @@ class Several:
         places = list(range(EXAMPLES))[index::count]
         seconds = {"merge": self._merge, "evaluate": 1.0 / count}
         return ticket, Evaluation({"b": [float(at) for at in places]}, seconds, positions={"b": places})
+
+
+class Failing(Several):
+    """The same, where the example at 3 fails, with words that count what was seen."""
+
+    def completed(self) -> tuple[int, Evaluation]:
+        ticket, evaluation = super().completed()
+        assert evaluation.positions is not None
+        places = evaluation.positions["b"]
+        error = f"1 of {len(places)} is not a number" if 3 in places else None
+        return ticket, replace(evaluation, scores={} if error else evaluation.scores, error=error)
+
+
+def test_a_job_with_a_part_that_fails_has_the_error_of_one_worker(tmp_path: Path) -> None:
+    with closing(ScoreStore(tmp_path / "scores.jsonl", {})) as store:
+        scheduler = Scheduler(cast(Executor, executor := Failing(3, 0.01)), store)
+        (pending,) = scheduler.submit([("0", Job(Checkpoint("0", "-"), "search"))])
+        assert scheduler.result(pending).error == "1 of 6 is not a number"
+    assert executor.given == [[(0, 3), (1, 3), (2, 3)], [None]]
+
+
+EMPTY, SAME = "all answers are empty", "all answers are the same"
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        ([["", "", ""], [""]], EMPTY),  # a part with one answer alone
+        ([[""], [""]], EMPTY),
+        ([["a", "a"], ["a"]], SAME),
+        ([["a", "a"], ["b", "b"]], None),
+        ([["a", "a"], ["", ""]], None),
+        ([["a", "b"], ["a"]], None),
+        ([["a"], []], None),  # one answer in all
+        ([["a", "a"], []], SAME),
+        ([[1, 1], [1]], None),  # log-likelihoods
+    ],
+)
+def test_parts_are_as_broken_as_the_whole(answers: list[list[object]], expected: str | None) -> None:
+    def told(given: list[object]) -> CommonAnswer | None:
+        benchmark = LMEvalBenchmark.__new__(LMEvalBenchmark)
+        benchmark._answers = given
+        return benchmark.common_answer()
+
+    whole = [answer for part in answers for answer in part]
+    assert broken_by({"b": told(whole)}) == expected
+    at = iter(range(len(whole)))
+    evaluations = []
+    for part in answers:
+        if not part:
+            evaluations.append(Evaluation({}, {}, positions={"b": []}, common={}))
+            continue
+        places = [next(at) for _ in part]
+        evaluations.append(Evaluation({"b": [0.0] * len(part)}, {}, positions={"b": places}, common={"b": told(part)}))
+    assert joined(evaluations).broken == expected
 
 
 def parts(

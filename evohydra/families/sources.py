@@ -200,7 +200,12 @@ def _located(node: Checkpoint, family: OpensSources, pinned: Mapping[str, str]) 
     try:
         return locate(node.path, node.revision, wanted=wanted, convert=node.convert, sha256=pinned)
     except SourceError as error:
-        raise type(error)(f"source {node.name!r}: {error}") from error
+        told = (
+            str(error)
+            if node.name == BASE
+            else str(error).replace("model.sources.<name>", f"model.sources.{node.name}")
+        )
+        raise type(error)(f"source {node.name!r}: {told}") from error
 
 
 def _adapter(node: Checkpoint) -> Path | None:

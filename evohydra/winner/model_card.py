@@ -1,6 +1,8 @@
 """The winner's model card."""
 
+import re
 from collections.abc import Mapping
+from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
@@ -8,6 +10,8 @@ from evohydra.files import Plain
 from evohydra.pages import in_markdown
 from evohydra.recipe import Checkpoint, Node, checkpoints
 from evohydra.report.tables import gain_sentence, markdown, unsearched_sentence
+
+HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 def model_card(
@@ -26,7 +30,7 @@ def model_card(
     """
     sources = {checkpoint.name: checkpoint for checkpoint in checkpoints(recipe)}
     data = ModelCardData(
-        base_model=sorted({c.path for c in sources.values() if not c.path.startswith("zoo://")}) or None,
+        base_model=sorted({c.path for c in sources.values() if _is_on_the_hub(c.path)}) or None,
         tags=["merge", "evohydra"],
         library_name=library,
         pipeline_tag=task,
@@ -58,6 +62,11 @@ The merge falls under the licences of all of its sources.
 {note}
 """)
     return str(card)
+
+
+def _is_on_the_hub(path: str) -> bool:
+    """Whether `path` is a name of the hub, and no directory of this machine."""
+    return HUB_NAME.fullmatch(path) is not None and not Path(path).exists()
 
 
 def _described(source: Checkpoint) -> str:

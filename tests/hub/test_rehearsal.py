@@ -185,7 +185,7 @@ def test_search_strategies_are_compared_on_the_line_that_everybody_types(hub: Hu
 @pytest.mark.parametrize(
     ("arguments", "login", "expected"),
     [
-        (["model=shisa+abel", "model.sources.abel.convert=null"], True, "model.sources.<name>.convert=weights_only"),
+        (["model=shisa+abel", "model.sources.abel.convert=null"], True, "model.sources.abel.convert=weights_only"),
         (["model=shisa+wizardmath"], False, "https://huggingface.co/mistralai/Mistral-7B-v0.1"),
         (["model=shisa+abel", "model.sources.abel.path=GAIR/Abel-7B-02"], True, f"Near names on the hub: {ABEL}"),
     ],

@@ -134,9 +134,11 @@ class LMEvalBenchmark:
 
     @property
     def title(self) -> str:
-        """The name, and what scores are where the metric's name does not say it."""
+        """The name, the test's task where the name does not say it, and what scores are where the metric does not."""
+        task = str(self._tasks["test"].config.task)
+        named = self.name if task in self.name else f"{self.name}: {task}"
         known = self._measure == self._metric
-        return self.name if known else f"{self.name} ({self._measure} instead of {self._metric})"
+        return named if known else f"{named} ({self._measure} instead of {self._metric})"
 
     def size(self, split: Split) -> int:
         """The number of examples in `split`."""

@@ -15,12 +15,14 @@ from typing import Any
 from evohydra.checks import CountOrAuto, Natural
 from evohydra.scoring.executors import MakeWorker, Result
 from evohydra.scoring.executors.attempts import Attempts
+from evohydra.scoring.executors.patience import Patience
 from evohydra.scoring.executors.resources import Places, places
 from evohydra.scoring.executors.serving import Kind, evaluate, serve
 from evohydra.scoring.job import Evaluation, Job, MachineError
 
 logger = logging.getLogger(__name__)
-PATIENCE = 10.0  # seconds that a worker has to end by itself
+TO_END = 10.0  # seconds that a worker has to end by itself
+LOOK = 60.0  # seconds between looks at workers that say nothing
 
 
 @dataclass
@@ -52,6 +54,7 @@ class Processes:
         self._context = multiprocessing.get_context("spawn")
         self._seats: list[_Seat] = []
         self._deaths = 0  # of workers that were never ready, in a row
+        self._patience = Patience()
 
     def _begin(self) -> None:
         """Start the workers, when they are needed for the first time."""
@@ -82,6 +85,7 @@ class Processes:
             if seat.ready and seat.ticket is None and (taken := self._attempts.take()) is not None:
                 ticket, job = taken
                 seat.ticket = ticket
+                self._patience.begins(seat.number)
                 self._send(seat, evaluate, (job,))
 
     def _send(self, seat: _Seat, task: Callable[..., object], given: tuple[object, ...]) -> None:
@@ -105,8 +109,10 @@ class Processes:
     def _heard(self) -> list[tuple[_Seat, Kind, Any]]:
         """What the first worker to say something says; a dead one is replaced, its job has failed."""
         by_connection = {seat.connection: seat for seat in self._seats}
-        first = wait([*by_connection])[0]
-        seat = by_connection[first]  # type: ignore[index]
+        while not (heard := wait([*by_connection], LOOK)):
+            self._name_silent()
+        seat = by_connection[heard[0]]  # type: ignore[index]
+        self._patience.ends(seat.number)
         try:
             kind, content = pickle.loads(seat.connection.recv_bytes())
         except (EOFError, OSError):
@@ -120,9 +126,18 @@ class Processes:
             seat.ready, self._deaths = True, 0
         return [(seat, kind, content)]
 
+    def _name_silent(self) -> None:
+        pids = {seat.number: seat.process.pid for seat in self._seats}
+        for number, seconds, longest in self._patience.silent():
+            logger.warning(
+                "worker %s (process %d) has been at one job for %.0f s, the longest before took %.0f s. If it hangs, "
+                "kill -9 %d has its job tried again on a new worker",
+                number, pids[number], seconds, longest, pids[number],
+            )  # fmt: skip
+
     def _replaced(self, dead: _Seat) -> str:
         """Start another worker in the place of a dead one; why that one ended."""
-        dead.process.join(PATIENCE)
+        dead.process.join(TO_END)
         dead.connection.close()
         code = dead.process.exitcode
         how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
@@ -164,7 +179,7 @@ class Processes:
             if seat.ticket is not None or not seat.ready:
                 seat.process.terminate()
         for seat in self._seats:
-            seat.process.join(PATIENCE)
+            seat.process.join(TO_END)
             if seat.process.is_alive():
                 seat.process.kill()
                 seat.process.join()
