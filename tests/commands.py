@@ -1,5 +1,6 @@
 """The command for tests: in a process of its own, or composed and carried out in this one."""
 
+import atexit
 import functools
 import io
 import os
@@ -42,7 +43,9 @@ def environment(**changes: str) -> dict[str, str]:
 @functools.cache
 def warm() -> Warm:
     """What starts this process's commands."""
-    return Warm(environment())
+    made = Warm(environment())
+    atexit.register(made.close)
+    return made
 
 
 def python(*arguments: object, cwd: Path, fresh: bool = False, **changes: str) -> subprocess.CompletedProcess[str]:

@@ -29,6 +29,10 @@ class Warm:
             text=True,
         )
 
+    def close(self) -> None:
+        """End the process that commands part from."""
+        self._server.communicate()
+
     def run(self, module: str, arguments: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
         """The command to its end, with nobody at the keyboard."""
         assert self._server.stdin is not None

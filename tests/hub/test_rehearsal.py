@@ -16,6 +16,7 @@ import transformers
 
 from evohydra.merging.checkpoints import SourceError
 from tests import commands, tiny_scorers
+from tests.commands import json_lines
 from tests.hub import data_sets
 from tests.hub.commands import evohydra, surroundings
 from tests.hub.language_models import ABEL, ROWS
@@ -131,6 +132,17 @@ def test_the_line_that_everybody_types(hub: Hub, tmp_path: Path) -> None:
     assert again.returncode == 0, again.stderr
     assert not hub.asked
     assert json.loads((tmp_path / "outputs" / "second" / "summary.json").read_text())["test"] == summary["test"]
+
+
+@pytest.mark.slow
+def test_the_same_line_with_no_option_at_all(hub: Hub, tmp_path: Path) -> None:
+    done = evohydra(hub, tmp_path, "model=shisa+wizardmath", "optimizer=cmaes")
+    assert done.returncode == 0, done.stderr
+    (run,) = (tmp_path / "outputs").iterdir()
+    assert (run / "winner" / "recipe.json").is_file()
+    assert list((run / "wandb").iterdir())
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["evaluations"] == summary["budget"] == len(json_lines(run / "ledger.jsonl"))
 
 
 @pytest.mark.parametrize("names", [("jp", "dfs", "13b", "arithmo"), ("vlm", "ukiyoe", "sdxl")], ids="+".join)
