@@ -1,20 +1,22 @@
 """Files that change while a run goes on: no score of other weights, data or code is taken for one of this run."""
 
+import io
 import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from safetensors.torch import load_file, save_file
 
 from evohydra.assembly.parts import Parts
 from evohydra.assembly.workers import WorkerMaker
 from evohydra.merging.checkpoints import SourceError
-from evohydra.scoring.job import Job
+from evohydra.scoring.job import Evaluation, Job
 from evohydra.scoring.worker import Worker
 from evohydra.search.json_lines import LedgerError
-from tests.commands import built, workspace
+from tests.commands import built, carried_out, json_lines, workspace
 
 Change = Callable[[Path], None]
 
@@ -87,6 +89,41 @@ def test_weights_that_are_not_read_again_are_those_of_the_driver(parts: Parts, m
     found = pickle.loads(packed)().sources
     assert found.surveys == parts.sources.surveys
     assert found.models == parts.sources.models
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("chat_template.jinja", "{{ messages[0].content }}"),
+        ("generation_config.json", '{"do_sample": true}'),
+        ("tokenizer_config.json", '{"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "1"}'),
+    ],
+)
+def test_no_winner_has_files_that_no_genome_was_scored_with(file: str, content: str, tmp_path: Path) -> None:
+    arguments = [*workspace(tmp_path), "budget=6", "top=1", "baselines=null"]
+    run = built(arguments, tmp_path / "run")
+    with pytest.MonkeyPatch.context() as patch:
+        evaluate = Worker.evaluate
+
+        def edited_meanwhile(worker: Worker, job: Job) -> Evaluation:
+            (tmp_path / "one" / file).write_text(content)
+            return evaluate(worker, job)
+
+        patch.setattr(Worker, "evaluate", edited_meanwhile)
+        before = (tmp_path / "one" / file).read_bytes() if (tmp_path / "one" / file).exists() else None
+        with pytest.raises(
+            SourceError, match=r"source 'one': configuration, tokenizer or templates in .*/one have changed"
+        ):
+            run(Console(file=io.StringIO()))
+    assert not (tmp_path / "run" / "winner").exists()
+    if before is None:
+        (tmp_path / "one" / file).unlink()
+    else:
+        (tmp_path / "one" / file).write_bytes(before)
+    scored = len(json_lines(tmp_path / "run" / "scores.jsonl"))
+    carried_out(arguments, tmp_path / "run")
+    assert len(json_lines(tmp_path / "run" / "scores.jsonl")) == scored
+    assert (tmp_path / "run" / "winner").is_dir()
 
 
 def test_weights_that_are_replaced_while_they_are_mapped_stay(parts: Parts, tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ from evohydra.assembly.parts import Parts, benchmarks_of, found_sources, opened_
 from evohydra.assembly.process import set_up_process
 from evohydra.assembly.settings import Settings
 from evohydra.families import sources
-from evohydra.families.settings_files import settings_digest
 from evohydra.merging.checkpoints import Survey
 from evohydra.merging.stamps import Stamps
 from evohydra.scoring.benchmarks.contents import versions_of
@@ -81,8 +80,7 @@ def scores_depend_on(parts: Parts) -> OfScores:
     nodes = (*opened.models, *filter(None, [opened.base]))
     return OfScores(
         sources={
-            node.name: {"fingerprint": node.fingerprint, "settings": settings_digest(opened.directories[node.name])}
-            for node in nodes
+            node.name: {"fingerprint": node.fingerprint, "settings": opened.settings[node.name]} for node in nodes
         },
         configured_by=opened.files_from,
         alignment=Alignment(

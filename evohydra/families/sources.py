@@ -32,7 +32,7 @@ class OpenSources:
     `paths` are where they were found, which for a single file is another place than its directory. `files_from` is the
     one that gives configuration and tokenizer, `overlay` what changes in them; `copied` are tensors that are never
     merged, `warnings` what a reader of the model card has to know, `surveys` what reading all of them has told.
-    `weights` are the stamps of the files that hold the tensors of each.
+    `weights` are the stamps of the files that hold the tensors of each, `settings` the digests of all others.
     """
 
     models: tuple[Checkpoint, ...]
@@ -46,6 +46,17 @@ class OpenSources:
     warnings: tuple[str, ...] = ()
     surveys: Mapping[str, Survey] = field(default_factory=dict)
     weights: Mapping[str, Stamps] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    def check_settings(self) -> None:
+        """SourceError where configuration, tokenizer or templates are not those that were read: a winner has them."""
+        for name, known in self.settings.items():
+            if settings_digest(self.directories[name]) != known:
+                raise SourceError(
+                    f"source {name!r}: configuration, tokenizer or templates in {self.directories[name]} have changed "
+                    "while the run went on, so that the winner cannot be written as it was scored. Give the files "
+                    "their old content and the same command again"
+                )
 
     def check_unchanged(self) -> None:
         """SourceError where weights were written to since they were mapped: merges are then of other numbers."""
@@ -63,7 +74,7 @@ class FoundSources:
     """Checkpoints of which headers and configurations have been read, and no tensor without need.
 
     `published` are their tensors as published, `aligned` as they are merged; `weights` are the stamps of the files that
-    hold them.
+    hold them, `settings` the digests of all others.
     """
 
     models: tuple[Checkpoint, ...]
@@ -75,6 +86,7 @@ class FoundSources:
     published: Mapping[str, TensorSource]
     aligned: Aligned
     weights: Mapping[str, Stamps]
+    settings: Mapping[str, str]
     warnings: tuple[str, ...] = ()
 
     @property
@@ -109,13 +121,16 @@ def find_sources(
     located = {node.name: known.get(node.name) or _located(node, family, pinned.get(node.name, {})) for node in nodes}
     weights = {node.name: stamps(filter(None, [located[node.name], _adapter(node)])) for node in nodes}  # then opened
     paths, directories, published = published_sources(nodes, family, known=located)
+    settings = {name: settings_digest(directory) for name, directory in directories.items()}
     warnings = (*warnings, *filter(None, map(other_base_of_adapter, nodes)))
     if layers_only is None:
         aligned = family.align(directories, published, base.name if base else None, rules)
     else:
         aligned = family.align_layers(directories, published, layers_only, rules)
     rules = replace(rules, tokenizer=aligned.tokenizer if rules.tokenizer == AUTO else rules.tokenizer)
-    return FoundSources(models, base, family, rules, paths, directories, published, aligned, weights, warnings)
+    return FoundSources(
+        models, base, family, rules, paths, directories, published, aligned, weights, settings, warnings
+    )
 
 
 def read_sources(found: FoundSources, known: Mapping[str, Survey] | None = None) -> OpenSources:
@@ -158,6 +173,7 @@ def read_sources(found: FoundSources, known: Mapping[str, Survey] | None = None)
         warnings=warnings,
         surveys=surveys,
         weights=found.weights,
+        settings=found.settings,
     )
 
 

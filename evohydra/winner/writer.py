@@ -90,7 +90,9 @@ class WinnerWriter:
         """Write `node` as `winner` into `room`, from which it goes to the directory of the `run`; its recipe beside it.
 
         Where the checkpoint is not the live model it is kept as `winner-unverified` instead, and the reason returned.
+        Raises SourceError where files that the winner takes have changed since they were read.
         """
+        self.sources.check_settings()
         recipe: dict[str, Any] = {}
 
         def final() -> Path:
