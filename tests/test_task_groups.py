@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from evohydra.scoring.benchmarks import BenchmarkError
 from evohydra.scoring.benchmarks.lm_eval import lm_eval_benchmarks
 from tests import tiny_models
 
@@ -18,6 +19,8 @@ SPLITS = {split: {"start": start, "stop": stop} for split, start, stop in [("sea
         ("[{metric: exact}]", (20, 20), False),
         ("[{metric: exact, weight_by_size: false}]", (20, 60), False),
         ("[]", (20, 60), False),  # a group without a score of its own
+        ("{metric: exact, weight_by_size: true}", (20, 60), True),
+        ("{metric: exact, weight_by_size: false}", (20, 60), False),
     ],
 )
 def test_tasks_that_lm_eval_weights_by_size(
@@ -37,3 +40,34 @@ def test_tasks_that_lm_eval_weights_by_size(
         "of this group by their numbers of examples; for that give objective=weighted and "
         "'objective.weights={b/few: 0.25, b/many: 0.75}'"
     ]
+
+
+@pytest.fixture
+def tasks(tmp_path: Path) -> Path:
+    """Two tasks of 20 and 60 examples."""
+    tiny_models.save_task(tmp_path)
+    text, rows = (tmp_path / "sums.yaml").read_text(), (tmp_path / "sums.jsonl").read_text().splitlines(keepends=True)
+    for name, size in [("few", 20), ("many", 60)]:
+        (tmp_path / f"{name}.yaml").write_text(text.replace("sums", name))
+        (tmp_path / f"{name}.jsonl").write_text("".join(rows[:size]))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "inner", ["inner", "{group: inner, task: [few, many], aggregate_metric_list: [{metric: exact}]}"]
+)
+def test_groups_in_groups(inner: str, tasks: Path, caplog: pytest.LogCaptureFixture) -> None:
+    if inner == "inner":
+        (tasks / "inner.yaml").write_text("group: inner\ntask: [few, many]\naggregate_metric_list: [{metric: exact}]\n")
+    (tasks / "outer.yaml").write_text(f"group: outer\ntask: [sums, {inner}]\n")
+    options = {"include_path": str(tasks), "metric": "exact", "splits": {**SPLITS, "validation": None}}
+    assert sorted(lm_eval_benchmarks("b", task="outer", **options)) == ["b/few", "b/many", "b/sums"]
+    assert ["its 3 tasks count the same" in record.message for record in caplog.records] == [True]
+
+
+def test_groups_in_a_circle(tasks: Path) -> None:
+    for name, other in [("one", "other"), ("other", "one")]:
+        (tasks / f"{name}.yaml").write_text(f"group: {name}\ntask: [few, {other}]\n")
+    options = {"include_path": str(tasks), "metric": "exact", "splits": {**SPLITS, "validation": None}}
+    with pytest.raises(BenchmarkError, match="group 'one' is a member of itself: one > other > one"):
+        lm_eval_benchmarks("b", task="one", **options)

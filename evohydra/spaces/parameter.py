@@ -219,11 +219,11 @@ class ParameterSpace:
 def uniform_merge(
     models: Sequence[Checkpoint], base: Checkpoint | None, locations: Mapping[str, Location | None]
 ) -> Merge:
-    """The plain average of the models."""
+    """The plain average of the models; that of one is the model, with what is copied of it and not of the base."""
     group = Group(
         "model", tuple(name for name, at in locations.items() if at), {"weight": (1 / len(models),) * len(models)}
     )
-    return Merge("linear", base, tuple(models), (group,))
+    return Merge("linear", base if len(models) > 1 else None, tuple(models), (group,))
 
 
 def _granularity(fields: Plain) -> Granularity:

@@ -15,6 +15,7 @@ from evohydra.scoring.benchmarks import BenchmarkError
 from evohydra.scoring.benchmarks.private_lm_eval import Kind
 
 TASKS = Path(__file__).parent / "tasks"
+OF_GROUPS = ("task", "group", "group_alias", "aggregate_metric_list", "tag", "metadata")  # not handed to their members
 logger = logging.getLogger(__name__)
 
 
@@ -48,8 +49,9 @@ def load_tasks(
         if not Path(data_dir).is_dir():
             raise BenchmarkError(f"data_dir: no such directory: {data_dir}")
         overrides["dataset_path"] = str(Path(data_dir).resolve())
+    members = _members(manager, {"task": task, **overrides})
     try:
-        loaded = manager.load([{"group": "evohydra", "task": _members(manager, {"task": task, **overrides})}])
+        loaded = manager.load([{"group": "evohydra", "task": members}])
     except Exception as error:  # of the libraries that read and fetch data, each with kinds of its own
         raise BenchmarkError(
             f"could not load the data of lm-eval task {task!r} ({type(error).__name__}: {str(error)[:300]}). "
@@ -57,22 +59,50 @@ def load_tasks(
             "benchmark.<name>.data_files=/data/test.jsonl (for one split: benchmark.<name>.splits.test.data_files), or "
             "a copy of the data set's repository: benchmark.<name>.data_dir=/data/NAME"
         ) from error
-    rules = (entry.cfg or {}).get("aggregate_metric_list") or () if entry.kind is Kind.GROUP else ()
-    return Loaded(dict(loaded["tasks"]), any(each.get("weight_by_size", True) for each in rules))
+    return Loaded(dict(loaded["tasks"]), _weighted_by_size(manager, {"task": task}))
 
 
-def _members(manager: TaskManager, member: Mapping[str, object]) -> list[dict[str, object]]:
-    """What `member`, {task: name, ...}, means as tasks alone: lm-eval would rename all tasks of a group or tag."""
-    entry = manager.task_index.get(member["task"])
-    inside: Sequence[Any] = ()
-    if entry is not None and entry.kind is Kind.TAG:
-        inside = sorted(entry.tags)
-    elif entry is not None and entry.kind is Kind.GROUP:
-        inside = (entry.cfg or {}).get("task") or ()
+def _members(manager: TaskManager, member: Mapping[str, Any], above: tuple[str, ...] = ()) -> list[dict[str, object]]:
+    """What `member`, {task: name or list, ...}, means as tasks alone: lm-eval would rename all tasks of a group or tag.
+
+    `above` are the groups that it is in; BenchmarkError where it is one of them.
+    """
+    name = _name(member)
+    if name in above:
+        raise BenchmarkError(f"lm-eval group {name!r} is a member of itself: {' > '.join((*above, name))}")
+    inside, _ = _inside(manager, member)
     if not inside:
+        entry = manager.task_index.get(name)
         return [{**(_local_data(None, entry.cfg, entry.yaml_path) if entry is not None else {}), **member}]
-    named = [{"task": each} if isinstance(each, str) else each for each in inside]
-    return [task for each in named for task in _members(manager, {**each, **member, "task": each["task"]})]
+    common = {key: value for key, value in member.items() if key not in OF_GROUPS}
+    return [task for each in inside for task in _members(manager, {**each, **common}, (*above, name))]
+
+
+def _weighted_by_size(manager: TaskManager, member: Mapping[str, Any]) -> bool:
+    """Whether lm-eval weights the tasks of a group, or of one inside it, by their numbers of examples."""
+    inside, rules = _inside(manager, member)
+    given = [rules] if isinstance(rules, Mapping) else rules or ()
+    own = any(not isinstance(each, Mapping) or each.get("weight_by_size", True) for each in given)
+    return bool(inside) and (own or any(_weighted_by_size(manager, each) for each in inside))
+
+
+def _name(member: Mapping[str, Any]) -> str:
+    return str(member["task"] if isinstance(member["task"], str) else member.get("group", "a group without a name"))
+
+
+def _inside(manager: TaskManager, member: Mapping[str, Any]) -> tuple[list[Mapping[str, Any]], Any]:
+    """The members of a group or tag, none of a task, and how lm-eval makes one score of a group's."""
+    rules = None
+    if not isinstance(member["task"], str):  # a group that is written out where it is named
+        found, rules = member["task"], member.get("aggregate_metric_list")
+    else:
+        entry = manager.task_index.get(member["task"])
+        found = ()
+        if entry is not None and entry.kind is Kind.TAG:
+            found = sorted(entry.tags)
+        elif entry is not None and entry.kind is Kind.GROUP:
+            found, rules = (entry.cfg or {}).get("task") or (), (entry.cfg or {}).get("aggregate_metric_list")
+    return [{"task": each} if isinstance(each, str) else each for each in found], rules
 
 
 def _local_data(
