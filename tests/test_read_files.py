@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from evohydra.assembly.own_code import own_code
 from evohydra.scoring.benchmarks.read_files import named_files
 from tests import tiny_models
 from tests.contracts.test_identities import language
@@ -33,17 +34,54 @@ def test_files_are_found_by_their_names(text: str, found: list[str], tmp_path: P
     assert named_files(text, tmp_path / "task") == sorted(tmp_path / "task" / name for name in found)
 
 
-def test_a_file_that_the_code_of_a_task_reads_changes_its_identity(tmp_path: Path) -> None:
+READING = [
+    "sorted(HERE.rglob('*.val'))[0].read_text()",
+    "open(HERE / ('words' + '.val')).read()",
+    "(HERE / 'lists' / f'{1}' / 'words.val').read_text()",
+    "[each.read_text() for each in HERE.iterdir() if each.is_file()]",
+    "Path(__file__).with_suffix('.val').read_text()",
+    "json.load(open('%s.val' % HERE))",
+]
+
+
+@pytest.mark.parametrize("reading", READING)
+@pytest.mark.parametrize("changed", ["words.val", "lists/1/words.val", "linked/words.val"])
+def test_all_that_lies_beside_the_code_of_a_task_counts_where_it_reads_files(
+    reading: str, changed: str, tmp_path: Path
+) -> None:
     root = tiny_models.save_task(tmp_path / "data")
-    (root / "bonus.json").write_text("{}")
-    (root / "notes.json").write_text("{}")
-    code = (root / "scoring.py").read_text()
-    reading = "from pathlib import Path\n\nBONUS = (Path(__file__).parent / 'bonus.json').read_text()\n"
-    (root / "scoring.py").write_text(reading + code)
+    (tmp_path / "elsewhere").mkdir()
+    (root / "linked").symlink_to(tmp_path / "elsewhere")
+    (root / "lists" / "1").mkdir(parents=True)
+    (root / "lists" / "circle").symlink_to(root)
+    for name in ("words.val", "lists/1/words.val", "linked/words.val"):
+        (root / name).write_text("a")
+    (root / "scoring.py").write_text(f"{(root / 'scoring.py').read_text()}\n\ndef never():\n    return {reading}\n")
     before = language(root).identity()
-    (root / "notes.json").write_text("[]")
     assert language(root).identity() == before
-    (root / "bonus.json").write_text("[]")
-    after = language(root).identity()
-    assert after != before
-    assert set(after["splits"]["test"]["code"]) == {"bonus.json", "scoring.py"}
+    (root / changed).write_text("b")
+    assert language(root).identity() != before
+
+
+def test_files_beside_code_that_reads_none_do_not_count(tmp_path: Path) -> None:
+    root = tiny_models.save_task(tmp_path / "data")
+    before = language(root).identity()
+    assert set(before["splits"]["test"]["code"]) == {"scoring.py"}
+    (root / "notes.json").write_text("{}")
+    assert language(root).identity() == before
+
+
+def test_a_file_that_code_of_ones_own_names_is_part_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "judge_by_table.py").write_text(
+        "from pathlib import Path\n\n\ndef judge(answer):\n"
+        "    return Path(__file__).with_name('table.json').read_text()\n"
+    )
+    for name in ("table.json", "notes.json"):
+        (tmp_path / name).write_text("{}")
+    before = own_code({"metric": "judge_by_table.judge"})
+    assert set(before) == {"judge_by_table.py", "table.json"}
+    (tmp_path / "notes.json").write_text("[]")
+    assert own_code({"metric": "judge_by_table.judge"}) == before
+    (tmp_path / "table.json").write_text("[]")
+    assert own_code({"metric": "judge_by_table.judge"}) != before

@@ -16,7 +16,7 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 from evohydra.files import Plain
-from evohydra.scoring.benchmarks.read_files import named_files
+from evohydra.scoring.benchmarks.read_files import files_beside, named_files
 
 LEFT_OUT = {"evohydra", "datasets", "typing_extensions"}  # data is digested itself
 RENAMED = {"sklearn": "scikit-learn", "PIL": "pillow", "yaml": "pyyaml"}  # packages that are not called as they install
@@ -39,19 +39,22 @@ def versions_of(packages: Iterable[str]) -> dict[str, str | None]:
     return found
 
 
-def code_of(functions: Iterable[Callable[..., object]]) -> dict[str, str]:
+def code_of(functions: Iterable[Callable[..., object]], *, of_tasks: bool = False) -> dict[str, str]:
     """By name a digest of the source of each module that `functions` are from, and of those of evohydra that it uses.
 
-    Of modules of the user's own also of the files that they name (see `read_files`). Modules of installed libraries are
-    left to `versions_of`. Of what has no source, its name is digested.
+    Of modules of the user's own also of the files that they name, and of functions `of_tasks`, whose directories hold
+    little else, of all that they may read there (see `read_files`). Modules of installed libraries are left to
+    `versions_of`. Of what has no source, its name is digested.
     """
     found: dict[str, str] = {}
     read: set[Path] = set()
     for function in functions:
-        for key, (names, text) in _reached(function).items():
+        for number, (key, (names, text)) in enumerate(_reached(function).items()):
             found[key] = hashlib.sha256(text.encode()).hexdigest()
             if is_own(file := names.get("__file__")):
-                read.update(named_files(text, Path(str(file)).resolve().parent))
+                directory = Path(str(file)).resolve().parent
+                read.update(named_files(text, directory))
+                read.update(files_beside(text, directory) if of_tasks and number == 0 else ())
     for path in sorted(read, key=lambda path: path.parts[::-1]):
         key = path.name
         while key in found:

@@ -42,7 +42,7 @@ def of_split(
         "documents": digest_of([text_of(task.eval_docs[index]) for index in indices]),
         "prompts": digest_of(_rendered(task, indices, seed, system_prompt)),
         "settings": {key: _named(value) for key, value in sorted(config.items()) if key not in LEFT_OUT},
-        "code": code_of(functions),
+        "code": code_of(functions, of_tasks=True),
     }
     if config.get("num_fewshot"):
         found["fewshot"] = {"seed": seed, "documents": digest_of([text_of(doc) for doc in shots_of(task)])}

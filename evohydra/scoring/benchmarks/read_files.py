@@ -1,6 +1,7 @@
 """Files that code of one's own reads, as far as its text names them: word lists, tables of units, keys of answers."""
 
 import ast
+import re
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from fnmatch import fnmatch
@@ -9,6 +10,33 @@ from pathlib import Path
 LONGEST = 300  # characters of a text that may be a file's name
 GLOBS = ("glob", "rglob", "iglob")
 CODE = (".py", ".pyc")
+READING = re.compile(
+    r"\b(open|read\w*|load\w*|glob|rglob|iglob|iterdir|listdir|scandir|walk|fromfile|genfromtxt|from_\w+|with_suffix)\b"
+)
+LARGE = 10**8  # bytes
+RUNS = ("outputs", "multirun", "wandb")  # directories with what runs write
+
+
+def files_beside(text: str, directory: Path) -> list[Path]:
+    """All files in the `directory` of a module and below that its text may read: none where it reads no file at all.
+
+    Without code, hidden files, what runs write, and files of more than 100 MB.
+    """
+    return sorted(_tree(directory, set())) if READING.search(text) else []
+
+
+def _tree(directory: Path, seen: set[Path]) -> Iterator[Path]:
+    if directory.resolve() in seen:  # by links in a circle
+        return
+    seen.add(directory.resolve())
+    with suppress(OSError):  # a directory that may not be read
+        for path in sorted(directory.iterdir()):
+            if path.name.startswith((".", "__pycache__")) or path.name in RUNS or path.suffix in CODE:
+                continue
+            if path.is_dir():
+                yield from _tree(path, seen)
+            elif path.is_file() and path.stat().st_size <= LARGE:
+                yield path.resolve()
 
 
 def named_files(text: str, directory: Path) -> list[Path]:
