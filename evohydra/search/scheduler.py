@@ -116,6 +116,9 @@ class Scheduler:
         for pending in self.submit(jobs):
             evaluation = self.result(pending)
             if evaluation.given_up:
-                raise MachineError(f"{pending.label} could not be scored on {pending.job.split}: {evaluation.error}")
+                raise MachineError(
+                    f"{pending.label} could not be scored on {pending.job.split}: {evaluation.error}. All scores so far "
+                    "are kept; give the same command again when the machine is well"
+                )
             found.append(evaluation)
         return found
