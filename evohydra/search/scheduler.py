@@ -117,8 +117,8 @@ class Scheduler:
             evaluation = self.result(pending)
             if evaluation.given_up:
                 raise MachineError(
-                    f"{pending.label} could not be scored on {pending.job.split}: {evaluation.error}. All scores so far "
-                    "are kept; give the same command again when the machine is well"
+                    f"{pending.label} could not be scored on {pending.job.split}: {evaluation.error}. All scores so "
+                    "far are kept; give the same command again when the machine is well"
                 )
             found.append(evaluation)
         return found
