@@ -228,7 +228,7 @@ def test_sources_on_different_bases(space: Workspace):
 def test_an_unreachable_hub(space: Workspace):
     message = space.refused("model.sources.two.path=nobody/nothing-of-the-kind", without="sources.two.path")
     assert "could not reach 'nobody/nothing-of-the-kind' on the Hugging Face hub" in message
-    assert "model.sources.<name>.path=/models/nothing-of-the-kind" in message
+    assert "model.sources.two.path=/models/nothing-of-the-kind" in message
 
 
 def test_unknown_model_of_the_zoo(space: Workspace):

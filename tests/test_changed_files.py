@@ -126,6 +126,13 @@ def test_no_winner_has_files_that_no_genome_was_scored_with(file: str, content: 
     assert (tmp_path / "run" / "winner").is_dir()
 
 
+def test_a_model_that_is_made_after_its_files_have_changed(parts: Parts, tmp_path: Path) -> None:
+    maker = WorkerMaker(parts)
+    replaced(tmp_path / "one" / "tokenizer_config.json", b"{}")
+    with pytest.raises(SourceError, match=r"'one': configuration, tokenizer or templates in .*/one have changed"):
+        maker()
+
+
 def test_weights_that_are_replaced_while_they_are_mapped_stay(parts: Parts, tmp_path: Path) -> None:
     worker = WorkerMaker(parts)()
     job = Job(parts.sources.models[0], "search", {"lm_eval": [0, 1]})

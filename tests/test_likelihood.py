@@ -292,9 +292,9 @@ def test_a_search_by_likelihood(tmp_path: Path) -> None:
         *workspace(tmp_path), "optimizer=bo", "optimizer.population=6", "fitness=likelihood", "fitness.examples=8",
         "fitness.check_every=2", "budget=14", "report=false",
     ]  # fmt: skip
-    summary = carried_out(arguments, tmp_path / "one")
-    carried_out([*arguments, "executor=processes", "executor.workers=2"], tmp_path / "two")
-    one, two = (json_lines(tmp_path / each / "ledger.jsonl") for each in ("one", "two"))
+    summary = carried_out(arguments, tmp_path / "runs" / "one")
+    carried_out([*arguments, "executor=processes", "executor.workers=2"], tmp_path / "runs" / "two")
+    one, two = (json_lines(tmp_path / "runs" / each / "ledger.jsonl") for each in ("one", "two"))
     assert without_seconds(two) == without_seconds(one)
     (metric,) = {benchmark_of(each) for each in one[0]["scores"]}
     likely = likelihood_name(metric, "token")
@@ -302,7 +302,7 @@ def test_a_search_by_likelihood(tmp_path: Path) -> None:
     assert kinds == [{likely, metric}] * 6 + [{likely}] * 4 + [{likely, metric}] * 4
     assert all(each["fitness"] == pytest.approx(np.maximum(each["scores"][likely], -5).mean()) for each in one)
     assert {each["scored"] for each in one if each["note"] is None or "the same" not in each["note"]} == {8, 16}
-    others = [each for each in json_lines(tmp_path / "one" / "scores.jsonl") if each["split"] != "search"]
+    others = [each for each in json_lines(tmp_path / "runs" / "one" / "scores.jsonl") if each["split"] != "search"]
     assert others
     assert all(set(each["scores"]) == {metric} for each in others)
     assert summary["search"]["winner"]["measure"] == "log-likelihood"
@@ -390,8 +390,8 @@ def test_a_search_by_likelihood_with_a_last_stage(tmp_path: Path) -> None:
         *workspace(tmp_path), "optimizer=bo", "optimizer.population=6", "fitness=likelihood", "fitness.examples=8",
         "fitness.check_every=2", "fitness.metric_from=14", "fitness.metric_examples=12", "report=false", "tracker=none",
     ]  # fmt: skip
-    summary = carried_out([*arguments, "budget=22"], tmp_path / "one")
-    ledger = json_lines(tmp_path / "one" / "ledger.jsonl")
+    summary = carried_out([*arguments, "budget=22"], tmp_path / "runs" / "one")
+    ledger = json_lines(tmp_path / "runs" / "one" / "ledger.jsonl")
     (metric,) = {benchmark_of(each) for each in ledger[0]["scores"]}
     assert [set(each["scores"]) == {metric} for each in ledger] == [False] * 14 + [True] * 8
     assert {len(each["scores"][metric]) for each in ledger[14:]} == {12}
@@ -402,11 +402,11 @@ def test_a_search_by_likelihood_with_a_last_stage(tmp_path: Path) -> None:
     kinds = {each["index"] < 14 for each in summary["validation"]["candidates"]}
     assert kinds == {True, False}
     for budget in (9, 16, 22):
-        again = carried_out([*arguments, f"budget={budget}"], tmp_path / "again")
-    assert without_seconds(json_lines(tmp_path / "again" / "ledger.jsonl")) == without_seconds(ledger)
+        again = carried_out([*arguments, f"budget={budget}"], tmp_path / "runs" / "again")
+    assert without_seconds(json_lines(tmp_path / "runs" / "again" / "ledger.jsonl")) == without_seconds(ledger)
     assert again["recipe_digest"] == summary["recipe_digest"]
-    carried_out([*arguments, "budget=22", "executor=processes", "executor.workers=2"], tmp_path / "two")
-    assert without_seconds(json_lines(tmp_path / "two" / "ledger.jsonl")) == without_seconds(ledger)
+    carried_out([*arguments, "budget=22", "executor=processes", "executor.workers=2"], tmp_path / "runs" / "two")
+    assert without_seconds(json_lines(tmp_path / "runs" / "two" / "ledger.jsonl")) == without_seconds(ledger)
 
 
 def test_the_display_says_what_it_shows_and_compares_no_log_likelihood_with_a_score() -> None:

@@ -164,6 +164,11 @@ def inside(key: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (inside("surprise", 1), "recipe: expected no other keys than"),
         (inside("options", {"mask_seed": 1, "scaling": 1e60}), "is not finite"),
         (changed("recipe", ["merge"]), "not a recipe"),
+        (inside("options", {"mask_seed": 1, "zz": 1}), "options: dare_ties has no parameter ['zz']"),
+        (
+            inside("groups", [{"name": "all", "tensors": ["lm_head.weight"], "parameters": {"weight": True}}]),
+            "group 'all': weight: expected a finite number, got True",
+        ),
     ],
 )
 def test_a_damaged_recipe(damage: Any, expected: str, copied: Path, tmp_path: Path, command: Command):

@@ -57,6 +57,7 @@ class WorkerMaker:
             sources={model.name: opened.directories[model.name] for model in on_paths},
             prefix_bytes=int(settings.prefix_gb * 1024**3),
         )
+        opened.check_settings()  # which the model has read again
         return Worker(parts.engine, live, parts.benchmarks, opened, parts.family, opened.models[0])
 
 

@@ -49,13 +49,13 @@ class OpenSources:
     settings: Mapping[str, str] = field(default_factory=dict)
 
     def check_settings(self) -> None:
-        """SourceError where configuration, tokenizer or templates are not those that were read: a winner has them."""
+        """SourceError where configuration, tokenizer or templates are not those that the run began with."""
         for name, known in self.settings.items():
             if settings_digest(self.directories[name]) != known:
                 raise SourceError(
                     f"source {name!r}: configuration, tokenizer or templates in {self.directories[name]} have changed "
-                    "while the run went on, so that the winner cannot be written as it was scored. Give the files "
-                    "their old content and the same command again"
+                    "since this run began. What is on file was scored before. Give the files their old content and the "
+                    "same command again, or choose another name with run=NAME"
                 )
 
     def check_unchanged(self) -> None:

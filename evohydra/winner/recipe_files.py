@@ -15,7 +15,7 @@ from evohydra.families.names import FAMILIES
 from evohydra.families.rules import AUTO
 from evohydra.families.sources import parse_dtype
 from evohydra.files import Plain, read_json
-from evohydra.merging.methods import check_method
+from evohydra.merging.methods import check_method, resolve
 from evohydra.recipe import FORMAT, MOST_LEVELS, Checkpoint, Merge, Node, checkpoints, children, from_dict
 from evohydra.winner.formats import FORMATS, Format
 
@@ -111,8 +111,12 @@ class RecipeFile:
             each.check_names(allowed)
 
     def parts(self, allowed: Collection[str]) -> tuple[Family, Format]:
-        """Its family, and the format that it is written in; ValueError as `check_names`."""
+        """Its family, and the format that it is written in.
+
+        ValueError as `check_names`, and for parameters that a merge's method has not, or cannot take.
+        """
         self.check_names(allowed)
+        _check_parameters(self.node)
         return cast(Family, FAMILIES.make(self.family, allowed)), cast(Format, FORMATS.make(self.written_as, allowed))
 
 
@@ -142,6 +146,20 @@ def _rules(entries: Plain) -> Rules:
 def _methods(node: Node) -> set[str]:
     own = {node.method} if isinstance(node, Merge) else set()
     return own.union(*map(_methods, children(node)))
+
+
+def _check_parameters(node: Node) -> None:
+    for child in children(node):
+        _check_parameters(child)
+    if isinstance(node, Merge):
+        method = resolve(node.method)
+        for where, given in [("options", node.options), *((f"group {g.name!r}", g.parameters) for g in node.groups)]:
+            if unknown := sorted(set(given) - method.parameters - {"mask_seed"}):
+                raise ValueError(
+                    f"{where}: {node.method} has no parameter {unknown}; its parameters are {sorted(method.parameters)}"
+                )
+            for name, value in given.items():
+                method.check(name, value, f"{where}: {name}")
 
 
 def recipe_file(

@@ -21,6 +21,8 @@ KINDS: Mapping[str, Any] = {
     "n_offsprings": AtLeastOne | None,
 }
 
+OPERATORS = {"crossover", "mutation", "selection", "survival"}
+
 
 class Pymoo:
     """The pymoo algorithm whose class is called `algorithm`, a dotted name, with `population` genomes in a generation.
@@ -47,6 +49,8 @@ class Pymoo:
         known = starting_points(start, dimension, population)
         first[: len(known)] = known
         self._problem = self._made("pymoo.core.problem.Problem", n_var=dimension, n_obj=1, xl=0.0, xu=1.0)
+        for name in OPERATORS & settings.keys():
+            check(f"optimizer.{name}", Mapping[str, object], settings[name])
         own = {
             name: self._made(key=f"optimizer.{name}", **value) if isinstance(value, Mapping) else value
             for name, value in settings.items()
