@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from evohydra.assembly.own_code import own_code
 from evohydra.assembly.parts import Parts, benchmarks_of, found_sources, opened_parts
@@ -41,7 +40,7 @@ class WorkerMaker:
         self._parts: Parts | None = parts
         self._known = _Known(parts.settings, opened.paths, opened.surveys, opened.weights, scores_depend_on(parts))
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {"_parts": None, "_known": self._known}
 
     def __call__(self) -> Worker:

@@ -1,7 +1,9 @@
 """What a merge computes of its sources alone, kept from one genome to the next within a number of bytes."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+Made = TypeVar("Made")
 
 
 @runtime_checkable
@@ -21,7 +23,7 @@ class Cache(dict[tuple[str, ...], Any]):
         super().__init__()
         self.free = free
 
-    def kept(self, key: tuple[str, ...], make: Callable[[], object]) -> Any:
+    def kept(self, key: tuple[str, ...], make: Callable[[], Made]) -> Made:
         """What `make` gives, from now on without making it again where there is room for it."""
         if key not in self:
             made = make()
@@ -30,7 +32,8 @@ class Cache(dict[tuple[str, ...], Any]):
                 return made
             self.free -= size
             self[key] = made
-        return self[key]
+        found: Made = self[key]
+        return found
 
 
 def _bytes(value: object) -> int:

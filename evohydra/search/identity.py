@@ -119,8 +119,8 @@ class Identity:
 
 
 def _plain(of: Identity | OfScores) -> dict[str, Any]:
-    plain: dict[str, Any] = with_digests(json.loads(json.dumps(asdict(of))))
-    return plain
+    found: dict[str, Any] = with_digests(json.loads(json.dumps(asdict(of))))
+    return found
 
 
 def check_same_scores(of_driver: OfScores, of_worker: OfScores) -> None:

@@ -15,6 +15,7 @@ from evohydra.scoring.benchmarks import BenchmarkError
 from evohydra.scoring.benchmarks.private_lm_eval import Kind
 
 TASKS = Path(__file__).parent / "tasks"
+Member = Mapping[str, Any]  # {task: a name, or the members of a group that is written out}, with settings of its own
 OF_GROUPS = ("task", "group", "group_alias", "aggregate_metric_list", "tag", "metadata")  # not handed to their members
 logger = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ def load_tasks(
     return Loaded(dict(loaded["tasks"]), _weighted_by_size(manager, {"task": task}))
 
 
-def _members(manager: TaskManager, member: Mapping[str, Any], above: tuple[str, ...] = ()) -> list[dict[str, object]]:
+def _members(manager: TaskManager, member: Member, above: tuple[str, ...] = ()) -> list[dict[str, object]]:
     """What `member`, {task: name or list, ...}, means as tasks alone: lm-eval would rename all tasks of a group or tag.
 
     `above` are the groups that it is in; BenchmarkError where it is one of them.
@@ -78,19 +79,19 @@ def _members(manager: TaskManager, member: Mapping[str, Any], above: tuple[str, 
     return [task for each in inside for task in _members(manager, {**each, **common}, (*above, name))]
 
 
-def _weighted_by_size(manager: TaskManager, member: Mapping[str, Any]) -> bool:
+def _weighted_by_size(manager: TaskManager, member: Member) -> bool:
     """Whether lm-eval weights the tasks of a group, or of one inside it, by their numbers of examples."""
     inside, rules = _inside(manager, member)
-    given = [rules] if isinstance(rules, Mapping) else rules or ()
+    given = rules if isinstance(rules, list) else [rules] if rules else []
     own = any(not isinstance(each, Mapping) or each.get("weight_by_size", True) for each in given)
     return bool(inside) and (own or any(_weighted_by_size(manager, each) for each in inside))
 
 
-def _name(member: Mapping[str, Any]) -> str:
+def _name(member: Member) -> str:
     return str(member["task"] if isinstance(member["task"], str) else member.get("group", "a group without a name"))
 
 
-def _inside(manager: TaskManager, member: Mapping[str, Any]) -> tuple[list[Mapping[str, Any]], Any]:
+def _inside(manager: TaskManager, member: Member) -> tuple[list[Member], object]:
     """The members of a group or tag, none of a task, and how lm-eval makes one score of a group's."""
     rules = None
     if not isinstance(member["task"], str):  # a group that is written out where it is named
@@ -123,7 +124,7 @@ def _local_data(
     return {"dataset_path": kind, "dataset_name": None, "dataset_kwargs": {"data_files": absolute}}
 
 
-def _beside(directory: Path, files: Any) -> Any:
+def _beside(directory: Path, files: object) -> object:
     """The files of a task's yaml, in any form that datasets takes, where relative ones lie in its `directory`."""
     if isinstance(files, Mapping):
         return {split: _beside(directory, each) for split, each in files.items()}
