@@ -115,7 +115,8 @@ def _no_likelihood(benchmarks: Mapping[str, Benchmark]) -> str | None:
         if isinstance(benchmark, Likely) and not benchmark.complete_references:
             if benchmark.complete_references is False:
                 return f"references of {name} are only the end of what models write"
-            return f"benchmark.{name.partition('/')[0]}.complete_references does not say whether references are all that models write"
+            key = f"benchmark.{name.partition('/')[0]}.complete_references"
+            return f"{key} does not say whether references are all that models write"
     try:
         check_likely(benchmarks)
     except BenchmarkError as error:
