@@ -30,6 +30,7 @@ AS_MANY, AS_MANY_BY_LIKELIHOOD = "budget=108", "budget=440"
 # Of the weight's range, [0, 2], that is the mean 1/4 and the sigma 1/12. Its weights are absolute values without bound,
 # its merges bfloat16.
 AS_MERGEKIT_EVOLVE = (
+    "optimizer=cmaes",
     "dtype=bfloat16",
     "merge.parameter.granularity.edges=false",
     "merge.parameter.genes.weight.high=2",
@@ -103,7 +104,7 @@ ROWS = {
     "evohydra_as_mergekit": Row(
         "evohydra with mergekit-evolve's genome and settings",
         None,
-        _evohydra("optimizer=cmaes", *AS_MERGEKIT_EVOLVE, AS_MANY),
+        _evohydra(*AS_MERGEKIT_EVOLVE, AS_MANY),
     ),
     "evohydra_slerp": Row(
         "evohydra, SLERP by layer and module", None, _evohydra("optimizer=cmaes", *AS_MERGENETIC, AS_MANY)
