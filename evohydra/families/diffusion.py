@@ -119,7 +119,7 @@ class Diffusion:
         """Raises SourceError: its layers are no plain list."""
         self._no_paths()
 
-    def path_config(self, directories: Mapping[str, Path], path: Stack) -> dict[str, object]:
+    def path_config(self, directories: Mapping[str, Path], path: Stack, chosen: bool = False) -> dict[str, object]:
         """Raises SourceError: its layers are no plain list."""
         self._no_paths()
 

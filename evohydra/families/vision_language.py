@@ -141,6 +141,7 @@ class VisionLanguage(OneDirectory):
                 f"a path has the embeddings and the tokenizer of {first!r}: tokenizer and pad_vocabulary_to have no "
                 "meaning without a merge (merge=METHOD+dfs)"
             )
+        rules.check_unused("tokens", "tokens_only", "chat_template", why="a path has the files of its first source")
         _check(configs, directories, first, rules, same_depth=False)
         part, sources = parts.language_parts(configs, tensors, first)
         sets.check_heads({first: sources[first]}, {first: _tied(configs[first])}, directories)
@@ -182,7 +183,7 @@ class VisionLanguage(OneDirectory):
         """The number of layers of the language part."""
         return int(_config(directory).get_text_config().num_hidden_layers)
 
-    def path_config(self, directories: Mapping[str, Path], path: Stack) -> dict[str, object]:
+    def path_config(self, directories: Mapping[str, Path], path: Stack, chosen: bool = False) -> dict[str, object]:
         """What changes in the configuration of the language part when `path` is written; `directories` by name.
 
         Raises ValueError for a path that runs but cannot be written so, SourceError for layers that do not fit.
