@@ -18,7 +18,7 @@ from evohydra.mergekit.merged_slices import MergedSlices
 from evohydra.mergekit.pieces import Piece, in_place, pieces
 from evohydra.mergekit.settings import PASSTHROUGH, Settings, Slice, parameters_known
 from evohydra.mergekit.vocabulary import vocabulary
-from evohydra.mergekit.writer import METHODS
+from evohydra.mergekit.writer import INPUT, METHODS
 from evohydra.merging.checkpoints import TensorSource
 from evohydra.recipe import FORMAT, Checkpoint, Group, LayerNames, Merge, Node, Parameter, Stack, merges_something
 from evohydra.spaces.grouping import EMBEDDINGS, Location
@@ -186,7 +186,9 @@ class _Configuration:
                 parameters = settings.stacked() if stacked else settings.parameters(self.method, counterpart)
                 groups.setdefault(repr(sorted(parameters.items())), (parameters, []))[1].append(tensor)
         if self.donor not in models and self.nodes[self.donor] != base_node:
-            raise ValueError(f"base_model: expected one of the models, or the base of the slices, got {self.donor}")
+            if base_node is not None or METHODS[self.method].base != INPUT:
+                raise ValueError(f"base_model: expected one of the models, or the base of the slices, got {self.donor}")
+            base_node = self.nodes[self.donor]  # which gives files, and takes no part
         return Merge(
             method=counterpart.method,
             base=base_node,
