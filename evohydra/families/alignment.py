@@ -121,9 +121,7 @@ def _tokenizers(
         return loaded
     for name in bare:
         if (like := owner if completing else base or owner) in bare:
-            raise SourceError(
-                f"source {like!r}: expected a tokenizer, by which rows are matched; got none of its files"
-            )
+            raise SourceError(f"source {like!r}: expected a tokenizer to match rows by, got none of its files")
         loaded[name] = loaded[like]
     return {name: loaded[name] for name in directories}
 
