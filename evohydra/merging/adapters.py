@@ -27,7 +27,7 @@ TYPES: Plain = {
     "alpha_pattern": Mapping[str, float] | None, "use_rslora": bool | None, "fan_in_fan_out": bool | None,
 }  # fmt: skip
 PREFIX = "base_model.model."
-HEAD = re.compile(r"(?:^|\.)(?:lm_head|embed_out)\.weight$")
+HEAD = re.compile(r"(?:^|\.)(?:lm_head|embed_out|(?<!\.)head)\.weight$")
 FACTOR = re.compile(r"\.lora_(embedding_)?([AB])(\.weight)?$")
 
 
