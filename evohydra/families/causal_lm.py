@@ -200,7 +200,7 @@ class CausalLM(OneDirectory):
         module = _model(directory, device, dtype, {k: v for k, v in overlay.config.items() if k != "vocab_size"})
         fit_rows(module, overlay, device)
         known = names_of(directory, overlay)
-        parameters = by_checkpoint_name(module, known)
+        parameters = by_checkpoint_name(module, known, shapes=CheckpointReader(directory).shapes)
         check_all_used(module, known, parameters)
 
         def load(place: Path, names: Collection[str]) -> tuple[object, Mapping[str, Tensor]]:

@@ -224,7 +224,7 @@ class VisionLanguage(OneDirectory):
         module = module.to(device).eval().requires_grad_(False)
         fit_rows(module, overlay, device)
         known = names_of(directory, overlay)
-        parameters = by_checkpoint_name(module, known, parts.bare)
+        parameters = by_checkpoint_name(module, known, parts.bare, CheckpointReader(directory).shapes)
         check_all_used(module, known, parameters)
         part = parts.language_part(str(directory), known)
         outside = parts.outside(part, parameters.keys())
@@ -236,7 +236,9 @@ class VisionLanguage(OneDirectory):
             with no_init_weights(), device:
                 twin = from_config(type(decoder), placed[by_place[place]], dtype=dtype)
             here = parts.language_part(str(place), names)
-            plain = by_checkpoint_name(twin.eval().requires_grad_(False), here.names.keys(), parts.bare)
+            files = CheckpointReader(place).shapes
+            shapes = {plain: files[name] for plain, name in here.names.items() if name in files}
+            plain = by_checkpoint_name(twin.eval().requires_grad_(False), here.names.keys(), parts.bare, shapes)
             return twin, {here.names[name]: tensor for name, tensor in plain.items()}
 
         paths = Paths(decoder, {n: p for n, p in parameters.items() if n not in outside}, sources, load, prefix_bytes)

@@ -13,6 +13,7 @@ from evohydra.checks import Count, check
 from evohydra.checks.patterns import check_pattern, matches_whole
 from evohydra.files import Plain, read_json
 from evohydra.merging.checkpoints import CheckpointReader, SourceError, TensorSource, locate
+from evohydra.merging.release_names import bare
 from evohydra.recipe import Checkpoint
 
 # Settings whose effect on the weights is not the plain low-rank product.
@@ -158,12 +159,16 @@ def _parsed(name: str) -> tuple[str, str]:
 
 
 def _target(name: str, known: Mapping[str, tuple[int, ...]]) -> str | None:
-    """The tensor called `name`, or the only one whose name differs by what comes before; None where there is none."""
+    """The tensor called `name`, or the only one whose name differs as those of releases do, or by what comes before.
+
+    None where there is none.
+    """
     if name in known:
         return name
+    alike = [each for each in known if bare(each) == bare(name)]
     shorter = [each for each in known if name.endswith(f".{each}")]
     longer = [each for each in known if each.endswith(f".{name}")]
-    found = shorter or longer
+    found = alike or shorter or longer
     return found[0] if len(found) == 1 else None
 
 

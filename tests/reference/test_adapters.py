@@ -14,11 +14,12 @@ from safetensors.torch import load_file, save_file
 
 from evohydra.families.causal_lm import CausalLM
 from evohydra.families.sources import open_sources
+from evohydra.families.vision_language import VisionLanguage
 from evohydra.merging.adapters import Adapted
 from evohydra.merging.checkpoints import CheckpointReader, SourceError
 from evohydra.merging.engine import Engine
 from evohydra.recipe import Checkpoint
-from tests import tiny_models
+from tests import tiny_models, tiny_vlms
 
 LLAMA = ["q_proj", "v_proj", "down_proj"]
 GPT2 = ["c_attn", "c_fc", "c_proj"]
@@ -305,3 +306,39 @@ def test_an_adapter_of_another_base_is_said(trained_on: str | None, said: bool, 
     node = Checkpoint("one", str(tmp_path / "base"), adapter=str(tmp_path / "adapter"))
     warnings = open_sources((node,), None, CausalLM()).warnings
     assert any("was trained on owner/other, and is applied to" in warning for warning in warnings) == said
+
+
+def older(name: str) -> str:
+    """A module of a vision-language model as releases before 4.52 called it."""
+    renamed = re.sub(r"^base_model\.model\.model\.language_model\.", "base_model.model.language_model.model.", name)
+    return re.sub(r"^base_model\.model\.model\.(vision_tower|multi_modal_projector)", r"base_model.model.\1", renamed)
+
+
+@pytest.mark.parametrize("named", ["now", "before"])
+@pytest.mark.parametrize("kind", tiny_vlms.CONFIGS)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_adapters_of_vision_language_models_find_their_modules(kind: str, named: str, tmp_path: Path) -> None:
+    """Modules are called as transformers calls them today, or did when the adapter was trained; files otherwise."""
+    if named == "before" and not kind.startswith("llava"):
+        pytest.skip("its modules were always called so, or in other ways")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = transformers.AutoModelForImageTextToText.from_config(tiny_vlms.CONFIGS[kind](dict(tiny_vlms.TEXT)))
+        model.save_pretrained(tmp_path / "base")
+        made = peft.get_peft_model(model, peft.LoraConfig(r=2, lora_alpha=3, target_modules="all-linear"))
+        for name, weight in made.named_parameters():
+            if "lora" in name:
+                torch.nn.init.normal_(weight, std=0.2)
+    made.save_pretrained(str(tmp_path / "adapter"))
+    made.merge_and_unload().save_pretrained(tmp_path / "merged")
+    weights = tmp_path / "adapter" / "adapter_model.safetensors"
+    if named == "before":
+        save_file({older(name): tensor for name, tensor in load_file(weights).items()}, weights)
+    base, expected = CheckpointReader(tmp_path / "base"), CheckpointReader(tmp_path / "merged")
+    adapted = VisionLanguage().adapted(base, tmp_path / "adapter")
+    assert adapted.shapes == expected.shapes == base.shapes
+    changed = 0
+    for name in adapted.shapes:
+        torch.testing.assert_close(adapted.read(name), expected.read(name), rtol=1e-5, atol=1e-6)
+        changed += not torch.equal(adapted.read(name), base.read(name))
+    assert changed == len(load_file(weights)) / 2
