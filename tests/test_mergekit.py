@@ -320,12 +320,6 @@ def test_methods_ignore_weights_that_they_do_not_use(root: Path, tmp_path: Path,
         assert f"parameters ['weight'] are ignored: mergekit's {method}" in caplog.text
 
 
-def test_several_merges_in_a_file_are_refused(root: Path):
-    one = yaml.safe_dump({**TIES, "name": "first"})
-    with pytest.raises(ValueError, match="expected one merge in a file, got 2 documents"):
-        read(f"{one}---\n{one}", CausalLM(), 10**9)
-
-
 def test_no_yaml_is_refused_as_such():
     with pytest.raises(ValueError, match="not a mergekit configuration"):
         read("merge_method: [", CausalLM(), 10**9)

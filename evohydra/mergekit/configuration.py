@@ -5,7 +5,6 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from evohydra.files import Plain
-from evohydra.mergekit.yaml_files import load_documents
 
 KNOWN = {
     "merge_method", "base_model", "models", "slices", "parameters", "dtype", "out_dtype", "tokenizer_source",
@@ -15,9 +14,9 @@ TOKENIZER = {"source", "tokens", "pad_to_multiple_of"}
 logger = logging.getLogger(__name__)
 
 
-def checked(text: str) -> Plain:
-    """The configuration, with what is common to all methods looked at; ValueError, naming the key."""
-    config = _plain(_document(text))
+def checked(document: Plain) -> Plain:
+    """A configuration, with what is common to all methods looked at; ValueError, naming the key."""
+    config = _plain(dict(document))
     only_known(config, KNOWN, "the configuration")
     if ("models" in config) == ("slices" in config):
         raise ValueError("expected either models or slices")
@@ -36,14 +35,11 @@ def checked(text: str) -> Plain:
     return config
 
 
-def _document(text: str) -> dict[str, Any]:
-    """The only document of a YAML file that says something."""
-    documents = [each for each in load_documents(text) if each is not None]
-    if len(documents) > 1:
-        raise ValueError(f"expected one merge in a file, got {len(documents)} documents; give each a file of its own")
-    if not documents or not isinstance(documents[0], Mapping) or "merge_method" not in documents[0]:
+def whole(document: object) -> Plain:
+    """A document of a YAML file that is a merge; ValueError for others."""
+    if not isinstance(document, Mapping) or "merge_method" not in document:
         raise ValueError("not a mergekit configuration: expected a mapping with merge_method")
-    return dict(documents[0])
+    return dict(document)
 
 
 def _plain(config: dict[str, Any]) -> dict[str, Any]:

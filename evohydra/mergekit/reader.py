@@ -14,6 +14,7 @@ from evohydra.files import Plain
 from evohydra.mergekit import stacks
 from evohydra.mergekit.chat_templates import chat_template
 from evohydra.mergekit.configuration import checked, warn_of_ignored
+from evohydra.mergekit.documents import documents
 from evohydra.mergekit.merged_slices import MergedSlices
 from evohydra.mergekit.pieces import Piece, in_place, pieces
 from evohydra.mergekit.settings import PASSTHROUGH, Settings, Slice, parameters_known
@@ -27,14 +28,22 @@ LINEAR = "linear"
 
 
 def read(text: str, family: Family, shard_bytes: int) -> dict[str, object]:
-    """The recipe file of a mergekit YAML; ValueError, naming the key, for what has no counterpart here.
+    """The recipe file of a mergekit YAML with one merge in it, see `read_document`; ValueError for several."""
+    found = documents(text)
+    if len(found) > 1:
+        raise ValueError(f"expected one merge in a file, got {len(found)} documents")
+    return read_document(found[0].config, family, shard_bytes)
+
+
+def read_document(document: Plain, family: Family, shard_bytes: int) -> dict[str, object]:
+    """The recipe file of a mergekit configuration; ValueError, naming the key, for what has no counterpart here.
 
     The models are located (and downloaded where they must be) for the names of the tensors that they have in common.
     What is written has mergekit's out_dtype or dtype, without either the smallest type that holds those of all models.
     Configuration, generation configuration and tokenizer are those of base_model, without one the first model's; the
     numbers of special tokens are those of the tokenizer.
     """
-    config = checked(text)
+    config = checked(document)
     method_name = str(config["merge_method"])
     if method_name not in METHODS:
         raise ValueError(f"merge_method: {method_name!r} is none of {sorted(METHODS)}")
