@@ -8,8 +8,10 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from evohydra.assembly.automatic import with_benchmark
+from evohydra.assembly.automatic import with_benchmark, with_search
+from evohydra.assembly.settings import Settings
 from evohydra.scoring.benchmarks import BenchmarkError
+from tests import tiny_studio
 from tests.commands import evohydra, files, json_lines
 from tests.test_composition import CONF, composed
 
@@ -118,3 +120,62 @@ def test_a_run_says_what_was_chosen_and_keeps_that_alone(tmp_path: Path) -> None
     assert named.returncode == 0, named.stderr
     assert json_lines(run / "ledger.jsonl") == ledger
     assert files(run / "winner").keys() == before.keys()
+
+
+class Judged:
+    """A benchmark without references."""
+
+    name, families = "judged", ("causal_lm",)
+
+
+class Referred(Judged):
+    """One with references."""
+
+    def __init__(self, complete: bool | None = True) -> None:
+        self.complete_references = complete
+
+    def check_references(self) -> None: ...
+
+    def size(self, split: Any) -> int:
+        return 4
+
+    def log_likelihoods(self, live: Any, split: Any, examples: Any, per: Any) -> Any: ...
+
+
+@pytest.mark.parametrize(
+    ("given", "benchmark", "kind", "budget"),
+    [
+        ([], Referred(), "likelihood", 130),
+        ([], Judged(), "full", 130),
+        ([], Referred(False), "full", 130),
+        ([], Referred(None), "full", 130),
+        (["optimizer=cmaes"], Referred(), "full", 204),
+        (["optimizer=random", "budget=7"], Referred(), "full", 7),
+        (["fitness=irt"], Referred(), "irt", 130),
+        (["optimizer=cmaes", "fitness=likelihood"], Referred(), "likelihood", 204),
+    ],
+)
+def test_the_optimizer_and_the_benchmark_decide_on_fitness_and_budget(
+    given: list[str], benchmark: Any, kind: str, budget: int
+) -> None:
+    settings, said = with_search(Settings.parse(plain(*given)), {"a": benchmark}, given)
+    assert settings.fitness == plain(f"fitness={kind}")["fitness"]
+    assert settings.genomes == budget
+    assert ("budget=auto" in (said or "")) == (not any(each.startswith("budget=") for each in given))
+    assert (f"fitness=auto: {kind}" in (said or "")) == (not any(each.startswith("fitness=") for each in given))
+
+
+def test_options_of_the_fitness_that_is_chosen_hold_and_others_are_refused() -> None:
+    given = ["fitness.likelihood.examples=7"]
+    settings, _ = with_search(Settings.parse(plain(*given)), {"a": Referred()}, given)  # type: ignore[dict-item]
+    assert settings.fitness["examples"] == 7
+    given = ["fitness.full.reject={after: 8, risk: 0.01}"]
+    with pytest.raises(ValueError, match=r"fitness\.full\.reject: fitness=auto has chosen likelihood"):
+        with_search(Settings.parse(plain(*given)), {"a": Referred()}, given)  # type: ignore[dict-item]
+
+
+def test_why_likelihood_does_not_fit_is_said() -> None:
+    _, said = with_search(Settings.parse(plain()), tiny_studio.benchmarks())
+    assert said is not None
+    assert "fitness=auto: full" in said
+    assert "gives no probability" in said

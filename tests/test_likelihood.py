@@ -28,6 +28,7 @@ from evohydra.scoring.benchmarks.likelihood import (
     check_likely,
     likelihood_name,
     likelihoods_of,
+    measure_of,
 )
 from evohydra.scoring.benchmarks.lm_eval import LMEvalBenchmark, lm_eval_benchmarks
 from evohydra.scoring.statistics import rank_correlation
@@ -38,7 +39,7 @@ from evohydra.search.fitness.likelihood_scale import Both, scale_of
 from evohydra.search.ledger import Record
 from evohydra.search.objectives import Objective
 from evohydra.search.summary import scored_on_search
-from tests import tiny_models
+from tests import tiny_models, tiny_studio
 from tests.commands import built, carried_out, json_lines, workspace
 from tests.kill_repeatedly import without_seconds
 
@@ -226,6 +227,33 @@ def test_hopeless_examples_count_as_the_clip_says() -> None:
         assert found.means == {"a": pytest.approx(expected)}
 
 
+def test_a_probability_is_the_exponential_and_has_a_name_of_its_own(tasks: Path, live: LiveCausalLM) -> None:
+    asked = benchmark("at_once", tasks)
+    found = likelihoods_of({"sums": asked})
+    log, plain = (likelihood_name("sums", "token", scale) for scale in ("log", "probability"))
+    np.testing.assert_array_equal(found[plain](live, "search"), np.exp(found[log](live, "search")))
+    assert benchmark_of(log) == benchmark_of(plain) == "sums"
+    assert (measure_of([log, "sums"]), measure_of([plain]), measure_of(["sums"])) == (
+        "log-likelihood",
+        "likelihood",
+        None,
+    )
+
+
+def test_the_mean_of_probabilities_is_what_genomes_are_told(tmp_path: Path) -> None:
+    arguments = [
+        *workspace(tmp_path), "optimizer=bo", "optimizer.population=6", "fitness=likelihood",
+        "fitness.scale=probability", "fitness.examples=8", "fitness.check_every=0", "budget=10", "report=false",
+    ]  # fmt: skip
+    summary = carried_out(arguments, tmp_path / "run")
+    for each in json_lines(tmp_path / "run" / "ledger.jsonl"):
+        ((name, scores),) = each["scores"].items()
+        assert name.startswith("likelihood per token of ")
+        assert each["fitness"] == pytest.approx(np.mean(scores))
+        assert 0 <= min(scores) <= max(scores) <= 1
+    assert summary["search"]["winner"]["measure"] == "likelihood"
+
+
 def test_the_weights_of_an_objective_are_those_of_the_benchmarks() -> None:
     first, second = (likelihood_name(name, "token") for name in "ab")
     generation = Generation(
@@ -309,8 +337,12 @@ def test_a_search_by_likelihood(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_searched_by_likelihood_is_refused_before_anything_is_read(tmp_path: Path) -> None:
-    with pytest.raises(BenchmarkError, match="fitness=likelihood: benchmark 'tiny_vqa_ja' has no likelihood"):
-        built(["experiment=tiny_vlm", "fitness=likelihood"], tmp_path / "run")
+    with pytest.raises(BenchmarkError, match=r"the scorer of benchmark 'tiny/brightness' .* gives no probability"):
+        check_likely(tiny_studio.benchmarks())
+    arguments = [*workspace(tmp_path), "benchmark.lm_eval.task=rolling", "benchmark.lm_eval.metric=bits_per_byte"]
+    (tmp_path / "task" / "rolling.yaml").write_text(COMMON.format(name="rolling") + TASKS["rolling"])
+    with pytest.raises(BenchmarkError, match=r"fitness=likelihood: the task of benchmark .* is scored by log-likeli"):
+        built([*arguments, "fitness=likelihood"], tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -76,6 +76,35 @@ def test_answers_are_those_of_the_processor_and_generate(live: tiny_visual.Live,
     assert scores.tolist() == [closeness(answer, ("赤です",)) for answer in expected]
 
 
+def log_probability_by_hand(live: tiny_visual.Live, example: Any, built: VisualQA, answer: str) -> tuple[float, int]:
+    """Of `answer` in all, and its number of tokens, from a pass over one example without padding."""
+    prompt = f"{live.image}{example.question}\n"
+    given = {"images": [[built.image(example)]], "return_tensors": "pt"}
+    whole, before = (live.processor(text=[text], **given) for text in (prompt + answer, prompt))
+    with torch.no_grad():
+        logits = live.module(**whole).logits[0].double().log_softmax(dim=-1)
+    first, tokens = before["input_ids"].shape[1], whole["input_ids"][0]
+    return float(sum(logits[at - 1, tokens[at]] for at in range(first, len(tokens)))), len(tokens) - first
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_the_likelihood_of_references_is_that_of_a_pass_without_padding(
+    batch_size: int, live: tiny_visual.Live, questions: Path
+) -> None:
+    built = benchmark(questions, batch_size=batch_size)
+    built.check_references()
+    expected = []
+    for example in built.examples("search"):
+        total, count = log_probability_by_hand(live, example, built, example.references[0])
+        expected.append((total / count, total / len(example.references[0].encode())))
+    for _ in range(2):
+        assert built.log_likelihoods(live, "search", None, "token") == pytest.approx([a for a, _ in expected], 1e-4)
+    assert built.log_likelihoods(live, "search", [3, 1], "byte") == pytest.approx(
+        [expected[3][1], expected[1][1]], 1e-4
+    )
+    assert len({round(a, 6) for a, _ in expected}) > 2
+
+
 def test_some_examples_alone_and_other_batches_score_alike(live: tiny_visual.Live, questions: Path) -> None:
     built = benchmark(questions, batch_size=3)
     scores = built(live, "search")

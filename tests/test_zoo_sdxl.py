@@ -93,6 +93,12 @@ def test_the_judge_reads_digits_that_it_was_not_fitted_on(judge: Digits):
     assert judge([ImageOps.invert(image) for image in shown], prompts).mean() < 0.2
     assert judge(shown[:10], [Prompt("", "", str((label + 1) % 10)) for label in labels[:10]]).sum() == 0
     assert len(labels) + len(pictures(JUDGED)[1]) == 1797
+    right = np.exp(judge.log_probabilities(shown, prompts))
+    others = [Prompt("", "", str((label + 1) % 10)) for label in labels]
+    wrong = np.exp(judge.log_probabilities(shown, others))
+    assert right.mean() > 0.9
+    assert wrong.mean() < 0.02
+    assert np.mean((right > 0.5) == judge(shown, prompts)) > 0.97
     with pytest.raises(ScorerError, match="'七': expected a digit as its label, got None"):
         judge(shown[:1], [Prompt("七", "")])
 

@@ -97,6 +97,7 @@ def share(doc, results):
 def overrides(root: Path, base: Path, one: Path, two: Path, task: Path) -> list[str]:
     """The command line of a run on these models."""
     return [
+        "optimizer=cmaes",
         "model=local_one+local_two",
         f"hydra.searchpath=[file://{root / 'conf'}]",
         f"model.sources.one.path={one}",

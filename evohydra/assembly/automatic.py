@@ -1,14 +1,20 @@
-"""`benchmark=auto`: the benchmark that fits what the sources say they are for."""
+"""What is chosen for a run: the benchmark by what the sources are for, fitness and budget by the optimizer."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from evohydra.assembly.parts import chosen_sources, common_family
+from evohydra.assembly.parts import chosen_sources, common_family, instantiate
+from evohydra.assembly.settings import Settings
 from evohydra.checks import check_settings
 from evohydra.files import Plain
-from evohydra.scoring.benchmarks import BenchmarkError
+from evohydra.scoring.benchmarks import Benchmark, BenchmarkError
+from evohydra.scoring.benchmarks.likelihood import Likely, check_likely
+from evohydra.search.optimizers import UsualBudget
+from evohydra.search.optimizers.bo import BayesianOptimization
 
 AUTO = "auto"
+LIKELIHOOD, FULL = "likelihood", "full"  # what conf/fitness/auto.yaml holds
+USUAL_BUDGET = 204  # genomes
 
 
 @dataclass(frozen=True)
@@ -72,3 +78,47 @@ def _check_used(given: Sequence[str], chosen: str, dropped: "set[str]") -> None:
                 f"{'.'.join(key)}: benchmark=auto has chosen {chosen!r} for these sources, which has no use for it; "
                 f"benchmark={key[1]} chooses that one"
             )
+
+
+def with_search(
+    settings: Settings, benchmarks: Mapping[str, Benchmark], given: Sequence[str] = ()
+) -> tuple[Settings, str | None]:
+    """The settings with a number in the place of `budget=auto` and a kind of fitness in that of `fitness=auto`.
+
+    And what was chosen, in a sentence; None where both are given. Likelihood is for `bo`, which was measured with it,
+    and for benchmarks that all have right answers; other optimizers do what they are published for. `given` are the
+    overrides of the command line: ValueError for an option of another kind of fitness than the one that is chosen.
+    """
+    said = []
+    strategy = getattr(instantiate(settings.optimizer), "func", None)
+    if settings.budget == AUTO:
+        budget = strategy.usual_budget if isinstance(strategy, UsualBudget) else USUAL_BUDGET
+        settings, said = replace(settings, budget=budget), [f"budget=auto: {budget} genomes"]
+    if set(settings.fitness) == {LIKELIHOOD, FULL}:
+        lacking = _no_likelihood(benchmarks)
+        if strategy is BayesianOptimization and lacking is None:
+            kind, reason = LIKELIHOOD, "how likely genomes find right answers; the metric chooses the winner"
+        else:
+            kind, reason = FULL, f"every genome on the whole search split{f' ({lacking})' if lacking else ''}"
+        for override in given:
+            key = override.lstrip("+~").partition("=")[0]
+            if key.startswith("fitness.") and key.split(".")[1] in {LIKELIHOOD, FULL} - {kind}:
+                raise ValueError(f"{key}: fitness=auto has chosen {kind} here, which has no use for it; drop it")
+        settings = replace(settings, fitness=settings.fitness[kind])
+        said.append(f"fitness=auto: {kind}, {reason}")
+    return settings, "; ".join(said) or None
+
+
+def _no_likelihood(benchmarks: Mapping[str, Benchmark]) -> str | None:
+    """Why these benchmarks should not be searched by the likelihood of right answers; None where they may be."""
+    for name, benchmark in benchmarks.items():
+        if isinstance(benchmark, Likely) and not benchmark.complete_references:
+            if benchmark.complete_references is False:
+                return f"references of {name} are only the end of what models write"
+            key = f"benchmark.{name.partition('/')[0]}.complete_references"
+            return f"{key} does not say whether references are all that models write"
+    try:
+        check_likely(benchmarks)
+    except BenchmarkError as error:
+        return str(error).removeprefix("fitness=likelihood: ").partition(";")[0]
+    return None

@@ -117,7 +117,7 @@ def opened_parts(
         opened.tensors,
         device=device_of(settings.device),
         dtype=dtype,
-        compile_kernels=worth_compiling(shapes, settings.budget) if compiled == "auto" else compiled,
+        compile_kernels=worth_compiling(shapes, settings.genomes) if compiled == "auto" else compiled,
         cache_bytes=int(settings.cache_gb * 1024**3),
     )
     out_dtype = getattr(torch, settings.out_dtype) if settings.out_dtype else dtype

@@ -13,7 +13,7 @@ from typing import cast
 
 import numpy as np
 
-from evohydra.assembly.automatic import with_benchmark
+from evohydra.assembly.automatic import with_benchmark, with_search
 from evohydra.assembly.own_code import own_code
 from evohydra.assembly.parts import (
     Parts,
@@ -70,6 +70,7 @@ def make_run(plain: Plain, directory: Path, place: Plain, given: Sequence[str] =
     found = found_sources(settings)
     settings, fits, kept = fitted(settings, found)
     benchmarks = benchmarks_of(settings, found.family)
+    settings, searched = with_search(settings, benchmarks, given)
     for doubt in doubts_about_prompts(chosen_sources(settings.model), found.directories, benchmarks):
         logger.warning("%s", doubt)
     merge = with_ranges_for(settings.merge, instantiate(settings.optimizer))
@@ -112,7 +113,7 @@ def make_run(plain: Plain, directory: Path, place: Plain, given: Sequence[str] =
         identity=identity,
         allow_other_versions=settings.allow_other_versions,
         report=settings.report,
-        said=tuple(filter(None, [said, fits])),
+        said=tuple(filter(None, [said, searched, fits])),
         benchmark_options=tuple(settings.benchmark or ()),
         shared_scores=directory.parent / SCORES if place["group"] and settings.share_scores else None,
     )
@@ -128,6 +129,8 @@ def _used(identity: Identity, settings: Settings) -> Plain:
         "device": scores.device,
         "batch_size": settings.batch_size,
         "benchmark": list(scores.benchmarks),
+        "fitness": settings.fitness,
+        "budget": settings.budget,
     }
 
 
@@ -158,7 +161,7 @@ def _plan(settings: Settings, benchmarks: Mapping[str, Benchmark], space: Space)
         pick=instantiate(settings.pick),
         fitness=instantiate(settings.fitness)(sizes=sizes, seed=settings.seed),
         make_optimizer=lambda axes, start: instantiate(settings.optimizer)(axes=axes, seed=settings.seed, start=start),
-        budget=settings.budget,
+        budget=settings.genomes,
         seed=settings.seed,
         top=settings.top,
         start=tuple(settings.start or ()),

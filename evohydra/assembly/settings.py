@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le
 
-from evohydra.checks import Count, Seed, check, check_below, check_entries
+from evohydra.checks import Count, CountOrAuto, Seed, check, check_below, check_entries
 from evohydra.files import Plain
 
 Spec = Plain  # of a part: what makes it (`_target_`), and its options
@@ -30,7 +30,7 @@ class Settings:
     tracker: Spec
     executor: Spec
     format: Spec
-    budget: Count
+    budget: CountOrAuto
     seed: Seed
     top: Count
     start: Sequence[Literal["sources", "uniform"]] | None
@@ -58,6 +58,12 @@ class Settings:
     benchmark: Plain | None = None  # Spec by name
     baselines: Plain | None = None
     backend: Any = None
+
+    @property
+    def genomes(self) -> int:
+        """The budget, after `auto` has become a number."""
+        assert isinstance(self.budget, int)
+        return self.budget
 
     @classmethod
     def parse(cls, plain: Plain) -> "Settings":

@@ -103,7 +103,7 @@ def _search(jobs: Sequence[Job]) -> Iterator[Block]:
         suffix = "_by_likelihood" if all(kinds) and members[0].by_likelihood else ""
         for by, what in (("evaluations", "genomes evaluated"), ("examples", "examples scored")):
             caption = f"{FITNESS[len(members) > 1]}, against {what}. {PATIENCE if len(members) > 1 else ''}"
-            caption += " Fitness is a log-likelihood here." if members[0].by_likelihood else ""
+            caption += " Fitness is by likelihood here." if members[0].by_likelihood else ""
             name = "fitness" if by == "evaluations" else "fitness_by_examples"
             yield FigureBlock(name + suffix, fitness_figure(members, by), caption)
 

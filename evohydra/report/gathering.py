@@ -66,7 +66,7 @@ class Job:
         """Finished, running, or how far it came."""
         if self.summary is not None:
             return "finished"
-        budget = self.config.get("budget")
+        budget = _number(self.config.get("budget"))
         progress = f"{len(self.records)} of {budget} genomes" if budget else f"{len(self.records)} genomes"
         if self.ended_at is not None:
             progress += f" (it goes on from an earlier end at {self.ended_at})"
@@ -182,7 +182,7 @@ def _job(run: Path, overrides: tuple[str, ...]) -> Job:
     records = whole_lines(run / "ledger.jsonl")
     summary, recipe = _json(current(run, "summary.json")), _json(current(run, "recipe.json"))
     ended_at = None
-    if summary is not None and not _is_end(summary, config.get("budget"), len(records)):
+    if summary is not None and not _is_end(summary, _number(config.get("budget")), len(records)):
         ended_at, summary, recipe = summary["evaluations"], None, None
     return Job(
         directory=run,
@@ -195,6 +195,11 @@ def _job(run: Path, overrides: tuple[str, ...]) -> Job:
         recipe=from_dict(recipe["recipe"]) if recipe else None,
         ended_at=ended_at,
     )
+
+
+def _number(budget: object) -> int | None:
+    """None of `auto`."""
+    return budget if isinstance(budget, int) else None
 
 
 def _is_end(summary: Plain, budget: int | None, genomes: int) -> bool:

@@ -5,9 +5,8 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from evohydra.search.fitness.likelihood_scale import is_likelihood
+from evohydra.scoring.benchmarks.likelihood import measure_of
 from evohydra.search.ledger import Record
-from evohydra.search.summary import LOG_LIKELIHOOD
 
 
 class SearchProgress:
@@ -58,17 +57,17 @@ class SearchProgress:
         )
 
     def _fitness(self) -> tuple[str, str]:
-        """Best of all so far, and the mean of the current generation; a log-likelihood is called one.
+        """Best of all so far, and the mean of the current generation; a likelihood is called one.
 
-        Log-likelihoods are not compared with scores of the metric: where there are both, the last genome's kind counts.
+        Likelihoods are not compared with scores of the metric: where there are both, the last genome's kind counts.
         """
-        scored = [(r.fitness, is_likelihood(r.scores), r.generation) for r in self._records if r.fitness is not None]
+        scored = [(r.fitness, measure_of(r.scores), r.generation) for r in self._records if r.fitness is not None]
         if not scored:
             return "-", "-"
-        *_, (_, likely, _) = scored
-        alike = [(fitness, generation) for fitness, kind, generation in scored if kind == likely]
+        *_, (_, measure, _) = scored
+        alike = [(fitness, generation) for fitness, kind, generation in scored if kind == measure]
         current = [fitness for fitness, generation in alike if generation == self._records[-1].generation]
-        best = f"{f'{LOG_LIKELIHOOD} ' if likely else ''}{max(fitness for fitness, _ in alike):.4f}"
+        best = f"{f'{measure} ' if measure else ''}{max(fitness for fitness, _ in alike):.4f}"
         return best, f"{sum(current) / len(current):.4f}" if current else "-"
 
     def _speed(self) -> float:

@@ -8,19 +8,17 @@ import numpy as np
 
 from evohydra.checks.libraries import versions
 from evohydra.recipe import digest
-from evohydra.scoring.benchmarks.likelihood import benchmark_of
+from evohydra.scoring.benchmarks.likelihood import benchmark_of, measure_of
 from evohydra.scoring.job import Evaluation
 from evohydra.scoring.statistics import interval, paired_gain
 from evohydra.search.driver import Candidate
 from evohydra.search.ends import AtTheEnds
 from evohydra.search.fitness.likelihood import agreement
-from evohydra.search.fitness.likelihood_scale import is_likelihood
 from evohydra.search.fronts import on_front
 from evohydra.search.ledger import Record
 from evohydra.search.objectives import Objective
 
 STANDARD_ERRORS = 1.96  # on both sides of an estimate, for 95 %
-LOG_LIKELIHOOD = "log-likelihood"  # what a score is that is not the benchmarks' metric
 
 
 class Score(TypedDict):
@@ -165,8 +163,8 @@ def _searched(objective: Objective, records: Sequence[Record], winner: Candidate
         "best": max(r.fitness for r in records if r.fitness is not None),
         "failed": sum(r.fitness is None for r in records),
     }
-    if any(is_likelihood(record.scores) for record in records):
-        found["measure"] = LOG_LIKELIHOOD
+    if measure := next(filter(None, (measure_of(record.scores) for record in records)), None):
+        found["measure"] = measure
     if ends is not None:
         found["at_the_ends"] = ends
     if agreed := agreement(records, objective):
@@ -188,11 +186,11 @@ def scored_on_search(record: Record, objective: Objective) -> Score:
     """The score of a genome on the search split: where its fitness is an estimate, that one, with its error bar.
 
     The mean of examples that were chosen for this genome says nothing of the mean over all. Where the search went by
-    log-likelihoods, it is their mean.
+    likelihoods, it is their mean.
     """
     likely = {benchmark_of(name): values for name, values in record.scores.items() if benchmark_of(name) != name}
     if likely:
-        return {**scored(Evaluation(likely), objective), "measure": LOG_LIKELIHOOD}
+        return {**scored(Evaluation(likely), objective), "measure": measure_of(record.scores) or ""}
     score = scored(Evaluation(record.scores), objective)
     if record.fitness is None or record.error_bar is None:
         return score

@@ -1,46 +1,23 @@
 """Pictures of prompts, drawn by the live diffusion model and judged by one scorer or several."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from hashlib import sha256
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from annotated_types import Ge
 from numpy.typing import NDArray
-from PIL import Image
 
-from evohydra.checks import Count, check_settings
+from evohydra.checks import check_settings
 from evohydra.families import LiveModel
 from evohydra.files import Plain
 from evohydra.scoring.benchmarks import SPLITS, BenchmarkError, Split
-from evohydra.scoring.benchmarks.contents import code_of, digest_of, libraries_of, versions_of
-from evohydra.scoring.benchmarks.drawing import Drawing, Painter
+from evohydra.scoring.benchmarks.drawing import Drawing
+from evohydra.scoring.benchmarks.likelihood import LOWEST, Per
 from evohydra.scoring.benchmarks.prompts import Prompt, check_different, read_prompts
-from evohydra.scoring.benchmarks.scorers import AskingScorer, OnDevice, Scorer, with_identity
+from evohydra.scoring.benchmarks.scorers import AskingScorer, Graded, Scorer, with_identity
 from evohydra.scoring.benchmarks.splits import check_disjoint, slice_of
-
-GIB = 1024**3
-PACKAGES = ("diffusers", "transformers", "tokenizers", "torch", "pillow")  # that scores depend on
-Picture = tuple[Image.Image, Mapping[str, float]]  # and the score of each scorer
-
-
-@dataclass(frozen=True)
-class PictureOptions:
-    """Which prompts are drawn, and how many at a time.
-
-    An example is a prompt with the seed of its noise; each prompt has `seeds_per_prompt` of them, which follow from its
-    text and `noise_seed`. `topics` keeps the prompts of these only, `limit` so many of each split; `shuffle` is the
-    seed of the order in which splits are cut. `cache_gb` bounds the kept text embeddings, and the kept noise.
-    """
-
-    seeds_per_prompt: Count = 1
-    noise_seed: int = 0
-    topics: Sequence[str] | None = None
-    shuffle: int | None = None
-    limit: Count | None = None
-    batch_size: Count = 8
-    cache_gb: Annotated[float, Ge(0)] = 2.0
+from evohydra.scoring.benchmarks.studio import Picture, PictureOptions, Studio
 
 
 def text_to_image(
@@ -135,114 +112,11 @@ def _seeds(prompt: Prompt, options: PictureOptions) -> list[int]:
     ]
 
 
-@dataclass
-class _Judged:
-    """The scores of the model that is being evaluated, so far."""
-
-    weights: object = None
-    scores: dict[tuple[Split, int], Mapping[str, float]] = field(default_factory=dict)
-
-
-class Studio:
-    """Draws the pictures of all scorers' benchmarks, each picture once for each model."""
-
-    def __init__(
-        self,
-        name: str,
-        examples: Mapping[Split, Sequence[Prompt]],
-        scorers: Mapping[str, Scorer],
-        options: PictureOptions,
-        drawing: Drawing,
-    ) -> None:
-        self.name, self.examples, self.scorers = name, examples, scorers
-        self._options, self._drawing = options, drawing
-        self._painter: Painter | None = None
-        self._judged = _Judged()
-
-    def identity(self, scorer: str) -> dict[str, object]:
-        """What the scores of `scorer` depend on: prompts with seeds, how pictures are drawn, and the scorer's own."""
-        judge = self.scorers[scorer]
-        splits = {
-            split: {"examples": len(prompts), "prompts": digest_of([asdict(prompt) for prompt in prompts])}
-            for split, prompts in self.examples.items()
-        }
-        return {
-            "kind": "text_to_image",
-            "drawing": asdict(self._drawing),
-            "scorer": {"name": judge.name, "code": code_of([type(judge)]), **judge.identity()},
-            "splits": splits,
-            "versions": versions_of({*PACKAGES, *libraries_of([type(judge)])}),
-        }
-
-    @property
-    def settings(self) -> str:
-        """How pictures are drawn: what is not the pipeline's own."""
-        given = {key: value for key, value in asdict(self._drawing).items() if value is not None}
-        return ", ".join(f"{key}={value}" for key, value in given.items())
-
-    def scores(self, live: LiveModel, split: Split, places: Sequence[int], scorer: str) -> list[float]:
-        """What `scorer` says of the pictures of the examples at `places`; those that are missing are drawn."""
-        painter = self._ready(live)
-        known = self._judged.scores
-        missing = [place for place in dict.fromkeys(places) if (split, place) not in known]
-        for start in range(0, len(missing), self._options.batch_size):
-            batch = missing[start : start + self._options.batch_size]
-            self._draw(painter, split, batch)
-        return [known[split, place][scorer] for place in places]
-
-    def pictures(self, live: LiveModel, split: Split, places: Sequence[int]) -> list[Picture]:
-        """The pictures of the examples at `places`, each with its scores."""
-        painter, size = self._ready(live), self._options.batch_size
-        batches = [places[start : start + size] for start in range(0, len(places), size)]
-        images = [image for batch in batches for image in self._draw(painter, split, batch)]
-        return [(image, self._judged.scores[split, place]) for image, place in zip(images, places, strict=True)]
-
-    def show(self, live: LiveModel, split: Split, places: Sequence[int], scorer: str) -> None:
-        """Let a scorer that asks people see the pictures of the examples at `places`."""
-        painter, size, judge = self._ready(live), self._options.batch_size, self.scorers[scorer]
-        assert isinstance(judge, AskingScorer)
-        for start in range(0, len(places), size):
-            prompts = [self.examples[split][place] for place in places[start : start + size]]
-            judge.show(painter(prompts), prompts)
-
-    def _draw(self, painter: Painter, split: Split, places: Sequence[int]) -> list[Image.Image]:
-        """Pictures of one batch, whose scores are kept."""
-        prompts = [self.examples[split][place] for place in places]
-        images = painter(prompts)
-        columns = {key: self._judge(key, images, prompts) for key in self.scorers}
-        for row, place in enumerate(places):
-            self._judged.scores[split, place] = {key: float(column[row]) for key, column in columns.items()}
-        return images
-
-    def _judge(self, key: str, images: Sequence[Image.Image], prompts: Sequence[Prompt]) -> NDArray[np.float64]:
-        scores = np.asarray(self.scorers[key](images, prompts), dtype=np.float64)
-        if scores.shape != (len(images),):
-            raise BenchmarkError(
-                f"benchmark {self.name!r}, scorer {key}: expected {len(images)} scores, got the shape {scores.shape}"
-            )
-        if not np.isfinite(scores).all():
-            raise FloatingPointError(f"the scorer {key} gives {scores[~np.isfinite(scores)][0]} for a picture")
-        return scores
-
-    def _ready(self, live: LiveModel) -> Painter:
-        if self._painter is None or self._painter.live is not live:
-            where = f"benchmark {self.name!r}"
-            self._painter = Painter(where, live, self._drawing, int(self._options.cache_gb * GIB))
-            self._judged = _Judged()
-            for scorer in self.scorers.values():
-                if isinstance(scorer, OnDevice):
-                    scorer.to(live.device)
-        weights = self._painter.weights()  # by content: whatever wrote them, and in whatever order models are scored
-        if weights != self._judged.weights:
-            self._painter.begin_genome()
-            self._judged = _Judged(weights)
-        return self._painter
-
-
 class TextToImage:
     """One scorer's view of the pictures of a `Studio`."""
 
     families = ("diffusion",)
+    complete_references = True
 
     def __init__(self, name: str, studio: Studio, scorer: str) -> None:
         self.name, self._studio, self._scorer = name, studio, scorer
@@ -276,6 +150,23 @@ class TextToImage:
         """
         places = range(self.size(split)) if examples is None else examples
         return np.array(self._studio.scores(live, split, places, self._scorer), dtype=np.float64)
+
+    def check_references(self) -> None:
+        """BenchmarkError for a scorer that does not know how sure it is."""
+        scorer = self._studio.scorers[self._scorer]
+        if not isinstance(scorer, Graded):
+            raise BenchmarkError(
+                f"fitness=likelihood: the scorer of benchmark {self.name!r} ({scorer.name}) gives no probability that "
+                "a picture shows what its prompt asks for; choose fitness=full, its score is graded already"
+            )
+
+    def log_likelihoods(
+        self, live: LiveModel, split: Split, examples: Sequence[int] | None, per: Per
+    ) -> NDArray[np.float64]:
+        """(n,): how sure the scorer is that each picture shows what was asked for, see `likelihood.Likely`."""
+        places = range(self.size(split)) if examples is None else examples
+        found = np.array(self._studio.log_probabilities(live, split, places, self._scorer), dtype=np.float64)
+        return found.clip(LOWEST, 0.0)
 
     @property
     def asks(self) -> bool:

@@ -1,10 +1,13 @@
 """A batch of questions about images -> the live model's answers."""
 
+import inspect
 from collections.abc import Hashable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from evohydra.families import LiveModel
@@ -13,6 +16,8 @@ from evohydra.scoring.benchmarks.sampling import may_sample, row_draws
 from evohydra.scoring.benchmarks.vision_features import VisionFeatures
 
 PLACES = ("{image}", "{question}")
+ANSWER = "answer_mask"
+KEPT = "logits_to_keep"  # what models of transformers call the number of last places that they give logits of
 
 
 def processor_of(name: str, live: LiveModel) -> Any:
@@ -64,17 +69,37 @@ class Asker:
         )
         return text
 
+    def beginnings(self, question: str) -> tuple[str, ...]:
+        """What answers may begin with: nothing, or a blank where the prompt ends in one of ASCII's other characters."""
+        last = self.text(question)[-1:]
+        return ("", " ") if last.isascii() and not last.isspace() else ("",)
+
     def inputs(self, questions: Sequence[str], images: Sequence[Image.Image]) -> Any:
         """What the model is given for a batch, on the CPU; prompts are padded on the left."""
+        return self._processed([self.text(question) for question in questions], images, padding_side="left")
+
+    def answered(self, questions: Sequence[str], images: Sequence[Image.Image], answers: Sequence[str]) -> Any:
+        """What the model is given for a batch with its `answers`, on the CPU, padded on the right.
+
+        `ANSWER` (n, tokens) beside the processor's entries: where the tokens of the answers are.
+        """
         texts = [self.text(question) for question in questions]
+        whole = [text + answer for text, answer in zip(texts, answers, strict=True)]
+        inputs = self._processed(whole, images, padding_side="right")
+        prompts = self._processed(texts, images, padding_side="right")["attention_mask"].sum(dim=1, keepdim=True)
+        places = torch.arange(inputs["input_ids"].shape[1])
+        inputs[ANSWER] = (places >= prompts) & inputs["attention_mask"].bool()
+        return inputs
+
+    def _processed(self, texts: Sequence[str], images: Sequence[Image.Image], padding_side: str) -> Any:
         begin = self.live.tokenizer.bos_token
         begun = begin is not None and texts[0].startswith(begin)  # by the chat template
         try:
             return self._processor(
-                text=texts,
+                text=list(texts),
                 images=[[image] for image in images],
                 padding=True,
-                padding_side="left",
+                padding_side=padding_side,
                 return_tensors="pt",
                 **({"add_special_tokens": False} if begun else {}),
             )
@@ -95,6 +120,24 @@ class Asker:
             tokens = self.live.module.generate(**given, **self._generation)  # type: ignore[operator]
         new = tokens[:, given["input_ids"].shape[1] :]
         return [text.strip() for text in self.live.tokenizer.batch_decode(new, skip_special_tokens=True)]
+
+    def log_probabilities(self, key: Hashable, inputs: Any) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """(n,) both: of what `answered` gives the log-probability of each answer, and of how many tokens it is the sum.
+
+        `key` as for `answers`.
+        """
+        given = dict(inputs.to(self.live.device, dtype=self.live.dtype))
+        answer = given.pop(ANSWER)
+        length = answer.shape[1]
+        kept = length - int(answer.any(dim=0).nonzero().min()) + 1  # from the token before the first answer on
+        if KEPT in inspect.signature(self.live.module.forward).parameters:
+            given[KEPT] = kept
+        with self.features.batch(key), torch.no_grad():
+            logits = self.live.module(**given).logits[:, -kept:-1].float()
+        tokens, asked = given["input_ids"][:, 1 - kept :], answer[:, 1 - kept :]
+        found = logits.log_softmax(dim=-1).gather(-1, tokens[..., None])[..., 0]
+        sums = found.double().where(asked, 0.0).sum(dim=1)
+        return sums.cpu().numpy(), asked.sum(dim=1).cpu().numpy()
 
     def _check_prompt(self) -> None:
         if self._prompt is not None:

@@ -2,10 +2,9 @@
 
 import functools
 import logging
-import pkgutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
 import numpy as np
 from annotated_types import Ge
@@ -19,25 +18,20 @@ from evohydra.scoring.benchmarks import SPLITS, BenchmarkError, Split, visual_da
 from evohydra.scoring.benchmarks.contents import code_of, digest_of, libraries_of, versions_of
 from evohydra.scoring.benchmarks.generation_settings import check_generation
 from evohydra.scoring.benchmarks.images import MAX_PIXELS, decoded
+from evohydra.scoring.benchmarks.likelihood import LOWEST, Per
+from evohydra.scoring.benchmarks.not_numbers import check_log_likelihoods
 from evohydra.scoring.benchmarks.run_cache import RunCache
 from evohydra.scoring.benchmarks.sampling import DRAWS, may_sample
 from evohydra.scoring.benchmarks.splits import Slice, check_disjoint, slice_of
 from evohydra.scoring.benchmarks.vision_prompts import Asker
 from evohydra.scoring.benchmarks.visual_data import Columns, Example, Source
+from evohydra.scoring.benchmarks.visual_metric import checked_metric
 
 GIB = 1024**3
 # The paper's: beam search, and long answers.
 GENERATION = {"do_sample": False, "num_beams": 5, "repetition_penalty": 1.5, "max_new_tokens": 512}
 PACKAGES = ("transformers", "tokenizers", "torch", "pillow")  # that scores depend on
 logger = logging.getLogger(__name__)
-
-
-class Metric(Protocol):
-    """The score of one answer, larger is better."""
-
-    def __call__(self, answer: str, references: Sequence[str]) -> float:
-        """A finite number for `answer`, given the answers that are right (at least one)."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -132,6 +126,7 @@ class VisualQA:
     """One data set of questions about images; images are decoded and preprocessed once a run."""
 
     families = ("vision_language",)
+    complete_references = True
 
     def __init__(self, name: str, examples: Mapping[Split, Sequence[Example]], options: VQAOptions) -> None:
         self.name = name
@@ -140,7 +135,7 @@ class VisualQA:
         self._asker: Asker | None = None
         check_generation(f"benchmark.{name}.generation_kwargs", options.generation_kwargs, self._generation)
         self._check_images()
-        self._metric = self._checked_metric()
+        self._metric = checked_metric(name, options.metric, examples["search"][0].references)
 
     @property
     def _generation(self) -> Plain:
@@ -215,6 +210,46 @@ class VisualQA:
         logger.info("%s: reused vision features saved %.2f s", self.name, asker.features.saved - before)
         return answers
 
+    def check_references(self) -> None:
+        """BenchmarkError where an example of the search split has no right answer that a model can be asked for."""
+        for place, example in enumerate(self._examples["search"]):
+            if not _asked_for(example):
+                raise BenchmarkError(
+                    f"fitness=likelihood: example {place} of the search split of benchmark {self.name!r} has no right "
+                    f"answer (its references are {list(example.references)}); expected one or more for every example"
+                )
+
+    def log_likelihoods(
+        self, live: LiveModel, split: Split, examples: Sequence[int] | None, per: Per
+    ) -> NDArray[np.float64]:
+        """(n,): how likely the model finds the likeliest reference of each example, see `likelihood.Likely`."""
+        asker = self._ready(live)
+        self._cache.begin_round()
+        asker.features.begin_genome()
+        places = range(self.size(split)) if examples is None else examples
+        pairs = [
+            (at, begin + text)
+            for at, place in enumerate(places)
+            for begin in asker.beginnings(self._examples[split][place].question)
+            for text in _asked_for(self._examples[split][place])
+        ]
+        best = np.full(len(places), -np.inf)
+        for start in range(0, len(pairs), self._options.batch_size):
+            batch = pairs[start : start + self._options.batch_size]
+            asked = tuple((places[at], text) for at, text in batch)
+            inputs = self._cache.once((split, asked), functools.partial(self._answered, asker, split, asked), _bytes)
+            totals, tokens = asker.log_probabilities((split, asked), inputs)
+            check_log_likelihoods(totals.tolist())
+            for (at, text), total, count in zip(batch, totals, tokens, strict=True):
+                best[at] = max(best[at], total / (count if per == "token" else len(text.encode())))
+        clipped: NDArray[np.float64] = best.clip(LOWEST, 0.0)
+        return clipped
+
+    def _answered(self, asker: Asker, split: Split, asked: Sequence[tuple[int, str]]) -> object:
+        examples = [self._examples[split][place] for place, _ in asked]
+        questions, images = [each.question for each in examples], [self.image(each) for each in examples]
+        return asker.answered(questions, images, [text for _, text in asked])
+
     @property
     def seconds_saved(self) -> float:
         """The seconds that reused vision features have saved so far."""
@@ -248,25 +283,10 @@ class VisualQA:
         if all(identities.values()):
             check_disjoint(self.name, identities)
 
-    def _checked_metric(self) -> Metric:
-        """The metric, tried on one right answer, so that packages that it lacks are missed before the search."""
-        path = self._options.metric
-        try:
-            metric: Metric = pkgutil.resolve_name(path)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise BenchmarkError(
-                f"benchmark {self.name!r}: metric {path!r}: expected package.module:function, got {error}"
-            ) from error
-        references = self._examples["search"][0].references
-        try:
-            score = float(metric(references[0], references))
-        except TypeError as error:
-            raise BenchmarkError(
-                f"benchmark {self.name!r}: metric {path!r}: expected metric(answer, references) -> float, got {error}"
-            ) from error
-        if not np.isfinite(score):
-            raise BenchmarkError(f"benchmark {self.name!r}: metric {path!r} gives {score} for a right answer")
-        return metric
+
+def _asked_for(example: Example) -> list[str]:
+    """The right answers in words, each once."""
+    return [text for text in dict.fromkeys(example.references) if text.strip()]
 
 
 def _bytes(value: Any) -> int:

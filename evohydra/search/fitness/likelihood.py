@@ -6,7 +6,7 @@ from typing import Annotated
 from annotated_types import Lt
 
 from evohydra.checks import Count, Natural
-from evohydra.scoring.benchmarks.likelihood import Per, benchmark_of, likelihood_name
+from evohydra.scoring.benchmarks.likelihood import Per, Scale, benchmark_of, likelihood_name
 from evohydra.scoring.statistics import RankCorrelation, rank_correlation
 from evohydra.search.fitness import Sizes
 from evohydra.search.fitness.generation import Generation, Judged, Member, Requests, Scored, Wanted
@@ -19,12 +19,12 @@ Scores = Mapping[str, Sequence[float]]
 
 
 class Likelihood:
-    """The mean log-likelihood of the right answers to `examples` random examples of each benchmark, the same for all.
+    """The mean likelihood of the right answers to `examples` random examples of each benchmark, the same for all.
 
-    per: of which part of an answer it is a mean. clip: what an example counts at least, so that those that no model
-    solves do not decide; null: as it is. In every `check_every`-th generation (0: never) the members are scored by the
-    benchmarks' metric on the same examples too, and the note of the first one that is not a copy tells how well both
-    rank all genomes that have both.
+    per: of which part of an answer it is a mean. scale: whether it is a logarithm or a probability. clip: what an
+    example counts at least, so that those that no model solves do not decide; null: as it is. In every `check_every`-th
+    generation (0: never) the members are scored by the benchmarks' metric on the same examples too, and the note of the
+    first one that is not a copy tells how well both rank all genomes that have both.
 
     Where their rank correlation is surely too low, and from the genome `metric_from` on (null: never), genomes are
     scored by the metric alone, on `metric_examples` random examples of each benchmark (null: all). Their fitness is the
@@ -42,6 +42,7 @@ class Likelihood:
         seed: int,
         examples: Count = 64,
         per: Per = "token",
+        scale: Scale = "log",
         clip: Annotated[float, Lt(0)] | None = -5.0,
         check_every: Natural = 10,
         metric_from: Count | None = None,
@@ -55,7 +56,7 @@ class Likelihood:
         )
         say_where_fewer(sizes, "examples", examples)
         say_where_fewer(sizes, "metric_examples", metric_examples or 0)
-        self._names = {benchmark: likelihood_name(benchmark, per) for benchmark in sizes}
+        self._names = {benchmark: likelihood_name(benchmark, per, scale) for benchmark in sizes}
         self._places = drawn(sizes, examples, seed, 0)
         self._by_metric = drawn(sizes, max(sizes.values()) if metric_examples is None else metric_examples, seed, 1)
         self._clip, self._check_every, self._metric_from = clip, check_every, metric_from

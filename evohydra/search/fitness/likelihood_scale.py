@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evohydra.scoring.benchmarks.likelihood import benchmark_of
+from evohydra.scoring.benchmarks.likelihood import measure_of
 from evohydra.scoring.statistics import RankCorrelation, rank_correlation
 from evohydra.search.objectives import Objective
 
@@ -65,8 +65,8 @@ def scale_of(both: Sequence[Both], objective: Objective) -> Scale:
 
 
 def is_likelihood(names: Iterable[str]) -> bool:
-    """Whether some of these names of scores are those of log-likelihoods."""
-    return any(benchmark_of(name) != name for name in names)
+    """Whether some of these names of scores are those of likelihoods."""
+    return measure_of(names) is not None
 
 
 def _fitness(both: Sequence[Both], objective: Objective) -> tuple[list[float], list[float]]:

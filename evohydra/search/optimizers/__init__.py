@@ -77,6 +77,13 @@ class StateIsData(Protocol):
 
 
 @runtime_checkable
+class UsualBudget(Protocol):
+    """A strategy that needs another number of genomes than most."""
+
+    usual_budget: int
+
+
+@runtime_checkable
 class WidensRanges(Protocol):
     """A strategy that begins in a part of the unit cube (`Axis.begins`) and widens it where its best genomes press."""
 

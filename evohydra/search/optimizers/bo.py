@@ -37,6 +37,7 @@ class BayesianOptimization:
     needs no replay. Hyperparameters are fitted from the same start, to as much of the data as `fitted_on` says.
     """
 
+    usual_budget = 130
     state_is_data = True
     widens_ranges = True
 

@@ -44,6 +44,15 @@ def with_identity(scorer: Scorer) -> Scorer:
 
 
 @runtime_checkable
+class Graded(Protocol):
+    """A scorer that knows how sure it is."""
+
+    def log_probabilities(self, images: Sequence[Image.Image], prompts: Sequence[Prompt]) -> NDArray[np.float64]:
+        """(n,): the logarithm (natural) of the probability that a picture shows what its prompt asks for."""
+        ...
+
+
+@runtime_checkable
 class AskingScorer(Protocol):
     """A scorer that asks people: it is shown all pictures first, so that a run stops once for many."""
 

@@ -1,11 +1,14 @@
 """Whether a picture shows the digit that its prompt asks for, by a classifier fitted on scikit-learn's digits."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.svm import SVC
 
 from evohydra.scoring.benchmarks.prompts import Prompt
@@ -18,10 +21,7 @@ LIBRARIES = ("scikit-learn",)  # that scores depend on
 
 def digits() -> "Digits":
     """A scorer by a support vector machine, fitted in a tenth of a second on digits that no diffusion model saw."""
-    images, labels = pictures(JUDGED)
-    judge = SVC(C=10.0)  # of radial basis functions; nothing about it is random
-    judge.fit(features([Image.fromarray(image) for image in images]), [str(label) for label in labels])
-    return Digits(judge)
+    return Digits(SVC(C=10.0).fit(*_judged()))  # of radial basis functions; nothing about it is random
 
 
 class Digits:
@@ -38,12 +38,31 @@ class Digits:
 
     def __call__(self, images: Sequence[Image.Image], prompts: Sequence[Prompt]) -> NDArray[np.float64]:
         """(n,) ones and zeros; ScorerError for a prompt without a digit as its label."""
+        right: NDArray[np.float64] = (self.judge.predict(features(images)) == self._wanted(prompts)).astype(np.float64)
+        return right
+
+    def log_probabilities(self, images: Sequence[Image.Image], prompts: Sequence[Prompt]) -> NDArray[np.float64]:
+        """(n,): of the prompt's label, by the classifier calibrated with a sigmoid on five folds (Platt 1999)."""
+        labels = np.searchsorted(self.judge.classes_, self._wanted(prompts))
+        likely = self._calibrated.predict_proba(features(images))[np.arange(len(labels)), labels]
+        found: NDArray[np.float64] = np.log(likely.clip(np.finfo(np.float64).tiny))
+        return found
+
+    @functools.cached_property
+    def _calibrated(self) -> CalibratedClassifierCV:
+        return CalibratedClassifierCV(clone(self.judge), ensemble=False).fit(*_judged())
+
+    def _wanted(self, prompts: Sequence[Prompt]) -> NDArray[np.str_]:
         for prompt in prompts:
             if prompt.label not in self.judge.classes_:
                 raise ScorerError(f"prompt {prompt.text!r}: expected a digit as its label, got {prompt.label!r}")
-        wanted = np.array([prompt.label for prompt in prompts])
-        right: NDArray[np.float64] = (self.judge.predict(features(images)) == wanted).astype(np.float64)
-        return right
+        return np.array([prompt.label for prompt in prompts])
+
+
+def _judged() -> tuple[NDArray[np.float64], list[str]]:
+    """The features and labels that the classifier is fitted on."""
+    images, labels = pictures(JUDGED)
+    return features([Image.fromarray(image) for image in images]), [str(label) for label in labels]
 
 
 def features(images: Sequence[Image.Image]) -> NDArray[np.float64]:
