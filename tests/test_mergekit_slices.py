@@ -59,7 +59,9 @@ def merged(root: Path, out: Path, method: str, slices: Sequence[object], **more:
     got = load_file(out / "model.safetensors")
     depth = {name.split(".")[2] for name in got if name.startswith("model.layers.")}
     assert model.config.num_hidden_layers == len(depth)
-    again, promised = rebuild(json.loads((out / "recipe.json").read_text()), out.with_name("again"), {}, CPU)
+    again, promised = rebuild(
+        json.loads((out / "recipe.json").read_text()), out.with_name(f"{out.name} again"), {}, CPU
+    )
     assert again == promised
     return got
 
@@ -169,8 +171,11 @@ def test_slices_on_bases_of_their_own(root: Path, models: dict[str, Tensors], tm
         entry(("one", 0, 2, None), ("base", 0, 2, None), base_model="ROOT/base"),
         entry(("one", 2, 4, None), ("base", 2, 4, None), ("two", 2, 4, None), base_model="ROOT/one"),
     ]
-    with pytest.raises(ValueError, match="task_arithmetic then lacks a model; expected as many sources"):
-        merged(root, tmp_path / "refused", "task_arithmetic", slices, parameters={"weight": 0.5})
+    cut = merged(root, tmp_path / "cut", "task_arithmetic", slices, parameters={"weight": 0.5})
+    torch.testing.assert_close(cut[EDGES[2]], added(models, "one", {"base": 0.5})(EDGES[2]))  # without the third source
+    lacking = [slices[0], entry(("base", 2, 4, None), ("two", 2, 4, None), ("one", 2, 4, None), base_model="ROOT/one")]
+    with pytest.raises(ValueError, match="what is left lacks a base or a model; expected as many sources"):
+        merged(root, tmp_path / "refused", "task_arithmetic", lacking, parameters={"weight": 0.5})
     slices.append(entry(("two", 3, 4, None), ("base", 3, 4, None), base_model="ROOT/base"))
     got = merged(root, tmp_path / "out", "task_arithmetic", slices, parameters={"weight": 0.5}, base_model="ROOT/three")
     on_base, on_one = added(models, "base", {"one": 0.5}), added(models, "one", {"base": 0.5, "two": 0.5})
@@ -186,8 +191,7 @@ def test_one_base_for_all_slices_and_the_files_of_another_model(
     slices = [entry(("one", 0, 4, None), ("two", 0, 4, None), ("base", 0, 4, None), base_model="ROOT/base")]
     more = {"parameters": {"weight": 0.5}}
     for donor, epsilon in (("one", 1e-6), ("base", 1e-5)):
-        out = tmp_path / donor / "out"
-        out.parent.mkdir()
+        out = tmp_path / f"on {donor}"
         got = merged(root, out, "task_arithmetic", slices, base_model=f"ROOT/{donor}", **more)
         expected = added(models, "base", {"one": 0.5, "two": 0.5})
         check_layers(got, [(n, expected) for n in range(4)])

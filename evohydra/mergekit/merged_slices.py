@@ -81,20 +81,20 @@ class MergedSlices:
     def _last(self) -> Piece:
         """The last slice as mergekit takes it behind the layers: with as many sources as the first one has."""
         first, last = self.pieces[0], self.pieces[-1]
-        left_out = list(last.sources)[len(first.sources) :]
+        kept = list(last.sources)[: len(first.sources)]
+        left_out = [model for model in last.sources if model not in kept]
         if not left_out:
             return last
-        method = self.config["merge_method"]
-        if METHODS[str(method)].base != INPUT:
+        models = tuple(model for model in last.models if model in kept)
+        if not models or (METHODS[str(self.config["merge_method"])].base != INPUT and last.base not in kept):
             raise ValueError(
                 f"slices: mergekit leaves {left_out} out behind the last layer, for the first slice has fewer sources, "
-                f"and {method} then lacks a model; expected as many sources in the first slice as in the last"
+                "and what is left lacks a base or a model; expected as many sources in the first slice as in the last"
             )
         logger.warning(
             "slices: the first has fewer sources than the last; as in mergekit, %s take no part behind the last layer",
             left_out,
         )
-        models = tuple(model for model in last.models if model not in left_out)
         return replace(last, models=models)
 
     def _edge(self, piece: Piece, names: Sequence[str]) -> Merge:
