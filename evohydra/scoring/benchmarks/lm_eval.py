@@ -22,21 +22,20 @@ from evohydra.scoring.benchmarks.likelihood import Per
 from evohydra.scoring.benchmarks.live_lm import LiveLM
 from evohydra.scoring.benchmarks.lm_eval_identity import PACKAGES, of_split, samples
 from evohydra.scoring.benchmarks.lm_eval_loading import load_tasks
-from evohydra.scoring.benchmarks.lm_eval_metrics import chosen_metric, leaves_out, measure_of, of_example, sign_of
+from evohydra.scoring.benchmarks.lm_eval_metrics import chosen_metric, measure_of, scores_of
 from evohydra.scoring.benchmarks.lm_eval_options import TaskOptions, task_options
 from evohydra.scoring.benchmarks.lm_eval_references import check_references, of_choices, of_texts
 from evohydra.scoring.benchmarks.lm_eval_shots import keep_shots_apart
 from evohydra.scoring.benchmarks.lm_eval_words import answered, described
 from evohydra.scoring.benchmarks.not_numbers import check_choices, check_log_likelihoods
 from evohydra.scoring.benchmarks.parts import part_of_batches
-from evohydra.scoring.benchmarks.private_lm_eval import filters_of, set_instances
+from evohydra.scoring.benchmarks.private_lm_eval import by_document, filters_of, set_instances
 from evohydra.scoring.benchmarks.prompt_formats import QUESTION, wrap
 from evohydra.scoring.benchmarks.sampling import DRAWS
 from evohydra.scoring.benchmarks.splits import Slice, check_disjoint, slice_of
 
 logger = logging.getLogger(__name__)
 FEWSHOT_SEED = 1234  # simple_evaluate's default
-SINGLE = bool | int | float | np.number | np.bool_  # a number for an example
 
 
 def lm_eval_benchmarks(
@@ -185,8 +184,8 @@ class LMEvalBenchmark:
             ) from error
         self._answers = [answer for instance in task.instances for answer in instance.resps]
         check_log_likelihoods(self._answers)
-        check_choices([[a for one in requests for a in one.resps] for requests in _by_document(task.instances)])
-        scores = self._scores(task)
+        check_choices([[a for one in requests for a in one.resps] for requests in by_document(task.instances)])
+        scores = scores_of(self.name, task, self._metric, self._options.filter)
         assert len(scores) == len(places)
         return scores
 
@@ -272,7 +271,7 @@ class LMEvalBenchmark:
         if self._options.prompt_format:
             wrap(task.instances, self._options.prompt_format, self.name)
         indices = self._indices[split]
-        in_the_data = dict(zip(sorted(indices), _by_document(task.instances), strict=True))
+        in_the_data = dict(zip(sorted(indices), by_document(task.instances), strict=True))
         return [in_the_data[index] for index in indices]
 
     @staticmethod
@@ -285,35 +284,3 @@ class LMEvalBenchmark:
             for instance, response in zip(instances, responses, strict=True):
                 instance.resps.append(response)
         task.apply_filters()
-
-    def _scores(self, task: Task) -> NDArray[np.float64]:
-        chosen = self._options.filter or next(iter(task.instances[0].filtered_resps))
-        sign = sign_of(task, self._metric)
-        scores: list[float] = []
-        for instances in _by_document(task.instances):
-            instances.sort(key=lambda instance: instance.idx)
-            results = task.process_results(instances[0].doc, [i.filtered_resps[chosen] for i in instances])
-            scores.append(sign * self._number(task, results))
-        if leaves_out(task, self._metric) and np.isnan(scores).any():
-            raise BenchmarkError(
-                f"benchmark {self.name!r}: metric {self._metric!r} has no number for an example, which lm-eval would "
-                "leave out of the mean; a search needs one for each"
-            )
-        return np.array(scores)
-
-    def _number(self, task: Task, results: Mapping[str, object]) -> float:
-        value = of_example(task, self._metric, results.get(self._metric))
-        if isinstance(value, SINGLE):
-            return float(value)
-        numeric = sorted(key for key, v in results.items() if isinstance(v, SINGLE))
-        raise BenchmarkError(
-            f"benchmark {self.name!r}: metric {self._metric!r} gives {value!r} for an example, not a number; it can "
-            f"only be computed for all examples at once. Metrics with a number for each example: {numeric}"
-        )
-
-
-def _by_document(instances: Sequence[Instance]) -> list[list[Instance]]:
-    found: dict[int, list[object]] = defaultdict(list)
-    for instance in instances:
-        found[instance.doc_id].append(instance)
-    return list(found.values())

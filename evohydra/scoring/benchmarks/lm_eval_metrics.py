@@ -13,8 +13,10 @@ import numpy as np
 from lm_eval.api import metrics
 from lm_eval.api.registry import AGGREGATION_REGISTRY, METRIC_REGISTRY
 from lm_eval.api.task import ConfigurableTask, Task
+from numpy.typing import NDArray
 
 from evohydra.scoring.benchmarks import BenchmarkError, Split
+from evohydra.scoring.benchmarks.private_lm_eval import by_document
 
 # What a Task without `process_results` of its own gives for each example: numbers, and else what only an aggregation
 # over all of them turns into one.
@@ -28,6 +30,7 @@ NUMBERS = {
 PERPLEXITIES = {"perplexity": False, "weighted_perplexity": True, "bits_per_byte": True}
 BRIER = "brier_score"
 LOG_LIKELIHOOD = "log-likelihood"
+SINGLE = bool | int | float | np.number | np.bool_  # a number for an example
 # Lists that tell a mean from a median, and from a mean of those that are neither among the largest nor the smallest.
 SAMPLES = (
     [0.0, 1.0, 1.0, 0.25], [3.0, -2.5, 10.0], [0.5], [1.0, 0.0, 0.0, 0.0, 0.0],
@@ -130,3 +133,34 @@ def _is_mean(aggregate: Callable[[Sequence[float]], Any] | None) -> bool:
     with suppress(Exception):  # a function of anyone's
         return all(bool(np.isclose(aggregate(list(each)), np.mean(each), rtol=1e-12)) for each in SAMPLES)
     return False
+
+
+def scores_of(name: str, task: Task, metric: str, chosen: str | None) -> NDArray[np.float64]:
+    """(n,): the metric for each example that was asked, negated where lower is better.
+
+    chosen: the filter, None for the first one. BenchmarkError, about benchmark `name`, where there is no number.
+    """
+    kind = chosen or next(iter(task.instances[0].filtered_resps))
+    sign = sign_of(task, metric)
+    scores: list[float] = []
+    for instances in by_document(task.instances):
+        instances.sort(key=lambda instance: instance.idx)
+        results = task.process_results(instances[0].doc, [i.filtered_resps[kind] for i in instances])
+        scores.append(sign * _number(name, task, metric, results))
+    if leaves_out(task, metric) and np.isnan(scores).any():
+        raise BenchmarkError(
+            f"benchmark {name!r}: metric {metric!r} has no number for an example, which lm-eval would leave out of the "
+            "mean; a search needs one for each"
+        )
+    return np.array(scores)
+
+
+def _number(name: str, task: Task, metric: str, results: Mapping[str, object]) -> float:
+    value = of_example(task, metric, results.get(metric))
+    if isinstance(value, SINGLE):
+        return float(value)
+    numeric = sorted(key for key, v in results.items() if isinstance(v, SINGLE))
+    raise BenchmarkError(
+        f"benchmark {name!r}: metric {metric!r} gives {value!r} for an example, not a number; it can only be computed "
+        f"for all examples at once. Metrics with a number for each example: {numeric}"
+    )

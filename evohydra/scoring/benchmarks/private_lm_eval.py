@@ -1,8 +1,10 @@
 """Parts of lm-eval that are not in its documentation."""
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from lm_eval.api.instance import Instance
 from lm_eval.api.task import Task
 from lm_eval.tasks._index import Kind
 from lm_eval.tasks._yaml_loader import load_yaml
@@ -66,3 +68,11 @@ def set_shots_of_class(task: Task, documents: list[object]) -> None:
 def continuation_tokens(lm: Any, context: str, continuation: str) -> int:
     """How many tokens the log-likelihood of `continuation` after `context` is the sum of."""
     return len(lm._encode_pair(context, continuation)[1])
+
+
+def by_document(instances: Sequence[Instance]) -> list[list[Instance]]:
+    """The requests of each example."""
+    found: dict[int, list[object]] = defaultdict(list)
+    for instance in instances:
+        found[instance.doc_id].append(instance)
+    return list(found.values())

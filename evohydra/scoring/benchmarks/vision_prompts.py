@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from transformers import BatchFeature
 
 from evohydra.families import LiveModel
 from evohydra.scoring.benchmarks import BenchmarkError
@@ -74,11 +75,11 @@ class Asker:
         last = self.text(question)[-1:]
         return ("", " ") if last.isascii() and not last.isspace() else ("",)
 
-    def inputs(self, questions: Sequence[str], images: Sequence[Image.Image]) -> Any:
+    def inputs(self, questions: Sequence[str], images: Sequence[Image.Image]) -> BatchFeature:
         """What the model is given for a batch, on the CPU; prompts are padded on the left."""
         return self._processed([self.text(question) for question in questions], images, padding_side="left")
 
-    def answered(self, questions: Sequence[str], images: Sequence[Image.Image], answers: Sequence[str]) -> Any:
+    def answered(self, questions: Sequence[str], images: Sequence[Image.Image], answers: Sequence[str]) -> BatchFeature:
         """What the model is given for a batch with its `answers`, on the CPU, padded on the right.
 
         `ANSWER` (n, tokens) beside the processor's entries: where the tokens of the answers are.
@@ -91,7 +92,7 @@ class Asker:
         inputs[ANSWER] = (places >= prompts) & inputs["attention_mask"].bool()
         return inputs
 
-    def _processed(self, texts: Sequence[str], images: Sequence[Image.Image], padding_side: str) -> Any:
+    def _processed(self, texts: Sequence[str], images: Sequence[Image.Image], padding_side: str) -> BatchFeature:
         begin = self.live.tokenizer.bos_token
         begun = begin is not None and texts[0].startswith(begin)  # by the chat template
         try:
@@ -109,7 +110,7 @@ class Asker:
                 f"({type(error).__name__}: {str(error)[:300]}); the first prompt of the batch is {texts[0][:300]!r}"
             ) from error
 
-    def answers(self, key: Hashable, inputs: Any, draws: Sequence[tuple[object, ...]]) -> list[str]:
+    def answers(self, key: Hashable, inputs: BatchFeature, draws: Sequence[tuple[object, ...]]) -> list[str]:
         """The model's answers to `inputs`; the same `key` means the same images.
 
         draws: for each answer what the random numbers follow from, where it is sampled.
@@ -121,7 +122,7 @@ class Asker:
         new = tokens[:, given["input_ids"].shape[1] :]
         return [text.strip() for text in self.live.tokenizer.batch_decode(new, skip_special_tokens=True)]
 
-    def log_probabilities(self, key: Hashable, inputs: Any) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    def log_probabilities(self, key: Hashable, inputs: BatchFeature) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """(n,) both: of what `answered` gives the log-probability of each answer, and of how many tokens it is the sum.
 
         `key` as for `answers`.

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,11 @@ from evohydra.checks import check_settings
 from evohydra.checks.libraries import optional
 from evohydra.search.optimizers import AtLeastOne, Points, dimension_of, level_of, starting_points
 from evohydra.spaces.genes import Axis
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+    from optuna.study import Study
+    from optuna.trial import Trial
 
 WANTED_BY = "optimizer=optuna"
 OURS = "evohydra"  # a mark of studies that a search has made
@@ -34,7 +39,7 @@ class Optuna:
         population: AtLeastOne = 4,
         storage: str | None = None,
         study: str = "evohydra",
-        **settings: Any,
+        **settings: object,
     ) -> None:
         dimension = dimension_of(axes)
         self.population, self._axes = population, tuple(axes)
@@ -45,9 +50,9 @@ class Optuna:
         self._genes = tuple(zip(self._distributions, self._axes, strict=True))
         for point in starting_points(start, dimension, population):
             self._study.enqueue_trial(dict(zip(self._distributions, map(_value, point, axes), strict=True)))
-        self._asked: list[Any] = []
+        self._asked: list[Trial] = []
 
-    def _sampler(self, name: str, seed: int, settings: Mapping[str, object]) -> Any:
+    def _sampler(self, name: str, seed: int, settings: Mapping[str, object]) -> object:
         known = [each for each in dir(self._optuna.samplers) if each.endswith("Sampler") and each != "BaseSampler"]
         if name not in known:
             raise ValueError(f"optimizer.sampler: expected one of {', '.join(known)}, got {name!r}")
@@ -60,7 +65,7 @@ class Optuna:
             except TypeError as error:
                 raise ValueError(f"optimizer.sampler={name}: it is not made of a seed and settings: {error}") from error
 
-    def _made(self, sampler: Any, storage: str | None, name: str) -> Any:
+    def _made(self, sampler: object, storage: str | None, name: str) -> "Study":
         """A new study; one of that name that evohydra has made before is replaced, another one refused."""
         if storage is not None and name in self._optuna.get_all_study_names(storage):
             earlier = self._optuna.load_study(study_name=name, storage=storage)
@@ -69,17 +74,22 @@ class Optuna:
                     f"optimizer.study: {storage} has a study {name!r} that evohydra did not make; choose another name"
                 )
             self._optuna.delete_study(study_name=name, storage=storage)
-        study = self._optuna.create_study(study_name=name, storage=storage, sampler=sampler, direction="maximize")
+        study: Study = self._optuna.create_study(
+            study_name=name, storage=storage, sampler=sampler, direction="maximize"
+        )
         study.set_user_attr(OURS, True)
         return study
 
-    def _distribution(self, axis: Axis) -> Any:
-        of = self._optuna.distributions
-        if axis.kind == "continuous":
-            return of.FloatDistribution(0.0, 1.0)
-        if axis.kind == "integer":
-            return of.IntDistribution(0, axis.levels - 1)
-        return of.CategoricalDistribution(tuple(range(axis.levels)))
+    def _distribution(self, axis: Axis) -> "BaseDistribution":
+        of, kind = self._optuna.distributions, axis.kind
+        made: BaseDistribution = (
+            of.FloatDistribution(0.0, 1.0)
+            if kind == "continuous"
+            else of.IntDistribution(0, axis.levels - 1)
+            if kind == "integer"
+            else of.CategoricalDistribution(tuple(range(axis.levels)))
+        )
+        return made
 
     def ask(self) -> Points:
         """The next generation, (population, dimension)."""
