@@ -22,7 +22,7 @@ from evohydra.scoring.benchmarks.likelihood import Per
 from evohydra.scoring.benchmarks.live_lm import LiveLM
 from evohydra.scoring.benchmarks.lm_eval_identity import PACKAGES, of_split, samples
 from evohydra.scoring.benchmarks.lm_eval_loading import load_tasks
-from evohydra.scoring.benchmarks.lm_eval_metrics import chosen_metric, leaves_out, measure_of, of_example, sign_of
+from evohydra.scoring.benchmarks.lm_eval_metrics import chosen_metric, leaves_out, measure_of, number_of, sign_of
 from evohydra.scoring.benchmarks.lm_eval_options import TaskOptions, task_options
 from evohydra.scoring.benchmarks.lm_eval_references import check_references, of_choices, of_texts
 from evohydra.scoring.benchmarks.lm_eval_shots import keep_shots_apart
@@ -36,7 +36,6 @@ from evohydra.scoring.benchmarks.splits import Slice, check_disjoint, slice_of
 
 logger = logging.getLogger(__name__)
 FEWSHOT_SEED = 1234  # simple_evaluate's default
-SINGLE = bool | int | float | np.number | np.bool_  # a number for an example
 
 
 def lm_eval_benchmarks(
@@ -293,23 +292,13 @@ class LMEvalBenchmark:
         for instances in _by_document(task.instances):
             instances.sort(key=lambda instance: instance.idx)
             results = task.process_results(instances[0].doc, [i.filtered_resps[chosen] for i in instances])
-            scores.append(sign * self._number(task, results))
+            scores.append(sign * number_of(self.name, task, self._metric, results))
         if leaves_out(task, self._metric) and np.isnan(scores).any():
             raise BenchmarkError(
                 f"benchmark {self.name!r}: metric {self._metric!r} has no number for an example, which lm-eval would "
                 "leave out of the mean; a search needs one for each"
             )
         return np.array(scores)
-
-    def _number(self, task: Task, results: Mapping[str, object]) -> float:
-        value = of_example(task, self._metric, results.get(self._metric))
-        if isinstance(value, SINGLE):
-            return float(value)
-        numeric = sorted(key for key, v in results.items() if isinstance(v, SINGLE))
-        raise BenchmarkError(
-            f"benchmark {self.name!r}: metric {self._metric!r} gives {value!r} for an example, not a number; it can "
-            f"only be computed for all examples at once. Metrics with a number for each example: {numeric}"
-        )
 
 
 def _by_document(instances: Sequence[Instance]) -> list[list[Instance]]:

@@ -27,6 +27,7 @@ NUMBERS = {
 # number of words or bytes, whose sum over a split is the same for all models: the sum of log-likelihoods decides.
 PERPLEXITIES = {"perplexity": False, "weighted_perplexity": True, "bits_per_byte": True}
 BRIER = "brier_score"
+SINGLE = bool | int | float | np.number | np.bool_  # a number for an example
 LOG_LIKELIHOOD = "log-likelihood"
 # Lists that tell a mean from a median, and from a mean of those that are neither among the largest nor the smallest.
 SAMPLES = (
@@ -130,3 +131,15 @@ def _is_mean(aggregate: Callable[[Sequence[float]], Any] | None) -> bool:
     with suppress(Exception):  # a function of anyone's
         return all(bool(np.isclose(aggregate(list(each)), np.mean(each), rtol=1e-12)) for each in SAMPLES)
     return False
+
+
+def number_of(name: str, task: Task, metric: str, results: Mapping[str, object]) -> float:
+    """The `metric` among the `results` of one example of benchmark `name`; BenchmarkError where it is no number."""
+    value = of_example(task, metric, results.get(metric))
+    if isinstance(value, SINGLE):
+        return float(value)
+    numeric = sorted(key for key, each in results.items() if isinstance(each, SINGLE))
+    raise BenchmarkError(
+        f"benchmark {name!r}: metric {metric!r} gives {value!r} for an example, not a number; it can only be computed "
+        f"for all examples at once. Metrics with a number for each example: {numeric}"
+    )
