@@ -66,7 +66,7 @@ def nulls(directory: Path) -> list[str]:
 def without_components(kind: str, directory: Path) -> tuple[str, ...]:
     """In a sentence, how to load a pipeline without components that its class expects (SD3 without its T5)."""
     parameters = inspect.signature(getattr(files.diffusers(), kind).__init__).parameters
-    expected = {name for name, each in parameters.items() if each.default is each.empty}
+    expected = {name for name in parameters if name.startswith(("text_encoder", "tokenizer"))}
     absent = [name for name in nulls(directory) if name in expected]
     if not absent:
         return ()

@@ -40,6 +40,10 @@ class LanguagePart:
         """The tensors of the language part under plain names."""
         return Renamed(tensors, self.names)
 
+    def shapes(self, files: TensorSource) -> dict[str, tuple[int, ...]]:
+        """The shapes of those that the files of the VLM hold, by plain names."""
+        return {plain: files.shapes[name] for plain, name in self.names.items() if name in files.shapes}
+
     def published(self, plain: str) -> str:
         """The name of a tensor in the VLM's files, also where they lack it."""
         if plain in self.names:

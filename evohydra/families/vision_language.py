@@ -236,8 +236,7 @@ class VisionLanguage(OneDirectory):
             with no_init_weights(), device:
                 twin = from_config(type(decoder), placed[by_place[place]], dtype=dtype)
             here = parts.language_part(str(place), names)
-            files = CheckpointReader(place).shapes
-            shapes = {plain: files[name] for plain, name in here.names.items() if name in files}
+            shapes = here.shapes(CheckpointReader(place))
             plain = by_checkpoint_name(twin.eval().requires_grad_(False), here.names.keys(), parts.bare, shapes)
             return twin, {here.names[name]: tensor for name, tensor in plain.items()}
 
