@@ -8,8 +8,10 @@ from pathlib import Path
 from evohydra.families.causal_lm import CausalLM
 from evohydra.families.sdxl import SDXL
 from evohydra.hub import SourceError, fetch, local
+from evohydra.hub.converting import convert_directory, settings_of
+from evohydra.hub.hashes import sha256_of
 from evohydra.hub.listing import pickled
-from evohydra.hub.weights_only import convert_file, safe_name, sha256_of
+from evohydra.hub.weights_only import convert_file, safe_name
 
 KINDS: dict[str, Callable[[], tuple[str, ...]]] = {
     "language": lambda: CausalLM().wanted(None),
@@ -36,11 +38,11 @@ def convert(model: str, out: Path, revision: str | None = None, patterns: tuple[
         raise SourceError(
             f"{model}: expected pickled weights (such as pytorch_model.bin), got {[file.path for file in files[:5]]}"
         )
-    beside = [file.path for file in fetch.settings_of(files, patterns, found)]
+    beside = [file.path for file in settings_of(files, patterns, found)]
     if out.exists():
         out.rmdir()
     out.absolute().parent.mkdir(parents=True, exist_ok=True)
-    fetch.convert_directory(source, beside, pickles, out.absolute(), {})
+    convert_directory(source, beside, pickles, out.absolute(), {})
     return {safe_name(name): sha256_of(out / safe_name(name)) for name in pickles}
 
 
