@@ -289,7 +289,7 @@ def test_a_disk_that_fills_up_while_converting_leaves_nothing(
     monkeypatch.setattr("evohydra.hub.weights_only.write_tensors", full)
     with pytest.raises(SourceError, match=r"could not write the conversion .*No space left on device"):
         locate(ABEL, wanted=PATTERNS, convert="weights_only")
-    assert not [path for path in (tmp_path / "evohydra").rglob("*") if path.is_file()]
+    assert not [path for path in (tmp_path / "evohydra" / "converted").rglob("*") if path.is_file()]
 
 
 def test_a_branch_that_has_changed_is_said(online: Hub, said: pytest.LogCaptureFixture) -> None:
