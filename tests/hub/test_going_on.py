@@ -17,7 +17,8 @@ from tests.hub.server import Hub
 
 SMALL = [
     "optimizer=cmaes", "optimizer.population=4", "top=1", "tracker=none", "report=false", "threads=1", "fitness=full",
-    "baselines=null", "benchmark=[tiny_gsm_ja]", "benchmark.tiny_gsm_ja.splits.search.stop=2", "benchmark.tiny_gsm_ja.splits.validation.stop=302",
+    "baselines=null", "benchmark=[tiny_gsm_ja]", "benchmark.tiny_gsm_ja.splits.search.stop=2",
+    "benchmark.tiny_gsm_ja.splits.validation.stop=302",
     "benchmark.tiny_gsm_ja.splits.test.stop=502",
 ]  # fmt: skip
 BOTH = ["model=shisa+arithmo", "merge=linear", *SMALL]
