@@ -25,11 +25,14 @@ def convert(model: str, out: Path, revision: str | None = None, patterns: tuple[
     `patterns` are the files to keep beside weights, and what weights would be called as safetensors. Raises
     SourceError for pickles of more than tensors, for what holds no pickles, and where `out` is there already.
     """
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+    if out.is_symlink() or (out.exists() and not (out.is_dir() and not any(out.iterdir()))):
         raise SourceError(f"{out} exists; give a directory that does not, or an empty one")
     path = Path(model).expanduser()
     if path.is_file():
         return _single(path, out)
+    named = model.count("/") == 1 and not (path.is_absolute() or model.startswith((".", "~")))
+    if not (path.is_dir() or named):
+        raise SourceError(f"{model}: no such file or directory; a model of the hub is called owner/name")
     source = path if path.is_dir() else fetch.fetch_pickled(fetch.Wish(model, revision, patterns))
     files = local.listed(source)
     found = pickled(files, patterns)

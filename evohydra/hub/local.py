@@ -45,8 +45,18 @@ def with_safetensors(directory: Path, patterns: Sequence[str], convert: str | No
     return made_before(target) or convert_directory(directory, settings, pickles, target, {})
 
 
-def converted_file(file: Path, convert: str | None) -> Path:
-    """The conversion of a single pickled file, made once for the same content; SourceError without `convert`."""
+def is_weights(name: str) -> bool:
+    """Whether it is the name of a single file with weights."""
+    return "/" not in name and Path(name).suffix in (".safetensors", *PICKLE_SUFFIXES)
+
+
+def safe_file(file: Path, convert: str | None) -> Path:
+    """A safetensors file as it is, of a pickled one its conversion, made once for the same content.
+
+    SourceError for a pickle without `convert`.
+    """
+    if file.suffix == ".safetensors":
+        return file
     if convert != WEIGHTS_ONLY:
         raise SourceError(
             f"{file}: expected safetensors, got a pickle, which can run code and is not loaded as it is. "

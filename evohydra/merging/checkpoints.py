@@ -83,14 +83,14 @@ def _found(
     directory = Path(path).expanduser()
     if directory.is_dir():
         return local.with_safetensors(directory.resolve(), patterns, convert)
-    if directory.is_file() and _is_weights(directory.name):
+    if directory.is_file() and local.is_weights(directory.name):
         # Under the name that was given: what a link points to may have no suffix, and other files beside it.
-        return _safe(directory.parent.resolve() / directory.name, convert)
+        return local.safe_file(directory.parent.resolve() / directory.name, convert)
     owner, _, rest = path.partition("/")
     repository, _, file = rest.partition("/")
-    if owner not in ("", ".", "..", "~") and _is_weights(file):
+    if owner not in ("", ".", "..", "~") and local.is_weights(file):
         found = fetch.fetch(fetch.Wish(f"{owner}/{repository}", revision, [file], sha256=pinned)) / file
-        return _safe(found, convert)
+        return local.safe_file(found, convert)
     if directory.is_absolute() or path.startswith((".", "~")) or path.count("/") != 1:
         raise MissingSourceError(
             f"{path}: no such directory or safetensors file (and not a hub id of the form owner/name)"
@@ -104,15 +104,6 @@ def _in_zoo(path: str) -> Path:
         known = sorted(config.parent.name for name in CONFIGS for config in ZOO.glob(f"*/{name}"))
         raise SourceError(f"{path}: no such model in the zoo; it holds {known}")
     return directory
-
-
-def _is_weights(file: str) -> bool:
-    """Whether it is the name of a single file with weights."""
-    return "/" not in file and Path(file).suffix in (".safetensors", *local.PICKLE_SUFFIXES)
-
-
-def _safe(file: Path, convert: str | None) -> Path:
-    return file if file.suffix == ".safetensors" else local.converted_file(file, convert)
 
 
 class CheckpointReader:

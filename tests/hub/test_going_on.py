@@ -96,6 +96,15 @@ def test_a_winner_says_nothing_of_how_its_source_was_converted(online: Hub, tmp_
     assert not (tmp_path / "run" / "winner" / "conversion.json").exists()
 
 
+def test_a_tokenizer_without_an_end_of_a_text_is_named(online: Hub, tmp_path: Path) -> None:
+    for name in (SHISA, ARITHMO):
+        files = files_of(online, name)
+        del files["tokenizer_config.json"]
+        online.repositories["models", name].commit(files)
+    with pytest.raises(ValueError, match=r"no token for the end of a text .* tokenizer_config\.json"):
+        run(tmp_path / "run")
+
+
 def test_commits_are_those_of_the_repository_that_is_named() -> None:
     commit = "0123456789" * 4
     at = Path(f"/cache/models--friends--base/snapshots/{commit}")

@@ -41,8 +41,8 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asking, "PAUSES", (0.0, 0.0))
 
 
-def find(name: str, convert: str | None = None, **pins: str) -> Path:
-    return locate(name, wanted=PATTERNS, convert=convert, sha256={n.replace("__", "."): h for n, h in pins.items()})
+def find(name: str, convert: str | None = None) -> Path:
+    return locate(name, wanted=PATTERNS, convert=convert)
 
 
 def tensors(directory: Path) -> dict[str, torch.Tensor]:
@@ -386,4 +386,11 @@ def test_the_command_converts_what_is_in_the_cache_without_a_network(
     offline(monkeypatch)
     assert convert(ABEL, tmp_path / "out", patterns=PATTERNS)
     with pytest.raises(SourceError, match="not in the local cache"):
-        convert("gpt2", tmp_path / "other", patterns=PATTERNS)
+        convert("somebody/gpt2", tmp_path / "other", patterns=PATTERNS)
+    for name in ("gpt2", "./nothing", "/models/x.bin", "owner/name/file.bin"):
+        with pytest.raises(SourceError, match=f"{name}: no such file or directory; a model of the hub is called owner"):
+            convert(name, tmp_path / "other", patterns=PATTERNS)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    with pytest.raises(SourceError, match="link exists; give a directory that does not"):
+        convert(ABEL, tmp_path / "link", patterns=PATTERNS)
