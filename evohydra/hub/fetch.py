@@ -113,7 +113,7 @@ def _without_safetensors(wish: Wish, listing: Listing, pickles: Sequence[Listed]
 
     Where pickles are pinned it is these that are converted: nobody has pinned what the bot has made of them.
     """
-    where, reason = f"{wish.repository} at {listing.commit}", ""
+    where, reason = f"{wish.repository} at {listing.commit}", " There is no conversion of the hub's own either."
     known = made_before(conversion_directory(wish.repository, listing.commit, wish.patterns))
     if known and wish.convert == WEIGHTS_ONLY:
         return known
@@ -133,8 +133,7 @@ def _without_safetensors(wish: Wish, listing: Listing, pickles: Sequence[Listed]
     if wish.convert != WEIGHTS_ONLY:
         raise SourceError(
             f"{where}: expected safetensors, found only pickle files ({', '.join(file.path for file in pickles)}), "
-            "which can run code and which evohydra does not load as they are."
-            f"{reason or ' There is no conversion of the hub' + chr(39) + 's own either.'} "
+            f"which can run code and which evohydra does not load as they are.{reason} "
             "model.sources.<name>.convert=weights_only converts them with a reader that refuses all but tensors"
         )
     return _converted(wish, listing, pickles)

@@ -65,7 +65,9 @@ def check_pins(place: Path, pinned: Mapping[str, str]) -> None:
     """
     if not pinned:
         return
-    directory, made_from = place if place.is_dir() else place.parent, converted_from(place)
+    directory = place if place.is_dir() else place.parent
+    made_here = place.is_relative_to(cache_directory().absolute())  # elsewhere anybody may have written the record
+    made_from = converted_from(place) if made_here else {}
     for name, expected in pinned.items():
         file = directory / name
         there = file.is_file() and (place.is_dir() or file.name == place.name)

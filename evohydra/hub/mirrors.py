@@ -37,13 +37,13 @@ def readable(paths: Sequence[str], revision: str | None = None, pinned: Mapping[
     for path in paths:
         try:
             listing = _listing(path, revision if path == paths[0] else None, first)
+            first = listing if path == paths[0] else first
+            reason = _unusable(path, listing, first, pinned)
         except hub_errors() as error:
             if unreachable(error):
                 return _cached(paths, revision)
             reasons.append(str(explained(path, revision if path == paths[0] else None, error)))
             continue
-        first = listing if path == paths[0] else first
-        reason = _unusable(path, listing, first, pinned)
         if reason is None:
             chosen = (path, revision if path == paths[0] else None if _is_here(path) else listing.commit)
             write_note(_note(paths, revision), {"path": chosen[0], "revision": chosen[1]})

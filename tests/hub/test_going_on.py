@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from evohydra.hub.commits import commit_of
+from evohydra.merging.checkpoints import SourceError
 from evohydra.rebuild import rebuild
 from evohydra.search.json_lines import LedgerError
 from tests.commands import carried_out
@@ -77,6 +78,12 @@ def test_a_run_that_began_with_a_login_goes_on_with_a_copy_of_the_base(
     recipe = json.loads((tmp_path / "run" / "recipe.json").read_text())
     assert recipe["recipe"]["base"]["path"] == MISTRAL
     assert "base" not in recipe["commits"]  # the copy's commit is none of that name's
+
+
+def test_a_pin_of_the_base_is_compared_with_its_bytes(online: Hub, tmp_path: Path) -> None:
+    pin = f"+model.sources.shisa.base_sha256={{config.json: {'0' * 63}1}}"
+    with pytest.raises(SourceError, match=r"'base': .*config\.json is not the file that was pinned.*base_sha256"):
+        run(tmp_path / "run", "merge=ties", pin)
 
 
 def test_a_run_with_converted_pickles_goes_on_when_the_bot_has_converted_them(

@@ -153,6 +153,9 @@ def test_pins_hold_for_directories_and_files_of_ones_own(tmp_path: Path, monkeyp
             locate(str(path), wanted=PATTERNS, sha256={"model.safetensors": "0" * 64})
         with pytest.raises(SourceError, match=r"pins other\.safetensors, which is not among the files"):
             locate(str(path), wanted=PATTERNS, sha256={"other.safetensors": "0" * 64})
+    (directory / "conversion.json").write_text(json.dumps({"from": {"pytorch_model.bin": "0" * 64}, "to": {}}))
+    with pytest.raises(SourceError, match=r"pins pytorch_model\.bin, which is not among the files"):
+        locate(str(directory), wanted=PATTERNS, sha256={"pytorch_model.bin": "0" * 64})
 
 
 def test_the_bots_pins_hold_with_and_without_a_network(online: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
