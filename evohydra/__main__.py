@@ -62,6 +62,17 @@ def _interrupts(handler: Callable[[int, FrameType | None], object] | signal.Hand
         signal.signal(signal.SIGINT, handler)
 
 
+def _back_to(directory: str) -> None:
+    """Make paths mean what they mean where the command was given, also with hydra.job.chdir=true."""
+    if Path.cwd() != Path(directory):
+        os.chdir(directory)
+        logger.warning(
+            "hydra.job.chdir=true changes nothing: paths are those of %s, where the command was given, and the "
+            "files of the run are in its own directory",
+            directory,
+        )
+
+
 @hydra.main(version_base="1.3", config_path=composition.conf_dir(), config_name="config")
 def job(config: DictConfig) -> float:
     """One run; returns the winner's score on validation (on search where there is none), larger is better."""
@@ -75,6 +86,7 @@ def job(config: DictConfig) -> float:
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     directory = Path(settings.runtime.output_dir)
     _interrupts(signal.default_int_handler)
+    _back_to(settings.runtime.cwd)
     try:
         check_configuration(plain, os.environ)
     except ValueError as error:

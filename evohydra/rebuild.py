@@ -14,9 +14,10 @@ from evohydra.families.declared import BASE
 from evohydra.families.sources import OpenSources, open_sources
 from evohydra.files import read_json, read_text, write_json
 from evohydra.hub import MissingSourceError
-from evohydra.mergekit.reader import read as read_mergekit
+from evohydra.mergekit.documents import Document, documents
+from evohydra.mergekit.reader import read_document
 from evohydra.merging.engine import Engine, worth_compiling
-from evohydra.recipe import Checkpoint, checkpoints, merges_something, with_checkpoints
+from evohydra.recipe import Checkpoint, checkpoints, from_dict, merges_something, with_checkpoints
 from evohydra.winner.directories import ArtifactError, check_replaceable, room, whole_directory
 from evohydra.winner.recipe_files import RecipeFile
 
@@ -118,12 +119,37 @@ def _check_apart(target: Path, opened: OpenSources) -> None:
             raise ArtifactError(f"{target} is where the source {name!r} is ({path}); give another directory")
 
 
-def _read(path: Path) -> Mapping[str, object]:
-    """The content of a recipe file; a mergekit configuration as one. ValueError, or OSError where there is none."""
-    if path.suffix in (".yaml", ".yml"):
-        text = read_text(path, MOST_YAML_BYTES)
-        return read_mergekit(text, CausalLM(), SHARD_BYTES)
-    return read_json(path)
+def rebuild_yaml(
+    text: str, target: Path, paths: Mapping[str, str], device: torch.device, overwrite: bool = False
+) -> tuple[str, str | None]:
+    """Write what a mergekit YAML is for to `target`, see `rebuild`; merges that it needs are made beside it first.
+
+    The recipe file of the result contains theirs. Raises ValueError for what has no counterpart here.
+    """
+    *before, last = documents(text)
+    made: dict[str, Path] = {}
+    with contextlib.ExitStack() as until_then:
+        for number, each in enumerate(before, 1):
+            beside = until_then.enter_context(room(target, purpose=f".merge{number}")) / f"merge{number}"
+            content, known = _of_document(each, made)
+            rebuild(content, beside, known, device)
+            made[str(each.name)] = beside  # no name of the file's becomes a path
+        content, known = _of_document(last, made)
+        return rebuild(content, target, {**known, **paths}, device, overwrite=overwrite)
+
+
+def _of_document(document: Document, made: Mapping[str, Path]) -> tuple[dict[str, object], dict[str, str]]:
+    """The recipe file of a merge, and by the names of its sources where those are that the file makes itself."""
+    places = {name: str(path) for name, path in made.items()}
+    content = read_document(document.with_paths(places), CausalLM(), SHARD_BYTES)
+    node = from_dict(content["recipe"])
+    own = {path: name for name, path in places.items()}
+    named = {each.name: each for each in checkpoints(node)}
+    here = {name: each.path for name, each in named.items() if each.path in own}
+    called = {name: replace(each, path=own.get(each.path, each.path)) for name, each in named.items()}
+    recipes = {name: read_json(Path(path) / "recipe.json") for name, path in here.items()}
+    more = {"made_from": recipes} if recipes else {}
+    return {**content, "recipe": with_checkpoints(node, called).to_dict(), **more}, here
 
 
 def main() -> None:
@@ -144,10 +170,13 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         check_replaceable(arguments.out, arguments.overwrite)
-        recipe = _read(arguments.recipe)
         paths = dict(_moved(item) for item in arguments.source)
-        device = torch.device(arguments.device)
-        written, promised = rebuild(recipe, arguments.out, paths, device, arguments.allow, arguments.overwrite)
+        device, out, overwrite = torch.device(arguments.device), arguments.out, arguments.overwrite
+        if arguments.recipe.suffix in (".yaml", ".yml"):
+            text = read_text(arguments.recipe, MOST_YAML_BYTES)
+            written, promised = rebuild_yaml(text, out, paths, device, overwrite)
+        else:
+            written, promised = rebuild(read_json(arguments.recipe), out, paths, device, arguments.allow, overwrite)
     except MissingSourceError as error:
         sys.exit(f"rebuild: {error}; --source NAME=PATH says where it is now")
     except (ArithmeticError, ValueError, OSError, RuntimeError) as error:

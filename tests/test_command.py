@@ -262,3 +262,17 @@ def test_help_and_cfg(tmp_path: Path):
     config = yaml.safe_load(composed.stdout)
     assert (config["budget"], config["merge"]["parameter"]["method"]) == (7, "ties")
     assert not list(tmp_path.iterdir())
+
+
+def test_relative_paths_mean_the_same_with_chdir_and_swept_values_may_be_long(tmp_path: Path):
+    arguments = [each.replace(f"={tmp_path}/", "=") for each in workspace(tmp_path)]
+    assert "model.sources.one.path=one" in arguments
+    long = [letter * 250 for letter in "ab"]
+    own = ("hydra.job.chdir=true", f"+note={','.join(long)}", "run=sweep", "merge=linear", "budget=6", "baselines=null")
+    process = evohydra("-m", *arguments, *own, cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    assert "Traceback" not in process.stdout + process.stderr
+    assert f"paths are those of {tmp_path}, where the command was given" in process.stdout + process.stderr
+    for job in "01":
+        assert (tmp_path / "outputs" / "sweep" / job / "summary.json").exists()
+    assert len(re.findall(r"^│ [01] ", process.stdout, re.MULTILINE)) == 2

@@ -161,6 +161,7 @@ def test_joined_sources_in_single_runs_and_in_multiruns(tmp_path: Path) -> None:
         ("merge.parameter.granularity.layer=each", ["did you mean 'layers'?", "modules"]),
         ("baselines=[]", ["baselines: expected a mapping or null, got a list; baselines=null is none at all"]),
         ("zebra=1", ["unknown option 'zebra'. Known options: "]),
+        ("hydra/sweeper=optuna", ["unknown hydra/sweeper optuna. Known: basic", "pip install hydra-optuna-sweeper"]),
         ("hydra/launcher=cloud", ["unknown hydra/launcher cloud.", "joblib", "pip install 'evohydra[launchers]'"]),
     ],
 )

@@ -21,7 +21,7 @@ from evohydra.families.sources import OpenSources, open_sources
 from evohydra.mergekit.reader import read
 from evohydra.merging.engine import Engine
 from evohydra.rebuild import rebuild
-from evohydra.recipe import Group, Merge
+from evohydra.recipe import Group, Merge, Parameter
 from evohydra.winner.formats.plain import Plain
 from evohydra.winner.writer import WinnerForm, WinnerWriter
 from tests import tiny_models
@@ -151,24 +151,46 @@ def test_a_gpt2_of_negative_logits_does_not_answer_with_padding(tmp_path: Path) 
     assert int(logits.argmax()) < TOKENS
 
 
+PARAMETERS: dict[str, dict[str, Parameter]] = {
+    "linear": {"weight": (0.5, 0.25)}, "slerp": {"t": 0.25}, "karcher": {"weight": (1.0, 1.0)},
+    "task_arithmetic": {"weight": (0.5, 0.25)}, "ties": {"weight": (0.5, 0.25), "density": (0.5, 0.75)},
+    "nuslerp": {"weight": (0.5, 0.25)}, "multislerp": {"weight": (0.5, 0.25)}, "arcee_fusion": {},
+}  # fmt: skip
+ON_BASE = ("task_arithmetic", "ties", "arcee_fusion")
+
+
+def halved(values: dict[str, Parameter]) -> dict[str, Parameter]:
+    """Other parameters of the same kind."""
+    return {key: tuple(v / 2 for v in value) if isinstance(value, tuple) else value for key, value in values.items()}
+
+
 @pytest.fixture
 def written(root: Path, tmp_path: Path) -> Any:
     """Writes a winner on a base, with or without files of its own; gives its directory."""
 
-    def write(same_files: bool) -> Path:
+    def write(
+        same_files: bool, method: str = "task_arithmetic", files_from: str = "allow", by_layer: bool = False
+    ) -> Path:
         for name in ("base", "one", "two"):
             shutil.copytree(root / name, tmp_path / name)
         if same_files:
             for file in ("config.json", "generation_config.json", "tokenizer_config.json"):
                 shutil.copy(tmp_path / "one" / file, tmp_path / "base" / file)
             change(tmp_path / "base" / "config.json", transformers_version="4.0.0")
-        rules = Rules(config="allow")
+        change(tmp_path / "two" / "config.json", rms_norm_eps=1e-4)
+        rules = Rules(config=files_from)
         named = {name: Source(str(tmp_path / name), "", str(tmp_path / "base")) for name in ("one", "two")}
         sources: OpenSources = open_sources(*checkpoints(named), CausalLM(), rules)
         live = CausalLM().live_model(sources.directories["one"], CPU, torch.float32, sources.overlay)
         engine = Engine(sources.tensors, device=CPU, dtype=torch.float32, compile_kernels=False, cache_bytes=0)
-        names = tuple(sources.tensors["one"].shapes)
-        node = Merge("task_arithmetic", sources.base, sources.models, (Group("all", names, {"weight": (0.5, 0.25)}),))
+        names, values = tuple(sources.tensors["one"].shapes), PARAMETERS[method]
+        groups = (Group("all", names, values),)
+        if by_layer:
+            upper = tuple(name for name in names if "layers.1." in name)
+            lower = tuple(name for name in names if name not in upper)
+            groups = (Group("lower", lower, values), Group("upper", upper, halved(values)))
+        models = sources.models[:1] if method == "arcee_fusion" else sources.models
+        node = Merge(method, sources.base if method in ON_BASE else None, models, groups)
         form = WinnerForm({}, rules, Plain(), 10**9)
         (tmp_path / "winner").mkdir()
         WinnerWriter(sources, CausalLM(), live, engine, form)(node, tmp_path / "winner", "run", {}, None)
@@ -177,18 +199,37 @@ def written(root: Path, tmp_path: Path) -> Any:
     return write
 
 
-def test_the_winners_configuration_says_which_files_mergekit_takes_from_elsewhere(written: Any, tmp_path: Path) -> None:
-    winner = written(same_files=False)
-    text, card = (winner / "mergekit.yaml").read_text(), (winner / "README.md").read_text()
-    for content in (text, card):
-        assert (
-            "mergekit takes config.json, generation_config.json, tokenizer_config.json from base, where they are not "
-            "those of one"
-        ) in content
-    rebuild(read(text, CausalLM(), 10**9), tmp_path / "again", {}, CPU)  # what mergekit would write
-    assert config_of(tmp_path / "again")["rms_norm_eps"] == 1e-5
+EPSILONS = {"allow": 1e-6, "two": 1e-4, "base": 1e-5}
+
+
+@pytest.mark.parametrize("by_layer", [False, True])
+@pytest.mark.parametrize(
+    ("method", "files_from"),
+    [
+        ("linear", "allow"), ("linear", "two"), ("karcher", "two"), ("slerp", "two"), ("task_arithmetic", "allow"),
+        ("task_arithmetic", "two"), ("task_arithmetic", "base"), ("ties", "allow"), ("arcee_fusion", "allow"),
+    ],
+)  # fmt: skip
+def test_the_winners_configuration_names_the_model_whose_files_it_has(
+    method: str, files_from: str, by_layer: bool, written: Any, tmp_path: Path
+) -> None:
+    """mergekit takes them from base_model; what is merged on has then to stand at the slices."""
+    winner = written(False, method, files_from, by_layer)
+    text = (winner / "mergekit.yaml").read_text()
+    assert "mergekit takes" not in text + (winner / "README.md").read_text()
+    rebuild(read(text, CausalLM(), 10**9), tmp_path / "again", {}, CPU)
+    for place in (winner, tmp_path / "again"):
+        assert config_of(place)["rms_norm_eps"] == EPSILONS[files_from]
     ours, theirs = (load_file(each / "model.safetensors") for each in (winner, tmp_path / "again"))
+    assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize("method", ["nuslerp", "multislerp"])
+def test_where_mergekit_cannot_be_told_whose_files_to_take_it_is_said(method: str, written: Any) -> None:
+    winner = written(False, method, "two")
+    for content in ((winner / "mergekit.yaml").read_text(), (winner / "README.md").read_text()):
+        assert "mergekit takes config.json from one or two, where they are" in content
 
 
 def test_the_winners_configuration_is_all_where_the_files_are_the_same(written: Any) -> None:

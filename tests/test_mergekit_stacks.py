@@ -119,7 +119,7 @@ def test_the_configuration_is_the_bases(root: Path, tmp_path: Path) -> None:
     ("pieces", "more", "message"),
     [
         ([("s1", 0, 3, None), ("s2", 1, 5, None)], {}, "layers 1 to 5 of .*s2, which has 4 layers"),
-        ([("s1", 0, 3, None), ("s1", 1, 4, None)], {"tokenizer_source": "union"}, "tokenizer_source: a stack"),
+        ([("s3", 0, 3, None), ("s3", 1, 4, None), ("s1", 1, 4, None)], {"tokenizer_source": "union"}, "without scales"),
         ([("s3", 0, 3, None), ("s1", 1, 4, None)], {}, r"models of \[4, 6\] layers are stacked only without scales"),
     ],
 )  # fmt: skip

@@ -142,5 +142,5 @@ def test_without_a_leak_the_prompts_are_lm_evals_and_nothing_is_said(
 
 def test_a_missing_file_of_the_few_shot_split_is_named(tmp_path: Path) -> None:
     file = save(tmp_path / "test.jsonl", rows(0, 30))
-    with pytest.raises(BenchmarkError, match=r"'shown'.*KeyError.*train.*data_files"):
+    with pytest.raises(BenchmarkError, match=r"'shown'.*3 few-shot examples.*data_files={train: FILE"):
         built(tmp_path, {"test": file}, training="train")

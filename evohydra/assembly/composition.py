@@ -17,6 +17,13 @@ from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 
+# Plugins of Hydra that other packages bring.
+OF_OTHERS = {
+    "hydra/launcher": "joblib and submitit_* come with `pip install 'evohydra[launchers]'`",
+    "hydra/sweeper": "others come with packages of their own, optuna with `pip install hydra-optuna-sweeper`, whose "
+    "hydra.sweeper.direction has to be maximize: a run returns the winner's score",
+}
+
 
 class JobError(CompactHydraException):
     """Why a job of a sweep ended; Hydra shows these without a traceback."""
@@ -143,10 +150,9 @@ def _unknown_choice(override: Override, options: Callable[[str], list[str]]) -> 
                 "directory of yours: hydra.searchpath=[file:///my/conf]"
             )
         return f"unknown {key} {', '.join(unknown)}. Known: {', '.join(known)}" if unknown else None
-    if key == "hydra/launcher":
-        known, launcher = options(key), override.get_value_string()
-        extra = "joblib and submitit_* come with `pip install 'evohydra[launchers]'`"
-        return None if launcher in known else f"unknown {key} {launcher}. Known: {', '.join(known)}; {extra}"
+    if key in OF_OTHERS:
+        known, plugin = options(key), override.get_value_string()
+        return None if plugin in known else f"unknown {key} {plugin}. Known: {', '.join(known)}; {OF_OTHERS[key]}"
     return None
 
 
@@ -159,9 +165,11 @@ def _unknown_option(override: Override, config: DictConfig) -> str | None:
     node = OmegaConf.select(config, parent) if parent else config
     if isinstance(override.value(), list) and isinstance(OmegaConf.select(config, key), DictConfig):
         return f"{key}: expected a mapping or null, got a list; {key}=null is none at all"
-    if override.is_add() or not isinstance(node, DictConfig) or leaf in node:
+    if override.is_add() or not isinstance(node, DictConfig):
         return None
-    known = sorted(map(str, node))
+    known = sorted(map(str, node))  # also those without a value, which are not "in" the node
+    if leaf in known:
+        return None
     close = difflib.get_close_matches(leaf, known, n=1)
     meant = f"; did you mean {close[0]!r}?" if close else "."
     return f"unknown option {key!r}{meant} Known {f'keys of {parent!r}' if parent else 'options'}: {', '.join(known)}"

@@ -14,7 +14,9 @@ from hydra.errors import InstantiationException
 from evohydra.assembly.process import device_of
 from evohydra.assembly.settings import Settings, Spec
 from evohydra.families import AddedAdapter, Family, Rules, declared, sources
+from evohydra.families.kinds import family_at
 from evohydra.families.sources import FoundSources, OpenSources
+from evohydra.merging.checkpoints import SourceError
 from evohydra.merging.engine import Engine, worth_compiling
 from evohydra.scoring.benchmarks import Benchmark, BenchmarkError
 
@@ -56,7 +58,19 @@ def chosen_sources(model: Spec) -> dict[str, declared.Source]:
         raise ValueError(
             f"model.sources: expected sources by name, for example model=tiny_ja+tiny_math, got {chosen!r}"
         )
-    return {name: declared.parse(name, fields) for name, fields in chosen.items()}
+    return {name: declared.parse(name, _with_family(name, fields)) for name, fields in chosen.items()}
+
+
+def _with_family(name: str, fields: object) -> object:
+    """The fields of a source with the family that its files say, where it names none."""
+    path = fields.get("path") if isinstance(fields, Mapping) else None
+    if not isinstance(fields, Mapping) or not isinstance(path, str) or fields.get("family") is not None:
+        return fields
+    revision = fields.get("revision")
+    try:
+        return {**fields, "family": family_at(path, revision if isinstance(revision, str) else None)}
+    except SourceError as error:
+        raise type(error)(f"{error} (model.sources.{name}.family says which family it is of)") from error
 
 
 def common_family(chosen: Mapping[str, declared.Source]) -> Family:

@@ -21,6 +21,10 @@ class Registry:
         place = f"{type(made).__module__}.{type(made).__qualname__}"
         return next((name for name, known in self.places.items() if known == place), place)
 
+    def place_of(self, name: str) -> str:
+        """Where the class of a registered name is."""
+        return self.places[name]
+
     def check(self, name: str, allowed: Collection[str] = ()) -> None:
         """ValueError for a name from a file that is not ours, and in no module that the user has `allowed`."""
         if self._own(name) is None:

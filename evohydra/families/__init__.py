@@ -38,7 +38,8 @@ class Overlay:
     components where the files of each are, and merged: which of them recipes change. fused: what is added to the
     merge's tensors, by name, before they are used or written. kept: files of adapters that are loaded beside them, and
     their scales. adapters: all that were added, as a recipe file lists them. own: the directories of those sources, by
-    name, that are scored under their own configuration.
+    name, that are scored under their own configuration. chosen: whether the configuration was chosen for layers that
+    were published with other settings.
     """
 
     names: frozenset[str] | None = None
@@ -50,6 +51,7 @@ class Overlay:
     kept: Mapping[Path, float] = field(default_factory=dict)
     adapters: tuple[AddedAdapter, ...] = ()
     own: Mapping[str, Path] = field(default_factory=dict)
+    chosen: bool = False
 
 
 @dataclass(frozen=True)
@@ -220,10 +222,11 @@ class WritesCheckpoints(Protocol):
     library: str
     task: str
 
-    def path_config(self, directories: Mapping[str, Path], path: Stack) -> dict[str, object]:
+    def path_config(self, directories: Mapping[str, Path], path: Stack, chosen: bool = False) -> dict[str, object]:
         """The keys of config.json that change when `path` is written as a plain checkpoint; `directories` by name.
 
-        Raises ValueError for a path that runs but cannot be written so, SourceError for layers that do not fit.
+        With `chosen` layers are taken that were published with other settings, to be computed as the path's say. Raises
+        ValueError for a path that runs but cannot be written so, SourceError for layers that do not fit.
         """
         ...
 

@@ -1,10 +1,12 @@
 """Sources of language models brought to the same tensors: heads, missing tensors, and rows of one vocabulary."""
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from transformers import PretrainedConfig
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from evohydra.families import Rules, tokenizers
 from evohydra.families import tensor_sets as sets
@@ -50,13 +52,14 @@ def align(
     sources, tokenizer = on_common_tokens(sources, directories, base, rules, owner, completing)
     if tokenizer is None and owner != files_from:
         tokenizer = tokenizers.load(directories[owner])
+    tokenizer = with_chat_template(tokenizer, directories[owner], rules.chat_template)
     check_same_shapes(sources)
     changes: dict[str, object] = {}
     if (rows := rows_of(sources[files_from])) != before:
         changes["vocab_size"] = rows
     if tied is False and ties[files_from]:
         changes["tie_word_embeddings"] = False
-    return Common(sources, changes, tokenizer, left_out)
+    return Common(sources, changes, tokenizer, (*left_out, *assumed(directories)))
 
 
 def on_common_tokens(
@@ -70,9 +73,10 @@ def on_common_tokens(
     """The sources with the rows of the merge's vocabulary, and its tokenizer where that is none of theirs.
 
     A row that a source lacks is the base's, if it has one; with `completing` it is that of `files_from`, and sources
-    may lack some also where all tokenizers are to be the same.
+    may lack some also where all tokenizers are to be the same. A source without a tokenizer is taken to have that of
+    the base, else that of `files_from`: `assumed` says so.
     """
-    loaded = {name: tokenizers.load(directory) for name, directory in directories.items()}
+    loaded = _tokenizers(directories, base, rules, files_from, completing)
     vocabularies = {name: tokenizers.vocabulary(each, rows_of(sources[name])) for name, each in loaded.items()}
     united = None
     if rules.tokenizer != "same":
@@ -80,26 +84,68 @@ def on_common_tokens(
     elif completing:
         tokenizers.check_within(vocabularies, files_from)
     else:
-        if len({each.rows for each in vocabularies.values()}) > 1:
-            sizes = {name: each.rows for name, each in vocabularies.items()}
+        sizes = {name: rows_of(source) for name, source in sources.items()}
+        if len(set(sizes.values())) > 1:
             raise SourceError(
                 f"sources with embeddings of different sizes: {sizes} "
                 "rows; tokenizer=base leaves out tokens that a source added to its base's, tokenizer=union keeps them"
             )
-        tokenizers.check_same(vocabularies)
-        if rules.pad_vocabulary_to is None:
+        if vocabularies:
+            tokenizers.check_same(vocabularies)
+        if rules.pad_vocabulary_to is None and not rules.tokens:
             return sources, None
     target = vocabularies[files_from]
     if rules.tokenizer == "union":
         united = tokenizers.union(loaded, vocabularies, files_from)
+    if any(token not in (united or loaded[files_from]).get_vocab() for token in rules.tokens):
+        united = tokenizers.with_tokens(united or loaded[files_from], rules.tokens)
+    if united is not None:
         tokens = united.get_vocab()
         target = Vocabulary(tokens, max(target.rows, 1 + max(tokens.values(), default=-1)))
     if rules.tokens_only:
         target = Vocabulary(target.tokens, 1 + max(target.tokens.values(), default=-1))
     multiple = rules.pad_vocabulary_to or 1
     target = Vocabulary(target.tokens, -(-target.rows // multiple) * multiple)
-    rows = plan(vocabularies, target, files_from, files_from if completing else base, not rules.tokens_only)
+    owner = files_from if completing else base
+    rows = plan(vocabularies, target, files_from, owner, not rules.tokens_only, rules.tokens)
     return {name: TokenRows(name, sources, rows[name]) for name in sources}, united
+
+
+def _tokenizers(
+    directories: Mapping[str, Path], base: str | None, rules: Rules, owner: str, completing: bool
+) -> dict[str, PreTrainedTokenizerBase]:
+    """The tokenizers of all sources; where rows stay as they are, of those that have one."""
+    bare = without_tokenizer(directories)
+    loaded = {name: tokenizers.load(directory) for name, directory in directories.items() if name not in bare}
+    if rules.tokenizer == "same" and rules.pad_vocabulary_to is None and not rules.tokens and not completing:
+        return loaded
+    for name in bare:
+        if (like := owner if completing else base or owner) in bare:
+            raise SourceError(f"source {like!r}: expected a tokenizer to match rows by, got none of its files")
+        loaded[name] = loaded[like]
+    return {name: loaded[name] for name in directories}
+
+
+def without_tokenizer(directories: Mapping[str, Path]) -> list[str]:
+    """The names of the sources that hold no file of a tokenizer."""
+    return [name for name, directory in directories.items() if not tokenizers.has_files(directory)]
+
+
+def assumed(directories: Mapping[str, Path]) -> tuple[str, ...]:
+    """In a sentence each, what is not known of sources without a tokenizer."""
+    return tuple(
+        f"source {name!r} has no tokenizer files: its rows are taken to be for the same tokens as those of the others"
+        for name in without_tokenizer(directories)
+    )
+
+
+def with_chat_template(tokenizer: object, directory: Path, template: str | None) -> object:
+    """`tokenizer`, or that of `directory`, with another chat template; as it is where there is none."""
+    if template is None:
+        return tokenizer
+    changed: Any = copy.deepcopy(tokenizer) if tokenizer is not None else tokenizers.load(directory)
+    changed.chat_template = template
+    return changed
 
 
 def check_not_quantised(configs: Mapping[str, PretrainedConfig]) -> None:

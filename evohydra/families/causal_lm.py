@@ -15,7 +15,7 @@ from transformers import PretrainedConfig
 from evohydra.families import PUBLISHED, Aligned, LiveModel, Overlay, Rules, path_settings
 from evohydra.families import tensor_sets as sets
 from evohydra.families.agreement import apart, check_agreement
-from evohydra.families.alignment import align, check_not_quantised, on_common_tokens
+from evohydra.families.alignment import align, assumed, check_not_quantised, on_common_tokens, with_chat_template
 from evohydra.families.comparison import Comparison
 from evohydra.families.configurations import read_configuration
 from evohydra.families.hops import Paths, files_of
@@ -106,7 +106,8 @@ class CausalLM(OneDirectory):
         if owner != files_from:
             changes |= _token_ids(configs[owner], configs[files_from])
         own = {name: directories[name] for name, each in configs.items() if apart(each, configs[files_from])}
-        overlay = Overlay(frozenset(found.tensors[files_from].shapes), changes, found.tokenizer, own=own)
+        names = frozenset(found.tensors[files_from].shapes)
+        overlay = Overlay(names, changes, found.tokenizer, own=own, chosen=rules.config != "same")
         left_out = (*padding, *found.left_out, *doubts)
         return Aligned(found.tensors, files_from, overlay, left_out, tokenizer=rules.tokenizer)
 
@@ -125,6 +126,7 @@ class CausalLM(OneDirectory):
                 f"a path has the embeddings and the tokenizer of {first!r}: tokenizer, missing and pad_vocabulary_to "
                 "have no meaning without a merge (merge=METHOD+dfs)"
             )
+        rules.check_unused("tokens", "tokens_only", why="a path has the rows of its first source")
         configs = {name: _config(directory) for name, directory in directories.items()}
         ordered, prefix = {first: tensors[first], **tensors}, _prefix(configs)
         _check_depths(configs, tensors)
@@ -134,10 +136,14 @@ class CausalLM(OneDirectory):
         sets.check_layers(sources, first)
         rules, padding = settled(rules, sources, directories, first)
         sources, _ = on_common_tokens(sources, directories, None, rules, first)
+        tokenizer = with_chat_template(None, directories[first], rules.chat_template)
         alike = [name for name, source in sources.items() if source.shapes == sources[first].shapes]
         own = {name: directories[name] for name in alike if apart(configs[name], configs[first])}
-        overlay = Overlay(frozenset(sources[first].shapes), own=own)
-        return Aligned(sources, first, overlay, padding, tokenizer=rules.tokenizer)
+        chosen = rules.config != "same"
+        doubts = check_agreement(configs, first, rules.config) if chosen else ()
+        overlay = Overlay(frozenset(sources[first].shapes), tokenizer=tokenizer, own=own, chosen=chosen)
+        left_out = (*padding, *assumed(directories), *doubts)
+        return Aligned(sources, first, overlay, left_out, tokenizer=rules.tokenizer)
 
     def locations(
         self, directory: Path, names: tuple[str, ...], copied: frozenset[str] = frozenset()
@@ -165,14 +171,17 @@ class CausalLM(OneDirectory):
         """The number of its layers."""
         return int(_config(directory).num_hidden_layers)
 
-    def path_config(self, directories: Mapping[str, Path], path: Stack) -> dict[str, object]:
+    def path_config(self, directories: Mapping[str, Path], path: Stack, chosen: bool = False) -> dict[str, object]:
         """The keys of config.json that change when `path` is written as a plain checkpoint; `directories` by name.
 
-        Raises ValueError for a path that runs but cannot be written so, SourceError for layers that do not fit.
+        With `chosen` layers are taken that were published with other settings. Raises ValueError for a path that runs
+        but cannot be written so, SourceError for layers that do not fit.
         """
         configs = {directory: _config(directory) for directory in directories.values()}
         of_sources = [configs[directories[files_of(source)]] for source in path.sources]
-        path_settings.check_fit({f"{n} {files_of(source)}": of_sources[n] for n, source in enumerate(path.sources)})
+        if not chosen:
+            named = {f"{n} {files_of(source)}": of_sources[n] for n, source in enumerate(path.sources)}
+            path_settings.check_fit(named)
         return path_settings.of_plain_checkpoint(of_sources, path)
 
     def live_model(
@@ -191,7 +200,7 @@ class CausalLM(OneDirectory):
         module = _model(directory, device, dtype, {k: v for k, v in overlay.config.items() if k != "vocab_size"})
         fit_rows(module, overlay, device)
         known = names_of(directory, overlay)
-        parameters = by_checkpoint_name(module, known)
+        parameters = by_checkpoint_name(module, known, shapes=CheckpointReader(directory).shapes)
         check_all_used(module, known, parameters)
 
         def load(place: Path, names: Collection[str]) -> tuple[object, Mapping[str, Tensor]]:

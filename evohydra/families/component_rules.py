@@ -1,5 +1,6 @@
 """Sources of diffusion pipelines brought to the same components: which are merged, and who gives the others."""
 
+import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from evohydra.merging.checkpoints import Changed, SourceError, TensorSource, che
 MERGE = "merge"
 # Keys of a component's configuration that change nothing of what its weights mean.
 INCIDENTAL = ("sample_size", "dropout", "upcast_attention", "force_upcast")
-OF_LANGUAGE_MODELS = ("tokenizer", "missing", "config", "pad_vocabulary_to")
+OF_LANGUAGE_MODELS = (
+    "tokenizer", "missing", "config", "pad_vocabulary_to", "tokens_only", "tokens", "chat_template"
+)  # fmt: skip
 
 
 def aligned_components(
@@ -53,6 +56,22 @@ def aligned_components(
     outside = frozenset(name for source in others.values() for name in source.shapes)
     left_out = (*_left_out(directories), *_adapters_left_out(tensors, owners, merged), *doubts)
     return Aligned(whole, host, overlay, left_out, outside)
+
+
+def nulls(directory: Path) -> list[str]:
+    """The components that model_index.json says to be none."""
+    return sorted(n for n, value in files.index_of(directory).items() if isinstance(value, list) and not any(value))
+
+
+def without_components(kind: str, directory: Path) -> tuple[str, ...]:
+    """In a sentence, how to load a pipeline without components that its class expects (SD3 without its T5)."""
+    parameters = inspect.signature(getattr(files.diffusers(), kind).__init__).parameters
+    expected = {name for name, each in parameters.items() if each.default is each.empty}
+    absent = [name for name in nulls(directory) if name in expected]
+    if not absent:
+        return ()
+    given = ", ".join(f"{name}=None" for name in absent)
+    return (f"the pipeline has no {' and no '.join(absent)}: diffusers loads it with from_pretrained(..., {given})",)
 
 
 def _host(kind: str, order: Sequence[str], directories: Mapping[str, Path]) -> str:

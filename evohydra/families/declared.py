@@ -52,7 +52,7 @@ class Source:
         return (self.base,) if isinstance(self.base, str) else tuple(self.base)
 
 
-def parse(name: str, fields: Mapping[str, object]) -> Source:
+def parse(name: str, fields: object) -> Source:
     """The source `name` of a configuration; SourceError for keys that no source has or needs, ValueError for values."""
     check_name(name, "model.sources")
     if not isinstance(fields, Mapping):
@@ -64,7 +64,7 @@ def parse(name: str, fields: Mapping[str, object]) -> Source:
     if missing := [key for key in ("path", "family") if key not in fields]:
         raise SourceError(f"model.sources.{name}: expected path and family, there is no {' and no '.join(missing)}")
     check_settings(f"model.sources.{name}", Source, fields)
-    return Source(**fields)  # type: ignore[arg-type]
+    return Source(**fields)
 
 
 def common_family(sources: Mapping[str, Source]) -> str:

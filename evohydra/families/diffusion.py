@@ -14,7 +14,7 @@ import torch
 from evohydra.families import ADAPTERS, PUBLISHED, Aligned, LiveModel, Overlay, Part, Rules, lora, single_files
 from evohydra.families import pipeline_files as files
 from evohydra.families.comparison import Comparison, apart, differing, rounding
-from evohydra.families.component_rules import aligned_components
+from evohydra.families.component_rules import aligned_components, nulls, without_components
 from evohydra.families.denoiser_blocks import locations
 from evohydra.families.live_diffusion import STEPS, LiveDiffusion, draw, load_beside, make_pipeline, parameters_of
 from evohydra.families.loading import NOWHERE
@@ -87,6 +87,8 @@ class Diffusion:
             rules = replace(rules, tokenizer="same")
         aligned = aligned_components(self.pipeline, self.denoiser, directories, tensors, base, rules)
         shapes = aligned.tensors[aligned.files_from].shapes
+        absent = without_components(self.pipeline, directories[aligned.files_from])
+        aligned = replace(aligned, left_out=(*aligned.left_out, *absent))
         return replace(aligned, overlay=lora.with_adapters(aligned.overlay, rules.adapters, shapes, self.denoiser))
 
     def align_layers(
@@ -119,7 +121,7 @@ class Diffusion:
         """Raises SourceError: its layers are no plain list."""
         self._no_paths()
 
-    def path_config(self, directories: Mapping[str, Path], path: Stack) -> dict[str, object]:
+    def path_config(self, directories: Mapping[str, Path], path: Stack, chosen: bool = False) -> dict[str, object]:
         """Raises SourceError: its layers are no plain list."""
         self._no_paths()
 
@@ -166,7 +168,8 @@ class Diffusion:
     def verify(self, directory: Path, live: LiveModel) -> Comparison:
         """In what the written pipeline differs from the live one, its pixels from the same noise."""
         assert isinstance(live, LiveDiffusion)
-        written = files.diffusers().DiffusionPipeline.from_pretrained(directory, **LOCAL)
+        absent = dict.fromkeys(nulls(directory))  # which diffusers wants to be told, of some
+        written = files.diffusers().DiffusionPipeline.from_pretrained(directory, **absent, **LOCAL)
         load_beside(written, {directory / ADAPTERS / file.name: scale for file, scale in live.kept.items()})
         written.set_progress_bar_config(disable=True)
         ours, theirs = draw(live.pipeline), draw(written.to(live.device, live.dtype))

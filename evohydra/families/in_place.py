@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from evohydra.checks import NOTHING
+from evohydra.families.experts import as_stored
 from evohydra.families.private_transformers import left_out_on_load, revert_weight_conversion
 from evohydra.families.tensor_sets import BUFFERS, LAYER
 from evohydra.merging.checkpoints import SourceError, first_few
@@ -15,12 +17,16 @@ logger = logging.getLogger(__name__)
 
 
 def by_checkpoint_name(
-    module: Any, known: Collection[str], bare: Callable[[str], str] | None = None
+    module: Any,
+    known: Collection[str],
+    bare: Callable[[str], str] | None = None,
+    shapes: Mapping[str, tuple[int, ...]] = NOTHING,
 ) -> Mapping[str, Tensor]:
     """The parameters and stored buffers of `module` under their names in `known`.
 
     Names that differ are the same where `bare` makes them equal; by default it takes away the prefix of the model
-    without its head, which published checkpoints have or lack.
+    without its head, which published checkpoints have or lack. `shapes` are those in the files: those of
+    Qwen3-VL's experts have their sides the other way round, which transformers looks at as it loads them.
 
     transformers renames tensors as it loads (GPT-2's, GPT-NeoX's) and fuses some (the experts of a mixture are one 3-D
     parameter); of a fused parameter each tensor of the checkpoint is a view, so that writing to it writes the model.
@@ -41,7 +47,7 @@ def by_checkpoint_name(
         tensor = view.as_subclass(Tensor)
         place = name if name in known else places.get(bare(name))
         if place is not None and tensor.untyped_storage().data_ptr() in memory:
-            found[place] = tensor
+            found[place] = as_stored(tensor, shapes.get(place))
         elif name not in buffers:
             lost.append(name)
     if lost:

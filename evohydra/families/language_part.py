@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, PretrainedConfig
 
 from evohydra.families.agreement import differing, settings, told_of
+from evohydra.families.experts import ExpertsLike
 from evohydra.families.tensor_sets import Completed, Renamed, with_common_names, without_buffers
 from evohydra.merging.checkpoints import SourceError, TensorSource, first_few
+from evohydra.merging.release_names import bare as bare
 
-# Releases of transformers put these around parts of a model, or leave them out: language_model.model.layers.0 and
-# model.language_model.layers.0 are one tensor.
-WRAPPERS = re.compile(r"(?:^|(?<=\.))(model|language_model|vision_model)\.")
 EMBEDDINGS = "embed_tokens.weight"
 HEAD = re.compile(r"(?:^|\.)(lm_head\.(?:weight|bias))$")
 # Decoders whose layers are those of a plain language model, but for rotary angles, by their types.
@@ -25,11 +24,6 @@ PLAIN = {
 # What the VLM's decoder makes once for all of its layers.
 OF_DECODER = ("rope_parameters", "sliding_window")
 OF_HOST = re.compile(r"rope_parameters\b|rope_theta|sliding_window|layer_types|max_position_embeddings")
-
-
-def bare(name: str) -> str:
-    """What all releases' names of one tensor have in common."""
-    return WRAPPERS.sub("", name)
 
 
 @dataclass(frozen=True)
@@ -192,7 +186,8 @@ def language_parts(
     for name in (host, *(each for each in tensors if each != host)):
         own = tensors[name]
         plain[name] = language_part(name, own.shapes).of(own) if is_vlm(configs[name]) else own
-    return part, without_buffers(with_common_names(plain, "model."))
+    common = without_buffers(with_common_names(plain, "model."))
+    return part, {name: ExpertsLike(source, common[host].shapes) for name, source in common.items()}
 
 
 def whole(part: LanguagePart, plain: TensorSource, host: TensorSource) -> TensorSource:

@@ -3,7 +3,7 @@
 import hashlib
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,15 +13,13 @@ from torch import Tensor
 
 from evohydra.checks import check
 from evohydra.families import AddedAdapter, Overlay
-from evohydra.families.denoiser_blocks import Plan
-from evohydra.families.original_layout import unet_name
+from evohydra.families.lora_names import Place, places, plain
 from evohydra.files import Plain, check_plain_file, parse_json, read_json
 from evohydra.merging.adapters import for_module
 from evohydra.merging.checkpoints import SourceError, TensorSource, first_few, locate
 
 FACTOR = re.compile(r"\.?(?:lora_(A|B|down|up)|lora\.(down|up)|lora_linear_layer\.(down|up)|_lora\.(down|up))\.weight$")
 DOWN = ("A", "down")
-KOHYA = {"lora_unet_": "", "lora_te1_": "text_encoder", "lora_te2_": "text_encoder_2", "lora_te_": "text_encoder"}
 METADATA = "lora_adapter_metadata"
 # What the scale of the product depends on; diffusers writes the component before the key.
 SETTINGS: Plain = {
@@ -98,9 +96,7 @@ def read(path: Path, shapes: Mapping[str, tuple[int, ...]], denoiser: str, stren
     Raises SourceError for tensors that are no plain LoRA's, and for those that have no place among `shapes`.
     """
     stored, settings = _stored(file_of(path))
-    modules = {_module(name): name for name in shapes if name.endswith(".weight")}
-    modules |= {module.replace(".text_model.", "."): name for module, name in modules.items()}  # recent transformers
-    kohya = _kohya_names(modules, denoiser)
+    known = places(shapes, denoiser)
     factors: dict[str, dict[str, Tensor]] = {}
     alphas: dict[str, float] = {}
     strange, lost = [], []
@@ -110,17 +106,14 @@ def read(path: Path, shapes: Mapping[str, tuple[int, ...]], denoiser: str, stren
         if module is None:
             strange.append(key)
             continue
-        target = kohya.get(module) or modules.get(_plain(module, denoiser))
-        if target is None:
+        if module not in known and (now := plain(module, denoiser)) in known:
+            known[module] = known[now]
+        if module not in known:
             lost.append(module)
         elif found is None:
-            if tensor.numel() != 1:
-                raise SourceError(f"adapter {path}: expected one number for {key!r}, got shape {tuple(tensor.shape)}")
-            alphas[target] = float(tensor)
-            if not math.isfinite(alphas[target]):
-                raise SourceError(f"adapter {path}: expected a finite number for {key!r}, got {alphas[target]}")
+            alphas[module] = _alpha(path, key, tensor)
         else:
-            factors.setdefault(target, {})["down" if next(filter(None, found.groups())) in DOWN else "up"] = tensor
+            factors.setdefault(module, {})["down" if next(filter(None, found.groups())) in DOWN else "up"] = tensor
     if strange:
         raise SourceError(f"adapter {path}: expected the factors of a plain LoRA, got also {first_few(strange)}")
     if lost or not factors:
@@ -128,11 +121,42 @@ def read(path: Path, shapes: Mapping[str, tuple[int, ...]], denoiser: str, stren
             f"adapter {path}: {len(set(lost))} of its targets are not in the model, the first is "
             f"{min(lost, default=None)!r}: expected a LoRA for this architecture"
         )
-    scales = {target: _scale(target, pair, alphas.get(target), settings) for target, pair in factors.items()}
-    return {
-        target: _checked(path, target, pair, scales[target] * strength, shapes[target])
-        for target, pair in factors.items()
-    }
+    changes: dict[str, LowRank] = {}
+    for module, pair in factors.items():
+        for target, own in _parted(path, module, pair, known[module], shapes):
+            if target in changes:
+                raise SourceError(f"adapter {path}: expected one change of {target!r}, got two, one of them {module!r}")
+            scale = _scale(target, own, alphas.get(module), settings)
+            changes[target] = _checked(path, target, own, scale * strength, shapes[target])
+    return changes
+
+
+def _alpha(path: Path, key: str, tensor: Tensor) -> float:
+    if tensor.numel() != 1:
+        raise SourceError(f"adapter {path}: expected one number for {key!r}, got shape {tuple(tensor.shape)}")
+    if not math.isfinite(float(tensor)):
+        raise SourceError(f"adapter {path}: expected a finite number for {key!r}, got {float(tensor)}")
+    return float(tensor)
+
+
+def _parted(
+    path: Path, module: str, pair: dict[str, Tensor], place: Place, shapes: Mapping[str, tuple[int, ...]]
+) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """The tensors that a module is, and the factors of each: rows of `up` in turn, and all of `down`."""
+    up = pair.get("up")
+    if up is None or (len(place.tensors) == 1 and not place.swapped):
+        yield place.tensors[0], pair
+        return
+    rows = [shapes[each][0] for each in place.tensors]
+    if up.ndim < 2 or up.shape[0] != sum(rows):
+        raise SourceError(
+            f"adapter {path}: the factors of {module!r} have the shape {tuple(up.shape)}, expected {sum(rows)} rows, "
+            f"those of {', '.join(place.tensors)} together (a LoRA for another architecture?)"
+        )
+    if place.swapped:
+        up = torch.cat(up.chunk(2)[::-1])
+    for target, part in zip(place.tensors, torch.split(up, rows), strict=True):
+        yield target, {**pair, "up": part.contiguous()}
 
 
 def _stored(file: Path) -> tuple[dict[str, Tensor], Mapping[str, object]]:
@@ -155,33 +179,6 @@ def _stored(file: Path) -> tuple[dict[str, Tensor], Mapping[str, object]]:
     return tensors, settings
 
 
-def _module(name: str) -> str:
-    return name.removesuffix(".weight").replace("/", ".", 1)
-
-
-def _plain(module: str, denoiser: str) -> str:
-    """The name of today of a module in diffusers' or PEFT's files, with its component."""
-    plain = module.replace(".processor.", ".").removeprefix("base_model.model.")
-    plain = plain + ".0" if plain.endswith("to_out") else plain
-    known = plain.startswith((f"{denoiser}.", "text_encoder.", "text_encoder_2.", "text_encoder_3."))
-    return plain if known else f"{denoiser}.{plain}"
-
-
-def _kohya_names(modules: Mapping[str, str], denoiser: str) -> dict[str, str]:
-    """Tensors by the names that kohya's scripts give their modules, which are diffusers' or the original ones."""
-    inside = [name.removeprefix(f"{denoiser}.") for name in modules if name.startswith(f"{denoiser}.")]
-    plan = Plan.of([f"{name}." for name in inside])
-    found: dict[str, str] = {}
-    for prefix, component in KOHYA.items():
-        begin = f"{component or denoiser}."
-        for module, tensor in modules.items():
-            if module.startswith(begin):
-                bare = module.removeprefix(begin)
-                spelled = {bare, unet_name(bare, plan)} if not component and plan.up else {bare}
-                found |= {prefix + each.replace(".", "_"): tensor for each in spelled}
-    return found
-
-
 def _scale(target: str, pair: Mapping[str, Tensor], alpha: float | None, settings: Plain) -> float:
     """alpha / r; 1 where nothing says what alpha is."""
     rank = pair["down"].shape[0] if "down" in pair and pair["down"].ndim else 1
@@ -189,7 +186,7 @@ def _scale(target: str, pair: Mapping[str, Tensor], alpha: float | None, setting
         raise SourceError(f"expected factors of {target!r} of rank 1 or more, got 0")
     if alpha is not None:
         return alpha / rank
-    component, module = _module(target).split(".", 1)
+    component, module = target.removesuffix(".weight").split("/", 1)
     own = {key.removeprefix(f"{component}."): value for key, value in settings.items()}
     if "lora_alpha" not in own:
         return 1.0

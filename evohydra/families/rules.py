@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Le
 
 from evohydra.checks import check_fields, check_settings
+from evohydra.families.token_rows import TokenRow
 from evohydra.merging.checkpoints import SourceError
 
 MOST_PADDING = 2**16  # rows: multiples of 64 or 128 are usual
@@ -44,6 +45,8 @@ class Rules:
     missing: "error", or "base": the merge has the base's tensors, and sources that lack some take the base's.
     pad_vocabulary_to: embeddings and head get rows up to a multiple of it.
     tokens_only: they have rows for tokens only, before they are padded, as mergekit has them.
+    tokens: rows that are chosen token by token; those that the tokenizer lacks are added to it.
+    chat_template: that of the merge's tokenizer, as Jinja; None for its own.
     allow_other_base: sources on another base are a warning.
     components: of diffusion models, for each component "merge" or the name of the source that gives it; those that are
     not named are the family's to choose.
@@ -58,9 +61,11 @@ class Rules:
     adapters: tuple[AddedAdapter, ...] = ()
     config: str = "same"
     tokens_only: bool = False
+    tokens: Mapping[str, TokenRow] = field(default_factory=dict)
+    chat_template: str | None = None
 
     def __post_init__(self) -> None:
-        check_fields("", self, but=("adapters",))
+        check_fields("", self, but=("adapters", "tokens"))
         if not self.tokenizer:
             raise ValueError("tokenizer: expected auto, same, base, union or the name of a source, got ''")
         if not self.config:

@@ -14,7 +14,7 @@ BUFFERS = re.compile(
     r"rotary_emb\.(inv_freq|cos_cached|sin_cached)$|\b(attn|attention)\.(masked_)?bias$|\bposition_ids$"
 )
 LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.(.*)")
-HEADS = re.compile(r"^(lm_head|embed_out)\.weight$")
+HEADS = re.compile(r"^(lm_head|embed_out|head|cls\.predictions\.decoder)\.weight$")
 
 
 class Renamed:

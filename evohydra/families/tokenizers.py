@@ -1,8 +1,9 @@
 """The tokenizers of causal language models: read, compared, and united."""
 
+import copy
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,11 @@ from evohydra.files import Plain
 from evohydra.merging.checkpoints import SourceError
 
 LARGEST_ID = 10**7
+# Any of these makes a tokenizer, or says which one it is.
+FILES = (
+    "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt", "merges.txt", "*.spm",
+    "spiece.model", "*.tiktoken", "tekken.json", "tokenizer.model.v*",
+)  # fmt: skip
 NEVER = -1e4  # the score of a piece that a Unigram model shall not choose by itself
 
 
@@ -27,6 +33,19 @@ def load(directory: Path) -> PreTrainedTokenizerBase:
     if largest > LARGEST_ID:  # libraries count up to it when they write the tokenizer
         raise SourceError(f"{directory}: expected a tokenizer whose ids are at most {LARGEST_ID}, got {largest}")
     return made
+
+
+def has_files(directory: Path) -> bool:
+    """Whether a checkpoint directory holds anything of a tokenizer."""
+    return any(next(directory.glob(pattern), None) is not None for pattern in FILES)
+
+
+def with_tokens(tokenizer: PreTrainedTokenizerBase, tokens: Iterable[str]) -> PreTrainedTokenizerBase:
+    """A copy with those of the `tokens` that it lacks, as added ones, behind its own."""
+    more = copy.deepcopy(tokenizer)
+    known = more.get_vocab()
+    more.add_tokens([token for token in tokens if token not in known])
+    return more
 
 
 def vocabulary(tokenizer: PreTrainedTokenizerBase, rows: int) -> Vocabulary:

@@ -141,6 +141,7 @@ class VisionLanguage(OneDirectory):
                 f"a path has the embeddings and the tokenizer of {first!r}: tokenizer and pad_vocabulary_to have no "
                 "meaning without a merge (merge=METHOD+dfs)"
             )
+        rules.check_unused("tokens", "tokens_only", "chat_template", why="a path has the files of its first source")
         _check(configs, directories, first, rules, same_depth=False)
         part, sources = parts.language_parts(configs, tensors, first)
         sets.check_heads({first: sources[first]}, {first: _tied(configs[first])}, directories)
@@ -182,7 +183,7 @@ class VisionLanguage(OneDirectory):
         """The number of layers of the language part."""
         return int(_config(directory).get_text_config().num_hidden_layers)
 
-    def path_config(self, directories: Mapping[str, Path], path: Stack) -> dict[str, object]:
+    def path_config(self, directories: Mapping[str, Path], path: Stack, chosen: bool = False) -> dict[str, object]:
         """What changes in the configuration of the language part when `path` is written; `directories` by name.
 
         Raises ValueError for a path that runs but cannot be written so, SourceError for layers that do not fit.
@@ -223,7 +224,7 @@ class VisionLanguage(OneDirectory):
         module = module.to(device).eval().requires_grad_(False)
         fit_rows(module, overlay, device)
         known = names_of(directory, overlay)
-        parameters = by_checkpoint_name(module, known, parts.bare)
+        parameters = by_checkpoint_name(module, known, parts.bare, CheckpointReader(directory).shapes)
         check_all_used(module, known, parameters)
         part = parts.language_part(str(directory), known)
         outside = parts.outside(part, parameters.keys())
@@ -235,7 +236,9 @@ class VisionLanguage(OneDirectory):
             with no_init_weights(), device:
                 twin = from_config(type(decoder), placed[by_place[place]], dtype=dtype)
             here = parts.language_part(str(place), names)
-            plain = by_checkpoint_name(twin.eval().requires_grad_(False), here.names.keys(), parts.bare)
+            files = CheckpointReader(place).shapes
+            shapes = {plain: files[name] for plain, name in here.names.items() if name in files}
+            plain = by_checkpoint_name(twin.eval().requires_grad_(False), here.names.keys(), parts.bare, shapes)
             return twin, {here.names[name]: tensor for name, tensor in plain.items()}
 
         paths = Paths(decoder, {n: p for n, p in parameters.items() if n not in outside}, sources, load, prefix_bytes)

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from evohydra.checks import NOTHING
 from evohydra.families.tensor_sets import LAYER
-from evohydra.merging.checkpoints import TensorSource
+from evohydra.families.token_rows import TokenRow
+from evohydra.merging.checkpoints import SourceError, TensorSource
 
 EMBEDDING = re.compile(r"(embed|wte|wpe)")
 POSITIONS = re.compile(r"wpe|position")
@@ -67,16 +69,62 @@ def has_token_rows(name: str, shape: tuple[int, ...], rows: int) -> bool:
 
 
 def plan(
-    vocabularies: Mapping[str, Vocabulary], target: Vocabulary, owner: str, base: str | None, padding: bool = True
+    vocabularies: Mapping[str, Vocabulary],
+    target: Vocabulary,
+    owner: str,
+    base: str | None,
+    padding: bool = True,
+    chosen: Mapping[str, TokenRow] = NOTHING,
 ) -> dict[str, Rows]:
     """Where each source's rows come from in a merge with the vocabulary `target`, that of `owner` or made from it.
 
-    Without `padding`, rows of no token are never those of a source.
+    Without `padding`, rows of no token are never those of a source. Rows of the tokens in `chosen` are what these say,
+    whatever others would be given; SourceError for rows that no source has.
     """
     named = torch.zeros(target.rows, dtype=torch.bool)
     named[list(target.tokens.values())] = True
     own = {name: _own_rows(vocabulary, target, named, padding) for name, vocabulary in vocabularies.items()}
-    return {name: Rows(own[name], _gifts(name, own, named, owner, base), named) for name in vocabularies}
+    rows = {name: Rows(own[name], _gifts(name, own, named, owner, base), named) for name in vocabularies}
+    if not chosen:
+        return rows
+    forced = [target.tokens[token] for token, row in chosen.items() if row.force]
+    given = [
+        (row.source, target.tokens[token], _row_of(vocabularies, token, row))
+        for token, row in chosen.items()
+        if row.source is not None
+    ]
+    decided = torch.tensor([target.tokens[token] for token in chosen])
+    return {name: _with_chosen(each, forced, decided, given) for name, each in rows.items()}
+
+
+def _row_of(vocabularies: Mapping[str, Vocabulary], token: str, row: TokenRow) -> int:
+    assert row.source is not None
+    theirs = vocabularies.get(row.source)
+    if theirs is None:
+        raise SourceError(
+            f"tokens: the row of {token!r}: expected one of the sources {sorted(vocabularies)}, got {row.source!r}"
+        )
+    wanted = token if row.token is None else row.token
+    found = wanted if isinstance(wanted, int) else theirs.tokens.get(wanted, -1)
+    if not 0 <= found < theirs.rows:
+        raise SourceError(
+            f"tokens: the row of {token!r} is to be that of {wanted!r} in {row.source!r}, which has no such token, or "
+            f"no row for it (it has {theirs.rows} rows)"
+        )
+    return found
+
+
+def _with_chosen(rows: Rows, forced: list[int], decided: Tensor, given: list[tuple[str, int, int]]) -> Rows:
+    own = rows.own.clone()
+    own[forced] = -1
+    gifts = []
+    for donor, at, theirs in rows.gifts:
+        kept = ~torch.isin(at, decided)
+        gifts.append((donor, at[kept], theirs[kept]))
+    for donor, position, row in given:
+        if own[position] < 0:
+            gifts.append((donor, torch.tensor([position]), torch.tensor([row])))
+    return Rows(own, tuple(gifts), rows.named)
 
 
 def _own_rows(vocabulary: Vocabulary, target: Vocabulary, named: Tensor, with_padding: bool) -> Tensor:

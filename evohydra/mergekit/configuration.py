@@ -5,7 +5,6 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from evohydra.files import Plain
-from evohydra.mergekit.yaml_files import load_documents
 
 KNOWN = {
     "merge_method", "base_model", "models", "slices", "parameters", "dtype", "out_dtype", "tokenizer_source",
@@ -15,15 +14,10 @@ TOKENIZER = {"source", "tokens", "pad_to_multiple_of"}
 logger = logging.getLogger(__name__)
 
 
-def checked(text: str) -> Plain:
-    """The configuration, with what is common to all methods looked at; ValueError, naming the key."""
-    config = _plain(_document(text))
+def checked(document: Plain) -> Plain:
+    """A configuration, with what is common to all methods looked at; ValueError, naming the key."""
+    config = _plain(dict(document))
     only_known(config, KNOWN, "the configuration")
-    if config.get("chat_template") not in (None, "auto"):
-        raise ValueError(
-            f"chat_template: expected auto or none, got {config['chat_template']!r}; the merge has the chat template "
-            "of the source of its tokenizer"
-        )
     if ("models" in config) == ("slices" in config):
         raise ValueError("expected either models or slices")
     for key in ("base_model", "dtype", "out_dtype"):
@@ -32,27 +26,26 @@ def checked(text: str) -> Plain:
     if "models" in config:
         _check_entries(config["models"], {"model", "parameters"}, "models")
     else:
-        _check_entries(config["slices"], {"sources", "parameters"}, "slices")
+        _check_entries(config["slices"], {"sources", "parameters", "base_model"}, "slices")
         for entry in config["slices"]:
+            if not isinstance(entry.get("base_model"), str | None):
+                raise ValueError(f"slices.base_model: expected a string, got {entry['base_model']!r}")
             _check_entries(entry.get("sources"), {"model", "layer_range", "parameters"}, "slices.sources")
     parameters_of(config, "parameters")
     return config
 
 
-def _document(text: str) -> dict[str, Any]:
-    """The only document of a YAML file that says something."""
-    documents = [each for each in load_documents(text) if each is not None]
-    if len(documents) > 1:
-        raise ValueError(f"expected one merge in a file, got {len(documents)} documents; give each a file of its own")
-    if not documents or not isinstance(documents[0], Mapping) or "merge_method" not in documents[0]:
+def whole(document: object) -> Plain:
+    """A document of a YAML file that is a merge; ValueError for others."""
+    if not isinstance(document, Mapping) or "merge_method" not in document:
         raise ValueError("not a mergekit configuration: expected a mapping with merge_method")
-    return dict(documents[0])
+    return dict(document)
 
 
 def _plain(config: dict[str, Any]) -> dict[str, Any]:
     """The same with its one module in the place of `modules`, models as strings, and types without "torch."."""
     modules = config.pop("modules", None)
-    if modules is not None:
+    if modules:
         inside = list(modules.values()) if isinstance(modules, Mapping) else []
         if len(inside) != 1 or not isinstance(inside[0], Mapping):
             raise ValueError(
@@ -69,9 +62,11 @@ def _plain(config: dict[str, Any]) -> dict[str, Any]:
         if isinstance(config.get(key), Mapping):
             config[key] = reference(config[key])
     for entries in ("models", "slices"):
-        if isinstance(config.get(entries), list):
+        if not config.get(entries):
+            config.pop(entries, None)  # mergekit takes an empty list for none
+        elif isinstance(config[entries], list):
             config[entries] = [_entry(entry) for entry in config[entries]]
-    return _with_base_of_slices(config)
+    return config
 
 
 def _entry(entry: object) -> object:
@@ -85,19 +80,16 @@ def _entry(entry: object) -> object:
         found["base_model"] = reference(found["base_model"])
     if isinstance(found.get("sources"), list):
         found["sources"] = [_entry(each) for each in found["sources"]]
+    if isinstance(found.get("layer_range"), list | tuple):
+        found["layer_range"] = [_whole(layer) for layer in found["layer_range"]]
     return found
 
 
-def _with_base_of_slices(config: dict[str, Any]) -> dict[str, Any]:
-    """The base that slices name as that of the whole; ValueError where it is not one."""
-    slices = config.get("slices") or []
-    named = [each.pop("base_model") for each in slices if isinstance(each, dict) and each.get("base_model")]
-    if named:
-        bases = {*named, *([config["base_model"]] if config.get("base_model") else [])}
-        if len(bases) > 1 or (len(named) < len(slices) and not config.get("base_model")):
-            raise ValueError(f"slices.base_model: expected one base for all slices, got {sorted(map(str, bases))}")
-        config["base_model"] = named[0]
-    return config
+def _whole(layer: object) -> object:
+    """The number of a layer where it is one, however it is written ("2", 2.0); else as it is."""
+    if isinstance(layer, float) and layer.is_integer():
+        return int(layer)
+    return int(layer) if isinstance(layer, str) and layer.strip().isdecimal() else layer
 
 
 def reference(model: Plain) -> str:

@@ -10,6 +10,10 @@ from evohydra.merging.methods import Method, resolve
 from evohydra.recipe import Parameter
 
 PASSTHROUGH = "passthrough"
+# Weights whose sum is 0, or below NO_SUM, are divided by 1 there. (linear and multislerp divide by it, and give NaN.)
+DIVIDED_BY_1 = ("task_arithmetic", "dare_linear", "breadcrumbs", "della_linear")
+NO_SUM = 1e-8
+SWITCHES = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 IGNORE_RESCALE = ("task_arithmetic",)  # mergekit knows it there, and does nothing with it
 
 
@@ -25,13 +29,18 @@ class Slice:
 
 @dataclass(frozen=True)
 class Settings:
-    """What a configuration says of one tensor: those of a source go before the slice's, and these before the rest."""
+    """What a configuration says of one tensor: those of a source go before the slice's, and these before the rest.
+
+    `written` is the tensor's name in the merge, where its layer has another number there: filters of what is a model's
+    own look at its name in the model, others at this one.
+    """
 
     config: Plain
     models: Sequence[str]
     tensor: str
     at: Slice
     t: float
+    written: str | None = None
 
     def parameters(self, method_name: str, counterpart: Counterpart) -> dict[str, Parameter]:
         """The method's parameters."""
@@ -56,7 +65,7 @@ class Settings:
                 method.check(name, parameters[name], f"{key} at tensor {self.tensor!r}")
             elif name in method.required:
                 raise ValueError(f"{method_name} needs {key}, and tensor {self.tensor!r} has none")
-        return parameters
+        return _as_they_are(method_name, parameters)
 
     def stacked(self) -> dict[str, Parameter]:
         """Those of a linear merge that is the one source of this slice."""
@@ -76,9 +85,10 @@ class Settings:
     def value(self, key: str, model: str | None, default: object = None) -> object:
         """The setting at the tensor, of one model or of all."""
         own = [self.at.sources.get(model, {})] if model is not None else []
+        name = self.tensor if model is not None or self.written is None else self.written
         for settings in (*own, self.at.parameters, self.config.get("parameters") or {}):
             if key in settings:
-                value = _value(key, settings[key], self.tensor, self.t)
+                value = _value(key, settings[key], name, self.t)
                 if value is not None:
                     return value
         return default
@@ -91,10 +101,19 @@ def parameters_known(method_name: str, counterpart: Counterpart) -> set[str]:
     return {OPTIONS.get(name, name) for name in resolve(counterpart.method).parameters - set(counterpart.fixed)}
 
 
+def _as_they_are(method_name: str, parameters: dict[str, Parameter]) -> dict[str, Parameter]:
+    """Without `normalize` where weights sum to 0 and mergekit divides by 1 instead."""
+    weights = parameters.get("weight")
+    if method_name in DIVIDED_BY_1 and isinstance(weights, tuple) and abs(sum(weights)) < NO_SUM:
+        return {**parameters, "normalize": False}
+    return parameters
+
+
 def _like(method: Method, name: str, key: str, value: object) -> Parameter:
     """`value` in the type of the method's default."""
     default = method.defaults.get(name, 0.0)
     if isinstance(default, bool | str):
+        value = SWITCHES.get(value.lower(), value) if isinstance(value, str) else value
         if value not in (True, False):
             raise ValueError(f"{key}: expected true or false, got {value!r}")
         # A switch there; the kind of rescaling is the L1 norm.

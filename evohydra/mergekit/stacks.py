@@ -56,17 +56,18 @@ def stack(
     tensors: Mapping[str, TensorSource],
     locations: Mapping[str, Location | None],
     layout: LayerNames,
+    edges_merged: bool = False,
 ) -> Stack:
     """The path, layer for layer as mergekit writes it.
 
     `nodes` are the models by reference, `donor` gives the configuration, `tensors` and `locations` are those of the
     first slice's model under common names. Embeddings are the first slice's, what comes behind the layers is the last
-    one's; scales are those at the names that tensors have in their model.
+    one's, with `edges_merged` a merge in any case; scales are those at the names that tensors have in their model.
     """
     scales = _Scales(config, slices)
     names = next(iter(tensors.values())).shapes
     edges = [name for name in names if (at := locations.get(name)) is not None and at.layer is None]
-    sources: list[Node] = [_edges(slices, nodes, donor, edges, locations, scales)]
+    sources: list[Node] = [_edges(slices, nodes, donor, edges, locations, scales, edges_merged)]
     hops: list[Hop] = []
     for each in slices:
         inside: dict[float, list[str]] = {}
@@ -99,6 +100,7 @@ def _edges(
     edges: Sequence[str],
     locations: Mapping[str, Location | None],
     scales: _Scales,
+    merged: bool,
 ) -> Node:
     """What is outside of layers: the first slice's model, or a merge that takes each tensor from where it is."""
     first, last = slices[0], slices[-1]
@@ -111,7 +113,7 @@ def _edges(
         scale = scales.at(owner, name, None)
         weights = tuple(scale if model == nodes[owner.model] else 0.0 for model in models)
         groups.setdefault(weights, []).append(name)
-    if len(models) == 1 and set(groups) <= {(1.0,)}:
+    if not merged and len(models) == 1 and set(groups) <= {(1.0,)}:
         return models[0]
     return _linear(models, groups)
 

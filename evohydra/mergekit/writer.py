@@ -70,10 +70,11 @@ class NotExpressible(ValueError):  # noqa: N818  (an answer, not a failure)
     """Why mergekit has no configuration for a recipe."""
 
 
-def to_yaml(recipe: Node, dtype: str | None, out_dtype: str | None = None) -> str:
+def to_yaml(recipe: Node, dtype: str | None, out_dtype: str | None = None, donor: str | None = None) -> str:
     """The configuration as YAML; NotExpressible with the reason where there is none.
 
-    dtype: of the merge, None for that of the sources; out_dtype: of what is written, None for the same.
+    dtype: of the merge, None for that of the sources; out_dtype: of what is written, None for the same. donor: the name
+    of the checkpoint from which mergekit shall take configuration and tokenizer; see `donors`, None for what comes.
     """
     if not isinstance(recipe, Merge):
         raise NotExpressible("mergekit merges published checkpoints in one step")
@@ -92,8 +93,9 @@ def to_yaml(recipe: Node, dtype: str | None, out_dtype: str | None = None) -> st
         raise NotExpressible("this recipe merges nothing: it has no groups of tensors")
     config: dict[str, object] = {"merge_method": name}
     base = {FIRST: models[0], INPUT: None}.get(counterpart.base, recipe.base)
-    if base is not None:
-        config["base_model"] = _path(base)
+    giver = _giver(recipe, donor, base)
+    if giver is not None:
+        config["base_model"] = _path(giver)
     if dtype is not None:
         config["dtype"] = dtype
     written_as = out_dtype or dtype
@@ -102,6 +104,8 @@ def to_yaml(recipe: Node, dtype: str | None, out_dtype: str | None = None) -> st
     # For slerp the base is one of the models already.
     listed = None if counterpart.base == FIRST else base
     written = _written(models, listed, settings, method)
+    if giver not in (None, base) and (base is not None or giver not in models):
+        written = _on_base(written, base or models[0], listed, 1 + max(_layers(settings)))
     config |= {key: value for key, value in written.items() if value != {}}
     note = ""
     if name.startswith(AT_RANDOM):
@@ -110,13 +114,57 @@ def to_yaml(recipe: Node, dtype: str | None, out_dtype: str | None = None) -> st
     return f"{note}{yaml.safe_dump(config, sort_keys=False)}"
 
 
+def _giver(recipe: Merge, donor: str | None, base: Checkpoint | None) -> Checkpoint | None:
+    """The checkpoint that stands as base_model, which gives the files; `base` where that is the same."""
+    if donor is None or not may_choose_donor(recipe):
+        return base
+    known = {each.name: each for each in (*recipe.models, recipe.base) if isinstance(each, Checkpoint)}
+    return known[donor]
+
+
+def may_choose_donor(recipe: Node) -> bool:
+    """Whether a configuration can name a base_model that gives only files.
+
+    It cannot where the method would take it for its base, and the recipe has none.
+    """
+    assert isinstance(recipe, Merge)
+    return _counterpart(recipe).base != OPTIONAL or recipe.base is not None
+
+
+def _counterpart(recipe: Merge) -> Counterpart:
+    return next(each for each in METHODS.values() if each.method == recipe.method)
+
+
+def _layers(settings: Sequence[tuple[Sequence[str], Settings]]) -> list[int]:
+    found = [int(match.group(2)) for tensors, _ in settings for tensor in tensors if (match := LAYER.match(tensor))]
+    if not found:
+        raise NotExpressible("mergekit has no slices for models whose layers are not numbered")
+    return found
+
+
+def _on_base(
+    written: Mapping[str, object], base: Checkpoint, listed: Checkpoint | None, depth: int
+) -> dict[str, object]:
+    """The same as slices on a base of their own, which goes before the base_model of the whole."""
+    config = dict(written)
+    models = config.pop("models", None)
+    if models is not None:
+        assert isinstance(models, list)
+        sources = [{**entry, "layer_range": [0, depth]} for entry in models]
+        sources += [{"model": _path(listed), "layer_range": [0, depth]}] if listed is not None else []
+        config["slices"] = [{"sources": sources}]
+    assert isinstance(config["slices"], list)
+    config["slices"] = [{"base_model": _path(base), **each} for each in config["slices"]]
+    return config
+
+
 def donors(recipe: Node) -> tuple[str, ...]:
-    """The names of those checkpoints from which mergekit may take configuration and tokenizer, by what `to_yaml` gives.
+    """The names of those checkpoints from which mergekit may take configuration and tokenizer, without a `donor`.
 
     That is the base_model, and without one any of the models: mergekit keeps them in a set.
     """
     assert isinstance(recipe, Merge)
-    counterpart = next(each for each in METHODS.values() if each.method == recipe.method)
+    counterpart = _counterpart(recipe)
     base = {FIRST: recipe.models[0], INPUT: None}.get(counterpart.base, recipe.base)
     chosen = recipe.models if base is None else (base,)
     return tuple(each.name for each in chosen if isinstance(each, Checkpoint))

@@ -13,6 +13,7 @@ from evohydra.checks import Count, check
 from evohydra.checks.patterns import check_pattern, matches_whole
 from evohydra.files import Plain, read_json
 from evohydra.merging.checkpoints import CheckpointReader, SourceError, TensorSource, locate
+from evohydra.merging.release_names import bare
 from evohydra.recipe import Checkpoint
 
 # Settings whose effect on the weights is not the plain low-rank product.
@@ -27,7 +28,7 @@ TYPES: Plain = {
     "alpha_pattern": Mapping[str, float] | None, "use_rslora": bool | None, "fan_in_fan_out": bool | None,
 }  # fmt: skip
 PREFIX = "base_model.model."
-HEAD = re.compile(r"(?:^|\.)(?:lm_head|embed_out)\.weight$")
+HEAD = re.compile(r"(?:^|\.)(?:lm_head|embed_out|(?<!\.)head)\.weight$")
 FACTOR = re.compile(r"\.lora_(embedding_)?([AB])(\.weight)?$")
 
 
@@ -41,11 +42,6 @@ class _Change:
     up: str | None = None
     embedding: bool = False
 
-    @property
-    def only_whole(self) -> bool:
-        """Whether nothing is added."""
-        return self.down is None and self.up is None
-
 
 class Adapted:
     """A checkpoint with a LoRA adapter merged in: W + scale * B A, computed when a tensor is read.
@@ -53,9 +49,10 @@ class Adapted:
     The scale is alpha / r, or alpha / sqrt(r) where the adapter is rank-stabilised (arXiv 2312.03732, eq. 4). Modules
     that were trained whole (modules_to_save) replace the checkpoint's. All sums and roundings are PEFT's, so that on a
     CPU the results are those of merge_and_unload, bit for bit. The checkpoint's names may have another prefix than
-    those of the model that was adapted. `tied` is the name of the embeddings where the head is tied to them: factors of
-    one are then added to both, while a module that was trained whole leaves the other as it was. Raises SourceError for
-    adapters of another kind, for targets that the checkpoint lacks and for factors that do not fit them.
+    those of the model that was adapted. `tied` is the name of the embeddings where the head is tied to them: what an
+    adapter says of one leaves the other as it was, as in the model that was trained and that PEFT runs. (Its
+    merge_and_unload adds factors of one to both, which is another model.) Raises SourceError for adapters of another
+    kind, for targets that the checkpoint lacks and for factors that do not fit them.
     """
 
     def __init__(self, checkpoint: TensorSource, directory: Path, tied: str | None = None) -> None:
@@ -64,7 +61,6 @@ class Adapted:
         self._checkpoint = checkpoint
         self._config = _read_config(directory)
         self._input_first = _input_first(checkpoint.shapes)
-        self._read_as: dict[str, str] = {}  # a stored head that is the embeddings
         self._published_as: dict[str, str] = {}  # a head of its own that was the embeddings before
         self._changes: dict[str, _Change] = {}
         tied = tied if tied in checkpoint.shapes else None
@@ -87,26 +83,15 @@ class Adapted:
                 embedding = part.startswith("embedding_")
                 self._changes[target] = replace(change, module=module, embedding=embedding, **factor)
         if tied:
-            self._tie(tied, directory)
+            self._part(tied)
         for target, change in self._changes.items():
             self._check(target, change, directory)
 
-    def _tie(self, embeddings: str, directory: Path) -> None:
-        """See to head and embeddings, which are one parameter until one of them is trained whole."""
+    def _part(self, embeddings: str) -> None:
+        """Give the head rows of its own where it, or the embeddings to which it is tied, changes."""
         stored = next(filter(HEAD.search, self.shapes), None)
         head = stored or next(filter(HEAD.search, self._changes), "lm_head.weight")
-        of_rows, of_head = self._changes.get(embeddings), self._changes.get(head)
-        if of_rows and of_head and not (of_rows.only_whole and of_head.only_whole):
-            raise SourceError(
-                f"adapter {directory}: it changes both the embeddings and the head that is tied to them, by low-rank "
-                "factors; merge it with PEFT, and give the result as the source"
-            )
-        if of_head and not of_head.only_whole:
-            self._changes[embeddings] = self._changes.pop(head)
-        shared = not (of_rows and of_rows.only_whole) and not (of_head and of_head.only_whole)
-        if shared and stored:
-            self._read_as[stored] = embeddings
-        if not shared and not stored:
+        if not stored and (embeddings in self._changes or head in self._changes):
             self.shapes = dict(sorted({**self.shapes, head: self.shapes[embeddings]}.items()))
             self._published_as = {head: embeddings}
 
@@ -138,7 +123,6 @@ class Adapted:
 
     def read(self, name: str) -> Tensor:
         """The adapted tensor, in the checkpoint's dtype."""
-        name = self._read_as.get(name, name)
         change = self._changes.get(name)
         weight = self._checkpoint.read(self._published_as.get(name, name))
         if change is None:
@@ -175,12 +159,16 @@ def _parsed(name: str) -> tuple[str, str]:
 
 
 def _target(name: str, known: Mapping[str, tuple[int, ...]]) -> str | None:
-    """The tensor called `name`, or the only one whose name differs by what comes before; None where there is none."""
+    """The tensor called `name`, or the only one whose name differs as those of releases do, or by what comes before.
+
+    None where there is none.
+    """
     if name in known:
         return name
+    alike = [each for each in known if bare(each) == bare(name)]
     shorter = [each for each in known if name.endswith(f".{each}")]
     longer = [each for each in known if each.endswith(f".{name}")]
-    found = shorter or longer
+    found = alike or shorter or longer
     return found[0] if len(found) == 1 else None
 
 

@@ -82,6 +82,7 @@ class Engine:
         Raises MergeError where a merged tensor is not finite, ValueError where a method refuses its parameters.
         """
         groups = _group_by_tensor(node)
+        self._check_shapes(node, parameters)
         with compiling(self.compile_kernels):
             bundled: set[str] = set()
             for merge, group, names in self._bundles(node, parameters):
@@ -96,6 +97,16 @@ class Engine:
                 merged = self._tensor(node, name, groups, parameter)
                 if merged is not parameter:
                     parameter.copy_(merged)
+
+    def _check_shapes(self, node: Node, parameters: Mapping[str, Tensor]) -> None:
+        """ValueError for a parameter that has another shape than the merge: its numbers would come in another order."""
+        shapes = self.shapes(node)
+        for name, parameter in parameters.items():
+            if name in shapes and tuple(parameter.shape) != tuple(shapes[name]):
+                raise ValueError(
+                    f"the model in memory has {name!r} in the shape {tuple(parameter.shape)}, the merge in "
+                    f"{tuple(shapes[name])}; this architecture cannot be merged in place"
+                )
 
     @torch.inference_mode()
     def tensor(self, node: Node, name: str) -> Tensor:

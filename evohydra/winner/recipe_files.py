@@ -14,6 +14,7 @@ from evohydra.families import AddedAdapter, Family, Rules
 from evohydra.families.names import FAMILIES
 from evohydra.families.rules import AUTO
 from evohydra.families.sources import parse_dtype
+from evohydra.families.token_rows import parse_rows
 from evohydra.files import Plain, read_json
 from evohydra.merging.methods import check_method, resolve
 from evohydra.recipe import FORMAT, MOST_LEVELS, Checkpoint, Merge, Node, checkpoints, children, from_dict
@@ -27,7 +28,7 @@ REQUIRED: Plain = {
 }  # fmt: skip
 OPTIONAL: Plain = {
     "written_as": str, "missing": str, "pad_vocabulary_to": int | None, "allow_other_base": bool, "config": str,
-    "tokens_only": bool,
+    "tokens_only": bool, "tokens": Mapping[str, object], "chat_template": str | None,
     "components": Mapping[str, str], "adapters": list[object], "warnings": list[str], "weights": str | None,
     "commits": Mapping[str, str],
     "made_from": Mapping[str, object], "winner_unverified": str, "search": OBJECT, "versions": OBJECT,
@@ -130,8 +131,9 @@ def _names(node: Node, where: str) -> list[str]:
 
 
 def _rules(entries: Plain) -> Rules:
-    keys = ("missing", "pad_vocabulary_to", "tokens_only", "components")
+    keys = ("missing", "pad_vocabulary_to", "tokens_only", "components", "chat_template")
     chosen = {key: entries[key] for key in keys if key in entries}
+    chosen["tokens"] = parse_rows(entries.get("tokens", {}), "tokens")
     config = entries.get("config", "allow")  # there was no choice when the first ones were written
     adapters = tuple(map(AddedAdapter.parse, entries.get("adapters", ())))
     if entries["tokenizer"] == AUTO:

@@ -176,26 +176,28 @@ class WinnerWriter:
             types = [
                 str(dtype).removeprefix("torch.") if dtype else None for dtype in (self.engine.dtype, self.live.dtype)
             ]
-            text = mergekit.to_yaml(node, *types)
-            note = self._other_files(node)
+            text, note = mergekit.to_yaml(node, types[0], types[1]), ""
+            if unlike := self._other_files(node):
+                if mergekit.may_choose_donor(node):
+                    text = mergekit.to_yaml(node, types[0], types[1], self.sources.files_from)
+                else:
+                    note = self._to_copy(node, unlike)
             (directory / "mergekit.yaml").write_text(f"# {' '.join(note.split())}\n{text}" if note else text)
         except mergekit.NotExpressible as reason:
             return f"There is no `mergekit.yaml`: {in_markdown(reason)}."
         return f"`mergekit.yaml` makes the same weights. {in_markdown(note)}" if note else ""
 
-    def _other_files(self, node: Node) -> str:
-        """In a sentence, what to copy from the winner, where mergekit takes its files from elsewhere than we do."""
+    def _other_files(self, node: Node) -> list[str]:
+        """Files that are not the same where mergekit, if not told otherwise, may take them from."""
+        places, ours = self.sources.directories, self.sources.files_from
+        unlike = (differing_files(places[d], places[ours], NOT_IN_A_CONFIGURATION) for d in mergekit.donors(node))
+        return sorted(set().union(*unlike))
+
+    def _to_copy(self, node: Node, unlike: Sequence[str]) -> str:
+        """In a sentence, what to copy from the winner, where mergekit cannot be told whose files to take."""
         ours = self.sources.files_from
-        places = self.sources.directories
-        unlike = {
-            file
-            for donor in mergekit.donors(node)
-            for file in differing_files(places[donor], places[ours], NOT_IN_A_CONFIGURATION)
-        }
-        if not unlike:
-            return ""
         return (
-            f"mergekit takes {', '.join(sorted(unlike))} from {' or '.join(mergekit.donors(node))}, where they are not "
+            f"mergekit takes {', '.join(unlike)} from {' or '.join(mergekit.donors(node))}, where they are not "
             f"those of {ours}, which the merge was scored with: copy them from this directory over mergekit's."
         )
 

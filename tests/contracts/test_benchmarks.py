@@ -12,6 +12,8 @@ from lm_eval.api.instance import Instance
 from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from evohydra.families.causal_lm import CausalLM, LiveCausalLM
 from evohydra.scoring.benchmarks import SPLITS, BenchmarkError
@@ -247,6 +249,8 @@ STOPS: dict[str, Callable[[list[str]], list[str]]] = {
     "several strings": lambda answers: [answers[1][12:18], answers[2][6:8], answers[3][20]],
     "a string that never comes": lambda answers: ["答答答"],
     "the end of text": lambda answers: ["<eos>"],
+    "an empty string": lambda answers: [""],
+    "an empty string and another": lambda answers: ["", answers[0][9]],
 }
 
 
@@ -272,9 +276,33 @@ def test_the_live_model_answers_like_hflm(kind: str, talkative: LiveCausalLM) ->
     expected = plain.generate_until(requests(prompts, {**settings, "until": until}), disable_tqdm=True)
     for _ in range(2):
         assert ours.generate_until(requests(prompts, {**settings, "until": until}), disable_tqdm=True) == expected
-    assert len(set(expected)) > 6
+    assert len(set(expected)) > (1 if "empty" in kind else 6)
     stopped = [a for a, b in zip(expected, free, strict=True) if a != b]
     assert bool(stopped) == (kind not in ("none", "a string that never comes", "the end of text"))
+
+
+BYTES = ["<pad>", "<eos>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+
+
+@pytest.mark.parametrize(
+    "until", [["\ufffd"], ["\x1e"], ["\ufffd\x1e", "SS"], ["\x1e\ufffd", "QQ"], []], ids=lambda until: repr(until)
+)
+def test_stops_at_bytes_that_are_no_text_yet_are_hflms(until: list[str]) -> None:
+    """A model of bytes answers with parts of characters, which are decoded as U+FFFD until they are whole."""
+    backend = Tokenizer(models.BPE({token: row for row, token in enumerate(BYTES)}, []))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<pad>", eos_token="<eos>")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = tiny_models.config(vocab_size=len(BYTES), hidden_size=32, initializer_range=0.3)
+        module = LlamaForCausalLM(config).eval()
+    prompts = ["1+2=", "答えは", "hello, world", "あ", "x" * 20]
+    asked = requests(prompts, {"do_sample": False, "max_gen_toks": 40, "until": until})
+    plain, ours = HFLM(pretrained=module, tokenizer=tokenizer, batch_size=3), LiveLM(module, tokenizer, 3)
+    expected = plain.generate_until(asked, disable_tqdm=True)
+    assert any("\ufffd" in answer for answer in expected) or "\ufffd" in until
+    assert ours.generate_until(asked, disable_tqdm=True) == expected
 
 
 def test_stop_strings_end_the_generation_and_not_only_the_answer(talkative: LiveCausalLM) -> None:

@@ -288,3 +288,42 @@ def test_sources_that_do_not_fit_are_refused(trio: tuple[Path, Path, Path], tmp_
     ):
         with pytest.raises(SourceError, match=message):
             check(directory)
+
+
+OTHER_HEADS: dict[str, Callable[[], Any]] = {
+    "head.weight": lambda: transformers.RwkvConfig(
+        vocab_size=len(tiny_models.CHARACTERS), hidden_size=16, attention_hidden_size=16, num_hidden_layers=2,
+        intermediate_size=24, context_length=64, bos_token_id=1, eos_token_id=1,
+    ),
+    "cls.predictions.decoder.weight": lambda: transformers.RemBertConfig(
+        vocab_size=len(tiny_models.CHARACTERS), hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=24, max_position_embeddings=64, input_embedding_size=8, output_embedding_size=12,
+        is_decoder=True, pad_token_id=0, bos_token_id=1, eos_token_id=1,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("head", OTHER_HEADS)
+def test_heads_of_other_names_are_merged_and_written(head: str, tmp_path: Path) -> None:
+    family, names = CausalLM(), ("one", "two")
+    for seed, name in enumerate(names):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            transformers.AutoModelForCausalLM.from_config(OTHER_HEADS[head]()).save_pretrained(tmp_path / name)
+        tiny_models.tokenizer().save_pretrained(tmp_path / name)
+    directories = {name: tmp_path / name for name in names}
+    readers = {name: CheckpointReader(path) for name, path in directories.items()}
+    aligned = family.align(directories, readers, None, Rules())
+    engine = Engine(aligned.tensors, device=torch.device("cpu"), dtype=torch.float32, compile_kernels=False)
+    merged = tuple(aligned.tensors["one"].shapes)
+    nodes = tuple(Checkpoint(name, str(path)) for name, path in directories.items())
+    node = Merge("linear", None, nodes, (Group("all", merged, {"weight": (0.25, 0.75)}),))
+    live = family.live_model(tmp_path / "one", torch.device("cpu"), torch.float32, aligned.overlay)
+    live.become(node, engine)
+    ones, twos = (readers[name].read(head) for name in names)
+    torch.testing.assert_close(live.module.get_output_embeddings().weight, 0.25 * ones + 0.75 * twos)  # type: ignore[operator]
+    assert not torch.equal(ones, twos)
+    (tmp_path / "out").mkdir()
+    family.copy_files(tmp_path / "one", tmp_path / "out", torch.float32, aligned.overlay)
+    write_weights(node, engine, tmp_path / "out", torch.float32, 10**9)
+    assert not family.verify(tmp_path / "out", live).weights

@@ -225,6 +225,26 @@ def test_transformer_pipelines(family: Diffusion, make: Any, tmp_path: Path) -> 
         family.align_layers(world.paths, {}, "one", Rules())
 
 
+@pytest.mark.parametrize("lacking", [("one", "two"), ("one",)], ids="+".join)
+def test_stable_diffusion_3_without_its_third_text_encoder(lacking: tuple[str, ...], tmp_path: Path) -> None:
+    """Its model_index.json then says null, and diffusers has to be told the same once more."""
+    whole = dict(zip(("one", "two"), tiny.save_pair(tmp_path, tiny.make_sd3), strict=True))
+    none: dict[str, Any] = {"text_encoder_3": None, "tokenizer_3": None}
+    paths = dict(whole)
+    for name in lacking:
+        paths[name] = tmp_path / f"{name} without"
+        diffusers.StableDiffusion3Pipeline.from_pretrained(whole[name], **none).save_pretrained(paths[name])
+    world = World(SD3(), paths, opened(SD3(), paths))
+    assert any("text_encoder_3=None, tokenizer_3=None)" in warning for warning in world.sources.warnings)
+    live, merge = world.live(), world.average()
+    live.become(merge, world.engine)
+    (tmp_path / "winner").mkdir()
+    Plain().write(merge, world.engine, SD3(), world.sources, tmp_path / "winner", torch.float32, 10**9)
+    assert SD3().verify(tmp_path / "winner", live).same_bits
+    written = diffusers.StableDiffusion3Pipeline.from_pretrained(tmp_path / "winner", **none)
+    tiny.assert_the_same(live.pipeline, written)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

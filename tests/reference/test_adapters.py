@@ -14,11 +14,12 @@ from safetensors.torch import load_file, save_file
 
 from evohydra.families.causal_lm import CausalLM
 from evohydra.families.sources import open_sources
+from evohydra.families.vision_language import VisionLanguage
 from evohydra.merging.adapters import Adapted
 from evohydra.merging.checkpoints import CheckpointReader, SourceError
 from evohydra.merging.engine import Engine
 from evohydra.recipe import Checkpoint
-from tests import tiny_models
+from tests import tiny_models, tiny_vlms
 
 LLAMA = ["q_proj", "v_proj", "down_proj"]
 GPT2 = ["c_attn", "c_fc", "c_proj"]
@@ -206,53 +207,69 @@ TIED: dict[str, dict[str, Any]] = {
     "both whole, tied": {
         "target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"], "ensure_weight_tying": True,
     },
+}  # fmt: skip
+FACTORS: dict[str, dict[str, Any]] = {
     "embeddings": {"target_modules": ["q_proj", "embed_tokens"]},
     "head": {"target_modules": ["q_proj", "lm_head"]},
+    "both": {"target_modules": ["embed_tokens", "lm_head"]},
+    "both, tied": {"target_modules": ["embed_tokens", "lm_head"], "ensure_weight_tying": True},
+    "factors and whole": {"target_modules": ["embed_tokens"], "modules_to_save": ["lm_head"]},
 }  # fmt: skip
+
+
+def tied_llama(directory: Path, dtype: torch.dtype = torch.float32) -> Any:
+    saved = tiny_models.save_model(directory, 3, dtype=dtype, tie_word_embeddings=True)
+    return transformers.AutoModelForCausalLM.from_pretrained(saved, dtype=dtype)
+
+
+def running(directory: Path, stored: bool) -> Any:
+    """The adapted model as it is run here; with a head in the file that is the embeddings where it is `stored`."""
+    if stored:
+        weights = directory / "base" / "model.safetensors"
+        tensors = load_file(weights)
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+        save_file(tensors, weights, metadata={"format": "pt"})
+    family = CausalLM()
+    node = Checkpoint("one", str(directory / "base"), adapter=str(directory / "adapter"))
+    sources = open_sources((node,), None, family)
+    engine = Engine(sources.tensors, device=torch.device("cpu"), dtype=torch.float32, compile_kernels=False)
+    live = family.live_model(sources.directories["one"], torch.device("cpu"), torch.float32, sources.overlay)
+    live.become(sources.models[0], engine)
+    return live.module
 
 
 @pytest.mark.parametrize("kind", TIED)
 @pytest.mark.parametrize("stored", [False, True])
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_tied_embeddings_become_what_peft_makes_of_them(kind: str, stored: bool, tmp_path: Path) -> None:
-    """A module that is trained whole is tied no longer; factors are added to the one parameter."""
-
-    def tied(directory: Path, dtype: torch.dtype = torch.float32) -> Any:
-        saved = tiny_models.save_model(directory, 3, dtype=dtype, tie_word_embeddings=True)
-        return transformers.AutoModelForCausalLM.from_pretrained(saved, dtype=dtype)
-
-    adapter(tmp_path, {"r": 2, "lora_alpha": 3, **TIED[kind]}, tied)
+    """A module that is trained whole is tied no longer."""
+    adapter(tmp_path, {"r": 2, "lora_alpha": 3, **TIED[kind]}, tied_llama)
     base = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "base")
     merged = peft.PeftModel.from_pretrained(base, str(tmp_path / "adapter")).merge_and_unload()
-    if stored:
-        weights = tmp_path / "base" / "model.safetensors"
-        tensors = load_file(weights)
-        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
-        save_file(tensors, weights, metadata={"format": "pt"})
-    family = CausalLM()
-    sources = open_sources(
-        (Checkpoint("one", str(tmp_path / "base"), adapter=str(tmp_path / "adapter")),), None, family
-    )
-    engine = Engine(sources.tensors, device=torch.device("cpu"), dtype=torch.float32, compile_kernels=False)
-    live = family.live_model(sources.directories["one"], torch.device("cpu"), torch.float32, sources.overlay)
-    live.become(sources.models[0], engine)
+    module = running(tmp_path, stored)
     for ours, theirs in (
-        (live.module.get_input_embeddings(), merged.get_input_embeddings()),  # type: ignore[operator]
-        (live.module.get_output_embeddings(), merged.get_output_embeddings()),  # type: ignore[operator]
+        (module.get_input_embeddings(), merged.get_input_embeddings()),
+        (module.get_output_embeddings(), merged.get_output_embeddings()),
     ):
         assert torch.equal(ours.weight, theirs.weight)
-    assert live.module.config.tie_word_embeddings == merged.config.tie_word_embeddings  # type: ignore[union-attr]
+    assert module.config.tie_word_embeddings == merged.config.tie_word_embeddings
 
 
+@pytest.mark.parametrize("kind", FACTORS)
+@pytest.mark.parametrize("stored", [False, True])
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_factors_of_both_tied_modules_are_refused(tmp_path: Path) -> None:
-    def tied(directory: Path, dtype: torch.dtype = torch.float32) -> Any:
-        saved = tiny_models.save_model(directory, 3, dtype=dtype, tie_word_embeddings=True)
-        return transformers.AutoModelForCausalLM.from_pretrained(saved, dtype=dtype)
-
-    adapter(tmp_path, {"r": 2, "lora_alpha": 3, "target_modules": ["lm_head", "embed_tokens"]}, tied)
-    with pytest.raises(SourceError, match=r"both the embeddings and the head that is tied to them.*merge it with PEFT"):
-        CausalLM().adapted(CheckpointReader(tmp_path / "base"), tmp_path / "adapter")
+def test_factors_of_tied_embeddings_are_added_where_peft_runs_them(kind: str, stored: bool, tmp_path: Path) -> None:
+    """To embeddings or head alone, as in training; merge_and_unload would add them to the one parameter of both."""
+    adapter(tmp_path, {"r": 2, "lora_alpha": 3, **FACTORS[kind]}, tied_llama)
+    base = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    trained = peft.PeftModel.from_pretrained(base, str(tmp_path / "adapter")).eval()
+    tokens = torch.arange(3, 30)[None]
+    with torch.inference_mode():
+        expected = trained(tokens).logits
+        plain = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "base")(tokens).logits
+        got = running(tmp_path, stored)(tokens).logits
+    assert not torch.allclose(expected, plain, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("change", [{"r": 8}, {"rank_pattern": {"v_proj": 2}}])
@@ -289,3 +306,39 @@ def test_an_adapter_of_another_base_is_said(trained_on: str | None, said: bool, 
     node = Checkpoint("one", str(tmp_path / "base"), adapter=str(tmp_path / "adapter"))
     warnings = open_sources((node,), None, CausalLM()).warnings
     assert any("was trained on owner/other, and is applied to" in warning for warning in warnings) == said
+
+
+def older(name: str) -> str:
+    """A module of a vision-language model as releases before 4.52 called it."""
+    renamed = re.sub(r"^base_model\.model\.model\.language_model\.", "base_model.model.language_model.model.", name)
+    return re.sub(r"^base_model\.model\.model\.(vision_tower|multi_modal_projector)", r"base_model.model.\1", renamed)
+
+
+@pytest.mark.parametrize("named", ["now", "before"])
+@pytest.mark.parametrize("kind", tiny_vlms.CONFIGS)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_adapters_of_vision_language_models_find_their_modules(kind: str, named: str, tmp_path: Path) -> None:
+    """Modules are called as transformers calls them today, or did when the adapter was trained; files otherwise."""
+    if named == "before" and not kind.startswith("llava"):
+        pytest.skip("its modules were always called so, or in other ways")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = transformers.AutoModelForImageTextToText.from_config(tiny_vlms.CONFIGS[kind](dict(tiny_vlms.TEXT)))
+        model.save_pretrained(tmp_path / "base")
+        made = peft.get_peft_model(model, peft.LoraConfig(r=2, lora_alpha=3, target_modules="all-linear"))
+        for name, weight in made.named_parameters():
+            if "lora" in name:
+                torch.nn.init.normal_(weight, std=0.2)
+    made.save_pretrained(str(tmp_path / "adapter"))
+    made.merge_and_unload().save_pretrained(tmp_path / "merged")
+    weights = tmp_path / "adapter" / "adapter_model.safetensors"
+    if named == "before":
+        save_file({older(name): tensor for name, tensor in load_file(weights).items()}, weights)
+    base, expected = CheckpointReader(tmp_path / "base"), CheckpointReader(tmp_path / "merged")
+    adapted = VisionLanguage().adapted(base, tmp_path / "adapter")
+    assert adapted.shapes == expected.shapes == base.shapes
+    changed = 0
+    for name in adapted.shapes:
+        torch.testing.assert_close(adapted.read(name), expected.read(name), rtol=1e-5, atol=1e-6)
+        changed += not torch.equal(adapted.read(name), base.read(name))
+    assert changed == len(load_file(weights)) / 2

@@ -120,9 +120,9 @@ class _StopTokens:
     def __init__(
         self, tokenizer: PreTrainedTokenizerBase, stop: Sequence[str], size: int, device: torch.device
     ) -> None:
-        self.stop = tuple(string for string in stop if string)
+        self.stop = tuple(stop)  # an empty one is in every text, and ends an answer at its first token, as in lm-eval
         self.window = LOOK_BACK + max((len(tokenizer.encode(s, add_special_tokens=False)) for s in stop), default=0)
-        last = {string[-1] for string in self.stop} | {"\ufffd"}
+        last = {string[-1] for string in self.stop if string} | {"\ufffd"}
         texts = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
         texts += [""] * (size - len(texts))
         self.holds = torch.tensor([any(string in text for string in self.stop) for text in texts], device=device)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from evohydra.families import LiveModel
 from evohydra.files import Plain
 from evohydra.scoring.benchmarks import SPLITS, BenchmarkError, CommonAnswer, Split
+from evohydra.scoring.benchmarks.chat_templates import choose_template
 from evohydra.scoring.benchmarks.contents import versions_of
 from evohydra.scoring.benchmarks.generation_settings import over_task
 from evohydra.scoring.benchmarks.images import text_of
@@ -35,6 +36,7 @@ from evohydra.scoring.benchmarks.splits import Slice, check_disjoint, slice_of
 
 logger = logging.getLogger(__name__)
 FEWSHOT_SEED = 1234  # simple_evaluate's default
+SINGLE = bool | int | float | np.number | np.bool_  # a number for an example
 
 
 def lm_eval_benchmarks(
@@ -257,8 +259,8 @@ class LMEvalBenchmark:
     def _built_requests(self, lm: HFLM, task: Task, split: Split) -> list[list[object]]:
         """The requests of each example of `split`, in the order of the split; lm-eval keeps that of the data."""
         templated = bool(self._options.chat_template)
-        if isinstance(self._options.chat_template, str):
-            lm.chat_template(self._options.chat_template)
+        if templated:
+            choose_template(self.name, lm, self._options.chat_template)
         task.build_all_requests(
             samples=self._indices[split],
             system_instruction=self._options.system_prompt,
@@ -301,9 +303,9 @@ class LMEvalBenchmark:
 
     def _number(self, task: Task, results: Mapping[str, object]) -> float:
         value = of_example(task, self._metric, results.get(self._metric))
-        if isinstance(value, bool | int | float | np.number):
+        if isinstance(value, SINGLE):
             return float(value)
-        numeric = sorted(key for key, v in results.items() if isinstance(v, bool | int | float | np.number))
+        numeric = sorted(key for key, v in results.items() if isinstance(v, SINGLE))
         raise BenchmarkError(
             f"benchmark {self.name!r}: metric {self._metric!r} gives {value!r} for an example, not a number; it can "
             f"only be computed for all examples at once. Metrics with a number for each example: {numeric}"

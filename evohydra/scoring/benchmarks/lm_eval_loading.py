@@ -2,7 +2,7 @@
 
 import difflib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from evohydra.scoring.benchmarks.private_lm_eval import Kind
 
 TASKS = Path(__file__).parent / "tasks"
 Member = Mapping[str, Any]  # {task: a name, or the members of a group that is written out}, with settings of its own
+SPLIT_KEYS = ("training_split", "validation_split", "test_split", "fewshot_split")
 OF_GROUPS = ("task", "group", "group_alias", "aggregate_metric_list", "tag", "metadata")  # not handed to their members
 logger = logging.getLogger(__name__)
 
@@ -54,6 +55,11 @@ def load_tasks(
     try:
         loaded = manager.load([{"group": "evohydra", "task": members}])
     except Exception as error:  # of the libraries that read and fetch data, each with kinds of its own
+        if isinstance(error, KeyError) and isinstance(data_files, Mapping):
+            raise BenchmarkError(
+                f"data_files: lm-eval task {task!r} reads the split {error}, and there are files for "
+                f"{sorted(data_files)} alone; give one for it too"
+            ) from error
         raise BenchmarkError(
             f"could not load the data of lm-eval task {task!r} ({type(error).__name__}: {str(error)[:300]}). "
             "Without a network give local JSON, JSON-lines or parquet files with the same columns, for example "
@@ -121,7 +127,19 @@ def _local_data(
             raise BenchmarkError(f"data_files: no such file: {file}")
     absolute = {split: str(Path(file).resolve()) for split, file in files.items()}
     kind = "parquet" if all(file.endswith(".parquet") for file in absolute.values()) else "json"
-    return {"dataset_path": kind, "dataset_name": None, "dataset_kwargs": {"data_files": absolute}}
+    absent = _without_file(files, config)
+    return {"dataset_path": kind, "dataset_name": None, "dataset_kwargs": {"data_files": absolute}, **absent}
+
+
+def _without_file(files: Collection[str], config: Plain | None) -> dict[str, None]:
+    """Overrides that take splits without a file from the task; BenchmarkError where it has then nothing to score."""
+    named = {key: split for key in SPLIT_KEYS if isinstance(split := (config or {}).get(key), str)}
+    scored = [named[key] for key in ("test_split", "validation_split") if key in named]
+    if named and scored and not set(scored) & set(files):
+        raise BenchmarkError(
+            f"data_files: expected a file for {' or '.join(scored)}, by which the task is scored, got {sorted(files)}"
+        )
+    return {key: None for key, split in named.items() if split.partition("[")[0] not in files}
 
 
 def _beside(directory: Path, files: object) -> object:
@@ -134,5 +152,4 @@ def _beside(directory: Path, files: object) -> object:
 
 
 def _every_split(file: str, config: Plain | None) -> dict[str, str]:
-    keys: Sequence[str] = ("training_split", "validation_split", "test_split", "fewshot_split")
-    return {split: file for key in keys if (split := (config or {}).get(key))} or {"test": file}
+    return {split: file for key in SPLIT_KEYS if (split := (config or {}).get(key))} or {"test": file}

@@ -35,7 +35,8 @@ class Plain:
         """Weights, configuration, tokenizer; returns the fingerprint of the weights."""
         overlay = sources.overlay
         if isinstance(node, Stack):
-            overlay = replace(overlay, config={**overlay.config, **family.path_config(sources.directories, node)})
+            changes = family.path_config(sources.directories, node, overlay.chosen)
+            overlay = replace(overlay, config={**overlay.config, **changes})
         family.copy_files(sources.directories[sources.files_from], directory, dtype, overlay)
         for part in family.parts(overlay):
             write_part(node, engine, directory / part.prefix, dtype, shard_bytes, part, overlay.fused)

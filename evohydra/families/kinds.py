@@ -1,0 +1,45 @@
+"""Which family a model belongs to, as its files say."""
+
+import functools
+from pathlib import Path
+
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+
+from evohydra.families.configurations import read_configuration
+from evohydra.families.names import FAMILIES
+from evohydra.families.pipeline_files import pipeline_class
+from evohydra.merging.checkpoints import SourceError, locate
+
+FILES = ("config.json", "model_index.json")
+PIPELINES = {
+    "StableDiffusionXLPipeline": "sdxl",
+    "StableDiffusionPipeline": "stable_diffusion",
+    "StableDiffusion3Pipeline": "sd3",
+    "FluxPipeline": "flux",
+}
+
+
+@functools.lru_cache(maxsize=256)
+def family_at(path: str, revision: str | None = None) -> str:
+    """The family, as a dotted name, of the model at `path`: its model_index.json or config.json says which.
+
+    Raises SourceError where there is no such model, and for one of a kind that no family of evohydra takes.
+    """
+    place = locate(path, revision, weights=False, wanted=FILES)
+    if place.is_file():
+        raise SourceError(f"{path}: one file does not say of which family its model is")
+    return FAMILIES.place_of(_name(place))
+
+
+def _name(directory: Path) -> str:
+    kind = pipeline_class(directory)
+    if kind is not None:
+        if kind not in PIPELINES:
+            raise SourceError(f"{directory}: expected a pipeline of the class {' or '.join(PIPELINES)}, got {kind}")
+        return PIPELINES[kind]
+    config = type(read_configuration(directory, "model"))
+    if config in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+        return "vision_language"
+    if config in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return "causal_lm"
+    raise SourceError(f"{directory}: expected a language model, with or without images, got {config.model_type!r}")
