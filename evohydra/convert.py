@@ -8,8 +8,10 @@ from pathlib import Path
 from evohydra.families.causal_lm import CausalLM
 from evohydra.families.sdxl import SDXL
 from evohydra.hub import SourceError, fetch, local
+from evohydra.hub.converting import convert_directory, settings_of
+from evohydra.hub.hashes import sha256_of
 from evohydra.hub.listing import pickled
-from evohydra.hub.weights_only import convert_file, safe_name, sha256_of
+from evohydra.hub.weights_only import convert_file, safe_name
 
 KINDS: dict[str, Callable[[], tuple[str, ...]]] = {
     "language": lambda: CausalLM().wanted(None),
@@ -23,11 +25,14 @@ def convert(model: str, out: Path, revision: str | None = None, patterns: tuple[
     `patterns` are the files to keep beside weights, and what weights would be called as safetensors. Raises
     SourceError for pickles of more than tensors, for what holds no pickles, and where `out` is there already.
     """
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+    if out.is_symlink() or (out.exists() and not (out.is_dir() and not any(out.iterdir()))):
         raise SourceError(f"{out} exists; give a directory that does not, or an empty one")
     path = Path(model).expanduser()
     if path.is_file():
         return _single(path, out)
+    named = model.count("/") == 1 and not (path.is_absolute() or model.startswith((".", "~")))
+    if not (path.is_dir() or named):
+        raise SourceError(f"{model}: no such file or directory; a model of the hub is called owner/name")
     source = path if path.is_dir() else fetch.fetch_pickled(fetch.Wish(model, revision, patterns))
     files = local.listed(source)
     found = pickled(files, patterns)
@@ -36,11 +41,11 @@ def convert(model: str, out: Path, revision: str | None = None, patterns: tuple[
         raise SourceError(
             f"{model}: expected pickled weights (such as pytorch_model.bin), got {[file.path for file in files[:5]]}"
         )
-    beside = [file.path for file in fetch.settings_of(files, patterns, found)]
+    beside = [file.path for file in settings_of(files, patterns, found)]
     if out.exists():
         out.rmdir()
     out.absolute().parent.mkdir(parents=True, exist_ok=True)
-    fetch.convert_directory(source, beside, pickles, out.absolute(), {})
+    convert_directory(source, beside, pickles, out.absolute(), {})
     return {safe_name(name): sha256_of(out / safe_name(name)) for name in pickles}
 
 

@@ -17,7 +17,7 @@ from evohydra.hub import MissingSourceError
 from evohydra.mergekit.documents import Document, documents
 from evohydra.mergekit.reader import read_document
 from evohydra.merging.engine import Engine, worth_compiling
-from evohydra.recipe import checkpoints, from_dict, merges_something, with_checkpoints
+from evohydra.recipe import Checkpoint, checkpoints, from_dict, merges_something, with_checkpoints
 from evohydra.winner.directories import ArtifactError, check_replaceable, room, whole_directory
 from evohydra.winner.recipe_files import RecipeFile
 
@@ -74,7 +74,10 @@ class _Maker:
         node, files_from = recipe.node, recipe.files_from
         family, written_as = recipe.parts(self.allowed)
         named = {checkpoint.name: checkpoint for checkpoint in checkpoints(node)}
-        moved = {name: replace(c, path=paths.get(name, c.path)) for name, c in named.items()}
+        moved = {
+            name: replace(c, path=paths[name]) if name in paths else replace(c, revision=_commit(recipe, c))
+            for name, c in named.items()
+        }
         models = tuple(c for name, c in moved.items() if name != BASE)
         layers_only = None if merges_something(node) else files_from
         opened = open_sources(models, moved.get(BASE), family, recipe.rules, layers_only=layers_only)
@@ -89,11 +92,22 @@ class _Maker:
             found = {c.name: c for c in (*opened.models, *([opened.base] if opened.base else []))}
             again = recipe.made_from
             node = with_checkpoints(
-                node, {name: replace(c, path=named[name].path) if name in again else c for name, c in found.items()}
+                node,
+                {
+                    name: replace(c, path=named[name].path if name in again else c.path, revision=named[name].revision)
+                    for name, c in found.items()
+                },
             )
             content = {**recipe.content, "recipe": node.to_dict(), "weights": recipe.weights or written}
             write_json(directory / "recipe.json", content)
         return written
+
+
+def _commit(recipe: RecipeFile, checkpoint: Checkpoint) -> str | None:
+    """The revision that a checkpoint was read from: the commit that the recipe keeps, for branches move."""
+    commits = recipe.content.get("commits")
+    known = commits.get(checkpoint.name) if isinstance(commits, Mapping) else None
+    return str(known) if known and not Path(checkpoint.path).exists() else checkpoint.revision
 
 
 def _check_apart(target: Path, opened: OpenSources) -> None:

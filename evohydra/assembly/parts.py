@@ -94,6 +94,7 @@ def found_sources(settings: Settings, paths: Mapping[str, Path] = NOWHERE) -> Fo
     differing = declared.disagreement(chosen) if merging else None
     first_on_path = (path or {}).get("first") or models[0].name
     pinned = {name: source.sha256 for name, source in chosen.items() if source.sha256}
+    pinned[declared.BASE] = declared.base_pins(chosen)
     return sources.find_sources(
         models,
         base,

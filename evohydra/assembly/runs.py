@@ -14,6 +14,7 @@ from typing import cast
 import numpy as np
 
 from evohydra.assembly.automatic import with_benchmark, with_search
+from evohydra.assembly.begun import as_begun, commits_of
 from evohydra.assembly.own_code import own_code
 from evohydra.assembly.parts import (
     Parts,
@@ -40,7 +41,7 @@ from evohydra.scoring.benchmarks.likelihood import check_likely
 from evohydra.scoring.executors import Executor
 from evohydra.scoring.worker import Worker
 from evohydra.search.fitness import WantsLikelihoods
-from evohydra.search.identity import Identity, OfSearch, own_keys
+from evohydra.search.identity import IDENTITY, Identity, OfSearch, own_keys
 from evohydra.search.masking import without_secrets
 from evohydra.search.optimizers import Points
 from evohydra.search.plan import SearchPlan
@@ -87,7 +88,8 @@ def make_run(plain: Plain, directory: Path, place: Plain, given: Sequence[str] =
     elif space.names:
         raise BenchmarkError("no benchmark: choose one or more, for example benchmark=[mgsm_ja]")
 
-    parts = opened_parts(settings, found, sources.read_sources(found), benchmarks)
+    opened = as_begun(sources.read_sources(found), directory / IDENTITY)
+    parts = opened_parts(settings, found, opened, benchmarks)
     located = _located(found, parts.sources)
     space = _space(merge, located, found)
     form.format.check(space.default(), parts.family, parts.sources)
@@ -260,4 +262,4 @@ def _identity(settings: Settings, parts: Parts, kept: Mapping[str, int]) -> Iden
         code=own_code(settings.optimizer, settings.fitness, settings.objective),
         own=own_keys(settings.all),
     )
-    return Identity(scores_depend_on(parts), search, kept)
+    return Identity(scores_depend_on(parts), search, kept, commits_of(opened))

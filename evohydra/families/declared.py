@@ -22,9 +22,9 @@ class Source:
     `base` may be a list: the same base under several names, of which the first is taken that can be read. Of diffusion
     models also single safetensors files, with `config`, a diffusers folder like them, and the `variant` of the files of
     a folder and its base ("fp16"). `convert`: whether pickles may be converted where there are no safetensors, of the
-    base too; `sha256`: of files of the source that are pinned, by name. `purpose`: words for what it is good at, by
-    which benchmark=auto chooses. `prompt`: what it was trained to be asked with, with {question} in it, or "chat" for
-    its own chat template.
+    base too; `sha256`: of files of the source that are pinned, by name, `base_sha256`: of the base's. `purpose`: words
+    for what it is good at, by which benchmark=auto chooses. `prompt`: what it was trained to be asked with, with
+    {question} in it, or "chat" for its own chat template.
     """
 
     path: str
@@ -42,6 +42,7 @@ class Source:
     base_variant: str | None = None
     convert: Literal["weights_only"] | None = None
     sha256: Mapping[str, str] | None = None
+    base_sha256: Mapping[str, str] | None = None
 
     @property
     def bases(self) -> tuple[str, ...]:
@@ -113,9 +114,14 @@ def checkpoints(
     if not having:
         return models(sources), None
     variant = next((source.base_variant for source in sources.values() if source.base_variant is not None), None)
-    path = readable(having[0].bases, having[0].base_revision)
+    path, revision = readable(having[0].bases, having[0].base_revision, base_pins(sources))
     convert = next((source.convert for source in having if source.convert is not None), None)
-    return models(sources), Checkpoint(BASE, path, having[0].base_revision, variant=variant, convert=convert)
+    return models(sources), Checkpoint(BASE, path, revision, variant=variant, convert=convert)
+
+
+def base_pins(sources: Mapping[str, Source]) -> Mapping[str, str]:
+    """The SHA-256 of the base's files that are pinned, by name."""
+    return next((source.base_sha256 for source in sources.values() if source.bases and source.base_sha256), {})
 
 
 def models(sources: Mapping[str, Source]) -> tuple[Checkpoint, ...]:

@@ -15,13 +15,14 @@ from evohydra.families import LiveModel, Overlay, Part, Rules, tokenizers
 from evohydra.families.comparison import Comparison, apart, differing, rounding
 from evohydra.families.configurations import read_configuration
 from evohydra.families.vocabulary import embeddings_of
+from evohydra.hub.hashes import RECORD
 from evohydra.merging.adapters import Adapted
 from evohydra.merging.checkpoints import CheckpointReader, SourceError, TensorSource
 
 NOWHERE: Mapping[str, Path] = MappingProxyType({})
 # All of a checkpoint directory that is neither weights nor documentation.
 SIDE_FILES = ("*.json", "*.jinja", "*.model", "vocab.txt", "merges.txt")
-NOT_COPIED = ("config.json", "*.safetensors.index.json", "recipe.json", "adapter_config.json")
+NOT_COPIED = ("config.json", "*.safetensors.index.json", "recipe.json", "adapter_config.json", RECORD)
 
 
 class OneDirectory:

@@ -18,6 +18,7 @@ from evohydra.families.refusals import refused
 from evohydra.families.settings_files import LOCAL
 from evohydra.families.tensor_sets import BUFFERS, Renamed
 from evohydra.files import read_json as read_object
+from evohydra.hub.listing import chosen_weights
 from evohydra.merging.checkpoints import PICKLES, CheckpointReader, SourceError, TensorSource
 
 INDEX = "model_index.json"
@@ -276,9 +277,10 @@ class _ComponentReader(CheckpointReader):
         chosen = [file for file, variant in known.items() if variant == wanted]
         if not chosen:
             raise SourceError(self._nothing(wanted, variants))
-        if index := [file for file in chosen if file.endswith(".json")]:
+        taken = sorted(set(chosen) & chosen_weights([file.name for file in self.directory.iterdir()])) or chosen
+        if index := [file for file in taken if file.endswith(".json")]:
             return self._sharded(self.directory / index[0])
-        return dict.fromkeys(self._open(chosen[0]).keys(), chosen[0])
+        return dict.fromkeys(self._open(taken[0]).keys(), taken[0])
 
     def _nothing(self, wanted: str | None, variants: Iterable[str | None]) -> str:
         expected = f"{self._stem}{f'.{wanted}' if wanted else ''}.safetensors"

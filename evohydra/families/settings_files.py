@@ -6,14 +6,15 @@ from collections.abc import Collection
 from pathlib import Path
 
 from evohydra.files import check_plain_file
+from evohydra.hub.hashes import RECORD
 from evohydra.merging.checkpoints import SourceError
 
 # No network here, and no code that a checkpoint brings along; transformers would ask at the terminal whether to run it.
 LOCAL = {"local_files_only": True, "trust_remote_code": False}
 SUFFIXES = {".json", ".txt", ".model", ".jinja", ".tiktoken", ".spm"}
 INDEX = ".index.json"  # says how weights are cut into files, which changes no number
-# What training leaves behind, and what no model is loaded from.
-LEFT_OUT = {"trainer_state.json", "all_results.json", "train_results.json", "eval_results.json", "LICENSE.txt"}
+# What training and conversions leave behind, and what no model is loaded from.
+LEFT_OUT = {"trainer_state.json", "all_results.json", "train_results.json", "eval_results.json", "LICENSE.txt", RECORD}
 
 
 def settings_digest(directory: Path) -> str:

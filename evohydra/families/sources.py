@@ -13,7 +13,7 @@ from evohydra.families.declared import BASE, STRICT
 from evohydra.families.rules import AUTO
 from evohydra.families.settings_files import check_files, settings_digest
 from evohydra.merging.adapters import other_base_of_adapter
-from evohydra.merging.checkpoints import Converted, SourceError, Survey, TensorSource, locate, survey
+from evohydra.merging.checkpoints import BESIDE, Converted, SourceError, Survey, TensorSource, locate, survey
 from evohydra.merging.relatedness import check_kinship
 from evohydra.merging.stamps import Stamps, stamps, written_to
 from evohydra.recipe import Checkpoint
@@ -22,6 +22,8 @@ from evohydra.spaces.grouping import Location
 logger = logging.getLogger(__name__)
 NOTHING: Mapping[str, Mapping[str, str]] = MappingProxyType({})
 NOWHERE: Mapping[str, Path] = MappingProxyType({})
+# Not the model that may lie beside an adapter.
+ADAPTER = (*BESIDE, "*.safetensors", "!model*.safetensors", "!pytorch_model*.safetensors")
 CONFIGURATIONS = ("*.json", "*.txt", "*.model", "*/*.json", "*/*.txt", "*/*.model")
 
 
@@ -216,16 +218,16 @@ def _located(node: Checkpoint, family: OpensSources, pinned: Mapping[str, str]) 
     try:
         return locate(node.path, node.revision, wanted=wanted, convert=node.convert, sha256=pinned)
     except SourceError as error:
-        told = (
-            str(error)
-            if node.name == BASE
-            else str(error).replace("model.sources.<name>", f"model.sources.{node.name}")
-        )
+        told = str(error)
+        if node.name == BASE:
+            told = told.replace("<name>.sha256", "<name>.base_sha256")
+        else:
+            told = told.replace("model.sources.<name>", f"model.sources.{node.name}")
         raise type(error)(f"source {node.name!r}: {told}") from error
 
 
 def _adapter(node: Checkpoint) -> Path | None:
-    return locate(node.adapter) if node.adapter else None
+    return locate(node.adapter, wanted=ADAPTER) if node.adapter else None
 
 
 def _directory(node: Checkpoint, paths: Mapping[str, Path]) -> Path:

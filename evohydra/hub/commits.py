@@ -3,14 +3,22 @@
 import re
 from pathlib import Path
 
+from evohydra.hub import folder_name
+
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SNAPSHOTS, CONVERTED = "snapshots", "converted"  # in the cache of huggingface_hub, and in evohydra's
 
 
-def commit_of(path: Path) -> str | None:
-    """The commit whose files are at `path`, a directory in a cache or a file in one; None for any other place."""
+def commit_of(path: Path, named: str | None = None) -> str | None:
+    """The commit whose files are at `path`, a directory in a cache or a file in one; None for any other place.
+
+    With `named`, the name of a repository of the hub, also None for the commits of others, of a mirror for example.
+    """
     parts = path.parts
     for at in range(len(parts) - 1, 1, -1):
         if COMMIT.fullmatch(parts[at]) and (parts[at - 1] == SNAPSHOTS or parts[at - 2] == CONVERTED):
-            return parts[at]
+            folder = parts[at - 2] if parts[at - 1] == SNAPSHOTS else parts[at - 1]
+            repository = "/".join(named.split("/")[:2]) if named else ""
+            other = named is not None and not Path(named).exists() and folder != folder_name(repository)
+            return None if other else parts[at]
     return None

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from evohydra.files import read_json, write_json
+from evohydra.files import read_json
 from evohydra.hub import cache_directory, folder_name
-from evohydra.hub.listing import Listed, Listing, lacking, list_files, pickled
+from evohydra.hub.listing import Listed, Listing, cached_listing, lacking, list_files, needed, pickled, whole
+from evohydra.hub.messages import hub_errors
+from evohydra.hub.notes import write_note
 
 BOT = "SFconvertbot"
 TITLE = "Adding `safetensors` variant of this model"  # transformers looks for it too
@@ -26,7 +28,7 @@ def find_conversion(listing: Listing, patterns: Sequence[str]) -> Conversion | N
     """The bot's conversion of the pickles in `listing`; None where there is none of just these pickles.
 
     Only pull requests of the bot's count, whose branch still holds the pickles that they were made from: those of the
-    listing, by SHA-256. Raises huggingface_hub's errors.
+    listing, by SHA-256; and only whole ones. Raises huggingface_hub's errors.
     """
     import huggingface_hub
 
@@ -38,7 +40,7 @@ def find_conversion(listing: Listing, patterns: Sequence[str]) -> Conversion | N
             continue
         offered = list_files(listing.repository, request.git_reference)
         same = _hashes(pickled(offered.files, patterns)) == wanted
-        if same and not lacking(offered.files, patterns):
+        if same and not lacking(offered.files, patterns) and whole(needed(offered.files, patterns)):
             return Conversion(request.git_reference, offered)
     return None
 
@@ -49,22 +51,28 @@ def _hashes(files: Sequence[Listed]) -> dict[str, str | None]:
 
 def remember(listing: Listing, conversion: Conversion) -> None:
     """Keep which conversion was taken for a commit, so that it is taken again, without a network too."""
-    file = _record(listing.repository, listing.commit)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_json(file, {"request": conversion.request, "commit": conversion.listing.commit})
+    write_note(
+        _note(listing.repository, listing.commit),
+        {"request": conversion.request, "commit": conversion.listing.commit},
+    )
 
 
-def remembered(repository: str, commit: str) -> tuple[str, str] | None:
-    """The name of the pull request and the commit that were taken for a commit before; None where none was."""
+def remembered(listing: Listing) -> Conversion | None:
+    """What was taken for a commit before, by the hub or, where it does not answer, by the cache; None for nothing."""
     try:
-        record = read_json(_record(repository, commit))
+        note = read_json(_note(listing.repository, listing.commit))
     except (OSError, ValueError):
         return None
-    request, chosen = record.get("request"), record.get("commit")
-    if isinstance(request, str) and isinstance(chosen, str) and COMMIT.fullmatch(chosen):
-        return request, chosen
-    return None
+    request, commit = note.get("request"), note.get("commit")
+    if not (isinstance(request, str) and isinstance(commit, str) and COMMIT.fullmatch(commit)):
+        return None
+    try:
+        found = None if listing.cached else list_files(listing.repository, commit)
+    except hub_errors():
+        found = None
+    found = found or cached_listing(listing.repository, commit)
+    return Conversion(request, found) if found else None
 
 
-def _record(repository: str, commit: str) -> Path:
+def _note(repository: str, commit: str) -> Path:
     return cache_directory() / "conversions" / folder_name(repository) / f"{commit}.json"

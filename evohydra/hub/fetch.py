@@ -1,25 +1,43 @@
 """From a name on the hub to a directory with the files that a source needs, and with weights that are safetensors."""
 
-import hashlib
 import logging
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from glob import escape
 from pathlib import Path
 
 from evohydra.files import read_json
-from evohydra.hub import SourceError, cache_directory, conversions, folder_name, in_words
-from evohydra.hub.listing import Listed, Listing, folder_of, has_weights, lacking, list_files, needed, pickled
-from evohydra.hub.messages import explained, hub_errors, unreachable
+from evohydra.hub import SourceError, conversions, in_words
+from evohydra.hub.asking import ask, listing_of
+from evohydra.hub.converting import (
+    WEIGHTS_ONLY,
+    conversion_directory,
+    convert_directory,
+    joined,
+    made_before,
+    same_pickles,
+    settings_of,
+    with_weights_of,
+)
+from evohydra.hub.hashes import check_downloaded, check_hashes
+from evohydra.hub.listing import (
+    Listed,
+    Listing,
+    cached_listing,
+    folder_of,
+    has_weights,
+    lacking,
+    needed,
+    pickled,
+    snapshot,
+)
+from evohydra.hub.messages import broken_off, hub_errors, not_cached, unfinished
 from evohydra.hub.progress import Bar
 from evohydra.hub.space import WEIGHTS, check_space
-from evohydra.hub.weights_only import RECORD, check_hashes, convert_files, is_pickled_index
+from evohydra.hub.weights_only import is_pickled_index
 
 logger = logging.getLogger(__name__)
 CONFIGURED = ("config.json", "model_index.json", "adapter_config.json")  # one of them is in every model's repository
-WEIGHTS_ONLY = "weights_only"
 PIPELINE = "model_index.json"
 
 
@@ -49,23 +67,33 @@ def fetch(wish: Wish) -> Path:
     Where a branch has pickles only, the files of the hub's own conversion are taken, else (if wished) converted ones.
     Raises SourceError where there is no such repository, it is gated, the disk has no room, or there are pickles only.
     """
-    try:
-        listing = list_files(wish.repository, wish.revision)
-    except hub_errors() as error:
-        if unreachable(error):
-            return _cached(wish, error)
-        raise explained(wish.repository, wish.revision, error) from error
+    listing = listing_of(wish.repository, wish.revision)
+    where = f"{wish.repository} at {listing.commit}"
     chosen = settings_of(listing.files, wish.patterns)
     pickles = lacking(listing.files, wish.patterns)
     if not (chosen or pickles):
+        if not listing.certain:
+            raise not_cached(wish.repository, wish.revision)
         raise SourceError(
-            f"{wish.repository} at {listing.commit} on the hub has none of the files {list(wish.patterns)}; "
+            f"{where} on the hub has none of the files {list(wish.patterns)}; "
             f"it holds {[file.path for file in listing.files][:8]}"
         )
-    _say_what_changed(wish, listing, (*chosen, *pickles))
+    _say_what_changed(wish, listing)
     if wish.weights and (pickles := _of_components(wish, listing, pickles)):
         return _without_safetensors(wish, listing, pickles)
+    if wish.weights and not has_weights(chosen):
+        if not listing.certain:
+            return _without_safetensors(wish, listing, ())
+        weights = [file.path for file in listing.files if file.path.endswith(WEIGHTS)]
+        raise SourceError(f"{where}: expected weights such as {_example(wish)}, got {weights[:8] or 'none'}")
+    unknown = sorted(set(wish.sha256) - set(listing.etags()))
+    if unknown and listing.certain:
+        raise SourceError(f"{where}: model.sources.<name>.sha256 pins {unknown[0]}, a file that is not there")
     return _download(wish, listing, _of_components(wish, listing, chosen), wish.revision)
+
+
+def _example(wish: Wish) -> str:
+    return next(pattern for pattern in wish.patterns if pattern.endswith(".safetensors"))
 
 
 def _of_components(wish: Wish, listing: Listing, chosen: tuple[Listed, ...]) -> tuple[Listed, ...]:
@@ -81,64 +109,77 @@ def _of_components(wish: Wish, listing: Listing, chosen: tuple[Listed, ...]) -> 
 
 
 def _without_safetensors(wish: Wish, listing: Listing, pickles: Sequence[Listed]) -> Path:
-    """The bot's conversion, else our own."""
-    where = f"{wish.repository} at {listing.commit}"
-    known = conversions.remembered(listing.repository, listing.commit)
-    try:
-        found: conversions.Conversion | None
-        if known:
-            found = conversions.Conversion(known[0], list_files(wish.repository, known[1]))
-        else:
-            found = conversions.find_conversion(listing, wish.patterns)
-    except hub_errors() as error:
-        raise explained(wish.repository, wish.revision, error) from error
-    if found:
-        chosen = _of_components(wish, found.listing, settings_of(found.listing.files, wish.patterns))
-        logger.warning(
-            "%s holds pickles only; the hub's own conversion into safetensors is taken instead (%s, commit %s). "
-            "model.sources.<name>.revision=%s pins it",
-            *(where, found.request, found.listing.commit, found.listing.commit),
-        )
-        conversions.remember(listing, found)
-        _download(wish, listing, (), wish.revision)  # the branch's commit is known then without a network too
-        return _download(wish, found.listing, chosen, found.listing.commit)
+    """What was converted here before, else the bot's conversion, else our own.
+
+    Where pickles are pinned it is these that are converted: nobody has pinned what the bot has made of them.
+    """
+    where, reason = f"{wish.repository} at {listing.commit}", " There is no conversion of the hub's own either."
+    known = made_before(conversion_directory(wish.repository, listing.commit, wish.patterns))
+    if known and wish.convert == WEIGHTS_ONLY:
+        return known
+    if pinned := [file.path for file in pickles if file.path in wish.sha256]:
+        reason = f" model.sources.<name>.sha256 pins {pinned[0]}, so that no conversion of the hub's own is taken."
+    else:
+        found = conversions.remembered(listing)
+        if found is None and not listing.cached:
+            try:
+                found = ask(lambda: conversions.find_conversion(listing, wish.patterns))
+            except hub_errors() as error:
+                reason = f" Its pull requests could not be read ({type(error).__name__})."
+        if found:
+            return _of_the_hubs_own(wish, listing, pickles, found)
+    if not pickles:
+        raise not_cached(wish.repository, wish.revision)
     if wish.convert != WEIGHTS_ONLY:
-        raise SourceError(_only_pickles(where, [file.path for file in pickles]))
+        raise SourceError(
+            f"{where}: expected safetensors, found only pickle files ({', '.join(file.path for file in pickles)}), "
+            f"which can run code and which evohydra does not load as they are.{reason} "
+            "model.sources.<name>.convert=weights_only converts them with a reader that refuses all but tensors"
+        )
     return _converted(wish, listing, pickles)
 
 
-def _only_pickles(where: object, names: Sequence[str]) -> str:
-    return (
-        f"{where}: expected safetensors, found only pickle files ({', '.join(names)}), which can run code and which "
-        "evohydra does not load as they are. There is no conversion of the hub's own either. "
-        "model.sources.<name>.convert=weights_only converts them with a reader that refuses all but tensors"
+def _of_the_hubs_own(wish: Wish, listing: Listing, pickles: Sequence[Listed], found: conversions.Conversion) -> Path:
+    """The weights of the bot's pull request, with the branch's own settings, which may have been corrected since."""
+    target = conversion_directory(wish.repository, listing.commit, wish.patterns, found.listing.commit)
+    offered = _of_components(wish, found.listing, settings_of(found.listing.files, wish.patterns))
+    if not listing.certain:
+        return target if target.is_dir() else _download(wish, found.listing, offered, found.listing.commit)
+    settings = _of_components(wish, listing, settings_of(listing.files, wish.patterns, pickles))
+    folders = {folder_of(file.path) for file in pickles}
+    of_bot = [f for f in offered if ".safetensors" in f.path and folder_of(f.path) in folders]
+    etags, commit = found.listing.etags(), found.listing.commit
+    other = [file.path for file in settings if etags.get(file.path) != file.etag]
+    logger.warning(
+        "%s at %s holds pickles only; the weights of the hub's own conversion into safetensors are taken instead "
+        "(%s, commit %s)%s. model.sources.<name>.revision=%s pins them",
+        *(wish.repository, listing.commit, found.request, commit),
+        f", with the branch's own {other[0]}{' and others' if other[1:] else ''}, which differ" if other else "",
+        listing.commit if other else commit,
     )
+    branch = _download(wish, listing, settings if other else (), wish.revision)
+    if other:
+        weights = _download(wish, found.listing, of_bot, commit)
+        made = joined(weights, [f.path for f in of_bot], branch, [f.path for f in settings], target)
+    else:
+        made = _download(wish, found.listing, (*settings, *of_bot), commit)
+    conversions.remember(listing, found)
+    return made
 
 
 def _converted(wish: Wish, listing: Listing, pickles: Sequence[Listed]) -> Path:
     """The repository's files with its pickles converted, made once for each commit."""
-    if known := _converted_before(wish, listing.commit):
-        return known
-    target = conversion_directory(wish, listing.commit)
+    target = conversion_directory(wish.repository, listing.commit, wish.patterns)
+    beside = _of_components(wish, listing, settings_of(listing.files, wish.patterns, pickles))
+    settings = [file.path for file in beside]
+    if other := same_pickles(target, {file.path: file.sha256 for file in pickles}):
+        return with_weights_of(other, _download(wish, listing, beside, wish.revision), settings, target)
     source = _pickled_files(wish, listing, pickles)
     logger.warning(
         "%s: converting %d pickle files (%s) into safetensors in %s; nothing in them is run",
-        wish.repository,
-        len(pickles),
-        in_words(sum(file.size for file in pickles)),
-        target,
+        *(wish.repository, len(pickles), in_words(sum(file.size for file in pickles)), target),
     )
-    beside = _of_components(wish, listing, settings_of(listing.files, wish.patterns, pickles))
-    return convert_directory(source, [f.path for f in beside], [f.path for f in pickles], target, wish.sha256)
-
-
-def _converted_before(wish: Wish, commit: str) -> Path | None:
-    """The conversion of a commit that was made earlier; SourceError where it was made from others than the pinned."""
-    target = conversion_directory(wish, commit)
-    if not (target / RECORD).is_file():
-        return None
-    check_hashes(target, read_json(target / RECORD)["from"], wish.sha256)
-    return target
+    return convert_directory(source, settings, [f.path for f in pickles], target, wish.sha256)
 
 
 def _pickled_files(wish: Wish, listing: Listing, pickles: Sequence[Listed]) -> Path:
@@ -151,115 +192,43 @@ def _pickled_files(wish: Wish, listing: Listing, pickles: Sequence[Listed]) -> P
 
 def fetch_pickled(wish: Wish) -> Path:
     """The directory of a repository's pickled weights, whether it has safetensors too or not; else as `fetch`."""
-    try:
-        listing = list_files(wish.repository, wish.revision)
-    except hub_errors() as error:
-        raise explained(wish.repository, wish.revision, error) from error
+    listing = listing_of(wish.repository, wish.revision)
     pickles = pickled(listing.files, wish.patterns)
     if not pickles:
         raise SourceError(f"{wish.repository} at {listing.commit} on the hub holds no pickled weights")
     return _pickled_files(wish, listing, pickles)
 
 
-def settings_of(files: Sequence[Listed], patterns: Sequence[str], pickles: Sequence[Listed] = ()) -> tuple[Listed, ...]:
-    """What `patterns` find, without indices of pickles, and without weights in the folders of `pickles`."""
-    replaced = {folder_of(file.path) for file in pickles}
-    found = (file for file in needed(files, patterns) if not is_pickled_index(file.path))
-    return tuple(f for f in found if not (f.path.endswith(WEIGHTS) and folder_of(f.path) in replaced))
-
-
-def conversion_directory(wish: Wish, commit: str) -> Path:
-    """Where the conversion of a repository's pickles at a commit is kept, of the files that `wish` is about."""
-    about = hashlib.sha256(str(tuple(wish.patterns)).encode()).hexdigest()[:8]
-    return cache_directory() / "converted" / folder_name(wish.repository) / commit / about
-
-
-def convert_directory(
-    source: Path, settings: Sequence[str], pickles: Sequence[str], target: Path, pinned: Mapping[str, str]
-) -> Path:
-    """Make `target`, whole or not at all: the pickles below `source` converted, and its settings beside them.
-
-    Another process that was faster has made the same. Raises SourceError for pickles of more than tensors, for files
-    that are not the pinned ones, and where the disk is full.
-    """
-    room = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    shutil.rmtree(room, ignore_errors=True)
-    try:
-        room.mkdir(parents=True)
-        for name in settings:
-            (room / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source / name, room / name)
-        hashes = convert_files(source, pickles, room)
-        check_hashes(source, hashes["from"], pinned)
-        if not (target / RECORD).is_file():
-            room.rename(target)
-    except OSError as error:
-        raise SourceError(
-            f"could not write the conversion of {source} to {target} ({error}); nothing is left"
-        ) from error
-    finally:
-        shutil.rmtree(room, ignore_errors=True)
-    return target
-
-
-def _say_what_changed(wish: Wish, listing: Listing, chosen: Sequence[Listed]) -> None:
+def _say_what_changed(wish: Wish, listing: Listing) -> None:
     """A warning where a branch holds other files than when it was last downloaded."""
-    earlier = _cached_commit(wish)
+    earlier = None if listing.cached else snapshot(wish.repository, wish.revision)
     if earlier is None or earlier.name == listing.commit:
         return
-    changed = [f.path for f in chosen if (earlier / f.path).resolve().name not in (f.etag, f.sha256)]
-    if changed:
+    known = cached_listing(wish.repository, earlier.name)
+    if known is None:
+        return
+    now, was = (
+        {f.path: f.etag for f in (*settings_of(files, wish.patterns), *pickled(files, wish.patterns))}
+        for files in (listing.files, known.files)
+    )
+    names = now.keys() | was.keys() if known.certain else now.keys() & was.keys()
+    if changed := sorted(name for name in names if now.get(name) != was.get(name)):
         logger.warning(
             "%s has changed on the hub: it was at %s when it was last downloaded, and is at %s now, which is taken "
             "(%s%s). model.sources.<name>.revision=%s stays with the earlier one",
-            wish.repository,
-            earlier.name,
-            listing.commit,
-            changed[0],
-            " and others" if len(changed) > 1 else "",
-            earlier.name,
+            *(wish.repository, earlier.name, listing.commit, changed[0]),
+            *(" and others" if len(changed) > 1 else "", earlier.name),
         )
-
-
-def _cached_commit(wish: Wish) -> Path | None:
-    """The folder of the commit that the cache knows for the revision, whatever it holds; its name is the commit."""
-    import huggingface_hub
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    try:
-        return Path(
-            huggingface_hub.snapshot_download(
-                wish.repository, revision=wish.revision, allow_patterns=[], local_files_only=True
-            )
-        )
-    except LocalEntryNotFoundError:
-        return None
-
-
-def _cached(wish: Wish, error: Exception) -> Path:
-    """What the cache holds, where the hub cannot be asked."""
-    earlier = _cached_commit(wish)
-    if earlier is None:
-        raise explained(wish.repository, wish.revision, error) from error
-    known = conversions.remembered(wish.repository, earlier.name)
-    if known and wish.weights and (there := earlier.parent / known[1]).is_dir():
-        return there
-    if converted := _converted_before(wish, earlier.name):
-        return converted
-    names = [path.relative_to(earlier).as_posix() for path in earlier.rglob("*") if path.is_file()]
-    found = needed([Listed(name, 0, None, name) for name in names], wish.patterns)
-    if not found or (wish.weights and not has_weights(found)):
-        raise explained(wish.repository, wish.revision, error) from error
-    linked = {name: earlier / name for name in names if (earlier / name).is_symlink()}  # to files called by their hash
-    check_hashes(earlier, {name: path.resolve().name for name, path in linked.items()}, wish.sha256)
-    return earlier
 
 
 def _download(wish: Wish, listing: Listing, files: Sequence[Listed], revision: str | None, more: int = 0) -> Path:
     """Those files, at their commit, where there is room for them and for `more` bytes of a conversion."""
     import huggingface_hub
 
-    check_hashes(f"{wish.repository} at {listing.commit}", {f.path: f.sha256 for f in files}, wish.sha256)
+    where = f"{wish.repository} at {listing.commit}"
+    check_hashes(where, {f.path: f.sha256 for f in files}, wish.sha256)
+    if listing.cached:
+        return _cached(where, listing, files)
     if files:
         check_space(listing, files, more)
     names = [escape(file.path) for file in files or listing.named(CONFIGURED)]
@@ -268,9 +237,22 @@ def _download(wish: Wish, listing: Listing, files: Sequence[Listed], revision: s
             huggingface_hub.snapshot_download(wish.repository, revision=revision, allow_patterns=names, tqdm_class=Bar)
         )
     except hub_errors() as error:
-        raise explained(wish.repository, wish.revision, error) from error
+        raise broken_off(wish.repository, error) from error
     if found.name != listing.commit:
         raise SourceError(f"{wish.repository} changed on the hub while it was downloaded; run the same command again")
     if absent := [file.path for file in files if not (found / file.path).is_file()]:
         raise SourceError(f"{wish.repository}: {absent[0]} was not downloaded to {found}; run the same command again")
+    check_downloaded(where, found, files)
+    return found
+
+
+def _cached(where: str, listing: Listing, files: Sequence[Listed]) -> Path:
+    """Those files in the cache; SourceError where some of them are not there."""
+    found = snapshot(listing.repository, listing.commit)
+    missing = [file.path for file in files if not (found and (found / file.path).is_file())]
+    if missing or found is None:
+        raise unfinished(where, missing, len(files))
+    if not listing.certain:
+        logger.warning("%s: nothing in the local cache says whether all files of %s are there", where, found)
+    check_downloaded(where, found, files)
     return found

@@ -2,14 +2,16 @@
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from evohydra.files import write_json
 from evohydra.hub import SourceError, cache_directory
-from evohydra.hub.fetch import WEIGHTS_ONLY, convert_directory, settings_of
+from evohydra.hub.commits import CONVERTED
+from evohydra.hub.converting import WEIGHTS_ONLY, convert_directory, made_before, settings_of
+from evohydra.hub.hashes import RECORD, intact, remembered_sha256, sha256_of
 from evohydra.hub.listing import Listed, lacking
-from evohydra.hub.weights_only import RECORD, check_hashes, convert_file, safe_name, sha256_of
+from evohydra.hub.weights_only import convert_file, safe_name
 
 PICKLE_SUFFIXES = (".bin", ".ckpt", ".pt", ".pth")
 
@@ -24,7 +26,7 @@ def listed(directory: Path) -> tuple[Listed, ...]:
     )
 
 
-def with_safetensors(directory: Path, patterns: Sequence[str], convert: str | None, pinned: Mapping[str, str]) -> Path:
+def with_safetensors(directory: Path, patterns: Sequence[str], convert: str | None) -> Path:
     """The directory, or where it holds pickles only, and `convert` says so, its conversion in evohydra's cache.
 
     A conversion is made once for pickles of the same content. Raises SourceError for a pickle of more than tensors.
@@ -37,27 +39,33 @@ def with_safetensors(directory: Path, patterns: Sequence[str], convert: str | No
         return directory
     pickles = [file.path for file in found]
     settings = [file.path for file in settings_of(files, patterns, found)]
-    hashes = {name: sha256_of(directory / name) for name in (*pickles, *settings)}
-    check_hashes(directory, hashes, pinned)
+    hashes = {name: remembered_sha256(directory / name) for name in (*pickles, *settings)}
     key = hashlib.sha256(str(sorted(hashes.items())).encode()).hexdigest()
-    target = cache_directory() / "converted" / "local" / key
-    if (target / RECORD).is_file():
-        return target
-    return convert_directory(directory, settings, pickles, target, pinned)
+    target = cache_directory() / CONVERTED / "local" / key
+    return made_before(target) or convert_directory(directory, settings, pickles, target, {})
 
 
-def converted_file(file: Path, convert: str | None, pinned: Mapping[str, str]) -> Path:
-    """The conversion of a single pickled file, made once for the same content; SourceError without `convert`."""
+def is_weights(name: str) -> bool:
+    """Whether it is the name of a single file with weights."""
+    return "/" not in name and Path(name).suffix in (".safetensors", *PICKLE_SUFFIXES)
+
+
+def safe_file(file: Path, convert: str | None) -> Path:
+    """A safetensors file as it is, of a pickled one its conversion, made once for the same content.
+
+    SourceError for a pickle without `convert`.
+    """
+    if file.suffix == ".safetensors":
+        return file
     if convert != WEIGHTS_ONLY:
         raise SourceError(
             f"{file}: expected safetensors, got a pickle, which can run code and is not loaded as it is. "
             "model.sources.<name>.convert=weights_only converts it with a reader that refuses all but tensors"
         )
-    hashed = sha256_of(file)
-    check_hashes(file, {file.name: hashed}, pinned)
-    target = cache_directory() / "converted" / "files" / hashed
+    hashed = remembered_sha256(file)
+    target = cache_directory() / CONVERTED / "files" / hashed
     made = target / safe_name(file.name)
-    if (target / RECORD).is_file() and made.is_file():
+    if made.is_file() and intact(target):
         return made
     room = target / f".{made.name}.{os.getpid()}.partial"
     try:

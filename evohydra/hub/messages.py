@@ -4,6 +4,7 @@ import difflib
 import importlib
 from collections.abc import Sequence
 from contextlib import suppress
+from json import JSONDecodeError
 from pathlib import Path
 
 from evohydra.hub import SourceError
@@ -12,12 +13,33 @@ NEAR = 3  # names are proposed
 
 
 def unreachable(error: Exception) -> bool:
-    """Whether the hub could not be asked at all: no network, switched off, or out of order."""
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    """Whether the hub could not be asked: no network, switched off, out of order, too busy, or something in its place.
 
-    if isinstance(error, HfHubHTTPError):
-        return error.response is not None and error.response.status_code >= 500
-    return isinstance(error, (OfflineModeIsEnabled, LocalEntryNotFoundError, ConnectionError, *_transport_errors()))
+    The last is what networks do that want a login first: their page is no JSON.
+    """
+    from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    kinds = (OfflineModeIsEnabled, LocalEntryNotFoundError, ConnectionError, JSONDecodeError, *_transport_errors())
+    return isinstance(error, kinds) or busy(error) is not None
+
+
+def switched_off(error: Exception) -> bool:
+    """Whether the user wants no network."""
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    return isinstance(error, OfflineModeIsEnabled)
+
+
+def busy(error: Exception) -> float | None:
+    """The seconds that a hub which is out of order, or has too many to answer, wants one to wait; None for others."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    if not isinstance(error, HfHubHTTPError) or error.response is None:
+        return None
+    if error.response.status_code < 500 and error.response.status_code != 429:
+        return None
+    wait = error.response.headers.get("Retry-After") or "0"
+    return float(wait) if wait.isdecimal() else 0.0
 
 
 def hub_errors() -> tuple[type[Exception], ...]:
@@ -48,16 +70,50 @@ def explained(repository: str, revision: str | None, error: Exception) -> Source
         )
     if isinstance(error, (errors.RepositoryNotFoundError, errors.HFValidationError)):
         return SourceError(_unknown(repository))
+    if isinstance(error, errors.HfHubHTTPError) and error.response is not None and error.response.status_code == 401:
+        return SourceError(
+            f"the hub refuses the token with which {what} was asked for; it may have expired. Log in anew (hf auth "
+            "login), or correct or unset the environment variable HF_TOKEN: public models need none"
+        )
     if unreachable(error):
         return SourceError(
             f"could not reach {what}, and it is not in the local cache ({type(error).__name__}). "
             "Without a network download it elsewhere and give the directory: "
-            f"model.sources.<name>.path=/models/{repository.split('/')[1]}, or model.sources.<name>.base=... for a base"
+            f"model.sources.<name>.path=/models/{repository.rpartition('/')[2]}, or model.sources.<name>.base=... for "
+            "a base"
         )
-    first = str(error).strip().splitlines() or [""]
+    return SourceError(f"could not ask for {what} ({_first_line(error)})")
+
+
+def not_cached(repository: str, revision: str | None) -> SourceError:
+    """Where the hub does not answer and the cache has no weights."""
+    return explained(repository, revision, ConnectionError())
+
+
+def broken_off(repository: str, error: Exception) -> SourceError:
+    """The sentence for a download that has begun."""
+    from huggingface_hub import errors
+
+    if isinstance(error, errors.GatedRepoError):
+        return SourceError(gated(repository))
     return SourceError(
-        f"could not download {what} ({type(error).__name__}: {first[0][:200]}). The same command goes on"
+        f"could not download all of {repository!r} ({_first_line(error)}). What has come is kept. The same command "
+        "goes on"
     )
+
+
+def unfinished(what: str, missing: Sequence[str], count: int) -> SourceError:
+    """Where the cache has only some of the files, and the hub cannot be asked."""
+    some = ", ".join(missing[:4]) + (", ..." if len(missing) > 4 else "")
+    return SourceError(
+        f"the download of {what} is unfinished: {len(missing)} of its {count} files are not in the local cache "
+        f"({some}), and the hub does not answer. Go online and run the same command again"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines[0] else type(error).__name__
 
 
 def gated(repository: str) -> str:

@@ -1,6 +1,5 @@
 """Pickled weights made into safetensors: torch reads them with a reader that knows tensors and nothing else."""
 
-import hashlib
 import json
 import pickle
 import re
@@ -13,16 +12,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from evohydra.files import MEGABYTE, all_on_disk, check_plain_file, read_json, write_json
+from evohydra.files import all_on_disk, check_plain_file, read_json, write_json
 from evohydra.files.tensors import NAMES, write_tensors
 from evohydra.hub import SourceError
+from evohydra.hub.hashes import RECORD, remembered_sha256, sha256_of
 
 IMPORTS = re.compile(r"GLOBAL ([\w.]+)")
 SAFE = ".safetensors"
 INDEX = re.compile(r"\.bin\.index(\.\w+)?\.json$")  # of shards, perhaps of a variant
-RECORD = "conversion.json"  # which files a conversion was made from, and what came out
 # Of a training framework's checkpoint, whose other entries are its own and not read by anyone here.
 STATE = "state_dict"
+METADATA = "__metadata__"
+# What torch raises over files that are damaged or none of its own.
+UNREADABLE = (
+    OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError, IndexError, AttributeError, zipfile.BadZipFile,
+)  # fmt: skip
 
 
 def read_pickle(file: Path) -> dict[str, Tensor]:
@@ -35,10 +39,10 @@ def read_pickle(file: Path) -> dict[str, Tensor]:
         check_plain_file(file)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about protocols of pickle that it may not know: then it fails
-            loaded: object = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+            loaded: object = torch.load(file, map_location="cpu", weights_only=True, mmap=_can_be_mapped(file))
     except pickle.UnpicklingError as error:
         raise SourceError(_refused(file, str(error))) from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+    except UNREADABLE as error:
         size = file.stat().st_size if file.exists() else 0
         raise SourceError(
             f"{file}: expected weights that torch can read, got {size} bytes that it cannot ({error})"
@@ -48,15 +52,32 @@ def read_pickle(file: Path) -> dict[str, Tensor]:
     if not isinstance(loaded, Mapping) or not loaded:
         raise SourceError(f"{file}: expected a pickle of tensors by name, got {type(loaded).__name__}")
     for name, value in loaded.items():
-        if not (isinstance(name, str) and isinstance(value, Tensor) and value.layout == torch.strided):
+        if not (isinstance(name, str) and isinstance(value, Tensor) and _plain(value)):
             raise SourceError(
                 f"{file}: expected nothing but plain tensors by name, got {type(value).__name__} as {name!r}"
             )
+        if name == METADATA:
+            raise SourceError(f"{file}: a tensor is called {METADATA!r}, which safetensors keeps for something else")
         if value.dtype not in NAMES or value.is_quantized:
             raise SourceError(
                 f"{file}: tensor {name!r} is of the type {value.dtype}, which is converted to nothing here"
             )
     return {name: value.detach() for name, value in loaded.items()}
+
+
+def _can_be_mapped(file: Path) -> bool:
+    """Whether torch may map the file: an archive whose records are stored as they are. Others it would misread."""
+    if not zipfile.is_zipfile(file):
+        return False
+    with zipfile.ZipFile(file) as archive:
+        return all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.infolist())
+
+
+def _plain(tensor: Tensor) -> bool:
+    """Whether it holds all of its numbers: not nested, not without data, and no few numbers repeated into many."""
+    if tensor.is_nested or tensor.layout != torch.strided or tensor.device.type != "cpu":
+        return False
+    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
 
 
 def _refused(file: Path, message: str) -> str:
@@ -100,7 +121,7 @@ def convert_files(root: Path, names: Sequence[str], target: Path) -> dict[str, d
     """
     hashes: dict[str, dict[str, str]] = {"from": {}, "to": {}}
     for name in names:
-        hashes["from"][name] = sha256_of(root / name)
+        hashes["from"][name] = remembered_sha256(root / name)
         convert_file(root / name, target / safe_name(name))
         hashes["to"][safe_name(name)] = sha256_of(target / safe_name(name))
     beside = {path for name in names for path in (root / name).parent.iterdir() if is_pickled_index(path.name)}
@@ -121,22 +142,3 @@ def _renamed(index: dict[str, Any]) -> dict[str, Any]:
         "metadata": index.get("metadata") or {},
         "weight_map": {name: safe_name(file) for name, file in where.items()},
     }
-
-
-def sha256_of(file: Path) -> str:
-    """The SHA-256 of a file's content, read in blocks."""
-    state = hashlib.sha256()
-    with file.open("rb") as opened:
-        while block := opened.read(16 * MEGABYTE):
-            state.update(block)
-    return state.hexdigest()
-
-
-def check_hashes(where: object, got: Mapping[str, str | None], pinned: Mapping[str, str]) -> None:
-    """SourceError for the first file whose SHA-256 is not the one that is `pinned`; others are not looked at."""
-    for name, expected in pinned.items():
-        if name in got and got[name] != expected:
-            raise SourceError(
-                f"{where}: {name} is not the file that was pinned: expected the SHA-256 {expected}, got {got[name]}. "
-                "If its authors have changed it and you trust that, change model.sources.<name>.sha256"
-            )

@@ -17,6 +17,8 @@ from evohydra.checks import check
 from evohydra.files import check_plain_file, read_json
 from evohydra.hub import MissingSourceError, fetch, local
 from evohydra.hub import SourceError as SourceError
+from evohydra.hub.hashes import check_pins, parsed_pins
+from evohydra.hub.listing import PICKLED
 
 ZOO = Path(__file__).parent.parent / "zoo"
 CONFIGS = ("config.json", "model_index.json")
@@ -67,25 +69,33 @@ def locate(
     made into safetensors where there are no others; `sha256` are the hashes of files that are pinned, by name. Raises
     SourceError where there is no such directory, the hub cannot be reached, or there are pickles only.
     """
+    pinned = parsed_pins(sha256)
+    found = _found(path, revision, wanted or (*BESIDE, *(["*.safetensors"] if weights else [])), convert, pinned)
+    check_pins(found, pinned)
+    return found
+
+
+def _found(
+    path: str, revision: str | None, patterns: Sequence[str], convert: str | None, pinned: Mapping[str, str]
+) -> Path:
     if path.startswith("zoo://"):
         return _in_zoo(path)
-    patterns = wanted or (*BESIDE, *(["*.safetensors"] if weights else []))
     directory = Path(path).expanduser()
     if directory.is_dir():
-        return local.with_safetensors(directory.resolve(), patterns, convert, sha256)
-    if directory.is_file() and _is_weights(directory.name):
+        return local.with_safetensors(directory.resolve(), patterns, convert)
+    if directory.is_file() and local.is_weights(directory.name):
         # Under the name that was given: what a link points to may have no suffix, and other files beside it.
-        return _safe(directory.parent.resolve() / directory.name, convert, sha256)
+        return local.safe_file(directory.parent.resolve() / directory.name, convert)
     owner, _, rest = path.partition("/")
     repository, _, file = rest.partition("/")
-    if owner not in ("", ".", "..", "~") and _is_weights(file):
-        found = fetch.fetch(fetch.Wish(f"{owner}/{repository}", revision, [file], sha256=sha256)) / file
-        return _safe(found, convert, sha256)
+    if owner not in ("", ".", "..", "~") and local.is_weights(file):
+        found = fetch.fetch(fetch.Wish(f"{owner}/{repository}", revision, [file], sha256=pinned)) / file
+        return local.safe_file(found, convert)
     if directory.is_absolute() or path.startswith((".", "~")) or path.count("/") != 1:
         raise MissingSourceError(
             f"{path}: no such directory or safetensors file (and not a hub id of the form owner/name)"
         )
-    return fetch.fetch(fetch.Wish(path, revision, patterns, convert, sha256))
+    return fetch.fetch(fetch.Wish(path, revision, patterns, convert, pinned))
 
 
 def _in_zoo(path: str) -> Path:
@@ -94,15 +104,6 @@ def _in_zoo(path: str) -> Path:
         known = sorted(config.parent.name for name in CONFIGS for config in ZOO.glob(f"*/{name}"))
         raise SourceError(f"{path}: no such model in the zoo; it holds {known}")
     return directory
-
-
-def _is_weights(file: str) -> bool:
-    """Whether it is the name of a single file with weights."""
-    return "/" not in file and Path(file).suffix in (".safetensors", *local.PICKLE_SUFFIXES)
-
-
-def _safe(file: Path, convert: str | None, sha256: Mapping[str, str]) -> Path:
-    return file if file.suffix == ".safetensors" else local.converted_file(file, convert, sha256)
 
 
 class CheckpointReader:
@@ -120,12 +121,13 @@ class CheckpointReader:
         self.shapes: Mapping[str, tuple[int, ...]] = {name: self._shape(name) for name in sorted(self._where)}
 
     def _index(self) -> dict[str, str]:
-        index = self.directory / INDEX
-        if index.is_file():
+        index, single = self.directory / INDEX, self.directory / "model.safetensors"
+        if index.is_file() and not single.is_file():  # transformers too takes the whole file where there are both
             return self._sharded(index)
-        single = self.directory / "model.safetensors"
         if not single.is_file():
             found = sorted(self.directory.glob("*.safetensors"))
+            if any(PICKLED.fullmatch(file.name) for file in self.directory.glob("*.bin")):
+                found = []  # safetensors beside a pickled model are something else, an adapter for example
             if len(found) > 1:
                 raise SourceError(f"{self.directory}: {len(found)} safetensors files and no {INDEX}")
             if not found:

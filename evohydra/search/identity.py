@@ -29,7 +29,8 @@ INCIDENTAL = (
 LEDGER, SCORES = "ledger.jsonl", "scores.jsonl"  # the files of a run that hold scores
 ALLOW = "allow_other_versions=true"
 EARLIER = "earlier_versions"
-CHOSEN = "chosen"
+CHOSEN, COMMITS = "chosen", "commits"
+IDENTITY = "run.json"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -94,17 +95,19 @@ class Identity:
     """Both parts; run.json holds them.
 
     chosen: what `auto` has chosen of options that decide how answers are rounded (batch_size), empty where the user
-    has. Of these a run that goes on may have others if its user says so.
+    has. Of these a run that goes on may have others if its user says so. commits: by name of which commits of the hub
+    sources were read, for whoever has to find them again; what they hold is compared, not their names.
     """
 
     scores: OfScores
     search: OfSearch
     chosen: Mapping[str, int] = field(default_factory=dict)
+    commits: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON data, with digests in the place of secrets."""
         plain = _plain(self)
-        return plain if self.chosen else {key: value for key, value in plain.items() if key != CHOSEN}
+        return {key: value for key, value in plain.items() if value or key not in (CHOSEN, COMMITS)}
 
     def score_key(self, benchmark: str, split: str) -> str:
         """A digest of all that the scores on one split of one benchmark depend on beside recipe and examples.
@@ -169,13 +172,15 @@ def check_identity(path: Path, identity: Mapping[str, object], *, allow_other_ve
             "scored on. Choose another name with run=NAME, or delete the directory"
         )
     _check_chosen(path.parent, known.pop(CHOSEN, {}), current.get(CHOSEN, {}))
-    found = differences(known, {key: value for key, value in current.items() if key != CHOSEN})
+    commits = known.pop(COMMITS, {})
+    found = differences(known, {key: value for key, value in current.items() if key not in (CHOSEN, COMMITS)})
     others = [each for each in found if not _of_versions(each[0])]
     shown = _listed(others or found)
     if others:
         raise LedgerError(
-            f"{path.parent} holds a run of another configuration or other data ({shown}). Choose another name with "
-            "run=NAME, or delete the directory"
+            f"{path.parent} holds a run of another configuration or other data ({shown}). "
+            f"{_earlier_commits(others, commits, current.get(COMMITS, {}))}"
+            "Choose another name with run=NAME, or delete the directory"
         )
     if found and not allow_other_versions:
         raise LedgerError(
@@ -184,7 +189,20 @@ def check_identity(path: Path, identity: Mapping[str, object], *, allow_other_ve
         )
     if found:
         was = {".".join(at): version for at, version, _ in found}
-        write_json(path, {**current, EARLIER: [*earlier, was]})
+        write_json(path, {**current, **({COMMITS: commits} if commits else {}), EARLIER: [*earlier, was]})
+
+
+def _earlier_commits(
+    found: Sequence[Difference], was: Mapping[str, Mapping[str, str]], now: Mapping[str, Mapping[str, str]]
+) -> str:
+    """Which commits of changed sources the run began with, and how to go on with them; empty where none is known."""
+    told = ""
+    for name in dict.fromkeys(at[2] for at, _, _ in found if at[:2] == ("scores", "sources") and len(at) > 2):
+        if name in was and was[name] != now.get(name):
+            key = "<name>.base_revision" if name == "base" else f"{name}.revision"
+            commit = was[name]["commit"]
+            told += f"It began with {name} at commit {commit}: model.sources.{key}={commit} goes on with that. "
+    return told
 
 
 def _check_chosen(run: Path, was: Mapping[str, object], now: Mapping[str, object]) -> None:

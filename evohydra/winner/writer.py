@@ -129,7 +129,7 @@ class WinnerWriter:
             node, self.family, self.sources.files_from, form.format, engine.dtype, dtype, form.shard_bytes, found
         )
         recipe |= {**asdict(form.rules), "adapters": [asdict(each) for each in self.sources.overlay.adapters]}
-        found_at = {c.name: commit_of(self.sources.paths[c.name]) for c in checkpoints(node)}
+        found_at = {c.name: commit_of(self.sources.paths[c.name], c.path) for c in checkpoints(node)}
         commits = {name: commit for name, commit in found_at.items() if commit}
         recipe |= {"commits": commits} if commits else {}
         recipe |= {"warnings": list(self.sources.warnings), "weights": weights}

@@ -24,13 +24,15 @@ CHUNK = 64 * 1024
 class Fault:
     """What goes wrong with a file: the connection is cut after `cut` bytes, the first `times` that it is asked for.
 
-    `delay` seconds pass before each chunk; `status` is answered instead of the file.
+    `delay` seconds pass before each chunk; `status` is answered instead of the file, or instead of what the hub tells
+    where it is the end of such an address ("/discussions"), with `message`.
     """
 
     cut: int | None = None
     times: int = 1
     delay: float = 0.0
     status: int | None = None
+    message: str = "the server has a fault"
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.hub.asked.append(Asked(self.command, unquote(split.path), self.headers.get("Range")))
         self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         try:
+            self._out_of_order(unquote(split.path))
             for pattern, handle in ROUTES.items():
                 if found := re.fullmatch(pattern, split.path):
                     handle(self, **{key: unquote(value or "") for key, value in found.groupdict().items()})
@@ -120,6 +123,16 @@ class _Handler(BaseHTTPRequestHandler):
             )
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True
+
+    def _out_of_order(self, path: str) -> None:
+        """Faults of the hub's answers, and a token that is nobody's, which the hub refuses for public models too."""
+        if path.startswith("/api/"):
+            for end, fault in self.hub.faults.items():
+                if path.endswith(end) and fault.status and fault.times > 0:
+                    fault.times -= 1
+                    raise _RefusedError(fault.status, None, fault.message)
+            if self.headers.get("Authorization") and not self._login():
+                raise _RefusedError(401, None, "Invalid credentials in Authorization header")
 
     def _known(self, kind: str, name: str) -> Repository:
         repository = self.hub.repositories.get((kind, name))

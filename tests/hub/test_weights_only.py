@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from evohydra.convert import convert
 from evohydra.families.causal_lm import CausalLM
 from evohydra.families.sdxl import SDXL
-from evohydra.hub.weights_only import read_pickle, safe_name, sha256_of
+from evohydra.hub.hashes import sha256_of
+from evohydra.hub.weights_only import read_pickle, safe_name
 from evohydra.merging.checkpoints import CheckpointReader, SourceError, locate
 from tests import commands, tiny_models
 from tests.hub.commands import surroundings

@@ -10,6 +10,7 @@ from lm_eval.models.huggingface import HFLM
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from evohydra.scoring.benchmarks import BenchmarkError
 from evohydra.scoring.benchmarks.run_cache import RunCache
 from evohydra.scoring.benchmarks.sampling import PromptStreams
 
@@ -65,8 +66,16 @@ class LiveLM(HFLM):  # type: ignore[misc]
         answers: list[str] = super().generate_until(requests, disable_tqdm=disable_tqdm)
         return answers
 
-    def tok_decode(self, tokens: Sequence[int] | int, skip_special_tokens: bool = True) -> str:
-        """The text of `tokens`; genomes of one search often give the same answers."""
+    def tok_decode(self, tokens: Sequence[int] | int | None, skip_special_tokens: bool = True) -> str:
+        """The text of `tokens`; genomes of one search often give the same answers.
+
+        BenchmarkError for None, which lm-eval gives where the tokenizer has no end of a text.
+        """
+        if tokens is None:
+            raise BenchmarkError(
+                "the tokenizer has no token for the end of a text (eos_token), with which answers end. Give it one in "
+                "the model's tokenizer_config.json, which may be missing"
+            )
         text: str = self._decode(tuple(tokens) if isinstance(tokens, list) else tokens, skip_special_tokens)
         return text
 

@@ -1,0 +1,42 @@
+"""Sources of a run that goes on: recipes name them as when it began, wherever the same was found now."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from evohydra.families.sources import OpenSources
+from evohydra.files import read_json
+from evohydra.hub.commits import commit_of
+from evohydra.recipe import Checkpoint
+
+PLACES = ("path", "revision", "adapter", "convert")  # say where a source is, not what it holds
+
+
+def as_begun(opened: OpenSources, file: Path) -> OpenSources:
+    """The sources with the places that run.json has in `file`, where weights and settings are those that it names.
+
+    Digests of recipes hold these places, and random masks follow from them. Without such a file, or with another one,
+    they are as they were found.
+    """
+    try:
+        known = read_json(file)
+        search, contents = known["search"], known["scores"]["sources"]
+        begun = {node["name"]: node for node in (*search["models"], *filter(None, [search["base"]]))}
+    except (OSError, ValueError, KeyError, TypeError):
+        return opened  # what is wrong with it is said where it is compared
+
+    def placed(node: Checkpoint) -> Checkpoint:
+        same = {"fingerprint": node.fingerprint, "settings": opened.settings[node.name]}
+        was: Mapping[str, object] = begun.get(node.name, {})
+        if contents.get(node.name) != same or not isinstance(was.get("path"), str):
+            return node
+        return replace(node, **{key: was.get(key) for key in PLACES})  # type: ignore[arg-type]
+
+    base = placed(opened.base) if opened.base else None
+    return replace(opened, models=tuple(map(placed, opened.models)), base=base)
+
+
+def commits_of(opened: OpenSources) -> dict[str, dict[str, str]]:
+    """By name the commits of the hub that sources were read from, as run.json has them."""
+    found = {name: commit_of(path) for name, path in opened.paths.items()}
+    return {name: {"commit": commit} for name, commit in found.items() if commit}

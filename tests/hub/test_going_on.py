@@ -1,0 +1,122 @@
+"""Runs that go on, and winners that are made again, when branches have moved and sources are found elsewhere."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from evohydra.hub.commits import commit_of
+from evohydra.merging.checkpoints import SourceError
+from evohydra.rebuild import rebuild
+from evohydra.search.json_lines import LedgerError
+from tests.commands import carried_out
+from tests.hub.language_models import ABEL, ARITHMO, METAMATH, MISTRAL, SHISA
+from tests.hub.repositories import PullRequest, Repository
+from tests.hub.server import Hub
+
+SMALL = [
+    "optimizer=cmaes", "optimizer.population=4", "top=1", "tracker=none", "report=false", "threads=1", "fitness=full",
+    "baselines=null", "benchmark=[tiny_gsm_ja]", "benchmark.tiny_gsm_ja.splits.search.stop=2",
+    "benchmark.tiny_gsm_ja.splits.validation.stop=302",
+    "benchmark.tiny_gsm_ja.splits.test.stop=502",
+]  # fmt: skip
+BOTH = ["model=shisa+arithmo", "merge=linear", *SMALL]
+
+
+def files_of(hub: Hub, name: str) -> dict[str, bytes | Path]:
+    repository = hub.repositories["models", name]
+    return {n: c.source for n, c in repository.commits[repository.refs["main"]].items()}
+
+
+def moved(hub: Hub) -> tuple[str, str]:
+    """Put other weights on shisa's main; the commits before and after."""
+    repository = hub.repositories["models", SHISA]
+    shard = "model-00001-of-00002.safetensors"
+    before = repository.refs["main"]
+    return before, repository.commit({**files_of(hub, SHISA), shard: files_of(hub, ARITHMO)[shard]})
+
+
+def run(directory: Path, *arguments: str, budget: int = 4) -> dict[str, Any]:
+    return carried_out([*BOTH, f"budget={budget}", *arguments], directory)
+
+
+def test_a_run_goes_on_at_the_commit_that_it_began_with_and_is_rebuilt_from_it(online: Hub, tmp_path: Path) -> None:
+    first = run(tmp_path / "run")
+    before, after = moved(online)
+    for _ in range(2):  # said each time
+        with pytest.raises(
+            LedgerError, match=rf"It began with shisa at commit {before}: .*shisa\.revision={before} goes"
+        ):
+            run(tmp_path / "run", budget=8)
+    later = run(tmp_path / "run", f"model.sources.shisa.revision={before}", budget=8)
+    assert (first["evaluations"], later["evaluations"]) == (4, 8)
+    lines = (tmp_path / "run" / "ledger.jsonl").read_text().splitlines()
+    assert len(lines) == 8
+    recipe = json.loads((tmp_path / "run" / "recipe.json").read_text())
+    assert recipe["commits"]["shisa"] == before
+    assert {model["name"]: model["revision"] for model in recipe["recipe"]["models"]} == {
+        "shisa": None,
+        "arithmo": None,
+    }
+    made, promised = rebuild(recipe, tmp_path / "again", {}, torch.device("cpu"))
+    assert made == promised
+    again = json.loads((tmp_path / "again" / "recipe.json").read_text())
+    assert again["recipe"] == recipe["recipe"]
+    assert after != before
+
+
+def test_a_run_that_began_with_a_login_goes_on_with_a_copy_of_the_base(
+    online: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    online.add(Repository("friends/base")).commit({**files_of(online, MISTRAL), "README.md": b"a copy"})
+    bases = [f"model.sources.{name}.base=[{MISTRAL},friends/base]" for name in ("shisa", "arithmo")]
+    run(tmp_path / "run", *bases, "merge=ties")
+    monkeypatch.delenv("HF_TOKEN")
+    assert run(tmp_path / "run", *bases, "merge=ties", budget=8)["evaluations"] == 8
+    recipe = json.loads((tmp_path / "run" / "recipe.json").read_text())
+    assert recipe["recipe"]["base"]["path"] == MISTRAL
+    assert "base" not in recipe["commits"]  # the copy's commit is none of that name's
+
+
+def test_a_pin_of_the_base_is_compared_with_its_bytes(online: Hub, tmp_path: Path) -> None:
+    pin = f"+model.sources.shisa.base_sha256={{config.json: {'0' * 63}1}}"
+    with pytest.raises(SourceError, match=r"'base': .*config\.json is not the file that was pinned.*base_sha256"):
+        run(tmp_path / "run", "merge=ties", pin)
+
+
+def test_a_run_with_converted_pickles_goes_on_when_the_bot_has_converted_them(
+    online: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tmp_path / "run", "model=shisa+abel")
+    converted = next((tmp_path / "evohydra" / "converted").glob("*/*/*"))
+    safe = {path.name: path.read_bytes() for path in converted.glob("*.safetensors*")}
+    online.repositories["models", ABEL].propose(safe, PullRequest(1))
+    monkeypatch.setenv("EVOHYDRA_CACHE", str(tmp_path / "another"))
+    assert run(tmp_path / "run", "model=shisa+abel", budget=8)["evaluations"] == 8
+    assert not list((tmp_path / "another" / "converted").glob("*/*/*/conversion.json"))
+
+
+def test_a_winner_says_nothing_of_how_its_source_was_converted(online: Hub, tmp_path: Path) -> None:
+    run(tmp_path / "run", "model=abel+shisa")
+    assert not (tmp_path / "run" / "winner" / "conversion.json").exists()
+
+
+def test_a_tokenizer_without_an_end_of_a_text_is_named(online: Hub, tmp_path: Path) -> None:
+    for name in (SHISA, ARITHMO):
+        files = files_of(online, name)
+        del files["tokenizer_config.json"]
+        online.repositories["models", name].commit(files)
+    with pytest.raises(ValueError, match=r"no token for the end of a text .* tokenizer_config\.json"):
+        run(tmp_path / "run")
+
+
+def test_commits_are_those_of_the_repository_that_is_named() -> None:
+    commit = "0123456789" * 4
+    at = Path(f"/cache/models--friends--base/snapshots/{commit}")
+    assert commit_of(at) == commit_of(at, "friends/base") == commit
+    assert commit_of(at / "x.safetensors", "friends/base/x.safetensors") == commit
+    assert commit_of(at, METAMATH) is None
+    converted = Path(f"/cache/converted/models--friends--base/{commit}/0123abcd")
+    assert commit_of(converted, "friends/base") == commit
