@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from transformers import PretrainedConfig
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from evohydra.families import Rules, tokenizers
 from evohydra.families import tensor_sets as sets
+from evohydra.families.splitting import check_splitting
 from evohydra.families.vocabulary import TokenRows, Vocabulary, embeddings_of, plan, rows_of
 from evohydra.merging.checkpoints import SourceError, TensorSource, check_same_shapes, check_same_tensors
 
@@ -47,7 +48,7 @@ def align(
     before = rows_of(sources[files_from])
     check_same_tensors(sources)
     owner = owner or files_from
-    sources, tokenizer = on_common_tokens(sources, directories, base, rules, owner, completing)
+    sources, tokenizer, doubts = on_common_tokens(sources, directories, base, rules, owner, completing)
     if tokenizer is None and owner != files_from:
         tokenizer = tokenizers.load(directories[owner])
     check_same_shapes(sources)
@@ -56,7 +57,7 @@ def align(
         changes["vocab_size"] = rows
     if tied is False and ties[files_from]:
         changes["tie_word_embeddings"] = False
-    return Common(sources, changes, tokenizer, left_out)
+    return Common(sources, changes, tokenizer, (*left_out, *doubts))
 
 
 def on_common_tokens(
@@ -66,19 +67,21 @@ def on_common_tokens(
     rules: Rules,
     files_from: str,
     completing: bool = False,
-) -> tuple[Mapping[str, TensorSource], object]:
-    """The sources with the rows of the merge's vocabulary, and its tokenizer where that is none of theirs.
+) -> tuple[Mapping[str, TensorSource], object, tuple[str, ...]]:
+    """The sources with the rows of the merge's vocabulary, its tokenizer where that is none of theirs, and doubts.
 
     A row that a source lacks is the base's, if it has one; with `completing` it is that of `files_from`, and sources
-    may lack some also where all tokenizers are to be the same.
+    may lack some also where all tokenizers are to be the same. The doubts are sentences of `check_splitting`.
     """
     loaded = {name: tokenizers.load(directory) for name, directory in directories.items()}
     vocabularies = {name: tokenizers.vocabulary(each, rows_of(sources[name])) for name, each in loaded.items()}
-    united = None
+    united: PreTrainedTokenizerBase | None = None
+    doubts: tuple[str, ...] = ()
     if rules.tokenizer != "same":
         tokenizers.check_comparable(loaded)
     elif completing:
         tokenizers.check_within(vocabularies, files_from)
+        doubts = check_splitting(loaded, files_from, tokenizers.CHOICES)
     else:
         if len({each.rows for each in vocabularies.values()}) > 1:
             sizes = {name: each.rows for name, each in vocabularies.items()}
@@ -87,8 +90,9 @@ def on_common_tokens(
                 "rows; tokenizer=base leaves out tokens that a source added to its base's, tokenizer=union keeps them"
             )
         tokenizers.check_same(vocabularies)
+        doubts = check_splitting(loaded, files_from, tokenizers.CHOICES)
         if rules.pad_vocabulary_to is None:
-            return sources, None
+            return sources, None, doubts
     target = vocabularies[files_from]
     if rules.tokenizer == "union":
         united = tokenizers.union(loaded, vocabularies, files_from)
@@ -99,7 +103,7 @@ def on_common_tokens(
     multiple = rules.pad_vocabulary_to or 1
     target = Vocabulary(target.tokens, -(-target.rows // multiple) * multiple)
     rows = plan(vocabularies, target, files_from, files_from if completing else base, not rules.tokens_only)
-    return {name: TokenRows(name, sources, rows[name]) for name in sources}, united
+    return {name: TokenRows(name, sources, rows[name]) for name in sources}, united, doubts
 
 
 def check_not_quantised(configs: Mapping[str, PretrainedConfig]) -> None:

@@ -133,11 +133,11 @@ class CausalLM(OneDirectory):
         sets.check_heads({first: sources[first]}, ties, directories)
         sets.check_layers(sources, first)
         rules, padding = settled(rules, sources, directories, first)
-        sources, _ = on_common_tokens(sources, directories, None, rules, first)
+        sources, _, doubts = on_common_tokens(sources, directories, None, rules, first)
         alike = [name for name, source in sources.items() if source.shapes == sources[first].shapes]
         own = {name: directories[name] for name in alike if apart(configs[name], configs[first])}
         overlay = Overlay(frozenset(sources[first].shapes), own=own)
-        return Aligned(sources, first, overlay, padding, tokenizer=rules.tokenizer)
+        return Aligned(sources, first, overlay, (*padding, *doubts), tokenizer=rules.tokenizer)
 
     def locations(
         self, directory: Path, names: tuple[str, ...], copied: frozenset[str] = frozenset()

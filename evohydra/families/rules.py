@@ -1,7 +1,7 @@
 """What is done where sources differ, and what is added to their merge."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Le
@@ -43,6 +43,7 @@ class Rules:
     may), "base", the name of a source, or "allow" (that of the source whose files it has in any case).
     missing: "error", or "base": the merge has the base's tensors, and sources that lack some take the base's.
     pad_vocabulary_to: embeddings and head get rows up to a multiple of it.
+    texts: what models are asked with: tokens that stand there are no padding.
     tokens_only: they have rows for tokens only, before they are padded, as mergekit has them.
     allow_other_base: sources on another base are a warning.
     components: of diffusion models, for each component "merge" or the name of the source that gives it; those that are
@@ -58,6 +59,7 @@ class Rules:
     adapters: tuple[AddedAdapter, ...] = ()
     config: str = "same"
     tokens_only: bool = False
+    texts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_fields("", self, but=("adapters",))
@@ -65,6 +67,10 @@ class Rules:
             raise ValueError("tokenizer: expected auto, same, base, union or the name of a source, got ''")
         if not self.config:
             raise ValueError("config: expected same, base, allow or the name of a source, got ''")
+
+    def to_dict(self) -> dict[str, object]:
+        """As recipe files hold them: without `texts`, which only "auto" looks at."""
+        return {key: value for key, value in asdict(self).items() if key != "texts"}
 
     def check_unused(self, *keys: str, why: str) -> None:
         """ValueError where one of the `keys` is not at its default."""

@@ -16,6 +16,7 @@ from evohydra.files import Plain
 from evohydra.merging.checkpoints import SourceError
 
 LARGEST_ID = 10**7
+CHOICES = "tokenizer=base or the name of a source gives all models one of them"  # where tokenizers are to be the same
 NEVER = -1e4  # the score of a piece that a Unigram model shall not choose by itself
 
 

@@ -128,7 +128,7 @@ class WinnerWriter:
         recipe = recipe_file(
             node, self.family, self.sources.files_from, form.format, engine.dtype, dtype, form.shard_bytes, found
         )
-        recipe |= {**asdict(form.rules), "adapters": [asdict(each) for each in self.sources.overlay.adapters]}
+        recipe |= {**form.rules.to_dict(), "adapters": [asdict(each) for each in self.sources.overlay.adapters]}
         found_at = {c.name: commit_of(self.sources.paths[c.name]) for c in checkpoints(node)}
         commits = {name: commit for name, commit in found_at.items() if commit}
         recipe |= {"commits": commits} if commits else {}
