@@ -131,6 +131,9 @@ class Judged:
 class Referred(Judged):
     """One with references."""
 
+    def __init__(self, complete: bool | None = True) -> None:
+        self.complete_references = complete
+
     def check_references(self) -> None: ...
 
     def size(self, split: Any) -> int:
@@ -144,6 +147,8 @@ class Referred(Judged):
     [
         ([], Referred(), "likelihood", 130),
         ([], Judged(), "full", 130),
+        ([], Referred(False), "full", 130),
+        ([], Referred(None), "full", 130),
         (["optimizer=cmaes"], Referred(), "full", 204),
         (["optimizer=random", "budget=7"], Referred(), "full", 7),
         (["fitness=irt"], Referred(), "irt", 130),

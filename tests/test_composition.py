@@ -73,7 +73,7 @@ def test_every_experiment_composes(option: str) -> None:
     make = hydra.utils.instantiate(OmegaConf.to_container(config.optimizer))
     optimizer = make(axes=(Axis(),) * dimension, seed=config.seed, start=np.empty((0, dimension)))
     try:
-        assert config.budget >= optimizer.population
+        assert config.budget == "auto" or config.budget >= optimizer.population
         assert optimizer.ask().shape == (optimizer.population, dimension)
     finally:
         optimizer.close()
@@ -157,7 +157,7 @@ def test_joined_sources_in_single_runs_and_in_multiruns(tmp_path: Path) -> None:
         ("merge=tie", ["unknown merge tie.", "dare_ties"]),
         ("benchmark=[mgsm]", ["unknown benchmark mgsm.", "mgsm_ja"]),
         ("budgets=3", ["unknown option 'budgets'; did you mean 'budget'?", "seed"]),
-        ("optimizer.sigmas=3", ["option 'optimizer.sigmas'; did you mean 'sigma'?", "Known keys of 'optimizer'"]),
+        ("optimizer.batches=3", ["option 'optimizer.batches'; did you mean 'batch'?", "Known keys of 'optimizer'"]),
         ("merge.parameter.granularity.layer=each", ["did you mean 'layers'?", "modules"]),
         ("baselines=[]", ["baselines: expected a mapping or null, got a list; baselines=null is none at all"]),
         ("zebra=1", ["unknown option 'zebra'. Known options: "]),

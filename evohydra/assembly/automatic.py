@@ -8,7 +8,7 @@ from evohydra.assembly.settings import Settings
 from evohydra.checks import check_settings
 from evohydra.files import Plain
 from evohydra.scoring.benchmarks import Benchmark, BenchmarkError
-from evohydra.scoring.benchmarks.likelihood import check_likely
+from evohydra.scoring.benchmarks.likelihood import Likely, check_likely
 from evohydra.search.optimizers import UsualBudget
 from evohydra.search.optimizers.bo import BayesianOptimization
 
@@ -110,7 +110,13 @@ def with_search(
 
 
 def _no_likelihood(benchmarks: Mapping[str, Benchmark]) -> str | None:
-    """Why these benchmarks cannot be searched by the likelihood of right answers; None where they can."""
+    """Why these benchmarks should not be searched by the likelihood of right answers; None where they may be."""
+    for name, benchmark in benchmarks.items():
+        if isinstance(benchmark, Likely) and not benchmark.complete_references:
+            if benchmark.complete_references is False:
+                return f"references of {name} are only the end of what models write"
+            key = f"benchmark.{name.partition('/')[0]}.complete_references"
+            return f"{key} does not say whether references are all that models write"
     try:
         check_likely(benchmarks)
     except BenchmarkError as error:

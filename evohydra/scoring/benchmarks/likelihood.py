@@ -5,6 +5,7 @@ named, in jobs, records and files, so that they are never taken for the benchmar
 """
 
 import itertools
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args, runtime_checkable
@@ -20,12 +21,19 @@ PERS: tuple[Per, ...] = get_args(Per)
 Scale = Literal["log", "probability"]
 MEASURES: Mapping[Scale, str] = {"log": "log-likelihood", "probability": "likelihood"}
 KINDS: tuple[tuple[Per, Scale], ...] = tuple(itertools.product(PERS, MEASURES))
+logger = logging.getLogger(__name__)
 LOWEST = -100.0  # of an example: a model may rule an answer out altogether
 
 
 @runtime_checkable
 class Likely(Protocol):
-    """A benchmark with references: it can say how likely a model finds them."""
+    """A benchmark with references: it can say how likely a model finds them.
+
+    complete_references: whether they are all that a model should write; False where they are only the end of it, whose
+    likelihood straight after the prompt says little of a model that calculates first. None: not known.
+    """
+
+    complete_references: bool | None
 
     def size(self, split: Split) -> int:
         """The number of examples in `split`."""
@@ -93,6 +101,12 @@ def likelihoods_of(benchmarks: Mapping[str, Benchmark]) -> dict[str, Likelihood]
     }
 
 
+INCOMPLETE = (
+    "the references of benchmark {name!r} are only the end of what a model should write: how likely they are straight "
+    "after the prompt may say little of a model that calculates first. The checks (fitness.check_every) tell"
+)
+
+
 def check_likely(benchmarks: Mapping[str, Benchmark]) -> None:
     """BenchmarkError where one of the benchmarks cannot be searched by the likelihood of its references."""
     for name, benchmark in benchmarks.items():
@@ -103,3 +117,5 @@ def check_likely(benchmarks: Mapping[str, Benchmark]) -> None:
                 "probabilities); choose fitness=full, or another benchmark"
             )
         benchmark.check_references()
+        if benchmark.complete_references is False:
+            logger.warning("fitness=likelihood: %s", INCOMPLETE.format(name=name))

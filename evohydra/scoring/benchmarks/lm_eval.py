@@ -226,6 +226,12 @@ class LMEvalBenchmark:
         self(live, split, examples)
         return [answered(self._requests[split][place]) for place in examples]
 
+    @property
+    def complete_references(self) -> bool | None:
+        """Whether references are all that a model should write, as choices are; None: not known."""
+        choices = self._tasks["search"].OUTPUT_TYPE == "multiple_choice"
+        return True if choices else self._options.complete_references
+
     def check_references(self) -> None:
         """BenchmarkError where an example of the search split has no right answer that a model can be asked for."""
         task = self._tasks["search"]

@@ -24,7 +24,8 @@ class TaskOptions:
     include_path is a directory with task yamls of one's own, shuffle is the seed of the order in which splits are cut
     (None: as the examples come), limit caps each split. prompt_format is a text with {question}, in whose place each
     prompt of the task stands, with its shots. sampling_seed: where answers are sampled, their random numbers follow
-    from it, the example and the repeat.
+    from it, the example and the repeat. complete_references: whether references are all that a model should write,
+    or (false) only the end of it, as the number after a chain of calculation; None: not known.
     """
 
     metric: str | None = None
@@ -42,6 +43,7 @@ class TaskOptions:
     include_path: str | None = None
     batch_size: BatchSize = 64
     sampling_seed: int = 0
+    complete_references: bool | None = None
 
 
 def task_options(name: str, options: Plain) -> TaskOptions:

@@ -116,6 +116,7 @@ class TextToImage:
     """One scorer's view of the pictures of a `Studio`."""
 
     families = ("diffusion",)
+    complete_references = True
 
     def __init__(self, name: str, studio: Studio, scorer: str) -> None:
         self.name, self._studio, self._scorer = name, studio, scorer

@@ -126,6 +126,7 @@ class VisualQA:
     """One data set of questions about images; images are decoded and preprocessed once a run."""
 
     families = ("vision_language",)
+    complete_references = True
 
     def __init__(self, name: str, examples: Mapping[Split, Sequence[Example]], options: VQAOptions) -> None:
         self.name = name

@@ -35,7 +35,7 @@ def _of_evohydra(directory: Path) -> dict[str, Any]:
     examples = sum(len(scores) for genome in genomes for scores in genome["scores"].values())
     return {
         "score": summary["test"]["winner"]["score"],
-        "search": summary["search"]["winner"]["score"],
+        "search": None if "measure" in summary["search"]["winner"] else summary["search"]["winner"]["score"],
         "genomes": len(genomes),
         "examples": examples + VALIDATION,
     }
@@ -67,10 +67,11 @@ def table(results: list[dict[str, Any]]) -> Iterator[str]:
         if runs:
             scores = [result["score"] for result in runs]
             by_seed = ", ".join(f"{score:.3f}" for score in scores)
-            others = ("search", "genomes", "examples")
-            search, genomes, examples = (statistics.mean(each[key] for each in runs) for key in others)
+            genomes, examples = (statistics.mean(each[key] for each in runs) for key in ("genomes", "examples"))
+            found = [each["search"] for each in runs if each["search"] is not None]  # None of a search by likelihood
+            search = f"{statistics.mean(found):.3f}" if found else "-"
             yield (
-                f"| {row.label} | {statistics.mean(scores):.3f} | {_interval(scores)} | {by_seed} | {search:.3f} "
+                f"| {row.label} | {statistics.mean(scores):.3f} | {_interval(scores)} | {by_seed} | {search} "
                 f"| {genomes:.0f} | {examples:.0f} |"
             )
 
