@@ -105,7 +105,7 @@ def opened(root: Path, *names: str, **rules: Any) -> OpenSources:
     ("change", "part", "text"),
     [
         (without_normalizer, "normalizer", "'a'"),
-        (compatible, "normalizer", "'é'"),
+        (compatible, "normalizer", "'e\u0301'"),
         (digits, "pre_tokenizer", "'a'"),
         (other_merges, "merges", "'ab"),
         (a_merge_less, "merges", "'bc"),
