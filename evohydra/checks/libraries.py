@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("evohydra", "torch", "transformers", "safetensors", "lm-eval", "hydra-core", "cmaes", "scipy", "numpy")
-OF_EXTRAS = ("diffusers", "peft", "pymoo", "ribs")
+OF_EXTRAS = ("diffusers", "peft", "pymoo", "ribs", "optuna")
 
 
 def versions() -> dict[str, str]:

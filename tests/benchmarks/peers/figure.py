@@ -1,0 +1,48 @@
+"""Score against scored examples, of evohydra and its peers, from what `compare` has kept.
+
+python -m tests.benchmarks.peers.figure FIGURE.png [--out DIRECTORY]
+"""
+
+import argparse
+import statistics
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
+
+from tests.benchmarks.peers.compare import json_lines
+from tests.benchmarks.peers.rows import ROWS
+
+SHOWN = ("evohydra", "evohydra_as_many", "evohydra_cmaes", "evohydra_paper", "mergenetic_ga", "mergekit_evolve")
+OURS, THEIRS = "#0b6e99", "#b04a2f"
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description="Draw what the comparison with peers has found.")
+    parser.add_argument("figure", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("outputs/peers"))
+    arguments = parser.parse_args()
+    results = json_lines(arguments.out / "scores.jsonl")
+    figure = Figure(figsize=(7.5, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    for name in SHOWN:
+        runs = [each for each in results if each["row"] == name]
+        colour = OURS if ROWS[name].environment is None else THEIRS
+        examples = [each["examples"] / 1000 for each in runs]
+        scores = [each["score"] for each in runs]
+        axes.plot(examples, scores, ".", color=colour, alpha=0.5)
+        at = statistics.mean(examples), statistics.mean(scores)
+        axes.plot(*at, "o", color=colour)
+        axes.annotate(ROWS[name].label, at, xytext=(8, -3), textcoords="offset points", fontsize=9, color=colour)
+    axes.set_xlim(0, 95)
+    axes.set_ylim(0.5, 1)
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:.0f},000"))
+    axes.set_xlabel("scored examples, validation included")
+    axes.set_ylabel("score on 1000 test problems")
+    axes.grid(alpha=0.3)
+    figure.savefig(arguments.figure, dpi=150)
+
+
+if __name__ == "__main__":
+    main()
