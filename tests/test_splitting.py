@@ -20,7 +20,7 @@ from evohydra.families.sources import OpenSources, find_sources, open_sources
 from evohydra.families.splitting import check_splitting, unlike
 from evohydra.merging.checkpoints import SourceError
 from tests import tiny_models
-from tests.commands import built, carried_out, workspace
+from tests.commands import built, carried_out, python, workspace
 from tests.hub.language_models import PIECES
 from tests.test_padding_tokens import padded, words
 from tests.test_padding_tokens import save as save_padded
@@ -180,7 +180,7 @@ def test_tokens_that_are_put_around_a_text_are_a_warning(tmp_path: Path) -> None
     save(tmp_path, one=fast(), two=adding)
     (said,) = opened(tmp_path, "one", "two", tokenizer="same").warnings
     token = VOCABULARY["▁a"]
-    assert f"'a' is [1, {token}] in 'two' and [{token}] in 'one'. All models are asked with the one of 'one'" in said
+    assert f"'a' is [1, {token}] in 'two' and [{token}] in 'one'. The merge has the one of 'one'" in said
 
 
 def test_llamas_two_ways_after_a_special_token_are_a_warning() -> None:
@@ -252,3 +252,15 @@ def test_the_recipe_of_a_run_with_prompts_can_be_read(tmp_path: Path) -> None:
     carried_out([*arguments, "+model.sources.two.prompt='Q: {question}'"], tmp_path / "run")
     assert "texts" not in json.loads((tmp_path / "run" / "recipe.json").read_text())
     assert (tmp_path / "run" / "winner" / "mergekit.yaml").is_file()
+
+
+def test_a_merge_that_mergekit_makes_is_made_with_a_warning(tmp_path: Path) -> None:
+    """mergekit looks at no tokenizer unless it is asked to; nothing is scored here, so that no score is wrong."""
+    save(tmp_path, one=fast(), two=fast(without_normalizer))
+    models = "".join(f"  - {{model: {tmp_path / name}, parameters: {{weight: 0.5}}}}\n" for name in ("one", "two"))
+    (tmp_path / "merge.yaml").write_text(f"merge_method: linear\nmodels:\n{models}dtype: float32\n")
+    done = python("-m", "evohydra.rebuild", tmp_path / "merge.yaml", tmp_path / "made", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    said = " ".join((done.stdout + done.stderr).split())
+    assert "differ (normalizer): 'a' is" in said
+    assert (tmp_path / "made" / "model.safetensors").is_file()

@@ -81,7 +81,7 @@ def on_common_tokens(
         tokenizers.check_comparable(loaded)
     elif completing:
         tokenizers.check_within(vocabularies, files_from)
-        doubts = check_splitting(loaded, files_from, tokenizers.CHOICES)
+        doubts = check_splitting(loaded, files_from, tokenizers.CHOICES, rules.allow_other_splitting)
     else:
         if len({each.rows for each in vocabularies.values()}) > 1:
             sizes = {name: each.rows for name, each in vocabularies.items()}
@@ -90,7 +90,7 @@ def on_common_tokens(
                 "rows; tokenizer=base leaves out tokens that a source added to its base's, tokenizer=union keeps them"
             )
         tokenizers.check_same(vocabularies)
-        doubts = check_splitting(loaded, files_from, tokenizers.CHOICES)
+        doubts = check_splitting(loaded, files_from, tokenizers.CHOICES, rules.allow_other_splitting)
         if rules.pad_vocabulary_to is None:
             return sources, None, doubts
     target = vocabularies[files_from]

@@ -41,7 +41,7 @@ def aligned_components(
     _check_present(merged, same)
     check_same_tensors(same)
     check_same_shapes(same)
-    doubts = (*doubts, *check_same_tokenizers(merged, folders, order))
+    doubts = (*doubts, *check_same_tokenizers(merged, folders, order, rules.allow_other_splitting))
     copied = {c: tensors[owner] for c, owner in owners.items() if c not in merged}
     others = {c: files.only(source, [c]) for c, source in copied.items()}
     whole = {name: files.Joined([source, *others.values()]) for name, source in same.items()}
@@ -144,7 +144,10 @@ def _settings(folder: Path) -> dict[str, object]:
 
 
 def check_same_tokenizers(
-    merged: Sequence[str], folders: Mapping[str, Mapping[str, Path]], order: Sequence[str]
+    merged: Sequence[str],
+    folders: Mapping[str, Mapping[str, Path]],
+    order: Sequence[str],
+    allow_other_splitting: bool = False,
 ) -> tuple[str, ...]:
     """In a sentence each, what is doubtful about tokenizers (`check_splitting`) of text encoders that are merged.
 
@@ -163,7 +166,7 @@ def check_same_tokenizers(
                 f"component {encoder!r} is to be merged, but {different} have another {component} than {first!r}; "
                 f"{choices}"
             )
-        said += check_splitting(loaded, first, choices)
+        said += check_splitting(loaded, first, choices, allow_other_splitting)
     return said
 
 

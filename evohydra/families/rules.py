@@ -46,6 +46,7 @@ class Rules:
     texts: what models are asked with: tokens that stand there are no padding.
     tokens_only: they have rows for tokens only, before they are padded, as mergekit has them.
     allow_other_base: sources on another base are a warning.
+    allow_other_splitting: tokenizers with the same tokens that cut texts otherwise are a warning.
     components: of diffusion models, for each component "merge" or the name of the source that gives it; those that are
     not named are the family's to choose.
     adapters: of diffusion models, LoRAs for the merge, whatever it is a merge of.
@@ -60,6 +61,7 @@ class Rules:
     config: str = "same"
     tokens_only: bool = False
     texts: tuple[str, ...] = ()
+    allow_other_splitting: bool = False
 
     def __post_init__(self) -> None:
         check_fields("", self, but=("adapters",))
@@ -69,8 +71,8 @@ class Rules:
             raise ValueError("config: expected same, base, allow or the name of a source, got ''")
 
     def to_dict(self) -> dict[str, object]:
-        """As recipe files hold them: without `texts`, which only "auto" looks at."""
-        return {key: value for key, value in asdict(self).items() if key != "texts"}
+        """As recipe files hold them: without what is looked at before a recipe is made."""
+        return {key: value for key, value in asdict(self).items() if key not in ("texts", "allow_other_splitting")}
 
     def check_unused(self, *keys: str, why: str) -> None:
         """ValueError where one of the `keys` is not at its default."""

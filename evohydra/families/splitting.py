@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,51 +55,65 @@ class Unlike:
         return "model.dropout" in self.parts
 
 
-def check_splitting(loaded: Mapping[str, PreTrainedTokenizerBase], owner: str, choices: str) -> tuple[str, ...]:
+def check_splitting(
+    loaded: Mapping[str, PreTrainedTokenizerBase], owner: str, choices: str, allowed: bool = False
+) -> tuple[str, ...]:
     """In a sentence for each, which tokenizers may make other tokens of a text than that of `owner` does.
 
     Tokens that only one of two has are not looked at. Raises SourceError, with `choices`, for a tokenizer that cuts an
-    ordinary text otherwise; one in which it does so only around added tokens is among the sentences.
+    ordinary text otherwise, unless that is `allowed`; one that does so only around added tokens is in the sentences.
     """
     said = []
-    for name, each in loaded.items():
+    for name in (each for each in loaded if each != owner):
         with refused(f"sources {name!r} and {owner!r}: expected tokenizers that cut any text"):
-            found = unlike(each, loaded[owner]) if name != owner else None
+            found = unlike(loaded[name], loaded[owner])
         if found is None:
             continue
         of_parts = f" ({', '.join(found.parts)})" if found.parts else ""
-        if found.plain is not None or found.random:
-            told = found.plain.told(name, owner) if found.plain else "one of them leaves out merges at random"
+        cuts = [cut.told(name, owner) for cut in (found.plain, found.special, found.ends) if cut is not None]
+        if found.random:
+            cuts.insert(0, "one of them leaves out merges at random")
+        if (found.plain is not None or found.random) and not allowed:
             raise SourceError(
                 f"sources {name!r} and {owner!r} have the same tokens, but tokenizers that make other tokens of the "
-                f"same text{of_parts}: {told}; {choices}"
+                f"same text{of_parts}: {cuts[0]}; {choices}"
             )
-        cuts = [cut.told(name, owner) for cut in (found.special, found.ends) if cut is not None]
         told = "; ".join(cuts) or "of all texts that were tried they make the same tokens"
         said.append(
-            f"the tokenizers of sources {name!r} and {owner!r} differ{of_parts}: {told}. All models are asked with the "
-            f"one of {owner!r}"
+            f"the tokenizers of sources {name!r} and {owner!r} differ{of_parts}: {told}. The merge has the one of "
+            f"{owner!r}"
         )
     return tuple(said)
 
 
 def unlike(one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> Unlike | None:
     """How two tokenizers differ; None where all that decides on the tokens of a text is the same."""
-    ids = other.get_vocab()
-    shared = {token for token, number in one.get_vocab().items() if ids.get(token) == number}
-    ours, theirs = _parts(one, shared), _parts(other, shared)
-    parts = tuple(sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)))
-    ends = _first_cut(one, other, [WHOLE], shared, add_special_tokens=True)
+    theirs, ours = one.get_vocab(), other.get_vocab()
+    shared = {token: number for token, number in theirs.items() if ours.get(token) == number}
+    parts = _unlike_parts(one, other, shared.keys())
+    known = frozenset(shared.values())
+    ends = _first_cut(one, other, [WHOLE], known, add_special_tokens=True)
     if not parts and ends is None and one.is_fast:
         return None
     added = {each.content for tokenizer in (one, other) for each in tokenizer.added_tokens_decoder.values()}
-    plain = _first_cut(one, other, _ordinary(other, shared - added, added), shared)
-    both = [text for token in sorted(added & shared) for text in (token, f"a{token}b", f"a {token} b")]
-    special = _first_cut(one, other, both, shared)
+    ids = sorted(number for token, number in shared.items() if token not in added)
+    plain = _first_cut(one, other, _ordinary(other, ids, added), known)
+    both = [text for token in sorted(added & shared.keys()) for text in (token, f"a{token}b", f"a {token} b")]
+    special = _first_cut(one, other, both, known)
     return Unlike(parts, plain, special, ends) if parts or plain or special or ends else None
 
 
-def _parts(tokenizer: PreTrainedTokenizerBase, shared: set[str]) -> dict[str, object]:
+def _unlike_parts(
+    one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase, shared: Collection[str]
+) -> tuple[str, ...]:
+    """The names of what differs in their parts."""
+    if one.is_fast and other.is_fast and one.backend_tokenizer.to_str() == other.backend_tokenizer.to_str():
+        return ()
+    theirs, ours = _parts(one, shared), _parts(other, shared)
+    return tuple(sorted(key for key in theirs.keys() | ours.keys() if theirs.get(key) != ours.get(key)))
+
+
+def _parts(tokenizer: PreTrainedTokenizerBase, shared: Collection[str]) -> dict[str, object]:
     """What decides on the tokens of a text, by the names of tokenizer.json, as far as it concerns `shared` tokens.
 
     Of a tokenizer that has no tokenizer.json, its class.
@@ -113,7 +127,7 @@ def _parts(tokenizer: PreTrainedTokenizerBase, shared: set[str]) -> dict[str, ob
     if isinstance(tokens, list):  # Unigram: pieces with their scores
         found["scores"] = {token: score for token, score in tokens if token in shared}
     if "merges" in model:
-        found["merges"] = [pair for pair in map(tuple, model.pop("merges")) if shared.issuperset(pair)]
+        found["merges"] = [[left, right] for left, right in model.pop("merges") if left in shared and right in shared]
     model["dropout"] = model.get("dropout") or None
     found |= {f"model.{key}": value for key, value in model.items() if value is not None}
     found["added_tokens"] = {
@@ -124,9 +138,8 @@ def _parts(tokenizer: PreTrainedTokenizerBase, shared: set[str]) -> dict[str, ob
     return found
 
 
-def _ordinary(tokenizer: PreTrainedTokenizerBase, tokens: set[str], added: set[str]) -> Iterator[str]:
-    """Texts without added tokens: `PROBES`, each of the `tokens` alone, and each before another one."""
-    ids = sorted(tokenizer.convert_tokens_to_ids(list(tokens)))
+def _ordinary(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], added: Collection[str]) -> Iterator[str]:
+    """Texts without added tokens: `PROBES`, each of the tokens `ids` alone, and each before another one."""
     following = random.Random(SEED).sample(ids, len(ids))
     for text in PROBES:
         if not any(each in text for each in added):
@@ -141,17 +154,16 @@ def _ordinary(tokenizer: PreTrainedTokenizerBase, tokens: set[str], added: set[s
 def _first_cut(
     one: PreTrainedTokenizerBase,
     other: PreTrainedTokenizerBase,
-    texts: "Sequence[str] | Iterator[str]",
-    shared: set[str],
+    texts: Iterable[str],
+    known: Collection[int],
     add_special_tokens: bool = False,
 ) -> Cut | None:
-    """The first of the texts of which they make other tokens, among those that `other` cuts into `shared` tokens."""
-    known = set(other.convert_tokens_to_ids(list(shared)))
+    """The first of the texts of which they make other tokens, among those that `other` cuts into `known` tokens."""
     remaining = iter(texts)
     while block := [text for _, text in zip(range(BLOCK), remaining, strict=False)]:
         theirs = one(block, add_special_tokens=add_special_tokens).input_ids
         ours = other(block, add_special_tokens=add_special_tokens).input_ids
         for text, left, right in zip(block, theirs, ours, strict=True):
-            if left != right and known.issuperset(right):
+            if left != right and all(number in known for number in right):
                 return Cut(text, left, right)
     return None

@@ -47,7 +47,12 @@ def read(text: str, family: Family, shard_bytes: int) -> dict[str, object]:
     donor = base_name or nodes[base if base is not None else models[0]].name
     matched = tokenizer != "same"
     rules = Rules(
-        tokenizer=tokenizer, pad_vocabulary_to=multiple, tokens_only=matched, config=donor, allow_other_base=True
+        tokenizer=tokenizer,
+        pad_vocabulary_to=multiple,
+        tokens_only=matched,
+        config=donor,
+        allow_other_base=True,
+        allow_other_splitting=True,
     )
     recipe = _path(config, family, nodes, donor, directories, published) or _merge(
         config, family, models, nodes, base_node, directories, published, rules
@@ -87,7 +92,9 @@ def _path(
         raise ValueError("tokenizer, tokenizer_source: a stack of layers has the tokenizer of base_model, got another")
     first = nodes[slices[0].model].name
     deepest = max(nodes.values(), key=lambda node: family.depth(directories[node.name])).name
-    tensors = family.align_layers(directories, published, deepest, Rules(config="allow")).tensors
+    tensors = family.align_layers(
+        directories, published, deepest, Rules(config="allow", allow_other_splitting=True)
+    ).tensors
     names = tuple(tensors[deepest].shapes)
     locations = family.locations(directories[deepest], names)
     layout = family.layout(directories[deepest], names)

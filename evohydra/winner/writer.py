@@ -169,7 +169,8 @@ class WinnerWriter:
     def _mergekit(self, node: Node, directory: Path) -> str:
         """Write the configuration that makes mergekit do the same; why there is none, else."""
         try:
-            if replace(self.form.rules, allow_other_base=False, config="same") != Rules():
+            of_recipe = replace(self.form.rules, allow_other_base=False, allow_other_splitting=False, config="same")
+            if of_recipe != Rules():
                 raise mergekit.NotExpressible("its sources were matched by token or completed, see recipe.json")
             if not self.family.known_to_mergekit:
                 raise mergekit.NotExpressible(f"mergekit has no words for merges of the family {self.family.name}")
