@@ -83,7 +83,7 @@ def test_a_padding_token_of_one_source_is_left_out_with_a_line_that_says_so(publ
     sources = opened(published)
     (said,) = (each for each in sources.warnings if "tokenizer" in each)
     assert "the tokenizer of 'base' and its 47 rows" in said
-    assert "left out, because no text holds it: '[PAD]' of 'two'" in said
+    assert "left out as padding, for no prompt, template or setting names it: '[PAD]' of 'two'" in said
     two = load_file(published / "two" / "model.safetensors")
     for tensor in (EMBEDDINGS, HEAD):
         assert torch.equal(sources.tensors["two"].read(tensor), two[tensor][:-1])
@@ -246,6 +246,6 @@ def test_workers_elsewhere_choose_the_same(tmp_path: Path) -> None:
     local, workers = (json_lines(tmp_path / name / "ledger.jsonl") for name in ("local", "workers"))
     assert [line["scores"] for line in local] == [line["scores"] for line in workers]
     cards = [(tmp_path / name / "winner" / "README.md").read_text() for name in ("local", "workers")]
-    assert all("left out, because no text holds it" in card for card in cards)
+    assert all("left out as padding, for no prompt, template or setting names it" in card for card in cards)
     recipes = [json.loads((tmp_path / name / "recipe.json").read_text()) for name in ("local", "workers")]
     assert [recipe["tokenizer"] for recipe in recipes] == ["base", "base"]

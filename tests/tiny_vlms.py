@@ -1,5 +1,6 @@
 """Tiny random vision-language models of several architectures on disk, with processors made in code."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,9 @@ def save_processor(directory: Path, architecture: str) -> None:
         own.save_pretrained(directory)
         kind = {"smolvlm": "SmolVLMImageProcessorPil"}.get(architecture, "Qwen2VLImageProcessorPil")
         getattr(transformers, kind)().save_pretrained(directory)
+    if architecture.startswith("qwen2"):  # as published; whatever files say, Qwen2 language models get this class too
+        file = directory / "tokenizer_config.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), "tokenizer_class": "Qwen2Tokenizer"}))
 
 
 def randomised(model: Any, seed: int) -> Any:

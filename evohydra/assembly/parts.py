@@ -1,7 +1,7 @@
 """What a worker is made of, from the settings: the same in the driver and in each worker."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -88,7 +88,12 @@ def found_sources(settings: Settings, paths: Mapping[str, Path] = NOWHERE) -> Fo
     family = common_family(chosen)
     keys = ("tokenizer", "missing", "config", "pad_vocabulary_to", "allow_other_base")
     added = tuple(AddedAdapter.parse(each) for each in settings.adapters or ())
-    rules = Rules(**{key: settings.all[key] for key in keys}, components=settings.components or {}, adapters=added)
+    rules = Rules(
+        **{key: settings.all[key] for key in keys},
+        components=settings.components or {},
+        adapters=added,
+        texts=tuple(_texts([[source.prompt for source in chosen.values()], settings.benchmark])),
+    )
     merging, path = settings.merge.get("parameter"), settings.merge.get("dataflow")
     models, base = declared.checkpoints(chosen, rules) if merging else (declared.models(chosen), None)
     differing = declared.disagreement(chosen) if merging else None
@@ -105,6 +110,16 @@ def found_sources(settings: Settings, paths: Mapping[str, Path] = NOWHERE) -> Fo
         pinned,
         paths,
     )
+
+
+def _texts(plain: object) -> Iterator[str]:
+    """All strings in a part of the configuration."""
+    if isinstance(plain, str):
+        yield plain
+    elif isinstance(plain, Mapping):
+        yield from (text for value in plain.values() for text in _texts(value))
+    elif isinstance(plain, Sequence):
+        yield from (text for value in plain for text in _texts(value))
 
 
 def opened_parts(

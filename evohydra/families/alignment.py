@@ -10,6 +10,7 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from evohydra.families import Rules, tokenizers
 from evohydra.families import tensor_sets as sets
+from evohydra.families.splitting import check_splitting
 from evohydra.families.vocabulary import TokenRows, Vocabulary, embeddings_of, plan, rows_of
 from evohydra.merging.checkpoints import SourceError, TensorSource, check_same_shapes, check_same_tensors
 
@@ -49,7 +50,7 @@ def align(
     before = rows_of(sources[files_from])
     check_same_tensors(sources)
     owner = owner or files_from
-    sources, tokenizer = on_common_tokens(sources, directories, base, rules, owner, completing)
+    sources, tokenizer, doubts = on_common_tokens(sources, directories, base, rules, owner, completing)
     if tokenizer is None and owner != files_from:
         tokenizer = tokenizers.load(directories[owner])
     tokenizer = with_chat_template(tokenizer, directories[owner], rules.chat_template)
@@ -59,7 +60,7 @@ def align(
         changes["vocab_size"] = rows
     if tied is False and ties[files_from]:
         changes["tie_word_embeddings"] = False
-    return Common(sources, changes, tokenizer, (*left_out, *assumed(directories)))
+    return Common(sources, changes, tokenizer, (*left_out, *doubts, *assumed(directories)))
 
 
 def on_common_tokens(
@@ -69,20 +70,23 @@ def on_common_tokens(
     rules: Rules,
     files_from: str,
     completing: bool = False,
-) -> tuple[Mapping[str, TensorSource], object]:
-    """The sources with the rows of the merge's vocabulary, and its tokenizer where that is none of theirs.
+) -> tuple[Mapping[str, TensorSource], object, tuple[str, ...]]:
+    """The sources with the rows of the merge's vocabulary, its tokenizer where that is none of theirs, and doubts.
 
     A row that a source lacks is the base's, if it has one; with `completing` it is that of `files_from`, and sources
     may lack some also where all tokenizers are to be the same. A source without a tokenizer is taken to have that of
-    the base, else that of `files_from`: `assumed` says so.
+    the base, else that of `files_from`: `assumed` says so. The doubts are sentences of
+    `check_splitting`.
     """
     loaded = _tokenizers(directories, base, rules, files_from, completing)
     vocabularies = {name: tokenizers.vocabulary(each, rows_of(sources[name])) for name, each in loaded.items()}
-    united = None
+    united: PreTrainedTokenizerBase | None = None
+    doubts: tuple[str, ...] = ()
     if rules.tokenizer != "same":
         tokenizers.check_comparable(loaded)
     elif completing:
         tokenizers.check_within(vocabularies, files_from)
+        doubts = check_splitting(loaded, files_from, tokenizers.CHOICES, rules.allow_other_splitting)
     else:
         sizes = {name: rows_of(source) for name, source in sources.items()}
         if len(set(sizes.values())) > 1:
@@ -92,8 +96,10 @@ def on_common_tokens(
             )
         if vocabularies:
             tokenizers.check_same(vocabularies)
+            first = files_from if files_from in loaded else next(iter(loaded))
+            doubts = check_splitting(loaded, first, tokenizers.CHOICES, rules.allow_other_splitting)
         if rules.pad_vocabulary_to is None and not rules.tokens:
-            return sources, None
+            return sources, None, doubts
     target = vocabularies[files_from]
     if rules.tokenizer == "union":
         united = tokenizers.union(loaded, vocabularies, files_from)
@@ -108,7 +114,7 @@ def on_common_tokens(
     target = Vocabulary(target.tokens, -(-target.rows // multiple) * multiple)
     owner = files_from if completing else base
     rows = plan(vocabularies, target, files_from, owner, not rules.tokens_only, rules.tokens)
-    return {name: TokenRows(name, sources, rows[name]) for name in sources}, united
+    return {name: TokenRows(name, sources, rows[name]) for name in sources}, united, doubts
 
 
 def _tokenizers(

@@ -135,14 +135,14 @@ class CausalLM(OneDirectory):
         sets.check_heads({first: sources[first]}, ties, directories)
         sets.check_layers(sources, first)
         rules, padding = settled(rules, sources, directories, first)
-        sources, _ = on_common_tokens(sources, directories, None, rules, first)
+        sources, _, splitting = on_common_tokens(sources, directories, None, rules, first)
         tokenizer = with_chat_template(None, directories[first], rules.chat_template)
         alike = [name for name, source in sources.items() if source.shapes == sources[first].shapes]
         own = {name: directories[name] for name in alike if apart(configs[name], configs[first])}
         chosen = rules.config != "same"
         doubts = check_agreement(configs, first, rules.config) if chosen else ()
         overlay = Overlay(frozenset(sources[first].shapes), tokenizer=tokenizer, own=own, chosen=chosen)
-        left_out = (*padding, *assumed(directories), *doubts)
+        left_out = (*padding, *assumed(directories), *splitting, *doubts)
         return Aligned(sources, first, overlay, left_out, tokenizer=rules.tokenizer)
 
     def locations(

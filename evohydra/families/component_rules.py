@@ -10,6 +10,7 @@ from evohydra.families import pipeline_files as files
 from evohydra.families.agreement import settings as settings_of
 from evohydra.families.refusals import refused
 from evohydra.families.settings_files import LOCAL
+from evohydra.families.splitting import check_splitting
 from evohydra.merging.checkpoints import Changed, SourceError, TensorSource, check_same_shapes, check_same_tensors
 
 MERGE = "merge"
@@ -43,7 +44,7 @@ def aligned_components(
     _check_present(merged, same)
     check_same_tensors(same)
     check_same_shapes(same)
-    check_same_tokenizers(merged, folders, order)
+    doubts = (*doubts, *check_same_tokenizers(merged, folders, order, rules.allow_other_splitting))
     copied = {c: tensors[owner] for c, owner in owners.items() if c not in merged}
     others = {c: files.only(source, [c]) for c, source in copied.items()}
     whole = {name: files.Joined([source, *others.values()]) for name, source in same.items()}
@@ -162,20 +163,30 @@ def _settings(folder: Path) -> dict[str, object]:
 
 
 def check_same_tokenizers(
-    merged: Sequence[str], folders: Mapping[str, Mapping[str, Path]], order: Sequence[str]
-) -> None:
-    """Raise SourceError where text encoders are merged whose rows belong to different tokens."""
+    merged: Sequence[str],
+    folders: Mapping[str, Mapping[str, Path]],
+    order: Sequence[str],
+    allow_other_splitting: bool = False,
+) -> tuple[str, ...]:
+    """In a sentence each, what is doubtful about tokenizers (`check_splitting`) of text encoders that are merged.
+
+    Raises SourceError where their rows belong to different tokens, or the same text is other tokens.
+    """
+    said: tuple[str, ...] = ()
     for encoder in (c for c in merged if c.startswith("text_encoder")):
         component = encoder.replace("text_encoder", "tokenizer")
-        known = {
-            name: files.tokenizer(folders[name][component]).get_vocab() for name in order if component in folders[name]
-        }
-        first, *others = known or {"": None}
-        if different := [name for name in others if known[name] != known[first]]:
+        loaded = {name: files.tokenizer(folders[name][component]) for name in order if component in folders[name]}
+        if not loaded:
+            continue
+        known = {name: each.get_vocab() for name, each in loaded.items()}
+        first, choices = next(iter(known)), f"components.{encoder}=SOURCE copies it from one of them"
+        if different := [name for name in known if known[name] != known[first]]:
             raise SourceError(
                 f"component {encoder!r} is to be merged, but {different} have another {component} than {first!r}; "
-                f"components.{encoder}=SOURCE copies it from one of them"
+                f"{choices}"
             )
+        said += check_splitting(loaded, first, choices, allow_other_splitting)
+    return said
 
 
 def _left_out(directories: Mapping[str, Path]) -> tuple[str, ...]:

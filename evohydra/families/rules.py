@@ -1,7 +1,7 @@
 """What is done where sources differ, and what is added to their merge."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Le
@@ -44,10 +44,12 @@ class Rules:
     may), "base", the name of a source, or "allow" (that of the source whose files it has in any case).
     missing: "error", or "base": the merge has the base's tensors, and sources that lack some take the base's.
     pad_vocabulary_to: embeddings and head get rows up to a multiple of it.
+    texts: what models are asked with: tokens that stand there are no padding.
     tokens_only: they have rows for tokens only, before they are padded, as mergekit has them.
     tokens: rows that are chosen token by token; those that the tokenizer lacks are added to it.
     chat_template: that of the merge's tokenizer, as Jinja; None for its own.
     allow_other_base: sources on another base are a warning.
+    allow_other_splitting: tokenizers with the same tokens that cut texts otherwise are a warning.
     components: of diffusion models, for each component "merge" or the name of the source that gives it; those that are
     not named are the family's to choose.
     adapters: of diffusion models, LoRAs for the merge, whatever it is a merge of.
@@ -63,6 +65,8 @@ class Rules:
     tokens_only: bool = False
     tokens: Mapping[str, TokenRow] = field(default_factory=dict)
     chat_template: str | None = None
+    texts: tuple[str, ...] = ()
+    allow_other_splitting: bool = False
 
     def __post_init__(self) -> None:
         check_fields("", self, but=("adapters", "tokens"))
@@ -70,6 +74,10 @@ class Rules:
             raise ValueError("tokenizer: expected auto, same, base, union or the name of a source, got ''")
         if not self.config:
             raise ValueError("config: expected same, base, allow or the name of a source, got ''")
+
+    def to_dict(self) -> dict[str, object]:
+        """As recipe files hold them: without what is looked at before a recipe is made."""
+        return {key: value for key, value in asdict(self).items() if key not in ("texts", "allow_other_splitting")}
 
     def check_unused(self, *keys: str, why: str) -> None:
         """ValueError where one of the `keys` is not at its default."""

@@ -117,7 +117,8 @@ def find_sources(
 
     Where nothing is merged, `layers_only` names the source that gives a path all but its layers: they may then differ.
     `pinned` are the SHA-256 of files by the names of source and file, `known` the places of sources. The rules of what
-    is found are those that were used, without "auto". Raises SourceError for what is missing or does not fit.
+    is found are those that were used, without "auto" and what it looks at. Raises SourceError for what is missing or
+    does not fit.
     """
     nodes = (*models, *((base,) if base else ()))
     located = {node.name: known.get(node.name) or _located(node, family, pinned.get(node.name, {})) for node in nodes}
@@ -129,7 +130,7 @@ def find_sources(
         aligned = family.align(directories, published, base.name if base else None, rules)
     else:
         aligned = family.align_layers(directories, published, layers_only, rules)
-    rules = replace(rules, tokenizer=aligned.tokenizer if rules.tokenizer == AUTO else rules.tokenizer)
+    rules = replace(rules, tokenizer=aligned.tokenizer if rules.tokenizer == AUTO else rules.tokenizer, texts=())
     return FoundSources(
         models, base, family, rules, paths, directories, published, aligned, weights, settings, warnings
     )

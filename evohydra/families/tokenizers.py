@@ -22,6 +22,7 @@ FILES = (
     "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt", "merges.txt", "*.spm",
     "spiece.model", "*.tiktoken", "tekken.json", "tokenizer.model.v*",
 )  # fmt: skip
+CHOICES = "tokenizer=base or the name of a source gives all models one of them"  # where tokenizers are to be the same
 NEVER = -1e4  # the score of a piece that a Unigram model shall not choose by itself
 
 

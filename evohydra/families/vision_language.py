@@ -147,7 +147,7 @@ class VisionLanguage(OneDirectory):
         sets.check_heads({first: sources[first]}, {first: _tied(configs[first])}, directories)
         sets.check_layers(sources, first)
         rules, padding = settled(rules, sources, directories, first, completing=True)
-        on_tokens, _ = on_common_tokens(sources, directories, None, rules, first, completing=True)
+        on_tokens, _, doubts = on_common_tokens(sources, directories, None, rules, first, completing=True)
         own = on_tokens[first]
         edges = frozenset(name for name in own.shapes if not sets.LAYER.search(name))
         whole = {}
@@ -155,7 +155,7 @@ class VisionLanguage(OneDirectory):
             kept = {n: n for n in source.shapes if sets.LAYER.search(n) or n in edges}
             ours = sets.Completed(sets.Renamed(source, kept), own, edges - kept.keys())
             whole[name] = parts.whole(part, ours, tensors[first])
-        left_out = (*padding, *parts.not_in_the_merge(configs, first))
+        left_out = (*padding, *doubts, *parts.not_in_the_merge(configs, first))
         overlay = Overlay(frozenset(whole[first].shapes))
         return Aligned({n: whole[n] for n in tensors}, first, overlay, left_out, tokenizer=rules.tokenizer)
 

@@ -60,6 +60,7 @@ def read_document(document: Plain, family: Family, shard_bytes: int) -> dict[str
         tokens=words.rows,
         config=donor,
         allow_other_base=True,
+        allow_other_splitting=True,
     )
     recipe = what.recipe(rules)
     return {
@@ -137,7 +138,7 @@ class _Configuration:
         if edges_merged and len(set(depths.values())) == 1:
             aligned = self.family.align(self.directories, self.published, self.base_name, rules)
         else:
-            allowing = Rules(config="allow")
+            allowing = Rules(config="allow", allow_other_splitting=True)
             aligned = self.family.align_layers(self.directories, self.published, deepest, allowing)
         tensors = aligned.tensors
         locations, layout = self._layout(deepest, tuple(tensors[deepest].shapes))

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from evohydra.report import make_console, say
-from evohydra.report.gathering import by_split, gather, runs_below
+from evohydra.report.gathering import Job, apart, by_split, gather, runs_below
 
 _begun: list[tuple[Path, bool]] = []
 
@@ -38,16 +38,19 @@ def report_sweeps(console: Console) -> None:
 
 
 def compare(directories: Iterable[Path], console: Console) -> int:
-    """Print a row for each run at or below `directories`, best winner first; returns how many there were."""
+    """Print a row for each run at or below `directories`, best winner first; returns how many there were.
+
+    Runs that cannot be compared with each other stand in groups, and lines say why.
+    """
     jobs = gather(directories)
     table = Table(title="runs, by the winner's score on the test split", title_justify="left")
     for heading in ("run", "overrides", "search", "validation", "test", "95 % interval", "gain", "genomes", "seconds"):
         table.add_column(heading, justify="left" if heading in ("run", "overrides") else "right")
     scored = [(job, job.summary) for job in jobs if job.summary is not None]
-    for job, summary in sorted(scored, key=lambda item: -(item[1]["test"]["winner"]["score"] or 0.0)):
+    for job, summary in sorted(scored, key=lambda item: (item[0].group, -(item[1]["test"]["winner"]["score"] or 0.0))):
         winner, gain = summary["test"]["winner"], summary["gain"]
         table.add_row(
-            Text(job.name),
+            _named(job),
             Text(" ".join(job.overrides)),
             _number(by_split(job)["search"]),
             _number(summary["validation"]["winner"]["score"]),
@@ -59,9 +62,15 @@ def compare(directories: Iterable[Path], console: Console) -> int:
         )
     for job in jobs:
         if job.summary is None:
-            table.add_row(Text(job.name), Text(" ".join(job.overrides)), job.state, "", "", "", "", "", "")
+            table.add_row(_named(job), Text(" ".join(job.overrides)), job.state, "", "", "", "", "", "")
     console.print(table)
+    for sentence in apart(jobs):
+        say(console, f"  {sentence}")
     return len(jobs)
+
+
+def _named(job: Job) -> Text:
+    return Text(f"{job.name} ({job.group})" if job.group else job.name)
 
 
 def _number(value: float | None) -> str:

@@ -10,7 +10,7 @@ from evohydra.report import paired_tests
 from evohydra.report.blocks import Block, FigureBlock, Link, Picture, Section, Table
 from evohydra.report.example_tables import example_blocks
 from evohydra.report.front import front_figure
-from evohydra.report.gathering import Job, by_split, strategies
+from evohydra.report.gathering import Job, apart, by_group, by_split, strategies
 from evohydra.report.gene_blocks import gene_blocks
 from evohydra.report.recipe_figures import recipe_figures
 from evohydra.report.score_figures import finished, held_out, held_out_figure, optimism_figure
@@ -76,22 +76,30 @@ def verdict(jobs: Sequence[Job]) -> Iterator[str]:
         yield gain_sentence(done[0].summary["gain"])
         yield from filter(None, [unsearched_sentence(done[0].summary["test"])])
         yield from search_sentences(done[0].summary["search"])
+    yield from apart(jobs)
+    for group, members in by_group(done).items():
+        yield from _ranking(members, f"In {group}, best" if group else "Best")
+
+
+def _ranking(done: Sequence[Job], best: str) -> Iterator[str]:
+    """Which strategy is best, and whether that is settled, where there are several."""
     told = [(name, score) for name, score, _ in held_out(done) if name in strategies(done)] if len(done) > 1 else []
-    if len(told) > 1:
-        ranked = sorted(told, key=lambda item: -item[1]["score"])
-        name, score = ranked[0]
-        yield (
-            f"Best on the test split is {name} with {_between(score['score'], score['low'], score['high'])}, before "
-            + ", ".join(f"{other} ({other_score['score']:.3f})" for other, other_score in ranked[1:])
-            + "."
-        )
-        pairs = [pair for pair in paired_tests.strategies_against_each_other(jobs) if pair.better == name]
-        settled = [pair.other for pair in pairs if pair.holm < 0.05 and pair.pairs > 1]
-        open_ = [other for other, _ in ranked[1:] if other not in settled]  # also where two winners are all there is
-        if settled:
-            yield f"That it is better than {', '.join(settled)} is settled at the 5 % level (paired test, Holm)."
-        if open_:
-            yield f"Whether it is better than {', '.join(open_)} is not settled by these runs."
+    if len(told) < 2:
+        return
+    ranked = sorted(told, key=lambda item: -item[1]["score"])
+    name, score = ranked[0]
+    yield (
+        f"{best} on the test split is {name} with {_between(score['score'], score['low'], score['high'])}, before "
+        + ", ".join(f"{other} ({other_score['score']:.3f})" for other, other_score in ranked[1:])
+        + "."
+    )
+    pairs = [pair for pair in paired_tests.strategies_against_each_other(done) if pair.better == name]
+    settled = [pair.other for pair in pairs if pair.holm < 0.05 and pair.pairs > 1]
+    open_ = [other for other, _ in ranked[1:] if other not in settled]  # also where two winners are all there is
+    if settled:
+        yield f"That it is better than {', '.join(settled)} is settled at the 5 % level (paired test, Holm)."
+    if open_:
+        yield f"Whether it is better than {', '.join(open_)} is not settled by these runs."
 
 
 def _search(jobs: Sequence[Job]) -> Iterator[Block]:

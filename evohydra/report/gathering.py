@@ -1,8 +1,8 @@
 """What runs have left on disk, whether they have ended or not, and what tells their strategies apart."""
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import yaml
 
 from evohydra.files import Plain, current, read_json, write_json
 from evohydra.recipe import Node, from_dict
+from evohydra.report.comparability import Begun, groups, told
 from evohydra.scoring.benchmarks.likelihood import benchmark_of
 from evohydra.scoring.job import Scores
 from evohydra.search.fitness.likelihood_scale import is_likelihood
@@ -26,6 +27,8 @@ ASIDE = ("run", "seed", "tracker", "ablate", "report")  # of command lines
 class Job:
     """A run's directory. `strategy` is what tells it apart from the other runs, its seed aside.
 
+    begun: what it depends on. group: which of the runs' groups it belongs to, where these cannot be compared with each
+    other ("" where all can); its strategy says so too.
     records, finals: the lines of its ledgers. summary, recipe: of its winner, None while there is none. ended_at: how
     many genomes it had at an earlier end, from where it goes on with another budget; None if it does not.
     """
@@ -39,6 +42,8 @@ class Job:
     summary: Plain | None
     recipe: Node | None
     ended_at: int | None = None
+    begun: Begun = field(default_factory=lambda: Begun({}, {}))
+    group: str = ""
 
     @property
     def name(self) -> str:
@@ -111,7 +116,45 @@ def gather(directories: Iterable[Path]) -> list[Job]:
     """Every run at or below `directories`."""
     runs = [run for directory in directories for run in runs_below(directory)]
     differing = differences({run: _overrides(run) for run in runs})
-    return [_job(run, differing[run]) for run in runs]
+    return _in_groups([_job(run, differing[run]) for run in runs])
+
+
+def _in_groups(jobs: Sequence[Job]) -> list[Job]:
+    """The jobs, marked where the scores of some cannot be compared with those of others."""
+    numbers = groups([job.begun for job in jobs])
+    if len(set(numbers)) < 2:
+        return list(jobs)
+    marks = [f"group {number + 1}" for number in numbers]
+    return [
+        replace(job, group=mark, strategy=f"{job.strategy} ({mark})".strip())
+        for job, mark in zip(jobs, marks, strict=True)
+    ]
+
+
+def by_group(jobs: Iterable[Job]) -> dict[str, list[Job]]:
+    """The jobs of each group, in the order in which they come first."""
+    found: dict[str, list[Job]] = {}
+    for job in jobs:
+        found.setdefault(job.group, []).append(job)
+    return found
+
+
+def apart(jobs: Sequence[Job]) -> Iterator[str]:
+    """In sentences, which jobs cannot be compared with which, and why; none where all can."""
+    members = by_group(jobs)
+    if len(members) < 2:
+        return
+    listed = "; ".join(f"{group}: {', '.join(job.name for job in each)}" for group, each in members.items())
+    yield (
+        "The scores of these runs cannot all be compared with each other: some had other sources, data, metrics, code "
+        f"or versions. Runs that can be compared are {listed}. No test is made between groups."
+    )
+    _, *later = members
+    for group in later:
+        job = members[group][0]
+        unlike = ((other, why) for other in jobs if other.group != group and (why := told(other.begun, job.begun)))
+        if first := next(unlike, None):
+            yield f"From run {first[0].name} to run {job.name}: {first[1]}."
 
 
 def runs_below(directory: Path) -> list[Path]:
@@ -177,8 +220,8 @@ def _by_hydra(run: Path, name: str, otherwise: object) -> Any:
 
 
 def _job(run: Path, overrides: tuple[str, ...]) -> Job:
-    begun = (_json(run / "run.json") or {}).get("search") or {}
-    config = (_json(run / SETTINGS) or {}).get("config") or _by_hydra(run, "config", begun)
+    identity = _json(run / "run.json") or {}
+    config = (_json(run / SETTINGS) or {}).get("config") or _by_hydra(run, "config", identity.get("search") or {})
     records = whole_lines(run / "ledger.jsonl")
     summary, recipe = _json(current(run, "summary.json")), _json(current(run, "recipe.json"))
     ended_at = None
@@ -194,6 +237,7 @@ def _job(run: Path, overrides: tuple[str, ...]) -> Job:
         summary=summary,
         recipe=from_dict(recipe["recipe"]) if recipe else None,
         ended_at=ended_at,
+        begun=Begun(identity, config),
     )
 
 

@@ -39,11 +39,13 @@ def strategies_against_each_other(jobs: Sequence[Job]) -> list[Compared]:
     """Every two strategies, the better one first: runs of the same seed as pairs, examples as pairs in them.
 
     With one seed alone two winners are compared (sign flips), with more the strategies (`statistics.crossed`).
-    Strategies that were not scored on the same examples are not compared.
+    Strategies that were not scored on the same examples are not compared, nor those of runs that cannot be.
     """
     told = strategies(finished(jobs))
     compared = []
     for one, two in itertools.combinations(told, 2):
+        if told[one][0].group != told[two][0].group:
+            continue
         first, second = (
             {job.seed: scores for job in told[name] if (scores := job.final("test"))} for name in (one, two)
         )

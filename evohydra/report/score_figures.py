@@ -29,8 +29,9 @@ def held_out(jobs: Sequence[Job]) -> Iterator[tuple[str, Score, list[float]]]:
         return
     known: set[str] = set()
     for job in done:
-        for name, score in rows((job.summary or {})["test"]):
-            if name != "winner" and name not in known and score["score"] is not None:
+        for row, score in rows((job.summary or {})["test"]):
+            name = f"{row} ({job.group})" if job.group else row
+            if row != "winner" and name not in known and score["score"] is not None:
                 known.add(name)
                 yield name, score, []
     for strategy, members in strategies(done).items():

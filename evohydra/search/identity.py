@@ -131,7 +131,7 @@ def check_same_scores(of_driver: OfScores, of_worker: OfScores) -> None:
     if found := differences(_plain(of_driver), _plain(of_worker), ("scores",)):
         raise LedgerError(
             "a worker that began now has found other sources, data or code than the run began with "
-            f"({_listed(found)}). What it would score is not recorded. Give the files their old content to go on, or "
+            f"({listed(found)}). What it would score is not recorded. Give the files their old content to go on, or "
             "choose another name with run=NAME"
         )
 
@@ -175,7 +175,7 @@ def check_identity(path: Path, identity: Mapping[str, object], *, allow_other_ve
     commits = known.pop(COMMITS, {})
     found = differences(known, {key: value for key, value in current.items() if key not in (CHOSEN, COMMITS)})
     others = [each for each in found if not _of_versions(each[0])]
-    shown = _listed(others or found)
+    shown = listed(others or found)
     if others:
         raise LedgerError(
             f"{path.parent} holds a run of another configuration or other data ({shown}). "
@@ -224,7 +224,8 @@ def differences(known: object, current: object, at: tuple[str, ...] = ()) -> lis
     return [] if known == current else [(at, known, current)]
 
 
-def _listed(found: Sequence[Difference]) -> str:
+def listed(found: Sequence[Difference]) -> str:
+    """The first differences in words."""
     return "; ".join(_told(*each) for each in sorted(found, key=lambda each: each[0])[:5])
 
 

@@ -142,7 +142,14 @@ def _rules(entries: Plain) -> Rules:
             "got 'auto'"
         )
     # A recipe has been accepted already, whatever its sources descend from.
-    return Rules(tokenizer=entries["tokenizer"], config=config, **chosen, adapters=adapters, allow_other_base=True)
+    return Rules(
+        tokenizer=entries["tokenizer"],
+        config=config,
+        **chosen,
+        adapters=adapters,
+        allow_other_base=True,
+        allow_other_splitting=True,
+    )
 
 
 def _methods(node: Node) -> set[str]:

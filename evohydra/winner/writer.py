@@ -128,7 +128,7 @@ class WinnerWriter:
         recipe = recipe_file(
             node, self.family, self.sources.files_from, form.format, engine.dtype, dtype, form.shard_bytes, found
         )
-        recipe |= {**asdict(form.rules), "adapters": [asdict(each) for each in self.sources.overlay.adapters]}
+        recipe |= {**form.rules.to_dict(), "adapters": [asdict(each) for each in self.sources.overlay.adapters]}
         found_at = {c.name: commit_of(self.sources.paths[c.name], c.path) for c in checkpoints(node)}
         commits = {name: commit for name, commit in found_at.items() if commit}
         recipe |= {"commits": commits} if commits else {}
@@ -169,7 +169,8 @@ class WinnerWriter:
     def _mergekit(self, node: Node, directory: Path) -> str:
         """Write the configuration that makes mergekit do the same; why there is none, else."""
         try:
-            if replace(self.form.rules, allow_other_base=False, config="same") != Rules():
+            of_recipe = replace(self.form.rules, allow_other_base=False, allow_other_splitting=False, config="same")
+            if of_recipe != Rules():
                 raise mergekit.NotExpressible("its sources were matched by token or completed, see recipe.json")
             if not self.family.known_to_mergekit:
                 raise mergekit.NotExpressible(f"mergekit has no words for merges of the family {self.family.name}")
