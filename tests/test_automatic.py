@@ -58,7 +58,7 @@ def test_the_search_is_on_gsm8k_ja_and_the_test_on_mgsm_ja() -> None:
     [
         (
             ["model=local+shisa"],
-            r"local does not say what it is for \(model.sources.local.purpose\); .*: gsm8k_ja",
+            r"local does not say what it is for \(model.sources.local.purpose=\[mathematics\], for example\); .*: gsm8k_ja",
         ),
         (["model=wizardmath+abel"], "none is known for sources of mathematics; .*gsm8k_ja_search, mgsm_ja, .*lm_eval"),
         (["model=llava16_mistral+local"], "local does not say .*: ja_vg_vqa_500, .*lm_eval_multimodal"),
@@ -152,13 +152,14 @@ class Referred(Judged):
         (["optimizer=cmaes"], Referred(), "full", 204),
         (["optimizer=random", "budget=7"], Referred(), "full", 7),
         (["fitness=irt"], Referred(), "irt", 130),
+        ([], None, "full", 130),
         (["optimizer=cmaes", "fitness=likelihood"], Referred(), "likelihood", 204),
     ],
 )
 def test_the_optimizer_and_the_benchmark_decide_on_fitness_and_budget(
     given: list[str], benchmark: Any, kind: str, budget: int
 ) -> None:
-    settings, said = with_search(Settings.parse(plain(*given)), {"a": benchmark}, given)
+    settings, said = with_search(Settings.parse(plain(*given)), {"a": benchmark} if benchmark else {}, given)
     assert settings.fitness == plain(f"fitness={kind}")["fitness"]
     assert settings.genomes == budget
     assert ("budget=auto" in (said or "")) == (not any(each.startswith("budget=") for each in given))

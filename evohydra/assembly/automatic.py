@@ -63,7 +63,9 @@ def _chosen(model: Plain, table: Choices) -> tuple[str, list[str]]:
     scored_as = common_family(sources).scored_as
     known = [name for family in scored_as for name in table.fitting.get(family, ())] or list(table.choices)
     if silent:
-        reason = f"{', '.join(silent)} does not say what it is for (model.sources.{silent[0]}.purpose)"
+        verb, those = ("does", "it is") if len(silent) == 1 else ("do", "they are")
+        key = f"model.sources.{silent[0]}.purpose=[mathematics]"
+        reason = f"{', '.join(silent)} {verb} not say what {those} for ({key}, for example)"
     else:
         reason = f"none is known for sources of {', '.join(purposes)}"
     raise BenchmarkError(f"benchmark=auto: {reason}; choose one that fits with benchmark=NAME: {', '.join(known)}")
@@ -111,6 +113,8 @@ def with_search(
 
 def _no_likelihood(benchmarks: Mapping[str, Benchmark]) -> str | None:
     """Why these benchmarks should not be searched by the likelihood of right answers; None where they may be."""
+    if not benchmarks:
+        return "no benchmark"
     for name, benchmark in benchmarks.items():
         if isinstance(benchmark, Likely) and not benchmark.complete_references:
             if benchmark.complete_references is False:

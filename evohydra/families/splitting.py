@@ -4,11 +4,11 @@ import json
 import random
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from evohydra.families.refusals import refused
+from evohydra.files import Plain
 from evohydra.merging.checkpoints import SourceError
 
 SEED = 0
@@ -120,7 +120,7 @@ def _parts(tokenizer: PreTrainedTokenizerBase, shared: Collection[str]) -> dict[
     """
     if not tokenizer.is_fast:
         return {"class": type(tokenizer).__name__}
-    data: dict[str, Any] = json.loads(tokenizer.backend_tokenizer.to_str())
+    data: Plain = json.loads(tokenizer.backend_tokenizer.to_str())
     model = dict(data["model"])
     tokens = model.pop("vocab", None)
     found: dict[str, object] = {key: data.get(key) for key in ("normalizer", "pre_tokenizer")}

@@ -4,7 +4,6 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from evohydra.families.declared import BASE
 from evohydra.files import Plain
@@ -124,5 +123,5 @@ def _options_differ(one: Begun, other: Begun, *keys: str) -> bool:
     return any(one.option(key) != other.option(key) for key in keys)
 
 
-def _mapping(value: object) -> Mapping[str, Any]:
+def _mapping(value: object) -> Plain:
     return value if isinstance(value, Mapping) else {}

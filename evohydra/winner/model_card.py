@@ -116,7 +116,8 @@ def _scores(summary: Plain | None) -> str:
 
 
 def _chosen(summary: Plain) -> str:
-    search, validation = (summary[split]["winner"]["score"] for split in ("search", "validation"))
+    searched, validation = summary["search"]["winner"], summary["validation"]["winner"]["score"]
+    search = " ".join(filter(None, [searched.get("measure"), f"{searched['score']:.3f}"]))
     if validation is None:
-        return f"The winner is the best genome of the search ({search:.3f} there), without a validation split."
-    return f"The winner was chosen on validation ({validation:.3f}) from the best genomes of the search ({search:.3f})."
+        return f"The winner is the best genome of the search ({search} there), without a validation split."
+    return f"The winner was chosen on validation ({validation:.3f}) from the best genomes of the search ({search})."

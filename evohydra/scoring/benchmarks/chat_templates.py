@@ -1,11 +1,11 @@
 """The chat template that a benchmark asks by: the tokenizer's own, or the one of several that is named."""
 
-from typing import Any
+from lm_eval.models.huggingface import HFLM
 
 from evohydra.scoring.benchmarks import BenchmarkError
 
 
-def choose_template(name: str, lm: Any, wanted: bool | str) -> None:
+def choose_template(name: str, lm: HFLM, wanted: bool | str) -> None:
     """Make lm-eval's model `lm` ask benchmark `name` by the template that is `wanted`: true, or a template's name.
 
     Raises BenchmarkError where its tokenizer (of models with images, the processor) has none, or none of that name.
