@@ -72,6 +72,7 @@ def gain_sentence(gain: Plain) -> str:
 
 def likelihood_sentence(agreed: Mapping[str, float]) -> str:
     """How well a search by log-likelihoods ranked its genomes; `agreed` as in summary.json."""
+    low = agreed["high"] < LOW and agreed["n"] >= ENOUGH
     return (
         f"Likelihood ranks genomes as the metric does by {agreed['value']:.2f} (Spearman, 95 % {agreed['low']:.2f} to "
         f"{agreed['high']:.2f}, {agreed['n']:.0f} genomes)."
