@@ -76,11 +76,7 @@ def likelihood_sentence(agreed: Mapping[str, float]) -> str:
     return (
         f"Likelihood ranks genomes as the metric does by {agreed['value']:.2f} (Spearman, 95 % {agreed['low']:.2f} to "
         f"{agreed['high']:.2f}, {agreed['n']:.0f} genomes)."
-        + (
-            " That is too low to search by: choose fitness=full."
-            if agreed["high"] < LOW and agreed["n"] >= ENOUGH
-            else ""
-        )
+        + (" That is too low to search by: choose fitness=full." if low else "")
     )
 
 
