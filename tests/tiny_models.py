@@ -97,8 +97,8 @@ def share(doc, results):
 def overrides(root: Path, base: Path, one: Path, two: Path, task: Path) -> list[str]:
     """The command line of a run on these models."""
     return [
-        "optimizer=cmaes",
         "model=local_one+local_two",
+        "optimizer=cmaes",
         f"hydra.searchpath=[file://{root / 'conf'}]",
         f"model.sources.one.path={one}",
         f"model.sources.two.path={two}",
