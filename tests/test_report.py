@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from evohydra.report.paired_tests import strategies_against_each_other, winner_a
 from evohydra.report.score_figures import finished
 from evohydra.report.search_figures import best_so_far, fitness_figure, population_figure, spent
 from evohydra.report.style import SETTINGS
+from evohydra.report.tables import unsearched_sentence
 from evohydra.report.writing import write_report
 from evohydra.search.json_lines import alone_in
 from tests.browser import BROWSER, Page, open_browser
@@ -285,3 +287,13 @@ def test_ablations_are_drawn(tmp_path: Path) -> None:
     digest = json.loads((run / "summary.json").read_text())["recipe_digest"]
     (run / "ablations.json").write_text(json.dumps({"recipe": digest, "ablations": ablations}))
     assert "ablations" in drawn_of(run)
+
+
+def test_models_that_all_score_the_same_are_said_to_tell_nothing() -> None:
+    nothing, something = {"score": 0.0}, {"score": 0.2}
+    test: Any = {"sources": {"a": nothing}, "base": None, "uniform": nothing, "baselines": None, "winner": nothing}
+    assert "All models score 0.000 on the test split, which tells nothing" in (unsearched_sentence(test) or "")
+    assert unsearched_sentence({**test, "winner": something}) is None
+    assert unsearched_sentence({**test, "uniform": something, "winner": something}) == (
+        "As good without a search: the uniform merge (0.200)."
+    )

@@ -46,7 +46,16 @@ def summary_table(summary: Plain, benchmarks: str) -> Table:
 
 
 def unsearched_sentence(test: Plain) -> str | None:
-    """Which merges that nobody searched for score as well as the winner, if any; `test` as in summary.json."""
+    """Which merges that nobody searched for score as well as the winner, if any; `test` as in summary.json.
+
+    Where all models have one score, that nothing can be read from it.
+    """
+    alike = {score["score"] for _, score in rows({**test, "baselines": test["baselines"] or {}})}
+    if len(alike) == 1 and alike != {None}:
+        return (
+            f"All models score {test['winner']['score']:.3f} on the test split, which tells nothing about them. "
+            "Compare the form of prompts, references and answers: blanks count."
+        )
     known = {"the base": test["base"], "the uniform merge": test["uniform"], **(test["baselines"] or {})}
     winner = test["winner"]["score"]
     as_good = [
