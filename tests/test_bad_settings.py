@@ -85,7 +85,7 @@ def refused(arguments: list[str], directory: Path, expected: str, kind: type[Exc
         ("benchmark.lm_eval.metric=null", r"'lm_eval', search split: metric None is none of \['closeness', 'exact'\]"),
         ("benchmark.lm_eval.filter=strict", r"'lm_eval', search split: filter 'strict' is none of \['none'\]"),
         ("benchmark.lm_eval.data_files=/no/such.jsonl", r"data_files: no such file: /no/such.jsonl"),
-        ("budget=12.5", r"budget: expected a whole number of at least 1, got 12.5"),
+        ("budget=12.5", r"budget: expected a whole number of at least 1 or auto, got 12.5"),
         ("budget=5", r"budget=5 is smaller than the first generation of 6 genomes; raise the"),
         ("executor.retries=-1", r"executor.retries: expected a whole number of at least 0, got -1"),
         ("benchmark.lm_eval.batch_size=a", r"batch_size: expected a whole number of at least 1 or auto, got 'a'"),
@@ -154,7 +154,7 @@ def test_one_bad_setting(setting: str, expected: str, arguments: list[str], tmp_
         ),
         (["fitness=subset", "fitness.examples=0"], r"fitness.examples: expected a whole number of at least 1, got 0"),
         (
-            ["fitness.reject={before: 8}"],
+            ["fitness=full", "fitness.reject={before: 8}"],
             r"fitness.reject.before: there is no such setting; known are \['after', 'risk'\]",
         ),
         (
@@ -165,7 +165,10 @@ def test_one_bad_setting(setting: str, expected: str, arguments: list[str], tmp_
         (["optimizer=nsga2", "++optimizer.foo=1"], r"optimizer.foo: there is no such setting; known are .*'survival'"),
         (["optimizer=pso", "optimizer.w=heavy"], r"optimizer.w: expected a number of at least 0, got 'heavy'"),
         (["optimizer=de", "optimizer.mutation=[0.5,2]"], r"optimizer.mutation: expected a list .* or a number .*, got"),
-        (["fitness.reject={risk: 1}"], r"fitness.reject.risk: expected a number of more than 0 and less than 1, got 1"),
+        (
+            ["fitness=full", "fitness.reject={risk: 1}"],
+            r"fitness.reject.risk: expected a number of more than 0 and less than 1, got 1",
+        ),
     ],
 )
 def test_bad_settings_of_parts(settings: list[str], expected: str, arguments: list[str], tmp_path: Path):
@@ -206,7 +209,7 @@ WEIGHT = "++merge.parameter.genes.weight={per: source, default: 1, integer: true
             ["merge.parameter.granularity.layers=1.7"],
             r"granularity.layers: expected whole, each or .*, got 1.7",
         ),
-        (["budget=true"], r"budget: expected a whole number of at least 1, got True"),
+        (["budget=true"], r"budget: expected a whole number of at least 1 or auto, got True"),
         (["top=1.5"], r"top: expected a whole number of at least 1, got 1.5"),
         (["seed=1.5"], r"seed: expected a whole number of at least 0 and at most 4294967295, got 1.5"),
         (["warm_start_top=2.5"], r"warm_start_top: expected a whole number of at least 1, got 2.5"),
@@ -227,7 +230,10 @@ WEIGHT = "++merge.parameter.genes.weight={per: source, default: 1, integer: true
         (["fitness=racing", "fitness.first=8.5"], r"fitness.first: expected a whole number of .*, got 8.5"),
         (["fitness=racing", "fitness.survivors=2.5"], r"fitness.survivors: expected a whole number of .*, got 2.5"),
         (["fitness=irt", "fitness.dimensions=1.5"], r"fitness.dimensions: expected a whole number of .*, got 1.5"),
-        (["fitness.reject={after: 4.5}"], r"fitness.reject.after: expected a whole number of .*, got 4.5"),
+        (
+            ["fitness=full", "fitness.reject={after: 4.5}"],
+            r"fitness.reject.after: expected a whole number of .*, got 4.5",
+        ),
         (["merge=dfs_network", "merge.dataflow.scales.hidden=2.5"], r"dataflow.scales.hidden: expected a whole number"),
         (["merge=dfs", "merge.dataflow.repeats=2.5"], r"repeats: expected a whole number of .*, got 2.5"),
         (["merge=dfs", "merge.dataflow.max_hops=3.5"], r"max_hops: expected a whole number of .*, got 3.5"),

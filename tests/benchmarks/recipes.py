@@ -1,7 +1,7 @@
 """Recipe files for the benchmarks: a method of conf/merge at the defaults of its yaml, as a run would write them."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,4 +45,4 @@ def _within(place: Location | None, layers: int) -> bool:
 def as_file(merge: Merge, shard_bytes: int) -> dict[str, Any]:
     """The content of the recipe file of a merge in the type of its sources, written in bfloat16."""
     recipe = recipe_file(merge, CausalLM(), BASE, Plain(), None, torch.bfloat16, shard_bytes, {})
-    return {**recipe, **asdict(Rules())}
+    return {**recipe, **Rules().to_dict()}
