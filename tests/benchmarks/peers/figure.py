@@ -27,17 +27,18 @@ def main() -> None:
     figure = Figure(figsize=(7.5, 4.2), layout="constrained")
     axes = figure.add_subplot()
     for name in SHOWN:
-        runs = [each for each in results if each["row"] == name]
+        if not (runs := [each for each in results if each["row"] == name]):
+            continue
         colour = OURS if ROWS[name].environment is None else THEIRS
-        examples = [each["examples"] / 1000 for each in runs]
+        examples = [each["examples"] for each in runs]
         scores = [each["score"] for each in runs]
         axes.plot(examples, scores, ".", color=colour, alpha=0.5)
         at = statistics.mean(examples), statistics.mean(scores)
         axes.plot(*at, "o", color=colour)
         axes.annotate(ROWS[name].label, at, xytext=(8, -3), textcoords="offset points", fontsize=9, color=colour)
-    axes.set_xlim(0, 95)
+    axes.set_xlim(0, 95_000)
     axes.set_ylim(0.5, 1)
-    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:.0f},000"))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.set_xlabel("scored examples, validation included")
     axes.set_ylabel("score on 1000 test problems")
     axes.grid(alpha=0.3)
