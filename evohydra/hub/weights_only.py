@@ -23,6 +23,7 @@ INDEX = re.compile(r"\.bin\.index(\.\w+)?\.json$")  # of shards, perhaps of a va
 # Of a training framework's checkpoint, whose other entries are its own and not read by anyone here.
 STATE = "state_dict"
 METADATA = "__metadata__"
+CHUNK = 1 << 20
 # What torch raises over files that are damaged or none of its own.
 UNREADABLE = (
     OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError, IndexError, AttributeError, zipfile.BadZipFile,
@@ -66,10 +67,19 @@ def read_pickle(file: Path) -> dict[str, Tensor]:
 
 
 def _can_be_mapped(file: Path) -> bool:
-    """Whether torch may map the file: an archive whose records are stored as they are. Others it would misread."""
+    """Whether torch may map the file: an archive whose records are stored as they are. Others it would misread.
+
+    Raises BadZipFile for a record that is not what its checksum says; torch looks at none. A checksum of 0 is none
+    (`torch.serialization.set_crc32_options`).
+    """
     if not zipfile.is_zipfile(file):
         return False
     with zipfile.ZipFile(file) as archive:
+        for entry in archive.infolist():
+            if entry.CRC:
+                with archive.open(entry) as record:
+                    while record.read(CHUNK):
+                        pass
         return all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.infolist())
 
 

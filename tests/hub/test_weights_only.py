@@ -94,6 +94,25 @@ def test_files_that_are_no_checkpoints_are_refused(tmp_path: Path) -> None:
         read_pickle(file)
 
 
+def test_a_damaged_record_is_refused_and_a_file_without_checksums_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "weights.bin"
+    weights = {"a": torch.randn(64, 64), "b": torch.randn(3)}
+    torch.save(weights, file)
+    content = bytearray(file.read_bytes())
+    at = content.index(weights["a"].numpy().tobytes()) + 1000
+    content[at] ^= 0x10
+    file.write_bytes(content)
+    with pytest.raises(SourceError, match=r"that it cannot .*CRC"):
+        read_pickle(file)
+    checked = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(weights, file)
+    finally:
+        torch.serialization.set_crc32_options(checked)
+    assert torch.equal(read_pickle(file)["a"], weights["a"])
+
+
 def test_files_from_before_torch_1_6_are_read_too(tmp_path: Path) -> None:
     torch.save({"a": torch.arange(6)}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
     assert torch.equal(read_pickle(tmp_path / "old.pt")["a"], torch.arange(6))
