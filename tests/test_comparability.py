@@ -13,7 +13,7 @@ from evohydra.report import make_console
 from evohydra.report.comparability import Begun, groups, not_chosen
 from evohydra.report.comparison import compare
 from evohydra.report.contents import verdict
-from evohydra.report.gathering import gather
+from evohydra.report.gathering import Job, chosen_by_auto, gather
 from evohydra.report.paired_tests import strategies_against_each_other
 from evohydra.report.score_figures import held_out
 from evohydra.report.writing import write_report
@@ -191,3 +191,21 @@ def test_runs_over_weights_that_changed_between_them(tmp_path: Path) -> None:
     printed = python("-m", "evohydra.report.comparison", "outputs/cmaes", "outputs/random", cwd=tmp_path).stdout
     assert "From run cmaes to run random: sources.two.fingerprint has changed" in " ".join(printed.split())
     assert "group 1: cmaes; group 2: random" in " ".join(printed.split())
+
+
+def test_searches_that_auto_has_chosen_by_the_optimizer_are_said_to_differ() -> None:
+    """Else a table would be read as a comparison of optimizers alone."""
+
+    def job(strategy: str, fitness: str, budget: int, config: Any = None) -> Job:
+        identity = {**IDENTITY, "search": {"fitness": {"_target_": f"evohydra.search.fitness.{fitness}"}}}
+        given = config or {"budget": "auto", "fitness": {"likelihood": {}, "full": {}}}
+        begun = Begun(identity, given)
+        return Job(Path(strategy), (), strategy, given, (), (), {"budget": budget}, None, begun=begun)
+
+    bo, cmaes = job("bo", "likelihood.Likelihood", 130), job("cmaes", "full.Full", 204)
+    (said,) = chosen_by_auto([bo, cmaes, job("de", "full.Full", 204)])
+    assert "bo: fitness=likelihood budget=130; cmaes, de: fitness=full budget=204." in said
+    assert list(chosen_by_auto([cmaes, job("de", "full.Full", 204)])) == []
+    both = {"budget": 9, "fitness": {"_target_": "x"}}
+    alone = [job("a", "likelihood.Likelihood", 9, both), job("b", "full.Full", 9, both)]
+    assert list(chosen_by_auto(alone)) == []

@@ -382,3 +382,11 @@ def test_a_processor_that_cannot_be_read_ends_the_run_and_is_no_failed_genome(qu
 
     with pytest.raises(BenchmarkError, match=r"shows images: needs torchvision.*evohydra\[vision\]"):
         benchmark(questions)(Lacking(), "search")
+
+
+def test_a_reference_that_is_no_token_behind_the_prompt_is_refused(llava: tiny_visual.Live, questions: Path) -> None:
+    built = benchmark(questions)
+    asker = built._ready(llava)
+    example = built.examples("search")[0]
+    with pytest.raises(BenchmarkError, match="no token of its own for the answer '' behind the prompt"):
+        asker.answered([example.question], [built.image(example)], [""])

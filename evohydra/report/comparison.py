@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from evohydra.report import make_console, say
-from evohydra.report.gathering import Job, apart, by_split, gather, runs_below
+from evohydra.report.gathering import Job, apart, by_split, chosen_by_auto, gather, runs_below
 
 _begun: list[tuple[Path, bool]] = []
 
@@ -64,7 +64,7 @@ def compare(directories: Iterable[Path], console: Console) -> int:
         if job.summary is None:
             table.add_row(_named(job), Text(" ".join(job.overrides)), job.state, "", "", "", "", "", "")
     console.print(table)
-    for sentence in apart(jobs):
+    for sentence in (*apart(jobs), *chosen_by_auto(jobs)):
         say(console, f"  {sentence}")
     return len(jobs)
 

@@ -10,7 +10,7 @@ from evohydra.report import paired_tests
 from evohydra.report.blocks import Block, FigureBlock, Link, Picture, Section, Table
 from evohydra.report.example_tables import example_blocks
 from evohydra.report.front import front_figure
-from evohydra.report.gathering import Job, apart, by_group, by_split, strategies
+from evohydra.report.gathering import Job, apart, by_group, by_split, chosen_by_auto, strategies
 from evohydra.report.gene_blocks import gene_blocks
 from evohydra.report.recipe_figures import recipe_figures
 from evohydra.report.score_figures import finished, held_out, held_out_figure, optimism_figure
@@ -77,6 +77,7 @@ def verdict(jobs: Sequence[Job]) -> Iterator[str]:
         yield from filter(None, [unsearched_sentence(done[0].summary["test"])])
         yield from search_sentences(done[0].summary["search"])
     yield from apart(jobs)
+    yield from chosen_by_auto(jobs)
     for group, members in by_group(done).items():
         yield from _ranking(members, f"In {group}, best" if group else "Best")
 

@@ -21,6 +21,7 @@ from evohydra.search.objectives import Objective
 
 SETTINGS = "settings.json"  # of the last command that a run accepted
 ASIDE = ("run", "seed", "tracker", "ablate", "report")  # of command lines
+AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,26 @@ def apart(jobs: Sequence[Job]) -> Iterator[str]:
         unlike = ((other, why) for other in jobs if other.group != group and (why := told(other.begun, job.begun)))
         if first := next(unlike, None):
             yield f"From run {first[0].name} to run {job.name}: {first[1]}."
+
+
+def chosen_by_auto(jobs: Sequence[Job]) -> Iterator[str]:
+    """In a sentence, that `fitness=auto` or `budget=auto` has chosen other searches for some jobs than for others."""
+    done = [job for job in jobs if job.summary and "fitness" in job.begun.identity.get("search", {})]
+    found: dict[str, list[str]] = {}
+    for job in done:
+        kind = str(job.begun.identity["search"]["fitness"]["_target_"]).rpartition(".")[2].lower()
+        search = f"fitness={kind} budget={(job.summary or {}).get('budget')}"
+        found[search] = list(dict.fromkeys([*found.get(search, []), job.strategy]))
+    if len(found) > 1 and any(job.config.get("budget") == AUTO or _by_auto(job) for job in done):
+        listed = "; ".join(f"{', '.join(strategies)}: {search}" for search, strategies in found.items())
+        yield (
+            f"These runs differ in more than their options say, since auto has chosen by the optimizer: {listed}. Give "
+            "fitness and budget to compare the optimizers alone."
+        )
+
+
+def _by_auto(job: Job) -> bool:
+    return "_target_" not in (job.config.get("fitness") or {})
 
 
 def runs_below(directory: Path) -> list[Path]:

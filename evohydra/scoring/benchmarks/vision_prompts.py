@@ -90,6 +90,12 @@ class Asker:
         prompts = self._processed(texts, images, padding_side="right")["attention_mask"].sum(dim=1, keepdim=True)
         places = torch.arange(inputs["input_ids"].shape[1])
         inputs[ANSWER] = (places >= prompts) & inputs["attention_mask"].bool()
+        if not inputs[ANSWER].any(dim=1).all():
+            empty = answers[int((~inputs[ANSWER].any(dim=1)).nonzero()[0])]
+            raise BenchmarkError(
+                f"benchmark {self._name!r}: the model's tokenizer has no token of its own for the answer {empty!r} "
+                "behind the prompt, so that it has no likelihood; expected references of one token or more"
+            )
         return inputs
 
     def _processed(self, texts: Sequence[str], images: Sequence[Image.Image], padding_side: str) -> BatchFeature:
