@@ -12,7 +12,7 @@ from pathlib import Path
 from evohydra.files import locked, read_json
 from evohydra.hub import SourceError, cache_directory, folder_name
 from evohydra.hub.commits import CONVERTED
-from evohydra.hub.hashes import RECORD, check_hashes, converted_from, intact
+from evohydra.hub.hashes import RECORD, check_hashes, converted_from, intact, record_beside
 from evohydra.hub.listing import Listed, folder_of, needed
 from evohydra.hub.space import WEIGHTS
 from evohydra.hub.weights_only import convert_files, is_pickled_index
@@ -76,22 +76,25 @@ def with_weights_of(other: Path, source: Path, settings: Sequence[str], target: 
     with _room(target) as room:
         _copy(source, settings, room)
         indices = (path.relative_to(other).as_posix() for path in other.rglob("*.safetensors.index*.json"))
-        for name in {RECORD, *read_json(other / RECORD)["to"], *indices}:
+        record = read_json(other / RECORD)
+        for name in {*record["to"], *indices}:
             (room / name).parent.mkdir(parents=True, exist_ok=True)
             try:
                 os.link(other / name, room / name)
             except OSError:  # a file system without links
                 shutil.copyfile(other / name, room / name)
+        record_beside(room, {"from": record["from"], "to": record["to"]})
     return target
 
 
 def joined(weights: Path, names: Sequence[str], source: Path, settings: Sequence[str], target: Path) -> Path:
     """Make `target`: links to the files `names` below `weights`, with copies of the settings below `source`."""
-    if target.is_dir() and all((target / name).is_file() for name in (*names, *settings)):
+    if all((target / name).is_file() for name in (*names, *settings)) and made_before(target):
         return target
     shutil.rmtree(target, ignore_errors=True)
     with _room(target) as room:
         _copy(source, settings, room)
+        record_beside(room, {"from": {}, "to": {}})
         for name in names:
             (room / name).parent.mkdir(parents=True, exist_ok=True)
             (room / name).symlink_to((weights / name).absolute())

@@ -111,12 +111,14 @@ def _of_components(wish: Wish, listing: Listing, chosen: tuple[Listed, ...]) -> 
 def _without_safetensors(wish: Wish, listing: Listing, pickles: Sequence[Listed]) -> Path:
     """What was converted here before, else the bot's conversion, else our own.
 
-    Where pickles are pinned it is these that are converted: nobody has pinned what the bot has made of them.
+    Where pickles are pinned it is these that are converted: nobody has pinned what the bot has made of them. Where
+    safetensors are pinned, which the branch has not, they are the bot's if it has made any.
     """
     where, reason = f"{wish.repository} at {listing.commit}", " There is no conversion of the hub's own either."
     known = made_before(conversion_directory(wish.repository, listing.commit, wish.patterns))
-    if known and wish.convert == WEIGHTS_ONLY:
-        return known
+    mine = known if known and wish.convert == WEIGHTS_ONLY else None
+    if mine and not any(name.endswith(".safetensors") for name in wish.sha256):
+        return mine
     if pinned := [file.path for file in pickles if file.path in wish.sha256]:
         reason = f" model.sources.<name>.sha256 pins {pinned[0]}, so that no conversion of the hub's own is taken."
     else:
@@ -126,8 +128,12 @@ def _without_safetensors(wish: Wish, listing: Listing, pickles: Sequence[Listed]
                 found = ask(lambda: conversions.find_conversion(listing, wish.patterns))
             except hub_errors() as error:
                 reason = f" Its pull requests could not be read ({type(error).__name__})."
+        elif found is None:
+            reason = " The hub was not asked whether it has a conversion of its own."
         if found:
             return _of_the_hubs_own(wish, listing, pickles, found)
+    if mine:
+        return mine
     if not pickles:
         raise not_cached(wish.repository, wish.revision)
     if wish.convert != WEIGHTS_ONLY:
@@ -144,12 +150,13 @@ def _of_the_hubs_own(wish: Wish, listing: Listing, pickles: Sequence[Listed], fo
     target = conversion_directory(wish.repository, listing.commit, wish.patterns, found.listing.commit)
     offered = _of_components(wish, found.listing, settings_of(found.listing.files, wish.patterns))
     if not listing.certain:
-        return target if target.is_dir() else _download(wish, found.listing, offered, found.listing.commit)
+        return made_before(target) or _download(wish, found.listing, offered, found.listing.commit)
     settings = _of_components(wish, listing, settings_of(listing.files, wish.patterns, pickles))
     folders = {folder_of(file.path) for file in pickles}
     of_bot = [f for f in offered if ".safetensors" in f.path and folder_of(f.path) in folders]
     etags, commit = found.listing.etags(), found.listing.commit
-    other = [file.path for file in settings if etags.get(file.path) != file.etag]
+    removed = {f.path for f in offered} - {f.path for f in (*settings, *of_bot)}  # from the branch, since
+    other = [*(file.path for file in settings if etags.get(file.path) != file.etag), *sorted(removed)]
     logger.warning(
         "%s at %s holds pickles only; the weights of the hub's own conversion into safetensors are taken instead "
         "(%s, commit %s)%s. model.sources.<name>.revision=%s pins them",

@@ -116,9 +116,9 @@ def _linked(there: Path) -> tuple[Listed, ...]:
 def needed(files: Sequence[Listed], patterns: Sequence[str]) -> tuple[Listed, ...]:
     """The files that `patterns` find, folder by folder, without weights that no library would load.
 
-    Where a folder has a model's weights, safetensors of other names are left out, and of a whole file and its shards
-    those that transformers and diffusers do not take. A pattern without a folder finds nothing in folders. `!` before a
-    pattern leaves out what it finds.
+    Where a folder has a model's weights, safetensors of other names are left out, variants beside weights without one,
+    and of a whole file and its shards those that transformers and diffusers do not take. A pattern without a folder
+    finds nothing in folders. `!` before a pattern leaves out what it finds.
     """
     left_out = [pattern[1:] for pattern in patterns if pattern.startswith("!")]
     found = [file for file in files if _any(file.path, patterns) and not _any(file.path, left_out)]
@@ -194,6 +194,9 @@ def _unused(paths: Sequence[str], pattern: re.Pattern[str], suffix: str) -> set[
         below = f"{folder}/" if folder else ""
         names = [_name(path) for path in paths if folder_of(path) == folder]
         chosen = chosen_weights(names, pattern, suffix)
+        models = {name: model for name in chosen if (model := pattern.fullmatch(name))}
+        plain = {model["stem"] for model in models.values() if not model["variant"]}
+        chosen -= {name for name, model in models.items() if model["variant"] and model["stem"] in plain}
         if any(pattern.fullmatch(name) for name in chosen):
             about = [name for name in names if name.endswith(f".{suffix}") or f".{suffix}.index" in name]
             unused |= {f"{below}{name}" for name in about if name not in chosen}

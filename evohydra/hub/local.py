@@ -5,11 +5,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from evohydra.files import write_json
 from evohydra.hub import SourceError, cache_directory
 from evohydra.hub.commits import CONVERTED
 from evohydra.hub.converting import WEIGHTS_ONLY, convert_directory, made_before, settings_of
-from evohydra.hub.hashes import RECORD, intact, remembered_sha256, sha256_of
+from evohydra.hub.hashes import intact, record_beside, remembered_sha256, sha256_of
 from evohydra.hub.listing import Listed, lacking
 from evohydra.hub.weights_only import convert_file, safe_name
 
@@ -71,7 +70,7 @@ def safe_file(file: Path, convert: str | None) -> Path:
     try:
         convert_file(file, room)
         room.replace(made)
-        write_json(target / RECORD, {"from": {file.name: hashed}, "to": {made.name: sha256_of(made)}})
+        record_beside(target, {"from": {file.name: hashed}, "to": {made.name: sha256_of(made)}})
     except OSError as error:
         raise SourceError(f"could not write the conversion of {file} to {made}: {error}") from error
     finally:

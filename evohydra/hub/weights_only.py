@@ -5,6 +5,7 @@ import pickle
 import re
 import warnings
 import zipfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from evohydra.files import all_on_disk, check_plain_file, read_json, write_json
+from evohydra.files import all_on_disk, check_plain_file, read_json
 from evohydra.files.tensors import NAMES, write_tensors
 from evohydra.hub import SourceError
-from evohydra.hub.hashes import RECORD, remembered_sha256, sha256_of
+from evohydra.hub.hashes import record_beside, remembered_sha256, sha256_of
 
 IMPORTS = re.compile(r"GLOBAL ([\w.]+)")
 SAFE = ".safetensors"
@@ -38,9 +39,11 @@ def read_pickle(file: Path) -> dict[str, Tensor]:
     """
     try:
         check_plain_file(file)
+        _check_kind(file)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about protocols of pickle that it may not know: then it fails
-            loaded: object = torch.load(file, map_location="cpu", weights_only=True, mmap=_can_be_mapped(file))
+            mapped = _can_be_mapped(file)
+            loaded: object = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise SourceError(_refused(file, str(error))) from error
     except UNREADABLE as error:
@@ -63,6 +66,8 @@ def read_pickle(file: Path) -> dict[str, Tensor]:
             raise SourceError(
                 f"{file}: tensor {name!r} is of the type {value.dtype}, which is converted to nothing here"
             )
+    if mapped:
+        _check_lengths(file, list(loaded.values()))
     return {name: value.detach() for name, value in loaded.items()}
 
 
@@ -83,6 +88,31 @@ def _can_be_mapped(file: Path) -> bool:
         return all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.infolist())
 
 
+def _check_kind(file: Path) -> None:
+    """SourceError for files of other kinds that are often called like pickles."""
+    with file.open("rb") as opened:
+        head = opened.read(16)
+    if head.startswith(b"version https:/"):
+        raise SourceError(
+            f"{file}: expected weights, got a pointer of Git LFS to them, {file.stat().st_size} bytes; fetch the "
+            "weights with git lfs pull, or download the file anew"
+        )
+    if head[8:10] in (b'{"', b"{ ") and int.from_bytes(head[:8], "little") < file.stat().st_size:
+        raise SourceError(f"{file}: expected a pickle, got safetensors; call it {safe_name(file.name)}")
+
+
+def _check_lengths(file: Path, tensors: Sequence[Tensor]) -> None:
+    """SourceError where a tensor would reach beyond its record: torch looks at no lengths where it maps a file."""
+    with zipfile.ZipFile(file) as archive:
+        records = Counter(entry.file_size for entry in archive.infolist())
+    storages = {storage.data_ptr(): storage.nbytes() for storage in (tensor.untyped_storage() for tensor in tensors)}
+    if lacking := Counter(size for size in storages.values() if size) - records:
+        raise SourceError(
+            f"{file}: the file is damaged: its tensors take a record of {next(iter(lacking))} bytes, of which it has "
+            "too few"
+        )
+
+
 def _plain(tensor: Tensor) -> bool:
     """Whether it holds all of its numbers: not nested, not without data, and no few numbers repeated into many."""
     if tensor.is_nested or tensor.layout != torch.strided or tensor.device.type != "cpu":
@@ -91,6 +121,11 @@ def _plain(tensor: Tensor) -> bool:
 
 
 def _refused(file: Path, message: str) -> str:
+    if "Unsupported operand" in message:
+        return (
+            f"{file}: expected a pickle as torch.save writes it, got something else, or another protocol of pickle "
+            f"than 2 (torch says: {_last_line(message)}). Nothing of it was run or converted"
+        )
     found = IMPORTS.search(message)
     wanted = f"it wanted to import {found[1]}" if found else f"torch says: {_last_line(message)}"
     return f"{file}: refused, for the pickle holds more than tensors: {wanted}. Nothing of it was run or converted"
@@ -138,7 +173,7 @@ def convert_files(root: Path, names: Sequence[str], target: Path) -> dict[str, d
     for index in sorted(beside):
         name = index.relative_to(root).as_posix()
         (target / safe_name(name)).write_text(json.dumps(_renamed(read_json(index)), indent=2) + "\n")
-    write_json(target / RECORD, hashes)
+    record_beside(target, hashes)
     all_on_disk(target)
     return hashes
 
