@@ -117,7 +117,7 @@ def check_downloaded(where: str, directory: Path, files: Sequence[Listed]) -> No
         if file.sha256:
             got = remembered_sha256(place)
         elif GIT.fullmatch(file.etag):
-            kind, told, got = "git hash", file.etag, _git_hash(place)
+            kind, told, got = "git hash", file.etag, git_hash(place)
         if told and got != told:
             raise SourceError(
                 f"{where}: {file.path} in the local cache is damaged: the hub says its {kind} is {told}, its "
@@ -125,7 +125,8 @@ def check_downloaded(where: str, directory: Path, files: Sequence[Listed]) -> No
             )
 
 
-def _git_hash(file: Path) -> str:
+def git_hash(file: Path) -> str:
+    """What git, and so the hub, calls the content of a small file."""
     content = file.read_bytes()
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
