@@ -11,6 +11,7 @@ from datasets import load_dataset
 from datasets.exceptions import DatasetsError
 
 from evohydra.scoring.benchmarks import BenchmarkError
+from evohydra.scoring.benchmarks.hub_data import check_commit, why_unread
 from evohydra.scoring.benchmarks.images import ImageSource
 
 
@@ -165,11 +166,12 @@ def _from_hub(name: str, source: Source) -> list[dict[str, object]]:
         data = load_dataset(source.task, split=source.hub_split)
         if source.columns.image in data.column_names:
             data = data.cast_column(source.columns.image, ImageFeature(decode=False))
-        return list(data)
     except (OSError, ValueError, RuntimeError, DatasetsError) as error:
-        raise BenchmarkError(
-            f"benchmark {name!r}: could not load the data set {source.task}, split {source.hub_split}, from the hub or "
-            f"its cache ({type(error).__name__}: {str(error)[:200]}). Without a network give its parquet or JSON-lines "
-            f"file: benchmark.{name}.data_files=/data/FILE.parquet (for one split: "
+        what = f"the data set {source.task}, split {source.hub_split},"
+        local = (
+            f"its parquet or JSON-lines file, benchmark.{name}.data_files=/data/FILE.parquet (for one split: "
             f"benchmark.{name}.splits.test.data_files)"
-        ) from error
+        )
+        raise BenchmarkError(f"benchmark {name!r}: {why_unread(what, error, local)}") from error
+    check_commit(f"benchmark {name!r}", source.task, None, [data])
+    return list(data)
