@@ -38,7 +38,8 @@ class OpenSources:
     `paths` are where they were found, which for a single file is another place than its directory. `files_from` is the
     one that gives configuration and tokenizer, `overlay` what changes in them; `copied` are tensors that are never
     merged, `warnings` what a reader of the model card has to know, `surveys` what reading all of them has told.
-    `weights` are the stamps of the files that hold the tensors of each, `settings` the digests of all others.
+    `weights` are the stamps of the files that hold the tensors of each, `settings` the digests of all others
+    that are `wanted`.
     """
 
     models: tuple[Checkpoint, ...]
@@ -53,11 +54,12 @@ class OpenSources:
     surveys: Mapping[str, Survey] = field(default_factory=dict)
     weights: Mapping[str, Stamps] = field(default_factory=dict)
     settings: Mapping[str, str] = field(default_factory=dict)
+    wanted: tuple[str, ...] = ()
 
     def check_settings(self) -> None:
         """SourceError where configuration, tokenizer or templates are not those that the run began with."""
         for name, known in self.settings.items():
-            if settings_digest(self.directories[name]) != known:
+            if settings_digest(self.directories[name], self.wanted) != known:
                 raise SourceError(
                     f"source {name!r}: configuration, tokenizer or templates in {self.directories[name]} have changed "
                     "since this run began. What is on file was scored before. Give the files their old content and the "
@@ -128,7 +130,7 @@ def find_sources(
     located = _located(nodes, family, pinned, known)
     weights = {node.name: stamps(filter(None, [located[node.name], _adapter(node)])) for node in nodes}  # then opened
     paths, directories, published = published_sources(nodes, family, known=located)
-    settings = {name: settings_digest(directory) for name, directory in directories.items()}
+    settings = {name: settings_digest(each, family.wanted(None)) for name, each in directories.items()}
     warnings = (*warnings, *filter(None, map(other_base_of_adapter, nodes)))
     if layers_only is None:
         aligned = family.align(directories, published, base.name if base else None, rules)
@@ -160,7 +162,8 @@ def read_sources(found: FoundSources, known: Mapping[str, Survey] | None = None)
     if found.base and not known:
         merged = frozenset(name for name, place in found.locations().items() if place is not None)
         doubts = check_kinship(aligned.tensors, found.base.name, found.rules.allow_other_base, merged)
-    own = {name: settings_digest(directory) for name, directory in aligned.overlay.own.items()}
+    wanted = found.family.wanted(None)
+    own = {name: settings_digest(directory, wanted) for name, directory in aligned.overlay.own.items()}
     marked = {
         node.name: replace(node, fingerprint=surveys[node.name].fingerprint, settings=own.get(node.name))
         for node in found.nodes
@@ -181,6 +184,7 @@ def read_sources(found: FoundSources, known: Mapping[str, Survey] | None = None)
         surveys=surveys,
         weights=found.weights,
         settings=found.settings,
+        wanted=wanted,
     )
 
 

@@ -121,7 +121,7 @@ def needed(files: Sequence[Listed], patterns: Sequence[str]) -> tuple[Listed, ..
     finds nothing in folders. `!` before a pattern leaves out what it finds.
     """
     left_out = [pattern[1:] for pattern in patterns if pattern.startswith("!")]
-    found = [file for file in files if _any(file.path, patterns) and not _any(file.path, left_out)]
+    found = [file for file in files if is_found(file.path, patterns) and not is_found(file.path, left_out)]
     unused = _unused([file.path for file in found], MODEL, SAFE)
     return tuple(file for file in found if file.path not in unused)
 
@@ -134,7 +134,7 @@ def pickled(files: Sequence[Listed], patterns: Sequence[str]) -> tuple[Listed, .
     found = [
         file
         for file in files
-        if _any(file.path, instead) and not _any(file.path, left_out) and PICKLED.fullmatch(_name(file.path))
+        if is_found(file.path, instead) and not is_found(file.path, left_out) and PICKLED.fullmatch(_name(file.path))
     ]
     indices = [file.path for file in files if ".bin.index" in file.path]
     unused = _unused([*(file.path for file in found), *indices], PICKLED, PICKLE)
@@ -207,7 +207,8 @@ def _name(path: str) -> str:
     return path.rpartition("/")[2]
 
 
-def _any(path: str, patterns: Sequence[str]) -> bool:
+def is_found(path: str, patterns: Sequence[str]) -> bool:
+    """Whether one of `patterns` finds a file of a repository; those that begin with `!` find nothing."""
     name = PurePosixPath(path)
     return any(
         name.match(pattern) and len(name.parts) == len(PurePosixPath(pattern).parts)

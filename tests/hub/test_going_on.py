@@ -1,11 +1,13 @@
 """Runs that go on, and winners that are made again, when branches have moved and sources are found elsewhere."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import snapshot_download
 
 from evohydra.hub.commits import commit_of
 from evohydra.merging.checkpoints import SourceError
@@ -65,6 +67,20 @@ def test_a_run_goes_on_at_the_commit_that_it_began_with_and_is_rebuilt_from_it(o
     again = json.loads((tmp_path / "again" / "recipe.json").read_text())
     assert again["recipe"] == recipe["recipe"]
     assert after != before
+
+
+def test_a_run_goes_on_whatever_else_of_its_commit_is_in_the_cache(online: Hub, tmp_path: Path) -> None:
+    others = ("original/params.json", "onnx/config.json", "eval/results.json", "tf_notes.rst")
+    online.repositories["models", SHISA].commit({**files_of(online, SHISA), **dict.fromkeys(others, b"{}")})
+    run(tmp_path / "run")
+    found = Path(snapshot_download(SHISA))
+    assert (found / others[0]).is_file()
+    assert run(tmp_path / "run", budget=8)["evaluations"] == 8
+    shutil.rmtree(tmp_path / "cache")
+    assert run(tmp_path / "run", budget=12)["evaluations"] == 12
+    (found / "config.json").resolve().write_text((found / "config.json").read_text() + " ")
+    with pytest.raises(SourceError, match="damaged"):
+        run(tmp_path / "run", budget=16)
 
 
 def test_a_run_that_began_with_a_login_goes_on_with_a_copy_of_the_base(
