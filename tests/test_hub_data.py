@@ -54,9 +54,7 @@ def test_the_commit_of_a_data_set_is_told_and_none_of_local_files(
         check_commit("gsm8k_ja", "SakanaAI/gsm8k-ja", None, kept_at(COMMIT))
         mine = [Read([{"filename": "/cache/json/default-0f/0.0.0/ab/json-test.arrow"}]), Read([])]
         check_commit("mine", "json", None, mine)
-    assert [record.getMessage() for record in caplog.records] == [
-        f"gsm8k_ja: data set SakanaAI/gsm8k-ja at commit {COMMIT}"
-    ]
+    assert [record.getMessage() for record in caplog.records] == [f"gsm8k_ja: data set SakanaAI/gsm8k-ja@{COMMIT}"]
 
 
 def test_data_of_another_commit_than_the_hubs_are_refused_with_and_without_a_network(hub: type[Api]) -> None:

@@ -13,6 +13,7 @@ SAFE, PICKLE = "safetensors", "bin"
 _NAME = r"(?P<stem>{stem})(?P<variant>\.\w+)?(?P<shard>-\d+-of-\d+)?\.{suffix}"
 MODEL = re.compile(_NAME.format(stem="(diffusion_pytorch_)?model", suffix=SAFE))
 PICKLED = re.compile(_NAME.format(stem="(diffusion_)?pytorch_model", suffix=PICKLE))
+PICKLE_SUFFIXES = (".bin", ".ckpt", ".pt", ".pth")  # of single files
 NUMBERS = re.compile(r"-(\d+)-of-(\d+)")
 HASH = re.compile(r"[0-9a-f]{64}")
 
@@ -52,13 +53,16 @@ class Listing:
 def list_files(repository: str, revision: str | None) -> Listing:
     """Ask the hub what a repository holds at a branch, tag or commit (None: its main branch).
 
-    Raises huggingface_hub's errors.
+    Raises huggingface_hub's errors, and ConnectionError where something answers in the hub's place.
     """
     import huggingface_hub
 
     api = huggingface_hub.HfApi()
-    commit = str(api.repo_info(repository, revision=revision).sha)
-    entries = api.list_repo_tree(repository, recursive=True, revision=commit)
+    try:
+        commit = str(api.repo_info(repository, revision=revision).sha)
+        entries = list(api.list_repo_tree(repository, recursive=True, revision=commit))
+    except (KeyError, TypeError, AttributeError) as error:  # of a client that reads an answer of another shape
+        raise ConnectionError(f"no answer of a hub: {type(error).__name__}: {error}") from error
     return Listing(
         repository,
         commit,
@@ -148,6 +152,12 @@ def lacking(files: Sequence[Listed], patterns: Sequence[str]) -> tuple[Listed, .
     """
     there = {folder_of(file.path) for file in needed(files, patterns) if MODEL.fullmatch(_name(file.path))}
     return tuple(file for file in pickled(files, patterns) if folder_of(file.path) not in there)
+
+
+def variant_of(path: str) -> str | None:
+    """The variant of a model's weights, such as .fp16; None for those without one and for other files."""
+    found = MODEL.fullmatch(_name(path)) or PICKLED.fullmatch(_name(path))
+    return found["variant"] if found else None
 
 
 def whole(files: Sequence[Listed]) -> bool:

@@ -19,6 +19,7 @@ from evohydra.hub import SourceError
 from evohydra.hub.hashes import record_beside, remembered_sha256, sha256_of
 
 IMPORTS = re.compile(r"GLOBAL ([\w.]+)")
+SHARD = re.compile(r"(.*-)\d{5}(-of-(\d{5}).*)")
 SAFE = ".safetensors"
 INDEX = re.compile(r"\.bin\.index(\.\w+)?\.json$")  # of shards, perhaps of a variant
 # Of a training framework's checkpoint, whose other entries are its own and not read by anyone here.
@@ -165,6 +166,7 @@ def convert_files(root: Path, names: Sequence[str], target: Path) -> dict[str, d
     Returns, and writes as conversion.json, the SHA-256 of each file that was read and of each that was written.
     """
     hashes: dict[str, dict[str, str]] = {"from": {}, "to": {}}
+    _check_whole(root, names)
     for name in names:
         hashes["from"][name] = remembered_sha256(root / name)
         convert_file(root / name, target / safe_name(name))
@@ -178,12 +180,33 @@ def convert_files(root: Path, names: Sequence[str], target: Path) -> dict[str, d
     return hashes
 
 
-def _renamed(index: dict[str, Any]) -> dict[str, Any]:
-    """An index with the names of the safetensors; what it says else is of no use to anybody here."""
+def _check_whole(root: Path, names: Sequence[str]) -> None:
+    """SourceError where a shard is missing, by the numbers in the names of the others, or by an index beside them."""
+    expected: set[str] = set()
+    for found in filter(None, map(SHARD.fullmatch, names)):
+        expected |= {f"{found[1]}{number:05}{found[2]}" for number in range(1, int(found[3]) + 1)}
+    for folder in {(root / name).parent for name in names}:
+        for index in (path for path in folder.iterdir() if is_pickled_index(path.name)):
+            below = folder.relative_to(root)
+            shards = {(below / file).as_posix() for file in _weight_map(read_json(index)).values()}
+            expected |= shards if shards & set(names) else set()  # else it is of another set of files
+    if missing := sorted(expected - set(names)):
+        raise SourceError(
+            f"{root / missing[0]}: this shard is missing, of {len(expected)} that belong together; nothing was "
+            "converted. Fetch it too"
+        )
+
+
+def _weight_map(index: Mapping[str, object]) -> Mapping[str, str]:
     where = index.get("weight_map")
     if not isinstance(where, Mapping) or not all(isinstance(file, str) for file in where.values()):
         raise SourceError("expected an index of pickled shards with a weight_map, got none")
+    return where
+
+
+def _renamed(index: dict[str, Any]) -> dict[str, Any]:
+    """An index with the names of the safetensors; what it says else is of no use to anybody here."""
     return {
         "metadata": index.get("metadata") or {},
-        "weight_map": {name: safe_name(file) for name, file in where.items()},
+        "weight_map": {name: safe_name(file) for name, file in _weight_map(index).items()},
     }

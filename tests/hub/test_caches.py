@@ -1,19 +1,26 @@
 """What stands in caches is what the hub lists or what was made: damaged, changed, removed or foreign files are seen."""
 
+import io
+import shutil
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
 from huggingface_hub import constants
-from safetensors.torch import save, save_file
+from safetensors.torch import load, save, save_file
 
+from evohydra.convert import convert
 from evohydra.families.causal_lm import CausalLM
+from evohydra.families.sdxl import SDXL
 from evohydra.hub.hashes import sha256_of
 from evohydra.hub.weights_only import read_pickle
 from evohydra.merging.checkpoints import SourceError, locate
+from tests.hub.diffusion_models import SDXL as SDXL_BASE
 from tests.hub.language_models import ABEL, METAMATH, SHISA
-from tests.hub.repositories import Repository
+from tests.hub.repositories import PullRequest, Repository
 from tests.hub.server import Fault, Hub
 
 PATTERNS = CausalLM().wanted(None)
@@ -133,3 +140,92 @@ def test_variants_beside_weights_without_one_are_not_downloaded(online: Hub) -> 
     assert [path.name for path in find(name).glob("*.safetensors")] == ["model.safetensors"]
     online.add(Repository(f"{name}-alone")).commit({**plain, "model.fp16.safetensors": weights})
     assert [path.name for path in find(f"{name}-alone").glob("*.safetensors")] == ["model.fp16.safetensors"]
+
+
+def test_a_missing_shard_is_said_before_anything_is_converted(online: Hub, tmp_path: Path) -> None:
+    files = content(online, ABEL)
+    shard = "pytorch_model-00002-of-00002.bin"
+    repository(online, ABEL).commit({n: c for n, c in files.items() if n != shard})
+    with pytest.raises(SourceError, match=f"{shard}: this shard is missing, of 2 that belong together"):
+        find(ABEL, "weights_only")
+    for index in (True, False):
+        mine = tmp_path / f"mine-{index}"
+        mine.mkdir()
+        for name in ("pytorch_model-00001-of-00002.bin", *(["pytorch_model.bin.index.json"] if index else [])):
+            source = files[name]
+            (mine / name).write_bytes(source if isinstance(source, bytes) else source.read_bytes())
+        with pytest.raises(SourceError, match="this shard is missing"):
+            convert(str(mine), tmp_path / "out", patterns=PATTERNS)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_a_kill_left_of_a_single_files_conversion_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVOHYDRA_CACHE", str(tmp_path / "cache"))
+    torch.save({"a": torch.ones(3)}, tmp_path / "model.ckpt")
+    made = find(str(tmp_path / "model.ckpt"), "weights_only")
+    left = made.parent.with_name(f".{made.parent.name}.{2**22 + 1}.partial")
+    left.mkdir()
+    (left / made.name).write_bytes(b"half")
+    made.unlink()
+    assert find(str(tmp_path / "model.ckpt"), "weights_only") == made
+    assert not left.exists()
+    left = tmp_path / f".out.{2**22 + 1}.partial"
+    left.mkdir()
+    assert convert(str(tmp_path / "model.ckpt"), tmp_path / "out").keys() == {"model.safetensors"}
+    assert not left.exists()
+
+
+def test_a_pickle_that_may_not_be_converted_is_not_downloaded(online: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    online.add(Repository("studio/ckpt")).commit({"model.ckpt": b"x" * 1000, "config.json": b"{}"})
+    with pytest.raises(SourceError, match="expected safetensors, got a pickle"):
+        find("studio/ckpt/model.ckpt")
+    assert not online.asked
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1500))
+    with pytest.raises(SourceError, match="Nothing was downloaded"):
+        find("studio/ckpt/model.ckpt", "weights_only")
+
+
+@pytest.mark.parametrize("pickled", [("unet", "vae"), ("vae",)])
+def test_a_pipeline_whose_weights_the_bot_has_converted_is_read(online: Hub, pickled: tuple[str, ...]) -> None:
+    files = content(online, SDXL_BASE)
+    safe = {n: c for n, c in files.items() if n.endswith(".safetensors") and n.startswith(pickled) and ".fp16" not in n}
+    mine = online.add(Repository("studio/pipeline"))
+    pickles = {}
+    for name, source in safe.items():
+        buffer = io.BytesIO()
+        torch.save(load(source if isinstance(source, bytes) else source.read_bytes()), buffer)
+        pickles[name.replace(".safetensors", ".bin")] = buffer.getvalue()
+    mine.commit({**{n: c for n, c in files.items() if n not in safe and ".fp16" not in n}, **pickles})
+    mine.propose(safe, PullRequest(1))
+    found = locate("studio/pipeline", wanted=SDXL().wanted(None))
+    assert {p.relative_to(found).as_posix() for p in found.rglob("*.safetensors")} >= safe.keys()
+
+
+def test_a_pipeline_of_variants_alone_says_which_option_takes_them(online: Hub) -> None:
+    files = {n: c for n, c in content(online, SDXL_BASE).items() if not n.endswith(".safetensors") or ".fp16." in n}
+    online.add(Repository("studio/half")).commit(files)
+    with pytest.raises(SourceError, match=r"These are variants: model\.sources\.<name>\.variant=fp16 takes them"):
+        locate("studio/half", wanted=SDXL().wanted(None))
+
+
+def test_answers_that_are_none_of_a_hub_are_as_none(online: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    def odd(*_: object, **__: object) -> Iterator[object]:
+        raise KeyError("id")
+        yield
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_tree", odd)
+    with pytest.raises(SourceError, match=f"could not reach '{SHISA}'"):
+        find(SHISA)
+    monkeypatch.undo()
+
+
+def test_a_commit_that_is_gone_from_the_hub_is_read_from_the_cache(online: Hub) -> None:
+    found = find(SHISA)
+    del repository(online, SHISA).commits[found.name]
+    repository(online, SHISA).refs.clear()
+    assert locate(SHISA, found.name, wanted=PATTERNS) == found
+    with pytest.raises(SourceError, match="has no revision"):
+        locate(SHISA, "0" * 40, wanted=PATTERNS)

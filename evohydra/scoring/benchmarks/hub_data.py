@@ -30,7 +30,7 @@ def check_commit(name: str, data_set: object, revision: str | None, splits: Iter
     """
     folders = {part for data in splits for file in getattr(data, "cache_files", ()) for part in _folders(file)}
     for commit in sorted(filter(COMMIT.fullmatch, folders)):
-        logger.info("%s: data set %s at commit %s", name, data_set, commit)
+        logger.info("%s: data set %s@%s", name, data_set, commit)
         expected, told = _expected(str(data_set), revision)
         if expected is None:
             logger.warning("%s: the hub does not answer; data set %s is read at commit %s", name, data_set, commit)

@@ -102,7 +102,12 @@ def rows_of(name: str, file: Path, columns: list[str] | None = None) -> list[dic
 
 def _of_row(where: str, row: Mapping[str, object], source: Source, folder: Path | None) -> list[Example]:
     columns = source.columns
-    image = _image(where, row.get(columns.image), folder)
+    if columns.image not in row:
+        raise BenchmarkError(
+            f"{where}: no column {columns.image!r} with an image; it has {sorted(row)} (columns.image names another). "
+            "A benchmark without images is one of language: use benchmark=lm_eval"
+        )
+    image = _image(where, row[columns.image], folder)
     identity = row.get(columns.image_id)
     asked: Sequence[Mapping[str, object]] = [row]
     if columns.questions is not None:
@@ -149,10 +154,7 @@ def _image(where: str, value: Any, folder: Path | None) -> ImageSource:
     if isinstance(value, str) and value:
         path = (folder or Path()) / value
         return ImageSource(str(path), path=path)
-    raise BenchmarkError(
-        f"{where}: no image: expected a path, or an image's bytes, got {value!r}. A benchmark without images is one of "
-        "language: use benchmark=lm_eval"
-    )
+    raise BenchmarkError(f"{where}: no image: expected a path, or an image's bytes, got {value!r}")
 
 
 def _from_hub(name: str, source: Source) -> list[dict[str, object]]:
