@@ -44,8 +44,10 @@ SMALLER = {"grid": ["optimizer.points=2"], "line": ["optimizer.points=3"]}
 WITH_PICTURES = (("vision_language", "dataflow"), ("vision_language", "hybrid"))
 # As small as the splits of the tiny benchmarks.
 FITNESS = {
+    "auto": [],
     "full": [],
     "subset": ["fitness.examples=4"],
+    "likelihood": ["fitness.examples=4", "fitness.check_every=2"],
     "racing": ["fitness.first=2"],
     "irt": ["fitness.calibrate=4", "fitness.first=2", "fitness.step=1", "fitness.most=4"],
 }

@@ -10,7 +10,7 @@ import pytest
 from tests.commands import REPOSITORY, carried_out, environment, json_lines, python, workspace, write_lines
 from tests.contracts.discovery import SEARCHES, names
 from tests.kill_repeatedly import content, differences, kill, scored_twice
-from tests.soak import PLACES, cases
+from tests.soak import FITNESS, PLACES, cases
 
 
 @pytest.fixture(autouse=True)
@@ -123,6 +123,7 @@ def test_the_soak_comes_to_every_optimizer_with_every_fitness_at_every_place():
     pairs = set(itertools.product(names("optimizer"), names("fitness")))
     first = [(case.optimizer, case.fitness) for case in itertools.islice(cases(0), len(pairs))]
     assert set(first) == pairs
+    assert names("fitness") == sorted(FITNESS)
     everything = list(itertools.islice(cases(0), len(pairs) * len(PLACES)))
     assert len(set(everything)) == len(everything) == len(pairs) * len(PLACES)
 
