@@ -1,11 +1,16 @@
 """Ablations, and what a run keeps for readers of its report: examples with answers, and digests of its data."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from evohydra.recipe import Checkpoint
+from evohydra.report.example_tables import _kept
+from evohydra.report.examples import keep_examples
+from evohydra.scoring.job import Evaluation
 from tests.commands import carried_out, json_lines, workspace
 
 
@@ -62,6 +67,29 @@ def test_examples_that_tell_winner_and_sources_apart(run: tuple[list[str], Path]
         assert set(each["answers"]) == {"one", "two", "winner"}
     furthest = max(winner - source for winner, source in zip(finals["winner"], finals["one"], strict=True))
     assert max(each["scores"]["winner"] - each["scores"]["one"] for each in kept) == furthest
+
+
+class Sums:
+    """Ten questions that a model answers by its own name."""
+
+    def size(self, split: str) -> int:
+        return 10
+
+    def describe(self, split: str, index: int) -> tuple[str, str]:
+        return f"question {index}", "2"
+
+    def answers(self, live: object, split: str, examples: Sequence[int]) -> list[str]:
+        raise AssertionError("asked by `answers_of`")
+
+
+def test_where_no_example_tells_them_apart_the_first_ones_are_kept(tmp_path: Path) -> None:
+    models = {name: (Checkpoint(name, name), Evaluation({"sums": [0.0] * 10})) for name in ("one", "winner")}
+    keep_examples(tmp_path / "examples.json", {"sums": Sums()}, models, lambda node, *_: [f" {node.name}"] * 4)
+    kept = json.loads((tmp_path / "examples.json").read_text())["examples"]
+    assert [each["index"] for each in kept] == [0, 1, 2, 3]
+    assert kept[0]["answers"] == {"one": " one", "winner": " winner"}
+    (table,) = _kept(kept)
+    assert "above none on any example" in str(table)
 
 
 def test_data_is_known_by_its_words(run: tuple[list[str], Path], tmp_path: Path) -> None:

@@ -303,6 +303,12 @@ def test_every_gene_frozen(arguments: list[str], tmp_path: Path):
     assert json_lines(tmp_path / "run" / "ledger.jsonl") == []
 
 
+def test_a_budget_below_one_generation_is_told_before_data_are_read(arguments: list[str], tmp_path: Path):
+    data = "++benchmark.lm_eval.data_files=/nowhere/data.jsonl"
+    with pytest.raises(ValueError, match="budget=5 is smaller than the first generation"):
+        carried_out([*arguments, data, "budget=5"], tmp_path / "run")
+
+
 def test_a_budget_below_one_generation(arguments: list[str], tmp_path: Path):
     with pytest.raises(ValueError, match=r"budget=5 is smaller than the first generation of 6 genomes; raise the"):
         carried_out([*arguments, "budget=5"], tmp_path / "run")

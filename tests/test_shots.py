@@ -80,7 +80,8 @@ def test_of_one_file_only_documents_outside_of_all_splits_are_shown(
         found = shown(built(tmp_path, file, training=training), live)
     assert found <= set(range(30, 40))
     assert len(found) > 3
-    assert "30 of 40 documents for few-shot examples are examples of a split" in caplog.text
+    assert caplog.text.count("30 of 40 documents for few-shot examples are examples of a split") == 1
+    assert "(search, validation, test)" in caplog.text
 
 
 @pytest.mark.parametrize("training", ["null", "train"])

@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from evohydra.scoring.benchmarks import SPLITS, BenchmarkError, ja_vg_vqa
+from evohydra.scoring.benchmarks import SPLITS, BenchmarkError, ja_vg_vqa, visual_data
 from evohydra.scoring.benchmarks.images import ImageSource, decoded
 from evohydra.scoring.benchmarks.run_cache import RunCache
 from evohydra.scoring.benchmarks.visual_qa import GENERATION, VisualQA, visual_qa
@@ -210,6 +210,15 @@ def test_parquet_with_bytes_and_nested_questions_as_the_hub_stores_them(
     built = benchmark(tmp_path / "x.parquet", **nested)
     np.testing.assert_array_equal(built(llava, "test"), benchmark(questions)(llava, "test"))
     assert benchmark(tmp_path / "x.parquet", columns={"questions": "qas"}).size("search") == 12
+
+
+def test_the_title_names_another_data_set_of_the_test(questions: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert benchmark(questions).title == benchmark(questions).name
+    rows = [json.loads(line) for line in questions.read_text().splitlines()]
+    own = [{**row, "image": str(questions.parent / row["image"])} for row in rows]
+    monkeypatch.setattr(visual_data, "_from_hub", lambda name, source: own)
+    other = {"task": "owner/OTHER", "data_files": None, "start": 0.8, "stop": 1.0}
+    assert benchmark(questions, splits={**BOUNDS, "test": other}).title.endswith(": owner/OTHER")
 
 
 def bomb() -> bytes:

@@ -7,13 +7,14 @@ anything is scored.
 import functools
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 
-from evohydra.assembly.automatic import with_benchmark, with_search
+from evohydra.assembly.automatic import AUTO, with_benchmark, with_search
 from evohydra.assembly.begun import as_begun, commits_of
 from evohydra.assembly.own_code import own_code
 from evohydra.assembly.parts import (
@@ -44,7 +45,7 @@ from evohydra.search.fitness import WantsLikelihoods
 from evohydra.search.identity import IDENTITY, Identity, OfSearch, own_keys
 from evohydra.search.masking import without_secrets
 from evohydra.search.optimizers import Points
-from evohydra.search.plan import SearchPlan
+from evohydra.search.plan import SearchPlan, check_budget, known_points
 from evohydra.search.warm_start import best_genomes
 from evohydra.search.warm_start import identity as warm_identity
 from evohydra.spaces import Space
@@ -70,12 +71,13 @@ def make_run(plain: Plain, directory: Path, place: Plain, given: Sequence[str] =
     device_of(settings.device)
     found = found_sources(settings)
     settings, fits, kept = fitted(settings, found)
+    merge = with_ranges_for(settings.merge, instantiate(settings.optimizer))
+    space = _space(merge, _located(found), found)
+    _check_budget(settings, space)
     benchmarks = benchmarks_of(settings, found.family)
     settings, searched = with_search(settings, benchmarks, given)
     for doubt in doubts_about_prompts(chosen_sources(settings.model), found.directories, benchmarks):
         logger.warning("%s", doubt)
-    merge = with_ranges_for(settings.merge, instantiate(settings.optimizer))
-    space = _space(merge, _located(found), found)
     _baselines(settings, _located(found))
     form = _form(settings, found.rules)
     instantiate(settings.executor)(make=_unmade, worker_bytes=0).close()  # its options are checked
@@ -134,6 +136,14 @@ def _used(identity: Identity, settings: Settings) -> Plain:
         "fitness": settings.fitness,
         "budget": settings.budget,
     }
+
+
+def _check_budget(settings: Settings, space: Space) -> None:
+    """ValueError for a budget below one generation, before data are read; one that is `auto` is chosen later."""
+    if settings.benchmark and settings.budget != AUTO and space.names:
+        start, _ = known_points(space, settings.start or ())
+        with closing(instantiate(settings.optimizer)(axes=space.axes, seed=settings.seed, start=start)) as optimizer:
+            check_budget(settings.genomes, optimizer)
 
 
 def _unmade() -> Worker:

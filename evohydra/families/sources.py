@@ -1,6 +1,8 @@
 """The source models of a run: found, opened, checked against each other, and fingerprinted."""
 
+import functools
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +24,8 @@ from evohydra.spaces.grouping import Location
 logger = logging.getLogger(__name__)
 NOTHING: Mapping[str, Mapping[str, str]] = MappingProxyType({})
 NOWHERE: Mapping[str, Path] = MappingProxyType({})
+# As errors about a checkpoint name its options, with a value or without.
+OF_A_SOURCE = re.compile(r"model\.sources\.<name>\.(\w+)(=[^\s,;)]*[^\s,;).])?")
 # Not the model that may lie beside an adapter.
 ADAPTER = (*BESIDE, "*.safetensors", "!model*.safetensors", "!pytorch_model*.safetensors")
 CONFIGURATIONS = ("*.json", "*.txt", "*.model", "*/*.json", "*/*.txt", "*/*.model")
@@ -121,7 +125,7 @@ def find_sources(
     does not fit.
     """
     nodes = (*models, *((base,) if base else ()))
-    located = {node.name: known.get(node.name) or _located(node, family, pinned.get(node.name, {})) for node in nodes}
+    located = _located(nodes, family, pinned, known)
     weights = {node.name: stamps(filter(None, [located[node.name], _adapter(node)])) for node in nodes}  # then opened
     paths, directories, published = published_sources(nodes, family, known=located)
     settings = {name: settings_digest(directory) for name, directory in directories.items()}
@@ -203,7 +207,7 @@ def published_sources(
     A single file is described by the directory that its `config` names, else by the first one among the checkpoints.
     Raises SourceError for one that is not there.
     """
-    paths = {n.name: known.get(n.name) or _located(n, family, pinned.get(n.name, {})) for n in nodes}
+    paths = _located(nodes, family, pinned, known)
     directories = {node.name: _directory(node, paths) for node in nodes}
     for directory in sorted(set(directories.values())):
         check_files(directory)
@@ -214,17 +218,35 @@ def published_sources(
     )
 
 
-def _located(node: Checkpoint, family: OpensSources, pinned: Mapping[str, str]) -> Path:
-    wanted = family.wanted(node.variant)
-    try:
-        return locate(node.path, node.revision, wanted=wanted, convert=node.convert, sha256=pinned)
-    except SourceError as error:
-        told = str(error)
-        if node.name == BASE:
-            told = told.replace("<name>.sha256", "<name>.base_sha256")
-        else:
-            told = told.replace("model.sources.<name>", f"model.sources.{node.name}")
-        raise type(error)(f"source {node.name!r}: {told}") from error
+def _located(
+    nodes: Sequence[Checkpoint],
+    family: OpensSources,
+    pinned: Mapping[str, Mapping[str, str]],
+    known: Mapping[str, Path],
+) -> dict[str, Path]:
+    """By name where the checkpoints are; those that are `known` are not looked for."""
+    sources = [node.name for node in nodes if node.name != BASE]
+    places: dict[str, Path] = {}
+    for node in nodes:
+        pins, wanted = pinned.get(node.name, {}), family.wanted(node.variant)
+        try:
+            places[node.name] = known.get(node.name) or locate(
+                node.path, node.revision, wanted=wanted, convert=node.convert, sha256=pins
+            )
+        except SourceError as error:
+            told = OF_A_SOURCE.sub(functools.partial(_options, node.name, sources), str(error))
+            raise type(error)(f"source {node.name!r}: {told}") from error
+    return places
+
+
+def _options(name: str, sources: Sequence[str], found: "re.Match[str]") -> str:
+    """How an option of the checkpoint `name` is given on the command line; the base's have to agree for all sources."""
+    option, value = found.groups("")
+    if name != BASE:
+        return f"model.sources.{name}.{option}{value}"
+    key = option if option == "convert" else "base" if option == "path" else f"base_{option}"
+    named = sources if value or len(sources) == 1 else ["<name>"]
+    return " ".join(f"model.sources.{each}.{key}{value}" for each in named)
 
 
 def _adapter(node: Checkpoint) -> Path | None:

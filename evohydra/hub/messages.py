@@ -79,8 +79,7 @@ def explained(repository: str, revision: str | None, error: Exception) -> Source
         return SourceError(
             f"could not reach {what}, and it is not in the local cache ({type(error).__name__}). "
             "Without a network download it elsewhere and give the directory: "
-            f"model.sources.<name>.path=/models/{repository.rpartition('/')[2]}, or model.sources.<name>.base=... for "
-            "a base"
+            f"model.sources.<name>.path=/models/{repository.rpartition('/')[2]}"
         )
     return SourceError(f"could not ask for {what} ({_first_line(error)})")
 
@@ -121,8 +120,7 @@ def gated(repository: str) -> str:
     return (
         f"{repository!r} on the Hugging Face hub is gated: its authors want you to accept their conditions first. "
         f"Accept them at https://huggingface.co/{repository}, and log in here (hf auth login, or a token in the "
-        "environment variable HF_TOKEN). Or give a copy that you have: model.sources.<name>.path=/DIRECTORY, "
-        "model.sources.<name>.base=/DIRECTORY for a base model"
+        "environment variable HF_TOKEN). Or give a copy that you have: model.sources.<name>.path=/DIRECTORY"
     )
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from evohydra.files import Plain, read_json
 from evohydra.report.blocks import Block, Table
+from evohydra.report.examples import WINNER
 from evohydra.report.gathering import Job
 
 
@@ -42,7 +43,9 @@ def _kept(examples: list[Plain]) -> Iterator[Block]:
             for each in told
         ]
         heads = ("test example", "question", "expected", *models)
-        caption = f"{benchmark}: answers and scores of the winner and of the sources that it beats there."
+        beaten = any(each["scores"][WINNER] > score for each in told for score in each["scores"].values())
+        which = "of the sources that it beats there" if beaten else "of the sources: it is above none on any example"
+        caption = f"{benchmark}: answers and scores of the winner and {which}."
         yield Table(heads, rows, caption, words=True)
 
 

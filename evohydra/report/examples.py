@@ -50,10 +50,13 @@ def keep_examples(
 
 
 def _telling(scores: Mapping[str, np.ndarray[Any, np.dtype[np.float64]]]) -> list[int]:
-    """For each source the examples on which the winner is furthest above it, the first ones of equals."""
+    """For each source the examples on which the winner is furthest above it, the first ones of equals.
+
+    Where it is above none on any, the first examples of all: a reader sees why models score as they do.
+    """
     places: list[int] = []
     for model, each in scores.items():
         above = scores[WINNER] - each
         order = [int(at) for at in np.argsort(-above, kind="stable") if above[at] > 0 and int(at) not in places]
         places += order[:EACH] if model != WINNER else []
-    return places
+    return places or list(range(min(EACH, len(scores[WINNER]))))

@@ -106,6 +106,9 @@ def search_sentences(searched: Plain) -> Iterator[str]:
     """What is to be said of a search, `search` in summary.json."""
     if agreed := searched.get("likelihood"):
         yield likelihood_sentence(agreed)
+    if name := searched.get("known_as"):
+        yield f"The winner is {name} as it was before the search: no genome was better than that on validation."
+        return
     ends = searched.get("at_the_ends")
     if ends and len(ends["lowest"]) + len(ends["highest"]) >= BINDING * ends["numbers"]:
         yield ends_sentence(ends)

@@ -48,7 +48,7 @@ class SearchPlan:
         check_ablations(self.ablate, self.validated)
         self.objective.check(tuple(self.sizes), self.space.default())
         if self.space.names:  # what has none is refused later, once its only recipe has been looked at
-            self.optimizer(self._known()[0]).close()
+            self.optimizer(known_points(self.space, self.start)[0]).close()
 
     def optimizer(self, start: Points) -> Optimizer:
         """The strategy, with what generation 0 is to hold.
@@ -56,29 +56,35 @@ class SearchPlan:
         Raises ValueError where the budget is smaller than a generation, or where the kind of fitness does not suit it.
         """
         made = self.make_optimizer(self.space.axes, start)
-        if self.budget < made.population:
-            raise ValueError(
-                f"budget={self.budget} is smaller than the first generation of {made.population} genomes; raise the "
-                "budget, or lower optimizer.population (of a grid: optimizer.points, or take optimizer=line)"
-            )
+        check_budget(self.budget, made)
         if isinstance(made, LearnsFromExamples) and not self.fitness.same_examples:
             raise ValueError(EVERY_EXAMPLE)
         return made
 
     def starting_points(self) -> Points:
         """What generation 0 is to hold, (k, dim); known merges that the space does not hold are left out."""
-        points, left_out = self._known()
+        points, left_out = known_points(self.space, self.start)
         for name, reason in left_out.items():
             logger.warning("%s is not in the search space and not in generation 0: %s", name, reason)
         return np.vstack([points, self.warm])
 
-    def _known(self) -> tuple[Points, dict[str, str]]:
-        """The known merges that were asked for, (k, dim), and those that the space does not hold, with the reason."""
-        points, left_out = [], {}
-        for name, node in self.space.known_merges().items():
-            if ("uniform" if name == "uniform" else "sources") in self.start:
-                try:
-                    points.append(self.space.encode(node))
-                except ValueError as reason:
-                    left_out[name] = str(reason)
-        return np.array(points).reshape(len(points), len(self.space.names)), left_out
+
+def known_points(space: Space, start: Sequence[str]) -> tuple[Points, dict[str, str]]:
+    """The known merges that `start` asks for, (k, dim), and those that the space does not hold, with the reason."""
+    points, left_out = [], {}
+    for name, node in space.known_merges().items():
+        if ("uniform" if name == "uniform" else "sources") in start:
+            try:
+                points.append(space.encode(node))
+            except ValueError as reason:
+                left_out[name] = str(reason)
+    return np.array(points).reshape(len(points), len(space.names)), left_out
+
+
+def check_budget(budget: int, optimizer: Optimizer) -> None:
+    """ValueError where `budget` genomes are less than a generation."""
+    if budget < optimizer.population:
+        raise ValueError(
+            f"budget={budget} is smaller than the first generation of {optimizer.population} genomes; raise the "
+            "budget, or lower optimizer.population (of a grid: optimizer.points, or take optimizer=line)"
+        )

@@ -69,6 +69,7 @@ class Searched(TypedDict):
     examples that of the candidates on the validation split, which is told there. likelihood: the rank correlation of
     fitness and metric (`value`, `low`, `high`, `n` genomes), where a search by log-likelihoods has checked it. measure:
     of `best`, where it is another number than the benchmarks' metric. at_the_ends: see `evohydra.search.ends`.
+    known_as: the name of a source or of another merge without a search, where the winner is no other model.
     """
 
     winner: Score
@@ -77,6 +78,7 @@ class Searched(TypedDict):
     best: float
     measure: NotRequired[str]
     at_the_ends: NotRequired[AtTheEnds]
+    known_as: NotRequired[str]
     failed: int
     front: NotRequired[list[dict[str, object]]]
 
@@ -112,19 +114,20 @@ def summarise(
     *,
     comparable: bool = True,
     ends: AtTheEnds | None = None,
+    known_as: str | None = None,
 ) -> Summary:
     """The summary of a run but for the seconds that are not the search's.
 
     `comparable`: objectives mean the same in all generations. `validated` are the winner's scores on validation,
     `tested` those of all models on test by their names ("winner", "uniform", "base", `sources`, `baselines`).
-    `ends`: the ranges at whose ends the winner lies.
+    `ends`: the ranges at whose ends the winner lies; `known_as`: the merge without a search that the winner is.
     """
     winner = candidates[0]
 
     def on_test(name: str) -> Score | None:
         return scored(tested[name], objective) if name in tested else None
 
-    searched = _searched(objective, records, winner, ends)
+    searched = _searched(objective, records, winner, ends, known_as)
     chosen: Validated = {
         "winner": scored(validated, objective),
         "candidates": [
@@ -156,7 +159,13 @@ def summarise(
     }
 
 
-def _searched(objective: Objective, records: Sequence[Record], winner: Candidate, ends: AtTheEnds | None) -> Searched:
+def _searched(
+    objective: Objective,
+    records: Sequence[Record],
+    winner: Candidate,
+    ends: AtTheEnds | None,
+    known_as: str | None,
+) -> Searched:
     found: Searched = {
         "winner": scored_on_search(winner.record, objective),
         "index": winner.record.index,
@@ -165,6 +174,8 @@ def _searched(objective: Objective, records: Sequence[Record], winner: Candidate
     }
     if measure := next(filter(None, (measure_of(record.scores) for record in records)), None):
         found["measure"] = measure
+    if known_as is not None:
+        found["known_as"] = known_as
     if ends is not None:
         found["at_the_ends"] = ends
     if agreed := agreement(records, objective):

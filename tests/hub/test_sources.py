@@ -226,6 +226,23 @@ def test_without_a_network_the_sentence_says_so(online: Hub, monkeypatch: pytest
         locate(SHISA, wanted=PATTERNS)
 
 
+def test_what_is_said_of_a_base_names_the_options_of_a_base(online: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = (Checkpoint("one", SHISA), Checkpoint("two", ARITHMO), Checkpoint("base", MISTRAL))
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    copies = "model.sources.one.base={0} model.sources.two.base={0}"
+    with pytest.raises(SourceError, match=r"^source 'base': .* is gated") as refused:
+        published_sources(nodes, CausalLM())
+    assert copies.format("/DIRECTORY") in str(refused.value)
+    point_at(NOWHERE, monkeypatch)
+    with pytest.raises(SourceError, match=r"^source 'base': could not reach 'mistralai/") as refused:
+        published_sources(nodes[-1:] + nodes[:2], CausalLM())
+    assert str(refused.value).endswith(copies.format("/models/Mistral-7B-v0.1"))
+    assert "path=" not in str(refused.value)
+    pinned = {"base": {"config.json": "0" * 63}}
+    with pytest.raises(SourceError, match=r"model\.sources\.<name>\.base_sha256"):
+        published_sources(nodes, CausalLM(), pinned)
+
+
 def test_a_download_that_is_cut_goes_on(online: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1000)
     online.faults["model-00001-of-00002.safetensors"] = Fault(cut=10_000)

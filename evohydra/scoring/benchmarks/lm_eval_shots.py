@@ -46,6 +46,7 @@ def keep_shots_apart(name: str, tasks: Mapping[Split, Task], indices: Mapping[Sp
     if not shown:
         return
     asked = Asked(tasks, indices)
+    left_out: dict[tuple[int, int], list[str]] = {}  # by numbers of documents: the splits
     for split, task in shown.items():
         documents = shots_of(task)
         apart = [doc for doc in documents if not asked.holds(task, doc)]
@@ -58,19 +59,18 @@ def keep_shots_apart(name: str, tasks: Mapping[Split, Task], indices: Mapping[Sp
                 "has a split for them), leave examples out of the splits (start, stop or limit), or set num_fewshot=0"
             )
         if len(apart) < len(documents):
-            logger.warning(
-                "benchmark %r, %s split: %d of %d documents for few-shot examples are examples of a split, and are not "
-                "shown",
-                name,
-                split,
-                len(documents) - len(apart),
-                len(documents),
-            )
+            left_out.setdefault((len(documents) - len(apart), len(documents)), []).append(split)
             if isinstance(task, ConfigurableTask):
                 task.sampler = copy.copy(task.sampler).replace_df(apart)
                 task.sampler.fewshot_indices = None  # they have chosen already
             else:
                 set_shots_of_class(task, apart)
+    for (count, of), splits in left_out.items():
+        logger.warning(
+            "benchmark %r (%s): %d of %d documents for few-shot examples are examples of a split; they are left out of "
+            "the few-shot examples",
+            *(name, ", ".join(splits), count, of),
+        )
 
 
 def shots_of(task: Task) -> list[object]:

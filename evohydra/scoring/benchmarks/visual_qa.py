@@ -91,7 +91,8 @@ def visual_qa(name: str, *, splits: Mapping[str, Plain | None], **options: Any) 
         if repr(source) not in read:
             read[repr(source)] = visual_data.examples(name, source)
         sliced[split] = _cut(read[repr(source)], bounds, chosen)
-    return {name: VisualQA(name, sliced, chosen)}
+    other = splits["test"].get("task")  # of the test split alone
+    return {name: VisualQA(name, sliced, chosen, f"{name}: {other}" if other else name)}
 
 
 def _split_source(name: str, split: str, common: Mapping[str, object], at: Plain) -> tuple[Source, Slice]:
@@ -128,8 +129,8 @@ class VisualQA:
     families = ("vision_language",)
     complete_references = True
 
-    def __init__(self, name: str, examples: Mapping[Split, Sequence[Example]], options: VQAOptions) -> None:
-        self.name = name
+    def __init__(self, name: str, examples: Mapping[Split, Sequence[Example]], options: VQAOptions, title: str) -> None:
+        self.name, self.title = name, title
         self._examples, self._options = examples, options
         self._cache = RunCache(int(options.cache_gb * GIB))
         self._asker: Asker | None = None
