@@ -369,3 +369,34 @@ def test_paths_through_layers_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="encoders are merged in parameter space"):
         FAMILY.live_model(directories["one"], CPU, torch.float32, sources=directories)
     assert FAMILY.depth(directories["one"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("architecture", "modules"),
+    [("bert", ["query", "dense"]), ("modernbert", ["Wqkv"]), ("distilbert", ["q_lin", "lin1"])],
+)
+@pytest.mark.parametrize("headed", [False, True])
+def test_adapters_are_merged_as_peft_merges_them(
+    architecture: str, modules: list[str], headed: bool, tmp_path: Path
+) -> None:
+    peft = pytest.importorskip("peft")
+    kind, task = (HEADED, "SEQ_CLS") if headed else (transformers.AutoModel, "FEATURE_EXTRACTION")
+    one = tiny_encoders.save(tmp_path / "one", 0, architecture, kind=kind)
+    settings = peft.LoraConfig(task_type=task, r=2, target_modules=modules, init_lora_weights=False)
+    trained = peft.get_peft_model(kind.from_pretrained(one), settings)
+    for name, parameter in trained.named_parameters():  # a head is trained whole
+        if "modules_to_save" in name:
+            parameter.data.add_(1.0)
+    trained.save_pretrained(tmp_path / "adapter")
+    source = FAMILY.adapted(FAMILY.open(one, one), tmp_path / "adapter")
+    found = FAMILY.align({"one": one}, {"one": source}, None, Rules())
+    live = FAMILY.live_model(one, CPU, torch.float32, found.overlay)
+    live.become(Checkpoint("one", "-"), Engine(found.tensors, device=CPU))
+    merged = trained.merge_and_unload().eval()
+    tokens = torch.arange(20).reshape(2, 10) + 5
+    with torch.inference_mode():
+        theirs, ours = merged(tokens), live.whole(tokens)
+    torch.testing.assert_close(ours[0], theirs[0])
+    if headed:
+        plain = HEADED.from_pretrained(one).eval()
+        assert not torch.allclose(plain(tokens).logits, ours.logits, atol=0.1)
