@@ -8,9 +8,9 @@ from pathlib import Path
 from evohydra.families.causal_lm import CausalLM
 from evohydra.families.sdxl import SDXL
 from evohydra.hub import SourceError, fetch, local
-from evohydra.hub.converting import convert_directory, settings_of
+from evohydra.hub.converting import conversion_room, convert_directory, settings_of
 from evohydra.hub.hashes import sha256_of
-from evohydra.hub.listing import pickled
+from evohydra.hub.listing import PICKLE_SUFFIXES, pickled
 from evohydra.hub.weights_only import convert_file, safe_name
 
 KINDS: dict[str, Callable[[], tuple[str, ...]]] = {
@@ -29,7 +29,7 @@ def convert(model: str, out: Path, revision: str | None = None, patterns: tuple[
         raise SourceError(f"{out} exists; give a directory that does not, or an empty one")
     path = Path(model).expanduser()
     if path.is_file():
-        return _single(path, out)
+        return _single(path, _free(out))
     named = model.count("/") == 1 and not (path.is_absolute() or model.startswith((".", "~")))
     if not (path.is_dir() or named):
         raise SourceError(f"{model}: no such file or directory; a model of the hub is called owner/name")
@@ -42,28 +42,25 @@ def convert(model: str, out: Path, revision: str | None = None, patterns: tuple[
             f"{model}: expected pickled weights (such as pytorch_model.bin), got {[file.path for file in files[:5]]}"
         )
     beside = [file.path for file in settings_of(files, patterns, found)]
+    convert_directory(source, beside, pickles, _free(out).absolute(), {})
+    return {safe_name(name): sha256_of(out / safe_name(name)) for name in pickles}
+
+
+def _free(out: Path) -> Path:
+    """The place, without the empty directory that may be there."""
     if out.exists():
         out.rmdir()
-    out.absolute().parent.mkdir(parents=True, exist_ok=True)
-    convert_directory(source, beside, pickles, out.absolute(), {})
-    return {safe_name(name): sha256_of(out / safe_name(name)) for name in pickles}
+    return out
 
 
 def _single(file: Path, out: Path) -> dict[str, str]:
     """One pickled file, such as an original .ckpt, into the directory `out`."""
-    if file.suffix not in local.PICKLE_SUFFIXES:
-        raise SourceError(
-            f"{file}: expected a file {', '.join(local.PICKLE_SUFFIXES)}, got {file.suffix or 'no suffix'}"
-        )
-    made = out / safe_name(file.name)
-    try:
-        convert_file(file, made)
-    except BaseException:
-        made.unlink(missing_ok=True)
-        if out.is_dir() and not any(out.iterdir()):
-            out.rmdir()
-        raise
-    return {made.name: sha256_of(made)}
+    if file.suffix not in PICKLE_SUFFIXES:
+        raise SourceError(f"{file}: expected a file {', '.join(PICKLE_SUFFIXES)}, got {file.suffix or 'no suffix'}")
+    name = safe_name(file.name)
+    with conversion_room(out.absolute()) as room:
+        convert_file(file, room / name)
+    return {name: sha256_of(out / name)}
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 import argparse
 import contextlib
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from evohydra.files import read_json, read_text, write_json
 from evohydra.hub import MissingSourceError
 from evohydra.mergekit.documents import Document, documents
 from evohydra.mergekit.reader import read_document
+from evohydra.merging.checkpoints import SourceError, at_revision
 from evohydra.merging.engine import Engine, worth_compiling
 from evohydra.recipe import Checkpoint, checkpoints, from_dict, merges_something, with_checkpoints
 from evohydra.winner.directories import ArtifactError, check_replaceable, room, whole_directory
@@ -75,12 +76,14 @@ class _Maker:
         family, written_as = recipe.parts(self.allowed)
         named = {checkpoint.name: checkpoint for checkpoint in checkpoints(node)}
         moved = {
-            name: replace(c, path=paths[name]) if name in paths else replace(c, revision=_commit(recipe, c))
-            for name, c in named.items()
+            name: _elsewhere(c, paths[name]) if name in paths else _at_commits(recipe, c) for name, c in named.items()
         }
         models = tuple(c for name, c in moved.items() if name != BASE)
         layers_only = None if merges_something(node) else files_from
-        opened = open_sources(models, moved.get(BASE), family, recipe.rules, layers_only=layers_only)
+        try:
+            opened = open_sources(models, moved.get(BASE), family, recipe.rules, layers_only=layers_only)
+        except SourceError as error:
+            raise type(error)(f"{error}{_joined(recipe, named.values(), paths)}") from error
         compile_kernels = worth_compiling(opened.tensors[files_from].shapes, 1)
         engine = Engine(
             opened.tensors, device=self.device, dtype=recipe.dtype, compile_kernels=compile_kernels, cache_bytes=0
@@ -94,7 +97,12 @@ class _Maker:
             node = with_checkpoints(
                 node,
                 {
-                    name: replace(c, path=named[name].path if name in again else c.path, revision=named[name].revision)
+                    name: replace(
+                        c,
+                        path=named[name].path if name in again else c.path,
+                        revision=named[name].revision,
+                        adapter=named[name].adapter,
+                    )
                     for name, c in found.items()
                 },
             )
@@ -103,11 +111,39 @@ class _Maker:
         return written
 
 
-def _commit(recipe: RecipeFile, checkpoint: Checkpoint) -> str | None:
-    """The revision that a checkpoint was read from: the commit that the recipe keeps, for branches move."""
+def _commits(recipe: RecipeFile) -> Mapping[str, object]:
     commits = recipe.content.get("commits")
-    known = commits.get(checkpoint.name) if isinstance(commits, Mapping) else None
-    return str(known) if known and not Path(checkpoint.path).exists() else checkpoint.revision
+    return commits if isinstance(commits, Mapping) else {}
+
+
+def _at_commits(recipe: RecipeFile, checkpoint: Checkpoint) -> Checkpoint:
+    """At the commits that the recipe keeps of a checkpoint and its adapter, for branches move."""
+    commits = _commits(recipe)
+    commit, of_adapter = commits.get(checkpoint.name), commits.get(f"{checkpoint.name}.adapter")
+    if commit and not Path(checkpoint.path).exists():
+        checkpoint = replace(checkpoint, revision=str(commit))
+    if of_adapter and checkpoint.adapter and not Path(checkpoint.adapter).exists():
+        checkpoint = replace(checkpoint, adapter=f"{at_revision(checkpoint.adapter)[0]}@{of_adapter}")
+    return checkpoint
+
+
+def _elsewhere(checkpoint: Checkpoint, place: str) -> Checkpoint:
+    """At another place, which may be OWNER/NAME@REVISION; the recipe's revision is one of its own repository alone."""
+    path, revision = at_revision(place)
+    return replace(
+        checkpoint, path=path, revision=revision or (checkpoint.revision if path == checkpoint.path else None)
+    )
+
+
+def _joined(recipe: RecipeFile, named: Iterable[Checkpoint], paths: Mapping[str, str]) -> str:
+    """Which weights of pull requests the recipe was made with; nobody fetches those that a recipe alone names."""
+    commits = _commits(recipe)
+    of = {c: commits[f"{c.name}.weights"] for c in named if f"{c.name}.weights" in commits and c.name not in paths}
+    return "".join(
+        f". The recipe was made with the weights of {c.path} at commit {commit} and the settings at commit "
+        f"{commits.get(c.name)}: with both in one directory, --source {c.name}=DIRECTORY takes them"
+        for c, commit in of.items()
+    )
 
 
 def _check_apart(target: Path, opened: OpenSources) -> None:

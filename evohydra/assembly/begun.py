@@ -37,6 +37,11 @@ def as_begun(opened: OpenSources, file: Path) -> OpenSources:
 
 
 def commits_of(opened: OpenSources) -> dict[str, dict[str, str]]:
-    """By name the commits of the hub that sources were read from, as run.json has them."""
-    found = {name: commit_of(path) for name, path in opened.paths.items()}
-    return {name: {"commit": commit} for name, commit in found.items() if commit}
+    """By name the commits of the hub that sources and their adapters were read from, as run.json has them."""
+    places = {"commit": opened.paths, "adapter_commit": opened.adapters}
+    found: dict[str, dict[str, str]] = {}
+    for kind, paths in places.items():
+        for name, path in paths.items():
+            if commit := commit_of(path):
+                found.setdefault(name, {})[kind] = commit
+    return found

@@ -56,7 +56,7 @@ class Encoder(OneDirectory):
 
     def wanted(self, variant: str | None) -> tuple[str, ...]:
         """All configurations, tokenizers and safetensors files at the top and in the folders of modules."""
-        return (*super().wanted(variant), "[0-9]_*/*.json", "[0-9]_*/*.txt", "[0-9]_*/*.model", "0_*/*.safetensors")
+        return (*super().wanted(variant), "*/*.json", "*/*.txt", "*/*.model", "0_*/*.safetensors")
 
     def open(self, path: Path, directory: Path, variant: str | None = None) -> TensorSource:
         """The tensors of the encoder and its head; SourceError for a file."""

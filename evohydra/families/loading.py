@@ -39,7 +39,7 @@ class OneDirectory:
     def wanted(self, variant: str | None) -> tuple[str, ...]:
         """All configurations, tokenizers and safetensors files."""
         _no_variant(variant)
-        return ("*.json", "*.txt", "*.model", "*.jinja", "*.safetensors")
+        return ("*.json", "*.txt", "*.model", "*.jinja", "additional_chat_templates/*.jinja", "*.safetensors")
 
     def open(self, path: Path, directory: Path, variant: str | None = None) -> TensorSource:
         """The tensors of the directory; SourceError for a file."""

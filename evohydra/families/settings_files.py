@@ -2,11 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from evohydra.files import check_plain_file
 from evohydra.hub.hashes import RECORD
+from evohydra.hub.listing import is_found
 from evohydra.merging.checkpoints import SourceError
 
 # No network here, and no code that a checkpoint brings along; transformers would ask at the terminal whether to run it.
@@ -17,11 +18,15 @@ INDEX = ".index.json"  # says how weights are cut into files, which changes no n
 LEFT_OUT = {"trainer_state.json", "all_results.json", "train_results.json", "eval_results.json", "LICENSE.txt", RECORD}
 
 
-def settings_digest(directory: Path) -> str:
-    """A SHA-256 over the names and bytes of such files in `directory` and in the folders directly in it."""
+def settings_digest(directory: Path, wanted: Sequence[str]) -> str:
+    """A SHA-256 over the names and bytes of such files in `directory` that are `wanted` of a repository.
+
+    What else a whole copy of the repository holds is not read, and may be there or not.
+    """
     state = hashlib.sha256()
     for name, path in sorted(_files(directory).items()):
-        state.update(f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+        if is_found(name, wanted):
+            state.update(f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
     return state.hexdigest()
 
 

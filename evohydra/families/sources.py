@@ -1,8 +1,6 @@
 """The source models of a run: found, opened, checked against each other, and fingerprinted."""
 
-import functools
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,10 +10,18 @@ import torch
 
 from evohydra.families import Aligned, Family, OpensSources, Overlay, Rules
 from evohydra.families.declared import BASE, STRICT
+from evohydra.families.places import adapter_places, places
 from evohydra.families.rules import AUTO
 from evohydra.families.settings_files import check_files, settings_digest
 from evohydra.merging.adapters import other_base_of_adapter
-from evohydra.merging.checkpoints import BESIDE, Converted, SourceError, Survey, TensorSource, locate, survey
+from evohydra.merging.checkpoints import (
+    Converted,
+    SourceError,
+    Survey,
+    TensorSource,
+    locate,
+    survey,
+)
 from evohydra.merging.relatedness import check_kinship
 from evohydra.merging.stamps import Stamps, stamps, written_to
 from evohydra.recipe import Checkpoint
@@ -24,10 +30,6 @@ from evohydra.spaces.grouping import Location
 logger = logging.getLogger(__name__)
 NOTHING: Mapping[str, Mapping[str, str]] = MappingProxyType({})
 NOWHERE: Mapping[str, Path] = MappingProxyType({})
-# As errors about a checkpoint name its options, with a value or without.
-OF_A_SOURCE = re.compile(r"model\.sources\.<name>\.(\w+)(=[^\s,;)]*[^\s,;).])?")
-# Not the model that may lie beside an adapter.
-ADAPTER = (*BESIDE, "*.safetensors", "!model*.safetensors", "!pytorch_model*.safetensors")
 CONFIGURATIONS = ("*.json", "*.txt", "*.model", "*/*.json", "*/*.txt", "*/*.model")
 
 
@@ -38,7 +40,8 @@ class OpenSources:
     `paths` are where they were found, which for a single file is another place than its directory. `files_from` is the
     one that gives configuration and tokenizer, `overlay` what changes in them; `copied` are tensors that are never
     merged, `warnings` what a reader of the model card has to know, `surveys` what reading all of them has told.
-    `weights` are the stamps of the files that hold the tensors of each, `settings` the digests of all others.
+    `weights` are the stamps of the files that hold the tensors of each, `settings` the digests of all others
+    that are `wanted`, `adapters` the places of adapters.
     """
 
     models: tuple[Checkpoint, ...]
@@ -53,11 +56,13 @@ class OpenSources:
     surveys: Mapping[str, Survey] = field(default_factory=dict)
     weights: Mapping[str, Stamps] = field(default_factory=dict)
     settings: Mapping[str, str] = field(default_factory=dict)
+    wanted: tuple[str, ...] = ()
+    adapters: Mapping[str, Path] = field(default_factory=dict)
 
     def check_settings(self) -> None:
         """SourceError where configuration, tokenizer or templates are not those that the run began with."""
         for name, known in self.settings.items():
-            if settings_digest(self.directories[name]) != known:
+            if settings_digest(self.directories[name], self.wanted) != known:
                 raise SourceError(
                     f"source {name!r}: configuration, tokenizer or templates in {self.directories[name]} have changed "
                     "since this run began. What is on file was scored before. Give the files their old content and the "
@@ -93,6 +98,7 @@ class FoundSources:
     aligned: Aligned
     weights: Mapping[str, Stamps]
     settings: Mapping[str, str]
+    adapters: Mapping[str, Path]
     warnings: tuple[str, ...] = ()
 
     @property
@@ -125,18 +131,20 @@ def find_sources(
     does not fit.
     """
     nodes = (*models, *((base,) if base else ()))
-    located = _located(nodes, family, pinned, known)
-    weights = {node.name: stamps(filter(None, [located[node.name], _adapter(node)])) for node in nodes}  # then opened
-    paths, directories, published = published_sources(nodes, family, known=located)
-    settings = {name: settings_digest(directory) for name, directory in directories.items()}
-    warnings = (*warnings, *filter(None, map(other_base_of_adapter, nodes)))
+    located, adapters = places(nodes, family, pinned, known), adapter_places(nodes)
+    # Before they are opened.
+    weights = {name: stamps(filter(None, [path, adapters.get(name)])) for name, path in located.items()}
+    paths, directories, published = published_sources(nodes, family, known=located, adapters=adapters)
+    settings = {name: settings_digest(each, family.wanted(None)) for name, each in directories.items()}
+    doubts = (other_base_of_adapter(node, adapters[node.name]) for node in nodes if node.name in adapters)
+    warnings = (*warnings, *filter(None, doubts))
     if layers_only is None:
         aligned = family.align(directories, published, base.name if base else None, rules)
     else:
         aligned = family.align_layers(directories, published, layers_only, rules)
     rules = replace(rules, tokenizer=aligned.tokenizer if rules.tokenizer == AUTO else rules.tokenizer, texts=())
     return FoundSources(
-        models, base, family, rules, paths, directories, published, aligned, weights, settings, warnings
+        models, base, family, rules, paths, directories, published, aligned, weights, settings, adapters, warnings
     )
 
 
@@ -160,7 +168,8 @@ def read_sources(found: FoundSources, known: Mapping[str, Survey] | None = None)
     if found.base and not known:
         merged = frozenset(name for name, place in found.locations().items() if place is not None)
         doubts = check_kinship(aligned.tensors, found.base.name, found.rules.allow_other_base, merged)
-    own = {name: settings_digest(directory) for name, directory in aligned.overlay.own.items()}
+    wanted = found.family.wanted(None)
+    own = {name: settings_digest(directory, wanted) for name, directory in aligned.overlay.own.items()}
     marked = {
         node.name: replace(node, fingerprint=surveys[node.name].fingerprint, settings=own.get(node.name))
         for node in found.nodes
@@ -181,6 +190,8 @@ def read_sources(found: FoundSources, known: Mapping[str, Survey] | None = None)
         surveys=surveys,
         weights=found.weights,
         settings=found.settings,
+        wanted=wanted,
+        adapters=found.adapters,
     )
 
 
@@ -201,56 +212,23 @@ def published_sources(
     family: OpensSources,
     pinned: Mapping[str, Mapping[str, str]] = NOTHING,
     known: Mapping[str, Path] = NOWHERE,
+    adapters: Mapping[str, Path] | None = None,
 ) -> tuple[dict[str, Path], dict[str, Path], dict[str, TensorSource]]:
     """By name where the checkpoints are, the directories that describe them, and what they hold, as published.
 
     A single file is described by the directory that its `config` names, else by the first one among the checkpoints.
     Raises SourceError for one that is not there.
     """
-    paths = _located(nodes, family, pinned, known)
+    paths = places(nodes, family, pinned, known)
+    adapters = adapter_places(nodes) if adapters is None else adapters
     directories = {node.name: _directory(node, paths) for node in nodes}
     for directory in sorted(set(directories.values())):
         check_files(directory)
     return (
         paths,
         directories,
-        {node.name: _open(node, family, paths[node.name], directories[node.name]) for node in nodes},
+        {n.name: _open(n, family, paths[n.name], directories[n.name], adapters.get(n.name)) for n in nodes},
     )
-
-
-def _located(
-    nodes: Sequence[Checkpoint],
-    family: OpensSources,
-    pinned: Mapping[str, Mapping[str, str]],
-    known: Mapping[str, Path],
-) -> dict[str, Path]:
-    """By name where the checkpoints are; those that are `known` are not looked for."""
-    sources = [node.name for node in nodes if node.name != BASE]
-    places: dict[str, Path] = {}
-    for node in nodes:
-        pins, wanted = pinned.get(node.name, {}), family.wanted(node.variant)
-        try:
-            places[node.name] = known.get(node.name) or locate(
-                node.path, node.revision, wanted=wanted, convert=node.convert, sha256=pins
-            )
-        except SourceError as error:
-            told = OF_A_SOURCE.sub(functools.partial(_options, node.name, sources), str(error))
-            raise type(error)(f"source {node.name!r}: {told}") from error
-    return places
-
-
-def _options(name: str, sources: Sequence[str], found: "re.Match[str]") -> str:
-    """How an option of the checkpoint `name` is given on the command line; the base's have to agree for all sources."""
-    option, value = found.groups("")
-    if name != BASE:
-        return f"model.sources.{name}.{option}{value}"
-    key = option if option == "convert" else "base" if option == "path" else f"base_{option}"
-    named = sources if value or len(sources) == 1 else ["<name>"]
-    return " ".join(f"model.sources.{each}.{key}{value}" for each in named)
-
-
-def _adapter(node: Checkpoint) -> Path | None:
-    return locate(node.adapter, wanted=ADAPTER) if node.adapter else None
 
 
 def _directory(node: Checkpoint, paths: Mapping[str, Path]) -> Path:
@@ -265,9 +243,9 @@ def _directory(node: Checkpoint, paths: Mapping[str, Path]) -> Path:
     return known[0]
 
 
-def _open(node: Checkpoint, family: OpensSources, path: Path, directory: Path) -> TensorSource:
+def _open(node: Checkpoint, family: OpensSources, path: Path, directory: Path, adapter: Path | None) -> TensorSource:
     tensors = family.open(path, directory, node.variant)
-    if (adapter := _adapter(node)) is not None:
+    if adapter is not None:
         tensors = family.adapted(tensors, adapter)
     return Converted(tensors, parse_dtype(node.dtype)) if node.dtype else tensors
 

@@ -5,8 +5,9 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from evohydra.hub.commits import COMMIT
 from evohydra.hub.listing import Listing, cached_listing, list_files
-from evohydra.hub.messages import busy, explained, hub_errors, switched_off, unreachable
+from evohydra.hub.messages import busy, explained, gone, hub_errors, switched_off, unreachable
 
 PAUSES = (1.0, 4.0)  # seconds before it is asked again
 LONGEST = 30.0  # seconds that the hub may ask to wait for
@@ -28,19 +29,22 @@ def ask(question: Callable[[], Answer]) -> Answer:
 
 
 def listing_of(repository: str, revision: str | None) -> Listing:
-    """What a repository holds, by the hub, or by the cache where the hub does not answer.
+    """What a repository holds, by the hub, or by the cache where the hub does not answer or a commit is gone there.
 
     Raises SourceError, which says what to do, where neither knows.
     """
     try:
         return ask(lambda: list_files(repository, revision))
     except hub_errors() as error:
-        known = cached_listing(repository, revision) if unreachable(error) else None
+        immutable = revision is not None and COMMIT.fullmatch(revision) is not None
+        asked = unreachable(error) or (immutable and gone(error))
+        known = cached_listing(repository, revision) if asked else None
         if known is None:
             raise explained(repository, revision, error) from error
         if not switched_off(error):
             logger.warning(
-                "%s: the hub does not answer (%s); what is in the local cache is taken, commit %s",
-                *(repository, type(error).__name__, known.commit),
+                "%s: the hub %s (%s); what is in the local cache is taken, commit %s",
+                *(repository, "no longer has it" if gone(error) else "does not answer", type(error).__name__),
+                known.commit,
             )
         return known

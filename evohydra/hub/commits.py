@@ -22,3 +22,11 @@ def commit_of(path: Path, named: str | None = None) -> str | None:
             other = named is not None and not Path(named).exists() and folder != folder_name(repository)
             return None if other else parts[at]
     return None
+
+
+def commit_of_weights(path: Path) -> str | None:
+    """The commit whose weights were joined with the settings of another one at `path`; None where they were not."""
+    if not (path.is_dir() and CONVERTED in path.parts):
+        return None
+    links = (file for file in sorted(path.rglob("*.safetensors")) if file.is_symlink())
+    return next((commit_of(file.readlink()) for file in links), None)

@@ -34,7 +34,11 @@ def find_conversion(listing: Listing, patterns: Sequence[str]) -> Conversion | N
 
     api = huggingface_hub.HfApi()
     wanted = _hashes(pickled(listing.files, patterns))
-    for request in api.get_repo_discussions(listing.repository, discussion_type="pull_request"):
+    try:
+        requests = list(api.get_repo_discussions(listing.repository, discussion_type="pull_request"))
+    except (KeyError, TypeError, AttributeError) as error:  # of a client that reads an answer of another shape
+        raise ConnectionError(f"no answer of a hub: {type(error).__name__}: {error}") from error
+    for request in requests:
         named = request.title == TITLE and request.author == BOT and request.status in ("open", "merged", "draft")
         if not (request.is_pull_request and named):
             continue

@@ -12,7 +12,7 @@ from pathlib import Path
 from evohydra.files import locked, read_json
 from evohydra.hub import SourceError, cache_directory, folder_name
 from evohydra.hub.commits import CONVERTED
-from evohydra.hub.hashes import RECORD, check_hashes, converted_from, intact
+from evohydra.hub.hashes import RECORD, check_hashes, converted_from, intact, record_beside
 from evohydra.hub.listing import Listed, folder_of, needed
 from evohydra.hub.space import WEIGHTS
 from evohydra.hub.weights_only import convert_files, is_pickled_index
@@ -56,7 +56,7 @@ def convert_directory(
     Another process that was faster has made the same. Raises SourceError for pickles of more than tensors, for files
     that are not the pinned ones, and where the disk is full.
     """
-    with _room(target) as room:
+    with conversion_room(target) as room:
         _copy(source, settings, room)
         hashes = convert_files(source, pickles, room)
         check_hashes(source, hashes["from"], pinned)
@@ -73,25 +73,28 @@ def same_pickles(target: Path, hashes: Mapping[str, str | None]) -> Path | None:
 
 def with_weights_of(other: Path, source: Path, settings: Sequence[str], target: Path) -> Path:
     """Make `target`: what a conversion for another commit holds of weights, with this commit's settings."""
-    with _room(target) as room:
+    with conversion_room(target) as room:
         _copy(source, settings, room)
         indices = (path.relative_to(other).as_posix() for path in other.rglob("*.safetensors.index*.json"))
-        for name in {RECORD, *read_json(other / RECORD)["to"], *indices}:
+        record = read_json(other / RECORD)
+        for name in {*record["to"], *indices}:
             (room / name).parent.mkdir(parents=True, exist_ok=True)
             try:
                 os.link(other / name, room / name)
             except OSError:  # a file system without links
                 shutil.copyfile(other / name, room / name)
+        record_beside(room, {"from": record["from"], "to": record["to"]})
     return target
 
 
 def joined(weights: Path, names: Sequence[str], source: Path, settings: Sequence[str], target: Path) -> Path:
     """Make `target`: links to the files `names` below `weights`, with copies of the settings below `source`."""
-    if target.is_dir() and all((target / name).is_file() for name in (*names, *settings)):
+    if all((target / name).is_file() for name in (*names, *settings)) and made_before(target):
         return target
     shutil.rmtree(target, ignore_errors=True)
-    with _room(target) as room:
+    with conversion_room(target) as room:
         _copy(source, settings, room)
+        record_beside(room, {"from": {}, "to": {}})
         for name in names:
             (room / name).parent.mkdir(parents=True, exist_ok=True)
             (room / name).symlink_to((weights / name).absolute())
@@ -105,7 +108,7 @@ def _copy(source: Path, names: Sequence[str], room: Path) -> None:
 
 
 @contextmanager
-def _room(target: Path) -> Iterator[Path]:
+def conversion_room(target: Path) -> Iterator[Path]:
     """A directory beside `target` that gets its name at the end, and vanishes where something fails.
 
     What killed processes have left is removed: those at work keep theirs locked. SourceError for the disk's errors.

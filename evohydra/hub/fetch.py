@@ -21,6 +21,7 @@ from evohydra.hub.converting import (
 )
 from evohydra.hub.hashes import check_downloaded, check_hashes
 from evohydra.hub.listing import (
+    PICKLE_SUFFIXES,
     Listed,
     Listing,
     cached_listing,
@@ -30,6 +31,7 @@ from evohydra.hub.listing import (
     needed,
     pickled,
     snapshot,
+    variant_of,
 )
 from evohydra.hub.messages import broken_off, hub_errors, not_cached, unfinished
 from evohydra.hub.progress import Bar
@@ -39,6 +41,7 @@ from evohydra.hub.weights_only import is_pickled_index
 logger = logging.getLogger(__name__)
 CONFIGURED = ("config.json", "model_index.json", "adapter_config.json")  # one of them is in every model's repository
 PIPELINE = "model_index.json"
+PIN = "model.sources.<name>.revision="
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class Wish:
     """What is wanted of `repository` at `revision` (a branch, a tag, a commit; None: the main branch).
 
     patterns: of its files, see `listing.needed`. convert: "weights_only" if pickles may be converted where there are
-    no safetensors. sha256: of files that are pinned.
+    no safetensors. sha256: of files that are pinned. pin: behind it a user writes the commit that is to be read.
     """
 
     repository: str
@@ -54,6 +57,7 @@ class Wish:
     patterns: Sequence[str]
     convert: str | None = None
     sha256: Mapping[str, str] = field(default_factory=dict)
+    pin: str = PIN
 
     @property
     def weights(self) -> bool:
@@ -79,29 +83,45 @@ def fetch(wish: Wish) -> Path:
             f"it holds {[file.path for file in listing.files][:8]}"
         )
     _say_what_changed(wish, listing)
-    if wish.weights and (pickles := _of_components(wish, listing, pickles)):
+    if wish.weights and (pickles := _of_components(wish, listing, pickles, wish.revision)):
         return _without_safetensors(wish, listing, pickles)
     if wish.weights and not has_weights(chosen):
         if not listing.certain:
             return _without_safetensors(wish, listing, ())
         weights = [file.path for file in listing.files if file.path.endswith(WEIGHTS)]
-        raise SourceError(f"{where}: expected weights such as {_example(wish)}, got {weights[:8] or 'none'}")
+        raise SourceError(
+            f"{where}: expected weights such as {_example(wish)}, got {weights[:8] or 'none'}{_variants(wish, weights)}"
+        )
     unknown = sorted(set(wish.sha256) - set(listing.etags()))
     if unknown and listing.certain:
         raise SourceError(f"{where}: model.sources.<name>.sha256 pins {unknown[0]}, a file that is not there")
-    return _download(wish, listing, _of_components(wish, listing, chosen), wish.revision)
+    more = sum(file.size for file in chosen if file.path.endswith(PICKLE_SUFFIXES))  # asked for by name
+    return _download(wish, listing, _of_components(wish, listing, chosen, wish.revision), wish.revision, more)
 
 
 def _example(wish: Wish) -> str:
     return next(pattern for pattern in wish.patterns if pattern.endswith(".safetensors"))
 
 
-def _of_components(wish: Wish, listing: Listing, chosen: tuple[Listed, ...]) -> tuple[Listed, ...]:
-    """Without weights in folders that model_index.json, where there is one, does not name: no pipeline loads them."""
+def _variants(wish: Wish, weights: Sequence[str]) -> str:
+    """Which variants there are of a pipeline's weights, where the wanted one is not."""
+    found = sorted({name for path in weights if (name := variant_of(path))})
+    if not found or "/" not in _example(wish):
+        return ""
+    return f". These are variants: model.sources.<name>.variant={found[0].removeprefix('.')} takes them"
+
+
+def _of_components(
+    wish: Wish, listing: Listing, chosen: tuple[Listed, ...], revision: str | None
+) -> tuple[Listed, ...]:
+    """Without weights in folders that model_index.json, where there is one, does not name: no pipeline loads them.
+
+    `listing` is that of `revision`.
+    """
     if not (chosen and (index := listing.named([PIPELINE]))):
         return chosen
     try:
-        named = read_json(_download(wish, listing, index, wish.revision) / PIPELINE)
+        named = read_json(_download(wish, listing, index, revision) / PIPELINE)
     except ValueError as error:
         raise SourceError(f"{wish.repository} at {listing.commit}: {error}") from error
     used = {"", *(name for name, entry in named.items() if isinstance(entry, list) and any(entry))}
@@ -111,12 +131,14 @@ def _of_components(wish: Wish, listing: Listing, chosen: tuple[Listed, ...]) -> 
 def _without_safetensors(wish: Wish, listing: Listing, pickles: Sequence[Listed]) -> Path:
     """What was converted here before, else the bot's conversion, else our own.
 
-    Where pickles are pinned it is these that are converted: nobody has pinned what the bot has made of them.
+    Where pickles are pinned it is these that are converted: nobody has pinned what the bot has made of them. Where
+    safetensors are pinned, which the branch has not, they are the bot's if it has made any.
     """
     where, reason = f"{wish.repository} at {listing.commit}", " There is no conversion of the hub's own either."
     known = made_before(conversion_directory(wish.repository, listing.commit, wish.patterns))
-    if known and wish.convert == WEIGHTS_ONLY:
-        return known
+    mine = known if known and wish.convert == WEIGHTS_ONLY else None
+    if mine and not any(name.endswith(".safetensors") for name in wish.sha256):
+        return mine
     if pinned := [file.path for file in pickles if file.path in wish.sha256]:
         reason = f" model.sources.<name>.sha256 pins {pinned[0]}, so that no conversion of the hub's own is taken."
     else:
@@ -126,8 +148,12 @@ def _without_safetensors(wish: Wish, listing: Listing, pickles: Sequence[Listed]
                 found = ask(lambda: conversions.find_conversion(listing, wish.patterns))
             except hub_errors() as error:
                 reason = f" Its pull requests could not be read ({type(error).__name__})."
+        elif found is None:
+            reason = " The hub was not asked whether it has a conversion of its own."
         if found:
             return _of_the_hubs_own(wish, listing, pickles, found)
+    if mine:
+        return mine
     if not pickles:
         raise not_cached(wish.repository, wish.revision)
     if wish.convert != WEIGHTS_ONLY:
@@ -142,20 +168,21 @@ def _without_safetensors(wish: Wish, listing: Listing, pickles: Sequence[Listed]
 def _of_the_hubs_own(wish: Wish, listing: Listing, pickles: Sequence[Listed], found: conversions.Conversion) -> Path:
     """The weights of the bot's pull request, with the branch's own settings, which may have been corrected since."""
     target = conversion_directory(wish.repository, listing.commit, wish.patterns, found.listing.commit)
-    offered = _of_components(wish, found.listing, settings_of(found.listing.files, wish.patterns))
+    offered = _of_components(wish, found.listing, settings_of(found.listing.files, wish.patterns), found.listing.commit)
     if not listing.certain:
-        return target if target.is_dir() else _download(wish, found.listing, offered, found.listing.commit)
-    settings = _of_components(wish, listing, settings_of(listing.files, wish.patterns, pickles))
+        return made_before(target) or _download(wish, found.listing, offered, found.listing.commit)
+    settings = _of_components(wish, listing, settings_of(listing.files, wish.patterns, pickles), wish.revision)
     folders = {folder_of(file.path) for file in pickles}
     of_bot = [f for f in offered if ".safetensors" in f.path and folder_of(f.path) in folders]
     etags, commit = found.listing.etags(), found.listing.commit
-    other = [file.path for file in settings if etags.get(file.path) != file.etag]
+    removed = {f.path for f in offered} - {f.path for f in (*settings, *of_bot)}  # from the branch, since
+    other = [*(file.path for file in settings if etags.get(file.path) != file.etag), *sorted(removed)]
     logger.warning(
         "%s at %s holds pickles only; the weights of the hub's own conversion into safetensors are taken instead "
-        "(%s, commit %s)%s. model.sources.<name>.revision=%s pins them",
+        "(%s, commit %s)%s. %s%s pins them",
         *(wish.repository, listing.commit, found.request, commit),
         f", with the branch's own {other[0]}{' and others' if other[1:] else ''}, which differ" if other else "",
-        listing.commit if other else commit,
+        *(wish.pin, listing.commit if other else commit),
     )
     branch = _download(wish, listing, settings if other else (), wish.revision)
     if other:
@@ -170,7 +197,7 @@ def _of_the_hubs_own(wish: Wish, listing: Listing, pickles: Sequence[Listed], fo
 def _converted(wish: Wish, listing: Listing, pickles: Sequence[Listed]) -> Path:
     """The repository's files with its pickles converted, made once for each commit."""
     target = conversion_directory(wish.repository, listing.commit, wish.patterns)
-    beside = _of_components(wish, listing, settings_of(listing.files, wish.patterns, pickles))
+    beside = _of_components(wish, listing, settings_of(listing.files, wish.patterns, pickles), wish.revision)
     settings = [file.path for file in beside]
     if other := same_pickles(target, {file.path: file.sha256 for file in pickles}):
         return with_weights_of(other, _download(wish, listing, beside, wish.revision), settings, target)
@@ -184,7 +211,7 @@ def _converted(wish: Wish, listing: Listing, pickles: Sequence[Listed]) -> Path:
 
 def _pickled_files(wish: Wish, listing: Listing, pickles: Sequence[Listed]) -> Path:
     """The pickles, downloaded, with all that stands beside weights, where there is room for their conversion too."""
-    beside = _of_components(wish, listing, settings_of(listing.files, wish.patterns, pickles))
+    beside = _of_components(wish, listing, settings_of(listing.files, wish.patterns, pickles), wish.revision)
     more = sum(file.size for file in (*pickles, *beside) if file.path.endswith(WEIGHTS))
     indices = [f for f in needed(listing.files, wish.patterns) if is_pickled_index(f.path)]
     return _download(wish, listing, (*beside, *indices, *pickles), wish.revision, more)
@@ -215,9 +242,9 @@ def _say_what_changed(wish: Wish, listing: Listing) -> None:
     if changed := sorted(name for name in names if now.get(name) != was.get(name)):
         logger.warning(
             "%s has changed on the hub: it was at %s when it was last downloaded, and is at %s now, which is taken "
-            "(%s%s). model.sources.<name>.revision=%s stays with the earlier one",
+            "(%s%s). %s%s stays with the earlier one",
             *(wish.repository, earlier.name, listing.commit, changed[0]),
-            *(" and others" if len(changed) > 1 else "", earlier.name),
+            *(" and others" if len(changed) > 1 else "", wish.pin, earlier.name),
         )
 
 

@@ -5,13 +5,14 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from evohydra.files import MEGABYTE, read_json
+from evohydra.files import MEGABYTE, read_json, write_json
 from evohydra.hub import SourceError, cache_directory
 from evohydra.hub.listing import Listed
 from evohydra.hub.notes import write_note
 
-RECORD = "conversion.json"  # in a conversion: which files it was made from, and what came out, by SHA-256
+RECORD = "conversion.json"  # in a conversion: what it was made from, what came out and what is beside it, by SHA-256
 PIN = re.compile(r"[0-9a-f]{64}")
+GIT = re.compile(r"[0-9a-f]{40}")
 
 
 def sha256_of(file: Path) -> str:
@@ -89,22 +90,45 @@ def converted_from(place: Path) -> dict[str, str]:
 
 
 def intact(directory: Path) -> bool:
-    """Whether the conversion in `directory` holds what it did when it was made."""
+    """Whether the conversion in `directory` holds what it did when it was made, weights and settings."""
     try:
-        made = read_json(directory / RECORD)["to"]
+        record = read_json(directory / RECORD)
+        made = {**record["to"], **record["beside"]}
         return bool(made) and all(remembered_sha256(directory / name) == hashed for name, hashed in made.items())
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return False
 
 
+def record_beside(directory: Path, hashes: Mapping[str, Mapping[str, str]]) -> None:
+    """Write conversion.json into `directory`: `hashes`, and the SHA-256 of all that stands beside the weights."""
+    paths = {path.relative_to(directory).as_posix(): path for path in directory.rglob("*") if not path.is_symlink()}
+    others = {name for name, path in paths.items() if path.is_file()} - {RECORD, *hashes["to"]}
+    write_json(directory / RECORD, {**hashes, "beside": {name: sha256_of(paths[name]) for name in sorted(others)}})
+
+
 def check_downloaded(where: str, directory: Path, files: Sequence[Listed]) -> None:
-    """SourceError where a large file in `directory` does not hold what the hub says that it does."""
+    """SourceError where a file in `directory` does not hold what the hub says that it does.
+
+    The hub tells the SHA-256 of large files, and of others the hash by which git knows them.
+    """
     for file in files:
-        if file.sha256 and (got := remembered_sha256(directory / file.path)) != file.sha256:
+        place = directory / file.path
+        kind, told, got = "SHA-256", file.sha256, ""
+        if file.sha256:
+            got = remembered_sha256(place)
+        elif GIT.fullmatch(file.etag):
+            kind, told, got = "git hash", file.etag, git_hash(place)
+        if told and got != told:
             raise SourceError(
-                f"{where}: {file.path} in the local cache is damaged: the hub says its SHA-256 is {file.sha256}, its "
-                f"bytes have {got}. Delete {(directory / file.path).resolve()} and run the same command again"
+                f"{where}: {file.path} in the local cache is damaged: the hub says its {kind} is {told}, its "
+                f"bytes have {got}. Delete {place.resolve()} and run the same command again"
             )
+
+
+def git_hash(file: Path) -> str:
+    """What git, and so the hub, calls the content of a small file."""
+    content = file.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
 def _names(place: Path, made_from: Mapping[str, str]) -> list[str]:

@@ -13,6 +13,7 @@ SAFE, PICKLE = "safetensors", "bin"
 _NAME = r"(?P<stem>{stem})(?P<variant>\.\w+)?(?P<shard>-\d+-of-\d+)?\.{suffix}"
 MODEL = re.compile(_NAME.format(stem="(diffusion_pytorch_)?model", suffix=SAFE))
 PICKLED = re.compile(_NAME.format(stem="(diffusion_)?pytorch_model", suffix=PICKLE))
+PICKLE_SUFFIXES = (".bin", ".ckpt", ".pt", ".pth")  # of single files
 NUMBERS = re.compile(r"-(\d+)-of-(\d+)")
 HASH = re.compile(r"[0-9a-f]{64}")
 
@@ -52,13 +53,16 @@ class Listing:
 def list_files(repository: str, revision: str | None) -> Listing:
     """Ask the hub what a repository holds at a branch, tag or commit (None: its main branch).
 
-    Raises huggingface_hub's errors.
+    Raises huggingface_hub's errors, and ConnectionError where something answers in the hub's place.
     """
     import huggingface_hub
 
     api = huggingface_hub.HfApi()
-    commit = str(api.repo_info(repository, revision=revision).sha)
-    entries = api.list_repo_tree(repository, recursive=True, revision=commit)
+    try:
+        commit = str(api.repo_info(repository, revision=revision).sha)
+        entries = list(api.list_repo_tree(repository, recursive=True, revision=commit))
+    except (KeyError, TypeError, AttributeError) as error:  # of a client that reads an answer of another shape
+        raise ConnectionError(f"no answer of a hub: {type(error).__name__}: {error}") from error
     return Listing(
         repository,
         commit,
@@ -116,12 +120,12 @@ def _linked(there: Path) -> tuple[Listed, ...]:
 def needed(files: Sequence[Listed], patterns: Sequence[str]) -> tuple[Listed, ...]:
     """The files that `patterns` find, folder by folder, without weights that no library would load.
 
-    Where a folder has a model's weights, safetensors of other names are left out, and of a whole file and its shards
-    those that transformers and diffusers do not take. A pattern without a folder finds nothing in folders. `!` before a
-    pattern leaves out what it finds.
+    Where a folder has a model's weights, safetensors of other names are left out, variants beside weights without one,
+    and of a whole file and its shards those that transformers and diffusers do not take. A pattern without a folder
+    finds nothing in folders. `!` before a pattern leaves out what it finds.
     """
     left_out = [pattern[1:] for pattern in patterns if pattern.startswith("!")]
-    found = [file for file in files if _any(file.path, patterns) and not _any(file.path, left_out)]
+    found = [file for file in files if is_found(file.path, patterns) and not is_found(file.path, left_out)]
     unused = _unused([file.path for file in found], MODEL, SAFE)
     return tuple(file for file in found if file.path not in unused)
 
@@ -134,7 +138,7 @@ def pickled(files: Sequence[Listed], patterns: Sequence[str]) -> tuple[Listed, .
     found = [
         file
         for file in files
-        if _any(file.path, instead) and not _any(file.path, left_out) and PICKLED.fullmatch(_name(file.path))
+        if is_found(file.path, instead) and not is_found(file.path, left_out) and PICKLED.fullmatch(_name(file.path))
     ]
     indices = [file.path for file in files if ".bin.index" in file.path]
     unused = _unused([*(file.path for file in found), *indices], PICKLED, PICKLE)
@@ -148,6 +152,12 @@ def lacking(files: Sequence[Listed], patterns: Sequence[str]) -> tuple[Listed, .
     """
     there = {folder_of(file.path) for file in needed(files, patterns) if MODEL.fullmatch(_name(file.path))}
     return tuple(file for file in pickled(files, patterns) if folder_of(file.path) not in there)
+
+
+def variant_of(path: str) -> str | None:
+    """The variant of a model's weights, such as .fp16; None for those without one and for other files."""
+    found = MODEL.fullmatch(_name(path)) or PICKLED.fullmatch(_name(path))
+    return found["variant"] if found else None
 
 
 def whole(files: Sequence[Listed]) -> bool:
@@ -194,6 +204,9 @@ def _unused(paths: Sequence[str], pattern: re.Pattern[str], suffix: str) -> set[
         below = f"{folder}/" if folder else ""
         names = [_name(path) for path in paths if folder_of(path) == folder]
         chosen = chosen_weights(names, pattern, suffix)
+        models = {name: model for name in chosen if (model := pattern.fullmatch(name))}
+        plain = {model["stem"] for model in models.values() if not model["variant"]}
+        chosen -= {name for name, model in models.items() if model["variant"] and model["stem"] in plain}
         if any(pattern.fullmatch(name) for name in chosen):
             about = [name for name in names if name.endswith(f".{suffix}") or f".{suffix}.index" in name]
             unused |= {f"{below}{name}" for name in about if name not in chosen}
@@ -204,7 +217,8 @@ def _name(path: str) -> str:
     return path.rpartition("/")[2]
 
 
-def _any(path: str, patterns: Sequence[str]) -> bool:
+def is_found(path: str, patterns: Sequence[str]) -> bool:
+    """Whether one of `patterns` finds a file of a repository; those that begin with `!` find nothing."""
     name = PurePosixPath(path)
     return any(
         name.match(pattern) and len(name.parts) == len(PurePosixPath(pattern).parts)

@@ -1,19 +1,16 @@
 """Pickled weights in a directory of one's own, and single pickled files."""
 
 import hashlib
-import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from evohydra.files import write_json
 from evohydra.hub import SourceError, cache_directory
 from evohydra.hub.commits import CONVERTED
-from evohydra.hub.converting import WEIGHTS_ONLY, convert_directory, made_before, settings_of
-from evohydra.hub.hashes import RECORD, intact, remembered_sha256, sha256_of
-from evohydra.hub.listing import Listed, lacking
+from evohydra.hub.converting import WEIGHTS_ONLY, conversion_room, convert_directory, made_before, settings_of
+from evohydra.hub.hashes import intact, record_beside, remembered_sha256, sha256_of
+from evohydra.hub.listing import PICKLE_SUFFIXES, Listed, lacking
 from evohydra.hub.weights_only import convert_file, safe_name
-
-PICKLE_SUFFIXES = (".bin", ".ckpt", ".pt", ".pth")
 
 
 def listed(directory: Path) -> tuple[Listed, ...]:
@@ -50,6 +47,15 @@ def is_weights(name: str) -> bool:
     return "/" not in name and Path(name).suffix in (".safetensors", *PICKLE_SUFFIXES)
 
 
+def check_pickle_wanted(file: Path, convert: str | None) -> None:
+    """SourceError for a pickle, by its name, that is not to be converted."""
+    if file.suffix in PICKLE_SUFFIXES and convert != WEIGHTS_ONLY:
+        raise SourceError(
+            f"{file}: expected safetensors, got a pickle, which can run code and is not loaded as it is. "
+            "model.sources.<name>.convert=weights_only converts it with a reader that refuses all but tensors"
+        )
+
+
 def safe_file(file: Path, convert: str | None) -> Path:
     """A safetensors file as it is, of a pickled one its conversion, made once for the same content.
 
@@ -57,23 +63,14 @@ def safe_file(file: Path, convert: str | None) -> Path:
     """
     if file.suffix == ".safetensors":
         return file
-    if convert != WEIGHTS_ONLY:
-        raise SourceError(
-            f"{file}: expected safetensors, got a pickle, which can run code and is not loaded as it is. "
-            "model.sources.<name>.convert=weights_only converts it with a reader that refuses all but tensors"
-        )
+    check_pickle_wanted(file, convert)
     hashed = remembered_sha256(file)
-    target = cache_directory() / CONVERTED / "files" / hashed
+    target = cache_directory() / CONVERTED / "files" / hashed / file.stem
     made = target / safe_name(file.name)
     if made.is_file() and intact(target):
         return made
-    room = target / f".{made.name}.{os.getpid()}.partial"
-    try:
-        convert_file(file, room)
-        room.replace(made)
-        write_json(target / RECORD, {"from": {file.name: hashed}, "to": {made.name: sha256_of(made)}})
-    except OSError as error:
-        raise SourceError(f"could not write the conversion of {file} to {made}: {error}") from error
-    finally:
-        room.unlink(missing_ok=True)
+    shutil.rmtree(target, ignore_errors=True)
+    with conversion_room(target) as room:
+        convert_file(file, room / made.name)
+        record_beside(room, {"from": {file.name: hashed}, "to": {made.name: sha256_of(room / made.name)}})
     return made

@@ -42,6 +42,14 @@ def busy(error: Exception) -> float | None:
     return float(wait) if wait.isdecimal() else 0.0
 
 
+def gone(error: Exception) -> bool:
+    """Whether the hub has no such repository or revision, as far as it tells."""
+    from huggingface_hub import errors
+
+    kinds = (errors.RepositoryNotFoundError, errors.RevisionNotFoundError)
+    return isinstance(error, kinds) and not isinstance(error, errors.GatedRepoError)
+
+
 def hub_errors() -> tuple[type[Exception], ...]:
     """All that huggingface_hub raises where something is not to be had; what failed is `explained`."""
     return (OSError, ValueError, RuntimeError, *_transport_errors())
@@ -81,7 +89,10 @@ def explained(repository: str, revision: str | None, error: Exception) -> Source
             "Without a network download it elsewhere and give the directory: "
             f"model.sources.<name>.path=/models/{repository.rpartition('/')[2]}"
         )
-    return SourceError(f"could not ask for {what} ({_first_line(error)})")
+    return SourceError(
+        f"could not ask for {what} ({_first_line(error)}). Where it was downloaded before, the environment variable "
+        "HF_HUB_OFFLINE=1 takes it from the local cache"
+    )
 
 
 def not_cached(repository: str, revision: str | None) -> SourceError:

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from evohydra.files import read_json
 from evohydra.hub import SourceError, cache_directory
 from evohydra.hub.asking import ask
-from evohydra.hub.hashes import remembered_sha256
+from evohydra.hub.hashes import git_hash, remembered_sha256
 from evohydra.hub.listing import Listed, Listing, list_files, needed, snapshot
 from evohydra.hub.messages import explained, gated, hub_errors, unreachable
 from evohydra.hub.notes import write_note
@@ -63,9 +63,11 @@ def _unusable(path: str, listing: Listing, first: Listing | None, pinned: Mappin
         except GatedRepoError:
             return gated(path)
     weights = {file.path for file in needed(listing.files, COMPARED) if file.path.endswith(SAFE)}
-    if listing is first or (weights and weights <= pinned.keys()):
+    if listing is first:
         return None
     if first is None:
+        if weights and weights <= pinned.keys():
+            return None
         return (
             f"{path!r} can be read, but the hub tells nothing of the first name, so nothing says that it is a copy; "
             "give it alone as model.sources.<name>.base if you trust it, or pin its safetensors by "
@@ -98,16 +100,10 @@ def _listing(path: str, revision: str | None, like: Listing | None) -> Listing:
     names = {file.relative_to(directory).as_posix(): file for file in found}
     candidates = needed([Listed(name, 0, None, name) for name in names], COMPARED)
     files = [
-        Listed(c.path, 0, None, remembered_sha256(names[c.path]) if c.path in large else _blob_id(names[c.path]))
+        Listed(c.path, 0, None, remembered_sha256(names[c.path]) if c.path in large else git_hash(names[c.path]))
         for c in candidates
     ]
     return Listing(path, "", tuple(files))
-
-
-def _blob_id(file: Path) -> str:
-    """What git, and so the hub, calls the content of a small file."""
-    content = file.read_bytes()
-    return hashlib.sha1(f"blob {len(content)}\0".encode() + content, usedforsecurity=False).hexdigest()
 
 
 def _cached(paths: Sequence[str], revision: str | None) -> Chosen:

@@ -5,6 +5,7 @@ import pickle
 import re
 import warnings
 import zipfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from evohydra.files import all_on_disk, check_plain_file, read_json, write_json
+from evohydra.files import all_on_disk, check_plain_file, read_json
 from evohydra.files.tensors import NAMES, write_tensors
 from evohydra.hub import SourceError
-from evohydra.hub.hashes import RECORD, remembered_sha256, sha256_of
+from evohydra.hub.hashes import record_beside, remembered_sha256, sha256_of
 
 IMPORTS = re.compile(r"GLOBAL ([\w.]+)")
+SHARD = re.compile(r"(.*-)\d{5}(-of-(\d{5}).*)")
 SAFE = ".safetensors"
 INDEX = re.compile(r"\.bin\.index(\.\w+)?\.json$")  # of shards, perhaps of a variant
 # Of a training framework's checkpoint, whose other entries are its own and not read by anyone here.
@@ -38,9 +40,11 @@ def read_pickle(file: Path) -> dict[str, Tensor]:
     """
     try:
         check_plain_file(file)
+        _check_kind(file)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about protocols of pickle that it may not know: then it fails
-            loaded: object = torch.load(file, map_location="cpu", weights_only=True, mmap=_can_be_mapped(file))
+            mapped = _can_be_mapped(file)
+            loaded: object = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise SourceError(_refused(file, str(error))) from error
     except UNREADABLE as error:
@@ -63,6 +67,8 @@ def read_pickle(file: Path) -> dict[str, Tensor]:
             raise SourceError(
                 f"{file}: tensor {name!r} is of the type {value.dtype}, which is converted to nothing here"
             )
+    if mapped:
+        _check_lengths(file, list(loaded.values()))
     return {name: value.detach() for name, value in loaded.items()}
 
 
@@ -83,6 +89,31 @@ def _can_be_mapped(file: Path) -> bool:
         return all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.infolist())
 
 
+def _check_kind(file: Path) -> None:
+    """SourceError for files of other kinds that are often called like pickles."""
+    with file.open("rb") as opened:
+        head = opened.read(16)
+    if head.startswith(b"version https:/"):
+        raise SourceError(
+            f"{file}: expected weights, got a pointer of Git LFS to them, {file.stat().st_size} bytes; fetch the "
+            "weights with git lfs pull, or download the file anew"
+        )
+    if head[8:10] in (b'{"', b"{ ") and int.from_bytes(head[:8], "little") < file.stat().st_size:
+        raise SourceError(f"{file}: expected a pickle, got safetensors; call it {safe_name(file.name)}")
+
+
+def _check_lengths(file: Path, tensors: Sequence[Tensor]) -> None:
+    """SourceError where a tensor would reach beyond its record: torch looks at no lengths where it maps a file."""
+    with zipfile.ZipFile(file) as archive:
+        records = Counter(entry.file_size for entry in archive.infolist())
+    storages = {storage.data_ptr(): storage.nbytes() for storage in (tensor.untyped_storage() for tensor in tensors)}
+    if lacking := Counter(size for size in storages.values() if size) - records:
+        raise SourceError(
+            f"{file}: the file is damaged: its tensors take a record of {next(iter(lacking))} bytes, of which it has "
+            "too few"
+        )
+
+
 def _plain(tensor: Tensor) -> bool:
     """Whether it holds all of its numbers: not nested, not without data, and no few numbers repeated into many."""
     if tensor.is_nested or tensor.layout != torch.strided or tensor.device.type != "cpu":
@@ -91,6 +122,11 @@ def _plain(tensor: Tensor) -> bool:
 
 
 def _refused(file: Path, message: str) -> str:
+    if "Unsupported operand" in message:
+        return (
+            f"{file}: expected a pickle as torch.save writes it, got something else, or another protocol of pickle "
+            f"than 2 (torch says: {_last_line(message)}). Nothing of it was run or converted"
+        )
     found = IMPORTS.search(message)
     wanted = f"it wanted to import {found[1]}" if found else f"torch says: {_last_line(message)}"
     return f"{file}: refused, for the pickle holds more than tensors: {wanted}. Nothing of it was run or converted"
@@ -130,6 +166,7 @@ def convert_files(root: Path, names: Sequence[str], target: Path) -> dict[str, d
     Returns, and writes as conversion.json, the SHA-256 of each file that was read and of each that was written.
     """
     hashes: dict[str, dict[str, str]] = {"from": {}, "to": {}}
+    _check_whole(root, names)
     for name in names:
         hashes["from"][name] = remembered_sha256(root / name)
         convert_file(root / name, target / safe_name(name))
@@ -138,17 +175,38 @@ def convert_files(root: Path, names: Sequence[str], target: Path) -> dict[str, d
     for index in sorted(beside):
         name = index.relative_to(root).as_posix()
         (target / safe_name(name)).write_text(json.dumps(_renamed(read_json(index)), indent=2) + "\n")
-    write_json(target / RECORD, hashes)
+    record_beside(target, hashes)
     all_on_disk(target)
     return hashes
 
 
-def _renamed(index: dict[str, Any]) -> dict[str, Any]:
-    """An index with the names of the safetensors; what it says else is of no use to anybody here."""
+def _check_whole(root: Path, names: Sequence[str]) -> None:
+    """SourceError where a shard is missing, by the numbers in the names of the others, or by an index beside them."""
+    expected: set[str] = set()
+    for found in filter(None, map(SHARD.fullmatch, names)):
+        expected |= {f"{found[1]}{number:05}{found[2]}" for number in range(1, int(found[3]) + 1)}
+    for folder in {(root / name).parent for name in names}:
+        for index in (path for path in folder.iterdir() if is_pickled_index(path.name)):
+            below = folder.relative_to(root)
+            shards = {(below / file).as_posix() for file in _weight_map(read_json(index)).values()}
+            expected |= shards if shards & set(names) else set()  # else it is of another set of files
+    if missing := sorted(expected - set(names)):
+        raise SourceError(
+            f"{root / missing[0]}: this shard is missing, of {len(expected)} that belong together; nothing was "
+            "converted. Fetch it too"
+        )
+
+
+def _weight_map(index: Mapping[str, object]) -> Mapping[str, str]:
     where = index.get("weight_map")
     if not isinstance(where, Mapping) or not all(isinstance(file, str) for file in where.values()):
         raise SourceError("expected an index of pickled shards with a weight_map, got none")
+    return where
+
+
+def _renamed(index: dict[str, Any]) -> dict[str, Any]:
+    """An index with the names of the safetensors; what it says else is of no use to anybody here."""
     return {
         "metadata": index.get("metadata") or {},
-        "weight_map": {name: safe_name(file) for name, file in where.items()},
+        "weight_map": {name: safe_name(file) for name, file in _weight_map(index).items()},
     }

@@ -12,7 +12,7 @@ from torch import Tensor
 from evohydra.checks import Count, check
 from evohydra.checks.patterns import check_pattern, matches_whole
 from evohydra.files import Plain, read_json
-from evohydra.merging.checkpoints import CheckpointReader, SourceError, TensorSource, locate
+from evohydra.merging.checkpoints import CheckpointReader, SourceError, TensorSource
 from evohydra.merging.release_names import bare
 from evohydra.recipe import Checkpoint
 
@@ -225,22 +225,22 @@ def for_module(pattern: Mapping[str, float], module: str, default: float) -> flo
     return default
 
 
-def other_base_of_adapter(source: Checkpoint) -> str | None:
-    """In a sentence, that the adapter of a source was trained on a model of another name; None where it does not say.
+def other_base_of_adapter(source: Checkpoint, adapter: Path) -> str | None:
+    """In a sentence, that the `adapter` of a source was trained on a model of another name; None where it says none.
 
     Directories are compared by their last part, for copies lie elsewhere than what was trained on.
     """
-    if source.adapter is None:
-        return None
     try:
-        config = read_json(locate(source.adapter, weights=False) / "adapter_config.json")
+        config = read_json(adapter / "adapter_config.json")
         named = str(config.get("base_model_name_or_path") or "")
     except (OSError, ValueError, AttributeError):
         return None
     if not named or _last(named) == _last(source.path):
         return None
-    adapter = f"the adapter {source.adapter} of source {source.name!r}"
-    return f"{adapter} was trained on {named}, and is applied to {source.path}"
+    return (
+        f"the adapter {source.adapter} of source {source.name!r} was trained on {named}, and is applied to "
+        f"{source.path}"
+    )
 
 
 def _last(path: str) -> str:

@@ -4,7 +4,7 @@ import hashlib
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
@@ -17,6 +17,7 @@ from evohydra.checks import check
 from evohydra.files import check_plain_file, read_json
 from evohydra.hub import MissingSourceError, fetch, local
 from evohydra.hub import SourceError as SourceError
+from evohydra.hub.fetch import PIN
 from evohydra.hub.hashes import check_pins, parsed_pins
 from evohydra.hub.listing import PICKLED
 
@@ -61,41 +62,49 @@ def locate(
     wanted: Sequence[str] | None = None,
     convert: str | None = None,
     sha256: Mapping[str, str] = NOTHING,
+    pin: str = PIN,
 ) -> Path:
     """The local place of a zoo model, a directory, a safetensors file, or one of them on the hub.
 
     owner/name and owner/name/file.safetensors are downloaded where they are not cached; of the former the files that
     the patterns `wanted` find, else those of a language model, with or without `weights`. With `convert` pickles are
-    made into safetensors where there are no others; `sha256` are the hashes of files that are pinned, by name. Raises
-    SourceError where there is no such directory, the hub cannot be reached, or there are pickles only.
+    made into safetensors where there are no others; `sha256` are the hashes of files that are pinned, by name; behind
+    `pin` a user writes the commit that is to be read. Raises SourceError where there is no such directory, the hub
+    cannot be reached, or there are pickles only.
     """
     pinned = parsed_pins(sha256)
-    found = _found(path, revision, wanted or (*BESIDE, *(["*.safetensors"] if weights else [])), convert, pinned)
+    patterns = wanted or (*BESIDE, *(["*.safetensors"] if weights else []))
+    found = _found(path, fetch.Wish(path, revision, patterns, convert, pinned, pin))
     check_pins(found, pinned)
     return found
 
 
-def _found(
-    path: str, revision: str | None, patterns: Sequence[str], convert: str | None, pinned: Mapping[str, str]
-) -> Path:
+def at_revision(place: str) -> tuple[str, str | None]:
+    """The parts of OWNER/NAME@REVISION, as mergekit too writes it; what is on this machine has no revision."""
+    path, at, revision = place.rpartition("@")
+    return (path, revision) if at and not Path(place).expanduser().exists() else (place, None)
+
+
+def _found(path: str, wish: fetch.Wish) -> Path:
     if path.startswith("zoo://"):
         return _in_zoo(path)
     directory = Path(path).expanduser()
     if directory.is_dir():
-        return local.with_safetensors(directory.resolve(), patterns, convert)
+        return local.with_safetensors(directory.resolve(), wish.patterns, wish.convert)
     if directory.is_file() and local.is_weights(directory.name):
         # Under the name that was given: what a link points to may have no suffix, and other files beside it.
-        return local.safe_file(directory.parent.resolve() / directory.name, convert)
+        return local.safe_file(directory.parent.resolve() / directory.name, wish.convert)
     owner, _, rest = path.partition("/")
     repository, _, file = rest.partition("/")
     if owner not in ("", ".", "..", "~") and local.is_weights(file):
-        found = fetch.fetch(fetch.Wish(f"{owner}/{repository}", revision, [file], sha256=pinned)) / file
-        return local.safe_file(found, convert)
+        local.check_pickle_wanted(Path(path), wish.convert)
+        found = fetch.fetch(replace(wish, repository=f"{owner}/{repository}", patterns=[file], convert=None)) / file
+        return local.safe_file(found, wish.convert)
     if directory.is_absolute() or path.startswith((".", "~")) or path.count("/") != 1:
         raise MissingSourceError(
             f"{path}: no such directory or safetensors file (and not a hub id of the form owner/name)"
         )
-    return fetch.fetch(fetch.Wish(path, revision, patterns, convert, pinned))
+    return fetch.fetch(wish)
 
 
 def _in_zoo(path: str) -> Path:

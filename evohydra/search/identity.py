@@ -198,11 +198,19 @@ def _earlier_commits(
     """Which commits of changed sources the run began with, and how to go on with them; empty where none is known."""
     told = ""
     for name in dict.fromkeys(at[2] for at, _, _ in found if at[:2] == ("scores", "sources") and len(at) > 2):
-        if name in was and was[name] != now.get(name):
-            key = "<name>.base_revision" if name == "base" else f"{name}.revision"
-            commit = was[name]["commit"]
-            told += f"It began with {name} at commit {commit}: model.sources.{key}={commit} goes on with that. "
+        before, after = was.get(name, {}), now.get(name, {})
+        for kind, commit in before.items():
+            if commit != after.get(kind):
+                what = name if kind == "commit" else f"the adapter of {name}"
+                told += f"It began with {what} at commit {commit}: {_key(name, kind)}{commit} goes on with that. "
     return told
+
+
+def _key(name: str, kind: str) -> str:
+    """Behind which a user writes the commit of a source, or of its adapter."""
+    if kind == "adapter_commit":
+        return f"model.sources.{name}.adapter=OWNER/NAME@"
+    return "model.sources.<name>.base_revision=" if name == "base" else f"model.sources.{name}.revision="
 
 
 def _check_chosen(run: Path, was: Mapping[str, object], now: Mapping[str, object]) -> None:

@@ -1,7 +1,7 @@
 """The winner of a run on disk: its checkpoint, recipe and model card."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,11 @@ from evohydra.families import ADAPTERS, Family, LiveModel, Rules
 from evohydra.families.settings_files import differing_files
 from evohydra.families.sources import OpenSources
 from evohydra.files import write_json
-from evohydra.hub.commits import commit_of
+from evohydra.hub.commits import commit_of, commit_of_weights
 from evohydra.mergekit import writer as mergekit
 from evohydra.merging.engine import Engine
 from evohydra.pages import in_markdown
-from evohydra.recipe import Node, Stack, checkpoints
+from evohydra.recipe import Checkpoint, Node, Stack, checkpoints
 from evohydra.report.samples import Sample, write_samples
 from evohydra.scoring.worker import Worker
 from evohydra.winner.directories import whole_directory
@@ -129,8 +129,7 @@ class WinnerWriter:
             node, self.family, self.sources.files_from, form.format, engine.dtype, dtype, form.shard_bytes, found
         )
         recipe |= {**form.rules.to_dict(), "adapters": [asdict(each) for each in self.sources.overlay.adapters]}
-        found_at = {c.name: commit_of(self.sources.paths[c.name], c.path) for c in checkpoints(node)}
-        commits = {name: commit for name, commit in found_at.items() if commit}
+        commits = self._commits(checkpoints(node))
         recipe |= {"commits": commits} if commits else {}
         recipe |= {"warnings": list(self.sources.warnings), "weights": weights}
         recipe["made_from"] = made_from(node, self.sources.directories)
@@ -203,6 +202,20 @@ class WinnerWriter:
             f"mergekit takes {', '.join(unlike)} from {' or '.join(mergekit.donors(node))}, where they are not "
             f"those of {ours}, which the merge was scored with: copy them from this directory over mergekit's."
         )
+
+    def _commits(self, used: Iterable[Checkpoint]) -> dict[str, str]:
+        """By name the commits of the hub that sources were read from, and as NAME.adapter those of their adapters.
+
+        NAME.weights is the commit of a pull request whose weights stand beside the settings of the source's commit.
+        """
+        found: dict[str, str | None] = {}
+        for each in used:
+            path = self.sources.paths[each.name]
+            found[each.name] = commit_of(path, each.path)
+            found[f"{each.name}.weights"] = commit_of_weights(path) if found[each.name] else None
+            if each.name in self.sources.adapters:
+                found[f"{each.name}.adapter"] = commit_of(self.sources.adapters[each.name])
+        return {name: commit for name, commit in found.items() if commit}
 
     def _adapters(self) -> str:
         """How to use what is not in the weights."""

@@ -83,7 +83,7 @@ class Examples:
         self.rng = random.Random(stage.seed)
 
     def batch(self) -> tuple[Tensor, Tensor]:
-        """Return tokens (batch, length), all texts being as long, and topics (batch,), with one more for foreign texts."""
+        """Return tokens (batch, length), all texts being as long, and topics (batch,); foreign texts have one more."""
         own, others = self.stage.languages, [each for each in LANGUAGES if each not in self.stage.languages]
         strange = [self.rng.random() < self.stage.foreign for _ in range(self.stage.batch)]
         languages = [self.rng.choice(others if each else own) for each in strange]

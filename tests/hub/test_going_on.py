@@ -1,15 +1,21 @@
 """Runs that go on, and winners that are made again, when branches have moved and sources are found elsewhere."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import snapshot_download
+from safetensors.torch import save
 
+from evohydra.families.causal_lm import CausalLM
+from evohydra.families.sources import published_sources
 from evohydra.hub.commits import commit_of
 from evohydra.merging.checkpoints import SourceError
 from evohydra.rebuild import rebuild
+from evohydra.recipe import Checkpoint
 from evohydra.search.json_lines import LedgerError
 from tests.commands import carried_out
 from tests.hub.language_models import ABEL, ARITHMO, METAMATH, MISTRAL, SHISA
@@ -67,6 +73,20 @@ def test_a_run_goes_on_at_the_commit_that_it_began_with_and_is_rebuilt_from_it(o
     assert after != before
 
 
+def test_a_run_goes_on_whatever_else_of_its_commit_is_in_the_cache(online: Hub, tmp_path: Path) -> None:
+    others = ("original/params.json", "onnx/config.json", "eval/results.json", "tf_notes.rst")
+    online.repositories["models", SHISA].commit({**files_of(online, SHISA), **dict.fromkeys(others, b"{}")})
+    run(tmp_path / "run")
+    found = Path(snapshot_download(SHISA))
+    assert (found / others[0]).is_file()
+    assert run(tmp_path / "run", budget=8)["evaluations"] == 8
+    shutil.rmtree(tmp_path / "cache")
+    assert run(tmp_path / "run", budget=12)["evaluations"] == 12
+    (found / "config.json").resolve().write_text((found / "config.json").read_text() + " ")
+    with pytest.raises(SourceError, match="damaged"):
+        run(tmp_path / "run", budget=16)
+
+
 def test_a_run_that_began_with_a_login_goes_on_with_a_copy_of_the_base(
     online: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,3 +140,76 @@ def test_commits_are_those_of_the_repository_that_is_named() -> None:
     assert commit_of(at, METAMATH) is None
     converted = Path(f"/cache/converted/models--friends--base/{commit}/0123abcd")
     assert commit_of(converted, "friends/base") == commit
+
+
+def lora(seed: int) -> dict[str, bytes]:
+    """An adapter for shisa as PEFT writes it."""
+    random = torch.Generator().manual_seed(seed)
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"], "task_type": "CAUSAL_LM"}
+    name = "base_model.model.model.layers.{}.self_attn.q_proj.lora_{}.weight"
+    factors = {
+        name.format(layer, factor): torch.randn(shape, generator=random)
+        for layer in (0, 1)
+        for factor, shape in (("A", (2, 16)), ("B", (16, 2)))
+    }
+    return {"adapter_config.json": json.dumps(config).encode(), "adapter_model.safetensors": save(factors)}
+
+
+def test_adapters_are_pinned_and_runs_with_them_go_on_and_are_rebuilt(online: Hub, tmp_path: Path) -> None:
+    repository = online.add(Repository("own/lora"))
+    before = repository.commit(lora(1))
+    key = "model.sources.shisa.adapter=own/lora"
+    run(tmp_path / "run", key)
+    recipe = json.loads((tmp_path / "run" / "recipe.json").read_text())
+    assert recipe["commits"]["shisa.adapter"] == before
+    repository.commit(lora(2))
+    told = rf"the adapter of shisa at commit {before}: .*adapter=OWNER/NAME@{before} goes"
+    with pytest.raises(LedgerError, match=told):
+        run(tmp_path / "run", key, budget=8)
+    assert run(tmp_path / "run", f"{key}@{before}", budget=8)["evaluations"] == 8
+    made, promised = rebuild(recipe, tmp_path / "again", {}, torch.device("cpu"))
+    assert made == promised
+    again = json.loads((tmp_path / "again" / "recipe.json").read_text())
+    assert again["recipe"] == recipe["recipe"]
+
+
+def test_what_is_said_of_an_adapter_names_it(online: Hub, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    repository = online.add(Repository("own/lora"))
+    before = repository.commit(lora(1))
+    nodes = (Checkpoint("one", SHISA, adapter="own/lora"),)
+    published_sources(nodes, CausalLM())
+    repository.commit(lora(2))
+    with caplog.at_level("WARNING", "evohydra"):
+        published_sources(nodes, CausalLM())
+    assert f"model.sources.one.adapter=own/lora@{before} stays with the earlier one" in caplog.text
+    for wrong, expected in (("own/lora@v9", "has no revision 'v9'"), ("own/lra", r"there is no 'own/lra'")):
+        with pytest.raises(SourceError, match=f"^the adapter of source 'one': .*{expected}"):
+            published_sources((Checkpoint("one", SHISA, adapter=wrong),), CausalLM())
+
+
+def test_a_recipe_says_whose_weights_stand_beside_a_branchs_settings(online: Hub, tmp_path: Path) -> None:
+    repository = online.repositories["models", METAMATH]
+    main = repository.commit({**files_of(online, METAMATH), "generation_config.json": b'{"eos_token_id": 2}'})
+    request = repository.refs["refs/pr/1"]
+    run(tmp_path / "run", "model=elyza13b+metamath13b", "model.sources.metamath13b.convert=null")
+    recipe = json.loads((tmp_path / "run" / "recipe.json").read_text())
+    assert recipe["commits"]["metamath13b"] == main
+    assert recipe["commits"]["metamath13b.weights"] == request
+    repository.requests.clear()
+    shutil.rmtree(tmp_path / "cache")
+    shutil.rmtree(tmp_path / "evohydra")
+    with pytest.raises(
+        SourceError, match=rf"weights of {METAMATH} at commit {request} and the settings at commit {main}"
+    ):
+        rebuild(recipe, tmp_path / "again", {}, torch.device("cpu"))
+
+
+def test_a_source_elsewhere_is_not_asked_for_the_recipes_commit(online: Hub, tmp_path: Path) -> None:
+    online.add(Repository("friends/shisa")).commit(files_of(online, SHISA))
+    before = online.repositories["models", SHISA].refs["main"]
+    run(tmp_path / "run", f"model.sources.shisa.revision={before}")
+    recipe = json.loads((tmp_path / "run" / "recipe.json").read_text())
+    copy = online.repositories["models", "friends/shisa"].refs["main"]
+    for number, place in enumerate(("friends/shisa", f"friends/shisa@{copy}", SHISA)):
+        made, promised = rebuild(recipe, tmp_path / str(number), {"shisa": place}, torch.device("cpu"))
+        assert made == promised

@@ -52,6 +52,14 @@ def test_other_weights_or_settings_are_no_copy(stranger: Hub, name: str) -> None
         base(MISTRAL, "strangers/base")
 
 
+def test_pins_of_weights_do_not_stand_for_settings_that_the_first_name_tells(stranger: Hub) -> None:
+    copy_of(stranger, "strangers/base", {"config.json": b"{}"})
+    files = stranger.repositories["models", "strangers/base"].commits
+    pins = {n: c.sha256 for found in files.values() for n, c in found.items() if n.endswith(".safetensors")}
+    with pytest.raises(SourceError, match=r"does not hold the files of .* \(config\.json"):
+        base(MISTRAL, "strangers/base", pins=pins)
+
+
 def test_where_the_first_name_is_unknown_nothing_is_taken_but_what_is_pinned(online: Hub) -> None:
     copy_of(online, "strangers/base")
     with pytest.raises(SourceError, match=r"nothing says that it is a copy.*base_sha256"):

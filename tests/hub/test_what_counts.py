@@ -377,9 +377,9 @@ def test_what_a_killed_conversion_left_is_removed(online: Hub) -> None:
 
 def test_where_weights_come_from_is_no_setting(online: Hub) -> None:
     found = find(ABEL, "weights_only")
-    digest = settings_digest(found)
+    digest = settings_digest(found, PATTERNS)
     (found / "conversion.json").unlink()
-    assert settings_digest(found) == digest
+    assert settings_digest(found, PATTERNS) == digest
 
 
 def test_the_command_converts_what_is_in_the_cache_without_a_network(

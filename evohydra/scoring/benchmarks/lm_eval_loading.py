@@ -12,11 +12,17 @@ from lm_eval.tasks import TaskManager
 
 from evohydra.files import Plain
 from evohydra.scoring.benchmarks import BenchmarkError
+from evohydra.scoring.benchmarks.hub_data import check_commit, why_unread
 from evohydra.scoring.benchmarks.private_lm_eval import Kind
 
 TASKS = Path(__file__).parent / "tasks"
 Member = Mapping[str, Any]  # {task: a name, or the members of a group that is written out}, with settings of its own
 SPLIT_KEYS = ("training_split", "validation_split", "test_split", "fewshot_split")
+LOCAL = (
+    "local JSON, JSON-lines or parquet files with the same columns, for example "
+    "benchmark.<name>.data_files=/data/test.jsonl (for one split: benchmark.<name>.splits.test.data_files), or a copy "
+    "of the data set's repository: benchmark.<name>.data_dir=/data/NAME"
+)
 OF_GROUPS = ("task", "group", "group_alias", "aggregate_metric_list", "tag", "metadata")  # not handed to their members
 logger = logging.getLogger(__name__)
 
@@ -60,12 +66,12 @@ def load_tasks(
                 f"data_files: lm-eval task {task!r} reads the split {error}, and there are files for "
                 f"{sorted(data_files)} alone; give one for it too"
             ) from error
-        raise BenchmarkError(
-            f"could not load the data of lm-eval task {task!r} ({type(error).__name__}: {str(error)[:300]}). "
-            "Without a network give local JSON, JSON-lines or parquet files with the same columns, for example "
-            "benchmark.<name>.data_files=/data/test.jsonl (for one split: benchmark.<name>.splits.test.data_files), or "
-            "a copy of the data set's repository: benchmark.<name>.data_dir=/data/NAME"
-        ) from error
+        given = data_files or data_dir or (entry.cfg or {}).get("dataset_path")
+        what = f"the data set {given}" if given else "its data set"
+        raise BenchmarkError(f"lm-eval task {task!r}: {why_unread(what, error, LOCAL)}") from error
+    for name, found in loaded["tasks"].items():
+        revision = (found.get_config("dataset_kwargs") or {}).get("revision")
+        check_commit(name, found.get_config("dataset_path"), revision, (getattr(found, "dataset", None) or {}).values())
     return Loaded(dict(loaded["tasks"]), _weighted_by_size(manager, {"task": task}))
 
 

@@ -11,6 +11,7 @@ from datasets import load_dataset
 from datasets.exceptions import DatasetsError
 
 from evohydra.scoring.benchmarks import BenchmarkError
+from evohydra.scoring.benchmarks.hub_data import check_commit, why_unread
 from evohydra.scoring.benchmarks.images import ImageSource
 
 
@@ -101,7 +102,12 @@ def rows_of(name: str, file: Path, columns: list[str] | None = None) -> list[dic
 
 def _of_row(where: str, row: Mapping[str, object], source: Source, folder: Path | None) -> list[Example]:
     columns = source.columns
-    image = _image(where, row.get(columns.image), folder)
+    if columns.image not in row:
+        raise BenchmarkError(
+            f"{where}: no column {columns.image!r} with an image; it has {sorted(row)} (columns.image names another). "
+            "A benchmark without images is one of language: use benchmark=lm_eval"
+        )
+    image = _image(where, row[columns.image], folder)
     identity = row.get(columns.image_id)
     asked: Sequence[Mapping[str, object]] = [row]
     if columns.questions is not None:
@@ -148,10 +154,7 @@ def _image(where: str, value: Any, folder: Path | None) -> ImageSource:
     if isinstance(value, str) and value:
         path = (folder or Path()) / value
         return ImageSource(str(path), path=path)
-    raise BenchmarkError(
-        f"{where}: no image: expected a path, or an image's bytes, got {value!r}. A benchmark without images is one of "
-        "language: use benchmark=lm_eval"
-    )
+    raise BenchmarkError(f"{where}: no image: expected a path, or an image's bytes, got {value!r}")
 
 
 def _from_hub(name: str, source: Source) -> list[dict[str, object]]:
@@ -165,11 +168,12 @@ def _from_hub(name: str, source: Source) -> list[dict[str, object]]:
         data = load_dataset(source.task, split=source.hub_split)
         if source.columns.image in data.column_names:
             data = data.cast_column(source.columns.image, ImageFeature(decode=False))
-        return list(data)
     except (OSError, ValueError, RuntimeError, DatasetsError) as error:
-        raise BenchmarkError(
-            f"benchmark {name!r}: could not load the data set {source.task}, split {source.hub_split}, from the hub or "
-            f"its cache ({type(error).__name__}: {str(error)[:200]}). Without a network give its parquet or JSON-lines "
-            f"file: benchmark.{name}.data_files=/data/FILE.parquet (for one split: "
+        what = f"the data set {source.task}, split {source.hub_split},"
+        local = (
+            f"its parquet or JSON-lines file, benchmark.{name}.data_files=/data/FILE.parquet (for one split: "
             f"benchmark.{name}.splits.test.data_files)"
-        ) from error
+        )
+        raise BenchmarkError(f"benchmark {name!r}: {why_unread(what, error, local)}") from error
+    check_commit(f"benchmark {name!r}", source.task, None, [data])
+    return list(data)
