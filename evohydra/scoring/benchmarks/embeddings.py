@@ -40,8 +40,9 @@ class Embedder:
             raise BenchmarkError(f"benchmark {self._name!r}: expected an encoder, got {type(live).__name__}")
         if live is not self._live:
             self._live, self._tokens = live, {}
-        tokens = [self._tokens_of(live, text) for text in texts]
-        self._say_cuts(live, texts, tokens)
+        longest = live.longest
+        tokens = [self._tokens_of(live, text, longest) for text in texts]
+        self._say_cuts(live, texts, tokens, longest)
         order = sorted(range(len(texts)), key=lambda at: -len(tokens[at]))
         parts = [
             self._vectors(live, [tokens[at] for at in order[start : start + self._batch_size]])
@@ -54,29 +55,33 @@ class Embedder:
         vectors[torch.tensor(order)] = torch.nn.functional.normalize(found, dim=1)
         return vectors
 
+    def _read(self, live: LiveEncoder, text: str) -> str:
+        """The text as the tokenizer gets it."""
+        whole = self._before(live) + text
+        return whole.lower() if live.sentence.lower else whole
+
     def _before(self, live: LiveEncoder) -> str:
         return live.sentence.prompt if self._prompt is None else self._prompt
 
-    def _tokens_of(self, live: LiveEncoder, text: str) -> list[int]:
-        key = (text, live.longest, live.sentence.lower, self._before(live))
+    def _tokens_of(self, live: LiveEncoder, text: str, longest: int) -> list[int]:
+        key = (text, longest, live.sentence.lower, self._before(live))
         if key not in self._tokens:
-            whole = self._before(live) + text
-            whole = whole.lower() if live.sentence.lower else whole
-            self._tokens[key] = list(live.tokenizer(whole, truncation=True, max_length=live.longest)["input_ids"])
+            encoded = live.tokenizer(self._read(live, text), truncation=True, max_length=longest)
+            self._tokens[key] = list(encoded["input_ids"])
         return self._tokens[key]
 
-    def _say_cuts(self, live: LiveEncoder, texts: Sequence[str], tokens: Sequence[list[int]]) -> None:
+    def _say_cuts(self, live: LiveEncoder, texts: Sequence[str], tokens: Sequence[list[int]], longest: int) -> None:
         """Once for each length: how many texts the model does not read to their ends."""
-        full = [at for at, each in enumerate(tokens) if len(each) == live.longest]
-        if not full or live.longest in self._cut:
+        full = [at for at, each in enumerate(tokens) if len(each) == longest]
+        if not full or longest in self._cut:
             return
-        whole = [self._before(live) + texts[at] for at in full]
-        longer = sum(len(each) > live.longest for each in live.tokenizer(whole, verbose=False)["input_ids"])
+        whole = [self._read(live, texts[at]) for at in full]
+        longer = sum(len(each) > longest for each in live.tokenizer(whole, verbose=False)["input_ids"])
         if longer:
-            self._cut.add(live.longest)
+            self._cut.add(longest)
             logger.warning(
                 "benchmark %s: %d of %d texts are cut: the model reads %d tokens",
-                self._name, longer, len(texts), live.longest,
+                self._name, longer, len(texts), longest,
             )  # fmt: skip
 
     def _vectors(self, live: LiveEncoder, tokens: Sequence[list[int]]) -> Tensor:
@@ -98,7 +103,7 @@ class Embedder:
         """The tokens before the text; 0 without a prompt."""
         if not self._before(live):
             return 0
-        tokens = self._tokens_of(live, "")
+        tokens = self._tokens_of(live, "", live.longest)
         return len(tokens) - (tokens[-1] in live.tokenizer.all_special_ids)
 
 
