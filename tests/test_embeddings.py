@@ -2,6 +2,7 @@
 
 import csv
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 import transformers
 from datasets import Dataset
 from numpy.typing import NDArray
+from scipy.stats import kendalltau
 
 from evohydra.families.encoder import Encoder
 from evohydra.families.live_encoder import LiveEncoder
@@ -21,6 +23,7 @@ from evohydra.merging.engine import Engine
 from evohydra.recipe import Checkpoint
 from evohydra.scoring.benchmarks import BenchmarkError
 from evohydra.scoring.benchmarks.embedding_classification import EmbeddingClassification, embedding_classification
+from evohydra.scoring.benchmarks.embedding_similarity import EmbeddingSimilarity, concordance, embedding_similarity
 from evohydra.scoring.benchmarks.embeddings import Embedder
 from tests import tiny_encoders
 
@@ -292,7 +295,8 @@ def test_wrong_options_are_refused_in_a_sentence(options: dict[str, Any], messag
     ],
 )
 def test_rows_that_cannot_be_used_are_refused(rows: list[dict[str, Any]], message: str, tmp_path: Path) -> None:
-    (tmp_path / "texts.json").write_text(json.dumps(rows))
+    more = [{"text": f"stone{n}", "label": "stone"} for n in range(len(rows), 120)] if rows else []
+    (tmp_path / "texts.json").write_text(json.dumps(rows + more))
     with pytest.raises(BenchmarkError, match=message):
         made(tmp_path / "texts.json")
 
@@ -308,3 +312,91 @@ def test_a_damaged_table_is_refused(spoil: Callable[[str], Any], tmp_path: Path)
 def test_other_models_are_refused(file: Path) -> None:
     with pytest.raises(BenchmarkError, match="expected an encoder, got str"):
         made(file)("no model", "search")  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pairs of texts that share none to four of five words, which is their score."""
+    draw = random.Random(1)
+    rows = []
+    for number in range(120):
+        words = draw.sample(tiny_encoders.WORDS, 10)
+        shared = number % 5
+        first, second = words[:5], [*words[:shared], *words[5 : 10 - shared]]
+        rows.append({"sentence1": " ".join(first), "sentence2": " ".join(second), "score": shared / 2})
+    file = tmp_path_factory.mktemp("pairs") / "pairs.json"
+    file.write_text(json.dumps(rows))
+    return file
+
+
+def similarity(file: Path, **options: Any) -> EmbeddingSimilarity:
+    chosen: dict[str, Any] = {"data_files": str(file), "splits": BOUNDS, "references": REFERENCES, **options}
+    return embedding_similarity("some", **chosen)["some"]
+
+
+def test_pairs_are_ordered_as_by_hand(pairs: Path, live: LiveEncoder) -> None:
+    rows = json.loads(pairs.read_text())
+    embed = Embedder("some", 8, "mean", None)
+    firsts, seconds = (embed(live, [row[key] for row in rows]).double() for key in ("sentence1", "sentence2"))
+    cosines = (firsts * seconds).sum(dim=1).tolist()
+    benchmark = similarity(pairs)
+    for split, bounds in BOUNDS.items():
+        expected = []
+        for at in range(bounds["start"], bounds["stop"]):
+            others = [n for n in range(30) if rows[n]["score"] != rows[at]["score"]]
+            right = [(cosines[at] > cosines[n]) == (rows[at]["score"] > rows[n]["score"]) for n in others]
+            expected.append(sum(right) / len(others))
+        np.testing.assert_allclose(benchmark(live, split), expected)  # type: ignore[arg-type]
+    whole = benchmark(live, "search")
+    assert 0.5 < whole.mean() < 1  # even random vectors of texts with common words are nearer
+    np.testing.assert_array_equal(benchmark(live, "search", [5, 2]), whole[[5, 2]])
+    assert benchmark(live, "search", []).shape == (0,)
+    assert benchmark.answers(live, "test", [3]) == [f"{cosines[93]:.3f}"]
+    asked = rows[93]
+    assert benchmark.describe("test", 3) == (f"{asked['sentence1']}\n{asked['sentence2']}", f"{asked['score']:g}")
+
+
+def test_the_mean_follows_the_order_of_all_pairs() -> None:
+    """It is 1 for the right order, 0 for the other way round, and grows with Kendall's correlation."""
+    draw = np.random.default_rng(0)
+    right = draw.integers(0, 5, 400).astype(float)
+    known = draw.integers(0, 5, 400).astype(float)
+    found = []
+    for noise in (0.0, 0.5, 2.0, 50.0):
+        cosines, known_cosines = (each + noise * draw.normal(size=400) for each in (right, known))
+        found.append((concordance(cosines, right, known_cosines, known).mean(), kendalltau(cosines, right).statistic))
+    assert found[0][0] == 1
+    assert found == sorted(found, reverse=True)
+    assert abs(found[-1][0] - 0.5) < 0.03
+    np.testing.assert_allclose(concordance(-right, right, -known, known), 0)
+    np.testing.assert_allclose(concordance(0 * right, right, 0 * known, known), 0.5)
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        ({"score": "much"}, {}, "row 0: expected a number in the column 'score', got 'much'"),
+        ({"score": float("nan")}, {}, "row 0: expected a number in the column 'score'"),
+        ({"score": True}, {}, "row 0: expected a number in the column 'score'"),
+        ({"sentence2": ""}, {}, "row 0: expected a text in the column 'sentence2'"),
+        ({}, {"columns": {"label": "score"}}, "columns.label: there is no such setting"),
+        ({}, {"references": {"start": 0, "stop": 1}}, "expected references of two scores or more, got only 0"),
+        ({}, {"references": {"start": 0, "stop": 31}}, "the splits overlap"),
+        ({}, {"k": 5}, "k: there is no such setting"),
+        ({}, {"data_files": None}, "with the columns sentence1, sentence2, score"),
+    ],
+)
+def test_pairs_that_cannot_be_used_are_refused(
+    change: dict[str, Any], options: dict[str, Any], message: str, pairs: Path, tmp_path: Path
+) -> None:
+    first, *others = json.loads(pairs.read_text())
+    (tmp_path / "pairs.json").write_text(json.dumps([{**first, **change}, *others]))
+    with pytest.raises(ValueError, match=message):
+        similarity(tmp_path / "pairs.json", **options)
+
+
+def test_scores_in_a_table_are_numbers(pairs: Path, tmp_path: Path) -> None:
+    rows = json.loads(pairs.read_text())
+    lines = [",".join(rows[0]), *(",".join(map(str, row.values())) for row in rows)]
+    (tmp_path / "pairs.csv").write_text("\n".join(lines))
+    assert similarity(tmp_path / "pairs.csv").identity() == similarity(pairs).identity()

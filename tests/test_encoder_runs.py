@@ -97,3 +97,18 @@ def test_a_language_model_is_no_encoder(tmp_path: Path) -> None:
     command = [each for each in workspace(tmp_path) if not each.startswith("+model.sources.two")]
     with pytest.raises(ValueError, match="sources of different families cannot be merged"):
         carried_out([*command, "+model.sources.two={path: 'zoo://tiny_ja'}"], tmp_path / "out")
+
+
+def test_pairs_in_order_are_searched_by_command(tmp_path: Path) -> None:
+    command = [each for each in workspace(tmp_path) if not each.startswith("benchmark")]
+    rows = [
+        {"sentence1": f"fish{n % 12} cloud{n // 12}", "sentence2": f"fish{(n * 5) % 12} cloud{n // 12}", "score": n % 4}
+        for n in range(100)
+    ]
+    (tmp_path / "pairs.json").write_text(json.dumps(rows))
+    asked = ["benchmark=embedding_similarity", f"benchmark.embedding_similarity.data_files={tmp_path / 'pairs.json'}"]
+    done = evohydra(*command, *asked, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert 0 < summary["test"]["winner"]["score"] < 1
+    assert summary["data"]["embedding_similarity"]["test"]["examples"] == 30

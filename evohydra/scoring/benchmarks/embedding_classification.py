@@ -12,13 +12,27 @@ from torch import Tensor
 from evohydra.checks import Count, check_settings
 from evohydra.families import LiveModel
 from evohydra.files import Plain
-from evohydra.scoring.benchmarks import SPLITS, BenchmarkError, Split
+from evohydra.scoring.benchmarks import BenchmarkError, Split
 from evohydra.scoring.benchmarks.contents import digest_of, versions_of
 from evohydra.scoring.benchmarks.embeddings import PACKAGES, Embedder, Pooling, described
-from evohydra.scoring.benchmarks.labelled_texts import Labelled, cut
 from evohydra.scoring.benchmarks.splits import check_disjoint
+from evohydra.scoring.benchmarks.text_tables import REFERENCES, Row, cut_tables
 
-REFERENCES = "references"
+
+@dataclass(frozen=True)
+class Columns:
+    """Where a row holds what; a label is a word or a whole number."""
+
+    text: str = "text"
+    label: str = "label"
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A text and its label."""
+
+    text: str
+    label: str
 
 
 @dataclass(frozen=True)
@@ -52,27 +66,17 @@ def embedding_classification(
     """The benchmark `name`, by its name.
 
     `splits` gives a `Slice` for search, validation (or None: no validation) and test, `references` one of the known
-    texts, which are in no split; each may have `data_files` of its own. `columns` are those of `labelled_texts`,
-    `options` those of `ClassificationOptions`. Raises BenchmarkError for data that cannot be read, splits that are
-    empty or share a text, and labels that no known text has; ValueError for unknown options.
+    texts, which are in no split; each may have `data_files` of its own. `columns` are those of `Columns`, `options`
+    those of `ClassificationOptions`. Raises BenchmarkError for data that cannot be read, splits that are empty or share
+    a text, and labels that no known text has; ValueError for unknown options.
     """
     check_settings(f"benchmark.{name}", ClassificationOptions, options)
     chosen = ClassificationOptions(**options)
-    if sorted(splits) != sorted(SPLITS):
-        raise BenchmarkError(f"benchmark {name!r}: expected the splits {', '.join(SPLITS)}, got {sorted(splits)}")
-    if splits["search"] is None or splits["test"] is None:
-        raise BenchmarkError(f"benchmark {name!r}: only the validation split may be null")
-    if not isinstance(references, Mapping):
-        raise BenchmarkError(
-            f"benchmark.{name}.{REFERENCES}: expected start and stop of known texts, got {references!r}"
-        )
-    texts: dict[Split, list[Labelled]] = {}
-    for split in SPLITS:
-        if (fields := splits[split]) is not None:
-            rows, bounds = cut(name, f"splits.{split}", fields, data_files, columns)
-            texts[split] = [rows[at] for at in bounds.indices(len(rows), chosen.shuffle, chosen.limit)]
-    rows, bounds = cut(name, REFERENCES, references, data_files, columns)
-    known = [rows[at] for at in bounds.indices(len(rows), chosen.shuffle, None)]
+    check_settings(f"benchmark.{name}.columns", Columns, columns or {})
+    where = Columns(**(columns or {}))
+    rows = cut_tables(name, splits, references, data_files, [where.text, where.label], chosen.shuffle, chosen.limit)
+    texts = {part: [_labelled(row, where) for row in found] for part, found in rows.items()}
+    known = texts.pop(REFERENCES)
     return {name: EmbeddingClassification(name, texts, known, chosen)}
 
 
@@ -84,7 +88,7 @@ class EmbeddingClassification:
     def __init__(
         self,
         name: str,
-        texts: Mapping[Split, Sequence[Labelled]],
+        texts: Mapping[str, Sequence[Labelled]],
         references: Sequence[Labelled],
         options: ClassificationOptions,
     ) -> None:
@@ -163,6 +167,13 @@ def neighbours(cosines: Tensor, of_class: Tensor, k: int) -> Tensor:
     votes = of_class.double()[nearest]  # (texts, k, labels)
     nearness = (cosines.double().gather(1, nearest).clamp(-1, 1) + 1).unsqueeze(-1)
     return votes.sum(dim=1) + (nearness * votes).sum(dim=1) / (2 * k + 1)
+
+
+def _labelled(row: Row, columns: Columns) -> Labelled:
+    text, label = row.text(columns.text), row.values.get(columns.label)
+    if not isinstance(label, str | int) or not str(label).strip():
+        raise row.lacks("a word or a whole number", columns.label)
+    return Labelled(text, str(label))
 
 
 def _digest(texts: Sequence[Labelled]) -> str:
