@@ -27,6 +27,7 @@ MODES = {
     "pooling_mode_lasttoken": "lasttoken",
 }
 POOLINGS = tuple(MODES.values())
+SHORTEST = 3  # a token, and those that are put around every text
 
 
 @dataclass(frozen=True)
@@ -101,8 +102,8 @@ def settings_of(directory: Path) -> SentenceSettings:
         longest, lower = said.get("max_seq_length"), said.get("do_lower_case", False)
         if not isinstance(lower, bool) or not (longest is None or _is_count(longest)):
             raise ValueError(
-                f"{encoder}: expected max_seq_length as a number of tokens and do_lower_case as true or false, got "
-                f"{longest!r} and {lower!r}"
+                f"{encoder}: expected max_seq_length as {SHORTEST} tokens or more and do_lower_case as true or false, "
+                f"got {longest!r} and {lower!r}"
             )
         return SentenceSettings(pooling, longest, lower, _prompt(directory), prompt_pooled)
     except SourceError:
@@ -144,7 +145,7 @@ def _prompt(directory: Path) -> str:
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return isinstance(value, int) and not isinstance(value, bool) and value >= SHORTEST
 
 
 def unlike(theirs: SentenceSettings, ours: SentenceSettings) -> dict[str, tuple[object, object]]:

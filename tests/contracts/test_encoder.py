@@ -306,6 +306,11 @@ def add_module(kind: str, path: str = "") -> Callable[[Path], None]:
     return apply
 
 
+def prompt(directory: Path) -> None:
+    """A default prompt that is nowhere."""
+    (directory / "config_sentence_transformers.json").write_text('{"default_prompt_name": "query", "prompts": {}}')
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -313,7 +318,13 @@ def add_module(kind: str, path: str = "") -> Callable[[Path], None]:
         (add_module("Pooling", "../elsewhere"), "expected the name of a folder beside it"),
         (lambda place: (place / "modules.json").write_text("{}"), "expected a list of modules"),
         (change("1_Pooling/config.json", pooling_mode="middle"), "expected pooling by cls, max, mean"),
-        (change("sentence_bert_config.json", max_seq_length="long"), "expected max_seq_length as a number"),
+        (change("1_Pooling/config.json", pooling_mode=[]), "expected pooling by cls, max, mean"),
+        (change("1_Pooling/config.json", include_prompt="no"), "include_prompt: expected true or false, got 'no'"),
+        (lambda place: (place / "1_Pooling" / "config.json").unlink(), "1_Pooling/config.json"),
+        (lambda place: (place / "1_Pooling" / "config.json").write_text("[]"), "expected a JSON object"),
+        (change("sentence_bert_config.json", max_seq_length="long"), "expected max_seq_length as 3 tokens or more"),
+        (change("sentence_bert_config.json", max_seq_length=2), "expected max_seq_length as 3 tokens or more"),
+        (prompt, "expected the text of the prompt 'query' among its prompts"),
         (change("config.json", is_decoder=True), "expected an encoder"),
         (change("config.json", num_hidden_layers=3), "expected the tensors of 3 layers"),
         (change("config.json", model_type="roberta", architectures=["RobertaModel"]), "different architectures"),
@@ -400,3 +411,27 @@ def test_adapters_are_merged_as_peft_merges_them(
     if headed:
         plain = HEADED.from_pretrained(one).eval()
         assert not torch.allclose(plain(tokens).logits, ours.logits, atol=0.1)
+
+
+def test_settings_of_heads_that_are_left_out_are_no_reason_to_refuse(tmp_path: Path) -> None:
+    """ModernBERT's configuration says of its head for masked words what changes nothing in the encoder."""
+    one = tiny_encoders.save(tmp_path / "one", 0, "modernbert")
+    two = tiny_encoders.save(tmp_path / "two", 1, "modernbert", decoder_bias=False, sparse_prediction=True)
+    found = aligned(named(one, two))
+    assert not found.left_out
+    assert not found.overlay.own
+    other = tiny_encoders.save(tmp_path / "other", 1, "modernbert", local_attention=16)
+    with pytest.raises(SourceError, match="local_attention 16 where 'one' has 128"):
+        aligned(named(one, other))
+
+
+def test_every_architecture_takes_more_rows(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    found = aligned(named(*pair), pad_vocabulary_to=32)
+    live = written(average(found)[0], found, named(*pair), tmp_path / "out")
+    changed = {
+        name for name, each in live.parameters.items() if tuple(each.shape) != CheckpointReader(pair[0]).shapes[name]
+    }
+    (words,) = changed
+    assert live.parameters[words].shape[0] == 64
+    assert live.module.get_input_embeddings().weight is live.whole.get_input_embeddings().weight
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["vocab_size"] == 64

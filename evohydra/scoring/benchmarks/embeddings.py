@@ -112,11 +112,11 @@ def pooled(mode: str, hidden: Tensor, mask: Tensor) -> Tensor:
 
     `mode` is one of `POOLINGS`; ValueError for others.
     """
-    counts = mask.unsqueeze(-1).to(hidden.dtype)
+    counts, every = mask.unsqueeze(-1).to(hidden.dtype), torch.arange(len(hidden), device=hidden.device)
     if mode == "cls":
-        return hidden[torch.arange(len(hidden)), mask.argmax(dim=1)]
+        return hidden[every, mask.argmax(dim=1)]
     if mode == "lasttoken":
-        return hidden[torch.arange(len(hidden)), mask.shape[1] - 1 - mask.flip(1).argmax(dim=1)]
+        return hidden[every, mask.shape[1] - 1 - mask.flip(1).argmax(dim=1)]
     if mode == "max":
         return hidden.masked_fill(counts == 0, -torch.inf).amax(dim=1)
     if mode == "weightedmean":
