@@ -135,6 +135,22 @@ def test_vectors_are_those_of_sentence_transformers(mode: str, tmp_path: Path) -
     np.testing.assert_array_equal(again, expected)
 
 
+@pytest.mark.parametrize("architecture", tiny_encoders.ARCHITECTURES)
+def test_no_text_is_longer_than_there_are_positions(
+    architecture: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    directory = tiny_encoders.save(tmp_path / "one", 0, architecture)
+    tiny_encoders.tokenizer(longest=10**30).save_pretrained(directory)  # as tokenizers have it that say nothing
+    live = live_of(directory)
+    found = Embedder("some", 4, "mean", None)(live, ["fish1 " * 100])
+    assert f"1 of 1 texts are cut: the model reads {live.longest} tokens" in caplog.text
+    assert found.isfinite().all()
+    assert 38 <= live.longest <= 40
+    if any("position_embeddings" in name for name in live.parameters):
+        with pytest.raises((IndexError, RuntimeError)), torch.inference_mode():
+            live.module(input_ids=torch.full((1, live.longest + 1), 7))
+
+
 def test_a_model_of_nan_has_failed(tmp_path: Path) -> None:
     live = live_of(tiny_encoders.save(tmp_path / "one", 0))
     live.parameters["encoder.layer.1.output.LayerNorm.weight"].fill_(torch.nan)
