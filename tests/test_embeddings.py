@@ -330,6 +330,35 @@ def test_other_models_are_refused(file: Path) -> None:
         made(file)("no model", "search")  # type: ignore[arg-type]
 
 
+HEADED = transformers.AutoModelForSequenceClassification
+LABELS = {0: "stone", 1: "cloud", 2: "fish"}
+
+
+@pytest.mark.parametrize("architecture", tiny_encoders.ARCHITECTURES)
+def test_a_head_says_what_transformers_says(architecture: str, file: Path, tmp_path: Path) -> None:
+    directory = tiny_encoders.save(tmp_path / "one", 3, architecture, kind=HEADED, id2label=LABELS, step=3.0)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
+    model = HEADED.from_pretrained(directory).eval()
+    rows = rows_of(file)[30:70]
+    with torch.inference_mode():
+        logits = [model(torch.tensor([tokenizer(row["text"])["input_ids"]])).logits[0] for row in rows]
+    labels = [LABELS[int(each.argmax())] for each in logits]
+    benchmark = made(file, rule="head", k=1000)  # of neighbours
+    assert benchmark.answers(live_of(directory), "search", range(40)) == labels
+    expected = [float(label == row["label"]) for label, row in zip(labels, rows, strict=True)]
+    assert benchmark(live_of(directory), "search").tolist() == expected
+    found = Embedder("some", 7, "auto", None).logits(live_of(directory), [row["text"] for row in rows])
+    torch.testing.assert_close(found, torch.stack(logits), atol=1e-5, rtol=1e-4)
+
+
+def test_a_head_that_cannot_be_asked_is_refused(file: Path, live: LiveEncoder, tmp_path: Path) -> None:
+    with pytest.raises(BenchmarkError, match="rule=head: expected a model with a head"):
+        made(file, rule="head")(live, "search")
+    other = tiny_encoders.save(tmp_path / "one", 0, kind=HEADED, num_labels=3)
+    with pytest.raises(BenchmarkError, match=r"expected the labels of the model's head \(LABEL_0, .*got 'cloud'"):
+        made(file, rule="head")(live_of(other), "search")
+
+
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Pairs of texts that share none to four of five words, which is their score."""

@@ -112,3 +112,25 @@ def test_pairs_in_order_are_searched_by_command(tmp_path: Path) -> None:
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert 0 < summary["test"]["winner"]["score"] < 1
     assert summary["data"]["embedding_similarity"]["test"]["examples"] == 30
+
+
+def test_a_head_is_searched_and_written(tmp_path: Path) -> None:
+    kind = transformers.AutoModelForSequenceClassification
+    labels = {0: "stone", 1: "cloud", 2: "fish"}
+    base = tiny_encoders.save(tmp_path / "base", 0, kind=kind, id2label=labels)
+    command = workspace(tmp_path / "others")
+    command = [each for each in command if not each.startswith(("+model", "hydra.run"))]
+    for seed, name in ((1, "one"), (2, "two")):
+        place = tiny_encoders.save(tmp_path / name, seed, kind=kind, near=base, step=2.0)
+        command.append(f"+model.sources.{name}={{path: {place}, base: {base}}}")
+    summary = carried_out([*command, "benchmark.embedding_classification.rule=head"], tmp_path / "out")
+    winner = kind.from_pretrained(tmp_path / "out" / "winner").eval()
+    assert winner.config.id2label == labels
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out" / "winner")
+    with torch.inference_mode():
+        assert winner(**tokenizer("fish1", return_tensors="pt", return_token_type_ids=False)).logits.shape == (1, 3)
+    assert "vectors do not depend on it" in (tmp_path / "out" / "winner" / "README.md").read_text()
+    assert summary["evaluations"] == 18
+    with pytest.raises(ValueError, match="rule=head: expected a model with a head"):
+        carried_out([*workspace(tmp_path / "bare"), "benchmark.embedding_classification.rule=head"], tmp_path / "no")
+    assert not (tmp_path / "no" / "winner").exists()

@@ -15,6 +15,10 @@ HEADED = "ForSequenceClassification"  # the end of the name of a class whose hea
 DECODING = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")  # of classes that write texts
 POOLER = re.compile(r"(^|\.)pooler\.")
 LIST = "encoder.layer.0, layers.0 or transformer.layer.0"
+SCORED_BY_HEAD = (
+    "all sources have the same head, which is merged with them (group head): only benchmarks that ask it score it "
+    "(rule=head of embedding_classification), vectors do not depend on it"
+)
 # As norms called their tensors when BERT was published.
 FORMER = re.compile(r"(LayerNorm|layer_norm)\.(gamma|beta)$")
 MODERN = {"gamma": "weight", "beta": "bias"}
@@ -91,7 +95,9 @@ def kept(
     """
     heads = {name: heads_of(tensors.shapes, prefix) for name, tensors in sources.items()}
     headed = _all_alike(sources, configs, heads)
-    left_out = [] if headed else [_said(name, configs[name], heads[name]) for name in sources if heads[name]]
+    left_out = (
+        [SCORED_BY_HEAD] if headed else [_said(name, configs[name], heads[name]) for name in sources if heads[name]]
+    )
     tensors = {
         name: source if headed or not heads[name] else _without(source, heads[name]) for name, source in sources.items()
     }

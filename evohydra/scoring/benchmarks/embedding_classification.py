@@ -11,6 +11,7 @@ from torch import Tensor
 
 from evohydra.checks import Count, check_settings
 from evohydra.families import LiveModel
+from evohydra.families.live_encoder import LiveEncoder
 from evohydra.files import Plain
 from evohydra.scoring.benchmarks import BenchmarkError, Split
 from evohydra.scoring.benchmarks.contents import digest_of, versions_of
@@ -40,12 +41,13 @@ class ClassificationOptions:
     """How texts are classified.
 
     rule: "neighbours" (the most frequent label among the `k` nearest known texts by cosine; of equally frequent ones
-    the one whose texts are nearer in sum) or "centroid" (the class whose mean vector is nearest). pooling: of hidden
+    the one whose texts are nearer in sum) or "centroid" (the class whose mean vector is nearest), or "head" (what the model's own head says; no known
+    text is asked for). pooling: of hidden
     states, "auto" as the model's files say. prompt: what stands before every text, None as the model's files say.
     shuffle is the seed of the order in which splits are cut, limit the most texts of each split.
     """
 
-    rule: Literal["neighbours", "centroid"] = "neighbours"
+    rule: Literal["neighbours", "centroid", "head"] = "neighbours"
     k: Count = 5
     pooling: Pooling = "auto"
     prompt: str | None = None
@@ -97,7 +99,13 @@ class EmbeddingClassification:
         every: dict[str, Sequence[Labelled]] = {REFERENCES: references, **{split: texts[split] for split in texts}}
         check_disjoint(name, {split: [each.text for each in chosen] for split, chosen in every.items()})
         self._labels = sorted({each.label for each in references})
-        for split, chosen in texts.items():
+        if options.rule != "head":
+            self._check_references()
+        self._embed = Embedder(name, options.batch_size, options.pooling, options.prompt)
+
+    def _check_references(self) -> None:
+        name, known = self.name, len(self._references)
+        for split, chosen in self._texts.items():
             if strange := sorted({each.label for each in chosen} - set(self._labels)):
                 raise BenchmarkError(
                     f"benchmark {name!r}: no reference has the label {strange[0]!r} of the {split} split; change "
@@ -105,11 +113,8 @@ class EmbeddingClassification:
                 )
         if len(self._labels) < 2:
             raise BenchmarkError(f"benchmark {name!r}: expected references with two labels or more, got {self._labels}")
-        if options.rule == "neighbours" and options.k > len(references):
-            raise BenchmarkError(
-                f"benchmark {name!r}: k: expected at most {len(references)} references, got {options.k}"
-            )
-        self._embed = Embedder(name, options.batch_size, options.pooling, options.prompt)
+        if self._options.rule == "neighbours" and self._options.k > known:
+            raise BenchmarkError(f"benchmark {name!r}: k: expected at most {known} references, got {self._options.k}")
 
     def size(self, split: Split) -> int:
         """The number of texts in `split`."""
@@ -123,7 +128,7 @@ class EmbeddingClassification:
             "rule": options.rule,
             **({"k": options.k} if options.rule == "neighbours" else {}),
             **described(options.pooling, options.prompt),
-            "references": _digest(self._references),
+            **({"references": _digest(self._references)} if options.rule != "head" else {}),
             "splits": {
                 split: {"examples": len(texts), "texts": _digest(texts)} for split, texts in self._texts.items()
             },
@@ -146,8 +151,12 @@ class EmbeddingClassification:
         """The labels that are found for the texts of `split` at `examples` (n,), in their order."""
         if not len(examples):
             return []
+        texts = [self._texts[split][at].text for at in examples]
+        if self._options.rule == "head":
+            named = self._labels_of_head(live)
+            return [named[int(at)] for at in self._embed.logits(live, texts).argmax(dim=1)]
         known = self._embed(live, [each.text for each in self._references])
-        vectors = self._embed(live, [self._texts[split][at].text for at in examples])
+        vectors = self._embed(live, texts)
         labels = torch.tensor([self._labels.index(each.label) for each in self._references])
         of_class = torch.nn.functional.one_hot(labels, len(self._labels)).to(known.dtype)  # (references, labels)
         if self._options.rule == "centroid":
@@ -155,6 +164,23 @@ class EmbeddingClassification:
         else:
             votes = neighbours(vectors @ known.T, of_class, self._options.k)
         return [self._labels[int(at)] for at in votes.argmax(dim=1)]
+
+    def _labels_of_head(self, live: LiveModel) -> list[str]:
+        """The labels that the model's head tells apart; BenchmarkError where it has none, or none of a text's."""
+        if not isinstance(live, LiveEncoder) or live.whole is live.module:
+            raise BenchmarkError(
+                f"benchmark {self.name!r}: rule=head: expected a model with a head for the classification of texts, that "
+                "all sources and the base have; rule=neighbours asks for no head"
+            )
+        config: Any = live.whole.config
+        named = [str(config.id2label[number]) for number in range(config.num_labels)]
+        asked = {each.label for texts in self._texts.values() for each in texts}
+        if strange := sorted(asked - set(named)):
+            raise BenchmarkError(
+                f"benchmark {self.name!r}: rule=head: expected the labels of the model's head ({', '.join(named[:10])}), "
+                f"got {strange[0]!r}"
+            )
+        return named
 
 
 def neighbours(cosines: Tensor, of_class: Tensor, k: int) -> Tensor:

@@ -1,7 +1,7 @@
 """Texts as vectors of the live encoder, as sentence-transformers computes them."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, get_args
 
 import torch
@@ -30,12 +30,25 @@ class Embedder:
         self._tokens: dict[tuple[object, ...], list[int]] = {}
         self._cut: set[int] = set()
 
-    @torch.inference_mode()
     def __call__(self, live: object, texts: Sequence[str]) -> Tensor:
         """(texts, width), float32 on the CPU, each of length 1.
 
         Raises BenchmarkError for a model that is no encoder, FloatingPointError for vectors that are not numbers.
         """
+        return torch.nn.functional.normalize(self._in_batches(live, texts, self._vectors, "vectors"), dim=1)
+
+    def logits(self, live: object, texts: Sequence[str]) -> Tensor:
+        """What the model's head makes of texts, (texts, labels), float32 on the CPU; raises as for vectors."""
+        return self._in_batches(live, texts, self._logits, "logits")
+
+    @torch.inference_mode()
+    def _in_batches(
+        self,
+        live: object,
+        texts: Sequence[str],
+        compute: Callable[[LiveEncoder, Sequence[list[int]]], Tensor],
+        what: str,
+    ) -> Tensor:
         if not isinstance(live, LiveEncoder):
             raise BenchmarkError(f"benchmark {self._name!r}: expected an encoder, got {type(live).__name__}")
         if live is not self._live:
@@ -45,15 +58,15 @@ class Embedder:
         self._say_cuts(live, texts, tokens, longest)
         order = sorted(range(len(texts)), key=lambda at: -len(tokens[at]))
         parts = [
-            self._vectors(live, [tokens[at] for at in order[start : start + self._batch_size]])
+            compute(live, [tokens[at] for at in order[start : start + self._batch_size]])
             for start in range(0, len(order), self._batch_size)
         ]
         found = torch.cat(parts)
         if bad := int((~found.isfinite()).any(dim=1).sum()):
-            raise FloatingPointError(f"the vectors of {bad} of {len(texts)} texts are not numbers")
-        vectors = torch.empty_like(found)
-        vectors[torch.tensor(order)] = torch.nn.functional.normalize(found, dim=1)
-        return vectors
+            raise FloatingPointError(f"the {what} of {bad} of {len(texts)} texts are not numbers")
+        ordered = torch.empty_like(found)
+        ordered[torch.tensor(order)] = found
+        return ordered
 
     def _read(self, live: LiveEncoder, text: str) -> str:
         """The text as the tokenizer gets it."""
@@ -84,12 +97,21 @@ class Embedder:
                 self._name, longer, len(texts), longest,
             )  # fmt: skip
 
-    def _vectors(self, live: LiveEncoder, tokens: Sequence[list[int]]) -> Tensor:
+    def _padded(self, live: LiveEncoder, tokens: Sequence[list[int]]) -> tuple[Tensor, Tensor]:
         # Padded behind the text, whatever the tokenizer does: positions are counted from the beginning.
         length = max(map(len, tokens))
         padding = live.tokenizer.pad_token_id or 0
         ids = torch.tensor([[*each, *[padding] * (length - len(each))] for each in tokens], device=live.device)
         mask = torch.tensor([[1] * len(each) + [0] * (length - len(each)) for each in tokens], device=live.device)
+        return ids, mask
+
+    def _logits(self, live: LiveEncoder, tokens: Sequence[list[int]]) -> Tensor:
+        ids, mask = self._padded(live, tokens)
+        logits: Tensor = live.whole(input_ids=ids, attention_mask=mask).logits.float().cpu()
+        return logits
+
+    def _vectors(self, live: LiveEncoder, tokens: Sequence[list[int]]) -> Tensor:
+        ids, mask = self._padded(live, tokens)
         hidden = live.module(input_ids=ids, attention_mask=mask).last_hidden_state.float()
         modes = live.sentence.pooling if self._pooling == "auto" else (self._pooling,)
         counted = mask.clone()
