@@ -41,10 +41,10 @@ class ClassificationOptions:
     """How texts are classified.
 
     rule: "neighbours" (the most frequent label among the `k` nearest known texts by cosine; of equally frequent ones
-    the one whose texts are nearer in sum) or "centroid" (the class whose mean vector is nearest), or "head" (what the model's own head says; no known
-    text is asked for). pooling: of hidden
-    states, "auto" as the model's files say. prompt: what stands before every text, None as the model's files say.
-    shuffle is the seed of the order in which splits are cut, limit the most texts of each split.
+    the one whose texts are nearer in sum), "centroid" (the class whose mean vector is nearest), or "head" (what the
+    model's own head says; no known text is asked for). pooling: of hidden states, "auto" as the model's files say.
+    prompt: what stands before every text, None as the model's files say. shuffle is the seed of the order in which
+    splits are cut, limit the most texts of each split.
     """
 
     rule: Literal["neighbours", "centroid", "head"] = "neighbours"
@@ -169,16 +169,16 @@ class EmbeddingClassification:
         """The labels that the model's head tells apart; BenchmarkError where it has none, or none of a text's."""
         if not isinstance(live, LiveEncoder) or live.whole is live.module:
             raise BenchmarkError(
-                f"benchmark {self.name!r}: rule=head: expected a model with a head for the classification of texts, that "
-                "all sources and the base have; rule=neighbours asks for no head"
+                f"benchmark {self.name!r}: rule=head: expected a model with a head for the classification of texts, "
+                "that all sources and the base have; rule=neighbours asks for no head"
             )
         config: Any = live.whole.config
         named = [str(config.id2label[number]) for number in range(config.num_labels)]
         asked = {each.label for texts in self._texts.values() for each in texts}
         if strange := sorted(asked - set(named)):
             raise BenchmarkError(
-                f"benchmark {self.name!r}: rule=head: expected the labels of the model's head ({', '.join(named[:10])}), "
-                f"got {strange[0]!r}"
+                f"benchmark {self.name!r}: rule=head: expected the labels of the model's head "
+                f"({', '.join(named[:10])}), got {strange[0]!r}"
             )
         return named
 
