@@ -87,7 +87,7 @@ def test_what_does_not_fit_is_refused_in_a_sentence(more: list[str], message: st
 
 def test_cheaper_kinds_of_fitness_search_encoders_too(tmp_path: Path) -> None:
     command = workspace(tmp_path, architecture="distilbert", layout=False)
-    for kind in ("subset", "racing"):
+    for kind in ("subset", "racing", "irt"):
         summary = carried_out([*command, f"fitness={kind}"], tmp_path / kind)
         assert summary["evaluations"] == 18
         assert 0 < summary["test"]["winner"]["score"] <= 1
