@@ -25,6 +25,7 @@ from evohydra.families.alignment import (
 )
 from evohydra.families.comparison import Comparison
 from evohydra.families.configurations import read_configuration
+from evohydra.families.encoder_parts import is_encoder
 from evohydra.families.hops import Paths, files_of
 from evohydra.families.in_place import by_checkpoint_name, check_all_used
 from evohydra.families.layouts import layout_of, location
@@ -269,6 +270,12 @@ def _prefix(configs: Mapping[str, PretrainedConfig]) -> str:
     if len(set(types.values())) > 1:
         raise SourceError(f"sources of different architectures: {types}")
     check_not_quantised(configs)
+    if encoders := [name for name, config in configs.items() if is_encoder(config)]:
+        first = encoders[0]
+        raise SourceError(
+            f"source {first!r}: expected a language model that writes texts, got the encoder {types[first]!r}; "
+            f"model.sources.{first}.family=evohydra.families.encoder.Encoder merges encoders"
+        )
     kind = type(next(iter(configs.values())))
     if kind not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
         raise SourceError(f"expected sources that are causal language models, got {next(iter(types.values()))!r}")

@@ -14,6 +14,7 @@ from hydra.utils import instantiate
 from safetensors.torch import load_file, save_file
 
 from evohydra.families import Aligned, Rules
+from evohydra.families.causal_lm import CausalLM
 from evohydra.families.encoder import Encoder
 from evohydra.merging.checkpoints import CheckpointReader, SourceError
 from evohydra.merging.engine import Engine
@@ -436,3 +437,15 @@ def test_every_architecture_takes_more_rows(pair: tuple[Path, Path], tmp_path: P
     assert live.parameters[words].shape[0] == 64
     assert live.module.get_input_embeddings().weight is live.whole.get_input_embeddings().weight
     assert json.loads((tmp_path / "out" / "config.json").read_text())["vocab_size"] == 64
+
+
+@pytest.mark.parametrize("kind", [transformers.AutoModel, transformers.AutoModelForMaskedLM])
+def test_an_encoder_is_no_language_model(kind: Any, tmp_path: Path) -> None:
+    """transformers would make one of it, with a head that predicts words that it has seen."""
+    one = tiny_encoders.save(tmp_path / "one", 0, kind=kind)
+    with pytest.raises(SourceError, match=r"source 'one': expected a language model that writes texts, got .*'bert'"):
+        CausalLM().align({"one": one}, {"one": CheckpointReader(one)}, None, Rules())
+    file = one / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "is_decoder": True}))
+    with pytest.raises(SourceError, match="expected an encoder"):
+        aligned({"one": one})
