@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from evohydra.families import AddedAdapter, Family, Rules
 from evohydra.families.causal_lm import CausalLM
+from evohydra.families.encoder import Encoder
 from evohydra.families.lora import read
 from evohydra.families.sdxl import SDXL
 from evohydra.families.sources import open_sources
@@ -18,10 +19,12 @@ from evohydra.families.vision_language import VisionLanguage
 from evohydra.merging.checkpoints import SourceError, locate
 from evohydra.recipe import Checkpoint
 from evohydra.winner.formats.single_file import FILE, write_original
-from tests import tiny_models, tiny_pipelines, tiny_vlms
+from tests import tiny_encoders, tiny_models, tiny_pipelines, tiny_vlms
 from tests.commands import files
 
-FAMILIES: dict[str, Family] = {"causal_lm": CausalLM(), "vision_language": VisionLanguage(), "sdxl": SDXL()}
+FAMILIES: dict[str, Family] = {
+    "causal_lm": CausalLM(), "vision_language": VisionLanguage(), "sdxl": SDXL(), "encoder": Encoder(),
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +34,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "causal_lm": tiny_models.save_model(root / "causal_lm", 1),
         "vision_language": tiny_vlms.save_vlm(root / "vision_language", "llava"),
         "sdxl": tiny_pipelines.save_sdxl(root / "sdxl", 1),
+        "encoder": tiny_encoders.as_sentences(tiny_encoders.save(root / "encoder", 1), folder="0_Transformer"),
     }
 
 
@@ -96,6 +100,7 @@ BROKEN = {
     "causal_lm": "chat_template.jinja",
     "vision_language": "processor_config.json",
     "sdxl": "tokenizer/vocab.json",
+    "encoder": "1_Pooling/config.json",
 }
 
 

@@ -126,7 +126,7 @@ def inside(key: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (removed("format"), "expected a recipe file of format"),
         (removed("recipe"), "expected a value for recipe, got none"),
         (removed("family"), "expected a value for family, got none"),
-        (changed("family", "no.such.Family"), "family: expected one of causal_lm, flux"),
+        (changed("family", "no.such.Family"), "family: expected one of causal_lm, encoder, flux"),
         (changed("family", None), "family: expected a text, got None"),
         (changed("dtype", "int4"), "dtype: expected"),
         (changed("files_from", "three"), "three"),

@@ -122,9 +122,24 @@ def test_the_family_of_a_source_follows_from_its_files(root: Path, tmp_path: Pat
     seeing = tmp_path / "seeing"
     seeing.mkdir()
     (seeing / "config.json").write_text(json.dumps({"model_type": "qwen2_vl"}))
-    paths = {"a": root / "model", "b": pipeline, "c": seeing}
+    reading, sentences, writing = tmp_path / "reading", tmp_path / "sentences", tmp_path / "writing"
+    for place, architecture in (
+        (reading, "BertForMaskedLM"),
+        (sentences / "0_BERT", "BertModel"),
+        (writing, "BertLMHeadModel"),
+    ):
+        place.mkdir(parents=True)
+        settings = {"model_type": "bert", "architectures": [architecture]}
+        (place / "config.json").write_text(json.dumps(settings))
+    (sentences / "modules.json").write_text(
+        json.dumps([{"path": "0_BERT", "type": "sentence_transformers.models.Transformer"}])
+    )
+    paths = {"a": root / "model", "b": pipeline, "c": seeing, "d": reading, "e": sentences, "f": writing}
     sources = chosen_sources({"sources": {name: {"path": str(path)} for name, path in paths.items()}})
-    expected = {"a": "causal_lm.CausalLM", "b": "sdxl.SDXL", "c": "vision_language.VisionLanguage"}
+    expected = {
+        "a": "causal_lm.CausalLM", "b": "sdxl.SDXL", "c": "vision_language.VisionLanguage", "d": "encoder.Encoder",
+        "e": "encoder.Encoder", "f": "causal_lm.CausalLM",
+    }  # fmt: skip
     assert {name: source.family for name, source in sources.items()} == {
         name: f"evohydra.families.{family}" for name, family in expected.items()
     }
@@ -140,7 +155,11 @@ def test_the_family_of_a_source_follows_from_its_files(root: Path, tmp_path: Pat
             {"_class_name": "KandinskyPipeline"},
             "expected a pipeline of the class .*, got Kandinsky",
         ),
-        ("config.json", {"model_type": "vit"}, "expected a language model, with or without images, got 'vit'"),
+        (
+            "config.json",
+            {"model_type": "vit"},
+            "with or without images, or an encoder, got 'vit'",
+        ),
         ("config.json", {}, "expected the config.json of a model that transformers knows"),
     ],
 )

@@ -18,7 +18,7 @@ ELSEWHERE = re.compile(
     r"transformers_version|use_cache|use_return_dict|return_dict|problem_type|chunk_size_feed_forward|pretraining_tp|"
     r"initializer_range|initializer_factor|init_std|router_(aux_loss|z_loss)\w*|router_jitter_noise|id2label|label2id|"
     r"task_specific_params|\w+_token_id|\w*dropout\w*|\w+_pdrop|summary_\w+|output_(attentions|hidden_states|"
-    r"router_logits)|is_decoder|is_encoder_decoder|model_type|_attn_implementation\w*|scale_attn_weights_in_fp32"
+    r"router_logits)|decoder_bias|sparse_pred\w*|deterministic_flash_attn|initializer_cutoff_factor|is_decoder|is_encoder_decoder|model_type|_attn_implementation\w*|scale_attn_weights_in_fp32"
 )
 PROBE = torch.linspace(-8, 8, 129)  # what activations are told apart by
 LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")

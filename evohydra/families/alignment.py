@@ -10,6 +10,7 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from evohydra.families import Rules, tokenizers
 from evohydra.families import tensor_sets as sets
+from evohydra.families.private_transformers import left_out_on_load
 from evohydra.families.splitting import check_splitting
 from evohydra.families.vocabulary import TokenRows, Vocabulary, embeddings_of, plan, rows_of
 from evohydra.merging.checkpoints import SourceError, TensorSource, check_same_shapes, check_same_tensors
@@ -163,4 +164,26 @@ def check_not_quantised(configs: Mapping[str, PretrainedConfig]) -> None:
             raise SourceError(
                 f"source {name!r}: expected weights in a floating-point type, got a quantised checkpoint; merge the "
                 "model that it was made from"
+            )
+
+
+def check_depths(
+    configs: Mapping[str, PretrainedConfig], tensors: Mapping[str, TensorSource], classes: Mapping[Any, Any]
+) -> None:
+    """SourceError for a source whose configuration has another number of layers than its tensors are of.
+
+    `classes` are those of the models, by the class of the configuration.
+    """
+    for source, config in configs.items():
+        kind = classes[type(config)]
+        numbers = [
+            int(place[1])
+            for name in tensors[source].shapes
+            if (place := sets.LAYER.search(name)) and not left_out_on_load(kind, name)
+        ]
+        depth = getattr(config, "num_hidden_groups", getattr(config, "num_hidden_layers", None))  # ALBERT has groups
+        if numbers and isinstance(depth, int) and depth != 1 + max(numbers):
+            raise SourceError(
+                f"source {source!r}: expected the tensors of {depth} layers, as its config.json says, got those of "
+                f"{1 + max(numbers)}. Configuration and weights do not belong together"
             )

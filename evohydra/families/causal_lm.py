@@ -15,25 +15,37 @@ from transformers import PretrainedConfig
 from evohydra.families import PUBLISHED, Aligned, LiveModel, Overlay, Rules, path_settings
 from evohydra.families import tensor_sets as sets
 from evohydra.families.agreement import apart, check_agreement
-from evohydra.families.alignment import align, assumed, check_not_quantised, on_common_tokens, with_chat_template
+from evohydra.families.alignment import (
+    align,
+    assumed,
+    check_depths,
+    check_not_quantised,
+    on_common_tokens,
+    with_chat_template,
+)
 from evohydra.families.comparison import Comparison
 from evohydra.families.configurations import read_configuration
+from evohydra.families.encoder_parts import is_encoder
 from evohydra.families.hops import Paths, files_of
 from evohydra.families.in_place import by_checkpoint_name, check_all_used
 from evohydra.families.layouts import layout_of, location
 from evohydra.families.loading import (
     NOWHERE,
+    OF_TOKENIZER,
+    TOKEN_IDS,
     OneDirectory,
     check_rules,
     compared,
     copy_side_files,
     fit_rows,
     names_of,
+    token_ids,
     tokenizer_of,
+    write_config,
 )
 from evohydra.families.own_settings import OwnSettings
 from evohydra.families.padding_tokens import settled
-from evohydra.families.private_transformers import left_out_on_load, no_init_weights
+from evohydra.families.private_transformers import no_init_weights
 from evohydra.families.refusals import refused
 from evohydra.families.rules import AUTO, config_from, tokenizer_from
 from evohydra.families.tokenizers import LOCAL
@@ -44,10 +56,6 @@ from evohydra.recipe import Checkpoint, LayerNames, Node, Stack
 from evohydra.spaces.grouping import Location
 
 transformers.utils.logging.disable_progress_bar()
-# Of these the ones of a tokenizer, which another tokenizer brings itself.
-OF_TOKENIZER = (
-    "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model", "*.jinja"
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -91,7 +99,7 @@ class CausalLM(OneDirectory):
         check_rules(rules)
         configs = {name: _config(directory) for name, directory in directories.items()}
         prefix = _prefix(configs)
-        _check_depths(configs, tensors)
+        check_depths(configs, tensors, transformers.MODEL_FOR_CAUSAL_LM_MAPPING)
         sources: Mapping[str, TensorSource] = sets.with_common_names(tensors, f"{prefix}.")
         sources = sets.without_buffers(sources)
         ties = {name: bool(getattr(config, "tie_word_embeddings", False)) for name, config in configs.items()}
@@ -104,7 +112,7 @@ class CausalLM(OneDirectory):
         doubts = check_agreement(configs, files_from, rules.config)
         changes = dict(found.changes)
         if owner != files_from:
-            changes |= _token_ids(configs[owner], configs[files_from])
+            changes |= token_ids(configs[owner], configs[files_from])
         own = {name: directories[name] for name, each in configs.items() if apart(each, configs[files_from])}
         names = frozenset(found.tensors[files_from].shapes)
         overlay = Overlay(names, changes, found.tokenizer, own=own, chosen=rules.config != "same")
@@ -129,7 +137,7 @@ class CausalLM(OneDirectory):
         rules.check_unused("tokens", "tokens_only", why="a path has the rows of its first source")
         configs = {name: _config(directory) for name, directory in directories.items()}
         ordered, prefix = {first: tensors[first], **tensors}, _prefix(configs)
-        _check_depths(configs, tensors)
+        check_depths(configs, tensors, transformers.MODEL_FOR_CAUSAL_LM_MAPPING)
         sources: Mapping[str, TensorSource] = sets.without_buffers(sets.with_common_names(ordered, f"{prefix}."))
         ties = {first: bool(getattr(configs[first], "tie_word_embeddings", False))}
         sets.check_heads({first: sources[first]}, ties, directories)
@@ -217,10 +225,7 @@ class CausalLM(OneDirectory):
     def copy_files(self, directory: Path, target: Path, dtype: torch.dtype, overlay: Overlay = PUBLISHED) -> None:
         """Configuration (with `dtype` and the changes of `overlay`), generation configuration and tokenizer files."""
         copy_side_files(directory, target, overlay.tokenizer, OF_TOKENIZER)
-        config = json.loads((directory / "config.json").read_text())
-        config.pop("torch_dtype", None)
-        config |= {"dtype": str(dtype).removeprefix("torch."), **overlay.config}
-        (target / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        write_config(directory, target, dtype, overlay.config)
         generation = target / "generation_config.json"
         if (ids := _only_ids(overlay.config)) and generation.is_file():
             generation.write_text(json.dumps({**json.loads(generation.read_text()), **ids}, indent=2) + "\n")
@@ -243,7 +248,7 @@ def _model(directory: Path, device: torch.device, dtype: torch.dtype, changes: M
 def _like(module: Any, config: PretrainedConfig, device: torch.device, dtype: torch.dtype) -> Any:
     """A model of the class, vocabulary and head of `module`, with arbitrary weights, that computes as `config` says."""
     ours = module.config
-    for key in ("vocab_size", "tie_word_embeddings", *_TOKEN_IDS):
+    for key in ("vocab_size", "tie_word_embeddings", *TOKEN_IDS):
         setattr(config, key, getattr(ours, key, None))
     with no_init_weights(), device:
         twin = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
@@ -251,17 +256,8 @@ def _like(module: Any, config: PretrainedConfig, device: torch.device, dtype: to
     return twin.requires_grad_(False)
 
 
-_TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
-
-
-def _token_ids(theirs: PretrainedConfig, ours: PretrainedConfig) -> dict[str, Any]:
-    """The numbers of special tokens in a configuration, where another one says otherwise."""
-    ids = {key: getattr(theirs, key, None) for key in _TOKEN_IDS}
-    return {key: value for key, value in ids.items() if value != getattr(ours, key, None)}
-
-
 def _only_ids(changes: Plain) -> dict[str, Any]:
-    return {key: value for key, value in changes.items() if key in _TOKEN_IDS}
+    return {key: value for key, value in changes.items() if key in TOKEN_IDS}
 
 
 def _config(directory: Path) -> PretrainedConfig:
@@ -274,25 +270,14 @@ def _prefix(configs: Mapping[str, PretrainedConfig]) -> str:
     if len(set(types.values())) > 1:
         raise SourceError(f"sources of different architectures: {types}")
     check_not_quantised(configs)
+    if encoders := [name for name, config in configs.items() if is_encoder(config)]:
+        first = encoders[0]
+        raise SourceError(
+            f"source {first!r}: expected a language model that writes texts, got the encoder {types[first]!r}; "
+            f"model.sources.{first}.family=evohydra.families.encoder.Encoder merges encoders"
+        )
     kind = type(next(iter(configs.values())))
     if kind not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
         raise SourceError(f"expected sources that are causal language models, got {next(iter(types.values()))!r}")
     prefix: str = transformers.MODEL_FOR_CAUSAL_LM_MAPPING[kind].base_model_prefix
     return prefix
-
-
-def _check_depths(configs: Mapping[str, PretrainedConfig], tensors: Mapping[str, TensorSource]) -> None:
-    """SourceError for a source whose configuration has another number of layers than its tensors are of."""
-    for source, config in configs.items():
-        kind = transformers.MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
-        numbers = [
-            int(place[1])
-            for name in tensors[source].shapes
-            if (place := sets.LAYER.search(name)) and not left_out_on_load(kind, name)
-        ]
-        depth = getattr(config, "num_hidden_layers", None)
-        if numbers and isinstance(depth, int) and depth != 1 + max(numbers):
-            raise SourceError(
-                f"source {source!r}: expected the tensors of {depth} layers, as its config.json says, got those of "
-                f"{1 + max(numbers)}. Configuration and weights do not belong together"
-            )

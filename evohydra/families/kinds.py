@@ -6,11 +6,13 @@ from pathlib import Path
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
 from evohydra.families.configurations import read_configuration
+from evohydra.families.encoder_parts import is_encoder
 from evohydra.families.names import FAMILIES
 from evohydra.families.pipeline_files import pipeline_class
+from evohydra.families.sentences import MODULES, backbone_of
 from evohydra.merging.checkpoints import SourceError, locate
 
-FILES = ("config.json", "model_index.json")
+FILES = ("config.json", "model_index.json", MODULES, "0_*/config.json")
 PIPELINES = {
     "StableDiffusionXLPipeline": "sdxl",
     "StableDiffusionPipeline": "stable_diffusion",
@@ -37,9 +39,14 @@ def _name(directory: Path) -> str:
         if kind not in PIPELINES:
             raise SourceError(f"{directory}: expected a pipeline of the class {' or '.join(PIPELINES)}, got {kind}")
         return PIPELINES[kind]
-    config = type(read_configuration(directory, "model"))
+    read = read_configuration(backbone_of(directory), "model")
+    config = type(read)
     if config in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
         return "vision_language"
+    if is_encoder(read):
+        return "encoder"
     if config in MODEL_FOR_CAUSAL_LM_MAPPING:
         return "causal_lm"
-    raise SourceError(f"{directory}: expected a language model, with or without images, got {config.model_type!r}")
+    raise SourceError(
+        f"{directory}: expected a language model, with or without images, or an encoder, got {read.model_type!r}"
+    )

@@ -23,7 +23,7 @@ PRE_NORM = "input_layernorm.weight"
 
 
 OF_ATTENTION = re.compile(r"attn|attention")
-OF_NORM = re.compile(r"norm|(^|\.)ln_")
+OF_NORM = re.compile(r"norm|(^|\.)ln_", re.IGNORECASE)
 
 
 def layout_of(names: Collection[str], model_type: str, depth: int) -> LayerNames:

@@ -1,6 +1,7 @@
 """What families of models with a tokenizer share: rows, tokenizer and files beside the weights, and comparing two."""
 
 import copy
+import json
 import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from evohydra.families import LiveModel, Overlay, Part, Rules, tokenizers
 from evohydra.families.comparison import Comparison, apart, differing, rounding
@@ -22,6 +23,11 @@ from evohydra.merging.checkpoints import CheckpointReader, SourceError, TensorSo
 NOWHERE: Mapping[str, Path] = MappingProxyType({})
 # All of a checkpoint directory that is neither weights nor documentation.
 SIDE_FILES = ("*.json", "*.jinja", "*.model", "vocab.txt", "merges.txt")
+# Of these the ones of a tokenizer, which another tokenizer brings itself.
+OF_TOKENIZER = (
+    "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model", "*.jinja"
+)  # fmt: skip
+TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 NOT_COPIED = ("config.json", "*.safetensors.index.json", "recipe.json", "adapter_config.json", RECORD)
 
 
@@ -106,6 +112,20 @@ def copy_side_files(
                 shutil.copyfile(file, target / file.name)
     if tokenizer is not None:
         tokenizer.save_pretrained(target)
+
+
+def token_ids(theirs: PretrainedConfig, ours: PretrainedConfig) -> dict[str, Any]:
+    """The numbers of special tokens in a configuration, where another one says otherwise."""
+    ids = {key: getattr(theirs, key, None) for key in TOKEN_IDS}
+    return {key: value for key, value in ids.items() if value != getattr(ours, key, None)}
+
+
+def write_config(directory: Path, target: Path, dtype: torch.dtype, changes: Mapping[str, object]) -> None:
+    """The config.json of `directory` with the type of the weights and `changes`, written into `target`."""
+    config = json.loads((directory / "config.json").read_text())
+    config.pop("torch_dtype", None)
+    config |= {"dtype": str(dtype).removeprefix("torch."), **changes}
+    (target / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
 def compared(written: LiveModel, live: LiveModel) -> Comparison:

@@ -1,4 +1,4 @@
-"""Sources of a causal language model brought to the same set of tensors: names, tied heads, missing tensors."""
+"""Sources of a language model brought to the same set of tensors: names, tied heads, missing tensors."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -11,9 +11,9 @@ from evohydra.merging.checkpoints import SourceError, TensorSource, first_few
 
 # Tensors that transformers computes as it loads, and that older releases stored.
 BUFFERS = re.compile(
-    r"rotary_emb\.(inv_freq|cos_cached|sin_cached)$|\b(attn|attention)\.(masked_)?bias$|\bposition_ids$"
+    r"rotary_emb\.(inv_freq|cos_cached|sin_cached)$|\b(attn|attention)\.(masked_)?bias$|\b(position|token_type)_ids$"
 )
-LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.(.*)")
+LAYER = re.compile(r"(?:^|\.)(?:layers?|h|blocks|albert_layer_groups)\.(\d+)\.(.*)")
 HEADS = re.compile(r"^(lm_head|embed_out|head|cls\.predictions\.decoder)\.weight$")
 
 

@@ -19,7 +19,8 @@ from evohydra.families.token_rows import TokenRow
 from evohydra.merging.checkpoints import SourceError, TensorSource
 
 EMBEDDING = re.compile(r"(embed|wte|wpe)")
-POSITIONS = re.compile(r"wpe|position")
+# Embeddings and matrices at the edges of a model that have no row for each token.
+NOT_OF_TOKENS = re.compile(r"wpe|position|token_type|relative|rel_embeddings|embeddings_project|pooler|classifier")
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def embeddings_of(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
     found = (
         name
         for name, shape in shapes.items()
-        if len(shape) == 2 and EMBEDDING.search(name) and not POSITIONS.search(name) and not LAYER.search(name)
+        if len(shape) == 2 and EMBEDDING.search(name) and not NOT_OF_TOKENS.search(name) and not LAYER.search(name)
         and "embed_out" not in name
     )  # fmt: skip
     return next(found, None)
@@ -63,7 +64,7 @@ def rows_of(tensors: TensorSource) -> int:
 
 def has_token_rows(name: str, shape: tuple[int, ...], rows: int) -> bool:
     """Whether a tensor has a row for each token: embeddings, the head and its bias."""
-    if LAYER.search(name) or POSITIONS.search(name) or not shape or shape[0] != rows:
+    if LAYER.search(name) or NOT_OF_TOKENS.search(name) or not shape or shape[0] != rows:
         return False
     return len(shape) == 2 or "lm_head" in name
 

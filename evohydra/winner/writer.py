@@ -172,7 +172,9 @@ class WinnerWriter:
             if of_recipe != Rules():
                 raise mergekit.NotExpressible("its sources were matched by token or completed, see recipe.json")
             if not self.family.known_to_mergekit:
-                raise mergekit.NotExpressible(f"mergekit has no words for merges of the family {self.family.name}")
+                raise mergekit.NotExpressible(
+                    f"mergekit has no words, as far as evohydra knows, for merges of the family {self.family.name}"
+                )
             types = [
                 str(dtype).removeprefix("torch.") if dtype else None for dtype in (self.engine.dtype, self.live.dtype)
             ]

@@ -14,6 +14,8 @@ from datasets import Image as ImageFeature
 from PIL import Image
 
 from evohydra.scoring.benchmarks import Benchmark, BenchmarkError
+from evohydra.scoring.benchmarks.embedding_classification import embedding_classification
+from evohydra.scoring.benchmarks.embedding_similarity import embedding_similarity
 from evohydra.scoring.benchmarks.lm_eval import lm_eval_benchmarks
 from evohydra.scoring.benchmarks.scorers.similarity import similarity
 from evohydra.scoring.benchmarks.visual_qa import visual_qa
@@ -86,7 +88,38 @@ def drawn(root: Path, **options: Any) -> Benchmark:
     return made
 
 
+def save_texts(root: Path, changed: int | None = None) -> None:
+    labels = ["odd" if number % 2 else "even" for number in range(14)]
+    rows = [{"text": f"text {20 if n == changed else n}", "label": label} for n, label in enumerate(labels)]
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "texts.json").write_text(json.dumps(rows))
+
+
+def save_pairs(root: Path, changed: int | None = None) -> None:
+    rows = [{"sentence1": f"text {n}", "sentence2": "text", "score": 7 if n == changed else n % 3} for n in range(14)]
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "pairs.json").write_text(json.dumps(rows))
+
+
+def ordered(root: Path, **options: Any) -> Benchmark:
+    chosen: dict[str, Any] = {"data_files": str(root / "pairs.json"), "splits": BOUNDS, **options}
+    return embedding_similarity("some", references={"start": 10}, **chosen)["some"]
+
+
+def classified(root: Path, **options: Any) -> Benchmark:
+    chosen: dict[str, Any] = {"data_files": str(root / "texts.json"), "splits": BOUNDS, "k": 2, **options}
+    return embedding_classification("some", references={"start": 10}, **chosen)["some"]
+
+
 KINDS = {
+    "embedding_classification": Kind(
+        save_texts, classified, lambda root: save_texts(root, changed=6), {"prompt": "query: "}, {"k": 3},
+        {"batch_size": 3},
+    ),
+    "embedding_similarity": Kind(
+        save_pairs, ordered, lambda root: save_pairs(root, changed=6), {"prompt": "query: "}, {"pooling": "cls"},
+        {"batch_size": 3},
+    ),
     "lm_eval": Kind(
         tiny_models.save_task, language, change_answer, {"num_fewshot": 2},
         {"generation_kwargs": {"max_gen_toks": 3}}, {"batch_size": 3},

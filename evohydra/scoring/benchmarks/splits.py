@@ -3,12 +3,15 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from evohydra.checks import check_settings
 from evohydra.files import Plain
-from evohydra.scoring.benchmarks import BenchmarkError, Split
+from evohydra.scoring.benchmarks import BenchmarkError
+
+SplitName = TypeVar("SplitName", bound=str)
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ def _position(bound: int | float, total: int) -> int:
     return bound
 
 
-def check_disjoint(name: str, prompts: Mapping[Split, Sequence[str]]) -> None:
+def check_disjoint(name: str, prompts: Mapping[SplitName, Sequence[str]]) -> None:
     """BenchmarkError where a split is empty, or two splits share an example (its text, whatever its index)."""
     seen: dict[bytes, tuple[str, int]] = {}
     for split, texts in prompts.items():
