@@ -18,7 +18,10 @@ class SearchProgress:
 
     def __init__(self, console: Console, budget: int, replayed: int) -> None:
         self._console, self._budget, self._replayed = console, budget, replayed
-        self._records: list[Record] = []
+        self._done, self._generation = 0, 0
+        self._best: dict[str | None, float] = {}  # by what fitness is: None for scores of the metric
+        self._current: dict[str | None, list[float]] = {}  # of this generation
+        self._measure: str | None = None  # of the last genome that has a fitness
         self._started = time.perf_counter()
         self._bar = Progress(
             TextColumn("generation {task.fields[generation]}"),
@@ -37,23 +40,23 @@ class SearchProgress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._records:
-            self._line(self._records)
+        if self._done:
+            self._line()
         self._bar.stop()
 
     def __call__(self, record: Record) -> None:
         """One more genome."""
-        if self._records and record.generation != self._records[-1].generation:
-            self._line(self._records)
-        self._records.append(record)
+        if self._done and record.generation != self._generation:
+            self._line()
+            self._current = {}
+        self._done, self._generation = self._done + 1, record.generation
+        if record.fitness is not None:
+            self._measure = measure_of(record.scores)
+            self._best[self._measure] = max(record.fitness, self._best.get(self._measure, record.fitness))
+            self._current.setdefault(self._measure, []).append(record.fitness)
         best, mean = self._fitness()
         self._bar.update(
-            self._task,
-            completed=len(self._records),
-            generation=record.generation,
-            best=best,
-            mean=mean,
-            rate=self._rate(),
+            self._task, completed=self._done, generation=record.generation, best=best, mean=mean, rate=self._rate()
         )
 
     def _fitness(self) -> tuple[str, str]:
@@ -61,29 +64,26 @@ class SearchProgress:
 
         Likelihoods are not compared with scores of the metric: where there are both, the last genome's kind counts.
         """
-        scored = [(r.fitness, measure_of(r.scores), r.generation) for r in self._records if r.fitness is not None]
-        if not scored:
+        if self._measure not in self._best:
             return "-", "-"
-        *_, (_, measure, _) = scored
-        alike = [(fitness, generation) for fitness, kind, generation in scored if kind == measure]
-        current = [fitness for fitness, generation in alike if generation == self._records[-1].generation]
-        best = f"{f'{measure} ' if measure else ''}{max(fitness for fitness, _ in alike):.4f}"
+        current = self._current.get(self._measure, [])
+        best = f"{f'{self._measure} ' if self._measure else ''}{self._best[self._measure]:.4f}"
         return best, f"{sum(current) / len(current):.4f}" if current else "-"
 
     def _speed(self) -> float:
-        return max(0, len(self._records) - self._replayed) / max(time.perf_counter() - self._started, 1e-9)
+        return max(0, self._done - self._replayed) / max(time.perf_counter() - self._started, 1e-9)
 
     def _rate(self) -> str:
         return f"{self._speed():.2f}/s" if self._speed() else "from the ledger"
 
-    def _line(self, records: list[Record]) -> None:
+    def _line(self) -> None:
         if self._console.is_terminal:
             return
         best, mean = self._fitness()
-        left = self._budget - len(records)
+        left = self._budget - self._done
         remaining = f", about {left / self._speed():.0f} s left" if self._speed() else ""
         self._console.print(
-            f"generation {records[-1].generation:3d}: {len(records)}/{self._budget} genomes, best {best}, "
-            f"mean {mean}, {self._rate()}{remaining}",
+            f"generation {self._generation:3d}: {self._done}/{self._budget} genomes, best {best}, mean {mean}, "
+            f"{self._rate()}{remaining}",
             highlight=False,
         )
