@@ -89,9 +89,10 @@ def with_weights_of(other: Path, source: Path, settings: Sequence[str], target: 
 
 def joined(weights: Path, names: Sequence[str], source: Path, settings: Sequence[str], target: Path) -> Path:
     """Make `target`: links to the files `names` below `weights`, with copies of the settings below `source`."""
-    if all((target / name).is_file() for name in (*names, *settings)) and made_before(target):
-        return target
-    shutil.rmtree(target, ignore_errors=True)
+    if target.is_dir():
+        if all((target / name).is_file() for name in (*names, *settings)) and made_before(target):
+            return target
+        shutil.rmtree(target, ignore_errors=True)
     with conversion_room(target) as room:
         _copy(source, settings, room)
         record_beside(room, {"from": {}, "to": {}})
@@ -118,15 +119,35 @@ def conversion_room(target: Path) -> Iterator[Path]:
         try:
             for left in target.parent.glob(f".{escape(target.name)}.*.partial"):
                 with suppress(OSError), locked(left) as sure:
-                    if sure:
+                    if sure and not _at_work(left):
                         shutil.rmtree(left, ignore_errors=True)
             room.mkdir(parents=True)
             with suppress(OSError):  # a file system without locks
                 held.enter_context(locked(room))
             yield room
-            if not target.is_dir():
-                room.rename(target)
+            _rename(room, target)
         except OSError as error:
             raise SourceError(f"could not write the conversion {target} ({error}); nothing is left") from error
         finally:
             shutil.rmtree(room, ignore_errors=True)
+
+
+def _at_work(room: Path) -> bool:
+    """Whether the process that a room belongs to is alive on this machine: it may not have locked it yet."""
+    number = room.name.split(".")[-2]
+    try:
+        os.kill(int(number), 0)
+    except (ValueError, OverflowError, ProcessLookupError):
+        return False
+    except PermissionError:
+        pass
+    return int(number) != os.getpid()
+
+
+def _rename(room: Path, target: Path) -> None:
+    """Give the room its name, unless another process that was faster has made the same."""
+    try:
+        room.rename(target)
+    except OSError:
+        if not target.is_dir():
+            raise

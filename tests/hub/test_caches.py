@@ -1,6 +1,7 @@
 """What stands in caches is what the hub lists or what was made: damaged, changed, removed or foreign files are seen."""
 
 import io
+import os
 import shutil
 import zipfile
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from safetensors.torch import load, save, save_file
 from evohydra.convert import convert
 from evohydra.families.causal_lm import CausalLM
 from evohydra.families.sdxl import SDXL
+from evohydra.hub.converting import conversion_room
 from evohydra.hub.hashes import sha256_of
 from evohydra.hub.weights_only import read_pickle
 from evohydra.merging.checkpoints import SourceError, locate
@@ -229,3 +231,18 @@ def test_a_commit_that_is_gone_from_the_hub_is_read_from_the_cache(online: Hub) 
     assert locate(SHISA, found.name, wanted=PATTERNS) == found
     with pytest.raises(SourceError, match="has no revision"):
         locate(SHISA, "0" * 40, wanted=PATTERNS)
+
+
+def test_a_room_that_is_not_locked_yet_is_left_to_its_process(tmp_path: Path) -> None:
+    other = tmp_path / f".made.{os.getppid()}.partial"
+    other.mkdir()
+    target = tmp_path / "made"
+    with conversion_room(target) as room:
+        (room / "model.safetensors").write_bytes(b"mine")
+    assert other.is_dir()
+    with conversion_room(target) as room:  # another process was faster: the same is there
+        (room / "model.safetensors").write_bytes(b"mine")
+    assert [path.name for path in target.iterdir()] == ["model.safetensors"]
+    with pytest.raises(SourceError, match="nothing is left"), conversion_room(tmp_path / "full"):
+        raise OSError("no space left")
+    assert sorted(tmp_path.iterdir()) == [other, target]
