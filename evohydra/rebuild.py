@@ -14,6 +14,7 @@ from evohydra.families.declared import BASE
 from evohydra.families.sources import OpenSources, open_sources
 from evohydra.files import read_json, read_text, write_json
 from evohydra.hub import MissingSourceError
+from evohydra.hub.commits import PICKLE
 from evohydra.mergekit.documents import Document, documents
 from evohydra.mergekit.reader import read_document
 from evohydra.merging.checkpoints import SourceError, at_revision
@@ -81,7 +82,8 @@ class _Maker:
         models = tuple(c for name, c in moved.items() if name != BASE)
         layers_only = None if merges_something(node) else files_from
         try:
-            opened = open_sources(models, moved.get(BASE), family, recipe.rules, layers_only=layers_only)
+            pinned = {name: _converted(recipe, name) for name in named if name not in paths}
+            opened = open_sources(models, moved.get(BASE), family, recipe.rules, layers_only=layers_only, pinned=pinned)
         except SourceError as error:
             raise type(error)(f"{error}{_joined(recipe, named.values(), paths)}") from error
         compile_kernels = worth_compiling(opened.tensors[files_from].shapes, 1)
@@ -125,6 +127,12 @@ def _at_commits(recipe: RecipeFile, checkpoint: Checkpoint) -> Checkpoint:
     if of_adapter and checkpoint.adapter and not Path(checkpoint.adapter).exists():
         checkpoint = replace(checkpoint, adapter=f"{at_revision(checkpoint.adapter)[0]}@{of_adapter}")
     return checkpoint
+
+
+def _converted(recipe: RecipeFile, name: str) -> dict[str, str]:
+    """A pickle that the recipe was made from, by its SHA-256: with this pin it is converted, as it was then."""
+    file, _, hashed = str(_commits(recipe).get(f"{name}.{PICKLE}") or "").rpartition(": ")
+    return {file: hashed} if file else {}
 
 
 def _elsewhere(checkpoint: Checkpoint, place: str) -> Checkpoint:

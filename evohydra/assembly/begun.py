@@ -6,7 +6,8 @@ from pathlib import Path
 
 from evohydra.families.sources import OpenSources
 from evohydra.files import read_json
-from evohydra.hub.commits import commit_of
+from evohydra.hub.commits import PICKLE, commit_of
+from evohydra.hub.hashes import converted_pin
 from evohydra.recipe import Checkpoint
 
 PLACES = ("path", "revision", "adapter", "convert")  # say where a source is, not what it holds
@@ -44,4 +45,7 @@ def commits_of(opened: OpenSources) -> dict[str, dict[str, str]]:
         for name, path in paths.items():
             if commit := commit_of(path):
                 found.setdefault(name, {})[kind] = commit
+    for name, path in opened.paths.items():
+        for file, hashed in converted_pin(path).items() if name in found else ():
+            found[name][PICKLE] = f"{file}: {hashed}"
     return found

@@ -202,9 +202,10 @@ def open_sources(
     rules: Rules = STRICT,
     warnings: tuple[str, ...] = (),
     layers_only: str | None = None,
+    pinned: Mapping[str, Mapping[str, str]] = NOTHING,
 ) -> OpenSources:
     """Find and read sources, see `find_sources` and `read_sources`."""
-    return read_sources(find_sources(models, base, family, rules, warnings, layers_only))
+    return read_sources(find_sources(models, base, family, rules, warnings, layers_only, pinned))
 
 
 def published_sources(

@@ -6,6 +6,7 @@ from pathlib import Path
 from evohydra.hub import folder_name
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
+PICKLE = "converted"  # beside a commit: a pickle of it that was converted here, and its SHA-256
 SNAPSHOTS, CONVERTED = "snapshots", "converted"  # in the cache of huggingface_hub, and in evohydra's
 
 

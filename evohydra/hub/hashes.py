@@ -89,6 +89,12 @@ def converted_from(place: Path) -> dict[str, str]:
         return {}
 
 
+def converted_pin(place: Path) -> dict[str, str]:
+    """The first of the pickles that a conversion in the cache was made from, by name, as one would pin it."""
+    made_here = place.is_relative_to(cache_directory().absolute())
+    return dict(sorted(converted_from(place).items())[:1]) if made_here else {}
+
+
 def intact(directory: Path) -> bool:
     """Whether the conversion in `directory` holds what it did when it was made, weights and settings."""
     try:

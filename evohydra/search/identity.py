@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from evohydra.files import read_json, write_json
+from evohydra.hub.commits import PICKLE
 from evohydra.search.json_lines import LedgerError
 from evohydra.search.masking import DIGEST, with_digests
 
@@ -200,7 +201,13 @@ def _earlier_commits(
     for name in dict.fromkeys(at[2] for at, _, _ in found if at[:2] == ("scores", "sources") and len(at) > 2):
         before, after = was.get(name, {}), now.get(name, {})
         for kind, commit in before.items():
-            if commit != after.get(kind):
+            if kind == PICKLE and commit != after.get(kind):
+                key = "<name>.base_sha256" if name == "base" else f"{name}.sha256"
+                told += (
+                    f"It began with pickles of {name} that were converted here: '+model.sources.{key}={{{commit}}}' "
+                )
+                told += "takes them again. "
+            elif commit != after.get(kind):
                 what = name if kind == "commit" else f"the adapter of {name}"
                 told += f"It began with {what} at commit {commit}: {_key(name, kind)}{commit} goes on with that. "
     return told

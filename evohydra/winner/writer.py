@@ -12,7 +12,8 @@ from evohydra.families import ADAPTERS, Family, LiveModel, Rules
 from evohydra.families.settings_files import differing_files
 from evohydra.families.sources import OpenSources
 from evohydra.files import write_json
-from evohydra.hub.commits import commit_of, commit_of_weights
+from evohydra.hub.commits import PICKLE, commit_of, commit_of_weights
+from evohydra.hub.hashes import converted_pin
 from evohydra.mergekit import writer as mergekit
 from evohydra.merging.engine import Engine
 from evohydra.pages import in_markdown
@@ -206,13 +207,16 @@ class WinnerWriter:
     def _commits(self, used: Iterable[Checkpoint]) -> dict[str, str]:
         """By name the commits of the hub that sources were read from, and as NAME.adapter those of their adapters.
 
-        NAME.weights is the commit of a pull request whose weights stand beside the settings of the source's commit.
+        NAME.weights is the commit of a pull request whose weights stand beside the settings of the source's commit,
+        NAME.converted a pickle of that commit, with its SHA-256, that was converted here.
         """
         found: dict[str, str | None] = {}
         for each in used:
             path = self.sources.paths[each.name]
             found[each.name] = commit_of(path, each.path)
             found[f"{each.name}.weights"] = commit_of_weights(path) if found[each.name] else None
+            for file, hashed in converted_pin(path).items() if found[each.name] else ():
+                found[f"{each.name}.{PICKLE}"] = f"{file}: {hashed}"
             if each.name in self.sources.adapters:
                 found[f"{each.name}.adapter"] = commit_of(self.sources.adapters[each.name])
         return {name: commit for name, commit in found.items() if commit}

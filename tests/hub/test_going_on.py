@@ -1,6 +1,7 @@
 """Runs that go on, and winners that are made again, when branches have moved and sources are found elsewhere."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -213,3 +214,23 @@ def test_a_source_elsewhere_is_not_asked_for_the_recipes_commit(online: Hub, tmp
     for number, place in enumerate(("friends/shisa", f"friends/shisa@{copy}", SHISA)):
         made, promised = rebuild(recipe, tmp_path / str(number), {"shisa": place}, torch.device("cpu"))
         assert made == promised
+
+
+def test_a_run_with_converted_pickles_is_gone_on_with_and_rebuilt_elsewhere(
+    online: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bot's conversion, which comes later, leaves out a tensor that ours has."""
+    requests = online.repositories["models", METAMATH].requests
+    later, both = requests.copy(), ["model=elyza13b+metamath13b", "model.sources.metamath13b.convert=weights_only"]
+    requests.clear()
+    run(tmp_path / "run", *both)
+    recipe = json.loads((tmp_path / "run" / "recipe.json").read_text())
+    requests.extend(later)
+    monkeypatch.setenv("EVOHYDRA_CACHE", str(tmp_path / "another"))
+    with pytest.raises(LedgerError, match=r"pickles of metamath13b that were converted here: '\+model") as refused:
+        run(tmp_path / "run", *both, budget=8)
+    option = re.findall(r"'(\+model[^']*)'", str(refused.value))
+    assert run(tmp_path / "run", *both, *option, budget=8)["evaluations"] == 8
+    monkeypatch.setenv("EVOHYDRA_CACHE", str(tmp_path / "a third"))
+    made, promised = rebuild(recipe, tmp_path / "again", {}, torch.device("cpu"))
+    assert made == promised
