@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from evohydra.assembly.parts import chosen_sources, common_family, instantiate
 from evohydra.assembly.settings import Settings
-from evohydra.checks import check_settings
+from evohydra.checks import checked
 from evohydra.files import Plain
 from evohydra.scoring.benchmarks import Benchmark, BenchmarkError
 from evohydra.scoring.benchmarks.likelihood import Likely, check_likely
@@ -39,8 +39,7 @@ def with_benchmark(plain: Plain, given: Sequence[str] = ()) -> tuple[Plain, str 
     known = plain.get("benchmark")
     if not isinstance(known, Mapping) or not isinstance(known.get(AUTO), Mapping):
         return plain, None
-    check_settings("benchmark.auto", Choices, known[AUTO])
-    table = Choices(**known[AUTO])
+    table = checked("benchmark.auto", Choices, known[AUTO])
     chosen, purposes = _chosen(plain["model"], table)
     if chosen not in known:
         raise BenchmarkError(

@@ -13,7 +13,7 @@ import reprlib
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -35,6 +35,9 @@ PLAIN = {bool: "true or false", int: "a whole number", float: "a number", str: "
 BOUNDS = {Ge: ("at least", "ge"), Gt: ("more than", "gt"), Le: ("at most", "le"), Lt: ("less than", "lt")}
 NOTHING: Mapping[str, Any] = types.MappingProxyType({})
 STRICT = ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
+
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,12 @@ def check_settings(
         kind = parameters.get(name, inspect.Parameter.empty)
         if kind is not inspect.Parameter.empty and not _is_made(value):
             check(key, kind, value)
+
+
+def checked(prefix: str, kind: Callable[..., Made], settings: Mapping[str, object]) -> Made:
+    """A `kind` of these settings, once they are looked at: ValueError as by `check_settings`."""
+    check_settings(prefix, kind, settings)
+    return kind(**settings)
 
 
 def check_fields(prefix: str, instance: "DataclassInstance", but: Sequence[str] = ()) -> None:

@@ -4,7 +4,7 @@ import functools
 import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 import transformers
@@ -162,13 +162,13 @@ class Encoder(OneDirectory):
         check_all_used(whole, known, parameters)
         module = whole.base_model
 
-        def under(place: Path) -> Any:
+        def under(place: Path) -> transformers.PreTrainedModel:
             return like(module, _config(backbone_of(place)), device, dtype, pooler)
 
         own = OwnSettings(module, {name: functools.partial(under, place) for name, place in overlay.own.items()})
         merged = sentences.settings_of(directory)
         others = {name: sentences.settings_of(p) for name, p in overlay.own.items() if sentences.modules_of(p)}
-        tokenizer: Any = tokenizer_of(home, overlay)
+        tokenizer = tokenizer_of(home, overlay)
         return LiveEncoder(module, whole, tokenizer, device, dtype, parameters, own, merged, others, merged)
 
     def copy_files(self, directory: Path, target: Path, dtype: torch.dtype, overlay: Overlay = PUBLISHED) -> None:

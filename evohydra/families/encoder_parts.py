@@ -3,10 +3,9 @@
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import transformers
-from transformers import PretrainedConfig
+from transformers import PretrainedConfig, PreTrainedModel
 
 from evohydra.families import tensor_sets as sets
 from evohydra.merging.checkpoints import SourceError, TensorSource
@@ -44,19 +43,21 @@ def is_encoder(config: PretrainedConfig) -> bool:
     )
 
 
-def backbone_class(configs: Mapping[str, PretrainedConfig]) -> Any:
+def backbone_class(configs: Mapping[str, PretrainedConfig]) -> type[PreTrainedModel]:
     """The class that AutoModel makes of all these configurations; SourceError for different ones and for others."""
     types = {name: config.model_type for name, config in configs.items()}
     if len(set(types.values())) > 1:
         raise SourceError(f"sources of different architectures: {types}")
+    found: list[type[PreTrainedModel]] = []
     for name, config in configs.items():
         kind = transformers.MODEL_MAPPING.get(type(config), None)
-        if not is_encoder(config) or not isinstance(kind, type):
+        if not is_encoder(config) or not (isinstance(kind, type) and issubclass(kind, PreTrainedModel)):
             raise SourceError(
                 f"source {name!r}: expected an encoder (BERT and models like it), got {config.model_type!r} of the "
                 f"class {(config.architectures or ['unknown'])[0]}"
             )
-    return kind
+        found.append(kind)
+    return found[0]
 
 
 def modern_names(tensors: TensorSource) -> TensorSource:

@@ -5,12 +5,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import transformers
 from torch import Tensor
-from transformers import PretrainedConfig, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from evohydra.families.own_settings import OwnSettings
 from evohydra.families.private_transformers import from_config, no_init_weights
@@ -33,7 +32,7 @@ class LiveEncoder:
     """
 
     module: torch.nn.Module
-    whole: torch.nn.Module
+    whole: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     device: torch.device
     dtype: torch.dtype
@@ -87,7 +86,7 @@ def load(
     dtype: torch.dtype,
     headed: bool,
     pooler: Mapping[str, bool],
-) -> Any:
+) -> PreTrainedModel:
     """A model that is only read from, and written to in place."""
     kind = transformers.AutoModelForSequenceClassification if headed else transformers.AutoModel
     with refused(f"{home}: expected an encoder that transformers loads"), _no_reports():
@@ -96,8 +95,12 @@ def load(
 
 
 def like(
-    module: Any, config: PretrainedConfig, device: torch.device, dtype: torch.dtype, pooler: Mapping[str, bool]
-) -> Any:
+    module: PreTrainedModel,
+    config: PretrainedConfig,
+    device: torch.device,
+    dtype: torch.dtype,
+    pooler: Mapping[str, bool],
+) -> PreTrainedModel:
     """A model of the class and vocabulary of `module`, with arbitrary weights, that computes as `config` says."""
     config.vocab_size = module.config.vocab_size
     with no_init_weights(), device:

@@ -8,7 +8,6 @@ import zipfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -204,7 +203,7 @@ def _weight_map(index: Mapping[str, object]) -> Mapping[str, str]:
     return where
 
 
-def _renamed(index: dict[str, Any]) -> dict[str, Any]:
+def _renamed(index: Mapping[str, object]) -> dict[str, object]:
     """An index with the names of the safetensors; what it says else is of no use to anybody here."""
     return {
         "metadata": index.get("metadata") or {},

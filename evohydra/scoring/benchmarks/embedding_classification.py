@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from evohydra.checks import Count, check_settings
+from evohydra.checks import Count, checked
 from evohydra.families import LiveModel
 from evohydra.families.live_encoder import LiveEncoder
 from evohydra.files import Plain
@@ -63,7 +63,7 @@ def embedding_classification(
     references: Plain,
     data_files: str | None = None,
     columns: Mapping[str, str] | None = None,
-    **options: Any,
+    **options: object,
 ) -> "dict[str, EmbeddingClassification]":
     """The benchmark `name`, by its name.
 
@@ -72,10 +72,8 @@ def embedding_classification(
     those of `ClassificationOptions`. Raises BenchmarkError for data that cannot be read, splits that are empty or share
     a text, and labels that no known text has; ValueError for unknown options.
     """
-    check_settings(f"benchmark.{name}", ClassificationOptions, options)
-    chosen = ClassificationOptions(**options)
-    check_settings(f"benchmark.{name}.columns", Columns, columns or {})
-    where = Columns(**(columns or {}))
+    chosen = checked(f"benchmark.{name}", ClassificationOptions, options)
+    where = checked(f"benchmark.{name}.columns", Columns, columns or {})
     rows = cut_tables(name, splits, references, data_files, [where.text, where.label], chosen.shuffle, chosen.limit)
     texts = {part: [_labelled(row, where) for row in found] for part, found in rows.items()}
     known = texts.pop(REFERENCES)
@@ -172,7 +170,7 @@ class EmbeddingClassification:
                 f"benchmark {self.name!r}: rule=head: expected a model with a head for the classification of texts, "
                 "that all sources and the base have; rule=neighbours asks for no head"
             )
-        config: Any = live.whole.config
+        config = live.whole.config
         named = [str(config.id2label[number]) for number in range(config.num_labels)]
         asked = {each.label for texts in self._texts.values() for each in texts}
         if strange := sorted(asked - set(named)):

@@ -3,12 +3,11 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evohydra.checks import Count, check_settings
+from evohydra.checks import Count, checked
 from evohydra.families import LiveModel
 from evohydra.files import Plain
 from evohydra.scoring.benchmarks import BenchmarkError, Split
@@ -59,7 +58,7 @@ def embedding_similarity(
     references: Plain,
     data_files: str | None = None,
     columns: Mapping[str, str] | None = None,
-    **options: Any,
+    **options: object,
 ) -> "dict[str, EmbeddingSimilarity]":
     """The benchmark `name`, by its name.
 
@@ -68,10 +67,8 @@ def embedding_similarity(
     `SimilarityOptions`. Raises BenchmarkError for data that cannot be read, splits that are empty or share a pair, and
     references that are all equally similar; ValueError for unknown options.
     """
-    check_settings(f"benchmark.{name}", SimilarityOptions, options)
-    chosen = SimilarityOptions(**options)
-    check_settings(f"benchmark.{name}.columns", PairColumns, columns or {})
-    where = PairColumns(**(columns or {}))
+    chosen = checked(f"benchmark.{name}", SimilarityOptions, options)
+    where = checked(f"benchmark.{name}.columns", PairColumns, columns or {})
     named = [where.first, where.second, where.score]
     rows = cut_tables(name, splits, references, data_files, named, chosen.shuffle, chosen.limit)
     pairs = {part: [_pair(row, where) for row in found] for part, found in rows.items()}

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from evohydra.checks import check_settings
+from evohydra.checks import checked
 from evohydra.files import Plain
 from evohydra.scoring.benchmarks import BenchmarkError
 
@@ -37,8 +37,7 @@ class Slice:
 
 def slice_of(key: str, fields: Plain) -> Slice:
     """The part that stands as `fields` under `key`; ValueError for fields that it has not, or of another type."""
-    check_settings(key, Slice, fields)
-    return Slice(**fields)
+    return checked(key, Slice, fields)
 
 
 def _position(bound: int | float, total: int) -> int:
