@@ -17,8 +17,9 @@ from evohydra.hub import MissingSourceError
 from evohydra.hub.commits import PICKLE
 from evohydra.mergekit.documents import Document, documents
 from evohydra.mergekit.reader import read_document
-from evohydra.merging.checkpoints import SourceError, at_revision
+from evohydra.merging.checkpoints import SourceError
 from evohydra.merging.engine import Engine, worth_compiling
+from evohydra.merging.finding import at_revision
 from evohydra.recipe import Checkpoint, checkpoints, from_dict, merges_something, with_checkpoints
 from evohydra.winner.directories import ArtifactError, check_replaceable, room, whole_directory
 from evohydra.winner.recipe_files import RecipeFile

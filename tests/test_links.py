@@ -16,7 +16,8 @@ from evohydra.families.sdxl import SDXL
 from evohydra.families.sources import open_sources
 from evohydra.families.stable_diffusion import StableDiffusion
 from evohydra.families.vision_language import VisionLanguage
-from evohydra.merging.checkpoints import SourceError, locate
+from evohydra.merging.checkpoints import SourceError
+from evohydra.merging.finding import locate
 from evohydra.recipe import Checkpoint
 from evohydra.winner.formats.single_file import FILE, write_original
 from tests import tiny_encoders, tiny_models, tiny_pipelines, tiny_vlms

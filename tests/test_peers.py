@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from evohydra.assembly import composition
 from evohydra.assembly.sizes import MOST
-from evohydra.merging.checkpoints import ZOO
+from evohydra.merging.finding import ZOO
 from evohydra.recipe import Merge
 from tests.benchmarks.peers import compare, scorer
 from tests.benchmarks.peers.rows import AS_MERGEKIT_EVOLVE, ROWS, evolve_configuration

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 import transformers
 
-from evohydra.merging.checkpoints import locate
+from evohydra.merging.finding import locate
 from evohydra.scoring.benchmarks.tiny_vqa_ja import tiny_vqa_ja
 from tests.commands import evohydra
 

@@ -10,7 +10,8 @@ from evohydra.families.encoder_parts import is_encoder
 from evohydra.families.names import FAMILIES
 from evohydra.families.pipeline_files import pipeline_class
 from evohydra.families.sentences import MODULES, backbone_of
-from evohydra.merging.checkpoints import SourceError, locate
+from evohydra.merging.checkpoints import SourceError
+from evohydra.merging.finding import locate
 
 FILES = ("config.json", "model_index.json", MODULES, "0_*/config.json")
 PIPELINES = {

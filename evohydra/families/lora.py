@@ -16,7 +16,8 @@ from evohydra.families import AddedAdapter, Overlay
 from evohydra.families.lora_names import Place, places, plain
 from evohydra.files import Plain, check_plain_file, parse_json, read_json
 from evohydra.merging.adapters import for_module
-from evohydra.merging.checkpoints import SourceError, TensorSource, first_few, locate
+from evohydra.merging.checkpoints import SourceError, TensorSource, first_few
+from evohydra.merging.finding import locate
 
 FACTOR = re.compile(r"\.?(?:lora_(A|B|down|up)|lora\.(down|up)|lora_linear_layer\.(down|up)|_lora\.(down|up))\.weight$")
 DOWN = ("A", "down")

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from evohydra.families import OpensSources
 from evohydra.families.declared import BASE
-from evohydra.merging.checkpoints import BESIDE, SourceError, at_revision, locate
+from evohydra.merging.checkpoints import SourceError
+from evohydra.merging.finding import BESIDE, at_revision, locate
 from evohydra.recipe import Checkpoint
 
 # As errors about a checkpoint name its options, with a value or without.

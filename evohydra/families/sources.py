@@ -14,14 +14,8 @@ from evohydra.families.places import adapter_places, places
 from evohydra.families.rules import AUTO
 from evohydra.families.settings_files import check_files, settings_digest
 from evohydra.merging.adapters import other_base_of_adapter
-from evohydra.merging.checkpoints import (
-    Converted,
-    SourceError,
-    Survey,
-    TensorSource,
-    locate,
-    survey,
-)
+from evohydra.merging.checkpoints import Converted, SourceError, Survey, TensorSource, survey
+from evohydra.merging.finding import locate
 from evohydra.merging.relatedness import check_kinship
 from evohydra.merging.stamps import Stamps, stamps, written_to
 from evohydra.recipe import Checkpoint

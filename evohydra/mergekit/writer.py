@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import yaml
 
-from evohydra.merging.checkpoints import locate
+from evohydra.merging.finding import locate
 from evohydra.merging.methods import Method, resolve
 from evohydra.recipe import Checkpoint, Group, Merge, Node, Parameter
 

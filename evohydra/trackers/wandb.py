@@ -13,7 +13,7 @@ import wandb
 
 from evohydra.checks.libraries import commit, versions
 from evohydra.files import Plain
-from evohydra.merging.checkpoints import locate
+from evohydra.merging.finding import locate
 from evohydra.recipe import Checkpoint, checkpoints, from_dict
 from evohydra.search.ledger import Record
 from evohydra.trackers.private_wandb import use_offline

@@ -19,7 +19,8 @@ from evohydra.families.sdxl import SDXL
 from evohydra.hub.converting import conversion_room
 from evohydra.hub.hashes import sha256_of
 from evohydra.hub.weights_only import read_pickle
-from evohydra.merging.checkpoints import SourceError, locate
+from evohydra.merging.checkpoints import SourceError
+from evohydra.merging.finding import locate
 from tests.hub.diffusion_models import SDXL as SDXL_BASE
 from tests.hub.language_models import ABEL, METAMATH, SHISA
 from tests.hub.repositories import PullRequest, Repository

@@ -9,7 +9,8 @@ from huggingface_hub import constants
 from evohydra.families.causal_lm import CausalLM
 from evohydra.families.declared import Source, checkpoints
 from evohydra.hub.hashes import sha256_of
-from evohydra.merging.checkpoints import SourceError, locate
+from evohydra.merging.checkpoints import SourceError
+from evohydra.merging.finding import locate
 from evohydra.recipe import Checkpoint
 from tests.hub.language_models import MISTRAL
 from tests.hub.repositories import Repository

@@ -20,7 +20,8 @@ from evohydra.families.sdxl import SDXL
 from evohydra.families.sources import published_sources
 from evohydra.hub.hashes import sha256_of
 from evohydra.hub.progress import Bar
-from evohydra.merging.checkpoints import CheckpointReader, SourceError, locate
+from evohydra.merging.checkpoints import CheckpointReader, SourceError
+from evohydra.merging.finding import locate
 from evohydra.recipe import Checkpoint
 from tests.hub.conftest import point_at
 from tests.hub.diffusion_models import DPO, JAPANESE, LIGHTNING, LORA

@@ -16,7 +16,8 @@ from evohydra.families.causal_lm import CausalLM
 from evohydra.families.sdxl import SDXL
 from evohydra.hub.hashes import sha256_of
 from evohydra.hub.weights_only import read_pickle, safe_name
-from evohydra.merging.checkpoints import CheckpointReader, SourceError, locate
+from evohydra.merging.checkpoints import CheckpointReader, SourceError
+from evohydra.merging.finding import locate
 from tests import commands, tiny_models
 from tests.hub.commands import surroundings
 from tests.hub.language_models import ABEL, MISTRAL

@@ -20,7 +20,8 @@ from evohydra.families.settings_files import settings_digest
 from evohydra.hub import asking
 from evohydra.hub.hashes import sha256_of
 from evohydra.hub.weights_only import read_pickle
-from evohydra.merging.checkpoints import CheckpointReader, SourceError, locate
+from evohydra.merging.checkpoints import CheckpointReader, SourceError
+from evohydra.merging.finding import locate
 from tests import tiny_models
 from tests.hub.language_models import ABEL, ARITHMO, METAMATH, SHISA
 from tests.hub.repositories import Content, Repository

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from evohydra.merging.checkpoints import ZOO
+from evohydra.merging.finding import ZOO
 from tests.benchmarks.peers.scoring import environment
 
 SOURCES, BASE = ("tiny_ja", "tiny_math"), "base"
