@@ -164,13 +164,8 @@ class Run:
             data_fingerprints(self.benchmarks),
             comparable=self.plan.fitness.comparable,
             ends=at_the_ends(self.plan.space, winner.record.genome),
-            known_as=self._known_as(winner.recipe),
+            known_as=self.plan.known_as(winner.record.genome),
         )
-
-    def _known_as(self, recipe: Node) -> str | None:
-        """What `recipe` is called where it is a merge that nobody had to search for."""
-        known = {**self.plan.space.known_merges(), **self.models.all()}
-        return next((name for name, node in known.items() if digest(node) == digest(recipe)), None)
 
     def _keep_for_readers(self, scheduler: Scheduler, winner: Candidate, tested: Mapping[str, Evaluation]) -> None:
         """Single examples, and ablations where they are asked for: what needs models and is not in summary.json."""

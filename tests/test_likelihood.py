@@ -38,6 +38,7 @@ from evohydra.search.fitness.likelihood import Likelihood, agreement
 from evohydra.search.fitness.likelihood_scale import Both, scale_of
 from evohydra.search.ledger import Record
 from evohydra.search.objectives import Objective
+from evohydra.search.plan import known_points
 from evohydra.search.summary import scored_on_search
 from tests import tiny_models, tiny_studio
 from tests.commands import built, carried_out, json_lines, workspace
@@ -372,6 +373,13 @@ def test_numbers_at_the_ends_of_their_ranges_are_told(tmp_path: Path) -> None:
     assert f"1 at the lower end (such as {space.names[3]}) and 3 at the upper end" in sentence
     (sentence,) = search_sentences({"at_the_ends": ends, "known_as": "uniform"})
     assert sentence.startswith("The winner is uniform as it was before the search")  # wider ranges are no matter then
+
+
+def test_a_genome_that_is_a_known_merge_is_called_by_its_name(tmp_path: Path) -> None:
+    plan = built(["tracker=none", "report=false", "optimizer=bo"], tmp_path).plan
+    points, _ = known_points(plan.space, ["sources", "uniform"])
+    assert [plan.known_as(point.tolist()) for point in points] == ["tiny_ja", "tiny_math", "uniform"]
+    assert plan.known_as((points[0] + 0.01).tolist()) is None
 
 
 def test_a_report_shows_no_log_likelihood_as_a_score(tmp_path: Path) -> None:

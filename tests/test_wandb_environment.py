@@ -1,6 +1,7 @@
 """W&B's own variables count, unless the command line says otherwise; a run that is refused is not logged."""
 
 import logging
+import socket
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +13,7 @@ import wandb
 from evohydra.report.sharing import sync
 from evohydra.search.ledger import LedgerError
 from evohydra.trackers import Guarded
-from evohydra.trackers.wandb import WandbTracker, run_id, where
+from evohydra.trackers.wandb import WandbTracker, _answers, run_id, where
 from tests.commands import carried_out, evohydra, json_lines, workspace, write_lines
 from tests.test_tracker import read_back
 
@@ -32,6 +33,7 @@ def begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     monkeypatch.setattr(wandb, "init", init)
     monkeypatch.setattr("evohydra.trackers.wandb.logged_in", lambda: True)
+    monkeypatch.setattr("evohydra.trackers.wandb._answers", lambda: True)
 
     def begin(variables: dict[str, str], **settings: Any) -> dict[str, Any] | None:
         for name, value in variables.items():
@@ -65,6 +67,28 @@ def test_whether_anything_is_logged_and_where(
 ) -> None:
     asked = begun(variables, **settings)
     assert (asked and asked["mode"]) == mode
+
+
+def test_where_wandb_does_not_answer_a_run_is_recorded_offline(
+    begun: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("evohydra.trackers.wandb._answers", lambda: False)
+    with caplog.at_level(logging.WARNING, "evohydra"):
+        assert begun({})["mode"] == "offline"
+    assert "cannot be reached: the run is recorded offline" in caplog.text
+
+
+def test_whether_wandb_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("evohydra.trackers.wandb.getproxies", dict)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{free.getsockname()[1]}"
+        monkeypatch.setattr(wandb, "setup", lambda: SimpleNamespace(settings=SimpleNamespace(base_url=address)))
+        assert not _answers()
+        free.listen()
+        assert _answers()
+    monkeypatch.setattr("evohydra.trackers.wandb.getproxies", lambda: {"https": "http://proxy"})
+    assert _answers()
 
 
 def test_a_mode_that_is_none_is_an_error(begun: Any) -> None:

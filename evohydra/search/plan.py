@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,6 +61,14 @@ class SearchPlan:
         if isinstance(made, LearnsFromExamples) and not self.fitness.same_examples:
             raise ValueError(EVERY_EXAMPLE)
         return made
+
+    def known_as(self, genome: Sequence[float]) -> str | None:
+        """The name of the known merge (a source alone, or uniform) that a genome is; None where it is another one."""
+        for name, node in self.space.known_merges().items():
+            with suppress(ValueError):  # the space does not hold it
+                if np.allclose(self.space.encode(node), genome, rtol=0, atol=1e-9):
+                    return name
+        return None
 
     def starting_points(self) -> Points:
         """What generation 0 is to hold, (k, dim); known merges that the space does not hold are left out."""

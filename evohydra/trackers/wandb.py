@@ -1,13 +1,17 @@
 """Weights & Biases: a row for each genome, a table of all, the figures, and the winner with all that it came from."""
 
 import json
+import logging
 import math
 import os
 import re
 import secrets
+import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import wandb
 
@@ -18,6 +22,8 @@ from evohydra.recipe import Checkpoint, checkpoints, from_dict
 from evohydra.search.ledger import Record
 from evohydra.trackers.private_wandb import use_offline
 
+logger = logging.getLogger(__name__)
+PATIENCE = 10.0  # seconds for an answer
 LOGIN = "run `wandb login`, or set WANDB_API_KEY to the key from https://wandb.ai/authorize"
 WHERE = "where.json"
 MODES = {"online": "online", "run": "online", "offline": "offline", "dryrun": "offline", "disabled": "disabled"}
@@ -30,6 +36,7 @@ class WandbTracker:
     What W&B's own variables say (WANDB_MODE, WANDB_DISABLED, WANDB_PROJECT, WANDB_NAME, WANDB_DIR, WANDB_RUN_GROUP,
     WANDB_JOB_TYPE, WANDB_RUN_ID, WANDB_TAGS, WANDB_RESUME) counts, unless an argument here says otherwise. ValueError
     for a WANDB_MODE that is none.
+    Where W&B cannot be reached a run is recorded offline, with a warning.
     A run that goes on logs under the same id again. Its job type is the strategy; jobs of a sweep (`group`) are called
     by what tells them apart. Offline, the winner's artifact refers to the files in the run directory; online they are
     uploaded (`artifact`: auto, upload, reference, none). Sources and data are artifacts that the run has used.
@@ -51,6 +58,12 @@ class WandbTracker:
         artifact: Literal["auto", "upload", "reference", "none"] = "auto",
     ) -> None:
         self._mode = _mode() if mode == "auto" else mode
+        if self._mode == "online" and not _answers():
+            self._mode = "offline"
+            logger.warning(
+                "Weights & Biases cannot be reached: the run is recorded offline; `wandb sync` uploads it later (%s)",
+                directory / "wandb",
+            )
         self._artifact = artifact
         self._best = -math.inf
         self._records: list[Record] = []
@@ -159,6 +172,21 @@ def _mode() -> str:
     if wanted and wanted not in MODES:
         raise ValueError(f"WANDB_MODE: expected one of {', '.join(MODES)}, got {wanted!r}")
     return MODES[wanted] if wanted else "online" if logged_in() else "offline"
+
+
+def _answers() -> bool:
+    """Whether something answers at W&B's address: its client tries for a minute and a half before it gives up.
+
+    Where there is a proxy it is the client's to find out.
+    """
+    address = urlsplit(str(wandb.setup().settings.base_url))
+    if getproxies():
+        return True
+    try:
+        socket.create_connection((address.hostname or "", address.port or 443), timeout=PATIENCE).close()
+    except OSError:
+        return False
+    return True
 
 
 def _unless(variable: str, value: str | None) -> str | None:
