@@ -59,6 +59,8 @@ class Fork:
     def __init__(self, what: Callable[[], object], output: Path) -> None:
         self._ended: int | None = None
         self.pid = os.fork()
+        with suppress(OSError):  # in both processes: whichever is first
+            os.setpgid(self.pid, self.pid)
         if self.pid == 0:
             os._exit(_ending(what, output))
 
@@ -80,7 +82,6 @@ class Fork:
 
 
 def _ending(what: Callable[[], object], output: Path) -> int:
-    os.setsid()
     file = os.open(output, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.dup2(file, 1)
     os.dup2(file, 2)

@@ -370,7 +370,7 @@ def test_numbers_at_the_ends_of_their_ranges_are_told(tmp_path: Path) -> None:
     assert ends is not None
     assert (ends["highest"], ends["lowest"]) == (list(space.names[:3]), [space.names[3]])
     (sentence,) = search_sentences({"at_the_ends": ends})
-    assert f"1 at the lower end (such as {space.names[3]}) and 3 at the upper end" in sentence
+    assert f"1 is at the lower end (such as {space.names[3]}) and 3 are at the upper end" in sentence
     (sentence,) = search_sentences({"at_the_ends": ends, "known_as": "uniform"})
     assert sentence.startswith("The winner is uniform as it was before the search")  # wider ranges are no matter then
 

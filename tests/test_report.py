@@ -297,3 +297,10 @@ def test_models_that_all_score_the_same_are_said_to_tell_nothing() -> None:
     assert unsearched_sentence({**test, "uniform": something, "winner": something}) == (
         "As good without a search: the uniform merge (0.200)."
     )
+    better = {**test, "base": {"score": 0.3}, "uniform": something, "winner": something}
+    assert unsearched_sentence(better) == (
+        "Better without a search: the base (0.300). As good without a search: the uniform merge (0.200)."
+    )
+    right = {"score": 1.0}
+    perfect = unsearched_sentence({**test, "sources": {"a": right}, "uniform": right, "winner": right})
+    assert (perfect or "").endswith("The benchmark is too easy for them.")

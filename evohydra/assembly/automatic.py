@@ -96,8 +96,9 @@ def with_search(
         budget = strategy.usual_budget if isinstance(strategy, UsualBudget) else USUAL_BUDGET
         settings, said = replace(settings, budget=budget), [f"budget=auto: {budget} genomes"]
     if set(settings.fitness) == {LIKELIHOOD, FULL}:
-        lacking = _no_likelihood(benchmarks)
-        if strategy is BayesianOptimization and lacking is None:
+        searches = strategy is BayesianOptimization
+        lacking = _no_likelihood(benchmarks) if searches else None
+        if searches and lacking is None:
             kind, reason = LIKELIHOOD, "how likely genomes find right answers; the metric chooses the winner"
         else:
             kind, reason = FULL, f"every genome on the whole search split{f' ({lacking})' if lacking else ''}"

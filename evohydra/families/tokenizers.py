@@ -10,6 +10,7 @@ from typing import Any
 import transformers
 from transformers import PreTrainedTokenizerBase
 
+from evohydra.families.declared import BASE
 from evohydra.families.refusals import refused
 from evohydra.families.settings_files import LOCAL as LOCAL
 from evohydra.families.vocabulary import Vocabulary
@@ -61,9 +62,10 @@ def check_same(vocabularies: Mapping[str, Vocabulary]) -> None:
         if tokens != reference:
             differing = sorted(t for t in tokens.keys() | reference.keys() if tokens.get(t) != reference.get(t))
             token = differing[0]
+            choices = "base, union" if BASE in vocabularies else "union"
             raise SourceError(
                 f"sources {first!r} and {name!r} have different tokenizers: {len(differing)} tokens differ, the "
-                f"first is {token!r} with id {reference.get(token)} and {tokens.get(token)}; tokenizer=base, union or "
+                f"first is {token!r} with id {reference.get(token)} and {tokens.get(token)}; tokenizer={choices} or "
                 "the name of a source gives the merge one of them, and matches rows by token"
             )
 

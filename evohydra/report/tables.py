@@ -46,24 +46,24 @@ def summary_table(summary: Plain, benchmarks: str) -> Table:
 
 
 def unsearched_sentence(test: Plain) -> str | None:
-    """Which merges that nobody searched for score as well as the winner, if any; `test` as in summary.json.
+    """Which merges that nobody searched for score as well as the winner or better; `test` as in summary.json.
 
     Where all models have one score, that nothing can be read from it.
     """
     alike = {score["score"] for _, score in rows({**test, "baselines": test["baselines"] or {}})}
     if len(alike) == 1 and alike != {None}:
-        return (
-            f"All models score {test['winner']['score']:.3f} on the test split, which tells nothing about them. "
-            "Compare the form of prompts, references and answers: blanks count."
-        )
+        told = f"All models score {test['winner']['score']:.3f} on the test split, which tells nothing about them. "
+        if alike == {1.0}:
+            return f"{told}The benchmark is too easy for them."
+        return f"{told}Compare the form of prompts, references and answers: blanks count."
     known = {"the base": test["base"], "the uniform merge": test["uniform"], **(test["baselines"] or {})}
     winner = test["winner"]["score"]
-    as_good = [
-        f"{name} ({score['score']:.3f})"
-        for name, score in known.items()
-        if score and None not in (winner, score["score"]) and score["score"] >= winner
-    ]
-    return f"As good without a search: {', '.join(as_good)}." if as_good else None
+    scored = {name: score["score"] for name, score in known.items() if score and None not in (winner, score["score"])}
+    found = {
+        "Better": [f"{name} ({score:.3f})" for name, score in scored.items() if score > winner],
+        "As good": [f"{name} ({score:.3f})" for name, score in scored.items() if score == winner],
+    }
+    return " ".join(f"{how} without a search: {', '.join(names)}." for how, names in found.items() if names) or None
 
 
 def gain_sentence(gain: Plain) -> str:
@@ -92,13 +92,13 @@ def likelihood_sentence(agreed: Mapping[str, float]) -> str:
 def ends_sentence(ends: Plain) -> str:
     """How many numbers of the winner lie at the ends of their ranges; `ends` as in summary.json."""
     told = [
-        f"{len(names)} at the {end} (such as {names[0]})"
+        f"{len(names)} {'is' if len(names) == 1 else 'are'} at the {end} (such as {names[0]})"
         for end, names in (("lower end", ends["lowest"]), ("upper end", ends["highest"]))
         if names
     ]
     return (
-        f"Of {ends['numbers']} numbers of the winner lie {' and '.join(told)} of the range that was searched: where "
-        "the method allows wider ranges, these may give more."
+        f"Of the winner's {ends['numbers']} numbers {' and '.join(told)} of the range that was searched: where the "
+        "method allows wider ranges, these may give more."
     )
 
 

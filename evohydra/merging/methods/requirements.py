@@ -10,7 +10,8 @@ def need_base(base: Tensor | None) -> Tensor:
     if base is None:
         raise ValueError(
             "this merge method needs the base model of its sources, and the sources name none; "
-            "model.sources.NAME.base=PATH, for any of them, says what it is"
+            "model.sources.NAME.base=PATH, for any of them, says what it is. Other methods need none: merge=linear, "
+            "merge=slerp"
         )
     return base
 
