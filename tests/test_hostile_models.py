@@ -5,10 +5,12 @@ import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from evohydra.families import tokenizers
@@ -19,8 +21,10 @@ from evohydra.families.sdxl import SDXL
 from evohydra.families.sources import open_sources
 from evohydra.merging.checkpoints import SourceError
 from evohydra.recipe import Checkpoint
+from evohydra.scoring.benchmarks.prompts import Prompt
+from evohydra.scoring.benchmarks.scorers.similarity import similarity
 from evohydra.winner.formats import shared
-from tests import tiny_pipelines
+from tests import tiny_pipelines, tiny_scorers
 from tests.test_hostile_files import _bounded as _bounded  # time and memory
 from tests.test_recipe import json_data, replaced
 from tests.tiny_models import save_model
@@ -244,3 +248,21 @@ def test_paths_that_are_none(damaged: dict[str, torch.Tensor], released: Path, t
     stored = load_file(released / "model.safetensors") | damaged
     save_file(stored, tmp_path / "model.safetensors", metadata={"format": "pt"})
     assert sentence(lambda: shared.load(tmp_path, CPU, torch.float32)) is not None
+
+
+@pytest.fixture(scope="module")
+def scorer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_scorers.save(tmp_path_factory.mktemp("hostile") / "clip", tiny_scorers.clip_config())
+
+
+READ_BY_SCORERS = ("config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json")
+
+
+@some(10)
+@given(file=st.sampled_from(READ_BY_SCORERS), at=st.integers(0, 120), instead=instead_of_values)
+def test_any_damage_to_a_scorer_of_pictures(scorer: Path, file: str, at: int, instead: object) -> None:
+    def use() -> None:
+        scores = similarity(str(scorer))([Image.new("RGB", (16, 16))], [Prompt("a", "")])
+        assert np.isfinite(scores).all()
+
+    damage(scorer / file, at, instead, use)

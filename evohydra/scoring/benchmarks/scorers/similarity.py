@@ -12,7 +12,9 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
 
+from evohydra.families.refusals import refused
 from evohydra.families.settings_files import LOCAL
+from evohydra.merging.checkpoints import SourceError
 from evohydra.scoring.benchmarks.contents import digest_of
 from evohydra.scoring.benchmarks.prompts import Prompt
 from evohydra.scoring.benchmarks.scorers import ScorerError
@@ -59,20 +61,21 @@ class Similarity:
         return scores
 
 
+UNREADABLE = "cannot be loaded as a model of transformers with safetensors weights, tokenizer and image processor"
+
+
 class Embedder:
     """A model of transformers that maps pictures and texts to unit vectors of one space."""
 
     def __init__(self, directory: Path) -> None:
         try:
-            config = AutoConfig.from_pretrained(directory, **LOCAL)
-            self.model = AutoModel.from_pretrained(directory, **LOCAL, use_safetensors=True)
-            self._image_processor: Any = AutoImageProcessor.from_pretrained(directory, **LOCAL)
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(directory, **LOCAL)
-        except (OSError, ValueError, KeyError, ImportError) as error:
-            raise ScorerError(
-                f"{directory}: cannot be loaded as a model of transformers with safetensors weights, tokenizer and "
-                f"image processor ({type(error).__name__}: {str(error)[:300]}). Code that comes with a model is not run"
-            ) from error
+            with refused(f"{directory}: {UNREADABLE}"):
+                config = AutoConfig.from_pretrained(directory, **LOCAL)
+                self.model = AutoModel.from_pretrained(directory, **LOCAL, use_safetensors=True)
+                self._image_processor: Any = AutoImageProcessor.from_pretrained(directory, **LOCAL)
+                self._tokenizer: Any = AutoTokenizer.from_pretrained(directory, **LOCAL)
+        except SourceError as error:
+            raise ScorerError(f"{error}. Code that comes with a model is not run") from error
         if not callable(getattr(self.model, "get_image_features", None)) or not callable(
             getattr(self.model, "get_text_features", None)
         ):
@@ -85,6 +88,20 @@ class Embedder:
         text = getattr(config, "text_config", config)
         self._length = int(getattr(text, "max_position_embeddings", self._tokenizer.model_max_length))
         self._padding = "max_length" if config.model_type.startswith("siglip") else True
+        self._try(directory)
+
+    def _try(self, directory: Path) -> None:
+        """ScorerError where it cannot embed a picture and a text: settings of one file may not fit those of another."""
+        try:
+            with refused(f"{directory}: expected a model that embeds a picture and a text"):
+                found = [self.images([Image.new("RGB", (8, 8))]), self.texts(["a"])]
+        except SourceError as error:
+            raise ScorerError(str(error)) from error
+        if found[0].shape != found[1].shape or not all(vectors.isfinite().all() for vectors in found):
+            raise ScorerError(
+                f"{directory}: expected finite vectors of pictures and texts of one length, got "
+                f"{[tuple(vectors.shape) for vectors in found]}"
+            )
 
     def identity(self) -> dict[str, object]:
         """Digests of its weights, and of how it reads pictures and texts."""
