@@ -1,4 +1,4 @@
-"""Power cuts, played: a run is killed, and all that it had not waited for to be on the disk is taken away.
+"""Simulated power cuts: a run is killed, and everything that was not yet synchronised with the disk is taken away.
 
 What counts as on the disk is what POSIX promises: the bytes of a file that were there when it was synchronised (fsync),
 and the names in a directory that were there when the directory was. File systems often keep more. What a directory had

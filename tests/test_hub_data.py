@@ -52,16 +52,14 @@ def test_the_commit_of_a_data_set_is_told_and_none_of_local_files(
 ) -> None:
     with caplog.at_level(logging.INFO):
         check_commit("gsm8k_ja", "SakanaAI/gsm8k-ja", None, kept_at(COMMIT))
-        mine = [Read([{"filename": "/cache/json/default-0f/0.0.0/ab/json-test.arrow"}]), Read([])]
+        mine = [Read([{"filename": f"/builds/{OTHER}/json/default-0f/0.0.0/ab/json-test.arrow"}]), Read([])]
         check_commit("mine", "json", None, mine)
     assert [record.getMessage() for record in caplog.records] == [f"gsm8k_ja: data set SakanaAI/gsm8k-ja@{COMMIT}"]
 
 
 def test_data_of_another_commit_than_the_hubs_are_refused_with_and_without_a_network(hub: type[Api]) -> None:
     check_commit("gsm8k_ja", "SakanaAI/gsm8k-ja", None, kept_at(COMMIT))
-    with pytest.raises(
-        BenchmarkError, match=f"read at commit {OTHER}, which was read last, but the hub has it at {COMMIT}"
-    ):
+    with pytest.raises(BenchmarkError, match=f"read from the cache at commit {OTHER}, but the hub has it at {COMMIT}"):
         check_commit("gsm8k_ja", "SakanaAI/gsm8k-ja", None, kept_at(OTHER))
     hub.main = None
     check_commit("gsm8k_ja", "SakanaAI/gsm8k-ja", None, kept_at(COMMIT))
@@ -72,9 +70,7 @@ def test_data_of_another_commit_than_the_hubs_are_refused_with_and_without_a_net
 def test_a_pinned_commit_holds_without_a_network(hub: type[Api]) -> None:
     hub.main = None
     check_commit("gsm8k_ja", "SakanaAI/gsm8k-ja", COMMIT, kept_at(COMMIT))
-    with pytest.raises(
-        BenchmarkError, match=f"read at commit {OTHER}, which was read last, but the task pins {COMMIT}"
-    ):
+    with pytest.raises(BenchmarkError, match=f"read from the cache at commit {OTHER}, but the task pins {COMMIT}"):
         check_commit("gsm8k_ja", "SakanaAI/gsm8k-ja", COMMIT, kept_at(OTHER))
 
 

@@ -1,4 +1,4 @@
-"""A shared machine, with another user in earnest: what somebody else has made is not used. Only root can play two."""
+"""A shared machine with two real users: what somebody else has made is not used. Only root can be two users."""
 
 import os
 import shutil

@@ -144,6 +144,11 @@ def benchmarks_of(settings: Settings, family: Family) -> dict[str, Benchmark]:
     """The benchmarks by name; BenchmarkError for those that cannot score models of this family."""
     benchmarks: dict[str, Benchmark] = {}
     for name, spec in (settings.benchmark or {}).items():
+        if not spec.get("_target_"):
+            raise BenchmarkError(
+                f"benchmark.{name}: there are settings ({', '.join(spec)}) for a benchmark that is not chosen; add "
+                f"{name} to benchmark=[...], or drop the settings with ~benchmark.{name}"
+            )
         benchmarks.update(instantiate(spec)(name))
     for benchmark in benchmarks.values():
         if not callable(getattr(benchmark, "identity", None)):

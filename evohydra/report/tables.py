@@ -107,7 +107,8 @@ def search_sentences(searched: Plain) -> Iterator[str]:
     if agreed := searched.get("likelihood"):
         yield likelihood_sentence(agreed)
     if name := searched.get("known_as"):
-        yield f"The winner is {name} as it was before the search: no genome was better than that on validation."
+        which = "the uniform merge" if name == "uniform" else f"source {name} alone"
+        yield f"The winner is a merge that needs no search: {which}. The search found nothing better."
         return
     ends = searched.get("at_the_ends")
     if ends and len(ends["lowest"]) + len(ends["highest"]) >= BINDING * ends["numbers"]:

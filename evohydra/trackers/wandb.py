@@ -182,8 +182,9 @@ def _answers() -> bool:
     address = urlsplit(str(wandb.setup().settings.base_url))
     if getproxies():
         return True
+    port = address.port or (80 if address.scheme == "http" else 443)
     try:
-        socket.create_connection((address.hostname or "", address.port or 443), timeout=PATIENCE).close()
+        socket.create_connection((address.hostname or "", port), timeout=PATIENCE).close()
     except OSError:
         return False
     return True

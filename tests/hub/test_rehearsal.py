@@ -31,6 +31,8 @@ PUBLISHED = {
     "arithmo": ["model=shisa+arithmo+abel", "merge=ties", "tracker=none", *LIMITED],
     "vlm": ["experiment=evovlm_jp", "benchmark.ja_vg_vqa_search.data_files=vg/search.jsonl",
             "benchmark.ja_vg_vqa_search.limit=2", *SMALL],
+    "wild": ["model=shisa+llava16_mistral", "merge=dare_ties", "benchmark=[ja_vlm_bench_in_the_wild]",
+             "optimizer=cmaes", "fitness=full", "dtype=bfloat16", *SMALL],
     "jnli": ["model=shisa+arithmo", "merge=ties", "benchmark=lm_eval", "benchmark.lm_eval.task=jp_lmeh_jnli",
              "benchmark.lm_eval.metric=score", "benchmark.lm_eval.limit=2", *SMALL],
     "ukiyoe": ["experiment=evo_ukiyoe_base", "threads=1"],
@@ -145,18 +147,27 @@ def test_the_same_line_with_no_option_at_all(hub: Hub, tmp_path: Path) -> None:
     assert summary["evaluations"] == summary["budget"] == len(json_lines(run / "ledger.jsonl"))
 
 
-@pytest.mark.parametrize("names", [("jp", "dfs", "13b", "arithmo"), ("vlm", "ukiyoe", "sdxl")], ids="+".join)
+@pytest.mark.parametrize("names", [("jp", "dfs", "13b", "arithmo"), ("vlm", "wild", "ukiyoe", "sdxl")], ids="+".join)
 def test_published_experiments_run_as_they_are_typed(hub: Hub, tmp_path: Path, names: tuple[str, ...]) -> None:
     home = prepared(tmp_path / "home")
     came = several(hub, home, [*names])
     for name in names:
         assert (home / name / "winner" / "recipe.json").is_file()
-        assert name == "ukiyoe" or came[name]["summary"]["test"]["winner"]["n"] == 2
+        assert name == "ukiyoe" or came[name]["summary"]["test"]["winner"]["n"] == (4 if name == "wild" else 2)
     got = hub.files()
     assert len(got) > 20
     assert not [name for name in got if any(part in name for part in UNNEEDED) and name != "README.md"]
     pickles = {name for name in got if name.endswith(".bin")}
     assert pickles == ({f"pytorch_model-0000{n}-of-00002.bin" for n in (1, 2)} if "jp" in names else set())
+
+
+def test_settings_of_a_benchmark_that_is_not_chosen_are_named(hub: Hub, tmp_path: Path) -> None:
+    line = ["experiment=evovlm_jp", "benchmark=[ja_vlm_bench_in_the_wild]", *SMALL, "run=first"]
+    refused = evohydra(hub, tmp_path, *line)
+    assert refused.returncode == 1
+    assert "benchmark.ja_vg_vqa_search: there are settings (batch_size, cache_gb, " in refused.stderr
+    done = evohydra(hub, tmp_path, *line, "~benchmark.ja_vg_vqa_search")
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow

@@ -252,6 +252,11 @@ def test_a_download_that_is_cut_goes_on(online: Hub, monkeypatch: pytest.MonkeyP
     assert tensors(found)
 
 
+def test_a_slow_download_comes_whole(online: Hub) -> None:
+    online.faults["model-00001-of-00002.safetensors"] = Fault(delay=0.2)
+    assert tensors(locate(SHISA, wanted=PATTERNS))
+
+
 def test_files_that_are_there_are_kept_when_others_fail(online: Hub) -> None:
     online.faults["model-00002-of-00002.safetensors"] = Fault(status=404)
     with pytest.raises(SourceError, match=r"could not download .*The same command goes on"):

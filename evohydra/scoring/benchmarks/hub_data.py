@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from json import JSONDecodeError
 from pathlib import Path
 
@@ -25,10 +25,11 @@ logger = logging.getLogger(__name__)
 def check_commit(name: str, data_set: object, revision: str | None, splits: Iterable[Dataset]) -> None:
     """Log at which commit `data_set` of the hub was read for `name`; nothing is said of files of one's own.
 
-    Without the hub the datasets library takes what it has read last, of whatever revision. Raises BenchmarkError where
-    that is another commit than `revision` pins, or than the branch is at, or was when the hub was last asked.
+    The datasets library keeps files in a folder that is called by the commit. Without the hub it takes what it has
+    read last, of whatever revision. Raises BenchmarkError where that is another commit than `revision` pins, or than
+    the branch is at, or was when the hub was last asked.
     """
-    folders = {part for data in splits for file in getattr(data, "cache_files", ()) for part in _folders(file)}
+    folders = {Path(file["filename"]).parent.name for data in splits for file in getattr(data, "cache_files", ())}
     for commit in sorted(filter(COMMIT.fullmatch, folders)):
         logger.info("%s: data set %s@%s", name, data_set, commit)
         expected, told = _expected(str(data_set), revision)
@@ -36,15 +37,10 @@ def check_commit(name: str, data_set: object, revision: str | None, splits: Iter
             logger.warning("%s: the hub does not answer; data set %s is read at commit %s", name, data_set, commit)
         elif expected != commit:
             raise BenchmarkError(
-                f"{name}: data set {data_set} was read at commit {commit}, which was read last, but {told} {expected}; "
+                f"{name}: data set {data_set} was read from the cache at commit {commit}, but {told} {expected}; "
                 "run the same command again where the hub can be reached, or give a copy of the data set's "
                 "repository: benchmark.<name>.data_dir=/data/NAME"
             )
-
-
-def _folders(file: Mapping[str, str]) -> Sequence[str]:
-    """Of a file in the cache of the datasets library, which calls one of them by the commit."""
-    return Path(file["filename"]).parts[:-1]
 
 
 def _expected(data_set: str, revision: str | None) -> tuple[str | None, str]:
