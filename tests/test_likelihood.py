@@ -19,6 +19,8 @@ from evohydra.report.blocks import FigureBlock
 from evohydra.report.contents import contents, verdict
 from evohydra.report.gathering import by_split, gather
 from evohydra.report.progress import SearchProgress
+from evohydra.report.score_figures import optimism_figure
+from evohydra.report.search_figures import fitness_figure
 from evohydra.report.tables import likelihood_sentence, search_sentences
 from evohydra.scoring.benchmarks import BenchmarkError
 from evohydra.scoring.benchmarks.likelihood import (
@@ -404,6 +406,12 @@ def test_a_report_shows_no_log_likelihood_as_a_score(tmp_path: Path) -> None:
         block.name for section in contents(jobs, tmp_path) for block in section.blocks if isinstance(block, FigureBlock)
     }
     assert {"fitness", "fitness_by_likelihood"} <= figures
+    labels = [fitness_figure([job], "evaluations").axes[0].get_ylabel() for job in jobs]
+    assert labels == ["fitness on the search split", "log-likelihood on the search split"]
+    assert fitness_figure(jobs, "evaluations").axes[0].get_ylabel() == "best fitness so far"
+    drawn = optimism_figure(jobs[1:])
+    assert drawn is not None
+    assert {place for line in drawn.axes[0].lines for place in line.get_xdata()} == {2, 3}  # validation and test
     (sentence,) = [each for each in verdict(jobs[1:]) if "Likelihood ranks" in each]
     assert f"{jobs[1].summary['search']['likelihood']['value']:.2f} (Spearman, 95 %" in sentence  # type: ignore[index]
     assert [each for each in verdict(jobs[:1]) if "Likelihood ranks" in each] == []

@@ -87,7 +87,7 @@ def optimism_figure(jobs: Sequence[Job]) -> Figure | None:
         if len(done) == 1:
             for place, split in enumerate(SPLITS[1:], start=1):
                 score = summary[split]["winner"]
-                if score["score"] is not None:
+                if by_split(done[0])[split] is not None:
                     axes.plot([place, place], [score["low"], score["high"]], color=style.colour(index), linewidth=1)
     axes.set_xticks(range(len(SPLITS)), ["best genome\nof the search", "winner,\nsearch", "winner,\nvalidation",
                                          "winner,\ntest"])  # fmt: skip

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from evohydra.files import Plain
 from evohydra.report import style
 from evohydra.report.gathering import Job, strategies
+from evohydra.scoring.benchmarks.likelihood import measure_of
 
 CLOUD = 600  # points from which on an SVG holds them as a picture
 GRID = 200  # places at which curves of several runs are compared
@@ -46,15 +47,22 @@ def fitness_figure(jobs: Sequence[Job], by: str) -> Figure:
     else:
         for index, (strategy, members) in enumerate(strategies(jobs).items()):
             _quartiles(axes, index, strategy, members, by)
+    what = _measure(jobs)
     axes.set(
         xlabel="genomes evaluated" if by == "evaluations" else "examples scored",
-        ylabel="fitness on the search split" if len(jobs) == 1 else "best fitness so far",
+        ylabel=f"{what} on the search split" if len(jobs) == 1 else f"best {what} so far",
     )
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.margins(x=0.01)
     style.gridded(axes)
     figure.legend(loc="outside upper left", ncols=2, handlelength=2.4)
     return figure
+
+
+def _measure(jobs: Sequence[Job]) -> str:
+    """What fitness is called: a likelihood where it is one for all of them."""
+    found = {measure_of(job.records[0]["scores"]) for job in jobs if job.records}
+    return next(iter(found)) or "fitness" if len(found) == 1 else "fitness"
 
 
 def _one_run(axes: Axes, job: Job, by: str) -> None:
