@@ -19,13 +19,13 @@ import evohydra
 from evohydra.checks.libraries import PrivateParts
 from evohydra.families import private_transformers, single_files
 from evohydra.merging import private_torch
-from evohydra.scoring.benchmarks import private_lm_eval
+from evohydra.scoring.benchmarks import mteb_data, private_lm_eval
 from evohydra.search.optimizers import lean
 from evohydra.trackers import private_wandb
 from tests.contracts.discovery import composed
 
 PACKAGE = Path(evohydra.__file__).parent
-MODULES = (private_transformers, single_files, private_torch, private_lm_eval, lean, private_wandb)
+MODULES = (private_transformers, single_files, private_torch, private_lm_eval, lean, mteb_data, private_wandb)
 PARTS: list[PrivateParts] = [parts for module in MODULES for parts in module.PARTS]
 # Of libraries, whose own modules begin with an underscore; `_` and `__x__` are no private names.
 LIBRARIES = {"cmaes", "lm_eval", "transformers", "torch", "wandb", "diffusers", "peft", "datasets", "pymoo", "ribs"}
@@ -80,7 +80,11 @@ def test_the_bounds_are_those_of_the_versions_that_were_tried(library: str) -> N
     """The upper bound of pyproject.toml admits the version that was tried, and not the next minor one."""
     (tested,) = {parts.tested for parts in PARTS if parts.library == library}
     project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
-    lines = [*project["dependencies"], *project["optional-dependencies"]["diffusion"]]
+    lines = [
+        *project["dependencies"],
+        *project["optional-dependencies"]["diffusion"],
+        *project["optional-dependencies"]["mteb"],
+    ]
     needed = [Requirement(line) for line in lines]
     major, minor, patch = map(int, tested.split("."))
     later = f"0.{minor}.{patch + 1}" if library == "lm-eval" else f"{major}.{minor + 1}.0"

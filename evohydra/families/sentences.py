@@ -10,7 +10,7 @@ from evohydra.files import Plain, check_plain_file, parse_json, read_json, read_
 from evohydra.merging.checkpoints import SourceError
 
 MODULES = "modules.json"
-PROMPTS = "config_sentence_transformers.json"
+PROMPTS = "config_sentence_transformers.json"  # and how vectors are compared
 # What it says of the encoder itself: how long a text may be, and whether it is in small letters.
 OF_ENCODER = tuple(
     f"sentence_{kind}_config.json"
@@ -36,7 +36,9 @@ class SentenceSettings:
 
     pooling: of the tokens' last hidden states, one or several of `POOLINGS`, whose vectors stand one behind the other;
     longest: tokens of a text that are read, None where nothing is said; lower: whether texts are put in small letters
-    first; prompt: what stands before every text, and prompt_pooled: whether its tokens count in the pooling.
+    first; prompt: what stands before every text, and prompt_pooled: whether its tokens count in the pooling; prompts:
+    by name those for some uses (name, text); normalized: whether vectors are made one long; similarity: how vectors
+    are compared.
     """
 
     pooling: tuple[str, ...] = ("mean",)
@@ -44,6 +46,9 @@ class SentenceSettings:
     lower: bool = False
     prompt: str = ""
     prompt_pooled: bool = True
+    prompts: tuple[tuple[str, str], ...] = ()
+    normalized: bool = False
+    similarity: str = "cosine"
 
 
 def backbone_of(directory: Path) -> Path:
@@ -105,7 +110,10 @@ def settings_of(directory: Path) -> SentenceSettings:
                 f"{encoder}: expected max_seq_length as {SHORTEST} tokens or more and do_lower_case as true or false, "
                 f"got {longest!r} and {lower!r}"
             )
-        return SentenceSettings(pooling, longest, lower, _prompt(directory), prompt_pooled)
+        return SentenceSettings(
+            pooling, longest, lower, _prompt(directory), prompt_pooled, _prompts(directory),
+            any(kind == "Normalize" for kind, _ in modules_of(directory)), _similarity(directory),
+        )  # fmt: skip
     except SourceError:
         raise
     except (ValueError, OSError) as error:
@@ -131,17 +139,38 @@ def _pooling(directory: Path) -> tuple[tuple[str, ...], bool]:
     return modes, pooled
 
 
-def _prompt(directory: Path) -> str:
+def _said(directory: Path) -> Plain:
     file = directory / PROMPTS
-    said: Plain = read_json(file) if file.exists() else {}
+    return read_json(file) if file.exists() else {}
+
+
+def _prompt(directory: Path) -> str:
+    said = _said(directory)
     name = said.get("default_prompt_name")
     if name is None:
         return ""
     prompts = said.get("prompts")
     prompt = prompts.get(name) if isinstance(prompts, Mapping) else None
     if not isinstance(prompt, str):
-        raise ValueError(f"{file}: expected the text of the prompt {name!r} among its prompts, got {prompts!r}")
+        raise ValueError(
+            f"{directory / PROMPTS}: expected the text of the prompt {name!r} among its prompts, got {prompts!r}"
+        )
     return prompt
+
+
+def _prompts(directory: Path) -> tuple[tuple[str, str], ...]:
+    """The prompts that are more than nothing, in the order of their names."""
+    prompts = _said(directory).get("prompts") or {}
+    if not isinstance(prompts, Mapping) or not all(isinstance(text, str | None) for text in prompts.values()):
+        raise ValueError(f"{directory / PROMPTS}: prompts: expected a text for each name, got {str(prompts)[:200]}")
+    return tuple(sorted((name, text) for name, text in prompts.items() if text))
+
+
+def _similarity(directory: Path) -> str:
+    said = _said(directory).get("similarity_fn_name") or SentenceSettings.similarity
+    if not isinstance(said, str):
+        raise ValueError(f"{directory / PROMPTS}: similarity_fn_name: expected a name, got {said!r}")
+    return said
 
 
 def _is_count(value: object) -> bool:

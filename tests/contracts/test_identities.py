@@ -17,6 +17,7 @@ from evohydra.scoring.benchmarks import Benchmark, BenchmarkError
 from evohydra.scoring.benchmarks.embedding_classification import embedding_classification
 from evohydra.scoring.benchmarks.embedding_similarity import embedding_similarity
 from evohydra.scoring.benchmarks.lm_eval import lm_eval_benchmarks
+from evohydra.scoring.benchmarks.mteb_tasks import mteb_task
 from evohydra.scoring.benchmarks.scorers.similarity import similarity
 from evohydra.scoring.benchmarks.visual_qa import visual_qa
 from tests import tiny_models, tiny_scorers, tiny_studio, tiny_visual
@@ -111,7 +112,23 @@ def classified(root: Path, **options: Any) -> Benchmark:
     return embedding_classification("some", references={"start": 10}, **chosen)["some"]
 
 
+def save_labelled(root: Path, changed: int | None = None) -> None:
+    root.mkdir(parents=True, exist_ok=True)
+    for split, other in (("train", None), ("test", changed)):
+        rows = [{"text": f"{split} {20 if n == other else n}", "label": n % 2} for n in range(14)]
+        (root / f"{split}.json").write_text(json.dumps(rows))
+
+
+def by_mteb(root: Path, **options: Any) -> Benchmark:
+    chosen: dict[str, Any] = {"data_dir": str(root), "splits": BOUNDS, **options}
+    return mteb_task("some", task="Banking77Classification", **chosen)["some"]
+
+
 KINDS = {
+    "mteb": Kind(
+        save_labelled, by_mteb, lambda root: save_labelled(root, changed=6), {"prompt": "query: "}, {"experiments": 3},
+        {"batch_size": 3},
+    ),
     "embedding_classification": Kind(
         save_texts, classified, lambda root: save_texts(root, changed=6), {"prompt": "query: "}, {"k": 3},
         {"batch_size": 3},

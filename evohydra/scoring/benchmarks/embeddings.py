@@ -37,6 +37,12 @@ class Embedder:
         """
         return torch.nn.functional.normalize(self._in_batches(live, texts, self._vectors, "vectors"), dim=1)
 
+    def encoded(self, live: object, texts: Sequence[str]) -> Tensor:
+        """The vectors as sentence-transformers gives them: of length 1 only where the model's files say so."""
+        vectors = self._in_batches(live, texts, self._vectors, "vectors")
+        normalized = isinstance(live, LiveEncoder) and live.sentence.normalized
+        return torch.nn.functional.normalize(vectors, dim=1) if normalized else vectors
+
     def logits(self, live: object, texts: Sequence[str]) -> Tensor:
         """What the model's head makes of texts, (texts, labels), float32 on the CPU; raises as for vectors."""
         return self._in_batches(live, texts, self._logits, "logits")
