@@ -116,7 +116,7 @@ def warn_of_ignored(config: Plain, method: str, known: Collection[str]) -> None:
     entries = [config, *(config.get("models") or []), *(config.get("slices") or [])]
     entries += [source for each in config.get("slices") or [] for source in each["sources"]]
     given = {str(key) for entry in entries for key in entry.get("parameters") or {}}
-    if unused := sorted(given - set(known) - {"rescale"}):
+    if unused := sorted(given - set(known)):
         logger.warning("parameters %s are ignored: mergekit's %s uses %s", unused, method, sorted(known))
 
 

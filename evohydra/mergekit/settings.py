@@ -1,6 +1,6 @@
 """The settings of a mergekit configuration at one tensor: precedence, filters, gradients, defaults."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,6 @@ PASSTHROUGH = "passthrough"
 DIVIDED_BY_1 = ("task_arithmetic", "dare_linear", "breadcrumbs", "della_linear")
 NO_SUM = 1e-8
 SWITCHES = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
-IGNORE_RESCALE = ("task_arithmetic",)  # mergekit knows it there, and does nothing with it
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,6 @@ class Settings:
         """The method's parameters."""
         method = resolve(counterpart.method)
         keys = {OPTIONS.get(name, name): name for name in method.parameters - set(counterpart.fixed)}
-        self.check_rescale(keys, method_name)
         parameters: dict[str, Parameter] = {}
         for name, only in counterpart.fixed.items():
             parameters[name] = (1.0,) * len(self.models) if only is None else only
@@ -76,11 +74,6 @@ class Settings:
     def scale(self, source: str) -> float:
         """What passthrough multiplies the tensor of `source` by."""
         return _number("scale", self.value("scale", source, 1.0))
-
-    def check_rescale(self, known: Collection[str], method_name: str) -> None:
-        """ValueError for `rescale` where mergekit's method has it and ours has not."""
-        if "rescale" not in known and method_name not in IGNORE_RESCALE and self.value("rescale", None):
-            raise ValueError(f"{method_name} has no parameters ['rescale'] here; it has {sorted(known)}")
 
     def value(self, key: str, model: str | None, default: object = None) -> object:
         """The setting at the tensor, of one model or of all."""

@@ -180,7 +180,9 @@ def _settings(recipe: Merge, group: Group, method: Method, counterpart: Counterp
             raise NotExpressible(f"mergekit's {name} has equal weights, this recipe {parameter} {list(value)}")
         if only is not None and value != only:
             raise NotExpressible(f"mergekit's {name} has a {parameter} of {only}, this recipe one of {value}")
-    if "rescale" in values:
+    if values.get("rescale") == "none" == method.defaults["rescale"]:
+        del values["rescale"]  # mergekit's default, too
+    elif "rescale" in values:
         if values["rescale"] == "density":
             raise NotExpressible(
                 "mergekit rescales by L1 norm, this recipe by density (merge.parameter.options.rescale)"

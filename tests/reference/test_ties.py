@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from peft.utils.merge_utils import ties as peft_ties
 from torch import Tensor
 
+from evohydra.merging.methods.breadcrumbs import breadcrumbs
 from evohydra.merging.methods.ties import ties
 
 # Two task vectors of five entries, trimmed to density 0.6, that is to int(0.6 * 5) = 3 entries each:
@@ -39,6 +40,31 @@ def test_scaling_by_hand() -> None:
     # Half of the above.
     expected = BASE + torch.tensor([2.0, 1.5, 1.0, -2.0, 0.0])
     assert torch.equal(merge(TAU, [1.0, 1.0], [0.6, 0.6], BASE, scaling=0.5), expected)
+
+
+def test_trimmed_task_vectors_have_their_norm_from_before() -> None:
+    """mergekit's `rescale` (sparsify.py, rescaled_masked_tensor): times the L1 norm before over the one behind."""
+    # tau_1: (4 + 1 + 2 + 3 + 0.5) / (4 + 2 + 3) = 10.5 / 9; tau_2: 11.25 / 10.
+    one, two = torch.tensor([4.0, 0, 2, -3, 0]) * 10.5 / 9, torch.tensor([-2.0, 3, 0, -5, 0]) * 1.125
+    # Sums 4.67 - 2.25, 3.375, 2.33, -3.5 - 5.625: signs + + + -; means of what agrees.
+    expected = torch.stack([one[0], two[1], one[2], (one[3] + two[3]) / 2, torch.tensor(0.0)])
+    torch.testing.assert_close(merge(TAU, [1.0, 1.0], [0.6, 0.6], rescale="l1"), expected)
+    assert torch.equal(merge(TAU, [1.0, 1.0], [1.0, 1.0], rescale="l1"), merge(TAU, [1.0, 1.0], [1.0, 1.0]))
+    assert torch.equal(merge(torch.zeros(1, 5), [1.0], [0.6], rescale="l1"), torch.zeros(5))
+    with pytest.raises(ValueError, match="rescale must be one of none, l1, got 'density'"):
+        merge(TAU, [1.0, 1.0], [0.6, 0.6], rescale="density")
+
+
+@given(seed=st.integers(0, 2**31), gamma=st.floats(0, 0.2), density=st.floats(0.01, 1), size=st.integers(1, 300))
+def test_rescaled_breadcrumbs_have_their_norm_from_before(seed: int, gamma: float, density: float, size: int) -> None:
+    """Also where many magnitudes are equal."""
+    delta = (torch.randn(size, generator=torch.Generator().manual_seed(seed)) * 4).round() / 4
+    how = {"weight": [1.0], "density": [density], "gamma": [gamma]}
+    plain = breadcrumbs(torch.zeros(size), [delta], **how)
+    found = breadcrumbs(torch.zeros(size), [delta], **how, rescale="l1")
+    before, after = float(delta.abs().sum()), float(plain.abs().sum())
+    factor = before / after if after and density < 1 else 1.0
+    torch.testing.assert_close(found, plain * factor)
 
 
 @pytest.mark.parametrize(

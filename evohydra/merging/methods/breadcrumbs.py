@@ -9,7 +9,7 @@ from evohydra.merging.kernels.ranking import Ranking
 from evohydra.merging.methods import once
 from evohydra.merging.methods.mixing import Mix, mix, mixed
 from evohydra.merging.methods.requirements import need_base
-from evohydra.merging.methods.trimming import at_most, check_shares, keep, magnitudes, more_than, rankings
+from evohydra.merging.methods.trimming import at_most, check_shares, keep, magnitudes, more_than, rankings, restored
 
 
 @fused
@@ -19,12 +19,16 @@ def _breadcrumbs(
     scaling: Tensor,
     least: Tensor,
     most: Tensor,
+    factor: Tensor,
+    *,
+    rescaled: bool,
     **how: bool,
 ) -> Tensor:
     trimmed = []
     for k, delta in enumerate(entries.task_vectors()):
         size = delta.abs()
-        trimmed.append(keep(delta, (size >= least[k]) & (size <= most[k])))
+        kept = keep(delta, (size >= least[k]) & (size <= most[k]))
+        trimmed.append(entries.rounded(kept * factor[k]) if rescaled else kept)
     return mixed(entries, trimmed, weights, scaling, **how)
 
 
@@ -33,6 +37,7 @@ def _merge(
     models: Sequence[Tensor],
     density: Sequence[float],
     gamma: Sequence[float],
+    rescale: str,
     ranks: Sequence[Ranking],
     how: Mix,
     out: Tensor | None,
@@ -47,8 +52,9 @@ def _merge(
         values = magnitudes(base, model)
         lows.append(rank.smallest(smallest, values))
         highs.append(rank.smallest(smallest + kept, values))
-    numbers = (*how.numbers, more_than(lows, models[0].dtype), at_most(highs, models[0].dtype))
-    return _breadcrumbs(need_base(base), models, *numbers, out=out, **how.flags)
+    least, most = more_than(lows, models[0].dtype), at_most(highs, models[0].dtype)
+    numbers = (*how.numbers, least, most, restored(base, models, density, rescale, least, most))
+    return _breadcrumbs(need_base(base), models, *numbers, out=out, rescaled=rescale != "none", **how.flags)
 
 
 @once(ranks=rankings)
@@ -61,16 +67,18 @@ def breadcrumbs(
     gamma: Sequence[float],
     normalize: bool = False,
     scaling: float = 1.0,
+    rescale: str = "none",
     ranks: Sequence[Ranking] = (),
     out: Tensor | None = None,
 ) -> Tensor:
     """Task arithmetic over task vectors without their int(gamma * n) largest entries and without the smallest.
 
     int(density * n) entries stay, of equal magnitudes the first are taken for smaller; in tensors of fewer than
-    1 / gamma entries nothing counts as too large.
+    1 / gamma entries nothing counts as too large. With `rescale` "l1" each task vector then has the L1 norm from
+    before, as in mergekit's `rescale`.
     """
     how = mix(weight, models, elect=False, normalize=normalize, scaling=scaling)
-    return _merge(base, models, density, gamma, ranks, how, out)
+    return _merge(base, models, density, gamma, rescale, ranks, how, out)
 
 
 @once(ranks=rankings)
@@ -83,9 +91,10 @@ def breadcrumbs_ties(
     gamma: Sequence[float],
     normalize: bool = False,
     scaling: float = 1.0,
+    rescale: str = "none",
     ranks: Sequence[Ranking] = (),
     out: Tensor | None = None,
 ) -> Tensor:
     """The same before sign election."""
     how = mix(weight, models, elect=True, normalize=normalize, scaling=scaling)
-    return _merge(base, models, density, gamma, ranks, how, out)
+    return _merge(base, models, density, gamma, rescale, ranks, how, out)

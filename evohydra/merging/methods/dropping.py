@@ -7,14 +7,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from evohydra.merging.kernels.arithmetic import stored
 from evohydra.merging.kernels.fused import Entries
 from evohydra.merging.kernels.randomness import STEPS, keys, positions_of, random_words, scattered
-from evohydra.merging.methods.trimming import magnitudes
+from evohydra.merging.methods.trimming import BLOCK, magnitudes, norm_factor
 
 RESCALES = ("none", "density", "l1")
-BLOCK = 2**20  # entries
-NEGLIGIBLE = 1e-7  # L1 norms below this are not divided by, as in mergekit
 
 
 class KeptNorm:
@@ -36,17 +33,8 @@ class KeptNorm:
         return float(self._sums[place - 1]) if place else 0.0
 
     def factor(self, below: int, dtype: torch.dtype) -> float:
-        """What gives those entries the L1 norm that all of them had; 1 where there is nothing to divide by.
-
-        Both norms and their quotient are rounded to bfloat16 where that is the type, as in mergekit.
-        """
-        norms = [self.kept(2**30), self.kept(below)]
-        if min(norms) < NEGLIGIBLE:
-            return 1.0
-        if dtype != torch.bfloat16:
-            return norms[0] / norms[1]
-        before, after = stored(norms, dtype)
-        return stored([before / after], dtype)[0]
+        """What gives those entries the L1 norm that all of them had, see `norm_factor`."""
+        return norm_factor(self.kept(2**30), self.kept(below), dtype)
 
 
 Offsets = Callable[[int, int], NDArray[np.int64]]

@@ -1,16 +1,21 @@
 """Trimming a task vector by magnitude (TIES-Merging, arXiv 2306.01708, section 4.1)."""
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from evohydra.merging.kernels.arithmetic import stored
 from evohydra.merging.kernels.fused import Stepped
 from evohydra.merging.kernels.ranking import ABOVE_ALL, BELOW_ALL, Cut, Ranking, Values
 from evohydra.merging.methods.requirements import need_base
 
 ENDS = (BELOW_ALL, ABOVE_ALL)
+TRIMMED_RESCALES = ("none", "l1")
+BLOCK = 2**20  # entries
+NEGLIGIBLE = 1e-7  # L1 norms below this are not divided by, as in mergekit
 
 
 def magnitudes(base: Tensor | None, model: Tensor) -> Values:
@@ -21,6 +26,19 @@ def magnitudes(base: Tensor | None, model: Tensor) -> Values:
         return (flat_model[start:stop] - flat_base[start:stop]).abs_()
 
     return values
+
+
+def norm_factor(before: float, after: float, dtype: torch.dtype) -> float:
+    """What gives entries with the L1 norm `after` the one `before`; 1 where there is nothing to divide by.
+
+    Both norms and their quotient are rounded to bfloat16 where that is the type, as in mergekit.
+    """
+    if min(before, after) < NEGLIGIBLE:
+        return 1.0
+    if dtype != torch.bfloat16:
+        return before / after
+    before, after = stored([before, after], dtype)
+    return stored([before / after], dtype)[0]
 
 
 def rankings(base: Tensor | None, models: Sequence[Tensor]) -> list[Ranking]:
@@ -78,3 +96,39 @@ def _next(value: float, towards: float, dtype: torch.dtype) -> float:
 def keep(delta: Tensor, which: Tensor) -> Tensor:
     """`delta` where `which`, else zero."""
     return torch.where(which, delta, 0.0)
+
+
+def restored(
+    base: Tensor | None,
+    models: Sequence[Tensor],
+    density: Sequence[float],
+    rescale: str,
+    least: Stepped,
+    most: Stepped | None = None,
+) -> list[float]:
+    """What each trimmed task vector is multiplied by: with `rescale` "l1" it then has the L1 norm from before, else 1.
+
+    Entries stay where their magnitude is at least `least` and at most `most`. ValueError for another `rescale`.
+    """
+    if rescale not in TRIMMED_RESCALES:
+        raise ValueError(f"rescale must be one of {', '.join(TRIMMED_RESCALES)}, got {rescale!r}")
+    if rescale == "none":
+        return [1.0 for _ in models]
+    return [
+        1.0 if share >= 1 else _to_norm(base, model, k, least, most)
+        for k, (model, share) in enumerate(zip(models, density, strict=True))
+    ]
+
+
+def _to_norm(base: Tensor | None, model: Tensor, k: int, least: Stepped, most: Stepped | None) -> float:
+    values, before, after = magnitudes(base, model), 0.0, 0.0
+    starts = {*range(0, model.numel(), BLOCK), *least.starts, *(most.starts if most else ())}
+    bounds = [*sorted(start for start in starts if start < model.numel()), model.numel()]
+    for start, stop in itertools.pairwise(bounds):
+        block = values(start, stop).to(torch.float64)
+        kept = block >= least.at(start)[k]
+        if most is not None:
+            kept &= block <= most.at(start)[k]
+        before += float(block.sum())
+        after += float(block[kept].sum())
+    return norm_factor(before, after, model.dtype)
