@@ -23,6 +23,9 @@ from evohydra.scoring.benchmarks import Benchmark, BenchmarkError
 NOWHERE: Mapping[str, Path] = MappingProxyType({})
 
 
+MADE_HOW = {"_partial_": (False, True), "_convert_": ("none", "partial", "object", "all")}  # Hydra's own keys
+
+
 @dataclass(frozen=True)
 class Parts:
     """What a worker is made of, and what the driver needs to know of it."""
@@ -40,6 +43,9 @@ def instantiate(spec: Mapping[str, object]) -> Any:
     """What a part of the configuration describes; ValueError where that cannot be made."""
     if not spec.get("_target_"):
         raise ValueError(f"expected _target_, which says what it is, got {dict(spec)}")
+    for key, known in MADE_HOW.items():
+        if spec.get(key, known[0]) not in known:
+            raise ValueError(f"{spec['_target_']}: {key}: expected one of {list(known)}, got {spec[key]!r}")
     missing = sorted(key for key, value in spec.items() if value == "???")
     if missing:
         raise ValueError(f"{spec['_target_']}: expected a value for {', '.join(missing)}, got none; give it one")
@@ -66,6 +72,8 @@ def _with_family(name: str, fields: object) -> object:
     path = fields.get("path") if isinstance(fields, Mapping) else None
     if not isinstance(fields, Mapping) or not isinstance(path, str) or fields.get("family") is not None:
         return fields
+    if not path.strip():
+        return {**fields, "family": ""}  # the path is missed before it
     revision = fields.get("revision")
     try:
         return {**fields, "family": family_at(path, revision if isinstance(revision, str) else None)}
