@@ -40,6 +40,9 @@ def act(room: Path, recipe: Node, split: Split, examples: Examples | None = None
     attempts = len(list(room.glob(f"{recipe.name} *")))
     (room / f"{recipe.name} {attempts} {os.getpid()}").touch()
     what, _, times = recipe.name.partition("-")
+    if what == "slow":
+        time.sleep(float(times) if float(times) > 100 else 1.0)
+        return Evaluation({"task": [float(times)]}, {"merge": 0.0})
     if what == "number" and not (room / f"ill {os.getpid()}").exists():
         return Evaluation({"task": [float(times)]}, {"merge": 0.0})
     if times and attempts >= int(times) and not (room / f"ill {os.getpid()}").exists():

@@ -15,12 +15,14 @@ import torch
 from evohydra.checks import CountOrAuto, Natural, NotNegative, Positive
 from evohydra.scoring.executors import MakeWorker
 from evohydra.scoring.executors.pool import Pool, Said, Seat
-from evohydra.scoring.executors.ray_cluster import Share, connect, has_gpus, ray_library, room, start
+from evohydra.scoring.executors.ray_cluster import Lifelines, Share, connect, has_gpus, ray_library, room, start
 from evohydra.scoring.executors.resources import places, usable_cores
 from evohydra.scoring.executors.serving import begin, carried_out, packed
+from evohydra.scoring.job import MachineError
 
 logger = logging.getLogger(__name__)
 LOOK = 3.0  # seconds between two looks at the nodes
+GRACE = 15.0  # seconds that a head may be silent, as where it is started again
 PENDING = 30.0  # seconds without a worker after which the run says so
 PASSED_ON = (  # what `evohydra` sets for its libraries; the nodes of a cluster do not know it
     "TQDM_DISABLE", "HF_DATASETS_DISABLE_PROGRESS_BARS", "HF_HUB_DISABLE_PROGRESS_BARS", "HF_HUB_OFFLINE",
@@ -61,7 +63,8 @@ class RayActors(Pool[_Actor]):
         self._placement, self._environment = placement, dict(environment or {})
         self._worker_bytes = worker_bytes
         self._share = Share(1)
-        self._connected = False
+        self._connected = self._lost = False
+        self._lifelines: Lifelines | None = None
         self._made: Any = None  # the reference of what makes a worker
         self._count = 0  # of seats that there have been
         self._looked = self._alone = 0.0  # when nodes were looked at, and since when no worker is ready
@@ -108,6 +111,7 @@ class RayActors(Pool[_Actor]):
             connect(self._address)
             gpus = float(has_gpus(self._ray.nodes())) if self._gpus == "auto" else float(self._gpus)
             self._share = Share(1 if self._cpus == "auto" else int(self._cpus), gpus, self._resources)
+        self._lifelines = Lifelines.found()
         self._made = self._ray.put(pickle.dumps(self._make))
         self._alone = time.monotonic()
 
@@ -158,13 +162,16 @@ class RayActors(Pool[_Actor]):
         try:
             kind, content = pickle.loads(self._ray.get(answered[0]))
         except self._ray.exceptions.RayError as error:
+            self._check_ray()
             return seat, "died", f"worker {seat.number} ({seat.where}) died: {_reason(error)}"
         if kind == "ready":
             seat.where = content
         return seat, kind, content
 
     def _look(self) -> None:
-        """Fit the workers to the nodes; say where none finds room."""
+        """Fit the workers to the nodes; say where none finds room, and which have been silent for long."""
+        self._check_ray()
+        self._name_silent()
         self._fit()
         if any(seat.ready for seat in self._seats):
             self._alone = time.monotonic()
@@ -175,6 +182,20 @@ class RayActors(Pool[_Actor]):
                 [dict(node["Resources"]) for node in self._ray.nodes() if node["Alive"]],
             )  # fmt: skip
 
+    def _check_ray(self) -> None:
+        """MachineError where Ray is lost. Its own library would end this process without a word that helps."""
+        assert self._lifelines is not None
+        until = time.monotonic() + GRACE
+        while not (why := self._lifelines.node_lost()) and (why := self._lifelines.head_lost()):
+            if time.monotonic() > until:
+                break
+            time.sleep(1.0)
+        if why:
+            self._lost = True
+            raise MachineError(
+                f"Ray is lost: {why}. All scores so far are kept; give the same command again when Ray is back"
+            )
+
     def _restart(self, seat: _Actor) -> None:
         self._ray.kill(seat.handle)
         seat.handle, seat.answer = self._started()
@@ -183,7 +204,7 @@ class RayActors(Pool[_Actor]):
     def close(self) -> None:
         """End all workers, those that work on something too; a local Ray ends, a cluster is left as it was."""
         if self._connected:
-            for seat in self._seats:
+            for seat in self._seats if not self._lost else ():
                 self._ray.kill(seat.handle)
             self._ray.shutdown()
         self._seats, self._connected = [], False

@@ -22,6 +22,8 @@ OFF = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # without it Ray prints that this will change
 }
 OWN = {"RAY_worker_niceness": "0"}  # of a local Ray, whose workers are all that this machine has to do
+HTTP2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"  # a client's first words: RFC 9113, 3.4 and 6.5
+SETTINGS = b"\4"  # the kind of a server's first frame
 HOST_AND_PORT = re.compile(r"(?P<host>[^:/\s]+|\[[^\]\s]+\]):(?P<port>\d{1,5})")
 Node = Mapping[str, Any]  # as ray.nodes() tells it
 
@@ -58,23 +60,65 @@ def start(cpus: int, gpus: int) -> None:
 
 
 def connect(address: str) -> None:
-    """Connect this process to the Ray at `address`; ValueError where there is none."""
+    """Connect this process to the Ray at `address`; ValueError, within seconds, where there is none."""
+    given, address = address, os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
     expected = "expected the address of a running Ray, host:port, or auto for that of this machine"
     if address != "auto":
         found = HOST_AND_PORT.fullmatch(address)
         if found is None:
             raise ValueError(f"executor.address: {expected}, got {address!r}")
-        host, port = found["host"].strip("[]"), int(found["port"])
-        try:
-            with closing(socket.create_connection((host, port), PATIENCE)):
-                pass
-        except (OSError, OverflowError) as error:
-            raise ValueError(f"executor.address: {expected}, got {address!r}, where nothing answers: {error}") from None
+        if why := silence(found["host"].strip("[]"), int(found["port"])):
+            raise ValueError(f"executor.address: {expected}, got {address!r}, where no Ray answers: {why}")
     try:
         _initialise(address=address)
     except (OSError, RuntimeError, ValueError) as error:
         said = " ".join(str(error).split())
-        raise ValueError(f"executor.address: {expected}, got {address!r}: {said}") from error
+        raise ValueError(f"executor.address: {expected}, got {given!r}: {said}") from error
+
+
+def silence(host: str, port: int) -> str:
+    """Why no server of Ray answers there; "" if one does. It speaks gRPC, which begins with settings of HTTP/2.
+
+    Ray's own library waits for minutes where something else listens, and then ends the process.
+    """
+    try:
+        with closing(socket.create_connection((host, port), PATIENCE)) as connection:
+            connection.settimeout(PATIENCE)
+            connection.sendall(HTTP2)
+            came = connection.recv(4)
+    except (OSError, OverflowError) as error:
+        return str(error)
+    return "" if came[3:4] == SETTINGS else "what listens there is no Ray"
+
+
+@dataclass(frozen=True)
+class Lifelines:
+    """Where this process's Ray is to be heard: its head, and the node that this process is on."""
+
+    head: tuple[str, int]
+    node: tuple[str, int]
+
+    @classmethod
+    def found(cls) -> "Lifelines":
+        """Those of the Ray to which this process is connected."""
+        ray = ray_library()
+        context = ray.get_runtime_context()
+        host, _, port = context.gcs_address.rpartition(":")
+        here = next(node for node in ray.nodes() if node["NodeID"] == context.get_node_id())
+        return cls((host.strip("[]"), int(port)), (here["NodeManagerAddress"], here["NodeManagerPort"]))
+
+    def head_lost(self) -> str:
+        """Why the head does not answer; "" if it does."""
+        return _lost("its head", self.head)
+
+    def node_lost(self) -> str:
+        """Why the node of this process does not answer; "" if it does."""
+        return _lost("its node on this machine", self.node)
+
+
+def _lost(name: str, at: tuple[str, int]) -> str:
+    why = silence(*at)
+    return why and f"{name} ({at[0]}:{at[1]}) does not answer any more: {why}"
 
 
 def _initialise(**settings: object) -> None:
