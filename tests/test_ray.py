@@ -19,6 +19,7 @@ from evohydra.scoring.executors import ray_actors
 from evohydra.scoring.executors.ray_actors import RayActors
 from evohydra.scoring.executors.ray_cluster import Share, room
 from evohydra.scoring.job import Job, MachineError
+from evohydra.search.secret_overrides import check_overrides
 from tests.contracts.test_executors import doubled, made, scored
 from tests.ray_nodes import NODE, nodes_of_ray
 
@@ -167,3 +168,15 @@ def of_ray() -> set[int]:
     while more := {process for process, parent in parents.items() if parent in below} - below:
         below |= more
     return {process for process in below if any(word in lines.get(process, "") for word in ("raylet", "gcs_", "ray::"))}
+
+
+def test_variables_of_workers_are_theirs_and_hold_no_secret(tmp_path: Path, ray_address: str) -> None:
+    settings = {"address": ray_address, "workers": 1, "environment": {"MINE": "a, b"}}
+    with closing(actors(tmp_path, **settings)) as executor:
+        assert executor.ask(variable, "MINE") == "a, b"
+    with pytest.raises(ValueError, match=r"executor\.environment\.HF_TOKEN: expected no secret"):
+        check_overrides(["executor.environment.HF_TOKEN=something"], {})
+
+
+def variable(_: object, name: str) -> str | None:
+    return os.environ.get(name)
