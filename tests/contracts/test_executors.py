@@ -40,6 +40,9 @@ def act(room: Path, recipe: Node, split: Split, examples: Examples | None = None
     attempts = len(list(room.glob(f"{recipe.name} *")))
     (room / f"{recipe.name} {attempts} {os.getpid()}").touch()
     what, _, times = recipe.name.partition("-")
+    if what == "hangs":
+        time.sleep(0.0 if attempts else 60.0)
+        return Evaluation({"task": [float(attempts)]}, {"merge": 0.0})
     if what == "slow":
         time.sleep(float(times) if float(times) > 100 else 1.0)
         return Evaluation({"task": [float(times)]}, {"merge": 0.0})

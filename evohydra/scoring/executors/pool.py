@@ -13,6 +13,7 @@ from evohydra.scoring.executors import Result
 from evohydra.scoring.executors.attempts import Attempts
 from evohydra.scoring.executors.patience import Patience
 from evohydra.scoring.executors.serving import Kind, evaluate
+from evohydra.scoring.executors.stragglers import Stragglers
 from evohydra.scoring.job import Evaluation, Job, MachineError
 
 logger = logging.getLogger(__name__)
@@ -44,13 +45,17 @@ Said = tuple[AnySeat, Kind | Literal["died"], Any]  # by which worker, and what 
 
 
 class Pool(ABC, Generic[AnySeat]):
-    """Workers outside of this process. A subclass says how one is started, spoken to and heard."""
+    """Workers outside of this process. A subclass says how one is started, spoken to and heard.
 
-    def __init__(self, retries: int) -> None:
+    straggler: a job that takes so many times the median of its kind is given to a second worker; None: none is.
+    """
+
+    def __init__(self, retries: int, straggler: float | None = None) -> None:
         self._attempts = Attempts(retries)
         self._seats: list[AnySeat] = []
         self._deaths = 0  # of workers that were never ready, in a row
         self._patience = Patience()
+        self._stragglers = Stragglers(straggler)
 
     @abstractmethod
     def _begin(self) -> None:
@@ -78,10 +83,25 @@ class Pool(ABC, Generic[AnySeat]):
     def _hand_out(self) -> None:
         for seat in self._seats:
             if seat.free and (taken := self._attempts.take()) is not None:
-                seat.ticket, job = taken
-                seat.asked = True
-                self._patience.begins(seat.number)
-                self._send(seat, evaluate, (job,))
+                ticket, job = taken
+                self._stragglers.begins(ticket, job)
+                self._give(seat, ticket, job)
+
+    def _give(self, seat: AnySeat, ticket: int, job: Job) -> None:
+        seat.ticket, seat.asked = ticket, True
+        self._patience.begins(seat.number)
+        self._send(seat, evaluate, (job,))
+
+    def _help_stragglers(self) -> None:
+        """Give slow jobs to free workers, too, where no other job is open: the first answer counts."""
+        self._hand_out()
+        for ticket in self._stragglers.slow():
+            at_it = [seat for seat in self._seats if seat.ticket == ticket]
+            free = next((seat for seat in self._seats if seat.free), None)
+            if free is not None and len(at_it) == 1:
+                logger.warning("worker %d (%s) is slow; worker %d does its job, too", at_it[0].number, at_it[0].where,
+                               free.number)  # fmt: skip
+                self._give(free, ticket, self._attempts.job(ticket))
 
     def completed(self) -> tuple[int, Evaluation]:
         """The next ticket whose job is scored; see `Executor.completed`."""
@@ -92,7 +112,14 @@ class Pool(ABC, Generic[AnySeat]):
             ticket, seat.ticket = seat.ticket, None
             if kind == "ready" or ticket is None:
                 continue
+            others = [each for each in self._seats if each.ticket == ticket]
+            if kind != "done" and others:
+                logger.warning("%s; another worker is at the same job", content)
+                continue
+            self._stragglers.ends(ticket, passed=kind == "done")
             if kind == "done":
+                for each in others:
+                    each.ticket = None  # what it still says of that job is not heard
                 self._hand_out()
                 return self._attempts.passed(ticket, content)
             self._attempts.failed(ticket, content)

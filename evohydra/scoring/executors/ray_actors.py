@@ -8,9 +8,10 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from annotated_types import Gt
 
 from evohydra.checks import CountOrAuto, Natural, NotNegative, Positive
 from evohydra.scoring.executors import MakeWorker
@@ -45,7 +46,8 @@ class RayActors(Pool[_Actor]):
     number is the most there will be: those that find no room wait for it. cpus_per_worker are a worker's threads, too;
     "auto" shares the cores of this machine, and is 1 on a cluster. gpus_per_worker may be fractions; "auto" is 1 where
     there are GPUs. resources: others of the cluster. placement: over as many nodes as can be, or one node after the
-    other. environment: variables of the workers. An actor that dies is replaced, and its job tried again up to
+    other. straggler: a job that takes so many times the median is given to a second worker that is free.
+    environment: variables of the workers. An actor that dies is replaced, and its job tried again up to
     `retries` times.
     """
 
@@ -53,9 +55,10 @@ class RayActors(Pool[_Actor]):
         self, *, make: MakeWorker, address: str | None = None, workers: CountOrAuto = "auto",
         cpus_per_worker: CountOrAuto = "auto", gpus_per_worker: NotNegative | Literal["auto"] = "auto",
         resources: Mapping[str, Positive] | None = None, placement: Literal["spread", "pack"] = "spread",
-        retries: Natural = 2, environment: Mapping[str, str] | None = None, worker_bytes: int = 0,
+        retries: Natural = 2, straggler: Annotated[float, Gt(1)] | None = None,
+        environment: Mapping[str, str] | None = None, worker_bytes: int = 0,
     ) -> None:  # fmt: skip
-        super().__init__(retries)
+        super().__init__(retries, straggler)
         self._ray = ray_library()
         self._make = make
         self._address, self._workers = address, workers
@@ -67,7 +70,9 @@ class RayActors(Pool[_Actor]):
         self._lifelines: Lifelines | None = None
         self._made: Any = None  # the reference of what makes a worker
         self._count = 0  # of seats that there have been
-        self._looked = self._alone = 0.0  # when nodes were looked at, and since when no worker is ready
+        self._room = 1  # for so many workers, when nodes were looked at
+        self._looked = -math.inf  # when that was
+        self._alone = 0.0  # since when no worker is ready
         if address is None:
             self._share, self._workers = self._of_this_machine()
 
@@ -96,7 +101,14 @@ class RayActors(Pool[_Actor]):
         if self._workers != "auto":
             return int(self._workers)
         self._connect()
-        return max(1, sum(room(self._ray.nodes(), self._share, self._worker_bytes).values()))
+        if time.monotonic() > self._looked + LOOK:
+            self._look_at_nodes()
+        return self._room
+
+    def _look_at_nodes(self) -> None:
+        self._check_ray()
+        self._looked = time.monotonic()
+        self._room = max(1, sum(room(self._ray.nodes(), self._share, self._worker_bytes).values()))
 
     def _connect(self) -> None:
         if self._connected:
@@ -125,7 +137,6 @@ class RayActors(Pool[_Actor]):
 
     def _fit(self) -> None:
         """As many workers as there is room for; those that wait for a node that is gone are given up."""
-        self._looked = time.monotonic()
         wanted = self.workers
         while len(self._seats) < wanted:
             handle, answer = self._started()
@@ -170,9 +181,10 @@ class RayActors(Pool[_Actor]):
 
     def _look(self) -> None:
         """Fit the workers to the nodes; say where none finds room, and which have been silent for long."""
-        self._check_ray()
+        self._look_at_nodes()
         self._name_silent()
         self._fit()
+        self._help_stragglers()
         if any(seat.ready for seat in self._seats):
             self._alone = time.monotonic()
         elif time.monotonic() > self._alone + PENDING:
