@@ -18,7 +18,7 @@ from evohydra.scoring.executors import MakeWorker
 from evohydra.scoring.executors.pool import Pool, Said, Seat
 from evohydra.scoring.executors.ray_cluster import Lifelines, Share, connect, has_gpus, ray_library, room, start
 from evohydra.scoring.executors.resources import places, usable_cores
-from evohydra.scoring.executors.serving import begin, carried_out, packed
+from evohydra.scoring.executors.serving import begin, carried_out, packed, unpacked
 from evohydra.scoring.job import MachineError
 
 logger = logging.getLogger(__name__)
@@ -252,7 +252,7 @@ class Desk:
         """A pickled function with its arguments; `seen` are paths that have to be there."""
         try:
             _check_seen(seen, self._where)
-            task, given = pickle.loads(request)
+            task, given = unpacked(request)
         except Exception as error:
             return packed("raised", error)
         return packed(*carried_out(self._worker, task, given))
