@@ -245,10 +245,24 @@ def told(number: int, each: Kill) -> str:
 
 
 def workers_of(process: int) -> list[int]:
-    """The processes of the workers of a driver."""
-    children = Path(f"/proc/{process}/task/{process}/children")
-    found = [int(child) for child in children.read_text().split()] if children.exists() else []
-    return [child for child in found if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    """The processes of the workers of a driver, with executor=processes or a Ray of its own."""
+    found = [child for child in children(process) if b"spawn_main" in command_line(child)]
+    deeper = [each for child in children(process) for each in children(child)]
+    return [*found, *(each for each in deeper if command_line(each).startswith(b"ray::Desk"))]
+
+
+def children(process: int) -> list[int]:
+    """The processes that a process has started, but for those that have ended."""
+    file = Path(f"/proc/{process}/task/{process}/children")
+    return [int(child) for child in file.read_text().split()] if file.exists() else []
+
+
+def command_line(process: int) -> bytes:
+    """The command line of a process; empty where it has ended."""
+    try:
+        return Path(f"/proc/{process}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def workers_killed(kills: int, seed: int, overrides: list[str], root: Path) -> tuple[int, list[str]]:

@@ -11,7 +11,6 @@ import hydra
 import torch
 from hydra.errors import InstantiationException
 
-from evohydra.assembly.process import device_of
 from evohydra.assembly.settings import Settings, Spec
 from evohydra.families import AddedAdapter, Family, Rules, declared, sources
 from evohydra.families.kinds import family_at
@@ -131,15 +130,19 @@ def _texts(plain: object) -> Iterator[str]:
 
 
 def opened_parts(
-    settings: Settings, found: FoundSources, opened: OpenSources, benchmarks: Mapping[str, Benchmark]
+    settings: Settings,
+    found: FoundSources,
+    opened: OpenSources,
+    benchmarks: Mapping[str, Benchmark],
+    device: torch.device,
 ) -> Parts:
-    """The parts over sources that have been read."""
+    """The parts over sources that have been read, on `device`."""
     published = opened.paths[opened.models[0].name]
     dtype = found.family.dtype(published) if settings.dtype == "auto" else getattr(torch, settings.dtype)
     shapes, compiled = opened.tensors[opened.files_from].shapes, settings.merge["compile"]
     engine = Engine(
         opened.tensors,
-        device=device_of(settings.device),
+        device=device,
         dtype=dtype,
         compile_kernels=worth_compiling(shapes, settings.genomes) if compiled == "auto" else compiled,
         cache_bytes=int(settings.cache_gb * 1024**3),

@@ -68,7 +68,7 @@ def make_run(plain: Plain, directory: Path, place: Plain, given: Sequence[str] =
     plain, said = with_benchmark(plain, given)
     settings = Settings.parse(plain)
     set_up_process(settings.threads)
-    device_of(settings.device)
+    device = device_of(settings.device, elsewhere=settings.elsewhere)
     found = found_sources(settings)
     settings, fits, kept = fitted(settings, found)
     merge = with_ranges_for(settings.merge, instantiate(settings.optimizer))
@@ -91,7 +91,7 @@ def make_run(plain: Plain, directory: Path, place: Plain, given: Sequence[str] =
         raise BenchmarkError("no benchmark: choose one or more, for example benchmark=[mgsm_ja]")
 
     opened = as_begun(sources.read_sources(found), directory / IDENTITY)
-    parts = opened_parts(settings, found, opened, benchmarks)
+    parts = opened_parts(settings, found, opened, benchmarks, device)
     located = _located(found, parts.sources)
     space = _space(merge, located, found)
     form.format.check(space.default(), parts.family, parts.sources)
