@@ -123,7 +123,11 @@ class Worker:
         return [*self.benchmarks.items(), *named, *verified]
 
     def _part(
-        self, benchmark: Benchmark | Likelihood | OfVerified, job: Job, examples: Sequence[int] | None, positions: list[int]
+        self,
+        benchmark: Benchmark | Likelihood | OfVerified,
+        job: Job,
+        examples: Sequence[int] | None,
+        positions: list[int],
     ) -> Sequence[int]:
         """The examples of the part that the job is; `positions` are filled with where they are among all of the job."""
         assert job.part is not None
@@ -135,15 +139,15 @@ class Worker:
             positions += range(len(every))
         return [every[at] for at in positions]
 
-    def written(self, recipe: Node, name: str, split: Split) -> Written:
-        """What the model of `recipe` writes to a whole split of a benchmark; raises as `evaluate` does."""
+    def written(self, recipe: Node, name: str, split: Split, examples: Sequence[int]) -> Written:
+        """What the model of `recipe` writes to examples of a benchmark; raises as `evaluate` does."""
         asked = self.benchmarks[name]
         assert isinstance(asked, Verifiable)
         try:
             self.live.become(recipe, self.engine)
             self._watch.begin()
             with own_randomness(name, split):
-                answers, scores = asked.written(self.live, split)
+                answers, scores = asked.written(self.live, split, examples)
             self._watch.check()
         except BenchmarkError:
             raise
@@ -204,9 +208,9 @@ def answers(worker: Worker, recipe: Node, benchmark: str, split: Split, examples
         return asked.answers(worker.become(recipe), split, examples)
 
 
-def written(worker: Worker, recipe: Node, benchmark: str, split: Split) -> Written:
-    """What the model of `recipe` writes to all examples of a split, and what each answer scores."""
-    return worker.written(recipe, benchmark, split)
+def written(worker: Worker, recipe: Node, benchmark: str, split: Split, examples: Sequence[int]) -> Written:
+    """What the model of `recipe` writes to examples of a split, and what each answer scores."""
+    return worker.written(recipe, benchmark, split, examples)
 
 
 def probe(worker: Worker, recipe: Node) -> None:

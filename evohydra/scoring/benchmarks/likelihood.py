@@ -2,7 +2,7 @@
 
 They have names of their own ("log-likelihood per token of NAME", "likelihood per token of NAME") wherever scores are
 named, in jobs, records and files, so that they are never taken for the benchmark's metric, or one for the other. Where
-right answers are verified ones, the name holds their digest: "log-likelihood per token (verified 0123456789ab) of NAME".
+right answers are verified ones, the name has their digest: "log-likelihood per token (verified 0123456789ab) of NAME".
 """
 
 import itertools
@@ -23,7 +23,9 @@ PERS: tuple[Per, ...] = get_args(Per)
 Scale = Literal["log", "probability"]
 MEASURES: Mapping[Scale, str] = {"log": "log-likelihood", "probability": "likelihood"}
 KINDS: tuple[tuple[Per, Scale], ...] = tuple(itertools.product(PERS, MEASURES))
-NAME = re.compile(r"(?P<measure>log-likelihood|likelihood) per (?P<per>token|byte)( \(verified [0-9a-f]{12}\))? of ")
+NAME = re.compile(
+    r"(?P<measure>log-likelihood|likelihood) per (?P<per>token|byte)(?: \(verified (?P<verified>[0-9a-f]{12})\))? of "
+)
 Texts = Mapping[int, Sequence[str]]  # by the place of an example in its split: right answers to it
 logger = logging.getLogger(__name__)
 LOWEST = -100.0  # of an example: a model may rule an answer out altogether
@@ -71,8 +73,8 @@ class Verifiable(Protocol):
         """BenchmarkError where models write no answers, or where their scores do not say which are right."""
         ...
 
-    def written(self, live: LiveModel, split: Split) -> tuple[list[str], list[float]]:
-        """What the model writes to each example of `split`, up to its stop, and its score: 1 where it is right."""
+    def written(self, live: LiveModel, split: Split, examples: Sequence[int]) -> tuple[list[str], list[float]]:
+        """What the model writes to each of `examples` (n,), up to its stop, and its score: 1 where it is right."""
         ...
 
     def log_likelihoods_of(

@@ -246,16 +246,17 @@ class LMEvalBenchmark:
         """BenchmarkError where its metric does not say which of a model's answers are right."""
         check_verifiable(self.name, self._tasks["search"], self._metric)
 
-    def written(self, live: LiveModel, split: Split) -> tuple[list[str], list[float]]:
+    def written(self, live: LiveModel, split: Split, examples: Sequence[int]) -> tuple[list[str], list[float]]:
         """The answers of the live model and their scores, see `likelihood.Verifiable`."""
-        scores = self(live, split)
-        return [answered(requests) for requests in self._requests[split]], scores.tolist()
+        scores = self(live, split, examples)
+        return [answered(self._requests[split][place]) for place in examples], scores.tolist()
 
     def log_likelihoods_of(
         self, live: LiveModel, split: Split, examples: Sequence[int], per: Per, texts: Texts
     ) -> NDArray[np.float64]:
         """(n,): how likely the model finds the likeliest of `texts`, see `likelihood.Verifiable`."""
-        return of_written(self._lm, self._asked(live, split), examples, per, texts)
+        asked = self._asked(live, split)  # which makes self._lm
+        return of_written(self._lm, asked, examples, per, texts)
 
     def _live_lm(self, live: LiveModel) -> HFLM:
         if self._shows_images:

@@ -165,7 +165,9 @@ class VisualQA:
     def __call__(self, live: LiveModel, split: Split, examples: Sequence[int] | None = None) -> NDArray[np.float64]:
         """The metric for each example of `split`, or of those at `examples` (n,), in their order."""
         places = range(self.size(split)) if examples is None else examples
-        answers = self.answers(live, split, places)
+        return self._scores(self.answers(live, split, places), split, places)
+
+    def _scores(self, answers: Sequence[str], split: Split, places: Sequence[int]) -> NDArray[np.float64]:
         pairs = zip(answers, (self._examples[split][place] for place in places), strict=True)
         return np.array([self._metric(answer, example.references) for answer, example in pairs], dtype=np.float64)
 
@@ -204,11 +206,10 @@ class VisualQA:
     def check_verifiable(self) -> None:
         """Nothing: every answer is a text, and metrics of answers are 1 where they are right."""
 
-    def written(self, live: LiveModel, split: Split) -> tuple[list[str], list[float]]:
+    def written(self, live: LiveModel, split: Split, examples: Sequence[int]) -> tuple[list[str], list[float]]:
         """The answers of the live model and their scores, see `likelihood.Verifiable`."""
-        answers = self.answers(live, split, range(self.size(split)))
-        pairs = zip(answers, self._examples[split], strict=True)
-        return answers, [float(self._metric(answer, example.references)) for answer, example in pairs]
+        answers = self.answers(live, split, examples)
+        return answers, self._scores(answers, split, examples).tolist()
 
     def log_likelihoods_of(
         self, live: LiveModel, split: Split, examples: Sequence[int], per: Per, texts: Texts

@@ -26,14 +26,10 @@ def split_source(name: str, split: str, common: Mapping[str, object], at: Plain)
     )
 
 
-def cut(
-    examples: Sequence[Example], bounds: Slice, shuffle: int | None, limit: int | None
-) -> list[Example]:
+def cut(examples: Sequence[Example], bounds: Slice, shuffle: int | None, limit: int | None) -> list[Example]:
     """The examples of the images that `bounds` choose."""
     of_image: dict[str, list[Example]] = {}
     for example in examples:
         of_image.setdefault(example.image_id or example.image.key, []).append(example)
     groups = list(of_image.values())
-    return [
-        example for index in bounds.indices(len(groups), shuffle, limit) for example in groups[index]
-    ]
+    return [example for index in bounds.indices(len(groups), shuffle, limit) for example in groups[index]]
