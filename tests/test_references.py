@@ -10,10 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from rich.console import Console
 
 from evohydra.families.causal_lm import CausalLM, LiveCausalLM
 from evohydra.recipe import Checkpoint, Node
+from evohydra.report.blocks import FigureBlock
+from evohydra.report.contents import contents, verdict
+from evohydra.report.gathering import gather
 from evohydra.report.tables import references_sentence
 from evohydra.scoring.benchmarks import BenchmarkError
 from evohydra.scoring.benchmarks.likelihood import (
@@ -321,3 +325,30 @@ def test_a_search_whose_examples_nobody_solves_goes_by_the_metric(tmp_path: Path
     assert all(set(line["scores"]) == {NAME} for line in ledger)
     assert len(ledger) == 14
     assert "measure" not in summary["search"]
+
+
+def test_a_report_does_not_draw_fitness_by_other_references_together(tmp_path: Path) -> None:
+    given = [*arguments(tmp_path), "fitness.check_every=1"]
+    for name, more in (("verified", []), ("task", ["fitness.references=task"])):
+        directory = tmp_path / "runs" / name
+        carried_out([*given, *more], directory)
+        (directory / ".hydra").mkdir()  # which the command writes
+        for file, told in (("overrides", more), ("config", {"seed": 1, "budget": 14})):
+            (directory / ".hydra" / f"{file}.yaml").write_text(yaml.safe_dump(told))
+    jobs = gather([tmp_path / "runs"])
+    assert {job.name: job.fitness_is for job in jobs} == {"verified": "verified likelihood", "task": "likelihood"}
+    captions = {
+        block.name: block.caption
+        for section in contents(jobs, tmp_path)
+        for block in section.blocks
+        if isinstance(block, FigureBlock) and block.name.startswith("fitness_by")
+    }
+    assert (
+        "of verified references here, which each run has of its own"
+        in captions["fitness_by_examples_by_verified_likelihood"]
+    )
+    assert "Fitness is by likelihood here." in captions["fitness_by_examples"]
+    (text,) = [
+        str(block) for block in verdict([job for job in jobs if job.name == "verified"]) if "Verified" in str(block)
+    ]
+    assert "3 models have solved" in text

@@ -15,7 +15,7 @@ from typing import TypedDict
 
 from evohydra.recipe import Node
 from evohydra.scoring.benchmarks import BenchmarkError
-from evohydra.scoring.benchmarks.likelihood import NAME, Texts, benchmark_of
+from evohydra.scoring.benchmarks.likelihood import Texts, benchmark_of, verified_in
 from evohydra.scoring.job import Examples, Verified, Written
 from evohydra.search.json_lines import JsonLines, LedgerError
 from evohydra.search.ledger import Ledger
@@ -114,8 +114,7 @@ def _asked_for(
 def check_same_references(ledger: Ledger, names: Sequence[str]) -> None:
     """LedgerError where the ledger holds likelihoods of other verified answers than those that are called `names`."""
     for name, line in ledger.names_of_scores().items():
-        told = NAME.match(name)
-        if told is not None and told["verified"] and name not in names:
+        if verified_in(name) and name not in names:
             raise LedgerError(
                 f"{ledger.path}: line {line} holds {name!r}, which is of other references than {REFERENCES} beside it "
                 f"({', '.join(map(repr, names)) or 'none to search by'}). Give {REFERENCES} its old content, or choose "

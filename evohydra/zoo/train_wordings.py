@@ -1,4 +1,4 @@
-"""Train a base that knows several wordings of an answer, and two fine-tunes that differ in theirs, in two minutes.
+"""Train a base that knows several wordings of an answer, and two fine-tunes that differ in theirs, in three minutes.
 
     python -m evohydra.zoo.train_wordings DIRECTORY
 

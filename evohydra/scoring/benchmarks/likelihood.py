@@ -133,6 +133,12 @@ def benchmark_of(name: str) -> str:
     return name[found.end() :] if found else name
 
 
+def verified_in(name: str) -> str | None:
+    """The digest of verified answers in what scores are called; None where they are of other ones."""
+    found = NAME.match(name)
+    return found["verified"] if found else None
+
+
 def measure_of(names: Iterable[str]) -> str | None:
     """What scores of these names are: "log-likelihood" or "likelihood"; None where all are of a benchmark's metric."""
     others = [name for name in names if benchmark_of(name) != name]
