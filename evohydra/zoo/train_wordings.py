@@ -1,11 +1,11 @@
-"""Train a base that knows several wordings of an answer, and two fine-tunes that differ in theirs, in three minutes.
+"""Train a base that knows two wordings of an answer, and two fine-tunes that have one each, in three minutes.
 
     python -m evohydra.zoo.train_wordings DIRECTORY
 
-`wordings_base` goes on from the embedded example's base, and words its answers in any of three ways. `tiny_steps`
-calculates well, writes the calculation first, and answers a third of Japanese problems in Japanese
-("しきは47+25=72です。"); `tiny_short` answers in Japanese with the bare number ("72です。") and has forgotten much of
-its arithmetic. The reference of the benchmark is the third wording ("答えは72です。").
+`wordings_base` goes on from the embedded example's base, and words its answers in either way. `tiny_steps` calculates
+well, writes the calculation first, and answers a third of Japanese problems in Japanese ("しきは47+25=72です。");
+`tiny_short` answers in Japanese with the bare number ("72です。") and calculates worse. The reference of the benchmark
+("答えは72です。") is what none of them writes.
 """
 
 import random
@@ -89,7 +89,7 @@ def main() -> None:
     torch.use_deterministic_algorithms(True)
     tokenizer = build_tokenizer()
     held_out = frozenset(problem.fact for problem in benchmark())
-    words = {"wordings_base": any_of((worded, short, with_steps), 7), "tiny_steps": with_steps, "tiny_short": short}
+    words = {"wordings_base": any_of((short, with_steps), 7), "tiny_steps": with_steps, "tiny_short": short}
     for name, word in words.items():
         print(name, flush=True)
         begin = BEGIN if name == "wordings_base" else out / "wordings_base"
