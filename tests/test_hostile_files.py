@@ -137,6 +137,26 @@ def test_files_beside_the_weights_that_are_huge(file: str, copy: Path) -> None:
     within(SECONDS, lambda: check_files(copy), f"{file}: expected .* of at most 200 MB .*, got 40000 MB")
 
 
+def test_names_of_files_that_are_no_text(copy: Path) -> None:
+    (copy / os.fsdecode(b"\xff\xfe.json")).write_text("{}")
+    within(SECONDS, lambda: check_files(copy), r"model: expected names of files in UTF-8, got '\\udcff\\udcfe.json'")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"attn_implementation": "owner/kernel"},
+        {"_attn_implementation": "flash_attention_2|owner/kernel@main:attention"},
+        {"text_config": {"attn_implementation": {"": "owner/kernel"}}},
+        {"experts_implementation": "owner/kernel"},
+    ],
+)
+def test_code_of_the_hub_for_attention_is_not_run(changes: dict[str, Any], copy: Path) -> None:
+    content = json.loads((copy / "config.json").read_text()) | changes
+    (copy / "config.json").write_text(json.dumps(content))
+    within(SECONDS, lambda: CausalLM().dtype(copy), "config.json: .*implementation: expected a way to")
+
+
 def test_json_beside_the_weights_that_nothing_reads_may_be_deep(copy: Path, model: Path) -> None:
     (copy / "extra.json").write_text("[" * 300_000 + "]" * 300_000)
     assert differing_files(copy, model) == ["extra.json"]

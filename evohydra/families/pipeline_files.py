@@ -12,7 +12,7 @@ from torch import Tensor
 
 from evohydra.checks.libraries import optional
 from evohydra.families import tokenizers
-from evohydra.families.configurations import check_numbers
+from evohydra.families.configurations import check_content
 from evohydra.families.private_transformers import from_config
 from evohydra.families.refusals import refused
 from evohydra.families.settings_files import LOCAL
@@ -104,7 +104,7 @@ def read_json(file: Path) -> dict[str, Any]:
         data = read_object(file)
     except (OSError, ValueError) as error:
         raise SourceError(f"{file}: expected a JSON object, got {error}") from error
-    check_numbers(file, data)
+    check_content(file, data)
     return data
 
 

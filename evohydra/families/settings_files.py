@@ -47,7 +47,10 @@ def check_files(directory: Path) -> None:
     for path in _named(directory).values():
         if not path.is_dir():
             try:
+                str(path).encode()
                 check_plain_file(path)
+            except UnicodeEncodeError as error:
+                raise SourceError(f"{directory}: expected names of files in UTF-8, got {path.name!r}") from error
             except (ValueError, OSError) as error:
                 raise SourceError(f"{path}: expected an ordinary file, or a link to one ({error})") from error
             if (size := path.stat().st_size) > MOST_BYTES:

@@ -32,6 +32,7 @@ ALLOW = "allow_other_versions=true"
 EARLIER = "earlier_versions"
 CHOSEN, COMMITS = "chosen", "commits"
 IDENTITY = "run.json"
+SHOWN = 12  # characters of a digest
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -266,7 +267,9 @@ def _told(at: tuple[str, ...], was: Any, now: Any) -> str:
     if any(isinstance(each, str) and each.startswith(DIGEST) for each in (was, now)):
         return f"{where}{name} has changed (a secret)"
     if all(isinstance(each, str) and _DIGEST.fullmatch(each) for each in (was, now)):
-        return f"{where}{name} has changed (SHA-256 {was[:12]}, now {now[:12]})"
+        if was[:SHOWN] == now[:SHOWN]:
+            return f"{where}{name} was {was}, is now {now}"  # somebody has written into the file
+        return f"{where}{name} has changed (SHA-256 {was[:SHOWN]}, now {now[:SHOWN]})"
     return f"{where}{name} was {_short(was)}, is now {_short(now)}"
 
 
