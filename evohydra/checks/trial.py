@@ -83,7 +83,7 @@ def main() -> None:
         answer = {"memory": True}
     except RecursionError:
         answer = {"error": "it is nested too deep"}
-    except Exception as error:
+    except BaseException as error:  # what libraries in Rust raise is no Exception
         answer = {"error": f"{type(error).__name__}: {error}"[:500]}
     print(json.dumps(answer))
 
