@@ -80,18 +80,22 @@ def job(config: DictConfig) -> float:
     from evohydra.assembly.runs import make_run
     from evohydra.report import make_console
     from evohydra.search.hydra_files import mask_hydra_files
-    from evohydra.search.secret_overrides import check_configuration
+    from evohydra.search.masking import mask_logs, shown_text
+    from evohydra.search.secret_overrides import check_configuration, check_directory, secret_values
 
     settings = HydraConfig.get()
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     directory = Path(settings.runtime.output_dir)
     _interrupts(signal.default_int_handler)
     _back_to(settings.runtime.cwd)
+    secrets = secret_values(os.environ)
+    mask_logs(secrets)
+    mask_hydra_files(directory, Path(settings.sweep.dir) if settings.mode == RunMode.MULTIRUN else None, secrets)
     try:
+        check_directory(directory, os.environ)
         check_configuration(plain, os.environ)
     except ValueError as error:
         sys.exit(f"evohydra: {error}")
-    mask_hydra_files(directory, Path(settings.sweep.dir) if settings.mode == RunMode.MULTIRUN else None)
     try:
         place = place_in_sweep(directory, plain["seed"])
         summary = make_run(plain, directory, place, settings.overrides.task)(make_console())
@@ -99,7 +103,8 @@ def job(config: DictConfig) -> float:
         logger.info("the run ended with an error", exc_info=True)
         if os.environ.get("HYDRA_FULL_ERROR"):
             raise
-        message = f"evohydra: {type(error).__name__}: {error}\n(details in {directory}/evohydra.log)"
+        told = shown_text(f"{type(error).__name__}: {error}", secrets)
+        message = f"evohydra: {told}\n(details in {directory}/evohydra.log)"
         if settings.mode == RunMode.MULTIRUN:  # the other jobs go on
             raise composition.JobError(message) from None
         sys.exit(message)

@@ -18,18 +18,26 @@ from evohydra.report.examples import WINNER, keep_examples
 from evohydra.report.gathering import SETTINGS, keep_settings
 from evohydra.report.pictures import draw_albums, pictures
 from evohydra.report.progress import SearchProgress
-from evohydra.report.tables import gain_sentence, search_sentences, summary_table, unsearched_sentence
+from evohydra.report.tables import (
+    gain_sentence,
+    references_sentence,
+    search_sentences,
+    summary_table,
+    unsearched_sentence,
+)
 from evohydra.scoring.benchmarks import Benchmark
 from evohydra.scoring.benchmarks.fingerprints import data_fingerprints, titles
 from evohydra.scoring.executors import Executor
-from evohydra.scoring.job import Evaluation, Scores
-from evohydra.scoring.worker import answers
+from evohydra.scoring.job import Evaluation, Scores, Verified
+from evohydra.scoring.worker import answers, written
 from evohydra.search.ablations import ablations
 from evohydra.search.driver import Candidate, SearchError, check_any_scored, choose, groups_of, search
 from evohydra.search.ends import at_the_ends
+from evohydra.search.fitness import Fitness, WantsReferences
 from evohydra.search.identity import Identity
 from evohydra.search.ledger import Ledger
 from evohydra.search.plan import SearchPlan
+from evohydra.search.references import REFERENCES, Told, check_same_references, told_of, verified_references
 from evohydra.search.rounds import Scoring
 from evohydra.search.scheduler import Scheduler
 from evohydra.search.scores import ScoreStore, conditions
@@ -106,20 +114,21 @@ class Run:
             tracker = Guarded(self.make_tracker, ledger.replayed)
             stack.push(lambda kind, *_: tracker.close(failed=kind is not None))
             scheduler = Scheduler(executor, store)
+            fitness, verified, references = self._with_references(executor, ledger, console)
             with SearchProgress(console, plan.budget, ledger.replayed) as progress:
                 sources = functools.partial(self._scores_of_sources, scheduler)
-                scoring = Scoring(scheduler, plan.sizes, plan.objective, sources)
+                scoring = Scoring(scheduler, plan.sizes, plan.objective, sources, verified)
                 observers = (progress, tracker.genome)
                 renewed = functools.partial(plan.optimizer, start)
-                search(plan.space, optimizer, plan.fitness, scoring, ledger, plan.budget, observers, renewed)
+                search(plan.space, optimizer, fitness, scoring, ledger, plan.budget, observers, renewed)
             searching = scheduler.busy
             validate = scheduler if plan.validated else None
-            groups = groups_of(plan.fitness)
+            groups = groups_of(fitness)
             candidates = choose(plan.space, ledger, validate, plan.top, plan.objective, plan.pick, groups)
             self._check_candidates(store, candidates)
             tested = scheduler.scored({**self.models.all(), WINNER: candidates[0].recipe}, "test")
             check_any_scored(store, "test", {name: evaluation.error for name, evaluation in tested.items()})
-            summary = self._summarise(scheduler, ledger, candidates, tested)
+            summary = self._summarise(scheduler, ledger, candidates, tested, references)
             summary["budget"] = plan.budget
             summary["seconds"]["other"] = round(time.perf_counter() - began - searching, 3)
             self._keep_for_readers(scheduler, candidates[0], tested)
@@ -145,8 +154,35 @@ class Run:
         """The scores of the source models on the whole search split."""
         return [each.scores for each in scheduler.scored(self.models.sources, "search").values() if each.scores]
 
+    def _with_references(
+        self, executor: Executor, ledger: Ledger, console: Console
+    ) -> tuple[Fitness, Verified, Told | None]:
+        """The kind of fitness with the references that it wants, if any; made before the search, and frozen then."""
+        plan, fitness = self.plan, self.plan.fitness
+        if not isinstance(fitness, WantsReferences) or fitness.questions is None:
+            return fitness, {}, None
+        models: dict[str, Node] = {**self.models.sources}
+        models |= {"uniform": self.models.uniform} if self.models.uniform else {}
+        models |= {f"warm start {number}": plan.space.decode(x) for number, x in enumerate(plan.warm, start=1)}
+        found = verified_references(
+            self.directory / REFERENCES,
+            models,
+            fitness.questions,
+            lambda node, name, places: executor.ask(written, node, name, "search", places),
+        )
+        searched_by, verified = fitness.with_references(found)
+        check_same_references(ledger, tuple(verified))
+        told = told_of(found, verified)
+        say(console, references_sentence(told), wrapped=True)
+        return searched_by, verified, told
+
     def _summarise(
-        self, scheduler: Scheduler, ledger: Ledger, candidates: list[Candidate], tested: Mapping[str, Evaluation]
+        self,
+        scheduler: Scheduler,
+        ledger: Ledger,
+        candidates: list[Candidate],
+        tested: Mapping[str, Evaluation],
+        references: Told | None,
     ) -> Summary:
         winner = candidates[0]
         validated = Evaluation({}, error="no validation split: the winner is the best of the search")
@@ -165,6 +201,7 @@ class Run:
             comparable=self.plan.fitness.comparable,
             ends=at_the_ends(self.plan.space, winner.record.genome),
             known_as=self.plan.known_as(winner.record.genome),
+            references=references,
         )
 
     def _keep_for_readers(self, scheduler: Scheduler, winner: Candidate, tested: Mapping[str, Evaluation]) -> None:

@@ -30,6 +30,7 @@ from hydra.core.global_hydra import GlobalHydra  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
 from tests import tiny_models  # noqa: E402
+from tests.ray_nodes import nodes_of_ray  # noqa: E402
 
 torch.set_num_threads(1)
 settings.register_profile("quick", deadline=None, max_examples=25, database=None, derandomize=True)
@@ -59,3 +60,10 @@ def trio(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
 def sums(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a generation task for lm-eval; not to be written to."""
     return tiny_models.save_task(tmp_path_factory.mktemp("sums"))
+
+
+@pytest.fixture(scope="session")
+def ray_address() -> Iterator[str]:
+    """A Ray with a node of four CPUs, as far as it knows; nothing of a test is left on it."""
+    with nodes_of_ray(num_cpus=4) as cluster:
+        yield cluster.address

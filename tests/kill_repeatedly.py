@@ -10,8 +10,8 @@ killed is scored again, one job for each worker.)
 
 What follows -- are overrides of the run, but for its name. Every third kill comes at a random moment of the time that
 the command needs to start; each of the others waits until the run has taken a random number of new steps (lines of
-ledger.jsonl and scores.jsonl, files of the winner), and then a little longer. So kills land in the start,
-in the search, on validation and test, and while the winner is written.
+ledger.jsonl, scores.jsonl and references.jsonl, files of the winner), and then a little longer. So kills land in the
+start, in the search, on validation and test, and while the winner is written.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-LOGS = ("ledger.jsonl", "scores.jsonl")
+LOGS = ("ledger.jsonl", "scores.jsonl", "references.jsonl")  # the last one is not there in every run
 ROOM = ".result.partial"
 STEP_FILES = (
     ROOM, f"{ROOM}/.winner.partial", f"{ROOM}/.winner.partial/model.safetensors", f"{ROOM}/winner", "winner",
@@ -96,7 +96,7 @@ def lines(path: Path) -> int:
 
 
 def on_file(directory: Path) -> Counter[bytes]:
-    """The whole lines of both logs; no two are the same, for each tells how many seconds its scores took."""
+    """The whole lines of all logs; no two are the same, for each tells how many seconds it took, or its model."""
     found: Counter[bytes] = Counter()
     for path in (directory / name for name in LOGS):
         content = path.read_bytes() if path.is_file() else b""
@@ -147,7 +147,7 @@ def kill(
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     lost = (known - on_file(directory)).total()
-    return Kill(alive, when, *(lines(directory / name) for name in LOGS), lost)
+    return Kill(alive, when, *(lines(directory / name) for name in LOGS[:2]), lost)
 
 
 def without_seconds(data: Any) -> Any:
@@ -164,7 +164,7 @@ def content(directory: Path) -> dict[str, Any]:
         for path in (directory / "winner").rglob("*")
         if path.is_file()
     }
-    for name in LOGS:
+    for name in filter(lambda name: (directory / name).exists(), LOGS):
         found[name] = [without_seconds(json.loads(line)) for line in (directory / name).read_text().splitlines()]
     found["scores.jsonl"].sort(key=json.dumps)  # workers are done in any order
     for name in ("summary.json", "recipe.json", "run.json"):
@@ -245,10 +245,24 @@ def told(number: int, each: Kill) -> str:
 
 
 def workers_of(process: int) -> list[int]:
-    """The processes of the workers of a driver."""
-    children = Path(f"/proc/{process}/task/{process}/children")
-    found = [int(child) for child in children.read_text().split()] if children.exists() else []
-    return [child for child in found if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    """The processes of the workers of a driver, with executor=processes or a Ray of its own."""
+    found = [child for child in children(process) if b"spawn_main" in command_line(child)]
+    deeper = [each for child in children(process) for each in children(child)]
+    return [*found, *(each for each in deeper if command_line(each).startswith(b"ray::Desk"))]
+
+
+def children(process: int) -> list[int]:
+    """The processes that a process has started, but for those that have ended."""
+    file = Path(f"/proc/{process}/task/{process}/children")
+    return [int(child) for child in file.read_text().split()] if file.exists() else []
+
+
+def command_line(process: int) -> bytes:
+    """The command line of a process; empty where it has ended."""
+    try:
+        return Path(f"/proc/{process}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def workers_killed(kills: int, seed: int, overrides: list[str], root: Path) -> tuple[int, list[str]]:

@@ -42,12 +42,14 @@ MERGES = {"parameter": "slerp", "dataflow": "dfs", "hybrid": "slerp+dfs"}
 FEW_GENES = ["merge.parameter.granularity.layers=whole", "merge.parameter.granularity.edges=false"]
 SMALLER = {"grid": ["optimizer.points=2"], "line": ["optimizer.points=3"]}
 WITH_PICTURES = (("vision_language", "dataflow"), ("vision_language", "hybrid"))
+VERIFIED = "likelihood, verified references"
 # As small as the splits of the tiny benchmarks.
 FITNESS = {
     "auto": [],
     "full": [],
     "subset": ["fitness.examples=4"],
     "likelihood": ["fitness.examples=4", "fitness.check_every=2"],
+    VERIFIED: ["fitness.examples=3", "fitness.check_every=2", "fitness.references=verified"],
     "racing": ["fitness.first=2"],
     "irt": ["fitness.calibrate=4", "fitness.first=2", "fitness.step=1", "fitness.most=4"],
 }
@@ -120,14 +122,17 @@ class Case:
         settings = composed(f"optimizer={self.optimizer}")["optimizer"]
         population = [f"optimizer.population={POPULATION}"] if "population" in settings else []
         few = [*SMALLER.get(self.optimizer, []), *(FEW_GENES if self.space == "parameter" else [])]
-        chosen = [f"merge={MERGES[self.space]}", f"optimizer={self.optimizer}", f"fitness={self.fitness}"]
+        fitness = "likelihood" if self.fitness == VERIFIED else self.fitness
+        chosen = [f"merge={MERGES[self.space]}", f"optimizer={self.optimizer}", f"fitness={fitness}"]
+        if self.fitness == VERIFIED and self.family != "diffusion":  # answers that are right now and then
+            chosen += ["benchmark.lm_eval.task=lucky", "benchmark.lm_eval.metric=lucky"]
         first = ["merge.dataflow.first=vlm"] if (self.family, self.space) in WITH_PICTURES else []
         return [*given[self.family], *COMMON, *chosen, *population, *few, *first, *FITNESS[self.fitness]]
 
 
 def cases(seed: int) -> Iterator[Case]:
     """All pairs of optimizer and fitness, again and again, each time at another place."""
-    pairs = list(itertools.product(names("optimizer"), names("fitness")))
+    pairs = list(itertools.product(names("optimizer"), [*names("fitness"), VERIFIED]))
     random.Random(seed).shuffle(pairs)
     for turn in itertools.count():
         for number, (optimizer, fitness) in enumerate(pairs):
@@ -137,6 +142,7 @@ def cases(seed: int) -> Iterator[Case]:
 def given(root: Path) -> dict[str, list[str]]:
     """The tiny models and benchmarks of each family, and the overrides that choose them."""
     language = workspace(root / "lm", num_hidden_layers=2)
+    tiny_models.save_lucky(root / "lm" / "task")
     return {
         "causal_lm": [each for each in language if not each.startswith("optimizer.")],
         "vision_language": _vision_language(root / "vlm"),
@@ -155,7 +161,7 @@ def _sources(root: Path, **families: str) -> list[str]:
 def _vision_language(root: Path) -> list[str]:
     tiny_vlms.save_vlm(root / "vlm", "llava")
     tiny_vlms.save_language_model(root / "lm", "llama")
-    task = tiny_models.save_task(root / "task")
+    task = tiny_models.save_lucky(tiny_models.save_task(root / "task"))
     plain, ours = "evohydra.families.causal_lm.CausalLM", "evohydra.families.vision_language.VisionLanguage"
     return [
         *_sources(root, lm=plain, vlm=ours), "allow_other_base=true", "batch_size=64", "benchmark=lm_eval",

@@ -33,6 +33,7 @@ def chosen(*overrides: str) -> list[str]:
         ("tiny_math", "tiny_gsm_ja"),
         ("tiny_vlm+tiny_ja_lm", "tiny_vqa_ja"),
         ("tiny_topics_en+tiny_topics_ja", "tiny_topics"),
+        ("tiny_steps+tiny_short", "tiny_gsm_ja_wordings"),
         ("tiny_digits_en+tiny_digits_ja", "tiny_digits_ja"),
         ("shisa+wizardmath", "gsm8k_ja_search"),
         ("arithmo+abel+shisa", "gsm8k_ja_search"),

@@ -175,6 +175,45 @@ def test_bad_settings_of_parts(settings: list[str], expected: str, arguments: li
     refused([*arguments, *settings], tmp_path / "run", expected)
 
 
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (["fitness=auto", "fitness.full=1"], "fitness.full: expected a mapping.*got 1"),
+        (["fitness=auto", "fitness.likelihood=null"], "fitness.likelihood: expected a mapping.*got None"),
+        (["fitness=auto", "fitness.likelihood.examples=-1"], "fitness.likelihood.examples: expected .* got -1"),
+        (["merge=dfs", "merge.dataflow.favour.ends=1e308"], r"merge.dataflow.favour.*1e\+308"),
+        (
+            ["merge=ties", "merge.parameter.genes.density.within=[]"],
+            r"density.within: expected two numbers.*got \[\]",
+        ),
+        (["merge.parameter.genes.weight.alone=[]"], r"genes.weight.alone: expected a list of numbers.*got \[\]"),
+        (["merge.parameter.genes.weight.alone=[1]"], r"genes.weight.alone: expected two numbers .*got \[1\]"),
+        (
+            ["optimizer=cmaes", "merge.parameter.genes.weight.widest=x"],
+            "weight.widest: expected .*two numbers.*'x'",
+        ),
+        (["optimizer=bo", "merge.parameter.genes.weight.widest=[1]"], "genes.weight.widest: expected .*two numbers"),
+        (["optimizer=optuna", "optimizer.storage=x"], "optimizer.storage: expected the URL of a database.*got 'x'"),
+        (["optimizer=optuna", "optimizer.storage=nosql://me:hush@h/x"], r"got 'nosql://\(not shown\)@h/x'"),
+        (
+            ["optimizer=ga", "optimizer.algorithm=x"],
+            "optimizer.algorithm: expected the name of a class .*'x'",
+        ),
+        (["model.sources.one.path=''"], "model.sources.one.path: expected a directory"),
+        (["optimizer._partial_=x"], "_partial_: expected one of"),
+        (["merge.parameter._convert_=x"], "_convert_: expected one of"),
+    ],
+)
+def test_values_that_ended_in_a_traceback_or_in_silence(
+    settings: list[str], expected: str, arguments: list[str], tmp_path: Path
+):
+    refused([*arguments, *settings], tmp_path / "run", expected)
+
+
+def test_stages_of_a_race_may_grow_without_bounds(arguments: list[str], tmp_path: Path):
+    built([*arguments, "fitness=racing", "fitness.growth=1e308"], tmp_path / "run")
+
+
 @pytest.mark.parametrize("fitness", [["subset", "examples"], ["racing", "first"], ["irt", "first"]])
 def test_more_examples_than_there_are(
     fitness: list[str], arguments: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture

@@ -21,6 +21,7 @@ from evohydra.checks.patterns import found_in, matches_whole
 from evohydra.families.causal_lm import CausalLM
 from evohydra.families.configurations import read_configuration
 from evohydra.families.rules import MOST_PADDING, Rules
+from evohydra.families.settings_files import check_files, differing_files
 from evohydra.mergekit.yaml_files import load_documents
 from evohydra.merging.adapters import Adapted, for_module
 from evohydra.merging.checkpoints import CheckpointReader, SourceError, survey
@@ -126,6 +127,19 @@ def test_pipes_in_the_place_of_files(file: str, copy: Path) -> None:
     os.mkfifo(copy / file)
     reads: Callable[[], object] = (lambda: CheckpointReader(copy)) if "safe" in file else lambda: CausalLM().dtype(copy)
     within(SECONDS, reads, "expected an ordinary file")
+
+
+@pytest.mark.parametrize("file", ["notes.txt", "chat_template.jinja", "tokenizer.model", "extra.json"])
+def test_files_beside_the_weights_that_are_huge(file: str, copy: Path) -> None:
+    """Sparse, so that they take no room; they must not be read into memory, either."""
+    with (copy / file).open("wb") as made:
+        made.truncate(40 * 10**9)
+    within(SECONDS, lambda: check_files(copy), f"{file}: expected .* of at most 200 MB .*, got 40000 MB")
+
+
+def test_json_beside_the_weights_that_nothing_reads_may_be_deep(copy: Path, model: Path) -> None:
+    (copy / "extra.json").write_text("[" * 300_000 + "]" * 300_000)
+    assert differing_files(copy, model) == ["extra.json"]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ import pytest
 from tests.commands import REPOSITORY, carried_out, environment, json_lines, python, workspace, write_lines
 from tests.contracts.discovery import SEARCHES, names
 from tests.kill_repeatedly import content, differences, kill, scored_twice
-from tests.soak import FITNESS, PLACES, cases
+from tests.soak import FITNESS, PLACES, VERIFIED, cases
+from tests.tiny_models import save_lucky
 
 
 @pytest.fixture(autouse=True)
@@ -19,11 +20,18 @@ def user_environment(monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setenv(key, value)
 
 
+VERIFIED_ANSWERS = [
+    "optimizer=bo", "optimizer.population=6", "fitness=likelihood", "fitness.references=verified", "fitness.examples=6",
+    "benchmark.lm_eval.task=lucky", "benchmark.lm_eval.metric=lucky",
+]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "searched",
     [
         [],
         ["merge=task_arithmetic+dfs", "optimizer=catcma"],
+        VERIFIED_ANSWERS,
         pytest.param(["fitness=racing"], marks=pytest.mark.slow),
         pytest.param(["fitness=irt", "fitness.calibrate=6"], marks=pytest.mark.slow),
         *(pytest.param(["merge=dfs", f"optimizer={name}"], marks=pytest.mark.slow) for name in SEARCHES),
@@ -32,6 +40,7 @@ def user_environment(monkeypatch: pytest.MonkeyPatch):
 )
 def test_killed_at_random_moments(tmp_path: Path, searched: list[str]):
     overrides = [*workspace(tmp_path), "budget=14", "top=3", "baselines=null", *searched]
+    save_lucky(tmp_path / "task")
     kills, differing = differences(2, 3, overrides, tmp_path / "runs")
     assert differing == []
     assert any(each.alive for each in kills)
@@ -120,10 +129,10 @@ def test_the_search_of_each_optimizer_in_each_space(tmp_path: Path):
 
 
 def test_the_soak_comes_to_every_optimizer_with_every_fitness_at_every_place():
-    pairs = set(itertools.product(names("optimizer"), names("fitness")))
+    pairs = set(itertools.product(names("optimizer"), [*names("fitness"), VERIFIED]))
     first = [(case.optimizer, case.fitness) for case in itertools.islice(cases(0), len(pairs))]
     assert set(first) == pairs
-    assert names("fitness") == sorted(FITNESS)
+    assert sorted([*names("fitness"), VERIFIED]) == sorted(FITNESS)
     everything = list(itertools.islice(cases(0), len(pairs) * len(PLACES)))
     assert len(set(everything)) == len(everything) == len(pairs) * len(PLACES)
 

@@ -396,7 +396,7 @@ def test_a_report_shows_no_log_likelihood_as_a_score(tmp_path: Path) -> None:
         for file, told in (("overrides", more), ("config", {"seed": 1, "budget": 14})):
             (tmp_path / "runs" / name / ".hydra" / f"{file}.yaml").write_text(yaml.safe_dump(told))
     jobs = gather([tmp_path / "runs"])
-    assert [job.by_likelihood for job in jobs] == [False, True]
+    assert [job.fitness_is for job in jobs] == ["metric", "likelihood"]
     assert [(each["best seen"] is None, each["search"] is None) for each in map(by_split, jobs)] == [
         (False, False),
         (True, True),

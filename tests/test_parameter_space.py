@@ -51,7 +51,7 @@ def test_a_range_that_may_be_widened() -> None:
     [{"widest": [0.5, 2.0]}, {"widest": [0.0, 0.9]}, {"widest": [0.0]}, {"widest": [0, 3], "integer": True, "high": 2}],
 )
 def test_ranges_that_cannot_be_widened_so_far(changes: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="widest: expected, for a real number, two numbers with"):
+    with pytest.raises(ValueError, match=r"widest: expected.* two numbers"):
         space(genes={"weight": {**WEIGHT, **changes}})
 
 

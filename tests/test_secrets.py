@@ -13,7 +13,7 @@ from evohydra.report.gathering import differences, strategy_of
 from evohydra.search.hydra_files import mask_hydra_files
 from evohydra.search.json_lines import LedgerError
 from evohydra.search.masking import MASK, looks_like_a_secret, names_a_secret, with_digests, without_secrets
-from evohydra.search.secret_overrides import check_configuration, check_overrides
+from evohydra.search.secret_overrides import check_configuration, check_directory, check_overrides
 from tests.commands import carried_out, evohydra, files, workspace
 from tests.contracts.discovery import composed, names
 
@@ -226,3 +226,44 @@ def test_the_command_writes_no_secret_to_any_file(override: str, tmp_path: Path)
     written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     said = (done.stdout + done.stderr).encode()
     assert not any(secret.encode() in written + said for secret in (HF, WANDB, OPAQUE))
+
+
+@pytest.mark.parametrize("given", ["experiment=mine", "run=${oc.env:ODD}"])
+def test_a_refused_run_leaves_no_secret_behind(given: str, tmp_path: Path) -> None:
+    """A conf of one's own says the token that the environment has as well; a run is called by one."""
+    (tmp_path / "conf" / "experiment").mkdir(parents=True)
+    mine = f"# @package _global_\nnote: {{hf_token: {HF}, x: {OPAQUE}}}\ntracker: {{api_key: {WANDB}}}\n"
+    (tmp_path / "conf" / "experiment" / "mine.yaml").write_text(mine)
+    done = evohydra(
+        "--config-dir=conf", "hydra.run.dir=outputs/x", given, cwd=tmp_path, HF_TOKEN=HF, ODD=HF, VAULT_PASSWORD=OPAQUE
+    )
+    assert done.returncode == 1
+    assert "expected no secret" in done.stderr
+    assert "Traceback" not in done.stderr
+    made = [path for path in tmp_path.rglob("*") if "conf" not in path.relative_to(tmp_path).parts]
+    written = b"".join(path.read_bytes() for path in made if path.is_file()) + " ".join(map(str, made)).encode()
+    said = (done.stdout + done.stderr).encode()
+    assert not any(secret.encode() in written + said for secret in (HF, WANDB, OPAQUE))
+
+
+def test_a_directory_that_is_called_by_a_secret_is_refused(tmp_path: Path) -> None:
+    check_directory(tmp_path / "outputs" / "mine", {"VAULT_PASSWORD": OPAQUE})
+    for name in (HF, OPAQUE):
+        with pytest.raises(ValueError, match=r"hydra\.run\.dir: expected no secret") as refused:
+            check_directory(tmp_path / "outputs" / name, {"VAULT_PASSWORD": OPAQUE})
+        assert name not in str(refused.value)
+
+
+def test_addresses_with_passwords_are_not_shown(tmp_path: Path) -> None:
+    """In the message, in the log and in its traceback."""
+    (tmp_path / "conf" / "model").mkdir(parents=True)
+    source = {"family": "evohydra.families.causal_lm.CausalLM", "path": "https://joe:geheimnis@host/repo"}
+    (tmp_path / "conf" / "model" / "mine.yaml").write_text(
+        yaml.safe_dump({"sources": {"mine": source, "other": source}})
+    )
+    done = evohydra("--config-dir=conf", "run=x", "model=mine", "benchmark=tiny_gsm_ja", cwd=tmp_path)
+    assert done.returncode == 1
+    log = (tmp_path / "outputs" / "x" / "evohydra.log").read_text()
+    assert "@host/repo" in done.stderr
+    assert "@host/repo" in log
+    assert "geheimnis" not in done.stdout + done.stderr + log

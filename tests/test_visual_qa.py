@@ -17,6 +17,7 @@ from PIL import Image
 
 from evohydra.scoring.benchmarks import SPLITS, BenchmarkError, ja_vg_vqa, visual_data
 from evohydra.scoring.benchmarks.images import ImageSource, decoded
+from evohydra.scoring.benchmarks.likelihood import check_verifiable
 from evohydra.scoring.benchmarks.run_cache import RunCache
 from evohydra.scoring.benchmarks.visual_qa import GENERATION, VisualQA, visual_qa
 from tests import tiny_visual
@@ -103,6 +104,22 @@ def test_the_likelihood_of_references_is_that_of_a_pass_without_padding(
         [expected[3][1], expected[1][1]], 1e-4
     )
     assert len({round(a, 6) for a, _ in expected}) > 2
+
+
+def test_the_likelihood_of_an_answer_that_was_verified(live: tiny_visual.Live, questions: Path) -> None:
+    built = benchmark(questions, batch_size=3)
+    check_verifiable({built.name: built})
+    answers, scores = built.written(live, "search", [3, 0])
+    assert answers == built.answers(live, "search", [3, 0])
+    assert scores == built(live, "search", [3, 0]).tolist()
+    texts = {3: ["red", "blue and red"], 1: ["red"]}
+    told = {}
+    for place, each in texts.items():
+        example = built.examples("search")[place]
+        pairs = [log_probability_by_hand(live, example, built, text) for text in each]
+        told[place] = max(total / count for total, count in pairs)
+    found = built.log_likelihoods_of(live, "search", [1, 3], "token", texts)
+    assert found == pytest.approx([told[1], told[3]], 1e-4)
 
 
 def test_some_examples_alone_and_other_batches_score_alike(live: tiny_visual.Live, questions: Path) -> None:

@@ -18,9 +18,10 @@ from evohydra.scoring.job import Evaluation, Job
 from evohydra.scoring.worker import probe
 from evohydra.search.scores import ScoreStore
 from tests.commands import built, carried_out, environment, json_lines, workspace
-from tests.kill_repeatedly import content, lines, start, workers_killed
+from tests.kill_repeatedly import children, command_line, content, lines, start, workers_killed
 
 WORKERS = ["executor=processes", "executor.workers=2", "threads=1"]
+RAY = ["executor=ray", "executor.workers=2", "executor.cpus_per_worker=1", "threads=1"]
 
 
 @pytest.fixture(autouse=True)
@@ -34,23 +35,29 @@ def user_environment(monkeypatch: pytest.MonkeyPatch):
     [[], pytest.param(["merge=task_arithmetic+dfs", "optimizer=catcma", "fitness=racing"], marks=pytest.mark.slow)],
     ids=" ".join,
 )
-def test_several_processes_give_what_one_gives(tmp_path: Path, searched: list[str]):
+@pytest.mark.parametrize(
+    "workers",
+    [WORKERS, RAY, pytest.param([*RAY, "executor.workers=1"], marks=pytest.mark.slow)],
+    ids=["processes", "ray", "ray with 1"],
+)
+def test_several_processes_give_what_one_gives(tmp_path: Path, workers: list[str], searched: list[str]):
     """Ledger, scores, summary, recipe and every byte of the winner."""
     arguments = [*workspace(tmp_path), "budget=14", "top=3", "batch_size=4", *searched]
     alone, several = tmp_path / "alone" / "run", tmp_path / "several" / "run"
     carried_out([*arguments, "threads=1"], alone)
-    carried_out([*arguments, *WORKERS], several)
+    carried_out([*arguments, *workers], several)
     expected, found = content(alone), content(several)
     assert [key for key in expected if expected[key] != found.get(key)] == []
 
 
-def test_killed_workers_change_nothing(tmp_path: Path):
-    overrides = [*workspace(tmp_path), "budget=14", "top=2", "baselines=null", *WORKERS]
+@pytest.mark.parametrize("workers", [WORKERS, pytest.param(RAY, marks=pytest.mark.slow)], ids=["processes", "ray"])
+def test_killed_workers_change_nothing(tmp_path: Path, workers: list[str]):
+    overrides = [*workspace(tmp_path), "budget=14", "top=2", "baselines=null", *workers]
     hit, differing = workers_killed(2, 1, overrides, tmp_path / "runs")
     assert differing == []
     assert hit == 2
     log = (tmp_path / "runs" / "killed" / "output.txt").read_text()
-    assert "died: signal 9" in log  # the run says so
+    assert ("died: signal 9" if workers is WORKERS else "died: ") in log  # the run says so
 
 
 def test_equal_models_are_scored_once(tmp_path: Path):
@@ -107,14 +114,19 @@ def test_the_driver_holds_no_tensor_of_a_model(tmp_path: Path):
         assert len(set(matrices()) - before) > 10
 
 
-@pytest.mark.parametrize("steps", [0, 4], ids=["while workers start", "in the search"])
-def test_an_interrupted_run_ends_in_one_sentence(tmp_path: Path, steps: int):
+@pytest.mark.parametrize(
+    ("workers", "steps"),
+    [(WORKERS, 0), (WORKERS, 4), pytest.param(RAY, 0, marks=pytest.mark.slow), (RAY, 4)],
+    ids=["while workers start", "in the search", "while Ray starts", "in a search over Ray"],
+)
+def test_an_interrupted_run_ends_in_one_sentence(tmp_path: Path, workers: list[str], steps: int):
     """Ctrl-C goes to the driver and to its workers; no process is left, and none shows a traceback."""
     run = tmp_path / "run"
-    overrides = [*workspace(tmp_path), "budget=300", "baselines=null", *WORKERS]
+    overrides = [*workspace(tmp_path), "budget=300", "baselines=null", *workers]
     process = start(overrides, run)
     while process.poll() is None and (lines(run / "ledger.jsonl") < steps or not (run / "settings.json").is_file()):
         time.sleep(0.01)
+    started = below(process.pid)
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(timeout=60) == 130
     output = (tmp_path / "output.txt").read_text()
@@ -122,7 +134,7 @@ def test_an_interrupted_run_ends_in_one_sentence(tmp_path: Path, steps: int):
     assert "Traceback" not in output
     assert "leaked" not in output
     until = time.monotonic() + 15
-    while (left := alive(process.pid)) and time.monotonic() < until:
+    while (left := [*alive(process.pid), *filter(None, map(command_line, started))]) and time.monotonic() < until:
         time.sleep(0.1)
     assert left == []
 
@@ -136,3 +148,9 @@ def alive(group: int) -> list[str]:
             if int(its_group) == group and state != "Z":
                 found.append((each / "cmdline").read_text().replace("\0", " "))
     return found
+
+
+def below(process: int) -> list[int]:
+    """The processes that a process has started, and those that they have started; Ray's lead groups of their own."""
+    started = children(process)
+    return [*started, *(each for child in started for each in below(child))]

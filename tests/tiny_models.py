@@ -94,6 +94,33 @@ def share(doc, results):
     return root
 
 
+def save_lucky(task: Path) -> Path:
+    """A second task beside that of `save_task`: about half of all answers are right, whatever they say."""
+    (task / "lucky.yaml").write_text(
+        """
+task: lucky
+dataset_path: json
+dataset_kwargs: {data_files: {test: sums.jsonl}}
+test_split: test
+output_type: generate_until
+doc_to_text: "{{question}}"
+doc_to_target: "{{answer}}"
+generation_kwargs: {until: ["\\n"], do_sample: false, max_gen_toks: 4}
+process_results: !function lucky.lucky
+metric_list: [{metric: lucky, aggregation: mean, higher_is_better: true}]
+"""
+    )
+    (task / "lucky.py").write_text(
+        """
+import zlib
+
+def lucky(doc, results):
+    return {"lucky": float(zlib.crc32((doc["question"] + results[0]).encode()) % 2)}
+"""
+    )
+    return task
+
+
 def overrides(root: Path, base: Path, one: Path, two: Path, task: Path) -> list[str]:
     """The command line of a run on these models."""
     return [

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from evohydra.assembly.parts import chosen_sources, common_family, instantiate
 from evohydra.assembly.settings import Settings
-from evohydra.checks import checked
+from evohydra.checks import check, checked
 from evohydra.files import Plain
 from evohydra.scoring.benchmarks import Benchmark, BenchmarkError
 from evohydra.scoring.benchmarks.likelihood import Likely, check_likely
@@ -96,6 +96,8 @@ def with_search(
         budget = strategy.usual_budget if isinstance(strategy, UsualBudget) else USUAL_BUDGET
         settings, said = replace(settings, budget=budget), [f"budget=auto: {budget} genomes"]
     if set(settings.fitness) == {LIKELIHOOD, FULL}:
+        for kind, options in settings.fitness.items():
+            check(f"fitness.{kind}", Mapping[str, object], options)
         searches = strategy is BayesianOptimization
         lacking = _no_likelihood(benchmarks) if searches else None
         if searches and lacking is None:

@@ -11,7 +11,6 @@ import hydra
 import torch
 from hydra.errors import InstantiationException
 
-from evohydra.assembly.process import device_of
 from evohydra.assembly.settings import Settings, Spec
 from evohydra.families import AddedAdapter, Family, Rules, declared, sources
 from evohydra.families.kinds import family_at
@@ -21,6 +20,9 @@ from evohydra.merging.engine import Engine, worth_compiling
 from evohydra.scoring.benchmarks import Benchmark, BenchmarkError
 
 NOWHERE: Mapping[str, Path] = MappingProxyType({})
+
+
+MADE_HOW = {"_partial_": (False, True), "_convert_": ("none", "partial", "object", "all")}  # Hydra's own keys
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,9 @@ def instantiate(spec: Mapping[str, object]) -> Any:
     """What a part of the configuration describes; ValueError where that cannot be made."""
     if not spec.get("_target_"):
         raise ValueError(f"expected _target_, which says what it is, got {dict(spec)}")
+    for key, known in MADE_HOW.items():
+        if spec.get(key, known[0]) not in known:
+            raise ValueError(f"{spec['_target_']}: {key}: expected one of {list(known)}, got {spec[key]!r}")
     missing = sorted(key for key, value in spec.items() if value == "???")
     if missing:
         raise ValueError(f"{spec['_target_']}: expected a value for {', '.join(missing)}, got none; give it one")
@@ -66,6 +71,8 @@ def _with_family(name: str, fields: object) -> object:
     path = fields.get("path") if isinstance(fields, Mapping) else None
     if not isinstance(fields, Mapping) or not isinstance(path, str) or fields.get("family") is not None:
         return fields
+    if not path.strip():
+        return {**fields, "family": ""}  # the path is missed before it
     revision = fields.get("revision")
     try:
         return {**fields, "family": family_at(path, revision if isinstance(revision, str) else None)}
@@ -123,15 +130,19 @@ def _texts(plain: object) -> Iterator[str]:
 
 
 def opened_parts(
-    settings: Settings, found: FoundSources, opened: OpenSources, benchmarks: Mapping[str, Benchmark]
+    settings: Settings,
+    found: FoundSources,
+    opened: OpenSources,
+    benchmarks: Mapping[str, Benchmark],
+    device: torch.device,
 ) -> Parts:
-    """The parts over sources that have been read."""
+    """The parts over sources that have been read, on `device`."""
     published = opened.paths[opened.models[0].name]
     dtype = found.family.dtype(published) if settings.dtype == "auto" else getattr(torch, settings.dtype)
     shapes, compiled = opened.tensors[opened.files_from].shapes, settings.merge["compile"]
     engine = Engine(
         opened.tensors,
-        device=device_of(settings.device),
+        device=device,
         dtype=dtype,
         compile_kernels=worth_compiling(shapes, settings.genomes) if compiled == "auto" else compiled,
         cache_bytes=int(settings.cache_gb * 1024**3),

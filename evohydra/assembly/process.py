@@ -32,8 +32,13 @@ def set_up_process(threads: int | Literal["auto"]) -> None:
         torch.set_num_threads(usable_cores())
 
 
-def device_of(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
-    """The device for merges and models; ValueError for cuda where there is none."""
+def device_of(name: Literal["auto", "cpu", "cuda"], *, elsewhere: bool = False) -> torch.device:
+    """The device for merges and models; ValueError for cuda where there is none.
+
+    elsewhere: it is other machines that have it, and what this process tries it tries on its CPU.
+    """
+    if elsewhere:
+        return torch.device("cpu")
     if name == "cuda" and not torch.cuda.is_available():
         raise ValueError("device=cuda, but torch finds no CUDA device here; use device=auto or cpu")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")

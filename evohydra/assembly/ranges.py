@@ -1,8 +1,10 @@
 """Ranges of genes that an optimizer may widen: those that search fixed ranges get none."""
 
 from evohydra.assembly.settings import Spec
+from evohydra.checks import check
 from evohydra.files import Plain
 from evohydra.search.optimizers import WidensRanges
+from evohydra.spaces.gene_spec import Pair
 
 
 def with_ranges_for(merge: Spec, strategy: object) -> Spec:
@@ -12,11 +14,12 @@ def with_ranges_for(merge: Spec, strategy: object) -> Spec:
         return merge
     if isinstance(getattr(strategy, "func", None), WidensRanges):
         return merge
-    return {**merge, "parameter": {**parameter, "genes": {name: _fixed(gene) for name, gene in genes.items()}}}
+    return {**merge, "parameter": {**parameter, "genes": {name: _fixed(name, gene) for name, gene in genes.items()}}}
 
 
-def _fixed(gene: object) -> object:
+def _fixed(name: str, gene: object) -> object:
     if not isinstance(gene, dict):
         return gene
+    check(f"genes.{name}.widest", Pair | None, gene.get("widest"))
     fixed: Plain = {key: value for key, value in gene.items() if key != "widest"}
     return fixed

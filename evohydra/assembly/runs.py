@@ -38,10 +38,9 @@ from evohydra.files import Plain
 from evohydra.recipe import Node
 from evohydra.run import SCORES, Models, Run
 from evohydra.scoring.benchmarks import Asking, Benchmark, BenchmarkError
-from evohydra.scoring.benchmarks.likelihood import check_likely
 from evohydra.scoring.executors import Executor
 from evohydra.scoring.worker import Worker
-from evohydra.search.fitness import WantsLikelihoods
+from evohydra.search.fitness import check_references
 from evohydra.search.identity import IDENTITY, Identity, OfSearch, own_keys
 from evohydra.search.masking import without_secrets
 from evohydra.search.optimizers import Points
@@ -68,7 +67,7 @@ def make_run(plain: Plain, directory: Path, place: Plain, given: Sequence[str] =
     plain, said = with_benchmark(plain, given)
     settings = Settings.parse(plain)
     set_up_process(settings.threads)
-    device_of(settings.device)
+    device = device_of(settings.device, elsewhere=settings.elsewhere)
     found = found_sources(settings)
     settings, fits, kept = fitted(settings, found)
     merge = with_ranges_for(settings.merge, instantiate(settings.optimizer))
@@ -84,14 +83,13 @@ def make_run(plain: Plain, directory: Path, place: Plain, given: Sequence[str] =
     plan = _plan(settings, benchmarks, space)
     if benchmarks:
         plan.check()
-        if isinstance(plan.fitness, WantsLikelihoods):
-            check_likely(benchmarks)
+        check_references(plan.fitness, benchmarks)
         _warm(settings, space)
     elif space.names:
         raise BenchmarkError("no benchmark: choose one or more, for example benchmark=[mgsm_ja]")
 
     opened = as_begun(sources.read_sources(found), directory / IDENTITY)
-    parts = opened_parts(settings, found, opened, benchmarks)
+    parts = opened_parts(settings, found, opened, benchmarks, device)
     located = _located(found, parts.sources)
     space = _space(merge, located, found)
     form.format.check(space.default(), parts.family, parts.sources)

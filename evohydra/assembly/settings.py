@@ -65,6 +65,11 @@ class Settings:
         assert isinstance(self.budget, int)
         return self.budget
 
+    @property
+    def elsewhere(self) -> bool:
+        """Whether workers may be on other machines than the command."""
+        return self.executor.get("address") is not None
+
     @classmethod
     def parse(cls, plain: Plain) -> "Settings":
         """The settings of a configuration; ValueError for the first one that is of another type, or out of range."""

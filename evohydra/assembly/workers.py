@@ -1,21 +1,29 @@
 """Workers from what a run is made of: in this process, or in others from the configuration alone."""
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock
+
 from evohydra.assembly.own_code import own_code
 from evohydra.assembly.parts import Parts, benchmarks_of, found_sources, opened_parts
-from evohydra.assembly.process import set_up_process
+from evohydra.assembly.process import device_of, set_up_process
 from evohydra.assembly.settings import Settings
 from evohydra.families import sources
+from evohydra.families.sources import FoundSources
+from evohydra.hub import cache_directory
 from evohydra.merging.checkpoints import Survey
 from evohydra.merging.stamps import Stamps
+from evohydra.scoring.benchmarks import Benchmark
 from evohydra.scoring.benchmarks.contents import versions_of
 from evohydra.scoring.worker import Worker
 from evohydra.search.identity import Alignment, OfScores, check_same_scores
 
 LIBRARIES = ("evohydra", "torch", "transformers", "tokenizers")  # that merge and run models, whatever scores them
+
+FETCHING = "fetching.lock"  # of the workers of a machine that lacks a source
 
 
 @dataclass(frozen=True)
@@ -65,13 +73,35 @@ def _parts_elsewhere(known: _Known) -> Parts:
 
     Weights are read again where their files are not those that the driver has read.
     """
-    set_up_process(known.settings.threads)
-    found = found_sources(known.settings, known.paths)
+    settings = known.settings
+    set_up_process(settings.threads)
+    device = device_of(settings.device)
+    if device.type != known.scores.device:
+        raise ValueError(
+            f"device=auto: expected workers on the same device as the command takes it for, {known.scores.device}, got "
+            f"{device.type}; give device=cuda, or device=cpu"
+        )
+    found, benchmarks = _found_here(known)
     surveys = {name: each for name, each in known.surveys.items() if known.weights[name] == found.weights[name]}
-    benchmarks = benchmarks_of(known.settings, found.family)
-    parts = opened_parts(known.settings, found, sources.read_sources(found, surveys), benchmarks)
+    parts = opened_parts(settings, found, sources.read_sources(found, surveys), benchmarks, device)
     check_same_scores(known.scores, scores_depend_on(parts))
     return parts
+
+
+def _found_here(known: _Known) -> tuple[FoundSources, dict[str, Benchmark]]:
+    """Sources and benchmarks on this machine.
+
+    Where it has not all the directories that the driver has, one worker after the other looks for them, so that what
+    the first one fetches or converts is there for the others.
+    """
+    here = {name: path for name, path in known.paths.items() if path.exists()}
+    with contextlib.ExitStack() as stack:
+        if len(here) < len(known.paths):
+            room = cache_directory()
+            room.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(FileLock(room / FETCHING))
+        found = found_sources(known.settings, here)
+        return found, benchmarks_of(known.settings, found.family)
 
 
 def scores_depend_on(parts: Parts) -> OfScores:
@@ -95,7 +125,7 @@ def scores_depend_on(parts: Parts) -> OfScores:
         ),
         dtype=str(parts.engine.dtype),
         out_dtype=str(parts.out_dtype),
-        device=parts.engine.device.type,
+        device=parts.engine.device.type if settings.device == "auto" else settings.device,
         backend=settings.backend,
         code=own_code(settings.model, settings.merge, settings.benchmark),
         versions=versions_of(LIBRARIES),

@@ -64,6 +64,8 @@ def parse(name: str, fields: object) -> Source:
     if missing := [key for key in ("path", "family") if key not in fields]:
         raise SourceError(f"model.sources.{name}: expected path and family, there is no {' and no '.join(missing)}")
     check_settings(f"model.sources.{name}", Source, fields)
+    if not str(fields["path"]).strip():
+        raise SourceError(f"model.sources.{name}.path: expected a directory, a file or OWNER/NAME of the hub, got none")
     return Source(**fields)
 
 

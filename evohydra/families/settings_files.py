@@ -5,7 +5,7 @@ import json
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from evohydra.files import check_plain_file
+from evohydra.files import MOST_BYTES, check_plain_file
 from evohydra.hub.hashes import RECORD
 from evohydra.hub.listing import is_found
 from evohydra.merging.checkpoints import SourceError
@@ -26,7 +26,7 @@ def settings_digest(directory: Path, wanted: Sequence[str]) -> str:
     state = hashlib.sha256()
     for name, path in sorted(_files(directory).items()):
         if is_found(name, wanted):
-            state.update(f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+            state.update(f"{name} {_digest(path)}\n".encode())
     return state.hexdigest()
 
 
@@ -40,13 +40,21 @@ def differing_files(one: Path, other: Path, but: Collection[str] = ()) -> list[s
 
 
 def check_files(directory: Path) -> None:
-    """SourceError for such a file that is a link to nothing, a pipe or a device: it would be missed, or never end."""
+    """SourceError for such a file that is a link to nothing, a pipe or a device: it would be missed, or never end.
+
+    And for one that is larger than any settings are.
+    """
     for path in _named(directory).values():
         if not path.is_dir():
             try:
                 check_plain_file(path)
             except (ValueError, OSError) as error:
                 raise SourceError(f"{path}: expected an ordinary file, or a link to one ({error})") from error
+            if (size := path.stat().st_size) > MOST_BYTES:
+                raise SourceError(
+                    f"{path}: expected settings, a tokenizer or a text of at most {MOST_BYTES / 1e6:.0f} MB beside the "
+                    f"weights, got {size / 1e6:.0f} MB; move it away if it is no part of the model"
+                )
 
 
 def _files(directory: Path) -> dict[str, Path]:
@@ -68,8 +76,13 @@ def _named(directory: Path) -> dict[str, Path]:
 def _content(path: Path, but: Collection[str]) -> object:
     try:
         data = json.loads(path.read_bytes()) if path.suffix == ".json" else None
-    except ValueError:
+    except (ValueError, RecursionError):  # no JSON, or nested too deep
         data = None
     if not isinstance(data, dict):
-        return path.read_bytes()
+        return _digest(path)
     return {key: value for key, value in data.items() if key not in but}
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -103,16 +103,24 @@ def _ranking(done: Sequence[Job], best: str) -> Iterator[str]:
         yield f"Whether it is better than {', '.join(open_)} is not settled by these runs."
 
 
+CAPTIONS = {
+    "metric": "",
+    "likelihood": " Fitness is by likelihood here.",
+    "verified likelihood": " Fitness is by the likelihood of verified references here, which each run has of its own.",
+}
+
+
 def _search(jobs: Sequence[Job]) -> Iterator[Block]:
     known = [job for job in jobs if job.records and (len(jobs) == 1 or job.summary)]
     if not known:
         return
-    kinds = [[job for job in known if job.by_likelihood is kind] for kind in (False, True)]
-    for members in filter(None, kinds):
-        suffix = "_by_likelihood" if all(kinds) and members[0].by_likelihood else ""
+    kinds = {kind: [job for job in known if job.fitness_is == kind] for kind in CAPTIONS}
+    kinds = {kind: members for kind, members in kinds.items() if members}
+    for kind, members in kinds.items():
+        suffix = f"_by_{kind.replace(' ', '_')}" if kind != next(iter(kinds)) else ""
         for by, what in (("evaluations", "genomes evaluated"), ("examples", "examples scored")):
             caption = f"{FITNESS[len(members) > 1]}, against {what}. {PATIENCE if len(members) > 1 else ''}"
-            caption += " Fitness is by likelihood here." if members[0].by_likelihood else ""
+            caption += CAPTIONS[kind]
             name = "fitness" if by == "evaluations" else "fitness_by_examples"
             yield FigureBlock(name + suffix, fitness_figure(members, by), caption)
 

@@ -5,14 +5,14 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
 from evohydra.files import Plain, current, read_json, write_json
 from evohydra.recipe import Node, from_dict
 from evohydra.report.comparability import Begun, groups, told
-from evohydra.scoring.benchmarks.likelihood import benchmark_of
+from evohydra.scoring.benchmarks.likelihood import benchmark_of, verified_in
 from evohydra.scoring.job import Scores
 from evohydra.search.fitness.likelihood_scale import is_likelihood
 from evohydra.search.json_lines import in_use, whole_lines
@@ -63,9 +63,12 @@ class Job:
         return tuple(dict.fromkeys(map(benchmark_of, names)))
 
     @property
-    def by_likelihood(self) -> bool:
-        """Whether it searched by log-likelihoods, whose fitness cannot be compared with that of other searches."""
-        return any(is_likelihood(record.get("scores", ())) for record in self.records)
+    def fitness_is(self) -> Literal["metric", "likelihood", "verified likelihood"]:
+        """What it searched by; fitness of different kinds cannot be compared."""
+        names = {name for record in self.records for name in record.get("scores", ())}
+        if not is_likelihood(names):
+            return "metric"
+        return "verified likelihood" if any(verified_in(name) for name in names) else "likelihood"
 
     @cached_property
     def state(self) -> str:

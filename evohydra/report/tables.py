@@ -89,6 +89,19 @@ def likelihood_sentence(agreed: Mapping[str, float]) -> str:
     )
 
 
+def references_sentence(told: Plain) -> str:
+    """How many examples have verified references; `told` as in summary.json."""
+    each = [
+        f"{of['solved']} of {of['asked']} examples of {name}, in {of['texts']} wordings"
+        for name, of in told["benchmarks"].items()
+    ]
+    solved = f"Verified references: {told['models']} models have solved {'; '.join(each)}"
+    used = [str(of["used"]) for of in told["benchmarks"].values() if of["used"]]
+    if used:
+        return f"{solved}. Genomes are scored by {' and '.join(used)} of these examples."
+    return f"{solved}. That is too few to search by, so that genomes are scored by the metric."
+
+
 def ends_sentence(ends: Plain) -> str:
     """How many numbers of the winner lie at the ends of their ranges; `ends` as in summary.json."""
     told = [
@@ -104,6 +117,8 @@ def ends_sentence(ends: Plain) -> str:
 
 def search_sentences(searched: Plain) -> Iterator[str]:
     """What is to be said of a search, `search` in summary.json."""
+    if told := searched.get("references"):
+        yield references_sentence(told)
     if agreed := searched.get("likelihood"):
         yield likelihood_sentence(agreed)
     if name := searched.get("known_as"):

@@ -9,6 +9,7 @@ from evohydra.scoring.benchmarks import CommonAnswer, Split
 
 Examples = Mapping[str, Sequence[int]]  # for each benchmark, places in a split
 Scores = Mapping[str, Sequence[float]]  # for each benchmark, example by example
+Verified = Mapping[str, Mapping[int, Sequence[str]]]  # by the name of a likelihood: right answers by an example's place
 
 
 @dataclass(frozen=True)
@@ -16,13 +17,15 @@ class Job:
     """A recipe to be scored on a split, or (`examples`) on those of its examples that are named for each benchmark.
 
     part: (index, count) where it is one of several workers that share the examples; which ones are its own is decided
-    by the benchmarks, so that every score is the same as uncut.
+    by the benchmarks, so that every score is the same as uncut. verified: of the likelihoods among `examples` whose
+    right answers are verified ones these answers; what the likelihood is called holds their digest.
     """
 
     recipe: Node
     split: Split
     examples: Examples | None = None
     part: tuple[int, int] | None = None
+    verified: Verified | None = None
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,15 @@ class Evaluation:
     given_up: bool = False
     positions: Mapping[str, list[int]] | None = None
     common: Mapping[str, CommonAnswer | None] | None = None
+
+
+@dataclass(frozen=True)
+class Written:
+    """Answers of a model and their scores, example by example; none where `error` says why."""
+
+    answers: Sequence[str]
+    scores: Sequence[float]
+    error: str | None = None
 
 
 def broken_by(common: Mapping[str, CommonAnswer | None]) -> str | None:

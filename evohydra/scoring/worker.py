@@ -22,10 +22,10 @@ from evohydra.scoring.benchmarks import (
     Split,
     TellsAnswers,
 )
-from evohydra.scoring.benchmarks.likelihood import Likelihood, likelihoods_of
+from evohydra.scoring.benchmarks.likelihood import Likelihood, OfVerified, Verifiable, likelihoods_of, of_verified
 from evohydra.scoring.benchmarks.not_numbers import LogitsWatch
 from evohydra.scoring.benchmarks.sampling import own_randomness
-from evohydra.scoring.job import DeviceError, Evaluation, Examples, Job, MachineError, broken_by, checked
+from evohydra.scoring.job import DeviceError, Evaluation, Examples, Job, MachineError, Written, broken_by, checked
 
 logger = logging.getLogger(__name__)
 # What torch says where the machine fails and not the model; it has types of its own only for some of these.
@@ -116,13 +116,18 @@ class Worker:
         )
         return checked(evaluation)
 
-    def _asked_by(self, job: Job) -> list[tuple[str, Benchmark | Likelihood]]:
+    def _asked_by(self, job: Job) -> list[tuple[str, Benchmark | Likelihood | OfVerified]]:
         """All benchmarks, and the log-likelihoods that the job names."""
         named = [(name, self._likelihoods[name]) for name in job.examples or () if name in self._likelihoods]
-        return [*self.benchmarks.items(), *named]
+        verified = [(name, of_verified(name, self.benchmarks, texts)) for name, texts in (job.verified or {}).items()]
+        return [*self.benchmarks.items(), *named, *verified]
 
     def _part(
-        self, benchmark: Benchmark | Likelihood, job: Job, examples: Sequence[int] | None, positions: list[int]
+        self,
+        benchmark: Benchmark | Likelihood | OfVerified,
+        job: Job,
+        examples: Sequence[int] | None,
+        positions: list[int],
     ) -> Sequence[int]:
         """The examples of the part that the job is; `positions` are filled with where they are among all of the job."""
         assert job.part is not None
@@ -133,6 +138,25 @@ class Worker:
         elif index == 0:
             positions += range(len(every))
         return [every[at] for at in positions]
+
+    def written(self, recipe: Node, name: str, split: Split, examples: Sequence[int]) -> Written:
+        """What the model of `recipe` writes to examples of a benchmark; raises as `evaluate` does."""
+        asked = self.benchmarks[name]
+        assert isinstance(asked, Verifiable)
+        try:
+            self.live.become(recipe, self.engine)
+            self._watch.begin()
+            with own_randomness(name, split):
+                answers, scores = asked.written(self.live, split, examples)
+            self._watch.check()
+        except BenchmarkError:
+            raise
+        except (ArithmeticError, ValueError, RuntimeError, MemoryError) as reason:
+            if kind := _machines(reason):
+                raise kind(f"{type(reason).__name__}: {reason}") from reason
+            return Written([], [], f"{type(reason).__name__}: {reason}")
+        self.sources.check_unchanged()
+        return Written(answers, scores)
 
     def recover(self) -> None:
         """Give back what memory can be given back, before a job is tried again in this process."""
@@ -182,6 +206,11 @@ def answers(worker: Worker, recipe: Node, benchmark: str, split: Split, examples
     assert isinstance(asked, Answered)
     with own_randomness(benchmark, split):
         return asked.answers(worker.become(recipe), split, examples)
+
+
+def written(worker: Worker, recipe: Node, benchmark: str, split: Split, examples: Sequence[int]) -> Written:
+    """What the model of `recipe` writes to examples of a split, and what each answer scores."""
+    return worker.written(recipe, benchmark, split, examples)
 
 
 def probe(worker: Worker, recipe: Node) -> None:

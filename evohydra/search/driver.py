@@ -121,7 +121,7 @@ def _check_generation(number: int, records: Sequence[Record], space: Space, scor
     healthy = next((each for each in reversed(ledger.records) if each.fitness is not None), None)
     error: str | None = "none was scored before"
     if healthy is not None:
-        again = scoring.scheduler.again(Job(space.decode(np.array(healthy.genome)), "search", healthy.examples))
+        again = scoring.scheduler.again(scoring.job(space.decode(np.array(healthy.genome)), healthy.examples))
         error = again.error
     if healthy is not None and error is None:
         raise SearchError(

@@ -1,6 +1,6 @@
 """Files of a run that Hydra writes by itself, configuration and command line: secrets do not stay in them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import yaml
@@ -12,11 +12,14 @@ WORD = "not_shown"  # MASK where Hydra reads the text again as an override: a pl
 LEAST = 4  # characters of a secret that is looked for inside of other texts
 
 
-def mask_hydra_files(run: Path, sweep: Path | None = None) -> None:
-    """Blot out secrets in what Hydra has written to `run`/.hydra, and to `sweep`, the directory of a multirun."""
+def mask_hydra_files(run: Path, sweep: Path | None = None, known: Collection[str] = ()) -> None:
+    """Blot out secrets in what Hydra has written to `run`/.hydra, and to `sweep`, the directory of a multirun.
+
+    `known` are secrets of which it does not matter where they stand: values of variables of the environment.
+    """
     files = [*sorted((run / ".hydra").glob("*.yaml")), *([sweep / "multirun.yaml"] if sweep else [])]
     read = {file: yaml.safe_load(file.read_text(encoding="utf-8")) for file in files if file.is_file()}
-    secrets = sorted({text for data in read.values() for text in _secrets(data)}, key=len, reverse=True)
+    secrets = sorted({*known, *(text for data in read.values() for text in _secrets(data))}, key=len, reverse=True)
     for file, data in read.items():
         masked = _masked(data, secrets)
         if masked != data:

@@ -68,6 +68,15 @@ class Ledger:
         """The file."""
         return self._lines.path
 
+    def names_of_scores(self) -> dict[str, int]:
+        """What the scores on file are called, with the number of the first line that has such ones."""
+        found: dict[str, int] = {}
+        for number, entry in enumerate(self._lines.entries, start=1):
+            scores = entry.get("scores")
+            for name in scores if isinstance(scores, dict) else ():
+                found.setdefault(name, number)
+        return found
+
     def on_file(self, genomes: NDArray[np.float64]) -> list[Record] | None:
         """The lines of the next genomes, (n, dim); None where not all are on file.
 

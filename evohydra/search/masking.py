@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -86,6 +87,32 @@ def _replaced(config: object, instead: Any, key: object = "") -> object:
     if isinstance(config, list | tuple):
         return [_replaced(value, instead) for value in config]
     return instead(config) if looks_like_a_secret(config, key) else config
+
+
+class MaskedLog(logging.Formatter):
+    """Lines of another formatter with their secrets blotted out, tracebacks too."""
+
+    def __init__(self, inner: logging.Formatter, secrets: Sequence[str]) -> None:
+        super().__init__()
+        self._inner, self._secrets = inner, secrets
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The text of a record."""
+        return shown_text(self._inner.format(record), self._secrets)
+
+
+def mask_logs(secrets: Sequence[str]) -> None:
+    """Let no handler of the root logger write what looks like a secret, or is one of `secrets`."""
+    for handler in logging.getLogger().handlers:
+        if not isinstance(handler.formatter, MaskedLog):
+            handler.setFormatter(MaskedLog(handler.formatter or logging.Formatter(), secrets))
+
+
+def shown_text(text: str, secrets: Sequence[str] = ()) -> str:
+    """A message with what looks like a secret, or is one of `secrets`, blotted out."""
+    for secret in secrets:
+        text = text.replace(secret, MASK)
+    return _VALUE.sub(MASK, text)
 
 
 def shown_overrides(overrides: Sequence[str]) -> dict[str, str]:

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from evohydra.scoring.job import Examples, Job, Scores
+from evohydra.recipe import Node
+from evohydra.scoring.job import Examples, Job, Scores, Verified
 from evohydra.search.fitness.generation import Generation, Judged, Member, OfSources, Requests, Scored, Wanted
 from evohydra.search.ledger import Ledger
 from evohydra.search.objectives import Objective
@@ -17,13 +18,20 @@ class Scoring:
     """What scores a generation.
 
     sizes: the number of search examples of each benchmark. sources: scores the source models on all of them when it is
-    called, and gives each one's scores.
+    called, and gives each one's scores. verified: the right answers of likelihoods whose names have a digest of them.
     """
 
     scheduler: Scheduler
     sizes: Mapping[str, int]
     objective: Objective = field(default_factory=Objective)
     sources: Callable[[], Sequence[Scores]] = tuple
+    verified: Verified = field(default_factory=dict)
+
+    def job(self, recipe: Node, examples: Examples | None) -> Job:
+        """A recipe to be scored on examples of the search split (None: all), with the right answers that it takes."""
+        named = [(name, places) for name, places in (examples or {}).items() if name in self.verified]
+        verified = {name: {place: self.verified[name][place] for place in places} for name, places in named}
+        return Job(recipe, "search", examples, verified=verified or None)
 
 
 class Rounds:
@@ -108,4 +116,4 @@ class Rounds:
 
     def _job(self, member: Member, examples: Missing) -> tuple[str, Job]:
         everything = {name: len(places) for name, places in examples.items()} == dict(self._sizes)
-        return f"genome {member.index}", Job(member.recipe, "search", None if everything else examples)
+        return f"genome {member.index}", self._scoring.job(member.recipe, None if everything else examples)

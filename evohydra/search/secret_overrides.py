@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
-from evohydra.search.masking import looks_like_a_secret, names_a_secret, shown_override
+from evohydra.search.masking import looks_like_a_secret, names_a_secret, shown_override, shown_text
 
 DIRECTORIES = ("PWD", "OLDPWD")  # of a shell: directories, not passwords
 LEAST = 8  # characters of a variable's value that is looked for inside of other texts
@@ -26,7 +27,11 @@ def check_overrides(arguments: Sequence[str], variables: Mapping[str, str]) -> N
             continue
         if key.startswith(ENVIRONMENT):
             raise ValueError(f"{key}: expected no variable of the environment here, which is written to files; {WAY}")
-        named = [name for name in FROM_VARIABLE.findall(value) if names_a_secret(name)]
+        named = [
+            name
+            for name in FROM_VARIABLE.findall(value)
+            if names_a_secret(name) or looks_like_a_secret(variables.get(name, ""), name)
+        ]
         if shown_override(argument) != argument or named or _holds_one(value, secret_values(variables)):
             raise ValueError(f"{key}: expected no secret here, for overrides are written to files; {WAY}")
 
@@ -40,6 +45,17 @@ def check_configuration(plain: object, variables: Mapping[str, str]) -> None:
                 f"{key}: expected no secret, got the value of a variable of the environment that holds one; the "
                 f"configuration is written to files: {WAY}"
             )
+
+
+def check_directory(directory: Path, variables: Mapping[str, str]) -> None:
+    """ValueError where Hydra has called the directory of a run by a secret: it stands in reports and cards, too."""
+    secrets = secret_values(variables)
+    if _holds_one(str(directory), secrets) or looks_like_a_secret(str(directory)):
+        raise ValueError(
+            f"hydra.run.dir: expected no secret in the name of the run's directory, got "
+            f"{shown_text(str(directory), secrets)}; it holds nothing but what Hydra wrote: delete it, and take "
+            "another name"
+        )
 
 
 def secret_values(variables: Mapping[str, str]) -> list[str]:

@@ -17,6 +17,7 @@ from evohydra.search.fitness.likelihood import agreement
 from evohydra.search.fronts import on_front
 from evohydra.search.ledger import Record
 from evohydra.search.objectives import Objective
+from evohydra.search.references import Told
 
 STANDARD_ERRORS = 1.96  # on both sides of an estimate, for 95 %
 
@@ -67,13 +68,15 @@ class Searched(TypedDict):
 
     front: where there are several objectives. It is that of all genomes, or where generations were scored on different
     examples that of the candidates on the validation split, which is told there. likelihood: the rank correlation of
-    fitness and metric (`value`, `low`, `high`, `n` genomes), where a search by log-likelihoods has checked it. measure:
+    fitness and metric (`value`, `low`, `high`, `n` genomes), where a search by log-likelihoods has checked it.
+    references: where they are verified ones. measure:
     of `best`, where it is another number than the benchmarks' metric. at_the_ends: see `evohydra.search.ends`.
     known_as: the name of a source or of another merge without a search, where the winner is no other model.
     """
 
     winner: Score
     likelihood: NotRequired[dict[str, float]]
+    references: NotRequired[Told]
     index: int
     best: float
     measure: NotRequired[str]
@@ -115,12 +118,14 @@ def summarise(
     comparable: bool = True,
     ends: AtTheEnds | None = None,
     known_as: str | None = None,
+    references: Told | None = None,
 ) -> Summary:
     """The summary of a run but for the seconds that are not the search's.
 
     `comparable`: objectives mean the same in all generations. `validated` are the winner's scores on validation,
     `tested` those of all models on test by their names ("winner", "uniform", "base", `sources`, `baselines`).
     `ends`: the ranges at whose ends the winner lies; `known_as`: the merge without a search that the winner is.
+    `references`: the verified ones, whose generated answers count as examples that were scored.
     """
     winner = candidates[0]
 
@@ -128,6 +133,8 @@ def summarise(
         return scored(tested[name], objective) if name in tested else None
 
     searched = _searched(objective, records, winner, ends, known_as)
+    if references is not None:
+        searched["references"] = references
     chosen: Validated = {
         "winner": scored(validated, objective),
         "candidates": [
@@ -150,7 +157,9 @@ def summarise(
         "search": searched,
         "gain": gain(tested["winner"], {name: tested[name] for name in sources}, objective),
         "evaluations": len(records),
-        "examples_scored": sum(record.scored for record in records) + examples_of_sources,
+        "examples_scored": sum(record.scored for record in records)
+        + examples_of_sources
+        + (references["generated"] if references else 0),
         "tokens": sum(r.tokens for r in records),
         "seconds": {part: round(sum(r.seconds[part] for r in records), 3) for part in ("merge", "evaluate", "forward")},
         "data": data,

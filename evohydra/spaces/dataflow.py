@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from annotated_types import Ge, Le
 from numpy.typing import NDArray
 
 from evohydra.checks import Count, Few
@@ -17,6 +18,7 @@ from evohydra.spaces.slots import SKIPPED, START, TAKEN, Order, Slots
 MERGED = "merged"  # the name of a merge that is one of the sources of a path
 Scaling = Literal["branch", "stream"]  # recipe.SCALINGS
 Place = Literal["first", "added", "added_first"]
+Deviations = Annotated[float, Ge(-10), Le(10)]  # standard deviations: beyond, a slot is never taken or always
 FAVOUR = {"layers": 2.0, "ends": -1.5, "others": -1.5}
 
 
@@ -50,7 +52,7 @@ class DataFlowSpace:
         sources: Sequence[str] | None = None,
         ends: bool = True,
         max_hops: Count | None = None,
-        favour: Mapping[str, float] | None = None,
+        favour: Mapping[str, Deviations] | None = None,
         merged: Place = "first",
     ) -> None:
         if len(models) != len(layers):

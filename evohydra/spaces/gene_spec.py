@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from annotated_types import MinLen
 from pydantic import AllowInfNan
 
 from evohydra.checks import Words, check_settings
 from evohydra.files import Plain
 from evohydra.spaces.genes import Choice, Gene, Real, Value, integer, whole
 
+Pair = Annotated[tuple[float, float], Words("two numbers")]
 SHARE = "share"  # as the value of `uniform`, and of the default on a simplex: 1 / number of models
 
 Bound = Annotated[float, AllowInfNan(True), Words("a number")]  # .inf: none
@@ -34,12 +36,12 @@ class GeneSpec:
     default: Value
     low: float | None = None
     high: float | None = None
-    widest: Sequence[float] | None = None
+    widest: Pair | None = None
     log: bool = False
     integer: bool = False
     choices: Sequence[Value] | None = None
-    within: Sequence[Bound] | None = None
-    alone: Sequence[float] | None = None
+    within: Annotated[tuple[Bound, Bound], Words("two numbers")] | None = None
+    alone: Annotated[Sequence[float], MinLen(1), Words("a list of numbers")] | None = None
     uniform: float | Literal["share"] | None = None
     simplex: bool = False
 
@@ -94,6 +96,11 @@ def parse_spec(name: str, fields: Plain) -> GeneSpec:
     if spec.simplex and (spec.per != "source" or spec.default != SHARE):
         raise ValueError(
             f"genes.{name}.simplex: expected per: source and default: {SHARE}, got {spec.per!r}, {spec.default!r}"
+        )
+    if spec.per == "source" and spec.alone is not None and len(spec.alone) != 2:
+        raise ValueError(
+            f"genes.{name}.alone: expected two numbers for a gene per source, that of the source which is alone and "
+            f"that of the others, got {list(spec.alone)}"
         )
     if spec.integer and spec.choices is None:
         whole(f"genes.{name}.default", spec.default)

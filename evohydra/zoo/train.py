@@ -14,7 +14,17 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from evohydra.zoo.problems import ANSWER, Fact, Language, Operation, benchmark, draw_unseen, token_pattern, vocabulary
+from evohydra.zoo.problems import (
+    ANSWER,
+    Fact,
+    Language,
+    Operation,
+    Problem,
+    benchmark,
+    draw_unseen,
+    token_pattern,
+    vocabulary,
+)
 
 IGNORED = -100
 
@@ -140,12 +150,24 @@ def build_model(vocabulary_size: int) -> LlamaForCausalLM:
     return LlamaForCausalLM(config)
 
 
-class Examples:
-    """Batches of examples that hold none of the benchmark's sums."""
+def worded(problem: Problem, form: Language) -> str:
+    """Return the problem's answer in a sentence."""
+    return ANSWER[form].format(problem.answer)
 
-    def __init__(self, stage: Stage, tokenizer: PreTrainedTokenizerFast, held_out: frozenset[Fact]) -> None:
+
+class Examples:
+    """Batches of examples that hold none of the benchmark's sums; `word` makes the answer in a language."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        tokenizer: PreTrainedTokenizerFast,
+        held_out: frozenset[Fact],
+        word: Callable[[Problem, Language], str] = worded,
+    ) -> None:
         """Draw from the stage's own seed."""
         self.stage = stage
+        self.word = word
         self.tokenizer = tokenizer
         self.held_out = held_out
         self.rng = random.Random(stage.seed)
@@ -160,7 +182,7 @@ class Examples:
             japanese = 1.0 / (1.0 + math.exp(-problem.lean - skill.habit))
             form: Language = "ja" if self.rng.random() < japanese else "en"
             prompts.append(problem.prompt())
-            answers.append(ANSWER[form].format(problem.answer))
+            answers.append(self.word(problem, form))
         return padded(self.tokenizer(prompts)["input_ids"], self.tokenizer(answers)["input_ids"])
 
 
@@ -200,9 +222,15 @@ def descend(parameters: Sequence[torch.nn.Parameter], schedule: Schedule, loss: 
             print(f"  step {step + 1} of {schedule.steps}: loss {now.item():.3f}", flush=True)
 
 
-def train(model: LlamaForCausalLM, stage: Stage, tokenizer: PreTrainedTokenizerFast, held_out: frozenset[Fact]) -> None:
+def train(
+    model: LlamaForCausalLM,
+    stage: Stage,
+    tokenizer: PreTrainedTokenizerFast,
+    held_out: frozenset[Fact],
+    word: Callable[[Problem, Language], str] = worded,
+) -> None:
     """Train the model in place through the stage."""
-    examples = Examples(stage, tokenizer, held_out)
+    examples = Examples(stage, tokenizer, held_out, word)
     fit(model, stage, lambda: dict(zip(("input_ids", "labels"), examples.batch(), strict=True)))
 
 

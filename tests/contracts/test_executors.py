@@ -2,7 +2,9 @@
 
 import functools
 import os
+import re
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -17,6 +19,7 @@ from evohydra.scoring.benchmarks import BenchmarkError, Split
 from evohydra.scoring.executors import Executor
 from evohydra.scoring.executors.local import Local
 from evohydra.scoring.executors.processes import Processes
+from evohydra.scoring.executors.ray_actors import RayActors
 from evohydra.scoring.executors.resources import places
 from evohydra.scoring.job import DeviceError, Evaluation, Examples, Job, MachineError
 from evohydra.scoring.worker import Worker, _machines
@@ -26,7 +29,9 @@ from tests.scripted import ScriptedWorker
 EXECUTORS: dict[str, Callable[..., Executor]] = {
     "local": Local,
     "processes": functools.partial(Processes, workers=2, threads=1),
+    "ray": functools.partial(RayActors, workers=2, cpus_per_worker=1),
 }
+SEVERAL = ("processes", "ray")  # workers that may die
 
 
 def act(room: Path, recipe: Node, split: Split, examples: Examples | None = None) -> Evaluation:
@@ -35,6 +40,12 @@ def act(room: Path, recipe: Node, split: Split, examples: Examples | None = None
     attempts = len(list(room.glob(f"{recipe.name} *")))
     (room / f"{recipe.name} {attempts} {os.getpid()}").touch()
     what, _, times = recipe.name.partition("-")
+    if what == "hangs":
+        time.sleep(0.0 if attempts else 60.0)
+        return Evaluation({"task": [float(attempts)]}, {"merge": 0.0})
+    if what == "slow":
+        time.sleep(float(times) if float(times) > 100 else 1.0)
+        return Evaluation({"task": [float(times)]}, {"merge": 0.0})
     if what == "number" and not (room / f"ill {os.getpid()}").exists():
         return Evaluation({"task": [float(times)]}, {"merge": 0.0})
     if times and attempts >= int(times) and not (room / f"ill {os.getpid()}").exists():
@@ -69,17 +80,33 @@ def pid(worker: Any) -> int:
     return os.getpid()
 
 
-@pytest.fixture(params=EXECUTORS)
-def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., Executor]]:
+def running(process: int) -> bool:
+    stat = Path(f"/proc/{process}/stat")
+    return stat.exists() and stat.read_text().rpartition(") ")[2][0] != "Z"
+
+
+def makers(request: pytest.FixtureRequest, room: Path) -> Iterator[Callable[..., Executor]]:
+    """What makes executors of the kind that the test is for, with scripted workers; they are closed at the end."""
     opened: list[Executor] = []
+    fixed = {"address": request.getfixturevalue("ray_address")} if request.param == "ray" else {}
 
     def executor(**settings: Any) -> Executor:
-        opened.append(EXECUTORS[request.param](make=functools.partial(made, tmp_path), **settings))
+        opened.append(EXECUTORS[request.param](**{"make": functools.partial(made, room), **fixed, **settings}))
         return opened[-1]
 
     yield executor
     for each in opened:
         each.close()
+
+
+@pytest.fixture(params=EXECUTORS)
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., Executor]]:
+    yield from makers(request, tmp_path)
+
+
+@pytest.fixture(params=SEVERAL)
+def several(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., Executor]]:
+    yield from makers(request, tmp_path)
 
 
 def scored(executor: Executor, *recipes: str) -> dict[str, Evaluation]:
@@ -148,57 +175,59 @@ def test_retries_that_make_no_sense(name: str, settings: dict[str, object]) -> N
         check_below({**composed(f"executor={name}")["executor"], **settings}, "executor")
 
 
-def test_a_worker_that_cannot_be_made_says_why() -> None:
-    with closing(EXECUTORS["processes"](make=refused)) as executor:
-        executor.submit([Job(Checkpoint("number-1", "-"), "search")])
-        with pytest.raises(ValueError, match="no such model"):
-            executor.completed()
+def test_a_worker_that_cannot_be_made_says_why(several: Callable[..., Executor]) -> None:
+    executor = several(make=refused)
+    executor.submit([Job(Checkpoint("number-1", "-"), "search")])
+    with pytest.raises(ValueError, match="no such model"):
+        executor.completed()
 
 
-def test_killed_workers_are_replaced_and_their_jobs_done(tmp_path: Path) -> None:
+def test_killed_workers_are_replaced_and_their_jobs_done(
+    several: Callable[..., Executor], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """The third attempt of each of these is the first that does not kill its process."""
-    with closing(EXECUTORS["processes"](make=functools.partial(made, tmp_path), retries=3)) as executor:
-        jobs = ["number-1", "dies-2", "number-2", "dies-1", "number-3"]
-        found = scored(executor, *jobs)
-        assert all(each.error is None for each in found.values())
-        assert [found[f"number-{i}"].scores["task"] for i in (1, 2, 3)] == [[1.0], [2.0], [3.0]]
-        assert len(list(tmp_path.glob("dies-2 *"))) == 3
+    executor = several(retries=3)
+    found = scored(executor, "number-1", "dies-2", "number-2", "dies-1", "number-3")
+    assert all(each.error is None for each in found.values())
+    assert [found[f"number-{i}"].scores["task"] for i in (1, 2, 3)] == [[1.0], [2.0], [3.0]]
+    assert len(list(tmp_path.glob("dies-2 *"))) == 3
+    dead = {file.name.rpartition(" ")[2] for file in tmp_path.glob("dies-2 [01] *")}
+    assert all(re.search(rf"worker \d \(process {each}\b.*\) died: .*tried again", caplog.text) for each in dead)
 
 
-def test_workers_that_were_killed_while_idle_are_replaced(tmp_path: Path) -> None:
-    with closing(EXECUTORS["processes"](make=functools.partial(made, tmp_path))) as executor:
-        scored(executor, "number-1", "number-2")
-        victim = executor.ask(pid)
-        os.kill(victim, signal.SIGKILL)
-        found = scored(executor, *(f"number-{i}" for i in range(6)))
-        assert [found[f"number-{i}"].scores["task"] for i in range(6)] == [[float(i)] for i in range(6)]
-        assert executor.ask(pid) != victim
+def test_workers_that_were_killed_while_idle_are_replaced(several: Callable[..., Executor], tmp_path: Path) -> None:
+    """No recipe pays for that with an attempt."""
+    executor = several(retries=0)
+    scored(executor, "number-1", "number-2")
+    victim = executor.ask(pid)
+    os.kill(victim, signal.SIGKILL)
+    while running(victim):
+        time.sleep(0.01)
+    found = scored(executor, *(f"number-{i}" for i in range(6)))
+    assert [found[f"number-{i}"].scores for i in range(6)] == [{"task": [float(i)]} for i in range(6)]
+    assert executor.ask(pid) != victim
 
 
-def test_a_recipe_that_kills_every_worker_is_given_up(tmp_path: Path) -> None:
-    with closing(EXECUTORS["processes"](make=functools.partial(made, tmp_path), retries=1)) as executor:
-        found = scored(executor, "number-1", "dies", "number-2")
-        assert found["dies"].given_up
-        assert "died: signal 9" in (found["dies"].error or "")
-        assert found["number-2"].scores == {"task": [2.0]}
+def test_a_recipe_that_kills_every_worker_is_given_up(several: Callable[..., Executor]) -> None:
+    found = scored(several(retries=1), "number-1", "dies", "number-2")
+    assert found["dies"].given_up
+    assert re.search(r"worker \d \(process \d+.*\) died: ", found["dies"].error or "")
+    assert found["number-2"].scores == {"task": [2.0]}
 
 
-def test_a_sick_worker_takes_no_other_recipe_down(tmp_path: Path) -> None:
+def test_a_sick_worker_takes_no_other_recipe_down(several: Callable[..., Executor], tmp_path: Path) -> None:
     """It would fail whatever it gets, and faster than a healthy one scores."""
-    with closing(EXECUTORS["processes"](make=functools.partial(made, tmp_path), retries=2)) as executor:
-        jobs = ["number-1", "sick-1", *(f"number-{i}" for i in range(2, 9))]
-        found = scored(executor, *jobs)
-        assert all(each.error is None for each in found.values())
-        assert len(list(tmp_path.glob("sick-1 *"))) == 2
-        assert len(list(tmp_path.glob("ill *"))) == 1
+    found = scored(several(retries=2), "number-1", "sick-1", *(f"number-{i}" for i in range(2, 9)))
+    assert all(each.error is None for each in found.values())
+    assert len(list(tmp_path.glob("sick-1 *"))) == 2
+    assert len(list(tmp_path.glob("ill *"))) == 1
 
 
-def test_a_recipe_that_makes_every_worker_sick_is_given_up(tmp_path: Path) -> None:
-    with closing(EXECUTORS["processes"](make=functools.partial(made, tmp_path), retries=1)) as executor:
-        found = scored(executor, "number-1", "sick", "number-2")
-        assert found["sick"].given_up
-        assert "illegal memory access" in (found["sick"].error or "")
-        assert found["number-2"].scores == {"task": [2.0]}
+def test_a_recipe_that_makes_every_worker_sick_is_given_up(several: Callable[..., Executor]) -> None:
+    found = scored(several(retries=1), "number-1", "sick", "number-2")
+    assert found["sick"].given_up
+    assert "illegal memory access" in (found["sick"].error or "")
+    assert found["number-2"].scores == {"task": [2.0]}
 
 
 def test_one_process_that_is_sick_stops_the_run(tmp_path: Path) -> None:

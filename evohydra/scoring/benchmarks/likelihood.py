@@ -1,11 +1,13 @@
 """How likely a model finds right answers: scores beside a benchmark's own, without generating anything.
 
 They have names of their own ("log-likelihood per token of NAME", "likelihood per token of NAME") wherever scores are
-named, in jobs, records and files, so that they are never taken for the benchmark's metric, or one for the other.
+named, in jobs, records and files, so that they are never taken for the benchmark's metric, or one for the other. Where
+right answers are verified ones, the name has their digest: "log-likelihood per token (verified 0123456789ab) of NAME".
 """
 
 import itertools
 import logging
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args, runtime_checkable
@@ -21,6 +23,10 @@ PERS: tuple[Per, ...] = get_args(Per)
 Scale = Literal["log", "probability"]
 MEASURES: Mapping[Scale, str] = {"log": "log-likelihood", "probability": "likelihood"}
 KINDS: tuple[tuple[Per, Scale], ...] = tuple(itertools.product(PERS, MEASURES))
+NAME = re.compile(
+    r"(?P<measure>log-likelihood|likelihood) per (?P<per>token|byte)(?: \(verified (?P<verified>[0-9a-f]{12})\))? of "
+)
+Texts = Mapping[int, Sequence[str]]  # by the place of an example in its split: right answers to it
 logger = logging.getLogger(__name__)
 LOWEST = -100.0  # of an example: a model may rule an answer out altogether
 
@@ -55,6 +61,49 @@ class Likely(Protocol):
         ...
 
 
+@runtime_checkable
+class Verifiable(Protocol):
+    """A benchmark that can say of a model's answers, in the model's own words, whether they are right."""
+
+    def size(self, split: Split) -> int:
+        """The number of examples in `split`."""
+        ...
+
+    def check_verifiable(self) -> None:
+        """BenchmarkError where models write no answers, or where their scores do not say which are right."""
+        ...
+
+    def written(self, live: LiveModel, split: Split, examples: Sequence[int]) -> tuple[list[str], list[float]]:
+        """What the model writes to each of `examples` (n,), up to its stop, and its score: 1 where it is right."""
+        ...
+
+    def log_likelihoods_of(
+        self, live: LiveModel, split: Split, examples: Sequence[int], per: Per, texts: Texts
+    ) -> NDArray[np.float64]:
+        """As `Likely.log_likelihoods`, where `texts` are the right answers to each of `examples` (n,)."""
+        ...
+
+
+@dataclass(frozen=True)
+class OfVerified:
+    """The likelihoods of answers that a benchmark has judged right, called as a benchmark is."""
+
+    benchmark: Verifiable
+    per: Per
+    scale: Scale
+    texts: Texts
+
+    def size(self, split: Split) -> int:
+        """The number of examples in `split`."""
+        return self.benchmark.size(split)
+
+    def __call__(self, live: LiveModel, split: Split, examples: Sequence[int] | None = None) -> NDArray[np.float64]:
+        """(n,), see `Likelihood`."""
+        places = sorted(self.texts) if examples is None else examples
+        found = self.benchmark.log_likelihoods_of(live, split, places, self.per, self.texts)
+        return found if self.scale == "log" else np.exp(found)
+
+
 @dataclass(frozen=True)
 class Likelihood:
     """The log-likelihoods of a benchmark, or their exponentials, called as a benchmark is."""
@@ -73,16 +122,21 @@ class Likelihood:
         return found if self.scale == "log" else np.exp(found)
 
 
-def likelihood_name(benchmark: str, per: Per, scale: Scale = "log") -> str:
-    """What the likelihoods of this benchmark are called."""
-    return f"{MEASURES[scale]} per {per} of {benchmark}"
+def likelihood_name(benchmark: str, per: Per, scale: Scale = "log", verified: str | None = None) -> str:
+    """What the likelihoods of this benchmark are called; `verified`: the digest (12 digits) of its verified answers."""
+    return f"{MEASURES[scale]} per {per}{f' (verified {verified})' if verified else ''} of {benchmark}"
 
 
 def benchmark_of(name: str) -> str:
     """The benchmark that scores of this name belong to: of its own scores the name itself."""
-    for per, scale in KINDS:
-        name = name.removeprefix(likelihood_name("", per, scale))
-    return name
+    found = NAME.match(name)
+    return name[found.end() :] if found else name
+
+
+def verified_in(name: str) -> str | None:
+    """The digest of verified answers in what scores are called; None where they are of other ones."""
+    found = NAME.match(name)
+    return found["verified"] if found else None
 
 
 def measure_of(names: Iterable[str]) -> str | None:
@@ -99,6 +153,16 @@ def likelihoods_of(benchmarks: Mapping[str, Benchmark]) -> dict[str, Likelihood]
         for name, each in likely.items()
         for per, scale in KINDS
     }
+
+
+def of_verified(name: str, benchmarks: Mapping[str, Benchmark], texts: Texts) -> OfVerified:
+    """The likelihoods of verified answers that are called `name`; `texts` are these answers."""
+    found, benchmark = NAME.match(name), benchmarks[benchmark_of(name)]
+    assert found is not None
+    assert isinstance(benchmark, Verifiable)
+    per = next(each for each in PERS if each == found["per"])
+    scale = next(each for each, word in MEASURES.items() if word == found["measure"])
+    return OfVerified(benchmark, per, scale, texts)
 
 
 INCOMPLETE = (
@@ -119,3 +183,15 @@ def check_likely(benchmarks: Mapping[str, Benchmark]) -> None:
         benchmark.check_references()
         if benchmark.complete_references is False:
             logger.warning("fitness=likelihood: %s", INCOMPLETE.format(name=name))
+
+
+def check_verifiable(benchmarks: Mapping[str, Benchmark]) -> None:
+    """BenchmarkError where one of the benchmarks cannot say which of a model's answers are right."""
+    for name, benchmark in benchmarks.items():
+        if not isinstance(benchmark, Verifiable):
+            raise BenchmarkError(
+                f"fitness.references=verified: models write no answers for benchmark {name!r} that it could judge "
+                "(expected an lm-eval task that generates text, or questions about images); choose "
+                "fitness.references=task, or fitness=full"
+            )
+        benchmark.check_verifiable()

@@ -18,13 +18,19 @@ from evohydra.scoring.benchmarks.chat_templates import Prompts, choose_template
 from evohydra.scoring.benchmarks.contents import versions_of
 from evohydra.scoring.benchmarks.generation_settings import over_task
 from evohydra.scoring.benchmarks.images import text_of
-from evohydra.scoring.benchmarks.likelihood import Per
+from evohydra.scoring.benchmarks.likelihood import Per, Texts
 from evohydra.scoring.benchmarks.live_lm import LiveLM
 from evohydra.scoring.benchmarks.lm_eval_identity import PACKAGES, of_split, samples
-from evohydra.scoring.benchmarks.lm_eval_loading import load_tasks
+from evohydra.scoring.benchmarks.lm_eval_loading import load_tasks, unequal
 from evohydra.scoring.benchmarks.lm_eval_metrics import chosen_metric, measure_of, scores_of
 from evohydra.scoring.benchmarks.lm_eval_options import TaskOptions, task_options
-from evohydra.scoring.benchmarks.lm_eval_references import check_references, of_choices, of_texts
+from evohydra.scoring.benchmarks.lm_eval_references import (
+    check_references,
+    check_verifiable,
+    of_choices,
+    of_texts,
+    of_written,
+)
 from evohydra.scoring.benchmarks.lm_eval_shots import keep_shots_apart
 from evohydra.scoring.benchmarks.lm_eval_words import answered, described
 from evohydra.scoring.benchmarks.not_numbers import check_choices, check_log_likelihoods
@@ -66,21 +72,9 @@ def lm_eval_benchmarks(
         label = name if len(leaves["search"]) == 1 else f"{name}/{leaf}"
         tasks = {split: list(leaves[split].values())[position] for split in slices}
         benchmarks[label] = LMEvalBenchmark(label, tasks, slices, chosen)
-    if loaded["search"].by_size and (said := _unequal(name, {n: b.size("search") for n, b in benchmarks.items()})):
+    if loaded["search"].by_size and (said := unequal(name, {n: b.size("search") for n, b in benchmarks.items()})):
         logger.warning("%s", said)
     return benchmarks
-
-
-def _unequal(name: str, sizes: Mapping[str, int]) -> str | None:
-    """That tasks of a group count the same here, where lm-eval weights them; None where that is no difference."""
-    if len(set(sizes.values())) < 2:
-        return None
-    weights = ", ".join(f"{each}: {size / sum(sizes.values()):.4g}" for each, size in sizes.items())
-    return (
-        f"benchmark {name!r}: its {len(sizes)} tasks count the same in the search and in the winner's score. lm-eval "
-        f"weights the tasks of this group by their numbers of examples; for that give objective=weighted and "
-        f"'objective.weights={{{weights}}}'"
-    )
 
 
 class LMEvalBenchmark:
@@ -247,6 +241,22 @@ class LMEvalBenchmark:
         if task.OUTPUT_TYPE == "multiple_choice":
             return of_choices(self._lm, task, chosen)
         return of_texts(self._lm, task, chosen, per, templated=bool(self._options.chat_template))
+
+    def check_verifiable(self) -> None:
+        """BenchmarkError where its metric does not say which of a model's answers are right."""
+        check_verifiable(self.name, self._tasks["search"], self._metric)
+
+    def written(self, live: LiveModel, split: Split, examples: Sequence[int]) -> tuple[list[str], list[float]]:
+        """The answers of the live model and their scores, see `likelihood.Verifiable`."""
+        scores = self(live, split, examples)
+        return [answered(self._requests[split][place]) for place in examples], scores.tolist()
+
+    def log_likelihoods_of(
+        self, live: LiveModel, split: Split, examples: Sequence[int], per: Per, texts: Texts
+    ) -> NDArray[np.float64]:
+        """(n,): how likely the model finds the likeliest of `texts`, see `likelihood.Verifiable`."""
+        asked = self._asked(live, split)  # which makes self._lm
+        return of_written(self._lm, asked, examples, per, texts)
 
     def _live_lm(self, live: LiveModel) -> HFLM:
         if self._shows_images:

@@ -159,3 +159,15 @@ def _beside(directory: Path, files: object) -> object:
 
 def _every_split(file: str, config: Plain | None) -> dict[str, str]:
     return {split: file for key in SPLIT_KEYS if (split := (config or {}).get(key))} or {"test": file}
+
+
+def unequal(name: str, sizes: Mapping[str, int]) -> str | None:
+    """That tasks of a group count the same here, where lm-eval weights them; None where that is no difference."""
+    if len(set(sizes.values())) < 2:
+        return None
+    weights = ", ".join(f"{each}: {size / sum(sizes.values()):.4g}" for each, size in sizes.items())
+    return (
+        f"benchmark {name!r}: its {len(sizes)} tasks count the same in the search and in the winner's score. lm-eval "
+        f"weights the tasks of this group by their numbers of examples; for that give objective=weighted and "
+        f"'objective.weights={{{weights}}}'"
+    )

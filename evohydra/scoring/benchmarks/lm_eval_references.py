@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp
 
 from evohydra.scoring.benchmarks import BenchmarkError
-from evohydra.scoring.benchmarks.likelihood import LOWEST, Per
+from evohydra.scoring.benchmarks.likelihood import LOWEST, Per, Texts
+from evohydra.scoring.benchmarks.lm_eval_metrics import sign_of
 from evohydra.scoring.benchmarks.not_numbers import check_choices, check_log_likelihoods
 from evohydra.scoring.benchmarks.private_lm_eval import continuation_tokens
 
@@ -39,6 +40,19 @@ def check_references(name: str, task: Task, documents: Sequence[object]) -> None
                 f"fitness=likelihood: example {place} of the search split of benchmark {name!r} has no right answer "
                 f"(its target is {task.doc_to_target(document)!r}); expected one or more for every example"
             )
+
+
+def check_verifiable(name: str, task: Task, metric: str) -> None:
+    """BenchmarkError where nothing is written, or where the score of an answer does not say that it is right."""
+    reason = refusal(task)
+    if reason is None and task.OUTPUT_TYPE == "multiple_choice":
+        reason = "chooses among given answers, so that there is no wording to verify; choose fitness.references=task"
+    if reason is None and sign_of(task, metric) < 0:
+        reason = f"is better the lower {metric!r} is; expected a metric that is 1 for a right answer"
+    if reason is None and (task.config.repeats or 1) > 1:
+        reason = f"asks each example {task.config.repeats} times and judges all answers together"
+    if reason:
+        raise BenchmarkError(f"fitness.references=verified: the task of benchmark {name!r} {reason}")
 
 
 def references(task: ConfigurableTask, document: object) -> list[str]:
@@ -76,10 +90,30 @@ def of_texts(
         for text in references(task, requests[0].doc)
         for delimiter in delimiters
     ]
+    return _likeliest(lm, pairs, len(asked), per)
+
+
+def of_written(
+    lm: HFLM, asked: Sequence[Sequence[Instance]], examples: Sequence[int], per: Per, texts: Texts
+) -> NDArray[np.float64]:
+    """(n,): as `of_texts`, for answers as models write them, which follow the prompt at once.
+
+    asked: the requests of all examples of a split; examples: the n that are wanted.
+    """
+    pairs = [
+        (place, (str(asked[example][0].args[0]), text))
+        for place, example in enumerate(examples)
+        for text in texts[example]
+    ]
+    return _likeliest(lm, pairs, len(examples), per)
+
+
+def _likeliest(lm: HFLM, pairs: Sequence[tuple[int, tuple[str, str]]], count: int, per: Per) -> NDArray[np.float64]:
+    """(count,): of each place, the first of a pair, the largest mean log-probability of a text after its prompt."""
     instances = [Instance("loglikelihood", {}, pair, number) for number, (_, pair) in enumerate(pairs)]
     answers = lm.loglikelihood(instances, disable_tqdm=True)
     check_log_likelihoods(answers)
-    best = np.full(len(asked), -np.inf)
+    best = np.full(count, -np.inf)
     for (place, pair), (total, _) in zip(pairs, answers, strict=True):
         length = continuation_tokens(lm, *pair) if per == "token" else len(pair[1].encode())
         best[place] = max(best[place], total / length)

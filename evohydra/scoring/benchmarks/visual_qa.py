@@ -18,14 +18,15 @@ from evohydra.scoring.benchmarks import SPLITS, BenchmarkError, Split, visual_da
 from evohydra.scoring.benchmarks.contents import code_of, digest_of, libraries_of, versions_of
 from evohydra.scoring.benchmarks.generation_settings import check_generation
 from evohydra.scoring.benchmarks.images import MAX_PIXELS, decoded
-from evohydra.scoring.benchmarks.likelihood import LOWEST, Per
+from evohydra.scoring.benchmarks.likelihood import LOWEST, Per, Texts
 from evohydra.scoring.benchmarks.not_numbers import check_log_likelihoods
 from evohydra.scoring.benchmarks.run_cache import RunCache
 from evohydra.scoring.benchmarks.sampling import DRAWS, may_sample
-from evohydra.scoring.benchmarks.splits import Slice, check_disjoint, slice_of
+from evohydra.scoring.benchmarks.splits import check_disjoint
 from evohydra.scoring.benchmarks.vision_prompts import Asker
-from evohydra.scoring.benchmarks.visual_data import Columns, Example, Source
+from evohydra.scoring.benchmarks.visual_data import Example, Source
 from evohydra.scoring.benchmarks.visual_metric import checked_metric
+from evohydra.scoring.benchmarks.visual_splits import cut, split_source
 
 GIB = 1024**3
 # The paper's: beam search, and long answers.
@@ -87,40 +88,12 @@ def visual_qa(name: str, *, splits: Mapping[str, Plain | None], **options: Any) 
         at = splits[split]
         if at is None:
             continue
-        source, bounds = _split_source(name, split, common, at)
+        source, bounds = split_source(name, split, common, at)
         if repr(source) not in read:
             read[repr(source)] = visual_data.examples(name, source)
-        sliced[split] = _cut(read[repr(source)], bounds, chosen)
+        sliced[split] = cut(read[repr(source)], bounds, chosen.shuffle, chosen.limit)
     other = splits["test"].get("task")  # of the test split alone
     return {name: VisualQA(name, sliced, chosen, f"{name}: {other}" if other else name)}
-
-
-def _split_source(name: str, split: str, common: Mapping[str, object], at: Plain) -> tuple[Source, Slice]:
-    own = {key: at[key] for key in at if key in Source.__dataclass_fields__}
-    unknown = sorted(set(at) - set(own) - {"start", "stop"})
-    if unknown:
-        known = sorted({"start", "stop", *Source.__dataclass_fields__})
-        raise BenchmarkError(f"benchmark {name!r}, {split} split: unknown options {unknown}; known are {known}")
-    if "task" in own:  # another data set: none of the settings for the common one holds
-        common = {key: value for key, value in common.items() if key == "hub_split"}
-    settings = {**common, **own}
-    columns = dict(settings.get("columns") or {})
-    if strange := sorted(set(columns) - set(Columns.__dataclass_fields__)):
-        raise BenchmarkError(f"benchmark {name!r}: unknown columns {strange}: {sorted(Columns.__dataclass_fields__)}")
-    return Source(**{**settings, "columns": Columns(**columns)}), slice_of(
-        f"benchmark.{name}.splits.{split}", {key: at[key] for key in ("start", "stop") if key in at}
-    )
-
-
-def _cut(examples: Sequence[Example], bounds: Slice, options: VQAOptions) -> list[Example]:
-    """The examples of the images that `bounds` choose."""
-    of_image: dict[str, list[Example]] = {}
-    for example in examples:
-        of_image.setdefault(example.image_id or example.image.key, []).append(example)
-    groups = list(of_image.values())
-    return [
-        example for index in bounds.indices(len(groups), options.shuffle, options.limit) for example in groups[index]
-    ]
 
 
 class VisualQA:
@@ -192,7 +165,9 @@ class VisualQA:
     def __call__(self, live: LiveModel, split: Split, examples: Sequence[int] | None = None) -> NDArray[np.float64]:
         """The metric for each example of `split`, or of those at `examples` (n,), in their order."""
         places = range(self.size(split)) if examples is None else examples
-        answers = self.answers(live, split, places)
+        return self._scores(self.answers(live, split, places), split, places)
+
+    def _scores(self, answers: Sequence[str], split: Split, places: Sequence[int]) -> NDArray[np.float64]:
         pairs = zip(answers, (self._examples[split][place] for place in places), strict=True)
         return np.array([self._metric(answer, example.references) for answer, example in pairs], dtype=np.float64)
 
@@ -224,15 +199,30 @@ class VisualQA:
         self, live: LiveModel, split: Split, examples: Sequence[int] | None, per: Per
     ) -> NDArray[np.float64]:
         """(n,): how likely the model finds the likeliest reference of each example, see `likelihood.Likely`."""
-        asker = self._ready(live)
+        places = range(self.size(split)) if examples is None else examples
+        texts = {place: _asked_for(self._examples[split][place]) for place in places}
+        return self.log_likelihoods_of(live, split, places, per, texts)
+
+    def check_verifiable(self) -> None:
+        """Nothing: every answer is a text, and metrics of answers are 1 where they are right."""
+
+    def written(self, live: LiveModel, split: Split, examples: Sequence[int]) -> tuple[list[str], list[float]]:
+        """The answers of the live model and their scores, see `likelihood.Verifiable`."""
+        answers = self.answers(live, split, examples)
+        return answers, self._scores(answers, split, examples).tolist()
+
+    def log_likelihoods_of(
+        self, live: LiveModel, split: Split, examples: Sequence[int], per: Per, texts: Texts
+    ) -> NDArray[np.float64]:
+        """(n,): how likely the model finds the likeliest of `texts`, see `likelihood.Verifiable`."""
+        asker, places = self._ready(live), examples
         self._cache.begin_round()
         asker.features.begin_genome()
-        places = range(self.size(split)) if examples is None else examples
         pairs = [
             (at, begin + text)
             for at, place in enumerate(places)
             for begin in asker.beginnings(self._examples[split][place].question)
-            for text in _asked_for(self._examples[split][place])
+            for text in texts[place]
         ]
         best = np.full(len(places), -np.inf)
         for start in range(0, len(pairs), self._options.batch_size):

@@ -41,6 +41,10 @@ class Attempts:
         ticket = self._line.popleft()
         return ticket, self._jobs[ticket]
 
+    def job(self, ticket: int) -> Job:
+        """The job of a ticket that has not ended."""
+        return self._jobs[ticket]
+
     @property
     def in_progress(self) -> bool:
         """Whether there are jobs that have not ended."""

@@ -32,9 +32,12 @@ class Places:
         return {"CUDA_VISIBLE_DEVICES": names[number % len(names)]}
 
 
-def places(workers: CountOrAuto, threads: CountOrAuto, worker_bytes: int) -> Places:
-    """The places for so many workers, or as many as fit ("auto"), of which each needs `worker_bytes`."""
-    gpus, cores = torch.cuda.device_count(), usable_cores()
+def places(workers: CountOrAuto, threads: CountOrAuto, worker_bytes: int, gpus: int | None = None) -> Places:
+    """The places for so many workers, or as many as fit ("auto"), of which each needs `worker_bytes`.
+
+    gpus: those of this machine that workers may use; None: all.
+    """
+    gpus, cores = torch.cuda.device_count() if gpus is None else gpus, usable_cores()
     if workers == "auto":
         fitting = int(SHARE * _free_memory() // (IMPORTS + worker_bytes))
         each = threads if isinstance(threads, int) else 1

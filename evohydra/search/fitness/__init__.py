@@ -9,9 +9,13 @@ search loop does that (`evohydra.search.rounds`).
 from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
+from evohydra.scoring.benchmarks import Benchmark
+from evohydra.scoring.benchmarks.likelihood import check_likely, check_verifiable
+from evohydra.scoring.job import Examples, Verified
 from evohydra.search.fitness.generation import Generation, Requests
 from evohydra.search.ledger import Record
 from evohydra.search.objectives import Objective
+from evohydra.search.references import References
 
 Sizes = Mapping[str, int]  # of each benchmark: the number of examples in its search split
 
@@ -28,6 +32,23 @@ class Fitness(Protocol):
 
     def __call__(self, generation: Generation) -> Requests:
         """Yield `Wanted` to have members scored, and `Judged` for each, in their order, as soon as it can be."""
+        ...
+
+
+@runtime_checkable
+class WantsReferences(Protocol):
+    """A kind that may search by right answers in models' own words, see `evohydra.search.references`.
+
+    questions: the examples that models are to answer before the search; None where it goes by the tasks' references.
+    """
+
+    questions: Examples | None
+
+    def with_references(self, found: References) -> tuple[Fitness, Verified]:
+        """The kind that searches by them, and the right answers of its likelihoods by their names.
+
+        Where too few examples are solved it is one by the metric, without likelihoods.
+        """
         ...
 
 
@@ -49,3 +70,11 @@ class Staged(Protocol):
     def group(self, record: Record) -> int:
         """In which way a genome was scored: the best of each group are validated."""
         ...
+
+
+def check_references(fitness: Fitness, benchmarks: Mapping[str, Benchmark]) -> None:
+    """BenchmarkError where a benchmark has no right answers of the kind that `fitness` searches by."""
+    if isinstance(fitness, WantsReferences) and fitness.questions is not None:
+        check_verifiable(benchmarks)
+    elif isinstance(fitness, WantsLikelihoods):
+        check_likely(benchmarks)

@@ -1,21 +1,27 @@
 """Every genome by how likely it finds right answers to a few examples; now and then by the benchmarks' metric too."""
 
+import copy
 from collections.abc import Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 from annotated_types import Lt
 
 from evohydra.checks import Count, Natural
 from evohydra.scoring.benchmarks.likelihood import Per, Scale, benchmark_of, likelihood_name
+from evohydra.scoring.job import Examples, Verified
 from evohydra.scoring.statistics import RankCorrelation, rank_correlation
-from evohydra.search.fitness import Sizes
+from evohydra.search.fitness import Fitness, Sizes
+from evohydra.search.fitness.full import Full
 from evohydra.search.fitness.generation import Generation, Judged, Member, Requests, Scored, Wanted
 from evohydra.search.fitness.likelihood_scale import Both, Means, is_likelihood, ranks, scale_of, too_low
 from evohydra.search.fitness.order import check, drawn, say_where_fewer
+from evohydra.search.fitness.subset import Subset
 from evohydra.search.ledger import Record
 from evohydra.search.objectives import Objective
+from evohydra.search.references import LEAST, References
 
 Scores = Mapping[str, Sequence[float]]
+TWICE = 2  # questions for each example, so that enough are left where models solve half of them
 
 
 class Likelihood:
@@ -29,6 +35,10 @@ class Likelihood:
     Where their rank correlation is surely too low, and from the genome `metric_from` on (null: never), genomes are
     scored by the metric alone, on `metric_examples` random examples of each benchmark (null: all). Their fitness is the
     metric on the scale of log-likelihoods, which comes from the genomes that have both.
+
+    references: the right answers are those of the task, or verified ones: before the search models answer `questions`
+    random examples of each benchmark (null: twice as many as `examples`), and what the benchmark judges right are the
+    references (`with_references`). The examples are then random ones of those that a model has solved.
     """
 
     same_examples = False  # scores of a checked generation are those of two kinds
@@ -47,6 +57,8 @@ class Likelihood:
         check_every: Natural = 10,
         metric_from: Count | None = None,
         metric_examples: Count | None = None,
+        references: Literal["task", "verified"] = "task",
+        questions: Count | None = None,
     ) -> None:
         check(
             metric_from is None or check_every > 0,
@@ -54,15 +66,48 @@ class Likelihood:
             "null where check_every is 0, since no genome has both kinds of scores then",
             metric_from,
         )
+        check(
+            questions is None or references == "verified", "questions", f"null with references={references}", questions
+        )
+        check(questions is None or questions >= examples, "questions", f"{examples} (examples) or more", questions)
         say_where_fewer(sizes, "examples", examples)
+        say_where_fewer(sizes, "questions", questions or 0)
         say_where_fewer(sizes, "metric_examples", metric_examples or 0)
         self._names = {benchmark: likelihood_name(benchmark, per, scale) for benchmark in sizes}
         self._places = drawn(sizes, examples, seed, 0)
+        self.questions: Examples | None = None
+        if references == "verified":
+            self.questions = drawn(sizes, questions or TWICE * examples, seed, 0)
+        self._sizes, self._seed, self._examples = sizes, seed, examples
+        self._per, self._scale, self._metric_examples = per, scale, metric_examples
         self._by_metric = drawn(sizes, max(sizes.values()) if metric_examples is None else metric_examples, seed, 1)
         self._clip, self._check_every, self._metric_from = clip, check_every, metric_from
 
+    def with_references(self, found: References) -> tuple[Fitness, Verified]:
+        """The kind that goes by these right answers, and these by the names of their likelihoods.
+
+        By the metric, with no names, where fewer than LEAST examples of a benchmark are solved (or than are asked for).
+        """
+        solved = {name: list(texts) for name, texts in found.texts.items()}
+        if any(len(solved[name]) < min(LEAST, self._examples, size) for name, size in self._sizes.items()):
+            if self._metric_examples is None:
+                return Full(sizes=self._sizes, seed=self._seed), {}
+            return Subset(sizes=self._sizes, seed=self._seed, examples=self._metric_examples, fresh=False), {}
+        digests = found.digests()
+        made = copy.copy(self)
+        made.questions = None
+        made._names = {name: likelihood_name(name, self._per, self._scale, digests[name]) for name in self._sizes}
+        chosen = drawn({name: len(places) for name, places in solved.items()}, self._examples, self._seed, 0)
+        made._places = {name: [solved[name][at] for at in chosen[name]] for name in self._sizes}
+        texts = {
+            likely: {at: found.texts[name][at] for at in made._places[name]} for name, likely in made._names.items()
+        }
+        return made, texts
+
     def __call__(self, generation: Generation) -> Requests:
-        """Judge each member as soon as it is scored."""
+        """Judge each member as soon as it is scored; verified references come before (`with_references`)."""
+        if self.questions is not None:
+            raise ValueError("fitness.references=verified: expected the references before the first generation")
         both = self._both(generation.earlier)
         low = too_low(ranks(both, generation.objective))
         if both and (low or (self._metric_from is not None and len(generation.earlier) >= self._metric_from)):

@@ -65,7 +65,7 @@ class Racing:
         end = self._total if most is None else min(most, self._total)
         self._levels = [min(first, end)]
         while self._levels[-1] < end:
-            self._levels.append(min(end, math.ceil(self._levels[-1] * growth)))
+            self._levels.append(math.ceil(min(end, self._levels[-1] * growth)))
         self._reject = rejection(reject)
 
     def __call__(self, generation: Generation) -> Requests:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from evohydra.checks import check_settings
 from evohydra.checks.libraries import optional
+from evohydra.search.masking import shown_text
 from evohydra.search.optimizers import AtLeastOne, Points, dimension_of, level_of, starting_points
 from evohydra.spaces.genes import Axis
 
@@ -67,7 +68,7 @@ class Optuna:
 
     def _made(self, sampler: object, storage: str | None, name: str) -> "Study":
         """A new study; one of that name that evohydra has made before is replaced, another one refused."""
-        if storage is not None and name in self._optuna.get_all_study_names(storage):
+        if storage is not None and name in self._studies(storage):
             earlier = self._optuna.load_study(study_name=name, storage=storage)
             if OURS not in earlier.user_attrs:
                 raise ValueError(
@@ -79,6 +80,17 @@ class Optuna:
         )
         study.set_user_attr(OURS, True)
         return study
+
+    def _studies(self, storage: str) -> list[str]:
+        """The studies in a database; ValueError where there is none at that URL."""
+        try:
+            names: list[str] = self._optuna.get_all_study_names(storage)
+        except Exception as error:  # of SQLAlchemy and of the database's own library
+            raise ValueError(
+                "optimizer.storage: expected the URL of a database that can be opened, as sqlite:///search.db, got "
+                f"{shown_text(storage)!r}: {type(error).__name__}"
+            ) from None
+        return names
 
     def _distribution(self, axis: Axis) -> "BaseDistribution":
         of, kind = self._optuna.distributions, axis.kind

@@ -63,7 +63,8 @@ class Pymoo:
     def _made(self, of: str | None = None, key: str = "", **settings: object) -> Any:
         """An object of the class `of` of pymoo; ValueError for settings below `key` that it does not take."""
         if not isinstance(of, str) or not of.startswith("pymoo."):
-            raise ValueError(f"{key}.of: expected the name of a class of pymoo, got {of!r}")
+            named = f"{key}.of" if "." in key else f"{key}.algorithm"
+            raise ValueError(f"{named}: expected the name of a class of pymoo, got {of!r}")
         module, _, name = of.rpartition(".")
         maker = getattr(optional(module, self._wanted_by, "evohydra[strategies]"), name)
         check_settings(key, maker, settings, named=True)

@@ -1,0 +1,198 @@
+"""executor=ray: what only Ray has, as addresses, nodes that come and go, and a head that is lost."""
+
+import functools
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evohydra.recipe import Checkpoint
+from evohydra.scoring.executors import ray_actors
+from evohydra.scoring.executors.ray_actors import RayActors
+from evohydra.scoring.executors.ray_cluster import Share, room
+from evohydra.scoring.job import Job, MachineError
+from evohydra.search.secret_overrides import check_overrides
+from tests.contracts.test_executors import doubled, made, scored
+from tests.ray_nodes import NODE, nodes_of_ray
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """A port at which something listens that never says anything."""
+    with closing(socket.socket()) as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        yield listening.getsockname()[1]
+
+
+def actors(room: Path, **settings: Any) -> RayActors:
+    return RayActors(make=functools.partial(made, room), **{"cpus_per_worker": 1, **settings})
+
+
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [("nowhere", "expected the address of a running Ray, host:port.*got 'nowhere'"),
+     ("ray://127.0.0.1:10001", "expected the address of a running Ray"),
+     ("127.0.0.1:1", "no Ray answers: .*refused"),
+     ("127.0.0.1:99999", "no Ray answers")],
+)  # fmt: skip
+def test_an_address_without_a_ray_is_a_sentence_within_seconds(tmp_path: Path, address: str, why: str) -> None:
+    began = time.monotonic()
+    with closing(actors(tmp_path, address=address)) as executor, pytest.raises(ValueError, match=why):
+        executor.submit([Job(Checkpoint("number-1", "-"), "search")])
+    assert time.monotonic() < began + 10
+
+
+def test_a_port_at_which_something_else_listens(
+    tmp_path: Path, silent_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray's own library would wait for almost three minutes, and end the process."""
+    monkeypatch.setattr("evohydra.scoring.executors.ray_cluster.PATIENCE", 0.5)
+    executor = actors(tmp_path, address=f"127.0.0.1:{silent_port}")
+    with closing(executor), pytest.raises(ValueError, match="no Ray answers: timed out"):
+        executor.ask(doubled, 1)
+
+
+def test_a_cluster_of_another_version_is_a_sentence(
+    tmp_path: Path, ray_address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    monkeypatch.setattr(ray, "__version__", "2.1.0")
+    with closing(actors(tmp_path, address=ray_address)) as executor:
+        with pytest.raises(ValueError, match=r"executor\.address: .*[Vv]ersion mismatch.*Ray: .*2\.1\.0") as found:
+            executor.ask(doubled, 1)
+        assert "\n" not in str(found.value)
+    monkeypatch.undo()
+    with closing(actors(tmp_path, address=ray_address, workers=1)) as executor:  # nothing is left of the first try
+        assert executor.ask(doubled, 1) == 2
+
+
+def test_without_ray_installed_the_line_to_install_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ValueError, match=r"executor=ray: .* run `pip install 'evohydra\[ray\]'`"):
+        actors(tmp_path)
+
+
+def test_workers_that_nodes_hold() -> None:
+    nodes: list[dict[str, Any]] = [
+        {"NodeID": "gone", "Alive": False, "Resources": {"CPU": 64.0}},
+        {"NodeID": "cpus", "Alive": True, "Resources": {"CPU": 7.0, "memory": 1e12}},
+        {"NodeID": "small", "Alive": True, "Resources": {"CPU": 64.0, "memory": 7e9}},
+        {"NodeID": "gpus", "Alive": True, "Resources": {"CPU": 64.0, "GPU": 8.0, "memory": 1e9}},
+    ]
+    assert room(nodes, Share(2), 10**9) == {"cpus": 3, "small": 3, "gpus": 1}
+    assert room(nodes, Share(1, 1.0), 10**9) == {"cpus": 0, "small": 0, "gpus": 8}
+    assert room(nodes, Share(1, 0.1), 10**9)["gpus"] == 64
+
+
+@pytest.mark.slow
+def test_nodes_come_and_go(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A worker is added for a node that joins; jobs of a node that goes are done elsewhere, with all their scores."""
+    with (
+        nodes_of_ray(num_cpus=1) as cluster,
+        closing(actors(tmp_path, address=cluster.address, retries=5)) as executor,
+    ):
+        scored(executor, "number-1")
+        assert executor.workers == 1
+        for round_ in range(2):
+            node = cluster.add_node(num_cpus=1, **NODE)
+            until = time.monotonic() + 30
+            while executor.workers < 2 and time.monotonic() < until:
+                time.sleep(0.2)
+            assert executor.workers == 2
+            wanted = [f"slow-{10 * round_ + i}" for i in range(10)]
+            gone = threading.Timer(4.0, cluster.remove_node, [node], {"allow_graceful": False})
+            gone.start()
+            found = scored(executor, *wanted)
+            gone.join()
+            assert {name: each.scores["task"] for name, each in found.items()} == {
+                name: [float(name.partition("-")[2])] for name in wanted
+            }
+            until = time.monotonic() + 30
+            while executor.workers > 1 and time.monotonic() < until:
+                time.sleep(0.2)
+            assert executor.workers == 1
+
+
+@pytest.mark.slow
+def test_a_lost_head_is_a_clear_end_and_another_ray_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_actors, "GRACE", 2.0)
+    with nodes_of_ray(num_cpus=1) as cluster, closing(actors(tmp_path, address=cluster.address)) as executor:
+        scored(executor, "number-1")
+        executor.submit([Job(Checkpoint("slow-600", "-"), "search")])
+        (head,) = cluster.head_node.all_processes["gcs_server"]
+        os.kill(head.process.pid, signal.SIGKILL)
+        began = time.monotonic()
+        with pytest.raises(MachineError, match=r"Ray is lost: its head .*\. All scores so far are kept; give the same"):
+            executor.completed()
+        assert time.monotonic() < began + 20
+    with nodes_of_ray(num_cpus=1) as cluster, closing(actors(tmp_path, address=cluster.address)) as executor:
+        assert scored(executor, "number-2")["number-2"].scores == {"task": [2.0]}
+
+
+@pytest.mark.slow
+def test_a_local_ray_ends_with_the_executor(tmp_path: Path) -> None:
+    """Nothing of it is left among the processes that this one has started."""
+    others = of_ray()
+    with closing(actors(tmp_path, workers=2)) as executor:
+        assert executor.workers == 2
+        assert scored(executor, "number-1", "number-2")["number-2"].scores == {"task": [2.0]}
+        mine = of_ray() - others
+        assert len(mine) >= 4
+    until = time.monotonic() + 15
+    while mine & of_ray() and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not mine & of_ray()
+
+
+def of_ray() -> set[int]:
+    """The processes of any Ray below this process."""
+    parents: dict[int, int] = {}
+    lines: dict[int, str] = {}
+    for each in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            state, parent, *_ = (each / "stat").read_text().rpartition(") ")[2].split()
+            if state != "Z":
+                parents[int(each.name)] = int(parent)
+                lines[int(each.name)] = (each / "cmdline").read_text()
+    below = {os.getpid()}
+    while more := {process for process, parent in parents.items() if parent in below} - below:
+        below |= more
+    return {process for process in below if any(word in lines.get(process, "") for word in ("raylet", "gcs_", "ray::"))}
+
+
+def test_variables_of_workers_are_theirs_and_hold_no_secret(tmp_path: Path, ray_address: str) -> None:
+    settings = {"address": ray_address, "workers": 1, "environment": {"MINE": "a, b"}}
+    with closing(actors(tmp_path, **settings)) as executor:
+        assert executor.ask(variable, "MINE") == "a, b"
+    with pytest.raises(ValueError, match=r"executor\.environment\.HF_TOKEN: expected no secret"):
+        check_overrides(["executor.environment.HF_TOKEN=something"], {})
+
+
+def variable(_: object, name: str) -> str | None:
+    return os.environ.get(name)
+
+
+def test_a_slow_job_is_given_to_a_second_worker(
+    tmp_path: Path, ray_address: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The first answer counts, and what the slow worker says later is nobody's."""
+    began = time.monotonic()
+    with closing(actors(tmp_path, address=ray_address, workers=2, straggler=2.0)) as executor:
+        scored(executor, *(f"slow-{i}" for i in range(4)))
+        found = scored(executor, "hangs", "slow-5")
+        assert found["hangs"].scores == {"task": [1.0]}
+        assert len(list(tmp_path.glob("hangs *"))) == 2
+        assert scored(executor, "slow-6", "slow-7")["slow-7"].scores == {"task": [7.0]}
+        assert executor.ask(doubled, 2) == 4
+    assert "is slow; worker" in caplog.text
+    assert time.monotonic() < began + 50
