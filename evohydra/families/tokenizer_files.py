@@ -78,11 +78,6 @@ def _check_numbers(file: Path, data: Mapping[str, Any]) -> None:
     if isinstance(model, Mapping):
         for key in ("continuing_subword_prefix", "end_of_word_suffix"):
             _check_length(f"{file}: model.{key}", model.get(key), MOST_ADDED)
-        if model.get("dropout"):
-            raise SourceError(
-                f"{file}: model.dropout: expected null, for the same text would have other tokens each time, got "
-                f"{shown(model['dropout'])}"
-            )
 
 
 def _check_most(where: str, value: object, most: int) -> None:
