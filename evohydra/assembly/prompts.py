@@ -1,13 +1,19 @@
 """Sources that were trained to be asked in a format of their own, where a benchmark asks otherwise."""
 
+import functools
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
 from evohydra.checks import shown
 from evohydra.families import tokenizers
+from evohydra.families.chat_templates import ChatTemplateError, EndlessTemplateError, rendered
 from evohydra.families.declared import Source
+from evohydra.merging.checkpoints import SourceError
 from evohydra.scoring.benchmarks import AsksInWords, Benchmark
 from evohydra.scoring.benchmarks.prompt_formats import CHAT, QUESTION, asks_as, marks
+
+logger = logging.getLogger(__name__)
 
 
 def doubts_about_prompts(
@@ -39,14 +45,26 @@ def _asked_so(asked: str | None, wanted: str, text: str | None) -> bool:
 
 
 def _of_template(directory: Path) -> str | None:
-    """A question in the chat template of a source's tokenizer; None where that has none."""
+    """A question in the chat template of a source's tokenizer; None where that has none, or refuses it.
+
+    EndlessTemplateError for a template that is beyond all bounds.
+    """
     try:
         tokenizer = tokenizers.load(directory)
-        messages = [{"role": "user", "content": QUESTION}]
-        text = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-        return text.removeprefix(tokenizer.bos_token or "")
-    except Exception:  # a template is a program; one that fails here says nothing
+    except SourceError:  # the family says so, where it needs one
         return None
+    if not tokenizer.chat_template:
+        return None
+    messages = [{"role": "user", "content": QUESTION}]
+    make = functools.partial(tokenizer.apply_chat_template, tokenize=False, add_generation_prompt=True)
+    try:
+        text = rendered(tokenizer, messages, lambda: str(make(messages)), add_generation_prompt=True)
+    except EndlessTemplateError:
+        raise
+    except ChatTemplateError as error:
+        logger.warning("what prompt=chat means for a source is not known: %s", error)
+        return None
+    return text.removeprefix(tokenizer.bos_token or "")
 
 
 def _sentence(benchmark: str, unlike: Mapping[str, str | None]) -> str:

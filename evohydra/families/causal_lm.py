@@ -26,6 +26,7 @@ from evohydra.families.alignment import (
 from evohydra.families.comparison import Comparison
 from evohydra.families.configurations import read_configuration
 from evohydra.families.encoder_parts import is_encoder
+from evohydra.families.generation_files import check_generation_file
 from evohydra.families.hops import Paths, files_of
 from evohydra.families.in_place import by_checkpoint_name, check_all_used
 from evohydra.families.layouts import layout_of, location
@@ -108,6 +109,7 @@ class CausalLM(OneDirectory):
         files_from = config_from(tuple(sources), base, rules, owner)
         if rules.tokenizer == "same":
             owner = files_from
+        check_generation_file(directories[files_from], configs[files_from].vocab_size)
         found = align(sources, ties, directories, base, rules, files_from, owner=owner)
         doubts = check_agreement(configs, files_from, rules.config)
         changes = dict(found.changes)
@@ -139,6 +141,7 @@ class CausalLM(OneDirectory):
         ordered, prefix = {first: tensors[first], **tensors}, _prefix(configs)
         check_depths(configs, tensors, transformers.MODEL_FOR_CAUSAL_LM_MAPPING)
         sources: Mapping[str, TensorSource] = sets.without_buffers(sets.with_common_names(ordered, f"{prefix}."))
+        check_generation_file(directories[first], configs[first].vocab_size)
         ties = {first: bool(getattr(configs[first], "tie_word_embeddings", False))}
         sets.check_heads({first: sources[first]}, ties, directories)
         sets.check_layers(sources, first)
@@ -237,6 +240,7 @@ class CausalLM(OneDirectory):
 
 def _model(directory: Path, device: torch.device, dtype: torch.dtype, changes: Mapping[str, object]) -> Any:
     """A model that is only read from, and written to in place."""
+    check_generation_file(directory, _config(directory).vocab_size)
     with refused(f"{directory}: expected a causal language model that transformers loads"):
         config = transformers.AutoConfig.from_pretrained(directory, **changes, **LOCAL)
         module = transformers.AutoModelForCausalLM.from_pretrained(directory, config=config, dtype=dtype, **LOCAL)

@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import PretrainedConfig
 
 from evohydra.families.refusals import refused
+from evohydra.families.tokenizer_files import check_tokenizer_files
 from evohydra.families.tokenizers import LOCAL
 from evohydra.merging.checkpoints import SourceError
 
@@ -33,6 +34,7 @@ def load_processor(directory: Path, tokenizer: object = None) -> object:
 
     Raises SourceError where there is none, or where a package is missing that it needs (which extra has it).
     """
+    check_tokenizer_files(directory)
     try:
         with refused(f"{directory}: expected a processor that transformers loads", but=(ImportError,)):
             processor = transformers.AutoProcessor.from_pretrained(directory, **LOCAL)

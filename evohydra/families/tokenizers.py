@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from evohydra.families.declared import BASE
 from evohydra.families.refusals import refused
 from evohydra.families.settings_files import LOCAL as LOCAL
+from evohydra.families.tokenizer_files import check_tokenizer_files
 from evohydra.families.vocabulary import Vocabulary
 from evohydra.files import Plain
 from evohydra.merging.checkpoints import SourceError
@@ -28,7 +29,8 @@ NEVER = -1e4  # the score of a piece that a Unigram model shall not choose by it
 
 
 def load(directory: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a checkpoint directory; SourceError where transformers knows none, and for absurd ids."""
+    """The tokenizer of a checkpoint directory; SourceError where transformers knows none, and for absurd rules."""
+    check_tokenizer_files(directory)
     with refused(f"{directory}: expected a tokenizer that transformers loads"):
         made: PreTrainedTokenizerBase = transformers.AutoTokenizer.from_pretrained(directory, **LOCAL)
         largest = max(made.get_vocab().values(), default=0)

@@ -17,6 +17,7 @@ from evohydra.families import tensor_sets as sets
 from evohydra.families.alignment import align, check_not_quantised, on_common_tokens
 from evohydra.families.comparison import Comparison, differing, rounding
 from evohydra.families.configurations import read_configuration
+from evohydra.families.generation_files import check_generation_file
 from evohydra.families.hops import Paths, files_of
 from evohydra.families.in_place import by_checkpoint_name, check_all_used
 from evohydra.families.layouts import layout_of, location
@@ -280,7 +281,7 @@ class VisionLanguage(OneDirectory):
 
 
 def _check(
-    configs: Mapping[str, object], directories: Mapping[str, Path], host: str, rules: Rules, same_depth: bool
+    configs: Mapping[str, PretrainedConfig], directories: Mapping[str, Path], host: str, rules: Rules, same_depth: bool
 ) -> None:
     check_rules(rules)
     if rules.missing != "error":
@@ -292,6 +293,7 @@ def _check(
     check_not_quantised(configs)
     parts.check_language_models(configs, host, same_depth)
     check_image_processor(host, directories[host])
+    check_generation_file(directories[host], configs[host].get_text_config().vocab_size)
 
 
 def _config(directory: Path) -> PretrainedConfig:

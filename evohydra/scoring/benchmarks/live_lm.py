@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import transformers
@@ -98,6 +99,7 @@ class LiveLM(HFLM):  # type: ignore[misc]
             options["do_sample"] = False
         if options.get("do_sample") is False and options.get("temperature", 0.0) == 0.0:
             options.pop("temperature", None)
+        options |= asked_length(self.model, max_length - context.shape[1])
         with self._streams.drawing(options):
             generated: Tensor = self.model.generate(
                 input_ids=context,
@@ -108,6 +110,14 @@ class LiveLM(HFLM):  # type: ignore[misc]
                 **options,
             )
         return generated
+
+
+def asked_length(module: Any, tokens: int) -> dict[str, int]:
+    """What tells `generate` that answers have at most so many tokens, beside `max_length`.
+
+    The model's generation_config.json may hold another number of new tokens, which counts more than `max_length`.
+    """
+    return {} if module.generation_config.max_new_tokens is None else {"max_new_tokens": tokens}
 
 
 class _StopTokens:

@@ -9,6 +9,7 @@ from lm_eval.models.hf_vlms import HFMultimodalLM
 
 from evohydra.families import LiveModel
 from evohydra.scoring.benchmarks.images import digest
+from evohydra.scoring.benchmarks.live_lm import asked_length
 from evohydra.scoring.benchmarks.run_cache import RunCache
 from evohydra.scoring.benchmarks.sampling import PromptStreams, may_sample
 from evohydra.scoring.benchmarks.vision_features import VisionFeatures
@@ -59,8 +60,9 @@ class LiveMultimodalLM(HFMultimodalLM):  # type: ignore[misc]
         kept = self._encoded.once(self._key, encode, lambda encoding: sum(each.nbytes for each in encoding.values()))
         return type(kept)({name: tensor.to(self.device) for name, tensor in kept.items()})
 
-    def _model_multimodal_generate(self, inputs: object, max_length: int, stop: list[str], **options: object) -> object:
+    def _model_multimodal_generate(self, inputs: Any, max_length: int, stop: list[str], **options: object) -> object:
         may = {"do_sample": False} if not may_sample(options) else options
+        options |= asked_length(self.model, max_length - inputs["input_ids"].shape[1])
         with self._features.batch(self._key), torch.no_grad(), self._streams.drawing(may):
             return super()._model_multimodal_generate(inputs, max_length, stop, **options)
 
@@ -69,6 +71,7 @@ class LiveMultimodalLM(HFMultimodalLM):  # type: ignore[misc]
         self._streams.batch(strings)
         return super().tok_batch_encode(list(strings), *given, **options)
 
-    def _model_generate(self, *given: object, **options: object) -> object:
+    def _model_generate(self, context: Any, max_length: int, *given: object, **options: object) -> object:
         with self._streams.drawing(options):
-            return super()._model_generate(*given, **options)
+            options |= asked_length(self.model, max_length - context.shape[1])
+            return super()._model_generate(context, max_length, *given, **options)

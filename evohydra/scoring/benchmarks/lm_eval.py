@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from evohydra.families import LiveModel
 from evohydra.files import Plain
 from evohydra.scoring.benchmarks import SPLITS, BenchmarkError, CommonAnswer, Split
-from evohydra.scoring.benchmarks.chat_templates import choose_template
+from evohydra.scoring.benchmarks.chat_templates import Prompts, choose_template
 from evohydra.scoring.benchmarks.contents import versions_of
 from evohydra.scoring.benchmarks.generation_settings import over_task
 from evohydra.scoring.benchmarks.images import text_of
@@ -267,15 +267,16 @@ class LMEvalBenchmark:
 
     def _built_requests(self, lm: HFLM, task: Task, split: Split) -> list[list[object]]:
         """The requests of each example of `split`, in the order of the split; lm-eval keeps that of the data."""
-        templated = bool(self._options.chat_template)
+        wanted = self._options.chat_template
+        templated = bool(wanted)
         if templated:
-            choose_template(self.name, lm, self._options.chat_template)
+            choose_template(self.name, lm, wanted)
         task.build_all_requests(
             samples=self._indices[split],
             system_instruction=self._options.system_prompt,
             apply_chat_template=templated,
             fewshot_as_multiturn=self._options.fewshot_as_multiturn,
-            chat_template=lm.apply_chat_template if templated else None,
+            chat_template=Prompts(self.name, lm, wanted, self._options.system_prompt) if templated else None,
             tokenizer_name=lm.tokenizer_name if templated else "",
         )
         if self._options.prompt_format:

@@ -1,5 +1,6 @@
 """A batch of questions about images -> the live model's answers."""
 
+import functools
 import inspect
 from collections.abc import Hashable, Mapping, Sequence
 from contextlib import nullcontext
@@ -12,6 +13,7 @@ from PIL import Image
 from transformers import BatchFeature
 
 from evohydra.families import LiveModel
+from evohydra.families.chat_templates import ChatTemplateError, rendered
 from evohydra.scoring.benchmarks import BenchmarkError
 from evohydra.scoring.benchmarks.sampling import may_sample, row_draws
 from evohydra.scoring.benchmarks.vision_features import VisionFeatures
@@ -65,10 +67,15 @@ class Asker:
             return before.replace("{image}", image) + question + after.replace("{image}", image)
         content = [{"type": "image"}, {"type": "text", "text": question}]
         system = [{"role": "system", "content": [{"type": "text", "text": self._system}]}] if self._system else []
-        text: str = self._processor.apply_chat_template(
-            [*system, {"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
-        )
-        return text
+        messages = [*system, {"role": "user", "content": content}]
+        make = functools.partial(self._processor.apply_chat_template, add_generation_prompt=True, tokenize=False)
+        try:
+            return rendered(self._processor, messages, lambda: str(make(messages)), add_generation_prompt=True)
+        except ChatTemplateError as error:
+            raise BenchmarkError(
+                f"benchmark {self._name!r}: {error}; benchmark.{self._name}.prompt, a text with {{image}} and "
+                "{question}, asks without it"
+            ) from error
 
     def beginnings(self, question: str) -> tuple[str, ...]:
         """What answers may begin with: nothing, or a blank where the prompt ends in one of ASCII's other characters."""

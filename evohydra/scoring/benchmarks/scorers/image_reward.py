@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from evohydra.families.settings_files import LOCAL
+from evohydra.families.tokenizer_files import check_tokenizer_files
 from evohydra.scoring.benchmarks.contents import digest_of
 from evohydra.scoring.benchmarks.prompts import Prompt
 from evohydra.scoring.benchmarks.scorers import ScorerError
@@ -50,6 +51,7 @@ def image_reward(path: str | None = None, weights: str | None = None, revision: 
     """
     directory = located(path, revision)
     try:
+        check_tokenizer_files(directory)
         config: Any = AutoConfig.from_pretrained(directory, **LOCAL)
         tokenizer = AutoTokenizer.from_pretrained(directory, **LOCAL)
         processor = AutoImageProcessor.from_pretrained(directory, **LOCAL)

@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenize
 
 from evohydra.families.refusals import refused
 from evohydra.families.settings_files import LOCAL
+from evohydra.families.tokenizer_files import check_tokenizer_files
 from evohydra.merging.checkpoints import SourceError
 from evohydra.scoring.benchmarks.contents import digest_of
 from evohydra.scoring.benchmarks.prompts import Prompt
@@ -70,6 +71,7 @@ class Embedder:
     def __init__(self, directory: Path) -> None:
         try:
             with refused(f"{directory}: {UNREADABLE}"):
+                check_tokenizer_files(directory)
                 config = AutoConfig.from_pretrained(directory, **LOCAL)
                 self.model = AutoModel.from_pretrained(directory, **LOCAL, use_safetensors=True)
                 self._image_processor: Any = AutoImageProcessor.from_pretrained(directory, **LOCAL)
