@@ -167,7 +167,8 @@ def of_verified(name: str, benchmarks: Mapping[str, Benchmark], texts: Texts) ->
 
 INCOMPLETE = (
     "the references of benchmark {name!r} are only the end of what a model should write: how likely they are straight "
-    "after the prompt may say little of a model that calculates first. The checks (fitness.check_every) tell"
+    "after the prompt may say little of a model that calculates first. The checks (fitness.check_every) tell, and "
+    "fitness.references=verified goes by right answers in models' own words"
 )
 
 
