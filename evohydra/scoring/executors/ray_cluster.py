@@ -71,7 +71,7 @@ def connect(address: str) -> None:
             raise ValueError(f"executor.address: {expected}, got {address!r}, where no Ray answers: {why}")
     try:
         _initialise(address=address)
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, ray_library().exceptions.RayError) as error:
         said = " ".join(str(error).split())
         raise ValueError(f"executor.address: {expected}, got {given!r}: {said}") from error
 
