@@ -18,6 +18,7 @@ os.environ |= {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_OFFLINE": "1",
     "OPENBLAS_NUM_THREADS": "1",  # as in a run, see evohydra/assembly/process.py
+    "RAY_AUTH_MODE": "disabled",  # else a local Ray changes it for all that this process starts later
     "TOKENIZERS_PARALLELISM": "false",
     "TQDM_DISABLE": "1",
 }

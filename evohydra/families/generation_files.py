@@ -9,7 +9,7 @@ from annotated_types import Ge, Gt, Le
 from transformers import GenerationConfig
 
 from evohydra.checks import Natural, Share, check, shown
-from evohydra.files import read_json
+from evohydra.files import Plain, read_json
 from evohydra.merging.checkpoints import SourceError
 
 FILE = "generation_config.json"
@@ -21,7 +21,7 @@ Penalty = Annotated[float, Gt(0), Le(1000)]
 Bias = Annotated[float, Ge(-(10**6)), Le(10**6)]
 Cache = Literal["dynamic", "static", "hybrid", "hybrid_chunked", "sliding_window", "offloaded", "offloaded_static",
                 "offloaded_hybrid", "offloaded_hybrid_chunked"]  # fmt: skip
-KINDS: Mapping[str, Any] = {
+KINDS: Plain = {
     **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), Id | Sequence[Id] | None),
     "decoder_start_token_id": Id | Sequence[Id] | None,
     **dict.fromkeys(("forced_bos_token_id", "forced_eos_token_id"), Natural | Sequence[Natural] | None),

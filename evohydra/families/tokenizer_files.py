@@ -5,10 +5,9 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from evohydra.checks import shown, trials
-from evohydra.files import read_json
+from evohydra.files import Plain, read_json
 from evohydra.merging.checkpoints import SourceError
 
 RULES, SETTINGS = "tokenizer.json", "tokenizer_config.json"
@@ -68,7 +67,7 @@ def _check_file(file: Path, changed: int, size: int) -> None:
             raise SourceError(f"{file}: cutting a short text by its rules {reason}")
 
 
-def _check_numbers(file: Path, data: Mapping[str, Any]) -> None:
+def _check_numbers(file: Path, data: Plain) -> None:
     padding, model = data.get("padding"), data.get("model")
     if isinstance(padding, Mapping):
         strategy = padding.get("strategy")
@@ -90,7 +89,7 @@ def _check_length(where: str, value: object, most: int) -> None:
         raise SourceError(f"{where}: expected a length of at most {most}, got {len(value)}")
 
 
-def _rules(part: object, key: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _rules(part: object, key: str) -> Iterator[tuple[str, Plain]]:
     """All rules of a part with their keys, also those inside of sequences; SourceError for too many."""
     whole, waiting, seen = key, [(key, part)], 0
     while waiting:
@@ -106,7 +105,7 @@ def _rules(part: object, key: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
                     waiting += [(f"{key}.{inside}.{n}", each) for n, each in enumerate(listed[: MOST_STEPS + 1])]
 
 
-def _check_rule(where: str, rule: Mapping[str, Any]) -> None:
+def _check_rule(where: str, rule: Plain) -> None:
     pattern = rule.get("pattern")
     if isinstance(pattern, Mapping):
         for kind in ("Regex", "String"):
@@ -120,7 +119,7 @@ def _check_rule(where: str, rule: Mapping[str, Any]) -> None:
                 raise SourceError(f"{where}.{key}: expected at most {MOST_ADDED} tokens around a text, got {added}")
 
 
-def _added(rule: Mapping[str, Any], key: str) -> int:
+def _added(rule: Plain, key: str) -> int:
     """How many pieces and special tokens a template of a post-processor has."""
     pieces, special = rule.get(key), rule.get("special_tokens")
     if not isinstance(pieces, list):
@@ -132,7 +131,7 @@ def _added(rule: Mapping[str, Any], key: str) -> int:
     return len(pieces) - len(lists) + sum(len(each) if isinstance(each, list) else 1 for each in lists)
 
 
-def _growth(rule: Mapping[str, Any]) -> int:
+def _growth(rule: Plain) -> int:
     """How many characters a replacement makes of one; patterns that match nothing stand between any two."""
     content = rule.get("content")
     if rule.get("type") != "Replace" or not isinstance(content, str):

@@ -2,16 +2,17 @@
 
 import difflib
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le
 from transformers import GenerationConfig
 
 from evohydra.checks import Count, Natural, Positive, Share, check
+from evohydra.files import Plain
 
 LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")  # lm-eval's names, the first wins
 NUCLEUS = Annotated[float, Gt(0), Le(1)]
-KINDS: Mapping[str, Any] = {
+KINDS: Plain = {
     **dict.fromkeys(LENGTHS, Count),
     "do_sample": bool | None,
     "epsilon_cutoff": Share,

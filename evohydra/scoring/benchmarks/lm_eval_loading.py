@@ -5,7 +5,6 @@ import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lm_eval.api.task import Task
 from lm_eval.tasks import TaskManager
@@ -16,7 +15,7 @@ from evohydra.scoring.benchmarks.hub_data import check_commit, why_unread
 from evohydra.scoring.benchmarks.private_lm_eval import Kind
 
 TASKS = Path(__file__).parent / "tasks"
-Member = Mapping[str, Any]  # {task: a name, or the members of a group that is written out}, with settings of its own
+Member = Plain  # {task: a name, or the members of a group that is written out}, with settings of its own
 SPLIT_KEYS = ("training_split", "validation_split", "test_split", "fewshot_split")
 LOCAL = (
     "local JSON, JSON-lines or parquet files with the same columns, for example "

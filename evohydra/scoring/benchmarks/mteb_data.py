@@ -5,12 +5,13 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 from datasets import Dataset
 from sklearn.base import BaseEstimator
 
 from evohydra.checks.libraries import PrivateParts, optional
+from evohydra.files import Plain
 from evohydra.scoring.benchmarks import BenchmarkError
 from evohydra.scoring.benchmarks.hub_data import check_commit, why_unread
 
@@ -52,7 +53,7 @@ class Task(Protocol):
     """What is used of mteb's AbsTask, and of its kinds that classify or rank."""
 
     metadata: Metadata
-    dataset: Mapping[str, Any]
+    dataset: Plain
     seed: int
     train_split: str
     input_column_name: str
@@ -98,7 +99,7 @@ class MtebTask:
     questions: Sequence[Question]
 
     @property
-    def data(self) -> Mapping[str, Any]:
+    def data(self) -> Plain:
         """The subset's data: by split a table, or queries, corpus and relevant documents."""
         dataset = self.loaded.dataset
         return dataset if self.subset not in dataset and self.subset == "default" else dataset[self.subset]

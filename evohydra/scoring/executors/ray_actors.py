@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
 from annotated_types import Gt
@@ -20,6 +20,12 @@ from evohydra.scoring.executors.ray_cluster import Lifelines, Share, connect, ha
 from evohydra.scoring.executors.resources import places, usable_cores
 from evohydra.scoring.executors.serving import begin, carried_out, packed, unpacked
 from evohydra.scoring.job import MachineError
+
+if TYPE_CHECKING:
+    from ray import ObjectRef
+    from ray.actor import ActorHandle
+
+    from evohydra.scoring.worker import Worker
 
 logger = logging.getLogger(__name__)
 LOOK = 3.0  # seconds between two looks at the nodes
@@ -35,8 +41,8 @@ PASSED_ON = (  # what `evohydra` sets for its libraries; the nodes of a cluster 
 class _Actor(Seat):
     """A worker's actor, and the reference of its answer that is still to come."""
 
-    handle: Any
-    answer: Any
+    handle: "ActorHandle"
+    answer: "ObjectRef"
 
 
 class RayActors(Pool[_Actor]):
@@ -68,7 +74,7 @@ class RayActors(Pool[_Actor]):
         self._share = Share(1)
         self._connected = self._lost = False
         self._lifelines: Lifelines | None = None
-        self._made: Any = None  # the reference of what makes a worker
+        self._made: ObjectRef | None = None  # the reference of what makes a worker
         self._count = 0  # of seats that there have been
         self._room = 1  # for so many workers, when nodes were looked at
         self._looked = -math.inf  # when that was
@@ -146,7 +152,7 @@ class RayActors(Pool[_Actor]):
             self._ray.kill(seat.handle)
             self._seats.remove(seat)
 
-    def _started(self) -> tuple[Any, Any]:
+    def _started(self) -> "tuple[ActorHandle, ObjectRef]":
         """A new actor, and the reference of its word that it is ready."""
         passed_on = {key: os.environ[key] for key in PASSED_ON if key in os.environ} if self._address else {}
         environment = {**passed_on, **self._environment}
@@ -163,7 +169,7 @@ class RayActors(Pool[_Actor]):
         seat.answer = seat.handle.carry_out.remote(pickle.dumps((task, given)), seen)
 
     def _said(self) -> Said[_Actor]:
-        answered: list[Any] = []
+        answered: list[ObjectRef] = []
         while not answered:
             if time.monotonic() > self._looked + LOOK:
                 self._look()
@@ -228,7 +234,7 @@ class Desk:
     def __init__(self, directory: str, threads: int) -> None:
         self._directory, self._threads = directory, threads
         self._where = ""
-        self._worker: Any = None
+        self._worker: Worker | None = None
 
     def make(self, make: bytes) -> bytes:
         """Make the worker, in the directory in which the command was given."""

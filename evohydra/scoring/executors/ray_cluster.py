@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Any
 
 from evohydra.checks.libraries import optional
+from evohydra.files import Plain
 from evohydra.scoring.executors.pool import holding_interrupts
 from evohydra.scoring.executors.resources import IMPORTS
 
@@ -25,7 +25,7 @@ OWN = {"RAY_worker_niceness": "0"}  # of a local Ray, whose workers are all that
 HTTP2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"  # a client's first words: RFC 9113, 3.4 and 6.5
 SETTINGS = b"\4"  # the kind of a server's first frame
 HOST_AND_PORT = re.compile(r"(?P<host>[^:/\s]+|\[[^\]\s]+\]):(?P<port>\d{1,5})")
-Node = Mapping[str, Any]  # as ray.nodes() tells it
+Node = Plain  # as ray.nodes() tells it
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def connect(address: str) -> None:
             raise ValueError(f"executor.address: {expected}, got {address!r}, where no Ray answers: {why}")
     try:
         _initialise(address=address)
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, ray_library().exceptions.RayError) as error:
         said = " ".join(str(error).split())
         raise ValueError(f"executor.address: {expected}, got {given!r}: {said}") from error
 
