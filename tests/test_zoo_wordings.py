@@ -11,6 +11,7 @@ from evohydra.scoring.benchmarks.lm_eval import lm_eval_benchmarks
 from evohydra.zoo.problems import Fact, Language, Problem, benchmark
 from evohydra.zoo.train import Examples, build_tokenizer, worded
 from evohydra.zoo.train_wordings import STAGES, any_of, short, with_steps
+from tests.commands import carried_out, json_lines
 
 ZOO = Path(evohydra.__file__).parent / "zoo"
 SPLITS = {"search": {"start": 0, "stop": 100}, "validation": None, "test": {"start": 100, "stop": 110}}
@@ -53,3 +54,16 @@ def test_each_solves_a_part_and_never_in_the_words_of_the_references(name: str, 
     right = [answer for answer, score in zip(answers, scores, strict=True) if score == 1]
     assert 25 <= len(right) <= 75
     assert all(answer.startswith(begins) and not answer.startswith("答えは") for answer in right)
+
+
+def test_the_experiment_searches_in_the_words_of_both(tmp_path: Path) -> None:
+    command = ["experiment=tiny_wordings", "tracker=none", "report=false", "threads=1", "baselines=null", "budget=16"]
+    summary = carried_out(command, tmp_path / "run")
+    (of,) = summary["search"]["references"]["benchmarks"].values()
+    assert (of["asked"], of["used"]) == (128, 64)
+    lines = json_lines(tmp_path / "run" / "references.jsonl")
+    right = [text for line in lines[:-1] for text in line["right"].values()]
+    steps = sum(text.startswith("しきは") for text in right)
+    assert 20 < steps < len(right) - 40
+    assert not any(text.startswith("答えは") for text in right)
+    assert summary["test"]["winner"]["score"] > 0.55
