@@ -3,7 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+
+from transformers import PreTrainedTokenizerBase
 
 from evohydra.checks import shown, trials
 from evohydra.files import read_json, read_text
@@ -26,7 +27,7 @@ class EndlessTemplateError(ChatTemplateError):
 
 
 def rendered(
-    owner: Any, messages: Messages, render: Callable[[], str], wanted: str | None = None, **more: object
+    owner: object, messages: Messages, render: Callable[[], str], wanted: str | None = None, **more: object
 ) -> str:
     """What `render` makes of `messages` by the chat template of `owner`, a tokenizer or processor.
 
@@ -57,7 +58,7 @@ def rendered(
     return text
 
 
-def _try_once(owner: Any, template: str, messages: Messages, most: int, more: Mapping[str, object]) -> None:
+def _try_once(owner: object, template: str, messages: Messages, most: int, more: Mapping[str, object]) -> None:
     key = (template, _roles(messages))
     if key in _TRIED:
         return
@@ -90,11 +91,12 @@ def _roles(messages: Messages) -> str:
     return f"messages of {', '.join(str(each.get('role')) for each in messages[:8])}"
 
 
-def _tokenizer(owner: Any) -> Any:
-    return getattr(owner, "tokenizer", owner)
+def _tokenizer(owner: object) -> PreTrainedTokenizerBase:
+    found: PreTrainedTokenizerBase = getattr(owner, "tokenizer", owner)
+    return found
 
 
-def _text(owner: Any, wanted: str | None) -> str | None:
+def _text(owner: object, wanted: str | None) -> str | None:
     """The template that is used; None where there is none."""
     known = getattr(owner, "chat_template", None)
     if isinstance(known, Mapping):
@@ -102,7 +104,7 @@ def _text(owner: Any, wanted: str | None) -> str | None:
     return known if isinstance(known, str) else None
 
 
-def _named(owner: Any, template: str) -> str:
+def _named(owner: object, template: str) -> str:
     """In which file of the owner's directory a template is, and the template itself where none has it."""
     directory = Path(str(getattr(_tokenizer(owner), "name_or_path", "")))
     if directory.is_absolute():

@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import transformers
@@ -112,7 +111,7 @@ class LiveLM(HFLM):  # type: ignore[misc]
         return generated
 
 
-def asked_length(module: Any, tokens: int) -> dict[str, int]:
+def asked_length(module: transformers.PreTrainedModel, tokens: int) -> dict[str, int]:
     """What tells `generate` that answers have at most so many tokens, beside `max_length`.
 
     The model's generation_config.json may hold another number of new tokens, which counts more than `max_length`.

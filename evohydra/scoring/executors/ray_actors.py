@@ -259,6 +259,7 @@ class Desk:
         try:
             _check_seen(seen, self._where)
             task, given = unpacked(request)
+            assert self._worker is not None, "it is asked once it is ready"
         except Exception as error:
             return packed("raised", error)
         return packed(*carried_out(self._worker, task, given))

@@ -10,12 +10,15 @@ import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from multiprocessing.connection import Connection
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from tqdm import tqdm
 
 from evohydra.scoring.job import DeviceError, Evaluation, Job, MachineError
+
+if TYPE_CHECKING:
+    from evohydra.scoring.worker import Worker
 
 # Of an answer; with it comes a result, a reason or an exception. A worker that is sick ends by itself.
 Kind = Literal["ready", "done", "machine", "sick", "raised"]
@@ -51,13 +54,12 @@ def begin(threads: int) -> None:
     logging.basicConfig(stream=sys.stderr, level=logging.ERROR)
 
 
-def evaluate(worker: Any, job: Job) -> Evaluation:
+def evaluate(worker: "Worker", job: Job) -> Evaluation:
     """What the worker makes of a job."""
-    evaluation: Evaluation = worker.evaluate(job)
-    return evaluation
+    return worker.evaluate(job)
 
 
-def carried_out(worker: Any, task: Any, given: tuple[object, ...]) -> tuple[Kind, object]:
+def carried_out(worker: "Worker", task: Any, given: tuple[object, ...]) -> tuple[Kind, object]:
     """What `task(worker, *given)` gives, or why it gives nothing."""
     try:
         return "done", task(worker, *given)

@@ -18,6 +18,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from evohydra.families.configurations import check_configuration
 from evohydra.families.settings_files import LOCAL
 from evohydra.families.tokenizer_files import check_tokenizer_files
 from evohydra.scoring.benchmarks.contents import digest_of
@@ -51,6 +52,7 @@ def image_reward(path: str | None = None, weights: str | None = None, revision: 
     """
     directory = located(path, revision)
     try:
+        check_configuration(directory)
         check_tokenizer_files(directory)
         config: Any = AutoConfig.from_pretrained(directory, **LOCAL)
         tokenizer = AutoTokenizer.from_pretrained(directory, **LOCAL)

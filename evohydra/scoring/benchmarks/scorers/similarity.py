@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
 
+from evohydra.families.configurations import check_configuration
 from evohydra.families.refusals import refused
 from evohydra.families.settings_files import LOCAL
 from evohydra.families.tokenizer_files import check_tokenizer_files
@@ -71,6 +72,7 @@ class Embedder:
     def __init__(self, directory: Path) -> None:
         try:
             with refused(f"{directory}: {UNREADABLE}"):
+                check_configuration(directory)
                 check_tokenizer_files(directory)
                 config = AutoConfig.from_pretrained(directory, **LOCAL)
                 self.model = AutoModel.from_pretrained(directory, **LOCAL, use_safetensors=True)
