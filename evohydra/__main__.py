@@ -17,6 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from evohydra.assembly import composition
+from evohydra.checks.terminal import harmless
 
 logger = logging.getLogger(__name__)
 INTERRUPTED = 130  # the exit code of shells for Ctrl-C
@@ -95,7 +96,7 @@ def job(config: DictConfig) -> float:
         check_directory(directory, os.environ)
         check_configuration(plain, os.environ)
     except ValueError as error:
-        sys.exit(f"evohydra: {error}")
+        sys.exit(harmless(f"evohydra: {error}"))
     try:
         place = place_in_sweep(directory, plain["seed"])
         summary = make_run(plain, directory, place, settings.overrides.task)(make_console())
@@ -103,7 +104,7 @@ def job(config: DictConfig) -> float:
         logger.info("the run ended with an error", exc_info=True)
         if os.environ.get("HYDRA_FULL_ERROR"):
             raise
-        told = shown_text(f"{type(error).__name__}: {error}", secrets)
+        told = harmless(shown_text(f"{type(error).__name__}: {error}", secrets))
         message = f"evohydra: {told}\n(details in {directory}/evohydra.log)"
         if settings.mode == RunMode.MULTIRUN:  # the other jobs go on
             raise composition.JobError(message) from None
@@ -130,7 +131,7 @@ def main() -> None:
     try:
         check_overrides(sys.argv[1:], os.environ)  # before Hydra writes them to files
     except ValueError as error:
-        sys.exit(f"evohydra: {error}")
+        sys.exit(harmless(f"evohydra: {error}"))
     composition.register()
     _quiet()  # launchers hand the environment on to processes of their own
     try:

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from evohydra.checks.terminal import harmless, log_to_terminal
 from evohydra.families.causal_lm import CausalLM
 from evohydra.families.sdxl import SDXL
 from evohydra.hub import SourceError, fetch, local
@@ -71,11 +72,13 @@ def main() -> None:
     parser.add_argument("--revision", help="of a repository on the hub: a branch, a tag or a commit")
     parser.add_argument("--kind", choices=sorted(KINDS), default="language", help="of the model (default: language)")
     arguments = parser.parse_args()
+    arguments.out = arguments.out.expanduser()
+    log_to_terminal()
     try:
         patterns = KINDS[arguments.kind]()
         hashes = convert(arguments.model, arguments.out, arguments.revision, patterns)
     except (ValueError, OSError, RuntimeError) as error:
-        sys.exit(f"convert: {error}")
+        sys.exit(harmless(f"convert: {error}"))
     for name, hashed in hashes.items():
         print(f"{hashed}  {arguments.out / name}")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from evohydra.checks.terminal import harmless, log_to_terminal
 from evohydra.families.causal_lm import CausalLM
 from evohydra.families.declared import BASE
 from evohydra.families.sources import OpenSources, open_sources
@@ -21,7 +22,7 @@ from evohydra.merging.checkpoints import SourceError
 from evohydra.merging.engine import Engine, worth_compiling
 from evohydra.merging.finding import at_revision
 from evohydra.recipe import Checkpoint, checkpoints, from_dict, merges_something, with_checkpoints
-from evohydra.winner.directories import ArtifactError, check_replaceable, room, whole_directory
+from evohydra.winner.directories import ArtifactError, check_replaceable, list_files, room, whole_directory
 from evohydra.winner.recipe_files import RecipeFile
 
 SHARD_BYTES = 5 * 10**9  # of a mergekit configuration's merge
@@ -111,6 +112,7 @@ class _Maker:
             )
             content = {**recipe.content, "recipe": node.to_dict(), "weights": recipe.weights or written}
             write_json(directory / "recipe.json", content)
+            list_files(directory)
         return written
 
 
@@ -213,6 +215,9 @@ def main() -> None:
         help="a package or module with code of your own that the recipe may name",
     )
     arguments = parser.parse_args()
+    out = arguments.out.expanduser()
+    arguments.out = out if out.name else out.absolute()  # of "." the name is needed
+    log_to_terminal()
     try:
         check_replaceable(arguments.out, arguments.overwrite)
         paths = dict(_moved(item) for item in arguments.source)
@@ -223,16 +228,16 @@ def main() -> None:
         else:
             written, promised = rebuild(read_json(arguments.recipe), out, paths, device, arguments.allow, overwrite)
     except MissingSourceError as error:
-        sys.exit(f"rebuild: {error}; --source NAME=PATH says where it is now")
+        sys.exit(harmless(f"rebuild: {error}; --source NAME=PATH says where it is now"))
     except (ArithmeticError, ValueError, OSError, RuntimeError) as error:
-        sys.exit(f"rebuild: {error}")
+        sys.exit(harmless(f"rebuild: {error}"))
     print(f"wrote {arguments.out} (sha256 of the tensors {written})")
     if promised is None:
         print("the recipe carries no fingerprint to compare with")
     elif written == promised:
         print("identical, bit for bit, to the weights of the recipe")
     else:
-        sys.exit(f"rebuild: NOT identical: the recipe promises {promised}")
+        sys.exit(harmless(f"rebuild: NOT identical: the recipe promises {promised}"))
 
 
 def _moved(item: str) -> tuple[str, str]:

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from evohydra import rebuild
-from evohydra.winner.directories import whole_directory
+from evohydra.winner.directories import LIST, whole_directory
 from tests.commands import carried_out, files, python, workspace
 
 Command = Callable[..., str]
@@ -53,6 +53,7 @@ def test_the_same_bits_in_another_process(finished: Path, tmp_path: Path):
     winner, again = files(finished / "winner"), files(tmp_path / "out")
     for only_of_a_run in ("README.md", "mergekit.yaml"):
         winner.pop(only_of_a_run, None)
+    assert again.pop(LIST)  # what may be replaced
     assert again == winner
     assert len([name for name in again if name.endswith(".safetensors")]) > 1
 
@@ -275,12 +276,49 @@ def test_only_what_evohydra_wrote_is_overwritten(finished: Path, tmp_path: Path,
     (out / "model.safetensors").unlink(missing_ok=True)
     assert "identical" in command(recipe, out, "--overwrite")
     assert below(out) == first
-    for strange in ("notes.txt", ".git", "run.py"):
+    for strange in ("notes.txt", ".git", "run.py", "notes.json", "photo.png", "other.safetensors", "models/mine.json"):
+        (out / strange).parent.mkdir(exist_ok=True)
         (out / strange).write_text("mine")
         said = command(recipe, out, "--overwrite")
-        assert f"expected a directory that evohydra wrote, and nothing else in it, got {strange}" in said
+        assert "expected a directory that evohydra.rebuild wrote, and nothing else in it, got " in said
+        assert f"got {strange.split('/')[0]};" in said
         (out / strange).unlink()
-    assert below(out) == first
+    (out / "models").rmdir()
+    (out / "config.json").write_text("{}")
+    assert "got config.json, which has changed" in command(recipe, out, "--overwrite")
+
+
+def test_a_recipe_beside_the_users_own_files_is_no_leave_to_delete_them(
+    finished: Path, tmp_path: Path, command: Command
+):
+    """The recipe as a run writes it, a winner with it, and one that lists files of its own."""
+    hub = tmp_path / "hub"
+    shutil.copytree(finished / "winner", hub)
+    (hub / "mymodel").mkdir()
+    (hub / "mymodel" / "model.safetensors").write_bytes(b"years")
+    content = json.loads((finished / "recipe.json").read_text())
+    listed = {path.relative_to(hub).as_posix(): path.stat().st_size for path in hub.rglob("*") if path.is_file()}
+    for names in (None, {"mymodel/model.safetensors": 6}, 3, {**listed, "mymodel/model.safetensors": "5"}):
+        (hub / "recipe.json").write_text(json.dumps(content))
+        (hub / LIST).write_text(json.dumps({"files": names}))
+        before = below(hub)
+        assert f"{hub}: expected a directory that evohydra.rebuild wrote" in command(
+            hub / "recipe.json", hub, "--overwrite"
+        )
+        assert below(hub) == before
+
+
+@pytest.mark.parametrize("value", [0.5, [0.5], [0.5, 0.5, 0.5], 10**400, [10**400, 1]])
+def test_parameters_that_are_not_one_for_each_model(value: object, copied: Path, tmp_path: Path, command: Command):
+    recipe = json.loads((copied / "recipe.json").read_text())
+    group = recipe["recipe"]["groups"][0]
+    group["parameters"]["weight"] = value
+    (copied / "recipe.json").write_text(json.dumps(recipe))
+    said = command(copied / "recipe.json", tmp_path / "out")
+    assert "rebuild: " in said
+    assert "weight" in said
+    assert ": expected a" in said
+    assert "Traceback" not in said
 
 
 def test_what_a_killed_rebuild_left_is_removed(copied: Path, tmp_path: Path, command: Command):
@@ -333,7 +371,7 @@ def test_other_directories_files_and_links_are_not_overwritten(finished: Path, t
     before = below(tmp_path)
     for name in ("other", "file", "link", "dangling"):
         assert f"{name} exists" in command(recipe, tmp_path / name)
-        assert "expected a directory that evohydra wrote" in command(recipe, tmp_path / name, "--overwrite")
+        assert "expected a directory that evohydra.rebuild wrote" in command(recipe, tmp_path / name, "--overwrite")
     assert below(tmp_path) == before
 
 
@@ -381,3 +419,19 @@ def test_a_single_checkpoint_is_a_recipe_too(finished: Path, copied: Path, tmp_p
     original = load_file(finished.parent / "two" / "model.safetensors")
     assert made.keys() == original.keys()
     assert all(torch.equal(made[name], original[name]) for name in made)
+
+
+def test_what_a_recipe_says_cannot_move_the_cursor_or_fill_the_terminal(copied: Path, tmp_path: Path, command: Command):
+    recipe = json.loads((copied / "recipe.json").read_text())
+    for path in ("/x\x1b[2K\ridentical, bit for bit\x1b[8m", "/x\u202eti", "y" * 100_000, ""):
+        recipe["recipe"]["models"][0]["path"] = path
+        (copied / "recipe.json").write_text(json.dumps(recipe))
+        said = command(copied / "recipe.json", tmp_path / "out")
+        assert not set("\x1b\r\u202e") & set(said)
+        assert len(said) < 10_000
+        assert "rebuild: " in said
+
+
+def test_the_current_directory_may_be_written_to(finished: Path, tmp_path: Path):
+    made = python("-m", "evohydra.rebuild", finished / "recipe.json", ".", cwd=tmp_path)
+    assert "identical, bit for bit" in made.stdout, made.stderr

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from evohydra.checks import shown
 from evohydra.files import Plain
 from evohydra.mergekit.writer import OPTIONS, Counterpart
 from evohydra.merging.methods import Method, resolve
@@ -123,8 +124,8 @@ def _number(key: str, value: Any) -> float:
     """`value` as a number; YAML reads some, such as 1e-4, as strings."""
     try:
         return float(value)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{key}: expected a number, got {value!r}") from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"{key}: expected a number, got {shown(value)}") from error
 
 
 def _value(key: str, setting: object, tensor: str, t: float) -> object:

@@ -47,6 +47,8 @@ def at_revision(place: str) -> tuple[str, str | None]:
 
 
 def _found(path: str, wish: fetch.Wish) -> Path:
+    if not path.strip():
+        raise SourceError("expected a directory, a file or OWNER/NAME of the hub as the path of a model, got none")
     if path.startswith("zoo://"):
         return _in_zoo(path)
     directory = Path(path).expanduser()

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from evohydra.checks.terminal import harmless
 from evohydra.report.writing import write_report
 
 
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if given.wandb:
             print(sharing.share(given.directory, target.resolve().name))
     except (ValueError, OSError) as error:
-        sys.exit(f"evohydra: {error}")
+        sys.exit(harmless(f"evohydra: {error}"))
 
 
 if __name__ == "__main__":

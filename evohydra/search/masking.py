@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from evohydra.checks.terminal import harmless
+
 MASK = "(not shown)"
 DIGEST = "secret, scrypt"  # what comes before the digest of a secret
 # The last word of a key that holds a secret; what begins with auth does too, but for authors.
@@ -89,8 +91,11 @@ def _replaced(config: object, instead: Any, key: object = "") -> object:
     return instead(config) if looks_like_a_secret(config, key) else config
 
 
+MOST_LOGGED = 100_000  # characters of a message with its traceback
+
+
 class MaskedLog(logging.Formatter):
-    """Lines of another formatter with their secrets blotted out, tracebacks too."""
+    """Lines of another formatter with their secrets blotted out, tracebacks too, and nothing that moves a cursor."""
 
     def __init__(self, inner: logging.Formatter, secrets: Sequence[str]) -> None:
         super().__init__()
@@ -98,7 +103,7 @@ class MaskedLog(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The text of a record."""
-        return shown_text(self._inner.format(record), self._secrets)
+        return harmless(shown_text(self._inner.format(record), self._secrets), MOST_LOGGED)
 
 
 def mask_logs(secrets: Sequence[str]) -> None:

@@ -2,19 +2,19 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
 
-from evohydra.files import all_on_disk, locked, on_disk, read_json
-from evohydra.recipe import FORMAT
+from evohydra.files import all_on_disk, locked, on_disk, read_json, write_json
 
 # What evohydra writes into a checkpoint's directory.
 WRITTEN = (
     "*.safetensors", "*.json", "*.jinja", "*.model", "vocab.txt", "merges.txt", "README.md", "mergekit.yaml", "*.png",
 )  # fmt: skip
+LIST = ".evohydra.json"  # of what rebuild wrote, so that nothing else is ever replaced
 PARTIAL = ".partial"  # ends the name of a room
 
 
@@ -78,7 +78,7 @@ def _clear(place: Path) -> None:
     if not os.path.lexists(place):
         return
     reason = "remove it yourself if you do not need it"
-    strange = _strange(place, unfinished=True) if place.is_dir() and not place.is_symlink() else "a file or a link"
+    strange = _strange(place) if place.is_dir() and not place.is_symlink() else "a file or a link"
     if strange is not None:
         raise ArtifactError(f"{place}: expected what a killed command left of a checkpoint, got {strange}; {reason}")
     try:
@@ -103,26 +103,42 @@ def check_replaceable(target: Path, overwrite: bool) -> None:
         return
     if not overwrite:
         raise ArtifactError(f"{target} exists; give a directory that does not, or an empty one")
-    strange = (_without_recipe(target) or _strange(target)) if plain else "a file or a link"
+    strange = _foreign(target) if plain else "a file or a link"
     if strange is not None:
         raise ArtifactError(
-            f"{target}: expected a directory that evohydra wrote, and nothing else in it, got {strange}; remove it "
-            "yourself if you do not need it"
+            f"{target}: expected a directory that evohydra.rebuild wrote, and nothing else in it, got {strange}; "
+            "remove it yourself if you do not need it"
         )
 
 
-def _without_recipe(directory: Path) -> str | None:
+def list_files(directory: Path) -> None:
+    """Write down, in a directory that was just filled, the bytes of each file by its name from there."""
+    files = {path.relative_to(directory).as_posix(): path for path in sorted(directory.rglob("*")) if path.is_file()}
+    write_json(directory / LIST, {"files": {name: path.stat().st_size for name, path in files.items()}})
+
+
+def _foreign(directory: Path) -> str | None:
+    """What in a directory is not on its list, or not as it was; None where there is no such thing."""
     try:
-        other = read_json(directory / "recipe.json").get("format") != FORMAT
+        known = read_json(directory / LIST).get("files")
     except (OSError, ValueError):
-        return "one without a recipe.json"
-    return "a recipe.json of another format" if other else None
-
-
-def _strange(directory: Path, *, unfinished: bool = False) -> str | None:
-    """What in a directory evohydra does not write into checkpoints, or `unfinished` ones; None where there is none."""
+        known = None
+    if not isinstance(known, Mapping):
+        return f"one without {LIST}, the list of what was written"
+    folders = {parent.as_posix() for name in known for parent in Path(str(name)).parents}
     for path in sorted(directory.rglob("*")):
-        if unfinished and path.name.startswith(".") and path.name.endswith(PARTIAL) and not path.is_symlink():
+        name = path.relative_to(directory).as_posix()
+        if path.is_symlink() or (path.is_dir() and name not in folders):
+            return name
+        if path.is_file() and name != LIST and known.get(name) != path.stat().st_size:
+            return f"{name}, which has changed" if name in known else name
+    return None
+
+
+def _strange(directory: Path) -> str | None:
+    """What in a directory is not left by a killed command; None where there is none."""
+    for path in sorted(directory.rglob("*")):
+        if path.name.startswith(".") and path.name.endswith(PARTIAL) and not path.is_symlink():
             continue
         usual = path.is_dir() or any(path.match(pattern) for pattern in WRITTEN)
         if path.is_symlink() or path.name.startswith(".") or not usual:

@@ -161,7 +161,7 @@ def _check_parameters(node: Node) -> None:
     for child in children(node):
         _check_parameters(child)
     if isinstance(node, Merge):
-        method = resolve(node.method)
+        method, count = resolve(node.method), len(node.models)
         for where, given in [("options", node.options), *((f"group {g.name!r}", g.parameters) for g in node.groups)]:
             if unknown := sorted(set(given) - method.parameters - {"mask_seed"}):
                 raise ValueError(
@@ -169,6 +169,8 @@ def _check_parameters(node: Node) -> None:
                 )
             for name, value in given.items():
                 method.check(name, value, f"{where}: {name}")
+                if name in method.per_model and (not isinstance(value, tuple) or len(value) != count):
+                    raise ValueError(f"{where}: {name}: expected a list of {count}, one for each model, got {value!r}")
 
 
 def recipe_file(

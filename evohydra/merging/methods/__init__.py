@@ -13,8 +13,8 @@ a group or one for each model. Parameters that the engine supplies, by name:
 import functools
 import importlib
 import inspect
-import math
 import pkgutil
+import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import get_args, get_origin
@@ -53,7 +53,7 @@ class Method:
         """
         for each in value if name in self.per_model and isinstance(value, tuple | list) else (value,):
             kind = self.kinds.get(name, object)
-            number = isinstance(each, int | float) and not isinstance(each, bool) and math.isfinite(each)
+            number = isinstance(each, int | float) and not isinstance(each, bool) and abs(each) <= sys.float_info.max
             whole = number and isinstance(each, int)
             fits = {float: number, int: whole, bool: each in (True, False)}.get(kind, isinstance(each, kind))
             if not fits:

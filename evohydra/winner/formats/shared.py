@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
+from evohydra.checks.terminal import harmless
 from evohydra.families import Family, LiveModel, Overlay, WritesCheckpoints
 from evohydra.families.causal_lm import CausalLM
 from evohydra.families.comparison import Comparison
@@ -162,7 +163,7 @@ def main() -> None:
     try:
         written = write_plain(arguments.directory, arguments.out)
     except (ValueError, OSError) as error:
-        sys.exit(str(error))
+        sys.exit(harmless(str(error)))
     print(f"wrote {arguments.out} (sha256 of the tensors {written})")
 
 
