@@ -82,7 +82,7 @@ def job(config: DictConfig) -> float:
     from evohydra.report import make_console
     from evohydra.search.hydra_files import mask_hydra_files
     from evohydra.search.masking import mask_logs, shown_text
-    from evohydra.search.secret_overrides import check_configuration, check_directory, secret_values
+    from evohydra.search.secret_overrides import check_configuration, check_names, secret_values
 
     settings = HydraConfig.get()
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
@@ -91,9 +91,12 @@ def job(config: DictConfig) -> float:
     _back_to(settings.runtime.cwd)
     secrets = secret_values(os.environ)
     mask_logs(secrets)
-    mask_hydra_files(directory, Path(settings.sweep.dir) if settings.mode == RunMode.MULTIRUN else None, secrets)
+    sweep = Path(settings.sweep.dir) if settings.mode == RunMode.MULTIRUN else None
+    mask_hydra_files(directory, sweep, secrets, settings.output_subdir)
+    names = {"hydra.run.dir": directory, "hydra.job.name": settings.job.name}
     try:
-        check_directory(directory, os.environ)
+        check_names({**names, "hydra.output_subdir": settings.output_subdir}, os.environ)
+        composition.check_run(plain["run"])
         check_configuration(plain, os.environ)
     except ValueError as error:
         sys.exit(harmless(f"evohydra: {error}"))

@@ -320,7 +320,11 @@ def test_wrong_options_are_errors(options: dict[str, Any], message: str) -> None
 @pytest.mark.parametrize(
     ("taker", "settings", "message"),
     [
-        (DataFlowSpace, {"favour": {"layers": float("nan")}}, r"path\.favour: expected a mapping \(a number of .* each\)"),
+        (
+            DataFlowSpace,
+            {"favour": {"layers": float("nan")}},
+            r"path\.favour: expected a mapping \(a number of .* each\)",
+        ),
         (DataFlowSpace, {"merged": "last"}, r"path\.merged: expected first, added or added_first, got 'last'"),
         (Network, {"hidden": 0}, r"path\.hidden: expected a whole number of at least 1 and at most 1000, got 0"),
         (Network, {"reach": float("inf")}, r"path\.reach: expected a number of more than 0, got inf"),

@@ -13,7 +13,7 @@ from evohydra.report.gathering import differences, strategy_of
 from evohydra.search.hydra_files import mask_hydra_files
 from evohydra.search.json_lines import LedgerError
 from evohydra.search.masking import MASK, looks_like_a_secret, names_a_secret, with_digests, without_secrets
-from evohydra.search.secret_overrides import check_configuration, check_directory, check_overrides
+from evohydra.search.secret_overrides import check_configuration, check_names, check_overrides
 from tests.commands import carried_out, evohydra, files, workspace
 from tests.contracts.discovery import composed, names
 
@@ -247,11 +247,56 @@ def test_a_refused_run_leaves_no_secret_behind(given: str, tmp_path: Path) -> No
 
 
 def test_a_directory_that_is_called_by_a_secret_is_refused(tmp_path: Path) -> None:
-    check_directory(tmp_path / "outputs" / "mine", {"VAULT_PASSWORD": OPAQUE})
+    check_names({"hydra.run.dir": tmp_path / "outputs" / "mine"}, {"VAULT_PASSWORD": OPAQUE})
     for name in (HF, OPAQUE):
         with pytest.raises(ValueError, match=r"hydra\.run\.dir: expected no secret") as refused:
-            check_directory(tmp_path / "outputs" / name, {"VAULT_PASSWORD": OPAQUE})
+            check_names({"hydra.run.dir": tmp_path / "outputs" / name}, {"VAULT_PASSWORD": OPAQUE})
         assert name not in str(refused.value)
+
+
+@pytest.mark.parametrize("subdir", ["hydra_files", ".hydra"])
+def test_secrets_are_masked_wherever_hydra_writes_its_files(subdir: str, tmp_path: Path) -> None:
+    """Of a run that is refused for another reason; values of env_set, too."""
+    (tmp_path / "conf" / "experiment").mkdir(parents=True)
+    own = {
+        "note": f"t {HF} http://joe:geheimnis77@h",
+        "hf_token": HF[::-1],
+        "hydra": {"job": {"env_set": {"X": "hush4711"}}},
+    }
+    mine = "# @package _global_\n" + yaml.safe_dump(own)
+    (tmp_path / "conf" / "experiment" / "mine.yaml").write_text(mine)
+    done = evohydra(
+        "--config-dir=conf", "run=x", f"hydra.output_subdir={subdir}", "experiment=mine", "budget=1", cwd=tmp_path
+    )
+    assert done.returncode == 1
+    written = b"".join(path.read_bytes() for path in (tmp_path / "outputs").rglob("*") if path.is_file())
+    assert b"output_subdir" in written
+    assert not any(each.encode() in written for each in (HF, HF[::-1], "geheimnis77", "hush4711"))
+
+
+@pytest.mark.parametrize("params", [{"note": f"{HF},b"}, {"+note": f"{HF},b"}, {"+note": "${oc.env:VAULT_PASSWORD},b"}])
+def test_secrets_that_are_swept_are_refused_before_anything_is_written(params: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "conf" / "experiment").mkdir(parents=True)
+    mine = "# @package _global_\n" + yaml.safe_dump({"hydra": {"sweeper": {"params": params}}})
+    (tmp_path / "conf" / "experiment" / "mine.yaml").write_text(mine)
+    done = evohydra("--config-dir=conf", "-m", "run=x", "experiment=mine", cwd=tmp_path, VAULT_PASSWORD=OPAQUE)
+    assert done.returncode == 1
+    assert "expected no secret among what is swept" in done.stderr
+    written = b"".join(path.read_bytes() for path in tmp_path.glob("outputs/**/*") if path.is_file())
+    said = (done.stdout + done.stderr).encode()
+    assert not any(secret.encode() in written + said for secret in (HF, OPAQUE))
+
+
+@pytest.mark.parametrize("run", ["''", ".", "../up", "a/../../b"])
+def test_a_run_is_in_a_directory_of_its_own(run: str, tmp_path: Path) -> None:
+    done = evohydra(f"run={run}", "tracker=none", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "run: expected the name of a directory in outputs/" in done.stderr
+
+
+def test_a_key_that_is_a_secret_is_refused() -> None:
+    with pytest.raises(ValueError, match="expected no secret as the name of a key"):
+        check_configuration({"a": [{HF: 1}]}, {})
 
 
 def test_addresses_with_passwords_are_not_shown(tmp_path: Path) -> None:

@@ -88,6 +88,12 @@ def register() -> None:
     Plugins.instance().register(PlusSearchPath)
 
 
+def check_run(name: object) -> None:
+    """ValueError for a name of a run that is not that of a directory in outputs/, or in one of its directories."""
+    if {"", ".", ".."} & set(str(name).split("/")):
+        raise ValueError(f"run: expected the name of a directory in outputs/, got {name!r}")
+
+
 def swept(settings: HydraConf) -> list[str]:
     """The overrides of a job of a multirun that its other jobs do not share, as far as the sweep's own file tells."""
     file = Path(settings.sweep.dir) / "multirun.yaml"

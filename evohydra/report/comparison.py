@@ -1,17 +1,19 @@
 """The end of a sweep: one table for its runs, which python -m evohydra.report.comparison prints too, and its report."""
 
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from evohydra.report import make_console, say
 from evohydra.report.gathering import Job, apart, by_split, chosen_by_auto, gather, runs_below
+from evohydra.search.secret_overrides import check_swept
 
 _begun: list[tuple[Path, bool]] = []
 
@@ -20,7 +22,14 @@ class SweepReport(Callback):
     """Notes which sweep has begun; Hydra tells of the end only where no job has failed."""
 
     def on_multirun_start(self, config: DictConfig, **_: object) -> None:
-        """Keep the sweep's directory for `report_sweeps`, and whether to write a report."""
+        """Keep the sweep's directory for `report_sweeps`, and whether to write a report.
+
+        Ends the command where values that are swept are secrets: Hydra shows them and writes them to files.
+        """
+        try:
+            check_swept(OmegaConf.to_container(config.hydra.sweeper, resolve=True), os.environ)
+        except ValueError as error:
+            sys.exit(f"evohydra: {error}")  # an exception would be a warning of Hydra's, which goes on
         _begun.append((Path(config.hydra.sweep.dir), bool(config.report)))
 
 

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
 from evohydra.search.masking import looks_like_a_secret, names_a_secret, shown_override, shown_text
 
@@ -37,8 +36,15 @@ def check_overrides(arguments: Sequence[str], variables: Mapping[str, str]) -> N
 
 
 def check_configuration(plain: object, variables: Mapping[str, str]) -> None:
-    """ValueError, without the secret, where a resolved configuration holds the value of a secret variable."""
+    """ValueError, without the secret, where a resolved configuration holds the value of a secret variable.
+
+    And where a key itself is a secret, by its looks: only values are blotted out in files.
+    """
     secrets = secret_values(variables)
+    if any(looks_like_a_secret(name) for name in _names(plain)):
+        raise ValueError(
+            f"expected no secret as the name of a key, got one; the configuration is written to files: {WAY}"
+        )
     for key, value in _texts(plain, ""):
         if _holds_one(value, secrets):
             raise ValueError(
@@ -47,15 +53,23 @@ def check_configuration(plain: object, variables: Mapping[str, str]) -> None:
             )
 
 
-def check_directory(directory: Path, variables: Mapping[str, str]) -> None:
-    """ValueError where Hydra has called the directory of a run by a secret: it stands in reports and cards, too."""
+def check_names(names: Mapping[str, object], variables: Mapping[str, str]) -> None:
+    """ValueError where Hydra has called a directory or a file of a run by a secret; `names` are by their keys."""
     secrets = secret_values(variables)
-    if _holds_one(str(directory), secrets) or looks_like_a_secret(str(directory)):
-        raise ValueError(
-            f"hydra.run.dir: expected no secret in the name of the run's directory, got "
-            f"{shown_text(str(directory), secrets)}; it holds nothing but what Hydra wrote: delete it, and take "
-            "another name"
-        )
+    for key, name in names.items():
+        if _holds_one(str(name), secrets) or looks_like_a_secret(str(name)):
+            raise ValueError(
+                f"{key}: expected no secret in the name of a directory or file, got {shown_text(str(name), secrets)}; "
+                "what is called so holds nothing but what Hydra wrote: delete it, and take another name"
+            )
+
+
+def check_swept(sweeper: object, variables: Mapping[str, str]) -> None:
+    """ValueError, without the secret, where the resolved settings of Hydra's sweeper hold one."""
+    secrets = secret_values(variables)
+    for key, value in _texts(sweeper, "hydra.sweeper"):
+        if _holds_one(value, secrets) or shown_override(f"{key}={value}") != f"{key}={value}":
+            raise ValueError(f"{key}: expected no secret among what is swept, for it is shown and written; {WAY}")
 
 
 def secret_values(variables: Mapping[str, str]) -> list[str]:
@@ -71,6 +85,13 @@ def secret_values(variables: Mapping[str, str]) -> list[str]:
 
 def _holds_one(text: str, secrets: Sequence[str]) -> bool:
     return any(secret in text for secret in secrets)
+
+
+def _names(data: object) -> Iterator[str]:
+    """All keys of a configuration."""
+    for value in data.values() if isinstance(data, Mapping) else data if isinstance(data, list | tuple) else ():
+        yield from _names(value)
+    yield from map(str, data) if isinstance(data, Mapping) else ()
 
 
 def _texts(data: object, key: str) -> Iterator[tuple[str, str]]:
