@@ -103,7 +103,7 @@ def job(config: DictConfig) -> float:
     try:
         place = place_in_sweep(directory, plain["seed"])
         summary = make_run(plain, directory, place, settings.overrides.task)(make_console())
-    except (ArithmeticError, ValueError, OSError, RuntimeError) as error:
+    except (ArithmeticError, ValueError, OSError, RuntimeError, MemoryError) as error:
         logger.info("the run ended with an error", exc_info=True)
         if os.environ.get("HYDRA_FULL_ERROR"):
             raise

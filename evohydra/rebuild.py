@@ -229,7 +229,7 @@ def main() -> None:
             written, promised = rebuild(read_json(arguments.recipe), out, paths, device, arguments.allow, overwrite)
     except MissingSourceError as error:
         sys.exit(harmless(f"rebuild: {error}; --source NAME=PATH says where it is now"))
-    except (ArithmeticError, ValueError, OSError, RuntimeError) as error:
+    except (ArithmeticError, ValueError, OSError, RuntimeError, MemoryError) as error:
         sys.exit(harmless(f"rebuild: {error}"))
     print(f"wrote {arguments.out} (sha256 of the tensors {written})")
     if promised is None:

@@ -54,6 +54,7 @@ def test_the_same_bits_in_another_process(finished: Path, tmp_path: Path):
     for only_of_a_run in ("README.md", "mergekit.yaml"):
         winner.pop(only_of_a_run, None)
     assert again.pop(LIST)  # what may be replaced
+    assert winner.pop(LIST)
     assert again == winner
     assert len([name for name in again if name.endswith(".safetensors")]) > 1
 
@@ -298,6 +299,7 @@ def test_a_recipe_beside_the_users_own_files_is_no_leave_to_delete_them(
     (hub / "mymodel" / "model.safetensors").write_bytes(b"years")
     content = json.loads((finished / "recipe.json").read_text())
     listed = {path.relative_to(hub).as_posix(): path.stat().st_size for path in hub.rglob("*") if path.is_file()}
+    listed.pop(LIST)
     for names in (None, {"mymodel/model.safetensors": 6}, 3, {**listed, "mymodel/model.safetensors": "5"}):
         (hub / "recipe.json").write_text(json.dumps(content))
         (hub / LIST).write_text(json.dumps({"files": names}))
@@ -435,3 +437,30 @@ def test_what_a_recipe_says_cannot_move_the_cursor_or_fill_the_terminal(copied: 
 def test_the_current_directory_may_be_written_to(finished: Path, tmp_path: Path):
     made = python("-m", "evohydra.rebuild", finished / "recipe.json", ".", cwd=tmp_path)
     assert "identical, bit for bit" in made.stdout, made.stderr
+
+
+def test_a_winner_in_which_the_user_keeps_files_is_not_replaced(tmp_path: Path):
+    """The same command on a finished run writes its winner anew."""
+    arguments = [*workspace(tmp_path), "budget=6", "top=1", "baselines=null", "report=false"]
+    carried_out(arguments, tmp_path / "run")
+    winner, kept = tmp_path / "run" / "winner", tmp_path / "run" / "winner-kept-1"
+    carried_out(arguments, tmp_path / "run")
+    assert not kept.exists()
+    (winner / "mine.txt").write_text("mine")
+    (winner / "README.md").write_text("my own card")
+    before = below(winner)
+    carried_out(arguments, tmp_path / "run")
+    assert below(kept) == before
+    assert not (winner / "mine.txt").exists()
+
+
+@pytest.mark.parametrize("seed", [None, "x", 1.5])
+def test_masks_need_a_seed(seed: object, copied: Path, tmp_path: Path, command: Command):
+    recipe = json.loads((copied / "recipe.json").read_text())
+    node = recipe["recipe"]
+    node["method"] = "dare_ties"
+    for group in node["groups"]:
+        group["parameters"] = {"weight": [0.5] * len(node["models"]), "density": [0.5] * len(node["models"])}
+    node["options"] = {} if seed is None else {"mask_seed": seed}
+    (copied / "recipe.json").write_text(json.dumps(recipe))
+    assert "mask_seed: expected a whole number for dare_ties" in command(copied / "recipe.json", tmp_path / "out")

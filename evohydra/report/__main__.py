@@ -1,12 +1,15 @@
 """The command python -m evohydra.report: write the report of a run or sweep."""
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from evohydra.checks.terminal import harmless
 from evohydra.report.writing import write_report
+
+logger = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -33,6 +36,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(sharing.share(given.directory, target.resolve().name))
     except (ValueError, OSError) as error:
         sys.exit(harmless(f"evohydra: {error}"))
+    except Exception as error:  # of files that were edited, or are of somebody else's run
+        logger.debug("the report could not be made", exc_info=True)
+        told = f"{type(error).__name__}: {error}"
+        where = ", ".join(map(str, given.directory))
+        sys.exit(
+            harmless(f"evohydra: {where}: a file of the run holds something else than a run writes there ({told})")
+        )
 
 
 if __name__ == "__main__":

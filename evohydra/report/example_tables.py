@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from evohydra.checks import shown
 from evohydra.files import Plain, read_json
 from evohydra.report.blocks import Block, Table
 from evohydra.report.examples import WINNER
@@ -36,8 +37,8 @@ def _kept(examples: list[Plain]) -> Iterator[Block]:
         rows = [
             (
                 str(each["index"]),
-                each["question"],
-                each["expected"],
+                _words(each["question"]),
+                _words(each["expected"]),
                 *(_answer(each["answers"].get(model), each["scores"][model]) for model in models),
             )
             for each in told
@@ -47,6 +48,11 @@ def _kept(examples: list[Plain]) -> Iterator[Block]:
         which = "of the sources that it beats there" if beaten else "of the sources: it is above none on any example"
         caption = f"{benchmark}: answers and scores of the winner and {which}."
         yield Table(heads, rows, caption, words=True)
+
+
+def _words(value: object) -> str:
+    """A text of the file; of anything else, which a table could take for a link, how it is written."""
+    return value if isinstance(value, str) else shown(value)
 
 
 def _answer(text: str | None, score: float) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from evohydra.files import locked, on_disk, write_whole
+from evohydra.files import check_plain_file, locked, on_disk, write_whole
 
 logger = logging.getLogger(__name__)
 LOCK = ".lock"  # of a run's directory: other runs ask for it
@@ -96,6 +96,8 @@ def whole_lines(path: Path) -> list[dict[str, Any]]:
 
     Lines of earlier versions, which have no check sums, are read where no line has one. LedgerError for a damaged line.
     """
+    if path.exists():
+        check_plain_file(path)
     content = path.read_bytes() if path.is_file() else b""
     lines = content[: content.rfind(b"\n") + 1].splitlines()
     of_earlier_versions = not any(f'"{CHECK}": "'.encode() in line for line in lines)
@@ -117,6 +119,8 @@ class JsonLines:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.entries: list[dict[str, Any]] = []
+        if path.exists():
+            check_plain_file(path)
         self._file = path.open("a+b", buffering=0)
         try:
             self._read()

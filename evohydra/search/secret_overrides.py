@@ -41,16 +41,14 @@ def check_configuration(plain: object, variables: Mapping[str, str]) -> None:
     And where a key itself is a secret, by its looks: only values are blotted out in files.
     """
     secrets = secret_values(variables)
-    if any(looks_like_a_secret(name) for name in _names(plain)):
-        raise ValueError(
-            f"expected no secret as the name of a key, got one; the configuration is written to files: {WAY}"
-        )
     for key, value in _texts(plain, ""):
         if _holds_one(value, secrets):
             raise ValueError(
                 f"{key}: expected no secret, got the value of a variable of the environment that holds one; the "
                 f"configuration is written to files: {WAY}"
             )
+    if any(looks_like_a_secret(name) for name in _names(plain)):
+        raise ValueError(f"expected no secret as the name of a key, which is written to files; {WAY}")
 
 
 def check_names(names: Mapping[str, object], variables: Mapping[str, str]) -> None:

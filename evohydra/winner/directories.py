@@ -1,5 +1,7 @@
 """The directories that checkpoints are written to: whole or not at all, and what may be replaced by them."""
 
+import itertools
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +18,9 @@ WRITTEN = (
 )  # fmt: skip
 LIST = ".evohydra.json"  # of what rebuild wrote, so that nothing else is ever replaced
 PARTIAL = ".partial"  # ends the name of a room
+
+
+logger = logging.getLogger(__name__)
 
 
 class ArtifactError(OSError):
@@ -115,6 +120,19 @@ def list_files(directory: Path) -> None:
     """Write down, in a directory that was just filled, the bytes of each file by its name from there."""
     files = {path.relative_to(directory).as_posix(): path for path in sorted(directory.rglob("*")) if path.is_file()}
     write_json(directory / LIST, {"files": {name: path.stat().st_size for name, path in files.items()}})
+
+
+def keep_own_files(place: Path) -> None:
+    """Move a directory of evohydra's in which a user has put or changed something out of the way of a new one.
+
+    One without a list, of an earlier version, and a link are left as they are.
+    """
+    if place.is_symlink() or not (place / LIST).is_file() or (strange := _foreign(place)) is None:
+        return
+    number = next(n for n in itertools.count(1) if not os.path.lexists(place.with_name(f"{place.name}-kept-{n}")))
+    kept = place.with_name(f"{place.name}-kept-{number}")
+    place.rename(kept)
+    logger.warning("%s holds what evohydra did not write (%s): it is kept as %s", place, strange, kept.name)
 
 
 def _foreign(directory: Path) -> str | None:

@@ -162,6 +162,9 @@ def _check_parameters(node: Node) -> None:
         _check_parameters(child)
     if isinstance(node, Merge):
         method, count = resolve(node.method), len(node.models)
+        seed = node.options.get("mask_seed", 0 if "streams" not in method.supplied else None)
+        if type(seed) is not int:
+            raise ValueError(f"options: mask_seed: expected a whole number for {node.method}, got {seed!r}")
         for where, given in [("options", node.options), *((f"group {g.name!r}", g.parameters) for g in node.groups)]:
             if unknown := sorted(set(given) - method.parameters - {"mask_seed"}):
                 raise ValueError(

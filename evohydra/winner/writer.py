@@ -20,7 +20,7 @@ from evohydra.pages import in_markdown
 from evohydra.recipe import Checkpoint, Node, Stack, checkpoints
 from evohydra.report.samples import Sample, write_samples
 from evohydra.scoring.worker import Worker
-from evohydra.winner.directories import whole_directory
+from evohydra.winner.directories import keep_own_files, list_files, whole_directory
 from evohydra.winner.formats import Format
 from evohydra.winner.model_card import model_card
 from evohydra.winner.recipe_files import made_from, recipe_file
@@ -95,12 +95,15 @@ class WinnerWriter:
         """
         self.sources.check_settings()
         recipe: dict[str, Any] = {}
+        for earlier in (WINNER, UNVERIFIED):
+            keep_own_files(run / earlier)
 
         def final() -> Path:
             return room / (UNVERIFIED if REASON in recipe else WINNER)
 
         with whole_directory(room / WINNER, final, known_as=run / WINNER) as directory:
             recipe |= self(node, directory, run.name, found, summary, samples)
+            list_files(directory)
         write_json(room / "recipe.json", recipe)
         reason: str | None = recipe.get(REASON)
         return reason
