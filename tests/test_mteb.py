@@ -141,6 +141,14 @@ def test_an_example_scores_the_same_alone_and_among_others(task: str, tmp_path: 
     assert all(found.describe("search", at)[0] for at in (0, 1))
 
 
+def test_texts_that_stand_twice_are_asked_once_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = labelled(tmp_path / "data")
+    (data / "test.jsonl").write_text((data / "test.jsonl").read_text() * 2)
+    found = benchmark("Banking77Classification", data)
+    assert sum(map(found.size, SPLITS)) == 60
+    assert "60 of 120 texts stand twice or more" in caplog.text
+
+
 def test_few_examples_with_two_labels_are_scored(tmp_path: Path) -> None:
     """mteb's average precision knows no labels but 0 and 1; a search asks for few examples at a time."""
     found = benchmark("Banking77Classification", labelled(tmp_path / "data"), experiments=2)

@@ -27,6 +27,7 @@ PARTS = (
     ),
     PrivateParts("mteb", "2.26.24", "mteb.models.abs_encoder", ("get_prompt_name",)),
 )  # fmt: skip
+logger = logging.getLogger(__name__)
 RANKED = re.compile(r"(ndcg|map|recall|precision|hit_rate)_at_(\d+)")
 IN_TREC = {"ndcg": "ndcg_cut", "map": "map_cut", "recall": "recall", "precision": "P", "hit_rate": "success"}
 Kind = Literal["classification", "retrieval"]
@@ -220,10 +221,13 @@ def _queries(task: MtebTask) -> list[Question]:
 
 
 def _once(questions: Iterable[Question]) -> list[Question]:
-    """Of questions with the same text the first."""
+    """Of questions with the same text the first: splits must not share any."""
     found: dict[str, Question] = {}
-    for question in questions:
+    asked = list(questions)
+    for question in asked:
         found.setdefault(question.text, question)
+    if len(found) < len(asked):
+        logger.warning("%d of %d texts stand twice or more; each is asked once", len(asked) - len(found), len(asked))
     return list(found.values())
 
 
