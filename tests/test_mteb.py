@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,49 @@ def test_an_example_scores_the_same_alone_and_among_others(task: str, tmp_path: 
     answers = found.answers(live, "search", [0, 1])
     assert len(answers) == 2
     assert all(found.describe("search", at)[0] for at in (0, 1))
+
+
+@pytest.mark.parametrize("task", ["Banking77Classification", "NanoSciFactRetrieval"])
+def test_data_are_read_as_they_are_now(task: str, tmp_path: Path) -> None:
+    """Written anew at one place, and in another directory of the same name; with a README, by which datasets keeps."""
+    make = labelled if task.endswith("Classification") else ranking
+    found = []
+    for place, word in (("a", ""), ("a", " fish1"), ("b", " stone2")):
+        shutil.rmtree(tmp_path / place, ignore_errors=True)
+        (tmp_path / place).mkdir()
+        data = make(tmp_path / place / "data")
+        if make is labelled:
+            files = "[{split: train, path: train.jsonl}, {split: test, path: test.jsonl}]"
+            (data / "README.md").write_text(f"---\nconfigs:\n- {{config_name: default, data_files: {files}}}\n---\n")
+        changed = data / ("test.jsonl" if make is labelled else "queries.jsonl")
+        lines = [json.loads(line) for line in changed.read_text().splitlines()]
+        rows(changed, [{**line, "text": line["text"] + word} for line in lines])
+        read = benchmark(task, data)
+        assert {read.describe("search", at)[0] for at in range(read.size("search"))} <= {
+            line["text"] + word for line in lines
+        }
+        found.append(read.identity())
+    assert found[0] != found[1] != found[2] != found[0]
+
+
+def test_queries_without_documents_to_rank_are_left_out_as_in_mteb(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data, place = ranking(tmp_path / "data", top_ranked=True), model(tmp_path / "model")
+    lines = (data / "top_ranked.jsonl").read_text().splitlines(keepends=True)
+    (data / "top_ranked.jsonl").write_text("".join(lines[2:]))
+    found = benchmark("AskUbuntuDupQuestions", data)
+    assert sum(map(found.size, SPLITS)) == 18
+    assert "2 queries have no documents to be ranked (q0, ...): left out" in caplog.text
+    assert np.isfinite(mean_of(found, live_of(place)))
+
+
+def test_a_text_that_is_none_is_named(tmp_path: Path) -> None:
+    data = labelled(tmp_path / "data")
+    lines = [json.loads(line) for line in (data / "test.jsonl").read_text().splitlines()]
+    rows(data / "test.jsonl", [*lines, {"text": None, "label": 0}])
+    with pytest.raises(BenchmarkError, match="row 60: expected a text, got"):
+        benchmark("Banking77Classification", data)
 
 
 def test_texts_that_stand_twice_are_asked_once_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -3,10 +3,12 @@
 import hashlib
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from json import JSONDecodeError
 from pathlib import Path
 
+import datasets
 import huggingface_hub
 from datasets import Dataset
 from jinja2 import UndefinedError
@@ -58,6 +60,34 @@ def _expected(data_set: str, revision: str | None) -> tuple[str | None, str]:
             return None, ""
     write_note(note, {"data_set": data_set, "revision": revision, "commit": commit})
     return commit, "the hub has it at"
+
+
+@contextmanager
+def as_it_is_now(place: object) -> Iterator[None]:
+    """Within: the datasets library reads a directory on this machine as it is now; of anything else nothing changes.
+
+    Its cache goes by the directory's name and README.md alone: data that were written anew, and those of another
+    directory of that name, would be the old ones without a word. Here it goes by the contents of all files.
+    """
+    directory = Path(str(place)).expanduser()
+    if not place or not directory.is_dir():
+        yield
+        return
+    before = datasets.config.HF_DATASETS_CACHE
+    datasets.config.HF_DATASETS_CACHE = Path(before) / f"evohydra-{_contents(directory)}"
+    try:
+        yield
+    finally:
+        datasets.config.HF_DATASETS_CACHE = before
+
+
+def _contents(directory: Path) -> str:
+    state = hashlib.sha256()
+    for path in sorted(path for path in directory.rglob("*") if path.is_file()):
+        with path.open("rb") as file:
+            hashed = hashlib.file_digest(file, "sha256").hexdigest()
+        state.update(f"{path.relative_to(directory).as_posix()} {hashed}\n".encode())
+    return state.hexdigest()[:32]
 
 
 def why_unread(data_set: str, error: Exception, local: str) -> str:

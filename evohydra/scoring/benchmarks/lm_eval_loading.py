@@ -11,7 +11,7 @@ from lm_eval.tasks import TaskManager
 
 from evohydra.files import Plain
 from evohydra.scoring.benchmarks import BenchmarkError
-from evohydra.scoring.benchmarks.hub_data import check_commit, why_unread
+from evohydra.scoring.benchmarks.hub_data import as_it_is_now, check_commit, why_unread
 from evohydra.scoring.benchmarks.private_lm_eval import Kind
 
 TASKS = Path(__file__).parent / "tasks"
@@ -58,7 +58,8 @@ def load_tasks(
         overrides["dataset_path"] = str(Path(data_dir).resolve())
     members = _members(manager, {"task": task, **overrides})
     try:
-        loaded = manager.load([{"group": "evohydra", "task": members}])
+        with as_it_is_now(data_dir or (entry.cfg or {}).get("dataset_path")):
+            loaded = manager.load([{"group": "evohydra", "task": members}])
     except Exception as error:  # of the libraries that read and fetch data, each with kinds of its own
         if isinstance(error, KeyError) and isinstance(data_files, Mapping):
             raise BenchmarkError(

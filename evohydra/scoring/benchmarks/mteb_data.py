@@ -13,7 +13,7 @@ from sklearn.base import BaseEstimator
 from evohydra.checks.libraries import PrivateParts, optional
 from evohydra.files import Plain
 from evohydra.scoring.benchmarks import BenchmarkError
-from evohydra.scoring.benchmarks.hub_data import check_commit, why_unread
+from evohydra.scoring.benchmarks.hub_data import as_it_is_now, check_commit, why_unread
 
 PARTS = (
     PrivateParts("mteb", "2.26.24", "mteb.abstasks.abstask:AbsTask", ("evaluate", "load_data")),
@@ -178,7 +178,8 @@ def _read(name: str, task: Task, data_dir: str | None) -> None:
         source["path"] = data_dir
     task.metadata = task.metadata.model_copy(update={"dataset": source})
     try:
-        task.load_data()
+        with as_it_is_now(data_dir):
+            task.load_data()
         getattr(task, "convert_v1_dataset_format_to_v2", lambda *, num_proc: None)(num_proc=None)
     except Exception as error:
         raise BenchmarkError(
@@ -206,17 +207,19 @@ def _labelled(task: MtebTask) -> list[Question]:
 def _queries(task: MtebTask) -> list[Question]:
     data = task.data[task.split]
     relevant, queries, ranked = data["relevant_docs"], data["queries"], data.get("top_ranked") or {}
+    if ranked and (without := [key for key in queries["id"] if relevant.get(key) and key not in ranked]):
+        logger.warning("%d queries have no documents to be ranked (%s, ...): left out", len(without), without[0])
     titles = dict(zip(data["corpus"]["id"], data["corpus"]["text"], strict=True))
     asked = zip(queries["id"], queries["text"], strict=True)
     return _once(
         Question(
-            str(text),
+            text,
             "; ".join(str(titles.get(document, document)) for document in relevant[key]),
             row,
             [dict(relevant[key]), ranked.get(key)],
         )
         for row, (key, text) in enumerate(asked)
-        if relevant.get(key)
+        if relevant.get(key) and (not ranked or key in ranked)
     )
 
 
@@ -224,6 +227,8 @@ def _once(questions: Iterable[Question]) -> list[Question]:
     """Of questions with the same text the first: splits must not share any."""
     found: dict[str, Question] = {}
     asked = list(questions)
+    if strange := [each for each in asked if not isinstance(each.text, str)]:
+        raise BenchmarkError(f"row {strange[0].row}: expected a text, got {strange[0].text!r}")
     for question in asked:
         found.setdefault(question.text, question)
     if len(found) < len(asked):
