@@ -31,3 +31,13 @@ def test_of_lm_eval(tmp_path: Path) -> None:
         data = save(tmp_path / place / "questions", word)
         (task,) = load_tasks("asked", None, str(data), str(tmp_path)).tasks.values()
         assert [row["question"] for row in task.dataset["test"]] == [f"{word} {number}" for number in range(4)]
+
+
+def test_of_tasks_in_a_group(tmp_path: Path) -> None:
+    """Whose data are where their own files say."""
+    for word in ("first", "second"):
+        data = save(tmp_path / "questions", word)
+        (tmp_path / "asked.yaml").write_text(TASK.replace("somebody/questions", str(data)))
+        (tmp_path / "all.yaml").write_text("group: all\ntask: [asked]\n")
+        (task,) = load_tasks("all", None, None, str(tmp_path)).tasks.values()
+        assert [row["question"] for row in task.dataset["test"]] == [f"{word} {number}" for number in range(4)]

@@ -63,18 +63,21 @@ def _expected(data_set: str, revision: str | None) -> tuple[str | None, str]:
 
 
 @contextmanager
-def as_it_is_now(place: object) -> Iterator[None]:
-    """Within: the datasets library reads a directory on this machine as it is now; of anything else nothing changes.
+def as_they_are_now(*places: object) -> Iterator[None]:
+    """Within: the datasets library reads those places that are directories on this machine as they are now.
 
-    Its cache goes by the directory's name and README.md alone: data that were written anew, and those of another
+    Its cache goes by a directory's name and README.md alone: data that were written anew, and those of another
     directory of that name, would be the old ones without a word. Here it goes by the contents of all files.
     """
-    directory = Path(str(place)).expanduser()
-    if not place or not directory.is_dir():
+    directories = [Path(place).expanduser() for place in dict.fromkeys(places) if isinstance(place, str) and place]
+    found = [_contents(directory) for directory in directories if directory.is_dir()]
+    if not found:
         yield
         return
     before = datasets.config.HF_DATASETS_CACHE
-    datasets.config.HF_DATASETS_CACHE = Path(before) / f"evohydra-{_contents(directory)}"
+    datasets.config.HF_DATASETS_CACHE = (
+        Path(before) / f"evohydra-{hashlib.sha256(str(found).encode()).hexdigest()[:32]}"
+    )
     try:
         yield
     finally:
@@ -87,7 +90,7 @@ def _contents(directory: Path) -> str:
         with path.open("rb") as file:
             hashed = hashlib.file_digest(file, "sha256").hexdigest()
         state.update(f"{path.relative_to(directory).as_posix()} {hashed}\n".encode())
-    return state.hexdigest()[:32]
+    return state.hexdigest()
 
 
 def why_unread(data_set: str, error: Exception, local: str) -> str:

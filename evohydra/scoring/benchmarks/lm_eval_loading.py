@@ -11,7 +11,7 @@ from lm_eval.tasks import TaskManager
 
 from evohydra.files import Plain
 from evohydra.scoring.benchmarks import BenchmarkError
-from evohydra.scoring.benchmarks.hub_data import as_it_is_now, check_commit, why_unread
+from evohydra.scoring.benchmarks.hub_data import as_they_are_now, check_commit, why_unread
 from evohydra.scoring.benchmarks.private_lm_eval import Kind
 
 TASKS = Path(__file__).parent / "tasks"
@@ -58,7 +58,7 @@ def load_tasks(
         overrides["dataset_path"] = str(Path(data_dir).resolve())
     members = _members(manager, {"task": task, **overrides})
     try:
-        with as_it_is_now(data_dir or (entry.cfg or {}).get("dataset_path")):
+        with as_they_are_now(*(_data_set(manager, member) for member in members)):
             loaded = manager.load([{"group": "evohydra", "task": members}])
     except Exception as error:  # of the libraries that read and fetch data, each with kinds of its own
         if isinstance(error, KeyError) and isinstance(data_files, Mapping):
@@ -89,6 +89,12 @@ def _members(manager: TaskManager, member: Member, above: tuple[str, ...] = ()) 
         return [{**(_local_data(None, entry.cfg, entry.yaml_path) if entry is not None else {}), **member}]
     common = {key: value for key, value in member.items() if key not in OF_GROUPS}
     return [task for each in inside for task in _members(manager, {**each, **common}, (*above, name))]
+
+
+def _data_set(manager: TaskManager, member: Mapping[str, object]) -> object:
+    """Where a task has its data from: the hub, a kind of files, or a directory on this machine."""
+    entry = manager.task_index.get(str(member["task"]))
+    return member.get("dataset_path") or ((entry.cfg or {}).get("dataset_path") if entry else None)
 
 
 def _weighted_by_size(manager: TaskManager, member: Member) -> bool:

@@ -13,7 +13,7 @@ from sklearn.base import BaseEstimator
 from evohydra.checks.libraries import PrivateParts, optional
 from evohydra.files import Plain
 from evohydra.scoring.benchmarks import BenchmarkError
-from evohydra.scoring.benchmarks.hub_data import as_it_is_now, check_commit, why_unread
+from evohydra.scoring.benchmarks.hub_data import as_they_are_now, check_commit, why_unread
 
 PARTS = (
     PrivateParts("mteb", "2.26.24", "mteb.abstasks.abstask:AbsTask", ("evaluate", "load_data")),
@@ -178,7 +178,7 @@ def _read(name: str, task: Task, data_dir: str | None) -> None:
         source["path"] = data_dir
     task.metadata = task.metadata.model_copy(update={"dataset": source})
     try:
-        with as_it_is_now(data_dir):
+        with as_they_are_now(data_dir):
             task.load_data()
         getattr(task, "convert_v1_dataset_format_to_v2", lambda *, num_proc: None)(num_proc=None)
     except Exception as error:

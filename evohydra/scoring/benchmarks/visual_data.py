@@ -11,7 +11,7 @@ from datasets import load_dataset
 from datasets.exceptions import DatasetsError
 
 from evohydra.scoring.benchmarks import BenchmarkError
-from evohydra.scoring.benchmarks.hub_data import as_it_is_now, check_commit, why_unread
+from evohydra.scoring.benchmarks.hub_data import as_they_are_now, check_commit, why_unread
 from evohydra.scoring.benchmarks.images import ImageSource
 
 
@@ -165,7 +165,7 @@ def _from_hub(name: str, source: Source) -> list[dict[str, object]]:
             f"the hub (benchmark.{name}.task=OWNER/NAME)"
         )
     try:
-        with as_it_is_now(source.task):
+        with as_they_are_now(source.task):
             data = load_dataset(source.task, split=source.hub_split)
         if source.columns.image in data.column_names:
             data = data.cast_column(source.columns.image, ImageFeature(decode=False))
