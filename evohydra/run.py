@@ -31,7 +31,7 @@ from evohydra.scoring.executors import Executor
 from evohydra.scoring.job import Evaluation, Scores, Verified
 from evohydra.scoring.worker import answers, written
 from evohydra.search.ablations import ablations
-from evohydra.search.driver import Candidate, SearchError, check_any_scored, choose, groups_of, search
+from evohydra.search.driver import Candidate, SearchError, check_any_scored, choose, groups_of
 from evohydra.search.ends import at_the_ends
 from evohydra.search.fitness import Fitness, WantsReferences
 from evohydra.search.identity import Identity
@@ -102,7 +102,7 @@ class Run:
             optimizer = stack.enter_context(closing(plan.optimizer(start)))
             if len(start) > optimizer.population:
                 logger.warning("of %d starting points, generation 0 holds %d", len(start), optimizer.population)
-            ledger = stack.enter_context(closing(self._ledger()))
+            ledger = stack.enter_context(closing(self.ledger()))
             finish(self.directory)
             tidy(self.directory, OWN)
             keep_settings(self.directory, self.benchmark_options)
@@ -114,13 +114,10 @@ class Run:
             tracker = Guarded(self.make_tracker, ledger.replayed)
             stack.push(lambda kind, *_: tracker.close(failed=kind is not None))
             scheduler = Scheduler(executor, store)
-            fitness, verified, references = self._with_references(executor, ledger, console)
+            fitness, verified, references = self.with_references(executor, ledger, console)
             with SearchProgress(console, plan.budget, ledger.replayed) as progress:
-                sources = functools.partial(self._scores_of_sources, scheduler)
-                scoring = Scoring(scheduler, plan.sizes, plan.objective, sources, verified)
                 observers = (progress, tracker.genome)
-                renewed = functools.partial(plan.optimizer, start)
-                search(plan.space, optimizer, fitness, scoring, ledger, plan.budget, observers, renewed)
+                plan.search(optimizer, fitness, self.scoring(scheduler, verified), ledger, observers, start)
             searching = scheduler.busy
             validate = scheduler if plan.validated else None
             groups = groups_of(fitness)
@@ -147,14 +144,19 @@ class Run:
             errors = {f"genome {each.record.index}": each.error for each in candidates}
             check_any_scored(store, "validation", errors)
 
-    def _ledger(self) -> Ledger:
+    def ledger(self) -> Ledger:
+        """The genomes on file; LedgerError where they are another run's."""
         return Ledger(self.directory, self.identity.to_dict(), allow_other_versions=self.allow_other_versions)
 
-    def _scores_of_sources(self, scheduler: Scheduler) -> list[Scores]:
-        """The scores of the source models on the whole search split."""
-        return [each.scores for each in scheduler.scored(self.models.sources, "search").values() if each.scores]
+    def scoring(self, scheduler: Scheduler, verified: Verified) -> Scoring:
+        """What scores genomes."""
 
-    def _with_references(
+        def sources() -> list[Scores]:
+            return [each.scores for each in scheduler.scored(self.models.sources, "search").values() if each.scores]
+
+        return Scoring(scheduler, self.plan.sizes, self.plan.objective, sources, verified)
+
+    def with_references(
         self, executor: Executor, ledger: Ledger, console: Console
     ) -> tuple[Fitness, Verified, Told | None]:
         """The kind of fitness with the references that it wants, if any; made before the search, and frozen then."""

@@ -10,8 +10,8 @@ killed is scored again, one job for each worker.)
 
 What follows -- are overrides of the run, but for its name. Every third kill comes at a random moment of the time that
 the command needs to start; each of the others waits until the run has taken a random number of new steps (lines of
-ledger.jsonl, scores.jsonl and references.jsonl, files of the winner), and then a little longer. So kills land in the
-start, in the search, on validation and test, and while the winner is written.
+ledger.jsonl, scores.jsonl, references.jsonl and events.jsonl, files of the winner), and then a little longer. So kills
+land in the start, in the search, on validation and test, and while the winner is written.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-LOGS = ("ledger.jsonl", "scores.jsonl", "references.jsonl")  # the last one is not there in every run
+LOGS = ("ledger.jsonl", "scores.jsonl", "references.jsonl", "events.jsonl")  # the last two are not there in every run
 ROOM = ".result.partial"
 STEP_FILES = (
     ROOM, f"{ROOM}/.winner.partial", f"{ROOM}/.winner.partial/model.safetensors", f"{ROOM}/winner", "winner",
@@ -96,7 +96,7 @@ def lines(path: Path) -> int:
 
 
 def on_file(directory: Path) -> Counter[bytes]:
-    """The whole lines of all logs; no two are the same, for each tells how many seconds it took, or its model."""
+    """The whole lines of all logs; no two are the same, for each tells how long it took, its model, or its ask."""
     found: Counter[bytes] = Counter()
     for path in (directory / name for name in LOGS):
         content = path.read_bytes() if path.is_file() else b""

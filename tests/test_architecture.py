@@ -30,7 +30,7 @@ LEVELS = (
     ("winner",),
     ("run", "rebuild", "convert"),
     ("assembly",),
-    ("__main__",),
+    ("__main__", "replay"),
 )
 ASIDE = {"evohydra", "evohydra.zoo"}  # the package itself, and the scripts that made the models that come along
 LEVEL = {f"evohydra.{name}": level for level, names in enumerate(LEVELS) for name in names}

@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 from hydra import compose, initialize_config_dir
 from hydra.conf import HydraConf
@@ -16,6 +17,7 @@ from hydra.errors import CompactHydraException, ConfigCompositionException, Hydr
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 # Plugins of Hydra that other packages bring.
 OF_OTHERS = {
@@ -86,6 +88,25 @@ def register() -> None:
     """Make the plugin known to Hydra; once more does nothing."""
     Plugins.instance().register(PlusSource)
     Plugins.instance().register(PlusSearchPath)
+
+
+def composed_before(directory: Path) -> tuple[dict[str, object], Path]:
+    """The configuration that Hydra has left in a run's directory, and where the command was given.
+
+    ValueError where there is none, or where it cannot be resolved any more.
+    """
+    found = [directory / ".hydra" / f"{name}.yaml" for name in ("config", "hydra")]
+    for file in found:
+        if not file.is_file():
+            raise ValueError(f"expected Hydra's files of the run, got no {file}")
+    try:
+        config, settings = (cast(DictConfig, OmegaConf.load(file)) for file in found)
+        config["run"] = directory.name  # elsewhere it is the time
+        plain = cast(dict[str, object], OmegaConf.to_container(config, resolve=True))
+        where = OmegaConf.select(settings, "hydra.runtime.cwd")
+    except OmegaConfBaseException as error:
+        raise ValueError(f"{found[0]}: {error}") from error
+    return plain, Path(str(where))
 
 
 def check_run(name: object) -> None:

@@ -178,6 +178,7 @@ def _plan(settings: Settings, benchmarks: Mapping[str, Benchmark], space: Space)
         warm=np.empty((0, len(space.names))),
         ablate=settings.ablate,
         validated=_has_validation(benchmarks),
+        steady=settings.search == "steady",
     )
 
 
@@ -267,6 +268,7 @@ def _identity(settings: Settings, parts: Parts, kept: Mapping[str, int]) -> Iden
         objective=settings.objective,
         start=settings.start or [],
         warm_start=None,
+        search=None if settings.search == "generations" else settings.search,
         code=own_code(settings.optimizer, settings.fitness, settings.objective),
         own=own_keys(settings.all),
     )

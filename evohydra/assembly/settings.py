@@ -32,6 +32,7 @@ class Settings:
     format: Spec
     budget: CountOrAuto
     seed: Seed
+    search: Literal["generations", "steady"]
     top: Count
     start: Sequence[Literal["sources", "uniform"]] | None
     warm_start: str | None

@@ -67,10 +67,13 @@ def search(
     budget: int,
     observers: Iterable[Observer] = (),
     renewed: Callable[[], Optimizer] | None = None,
+    *,
+    ask: bool = False,
 ) -> list[Record]:
     """Evaluate `budget` genomes and return their records in order.
 
     renewed: makes the optimizer anew where a kind of fitness wants that; None: the search goes on with `optimizer`.
+    ask: ask for generations on file again, also where the state of the optimizer is what it was told.
     Raises SearchError where a whole generation fails, see `_check_generation`.
     """
     observers = tuple(observers)
@@ -80,7 +83,7 @@ def search(
             if renewed and isinstance(fitness, Staged) and fitness.starts_anew(ledger.records, scoring.objective):
                 optimizer = opened.enter_context(closing(renewed()))
             first = len(ledger.records)
-            told = ledger.generation(number) if isinstance(optimizer, StateIsData) else None
+            told = ledger.generation(number) if isinstance(optimizer, StateIsData) and not ask else None
             genomes = optimizer.ask() if told is None else told
             if not len(genomes):
                 break
@@ -108,15 +111,23 @@ def search(
 
 
 def _check_generation(number: int, records: Sequence[Record], space: Space, scoring: Scoring, ledger: Ledger) -> None:
-    """Raise SearchError where all genomes of a generation failed, which is hardly their fault.
-
-    A genome that had scores is scored once more. Where that works the failures are the genomes' own: they are kept, and
-    the same command goes on behind them. Where it does not, and where no genome had scores yet, they are taken off the
-    files, and the same command scores this generation anew.
-    """
+    """Raise SearchError where all genomes of a generation failed, see `check_not_all_failed`."""
     if (number > 0 and len(records) == 1) or any(record.fitness is not None for record in records):
         return
     which = "the first generation" if number == 0 else f"generation {number}"
+    labels = {f"genome {record.index}" for record in records}
+    check_not_all_failed(which, records, labels, space, scoring, ledger)
+
+
+def check_not_all_failed(
+    which: str, records: Sequence[Record], labels: set[str], space: Space, scoring: Scoring, ledger: Ledger
+) -> None:
+    """Raise SearchError for genomes that all failed, the last ones of a search, which is hardly their fault.
+
+    A genome that had scores is scored once more. Where that works the failures are the genomes' own: they are kept, and
+    the same command goes on behind them. Where it does not, and where no genome had scores yet, they are taken off the
+    files (of the scores those with these `labels`), and the same command scores these genomes anew.
+    """
     what = f"every genome of {which} failed; the first one: {records[0].error}"
     healthy = next((each for each in reversed(ledger.records) if each.fitness is not None), None)
     error: str | None = "none was scored before"
@@ -129,7 +140,7 @@ def _check_generation(number: int, records: Sequence[Record], space: Space, scor
             "genomes' own. They are kept: give the same command again to go on, or change the search (optimizer, genes)"
         )
     ledger.drop(records[0].index)
-    scoring.scheduler.store.forget_failures("search", {f"genome {record.index}" for record in records})
+    scoring.scheduler.store.forget_failures("search", labels)
     doubt = f". Genome {healthy.index}, which had scores, fails now too: {error}" if healthy is not None else ""
     raise SearchError(
         f"{what}{doubt}. These failures are not kept: when the reason is mended, give the same command again"

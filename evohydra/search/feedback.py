@@ -14,6 +14,7 @@ from evohydra.search.optimizers import (
     Optimizer,
     Points,
 )
+from evohydra.search.optimizers.singles import Result
 
 
 def tell(optimizer: Optimizer, genomes: Points, records: Sequence[Record], seen: Sequence[Record]) -> None:
@@ -28,6 +29,23 @@ def tell(optimizer: Optimizer, genomes: Points, records: Sequence[Record], seen:
         optimizer.tell_objectives(genomes, objective_values(records, seen))
     else:
         optimizer.tell(genomes, fitness)
+
+
+def result(optimizer: Optimizer, record: Record, seen: Sequence[Record]) -> Result:
+    """What a strategy that takes single results is told of a genome; `seen` are all records so far, this one too.
+
+    One of `seen` at least has a fitness.
+    """
+    (fitness,) = finite([record.fitness], (each.fitness for each in seen))
+    several = isinstance(optimizer, LearnsFromEstimates | LearnsFromObjectives)
+    examples = isinstance(optimizer, LearnsFromExamples)
+    return Result(
+        genome=np.array(record.genome, dtype=np.float64),
+        fitness=fitness,
+        objectives=objective_values([record], seen)[0] if several else np.array([fitness]),
+        error_bar=record.error_bar or 0.0,
+        scores=example_scores([record], seen)[0] if examples else np.empty(0),
+    )
 
 
 def objective_values(records: Sequence[Record], seen: Sequence[Record]) -> NDArray[np.float64]:

@@ -21,7 +21,9 @@ OF_SCORES = (
     "model", "benchmark", "tokenizer", "missing", "config", "pad_vocabulary_to", "components", "adapters", "device",
     "dtype", "out_dtype", "backend",
 )  # fmt: skip
-OF_THE_SEARCH = ("merge", "optimizer", "seed", "fitness", "objective", "start", "warm_start", "warm_start_top")
+OF_THE_SEARCH = (
+    "merge", "optimizer", "seed", "search", "fitness", "objective", "start", "warm_start", "warm_start_top",
+)  # fmt: skip
 # What no score depends on, or (budget, top, pick) what may change when a run goes on.
 INCIDENTAL = (
     "run", "budget", "top", "pick", "tracker", "executor", "threads", "cache_gb", "prefix_gb", "shard_gb", "batch_size",
@@ -76,7 +78,8 @@ class OfSearch:
     models, base: recipe nodes in the order of the genes; the digests of recipes in a ledger hold their paths. code:
     digests of the modules of one's own that search. own: keys of the user's own. Parts that score are made from their
     own settings, where such keys can only be referred to, so that scores do not depend on them by themselves; but a run
-    with another value is another one until its user says so.
+    with another value is another one until its user says so. search: None is "generations": runs that began before
+    there was a choice go on.
     """
 
     models: Sequence[Mapping[str, object]]
@@ -88,6 +91,7 @@ class OfSearch:
     objective: Plain
     start: Sequence[str]
     warm_start: Mapping[str, str] | None
+    search: str | None
     code: Mapping[str, str]
     own: Plain
 

@@ -1,18 +1,25 @@
 """A search as it was configured: over what, by which strategy, how it is judged, and how long."""
 
+import functools
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 
 import numpy as np
 
 from evohydra.search.ablations import check_ablations
+from evohydra.search.driver import Observer, search
+from evohydra.search.events import Events
 from evohydra.search.feedback import EVERY_EXAMPLE
-from evohydra.search.fitness import Fitness
+from evohydra.search.fitness import Fitness, NeedsGenerations
 from evohydra.search.fronts import Rule
+from evohydra.search.ledger import Ledger
 from evohydra.search.objectives import Objective
 from evohydra.search.optimizers import LearnsFromExamples, Optimizer, Points
+from evohydra.search.optimizers.singles import one_by_one
+from evohydra.search.rounds import Scoring
+from evohydra.search.steady import search_steadily
 from evohydra.spaces import Space
 from evohydra.spaces.genes import Axis
 
@@ -25,6 +32,7 @@ class SearchPlan:
 
     sizes: the search examples of each benchmark. start: which known merges generation 0 holds; warm: which genomes of
     an earlier run, (k, dim). validated: whether there is a validation split. ablate: what of the winner is taken back.
+    steady: whether the search is asynchronous.
     """
 
     space: Space
@@ -40,6 +48,7 @@ class SearchPlan:
     warm: Points
     validated: bool
     ablate: str | None
+    steady: bool = False
 
     def check(self) -> None:
         """ValueError for options that do not fit together, before anything is scored."""
@@ -54,13 +63,44 @@ class SearchPlan:
     def optimizer(self, start: Points) -> Optimizer:
         """The strategy, with what generation 0 is to hold.
 
-        Raises ValueError where the budget is smaller than a generation, or where the kind of fitness does not suit it.
+        Raises ValueError where the budget is smaller than a generation, where the kind of fitness does not suit it, or
+        where one of both cannot be searched with asynchronously.
         """
         made = self.make_optimizer(self.space.axes, start)
+        if self.steady:
+            one_by_one(made)
+            if isinstance(self.fitness, NeedsGenerations) and self.fitness.needs_generations:
+                raise ValueError(self.fitness.needs_generations)
         check_budget(self.budget, made)
         if isinstance(made, LearnsFromExamples) and not self.fitness.same_examples:
             raise ValueError(EVERY_EXAMPLE)
         return made
+
+    def search(
+        self,
+        optimizer: Optimizer,
+        fitness: Fitness,
+        scoring: Scoring,
+        ledger: Ledger,
+        observers: Iterable[Observer],
+        start: Points,
+        *,
+        recorded: bool = False,
+    ) -> None:
+        """Carry out the search, and go on where it stopped; `start` is what generation 0 holds.
+
+        recorded: only do again what is on file, and ask for all of it again.
+        """
+        renewed = functools.partial(self.optimizer, start)
+        if not self.steady:
+            budget = ledger.replayed if recorded else self.budget
+            search(self.space, optimizer, fitness, scoring, ledger, budget, observers, renewed, ask=recorded)
+            return
+        with closing(Events(ledger.path.parent)) as events:
+            budget = events.told if recorded else self.budget
+            search_steadily(
+                self.space, optimizer, fitness, scoring, ledger, events, budget, observers, renewed, ask=recorded
+            )
 
     def known_as(self, genome: Sequence[float]) -> str | None:
         """The name of the known merge (a source alone, or uniform) that a genome is; None where it is another one."""

@@ -43,7 +43,7 @@ def check_replayed(
     if cut:
         return
     given_up = {record.recipe: str(record.error) for record in known if record.given_up}
-    on_file = replace(scoring, scheduler=Scheduler(_OnFile(given_up), scoring.scheduler.store))
+    on_file = replace(scoring, scheduler=Scheduler(OnFile(given_up), scoring.scheduler.store))
     try:
         again = [generation.record(each) for each in Rounds(generation, on_file, ledger).judged(fitness(generation))]
     except NotOnFileError:
@@ -109,7 +109,7 @@ def _short(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-class _OnFile:
+class OnFile:
     """An executor for replays: it scores nothing. `given_up` are the reasons, by the digest of the recipe."""
 
     workers = 1
@@ -130,7 +130,7 @@ class _OnFile:
         ticket, job = self._open.popleft()
         reason = self._given_up.get(digest(job.recipe))
         if reason is None:
-            raise NotOnFileError(f"no scores on file of the recipe {digest(job.recipe)}")
+            raise NotOnFileError(f"no scores on file, on the {job.split} split, of the recipe {digest(job.recipe)}")
         return ticket, Evaluation({}, error=reason, given_up=True)
 
     def ask(self, task: Callable[..., Result], *given: object) -> NoReturn:

@@ -38,7 +38,7 @@ class Rounds:
     """The scorings of one generation, round by round; `ledger` holds the records of what was scored before."""
 
     def __init__(self, generation: Generation, scoring: Scoring, ledger: Ledger) -> None:
-        self._members, self._sizes = generation.members, generation.sizes
+        self._members, self._sizes, self._label = generation.members, generation.sizes, generation.label
         self._scoring, self._ledger = scoring, ledger
         self._running: Iterator[int] = iter(())  # gives the places of members as soon as these have their scores
         self._scored: set[int] = set()  # of the round that is running
@@ -116,4 +116,4 @@ class Rounds:
 
     def _job(self, member: Member, examples: Missing) -> tuple[str, Job]:
         everything = {name: len(places) for name, places in examples.items()} == dict(self._sizes)
-        return f"genome {member.index}", self._scoring.job(member.recipe, None if everything else examples)
+        return self._label(member), self._scoring.job(member.recipe, None if everything else examples)

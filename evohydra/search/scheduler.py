@@ -34,11 +34,14 @@ class Scheduler:
         self._open: dict[int, Pending] = {}  # by the executor's ticket
         self._merging = self._evaluating = 0.0  # seconds of all jobs so far
 
-    def submit(self, jobs: Sequence[tuple[str, Job]]) -> list[Pending]:
-        """Jobs with their labels; what is on file is there at once, and some are cut into parts (see `_shares`)."""
+    def submit(self, jobs: Sequence[tuple[str, Job]], *, whole: bool = False) -> list[Pending]:
+        """Jobs with their labels; what is on file is there at once, and some are cut into parts (see `_shares`).
+
+        whole: none is cut, for other jobs will come.
+        """
         pending = [Pending(label, job, self._on_file(label, job)) for label, job in jobs]
         asked = [each for each in pending if each.evaluation is None]
-        shares = self._shares(len(asked))
+        shares = [1] * len(asked) if whole else self._shares(len(asked))
         parts = [
             replace(each.job, part=(index, count) if count > 1 else None)
             for each, count in zip(asked, shares, strict=True)
@@ -75,19 +78,29 @@ class Scheduler:
     def result(self, pending: Pending) -> Evaluation:
         """The evaluation of a submitted job; waits for it, and keeps what else is scored meanwhile."""
         while pending.evaluation is None:
-            ticket, evaluation = self.executor.completed()
-            done = self._open.pop(ticket)
-            done.parts[ticket] = evaluation
-            if len(done.parts) == len(done.tickets):
-                in_order = [done.parts[each] for each in done.tickets]
-                if len(in_order) > 1 and any(part.error and not part.given_up for part in in_order):
-                    self._uncut(done)
-                    continue
-                done.evaluation = checked(in_order[0] if len(in_order) == 1 else joined(in_order))
-                self._merging += done.evaluation.seconds.get("merge", 0.0)
-                self._evaluating += done.evaluation.seconds.get("evaluate", 0.0)
-                self.store.keep(done.label, done.job, done.evaluation)
+            self.wait()
         return pending.evaluation
+
+    def wait(self) -> None:
+        """Wait until an open job, or a part of one, is scored, and keep that."""
+        ticket, evaluation = self.executor.completed()
+        done = self._open.pop(ticket)
+        done.parts[ticket] = evaluation
+        if len(done.parts) < len(done.tickets):
+            return
+        in_order = [done.parts[each] for each in done.tickets]
+        if len(in_order) > 1 and any(part.error and not part.given_up for part in in_order):
+            self._uncut(done)
+            return
+        done.evaluation = checked(in_order[0] if len(in_order) == 1 else joined(in_order))
+        self._merging += done.evaluation.seconds.get("merge", 0.0)
+        self._evaluating += done.evaluation.seconds.get("evaluate", 0.0)
+        self.store.keep(done.label, done.job, done.evaluation)
+
+    @property
+    def waits(self) -> bool:
+        """Whether jobs are open."""
+        return bool(self._open)
 
     def _uncut(self, failed: Pending) -> None:
         """Score a job as a whole of which a part has failed: only then its error is the one that one worker finds."""

@@ -60,6 +60,13 @@ class WantsLikelihoods(Protocol):
 
 
 @runtime_checkable
+class NeedsGenerations(Protocol):
+    """A kind that may need whole generations: why, and what to choose instead; None where single genomes will do."""
+
+    needs_generations: str | None
+
+
+@runtime_checkable
 class Staged(Protocol):
     """A kind that scores genomes in one way first and in another way later."""
 

@@ -112,6 +112,11 @@ class Generation:
     """The members of a generation; `earlier` are the records of the generations before it.
 
     sizes: the number of search examples of each benchmark.
+
+    In an asynchronous search each genome is a generation of its own: `number` counts populations of genomes that were
+    asked, `earlier` are the records that were told before it was asked. single: of such a search. peers: the latest of
+    `earlier`, as many as a population, that a genome is compared with instead of its generation. settled: how many of
+    `earlier` were there when the first genome with this `number` was asked.
     """
 
     number: int
@@ -119,6 +124,13 @@ class Generation:
     sizes: Mapping[str, int]
     objective: Objective = field(default_factory=Objective)
     earlier: Sequence[Record] = ()
+    single: bool = False
+    peers: Sequence[Record] = ()
+    settled: int = 0
+
+    def label(self, member: Member) -> str:
+        """What the scores of a member are called on file."""
+        return f"genome asked {member.index}" if self.single else f"genome {member.index}"
 
     def everything(self) -> dict[str, list[int]]:
         """All examples of the search split."""

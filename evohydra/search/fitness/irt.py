@@ -35,6 +35,9 @@ class ItemResponse:
     is their mean; the records say so. Where there are several objectives, they are made of the estimated mean of each
     benchmark, as the fitness is: raw means of chosen examples are no estimates. `estimator` is one of
     `evohydra.search.fitness.estimators`.
+
+    In an asynchronous search pools and calibration change with each population of asks: they follow from what was told
+    when its first genome was asked.
     """
 
     same_examples, comparable = False, True
@@ -60,6 +63,7 @@ class ItemResponse:
         self._first, self._step, self._most, self._precision, self._pool = first, step, most, precision, pool
         self._dimensions, self._estimator = dimensions, estimator
         self._reject = rejection(reject)
+        self._calibrated: tuple[tuple[int, int], tuple[dict[str, Questions], str | None]] | None = None
 
     def __call__(self, generation: Generation) -> Requests:
         """Have the members scored in steps, and judge them at the end."""
@@ -107,17 +111,35 @@ class ItemResponse:
     def _questions(
         self, generation: Generation, pools: Mapping[str, Sequence[int]], sources: Sequence[Scores]
     ) -> tuple[dict[str, Questions], str | None]:
-        """How the genomes of a generation are asked, and what is to be noted about that."""
+        """How the genomes of a generation are asked, and what is to be noted about that.
+
+        Of single genomes it is remembered as long as it stays the same: it follows from what is on file.
+        """
+        if not generation.single:
+            return self._questions_after(generation.number, generation.earlier, pools, sources)
+        key = generation.number, generation.settled
+        if self._calibrated is None or self._calibrated[0] != key:
+            earlier = generation.earlier[: generation.settled]
+            self._calibrated = key, self._questions_after(generation.number, earlier, pools, sources)
+        return self._calibrated[1]
+
+    def _questions_after(
+        self,
+        number: int,
+        earlier: Sequence[Record],
+        pools: Mapping[str, Sequence[int]],
+        sources: Sequence[Scores],
+    ) -> tuple[dict[str, Questions], str | None]:
         questions: dict[str, Questions] = {}
         notes = []
         for name, size in self._sizes.items():
             questions[name] = Random(pools[name], size)
-            rows = _rows(name, size, sources, generation.earlier)
-            if generation.number == 0:
+            rows = _rows(name, size, sources, earlier)
+            if number == 0:
                 continue
-            seed = [self._seed, generation.number]
+            seed = [self._seed, number]
             known, told = calibrated(rows, len(sources), self._dimensions, seed)
-            logger.info("generation %d, %s: %s", generation.number, name, told)
+            logger.info("generation %d, %s: %s", number, name, told)
             if known is None:
                 notes.append(f"random examples of {name}: {told}")
             else:

@@ -18,8 +18,14 @@ from evohydra.search.fitness.betting import surely_above
 from evohydra.search.fitness.generation import Generation, Judged, Member, Requests, Wanted
 from evohydra.search.fitness.order import Example, beginning, by_benchmark, check, say_where_fewer, shuffled, weight_of
 from evohydra.search.fitness.rejection import rejection
+from evohydra.search.ledger import Record
+from evohydra.search.objectives import Objective
 
 Array = NDArray[np.float64]
+NEEDS_GENERATIONS = (
+    "fitness.fresh: expected false with search=steady, where a genome races against those before it on the same "
+    "examples, got true"
+)
 
 
 class Racing:
@@ -37,6 +43,11 @@ class Racing:
     Fitness is the score on all examples, estimated: of what the member scored above the members with the most examples,
     on the same examples, added to their score. So is the mean of each benchmark, which objectives are made of where
     there are several. Orders are `fresh` in each generation, or the same for the whole run.
+
+    In an asynchronous search a genome races alone, on the order of the run (`fresh` has to be false): against the
+    latest ones that were told before it was asked, as many as a population. These have the scores that they have. It
+    gets more examples while it is open in which half of them and itself it is, but not more than one step beyond those
+    that it cannot be told from; so races are long where the best ones are alike. For two genomes the guarantee holds.
     """
 
     same_examples, comparable = False, True
@@ -67,9 +78,13 @@ class Racing:
         while self._levels[-1] < end:
             self._levels.append(math.ceil(min(end, self._levels[-1] * growth)))
         self._reject = rejection(reject)
+        self.needs_generations = NEEDS_GENERATIONS if fresh else None
 
     def __call__(self, generation: Generation) -> Requests:
         """Race the members; all are judged at the end."""
+        if generation.single:
+            yield from self._alone(generation)
+            return
         order = shuffled(self._sizes, self._seed, generation.number if self._fresh else None)
         levels = [level for level in self._levels if level > (least := beginning(order, self._levels[0]))]
         rejected = (yield from self._reject(generation, order)) if self._reject else {}
@@ -84,7 +99,7 @@ class Racing:
                 self._check_bounds(member)
             seen |= wanted
             seen = {place: level for place, level in seen.items() if generation.members[place].error is None}
-            race = Race(generation, order, seen)
+            race = self._race({place: generation.members[place].scores for place in seen}, generation, order, seen)
             selected = race.best(self._survivors or len(generation.members) // 2)
             wanted = self._wanted(race, seen, selected, levels)
             (fitness, errors), means = race.estimates(), race.means()
@@ -98,10 +113,46 @@ class Racing:
                 means[place] if estimated else None,
             )
 
-    def _wanted(self, race: "Race", seen: Mapping[int, int], selected: Sequence[int], levels: Sequence[int]
-                ) -> dict[int, int]:  # fmt: skip
-        """How many examples the members whose place is open get next."""
-        others = [place for place in seen if place not in selected]
+    def _alone(self, generation: Generation) -> Requests:
+        """Race the only member, at place 0, against the genomes that it is compared with, at the places behind it."""
+        order = shuffled(self._sizes, self._seed, None)
+        levels = [level for level in self._levels if level > (least := beginning(order, self._levels[0]))]
+        rejected = (yield from self._reject(generation, order)) if self._reject else {}
+        wanted = 0 if rejected else least
+        others = {place: record.by_place() for place, record in enumerate(_alive(generation.peers), 1)}
+        depths = {place: _depth(scores, order) for place, scores in others.items()}
+        deep = {place: depth for place, depth in depths.items() if depth >= least}
+        judged = Judged(0, note=rejected.get(0))
+        while wanted:
+            (member,) = yield Wanted([(0, by_benchmark(order[:wanted]))])
+            self._check_bounds(member)
+            if member.error is not None:
+                break
+            seen = {0: wanted, **deep}
+            race = self._race({0: member.scores, **others}, generation, order, seen)
+            best = race.best(self._survivors or len(seen) // 2)
+            selected, behind = ([0], [place for place in seen if place not in best]) if 0 in best else (best, [0])
+            if wanted < self._total:
+                fitness, errors = race.estimates()
+                judged = Judged(0, fitness[0], errors[0], None, race.means()[0])
+            else:
+                judged = Judged(0)
+            wanted = self._wanted(race, seen, selected, levels, behind).get(0, 0)
+        yield judged
+
+    def _race(
+        self,
+        scores: Mapping[int, Mapping[str, Mapping[int, float]]],
+        generation: Generation,
+        order: Sequence[Example],
+        seen: Mapping[int, int],
+    ) -> "Race":
+        return Race(scores, generation.objective, generation.sizes, order, seen)
+
+    def _wanted(self, race: "Race", seen: Mapping[int, int], selected: Sequence[int], levels: Sequence[int],
+                behind: Sequence[int] | None = None) -> dict[int, int]:  # fmt: skip
+        """How many examples the members whose place is open get next; `behind`: those that are not selected."""
+        others = [place for place in seen if place not in selected] if behind is None else behind
         wanted: dict[int, int] = {}
         for common in {min(seen[one], seen[other]) for one in selected for other in others}:
             pairs = [(a, b) for a in selected for b in others if min(seen[a], seen[b]) == common]
@@ -126,19 +177,34 @@ class Racing:
                     )
 
 
+def _alive(records: Sequence[Record]) -> list[Record]:
+    return [record for record in records if record.scores]
+
+
+def _depth(scores: Mapping[str, Mapping[int, float]], order: Sequence[Example]) -> int:
+    """How many of the first examples of an order there are scores on."""
+    return next((at for at, (name, place) in enumerate(order) if place not in scores.get(name, ())), len(order))
+
+
 class Race:
     """The weighted scores of members on the first examples of an order; their mean over all examples is the fitness."""
 
-    def __init__(self, generation: Generation, order: Sequence[Example], seen: Mapping[int, int]) -> None:
-        weights = weight_of(generation.objective, generation.sizes)
+    def __init__(
+        self,
+        scores: Mapping[int, Mapping[str, Mapping[int, float]]],
+        objective: Objective,
+        sizes: Mapping[str, int],
+        order: Sequence[Example],
+        seen: Mapping[int, int],
+    ) -> None:
+        weights = weight_of(objective, sizes)
         total = len(order)
-        factor = {name: weights[name] * total / size for name, size in generation.sizes.items()}
+        factor = {name: weights[name] * total / size for name, size in sizes.items()}
         self.largest = max(map(abs, factor.values()))
         self._total, self._seen = total, seen
         self._names = np.array([name for name, _ in order])
         self._scores: dict[int, Array] = {
-            place: np.array([generation.members[place].scores[name][at] for name, at in order[:level]])
-            for place, level in seen.items()
+            place: np.array([scores[place][name][at] for name, at in order[:level]]) for place, level in seen.items()
         }
         factors = np.array([factor[name] for name, _ in order])
         self._values: dict[int, Array] = {

@@ -1,6 +1,5 @@
 """Broken genomes stop early: those that score nothing on the first few examples, where others do score."""
 
-import math
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -81,12 +80,16 @@ def _scores_nothing(member: Member, probe: Examples, low: Mapping[str, float]) -
 
 
 def _chance_of_nothing(generation: Generation, probe: Examples) -> float:
-    """That a genome scores nothing on `probe` if it scores on each example as often as members of this generation."""
+    """That a genome scores nothing on `probe` if it scores on each example as often as members of this generation.
+
+    Of an asynchronous search: as often as it and the genomes that it is compared with, as far as they were asked.
+    """
     low = _lowest(generation)
-    alive = [member for member in generation.members if member.error is None]
-    shares = [
-        sum(member.scores[name][place] > low[name] for member in alive) / max(1, len(alive))
-        for name, places in probe.items()
-        for place in places
-    ]
-    return math.prod(1 - share for share in shares)
+    alive = [member.scores for member in generation.members if member.error is None]
+    alive += [record.by_place() for record in generation.peers if record.scores]
+    chance = 1.0
+    for name, places in probe.items():
+        for place in places:
+            values = [scores[name][place] for scores in alive if place in scores.get(name, ())]
+            chance *= 1 - sum(value > low[name] for value in values) / max(1, len(values))
+    return chance

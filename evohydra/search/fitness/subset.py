@@ -8,6 +8,8 @@ from evohydra.search.fitness.generation import Generation, Requests
 from evohydra.search.fitness.order import drawn, say_where_fewer, shuffled
 from evohydra.search.fitness.rejection import judged_on, rejection
 
+NEEDS_GENERATIONS = "fitness.fresh: expected false with search=steady, where all genomes are compared, got true"
+
 
 class Subset:
     """The mean score on `examples` random ones of each benchmark: others in each generation if `fresh`, or the same.
@@ -29,6 +31,7 @@ class Subset:
         say_where_fewer(sizes, "examples", examples)
         self._sizes, self._seed, self._examples, self._fresh = sizes, seed, examples, fresh
         self._reject = rejection(reject)
+        self.needs_generations = NEEDS_GENERATIONS if fresh else None
         self.comparable, self.same_examples = not fresh, not fresh and reject is None
 
     def __call__(self, generation: Generation) -> Requests:

@@ -15,6 +15,7 @@ from evohydra.search.optimizers.gaussian.proposal import Around, proposed
 from evohydra.search.optimizers.gaussian.ranges import Ranges
 from evohydra.search.optimizers.gaussian.scaling import standardized
 from evohydra.search.optimizers.gaussian.trust import box, length
+from evohydra.search.optimizers.singles import Result
 from evohydra.spaces.genes import Axis
 
 Values = NDArray[np.float64]
@@ -30,6 +31,9 @@ class BayesianOptimization:
     ones have `batch` genomes: each is chosen as if those before it had been told the model's own mean (Ginsbourger et
     al. 2010, the kriging believer). Of several objectives each genome follows a scalarization with weights of its own.
 
+    Asked for one genome at a time it believes the model's own mean of those that are pending, and learns from each
+    result. It needs `population` results for that; more Sobol points are asked until then.
+
     Numbers are looked for in the ranges that the genes begin with, which grow while the best genomes lie at their ends.
     Up to LOCAL genes it looks in all of these ranges, from there on in a trust region around the best genome (TuRBO).
 
@@ -40,6 +44,7 @@ class BayesianOptimization:
     usual_budget = 130
     state_is_data = True
     widens_ranges = True
+    takes_singles = True
 
     def __init__(
         self,
@@ -59,6 +64,7 @@ class BayesianOptimization:
         self.population, self._batch, self._seed = population or default_population(dimension), batch, seed
         self._features = Features.of(axes)
         known = starting_points(start, dimension, self.population)
+        self._axes, self._known = tuple(axes), len(known)
         self._ranges = Ranges.of(axes)
         self._first = np.vstack([known, self._ranges.inside(sobol(axes, self.population - len(known), seed))])
         self._genomes = np.empty((0, dimension))
@@ -83,6 +89,21 @@ class BayesianOptimization:
                 [process.hyper for process in processes], np.vstack([known, asked[-1]]), values
             )
         return self._ranges.inside(np.array(asked))
+
+    def ask_one(self, number: int, pending: Points) -> Values:
+        """The next genome, (dimension,), as if those that are pending had been told the model's own mean."""
+        if number < self.population:
+            return np.asarray(self._first[number])
+        if len(self._genomes) < self.population:
+            return np.asarray(self._ranges.inside(sobol(self._axes, number - self._known + 1, self._seed))[-1])
+        processes, values = self._processes(), self._standardized()
+        known = np.vstack([self._genomes, self._ranges.outside(pending)])
+        if len(pending):  # one after the other or all at once: a process that is told its own mean keeps that mean
+            believed = self._features(known[len(values) :])
+            means = np.stack([process.predict(believed)[0] for process in processes], axis=1)
+            processes = self._conditioned([each.hyper for each in processes], known, np.vstack([values, means]))
+        generator = np.random.default_rng([self._seed, 3, number])
+        return np.asarray(self._ranges.inside(self._proposed(processes, known, generator)[None])[0])
 
     def _proposed(
         self, processes: Sequence[GaussianProcess], known: Points, generator: np.random.Generator
@@ -155,6 +176,10 @@ class BayesianOptimization:
         self._genomes = np.vstack([self._genomes, self._ranges.outside(genomes)])
         self._values = np.vstack([self._values, objectives])
         self._error_bars = np.concatenate([self._error_bars, error_bars])
+
+    def tell_one(self, number: int, result: Result) -> None:
+        """Learn from one genome."""
+        self.tell_estimates(result.genome[None], result.objectives[None], np.array([result.error_bar]))
 
     def close(self) -> None:
         """Nothing to release."""

@@ -11,6 +11,7 @@ from evohydra.checks import Positive, Share
 from evohydra.search.optimizers import AtLeastTwo, Points, dimension_of, level_of, shortened, starting_points
 from evohydra.search.optimizers.cmaes import RESAMPLED, default_population
 from evohydra.search.optimizers.lean import LeanCatCMAwM, solution
+from evohydra.search.optimizers.singles import Blocks, Result
 from evohydra.spaces.genes import Axis
 
 
@@ -20,8 +21,10 @@ class CatCMA:
     The first mean of the normal one is `mean`, moved by `sigma` times what the space favours; of two levels the second
     one's first probability is that of a standard normal number below what the space favours; more levels are equally
     likely. Starting points and starting again are as in `optimizers.cmaes.CMAES`; the categorical distribution alone
-    never collapses: it keeps a share of all levels (the margin).
+    never collapses: it keeps a share of all levels (the margin). Single asks are as in `optimizers.cmaes.CMAES`, too.
     """
+
+    takes_singles = True
 
     def __init__(
         self,
@@ -50,6 +53,7 @@ class CatCMA:
         self._seeds = np.random.SeedSequence(seed)
         self._waiting = starting_points(start, self._dimension, self.population)
         self._samples: list[cmaes.CatCMAwM.Solution] = []  # what the strategy gave, and what it is told in the end
+        self._blocks = Blocks[cmaes.CatCMAwM.Solution]()
         self._strategy = self._new()
 
     def _first_probabilities(self, favoured: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -115,6 +119,28 @@ class CatCMA:
         self._strategy.tell([(sample, -float(f)) for sample, f in zip(self._samples, fitness, strict=True)])
         if len(self._normal) and self._strategy.should_stop():
             self._strategy = self._new()
+
+    def ask_one(self, number: int, pending: Points) -> NDArray[np.float64]:
+        """A sample of the distributions as they are, (dimension,); the starting points first."""
+        sample = self._strategy.ask()
+        if not len(self._waiting):
+            genome = self._genome(sample)
+        else:
+            point, self._waiting = self._waiting[0], self._waiting[1:]
+            genome = self._genome(sample := self._as_sample(point))
+            genome[self._continuous] = point[self._continuous]
+        self._blocks.ask(number, sample)
+        return genome
+
+    def tell_one(self, number: int, result: Result) -> None:
+        """Update the distributions with the last result of a block."""
+        block, strategy = self._blocks.tell(number, result, self.population), self._strategy
+        if block:
+            samples, genomes, fitness = block
+            self._samples = list(samples)
+            self.tell(genomes, fitness)
+        if self._strategy is not strategy:
+            self._blocks.forget()
 
     def close(self) -> None:
         """Nothing to release."""

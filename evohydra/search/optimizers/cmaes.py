@@ -12,6 +12,7 @@ from evohydra.checks import Positive, Share
 from evohydra.search.optimizers import AtLeastTwo, Points, dimension_of, shortened, starting_points
 from evohydra.search.optimizers.lean import LeanCMA
 from evohydra.search.optimizers.restarts import Restarts, same
+from evohydra.search.optimizers.singles import Blocks, Result
 from evohydra.spaces.genes import Axis
 
 WIDE = 400  # genes, from which on the package's own strategy takes too much time and memory
@@ -27,8 +28,11 @@ class CMAES:
     Starting points take the places of the first samples of generation 0. What is told of them is shortened (see
     `optimizers.shortened`). When the distribution has collapsed, the search starts again as `restarts` says, with a new
     seed.
+
+    Asked for one genome at a time it is told results in the order in which they arrive, in blocks of a population.
     """
 
+    takes_singles = True
     strategy: Any = cmaes.CMA
     wide: Any = LeanCMA
 
@@ -57,6 +61,7 @@ class CMAES:
         self._regime, self._evaluations = next(self._restarts), 0
         self._waiting = starting_points(start, dimension, self.population)
         self._samples = np.empty((0, dimension))  # what the strategy gave, and what it is told in the end
+        self._blocks = Blocks[NDArray[np.float64]]()
         self._strategy = self._new()
 
     def _new(self) -> Any:
@@ -92,6 +97,26 @@ class CMAES:
         if self._strategy.should_stop() or self._evaluations >= self._regime.limit:
             self._regime, self._evaluations = self._restarts.send(self._evaluations), 0
             self._strategy = self._new()
+
+    def ask_one(self, number: int, pending: Points) -> NDArray[np.float64]:
+        """A sample of the distribution as it is, (dimension,); the starting points first."""
+        sample = self._strategy.ask()
+        genome = np.clip(sample, 0.0, 1.0)
+        if len(self._waiting):
+            genome, self._waiting = self._waiting[0], self._waiting[1:]
+            sample = shortened(genome, self._mean, self._regime.sigma)
+        self._blocks.ask(number, sample)
+        return np.asarray(genome)
+
+    def tell_one(self, number: int, result: Result) -> None:
+        """Update the distribution with the last result of a block."""
+        block, strategy = self._blocks.tell(number, result, self._regime.population), self._strategy
+        if block:
+            samples, genomes, fitness = block
+            self._samples = np.array(samples)
+            self.tell(genomes, fitness)
+        if self._strategy is not strategy:
+            self._blocks.forget()
 
     def close(self) -> None:
         """Nothing to release."""

@@ -9,6 +9,7 @@ from evohydra.checks import Positive, Share
 from evohydra.search.optimizers import AtLeastTwo, Points, dimension_of, level_of, shortened, starting_points
 from evohydra.search.optimizers.cmaes import RESAMPLED, default_population
 from evohydra.search.optimizers.lean import LeanCMAwM
+from evohydra.search.optimizers.singles import Blocks, Result
 from evohydra.spaces.genes import Axis
 
 
@@ -16,8 +17,10 @@ class CMAwM:
     """CMA-ES on all coordinates, those with levels rounded to a grid and kept from settling on one level for good.
 
     Level k of K is k / (K - 1) in the strategy and asked for as the middle of its share of the unit interval. Mean,
-    starting points and starting again are as in `optimizers.cmaes.CMAES`.
+    starting points, starting again and single asks are as in `optimizers.cmaes.CMAES`.
     """
+
+    takes_singles = True
 
     def __init__(
         self,
@@ -38,6 +41,7 @@ class CMAwM:
         self._seeds = np.random.SeedSequence(seed)
         self._waiting = starting_points(start, dimension, self.population)
         self._samples = np.empty((0, dimension))  # what the strategy gave, and what it is told in the end
+        self._blocks = Blocks[NDArray[np.float64]]()
         self._strategy = self._new()
 
     def _new(self) -> LeanCMAwM:
@@ -57,11 +61,14 @@ class CMAwM:
         self._samples = np.array([sample for _, sample in pairs])
         genomes = self._asked(np.array([encoded for encoded, _ in pairs]))
         for place, point in enumerate(self._waiting):
-            inner = [level_of(u, n) / (n - 1) if n else u for u, n in zip(point, self._levels, strict=True)]
-            genomes[place] = self._asked(np.array([inner]))[0]
-            self._samples[place] = shortened(np.array(inner), self._mean, self._sigma)
+            genomes[place], self._samples[place] = self._started(point)
         self._waiting = self._waiting[:0]
         return genomes
+
+    def _started(self, point: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """A starting point as it is asked for, and what is told of it."""
+        inner = np.array([level_of(u, n) / (n - 1) if n else u for u, n in zip(point, self._levels, strict=True)])
+        return self._asked(inner[None])[0], shortened(inner, self._mean, self._sigma)
 
     def _asked(self, inner: Points) -> Points:
         """Grid points, (population, dimension), as points of the unit cube."""
@@ -74,6 +81,25 @@ class CMAwM:
         self._strategy.tell([(x, -float(f)) for x, f in zip(self._samples, fitness, strict=True)])
         if self._strategy.should_stop():
             self._strategy = self._new()
+
+    def ask_one(self, number: int, pending: Points) -> NDArray[np.float64]:
+        """A sample of the distribution as it is, (dimension,); the starting points first."""
+        encoded, sample = self._strategy.ask()
+        genome: NDArray[np.float64] = self._asked(encoded[None])[0]
+        if len(self._waiting):
+            (genome, sample), self._waiting = self._started(self._waiting[0]), self._waiting[1:]
+        self._blocks.ask(number, sample)
+        return genome
+
+    def tell_one(self, number: int, result: Result) -> None:
+        """Update the distribution with the last result of a block."""
+        block, strategy = self._blocks.tell(number, result, self.population), self._strategy
+        if block:
+            samples, genomes, fitness = block
+            self._samples = np.array(samples)
+            self.tell(genomes, fitness)
+        if self._strategy is not strategy:
+            self._blocks.forget()
 
     def close(self) -> None:
         """Nothing to release."""

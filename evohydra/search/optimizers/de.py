@@ -12,6 +12,8 @@ from scipy.optimize import differential_evolution
 
 from evohydra.checks import Share
 from evohydra.search.optimizers import MOST, Points, dimension_of, latin_hypercube, starting_points
+from evohydra.search.optimizers.de_trials import Trials
+from evohydra.search.optimizers.singles import Result
 from evohydra.spaces.genes import Axis
 
 Strategy = Literal["best1bin", "best1exp", "rand1bin", "rand1exp", "rand2bin", "rand2exp", "randtobest1bin",
@@ -27,7 +29,11 @@ class DifferentialEvolution:
     """scipy.optimize.differential_evolution with deferred updating, in a thread that waits for fitness.
 
     Starting points take the first places of the Latin hypercube that is generation 0.
+
+    Asked for one genome at a time it is asynchronous differential evolution (`de_trials`), without scipy.
     """
+
+    takes_singles = True
 
     def __init__(
         self,
@@ -48,6 +54,8 @@ class DifferentialEvolution:
         initial = latin_hypercube(population, dimension, generator)
         known = starting_points(start, dimension, population)
         initial[: len(known)] = known
+        factors = float(mutation) if isinstance(mutation, float | int) else (float(mutation[0]), float(mutation[1]))
+        self._trials = Trials(initial, strategy, factors, recombination, np.random.default_rng([seed, 3]))
         options = {
             "strategy": strategy,
             "mutation": tuple(mutation) if not isinstance(mutation, float | int) else mutation,
@@ -87,6 +95,14 @@ class DifferentialEvolution:
     def tell(self, genomes: Points, fitness: NDArray[np.float64]) -> None:
         """Hand the fitness to scipy."""
         self._told.put(np.asarray(fitness, dtype=np.float64))
+
+    def ask_one(self, number: int, pending: Points) -> NDArray[np.float64]:
+        """The next trial, (dimension,)."""
+        return self._trials.ask(number)
+
+    def tell_one(self, number: int, result: Result) -> None:
+        """Let the trial compete for its place in the population."""
+        self._trials.tell(number, result.genome, result.fitness)
 
     def close(self) -> None:
         """End the thread."""

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evohydra.search.optimizers import AtLeastTwo, Points, dimension_of, starting_points
+from evohydra.search.optimizers.singles import Result
 from evohydra.spaces.genes import Axis
 
 ExampleScores = NDArray[np.float64]  # (genomes, examples), not negative
@@ -35,7 +36,11 @@ class M2N2:
     Unlike the paper: what is split and mixed are the genes in their order, not the parameters of models, and linearly,
     not on a sphere (a choice is that of the nearer parent); a generation has `population` children, not one; the
     archive begins with starting points and random ones; children of known models are mutated too, by `mutation`.
+
+    Asked for one child at a time it is the paper's algorithm in this; each competes when its scores arrive.
     """
+
+    takes_singles = True
 
     def __init__(
         self,
@@ -95,6 +100,18 @@ class M2N2:
                 least = int(competition(self._positive(), self._alpha).sum(axis=1).argmin())
                 self._archive = np.delete(self._archive, least, axis=0)
                 self._scores = np.delete(self._scores, least, axis=0)
+
+    def ask_one(self, number: int, pending: Points) -> NDArray[np.float64]:
+        """The first generation one by one, then children, (dimension,); random genomes while the archive has no two."""
+        if number < self.population:
+            return np.asarray(self._first[number])
+        if len(self._archive) < 2:
+            return self._generator.random(self._dimension)
+        return self._child(*self._parents(competition(self._positive(), self._alpha)))
+
+    def tell_one(self, number: int, result: Result) -> None:
+        """Let the genome compete for its place in the archive."""
+        self.tell_examples(result.genome[None], np.array([result.fitness]), result.scores[None])
 
     def _positive(self) -> ExampleScores:
         """ExampleScores, from which the lowest of each example is taken where there are negative ones."""

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from evohydra.checks.libraries import optional
 from evohydra.search.optimizers import AtLeastOne, AtLeastTwo, Points, dimension_of, starting_points
+from evohydra.search.optimizers.singles import Result
 from evohydra.spaces.genes import Axis
 
 
@@ -21,6 +22,8 @@ class MapElites:
     merges and mutates the models themselves instead. A search with one objective has no other ones: its behaviour
     is the place of a genome on two random directions.
     """
+
+    takes_singles = True
 
     def __init__(
         self,
@@ -50,13 +53,17 @@ class MapElites:
         """The next generation, (population, dimension)."""
         if not len(self._genomes):
             return self._first.copy()
+        return self._children(self.population)
+
+    def _children(self, count: int) -> Points:
+        """(count, dimension), of the archive whose turn it is."""
         emitter = self._emitters.IsoLineEmitter(
             self._archive(self._turn % self._values.shape[1]),
             iso_sigma=self._iso,
             line_sigma=self._line,
             x0=np.full(self._dimension, 0.5),
             bounds=[(0.0, 1.0)] * self._dimension,
-            batch_size=self.population,
+            batch_size=count,
             seed=self._seed(),
         )
         return np.asarray(emitter.ask(), dtype=np.float64)
@@ -81,6 +88,18 @@ class MapElites:
         elites = np.unique(np.concatenate([self._archive(quality).data("row") for quality in range(count)]))
         self._genomes, self._values = self._genomes[elites], self._values[elites]
         self._turn += 1
+
+    def ask_one(self, number: int, pending: Points) -> NDArray[np.float64]:
+        """The first generation one by one, then a child, (dimension,); random genomes while there is no elite."""
+        if number < self.population:
+            return np.asarray(self._first[number])
+        if not len(self._genomes):
+            return self._generator.random(self._dimension)
+        return np.asarray(self._children(1)[0])
+
+    def tell_one(self, number: int, result: Result) -> None:
+        """Offer the genome to all archives; the next child is of the next one."""
+        self.tell_objectives(result.genome[None], result.objectives[None])
 
     def _behaviours(self) -> NDArray[np.float64]:
         behaviours: NDArray[np.float64]

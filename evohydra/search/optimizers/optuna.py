@@ -11,6 +11,7 @@ from evohydra.checks import check_settings
 from evohydra.checks.libraries import optional
 from evohydra.search.masking import shown_text
 from evohydra.search.optimizers import AtLeastOne, Points, dimension_of, level_of, starting_points
+from evohydra.search.optimizers.singles import Result
 from evohydra.spaces.genes import Axis
 
 if TYPE_CHECKING:
@@ -27,8 +28,10 @@ class Optuna:
 
     `population` genomes are asked for at a time, before any of them is told. The first ones are `start`. storage: a URL
     of a database, in which optuna-dashboard can follow the search as the study `study`; None: in memory. A search that
-    goes on makes its study anew from what it has on file.
+    goes on makes its study anew from what it has on file. Optuna itself is made for single trials in any order.
     """
+
+    takes_singles = True
 
     def __init__(
         self,
@@ -52,6 +55,7 @@ class Optuna:
         for point in starting_points(start, dimension, population):
             self._study.enqueue_trial(dict(zip(self._distributions, map(_value, point, axes), strict=True)))
         self._asked: list[Trial] = []
+        self._open: dict[int, Trial] = {}  # of single asks
 
     def _sampler(self, name: str, seed: int, settings: Mapping[str, object]) -> object:
         known = [each for each in dir(self._optuna.samplers) if each.endswith("Sampler") and each != "BaseSampler"]
@@ -108,13 +112,26 @@ class Optuna:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self._asked = [self._study.ask(self._distributions) for _ in range(self.population)]
-        genomes = [[_unit(trial.params[name], axis) for name, axis in self._genes] for trial in self._asked]
-        return np.array(genomes, dtype=np.float64)
+        return np.array([self._genome(trial) for trial in self._asked], dtype=np.float64)
+
+    def _genome(self, trial: "Trial") -> list[float]:
+        return [_unit(trial.params[name], axis) for name, axis in self._genes]
 
     def tell(self, genomes: Points, fitness: NDArray[np.float64]) -> None:
         """Learn from the generation that was asked; of one that is cut short the others stay open."""
         for trial, value in zip(self._asked, fitness, strict=False):
             self._study.tell(trial, float(value))
+
+    def ask_one(self, number: int, pending: Points) -> NDArray[np.float64]:
+        """The next genome, (dimension,); the sampler knows which trials are running."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self._open[number] = trial = self._study.ask(self._distributions)
+        return np.array(self._genome(trial), dtype=np.float64)
+
+    def tell_one(self, number: int, result: Result) -> None:
+        """Learn from one trial."""
+        self._study.tell(self._open.pop(number), result.fitness)
 
     def close(self) -> None:
         """Nothing to release."""

@@ -1,7 +1,7 @@
 """Algorithms of the package pymoo (Blank and Deb, IEEE Access 8, 2020), driven a generation at a time."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import numpy as np
 from annotated_types import Ge, Le
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from evohydra.checks import NotNegative, Positive, Share, check, check_settings
 from evohydra.checks.libraries import optional
 from evohydra.search.optimizers import MOST, AtLeastOne, Points, dimension_of, latin_hypercube, starting_points
+from evohydra.search.optimizers.singles import Result
 from evohydra.spaces.genes import Axis
 
 # The package itself checks neither names nor values.
@@ -21,7 +22,20 @@ KINDS: Mapping[str, Any] = {
     "n_offsprings": AtLeastOne | None,
 }
 
+SINGLES = ("GA", "NSGA2", "PSO")  # algorithms that have a form without generations, see `pymoo_singles`
 OPERATORS = {"crossover", "mutation", "selection", "survival"}
+
+
+class TakesOne(Protocol):
+    """What asks for one genome at a time, see `pymoo_singles`."""
+
+    def ask(self, number: int) -> NDArray[np.float64]:
+        """Genome `number`, (dimension,)."""
+        ...
+
+    def tell(self, number: int, result: Result) -> None:
+        """Learn from it."""
+        ...
 
 
 class Pymoo:
@@ -30,6 +44,9 @@ class Pymoo:
     `settings` are the algorithm's own. A setting with the key `of` is an object: of that class of pymoo, made with the
     other keys. The first generation is a Latin hypercube whose first points are `start`. pymoo draws from a generator
     of its own, seeded once.
+
+    GA, NSGA2 and PSO can be asked for one genome at a time, other algorithms cannot; nor can a PSO that perturbs its
+    best genome, or a GA with another number of children than parents.
     """
 
     def __init__(
@@ -59,6 +76,12 @@ class Pymoo:
         endless = self._made("pymoo.core.termination.NoTermination")
         self._algorithm.setup(self._problem, termination=endless, seed=seed)
         self._asked: Any = None
+        self._singles: TakesOne | None = None
+        self.takes_singles = (
+            type(self._algorithm).__name__ in SINGLES
+            and not getattr(self._algorithm, "pertube_best", False)
+            and getattr(self._algorithm, "n_offsprings", population) == population
+        )
 
     def _made(self, of: str | None = None, key: str = "", **settings: object) -> Any:
         """An object of the class `of` of pymoo; ValueError for settings below `key` that it does not take."""
@@ -90,6 +113,21 @@ class Pymoo:
         self._problem.n_obj = values.shape[1]
         self._asked.set("F", -values)
         self._algorithm.tell(infills=self._asked)
+
+    def ask_one(self, number: int, pending: Points) -> NDArray[np.float64]:
+        """The next genome, (dimension,)."""
+        from evohydra.search.optimizers.pymoo_singles import SteadyState, Swarm  # the package is an extra
+
+        if self._singles is None:
+            made = Swarm if type(self._algorithm).__name__ == "PSO" else SteadyState
+            self._singles = made(self._algorithm, self._problem)
+        point: NDArray[np.float64] = np.clip(self._singles.ask(number), 0.0, 1.0)
+        return point
+
+    def tell_one(self, number: int, result: Result) -> None:
+        """Learn from one genome."""
+        assert self._singles is not None, "nothing was asked"
+        self._singles.tell(number, result)
 
     def close(self) -> None:
         """Nothing to release."""

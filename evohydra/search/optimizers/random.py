@@ -7,11 +7,14 @@ from numpy.typing import NDArray
 from scipy.stats import qmc
 
 from evohydra.search.optimizers import AtLeastOne, Points, dimension_of, starting_points
+from evohydra.search.optimizers.singles import Result
 from evohydra.spaces.genes import Axis
 
 
 class RandomSearch:
     """Independent points, uniform or (`sobol`) evenly spread; starting points come first."""
+
+    takes_singles = True
 
     def __init__(
         self,
@@ -27,6 +30,7 @@ class RandomSearch:
         self._dimension = dimension
         self._waiting = starting_points(start, dimension, population)
         self._generator = np.random.default_rng(seed)
+        self._drawn = np.empty((0, dimension))  # for single asks
         self._sobol = qmc.Sobol(dimension, rng=self._generator) if sobol else None
 
     def ask(self) -> Points:
@@ -43,6 +47,16 @@ class RandomSearch:
         return points
 
     def tell(self, genomes: Points, fitness: NDArray[np.float64]) -> None:
+        """Learn nothing."""
+
+    def ask_one(self, number: int, pending: Points) -> NDArray[np.float64]:
+        """The next point, (dimension,)."""
+        if not len(self._drawn):
+            self._drawn = self.ask()
+        point, self._drawn = self._drawn[0], self._drawn[1:]
+        return np.asarray(point)
+
+    def tell_one(self, number: int, result: Result) -> None:
         """Learn nothing."""
 
     def close(self) -> None:
