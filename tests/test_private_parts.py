@@ -20,12 +20,14 @@ from evohydra.checks.libraries import PrivateParts
 from evohydra.families import private_transformers, single_files
 from evohydra.merging import private_torch
 from evohydra.scoring.benchmarks import mteb_data, private_lm_eval
-from evohydra.search.optimizers import lean
+from evohydra.search.optimizers import lean, pymoo_singles
 from evohydra.trackers import private_wandb
 from tests.contracts.discovery import composed
 
 PACKAGE = Path(evohydra.__file__).parent
-MODULES = (private_transformers, single_files, private_torch, private_lm_eval, lean, mteb_data, private_wandb)
+MODULES = (
+    private_transformers, single_files, private_torch, private_lm_eval, lean, pymoo_singles, mteb_data, private_wandb,
+)  # fmt: skip
 PARTS: list[PrivateParts] = [parts for module in MODULES for parts in module.PARTS]
 # Of libraries, whose own modules begin with an underscore; `_` and `__x__` are no private names.
 LIBRARIES = {"cmaes", "lm_eval", "transformers", "torch", "wandb", "diffusers", "peft", "datasets", "pymoo", "ribs"}
@@ -84,6 +86,7 @@ def test_the_bounds_are_those_of_the_versions_that_were_tried(library: str) -> N
         *project["dependencies"],
         *project["optional-dependencies"]["diffusion"],
         *project["optional-dependencies"]["mteb"],
+        *project["optional-dependencies"]["strategies"],
     ]
     needed = [Requirement(line) for line in lines]
     major, minor, patch = map(int, tested.split("."))
