@@ -36,6 +36,7 @@ def result(optimizer: Optimizer, record: Record, seen: Sequence[Record]) -> Resu
 
     One of `seen` at least has a fitness.
     """
+    seen = seen if record.fitness is None else [record]  # what else there is counts for failures only
     (fitness,) = finite([record.fitness], (each.fitness for each in seen))
     several = isinstance(optimizer, LearnsFromEstimates | LearnsFromObjectives)
     examples = isinstance(optimizer, LearnsFromExamples)

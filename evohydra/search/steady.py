@@ -19,7 +19,7 @@ from evohydra.search.optimizers import Optimizer, Points, StateIsData
 from evohydra.search.optimizers.singles import Values, one_by_one
 from evohydra.search.replay import check_replayed
 from evohydra.search.rounds import Scoring
-from evohydra.search.trials import Trial
+from evohydra.search.trials import FirstOnes, Trial
 from evohydra.spaces import Space
 
 OPEN = 2  # genomes for each worker that may be asked and not told: some wait for another one with the same recipe
@@ -166,7 +166,7 @@ class Steady:
             members_of(number, genome[None], [self._space.values(genome)], [recipe]),
             self._scoring.sizes,
             self._scoring.objective,
-            tuple(records),
+            FirstOnes(records, len(records)),
             single=True,
             peers=tuple(records[-self._population :]),
             settled=self._settled,
