@@ -6,9 +6,9 @@
 The searches are the run's own (driver, scheduler, files); only the workers are simulated. A genome's score is that of
 the synthetic benchmark of `tests.benchmarks.fitness` (64 genes; 200 of its search examples). How long a genome takes is
 drawn from a log-normal distribution with the median of a minute. Its sigma is 0.36, which is what the seconds in
-scores.jsonl of the embedded example have (24 genomes, two processes), and 0.8, for searches in which some models write to
-the end of what they may. No worker sleeps: the clock goes on to the next one that is done. The time of optimizer and files
-does not count; it is shown beside it.
+scores.jsonl of the embedded example have (24 genomes, two processes), and 0.8, for searches in which some models write
+to the end of what they may. No worker sleeps: the clock goes on to the next one that is done. The time of optimizer and
+files does not count; it is shown beside it.
 
 A population is as large as the number of workers, 16 at least; of `bo` that is the batch. What is found is told as the
 ability of the best genome so far: 1.5 is the optimum, and random genomes have some -1.5.
