@@ -4,7 +4,7 @@
     python -m tests.benchmarks.steady RESULTS.jsonl --table
 
 The searches are the run's own (driver, scheduler, files); only the workers are simulated. A genome's score is that of
-the synthetic benchmark of `tests.benchmarks.fitness` (64 genes; 200 of its search examples). How long a genome takes is
+the synthetic benchmark of `tests.benchmarks.fitness` (64 genes; 100 of its search examples). How long a genome takes is
 drawn from a log-normal distribution with the median of a minute. Its sigma is 0.36, which is what the seconds in
 scores.jsonl of the embedded example have (24 genomes, two processes), and 0.8, for searches in which some models write
 to the end of what they may. No worker sleeps: the clock goes on to the next one that is done. The time of optimizer and
@@ -15,6 +15,7 @@ ability of the best genome so far: 1.5 is the optimum, and random genomes have s
 """
 
 import argparse
+import hashlib
 import heapq
 import json
 import tempfile
@@ -44,8 +45,8 @@ from tests.contracts.discovery import composed
 SIGMAS = (0.36, 0.8)
 MEDIAN = 60.0  # seconds of a genome
 MERGING = 0.05  # of that, which each part of a genome takes again
-SIZE = 200  # search examples, the first ones
-BUDGETS = {"bo": {8: 160, 64: 320, 512: 1024}, "others": {8: 480, 64: 1280, 512: 2560}}
+SIZE = 100  # search examples, the first ones
+BUDGETS = {"bo": {8: 160, 64: 320, 512: 1024}, "others": {8: 480, 64: 1280, 512: 2048}}
 
 
 class Clock:
@@ -75,7 +76,8 @@ class Clock:
 
     def _seconds(self, job: Job) -> float:
         assert isinstance(job.recipe, Checkpoint)
-        drawn = np.random.default_rng([self._seed, *bytes.fromhex(job.recipe.path)]).normal()
+        digest = hashlib.sha256(f"{self._seed} {job.recipe.path}".encode()).digest()
+        drawn = np.random.default_rng(int.from_bytes(digest[:8])).normal()
         whole = MEDIAN * float(np.exp(self._sigma * drawn))
         count = job.part[1] if job.part else 1
         return whole * (MERGING + (1 - MERGING) / count)
