@@ -12,7 +12,8 @@ from evohydra.search.ledger import Record
 class SearchProgress:
     """Shows generation, evaluations of the budget, best and mean fitness, evaluations a second and the time left.
 
-    On a terminal a bar; elsewhere a line at the end of each generation. Used as a context manager, called with each
+    On a terminal a bar; elsewhere a line at the end of each generation (of an asynchronous search: when a genome of the
+    next population is told). Used as a context manager, called with each
     record; the first `replayed` records come from the ledger and do not count for the speed.
     """
 
@@ -46,17 +47,17 @@ class SearchProgress:
 
     def __call__(self, record: Record) -> None:
         """One more genome."""
-        if self._done and record.generation != self._generation:
+        if self._done and record.generation > self._generation:
             self._line()
             self._current = {}
-        self._done, self._generation = self._done + 1, record.generation
+        self._done, self._generation = self._done + 1, max(record.generation, self._generation)
         if record.fitness is not None:
             self._measure = measure_of(record.scores)
             self._best[self._measure] = max(record.fitness, self._best.get(self._measure, record.fitness))
             self._current.setdefault(self._measure, []).append(record.fitness)
         best, mean = self._fitness()
         self._bar.update(
-            self._task, completed=self._done, generation=record.generation, best=best, mean=mean, rate=self._rate()
+            self._task, completed=self._done, generation=self._generation, best=best, mean=mean, rate=self._rate()
         )
 
     def _fitness(self) -> tuple[str, str]:
