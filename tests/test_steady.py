@@ -30,6 +30,8 @@ from tests.commands import evohydra, json_lines, python, workspace, write_lines
 from tests.contracts.discovery import composed
 from tests.contracts.test_fitness import SIZES, Levels, Responses
 from tests.kill_repeatedly import differences, kill, lines, on_file, scored_twice
+from tests.test_kill import VERIFIED_ANSWERS
+from tests.tiny_models import save_lucky
 
 Evaluate = Callable[[Node, Split, Examples | None], Evaluation]
 BUDGET, POPULATION = 56, 8
@@ -392,6 +394,18 @@ def test_the_replay_command(begun: tuple[Path, list[str]], tmp_path: Path) -> No
         proof = python("-m", "evohydra.replay", changed, cwd=tmp_path)
         assert proof.returncode == 1
         assert f"{file.name}: line {at + 1} " in proof.stderr
+
+
+def test_verified_references(begun: tuple[Path, list[str]], tmp_path: Path) -> None:
+    save_lucky(begun[0] / "task")
+    run = tmp_path / "run"
+    done = evohydra(*begun[1], *VERIFIED_ANSWERS, *WORKERS, f"hydra.run.dir={run}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    entries = json_lines(run / "ledger.jsonl")
+    assert len(entries) == 18
+    assert any("verified" in name for entry in entries for name in entry["scores"])
+    proof = python("-m", "evohydra.replay", run, cwd=tmp_path)
+    assert proof.returncode == 0, proof.stderr
 
 
 def test_the_kind_of_search_is_part_of_the_run(begun: tuple[Path, list[str]], tmp_path: Path) -> None:
