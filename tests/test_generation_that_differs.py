@@ -9,6 +9,7 @@ import pytest
 from evohydra.families import Rules
 from evohydra.families.causal_lm import CausalLM
 from evohydra.families.sources import OpenSources, open_sources
+from evohydra.merging.checkpoints import SourceError
 from evohydra.recipe import Checkpoint
 from tests.test_settings_that_differ import with_settings
 
@@ -30,6 +31,15 @@ def test_other_settings_are_said(said: dict[str, Any], trio: tuple[Path, ...], t
     (warning,) = (each for each in sources.warnings if "generates with" in each)
     assert f"source 'two' generates with {key} " in warning
     assert "where 'one' has" in warning
+
+
+def test_a_file_that_is_none_is_named(trio: tuple[Path, ...], tmp_path: Path) -> None:
+    _, one, two = trio
+    other = with_settings(two, tmp_path / "two", {})
+    opened(one, other, eos_token_id=[1, "x"])
+    (other / "generation_config.json").write_text("[")
+    with pytest.raises(SourceError, match=r"generation_config\.json"):
+        open_sources((Checkpoint("one", str(one)), Checkpoint("two", str(other))), None, CausalLM(), Rules())
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from pathlib import Path
 from evohydra.families.agreement import told_of
 from evohydra.families.generation_files import FILE, KINDS
 from evohydra.files import Plain, read_json
+from evohydra.merging.checkpoints import SourceError
 
 # What changes no answer, or what benchmarks and tokenizers say themselves.
 ELSEWHERE = {
@@ -46,7 +47,10 @@ def otherwise_generating(directories: Mapping[str, Path], owner: str, same_token
 
 def _settings(directory: Path, same_tokens: bool) -> Plain:
     file = directory / FILE
-    data = read_json(file) if file.exists() else {}
+    try:
+        data = read_json(file) if file.exists() else {}
+    except (ValueError, OSError) as error:
+        raise SourceError(str(error)) from error
     found = {
         key: value
         for key in COMPARED | (TOKENS if same_tokens else set())
@@ -54,6 +58,7 @@ def _settings(directory: Path, same_tokens: bool) -> Plain:
     }
     if isinstance(found.get("eos_token_id"), int):
         found["eos_token_id"] = [found["eos_token_id"]]
-    if "eos_token_id" in found and isinstance(found["eos_token_id"], list):
-        found["eos_token_id"] = sorted(found["eos_token_id"])
+    ends = found.get("eos_token_id")
+    if isinstance(ends, list) and all(isinstance(end, int) for end in ends):
+        found["eos_token_id"] = sorted(ends)
     return found
