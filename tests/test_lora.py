@@ -277,3 +277,20 @@ def test_the_part_of_a_lora_for_an_encoder_that_is_not_merged_is_named(pair: tup
     assert "the LoRA of source 'two' changes its text_encoder too, which all have from 'one'" in sentence
     assert not said(text_encoder="merge")
     assert not said(text_encoder="two")
+
+
+@pytest.mark.parametrize("setting", [{"init_lora_weights": "pissa"}, {"use_dora": True}, {"kasa_config": {"x": 1}}])
+@pytest.mark.parametrize("beside", [True, False])
+def test_loras_that_change_the_base_too_are_refused(
+    setting: dict[str, Any], beside: bool, lora: Path, pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """PiSSA takes a part out of the base's weights: without that the product alone is another model."""
+    settings = {"peft_type": "LORA", "r": 4, "lora_alpha": 6, **setting}
+    metadata = {"lora_adapter_metadata": json.dumps({f"unet.{key}": value for key, value in settings.items()})}
+    save_file(stored(lora), tmp_path / "adapter_model.safetensors", metadata={} if beside else metadata)
+    if beside:
+        (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
+    tensors = FAMILY.open(pair[0], pair[0])
+    (name,) = setting
+    with pytest.raises(SourceError, match=rf"only plain LoRA adapters are supported, got \['{name}"):
+        AdaptedPipeline(tensors, tmp_path, FAMILY.denoiser)

@@ -252,9 +252,9 @@ TIES = {"merge_method": "ties", "base_model": "BASE", "models": [{"model": "ONE"
         (
             {
                 "models": None,
-                "slices": [{"sources": [{**ONE, "layer_range": [1, 2]}, {**BASE, "layer_range": [0, 1]}]}],
+                "slices": [{"sources": [{**ONE, "layer_range": [1, 2]}, {**BASE, "layer_range": [0, 2]}]}],
             },
-            "slices: expected the same layers of every model in a slice",
+            "slices: expected as many layers of every model in a slice",
         ),
         (
             {

@@ -198,3 +198,29 @@ def test_the_format_is_for_diffusion_models(trio: tuple[Path, Path, Path]) -> No
     sources = open_sources((Checkpoint("one", str(trio[1])),), None, CausalLM(), Rules())
     with pytest.raises(ValueError, match="format=single_file: expected models of the families sdxl or"):
         SingleFile().check(sources.models[0], CausalLM(), sources)
+
+
+@pytest.mark.parametrize(
+    ("header", "marks"),
+    [
+        ({"modelspec.prediction_type": "v"}, {"v_pred"}),
+        ({"modelspec.predict_key": "v", "ss_zero_terminal_snr": "True"}, {"v_pred", "ztsnr"}),
+        ({"ss_v_parameterization": "True"}, {"v_pred"}),
+        ({"modelspec.prediction_type": "epsilon", "ss_zero_terminal_snr": "False"}, set()),
+    ],
+)
+def test_headers_of_files_say_what_they_predict_too(
+    header: dict[str, str], marks: set[str], pair: tuple[Diffusion, Path, Path], tmp_path: Path
+) -> None:
+    """A file of a training script, described by a folder for epsilon, drew as if noise were predicted."""
+    family, folder, file = pair
+    save_file(load_file(file), tmp_path / "one.safetensors", metadata=header)
+    node = Checkpoint("one", str(tmp_path / "one.safetensors"), config=str(folder))
+    sources = open_sources((node,), None, family, Rules())
+    live = family.live_model(sources.directories["one"], CPU, torch.float32, sources.overlay)
+    assert live.pipeline.scheduler.config.prediction_type == ("v_prediction" if "v_pred" in marks else "epsilon")
+    assert live.pipeline.scheduler.config.rescale_betas_zero_snr == ("ztsnr" in marks)
+    engine = Engine(sources.tensors, device=CPU, dtype=torch.float32)
+    (tmp_path / "out").mkdir()
+    SingleFile().write(sources.models[0], engine, family, sources, tmp_path / "out", torch.float32, 10**9)
+    assert set(load_file(tmp_path / "out" / FILE)) & {"v_pred", "ztsnr"} == marks

@@ -26,6 +26,7 @@ from evohydra.families.alignment import (
 from evohydra.families.comparison import Comparison
 from evohydra.families.configurations import read_configuration
 from evohydra.families.encoder_parts import is_encoder
+from evohydra.families.generation_agreement import otherwise_generating
 from evohydra.families.generation_files import check_generation_file
 from evohydra.families.hops import Paths, files_of
 from evohydra.families.in_place import by_checkpoint_name, check_all_used
@@ -112,6 +113,7 @@ class CausalLM(OneDirectory):
         check_generation_file(directories[files_from], configs[files_from].vocab_size)
         found = align(sources, ties, directories, base, rules, files_from, owner=owner)
         doubts = check_agreement(configs, files_from, rules.config)
+        doubts = (*doubts, *otherwise_generating(directories, files_from, rules.tokenizer == "same"))
         changes = dict(found.changes)
         if owner != files_from:
             changes |= token_ids(configs[owner], configs[files_from])

@@ -19,7 +19,7 @@ from evohydra.merging.checkpoints import SourceError
 from evohydra.merging.engine import Engine
 from evohydra.merging.path_tensors import factors
 from evohydra.merging.private_torch import children
-from evohydra.recipe import Checkpoint, Hop, Merge, Node, Stack, checkpoints, digest
+from evohydra.recipe import Checkpoint, Hop, Node, Stack, checkpoints, digest
 
 
 @dataclass
@@ -189,10 +189,9 @@ def _check_plain_models(sources: Sequence[Node]) -> None:
 
 def files_of(node: Node) -> str:
     """The name of the checkpoint whose configuration a merge has."""
-    while isinstance(node, Merge):
-        node = node.base or node.models[0]
     _check_plain_models([node])
-    assert isinstance(node, Checkpoint)
+    while not isinstance(node, Checkpoint):
+        node = node.sources[0] if isinstance(node, Stack) else node.base or node.models[0]
     return node.name
 
 

@@ -15,7 +15,7 @@ from evohydra.checks import check
 from evohydra.families import AddedAdapter, Overlay
 from evohydra.families.lora_names import Place, places, plain
 from evohydra.files import Plain, check_plain_file, parse_json, read_json
-from evohydra.merging.adapters import for_module
+from evohydra.merging.adapters import for_module, unsupported
 from evohydra.merging.checkpoints import SourceError, TensorSource, first_few
 from evohydra.merging.finding import locate
 
@@ -175,6 +175,9 @@ def _stored(file: Path) -> tuple[dict[str, Tensor], Mapping[str, object]]:
         for key, value in settings.items():
             if (kind := SETTINGS.get(key.rsplit(".", 1)[-1])) is not None:
                 check(key, kind, value)
+        own = {key.rsplit(".", 1)[-1]: value for key, value in settings.items()}
+        if used := unsupported(own):
+            raise SourceError(f"adapter {file}: only plain LoRA adapters are supported, got {used}")
     except (SafetensorError, OSError, ValueError) as error:
         raise SourceError(f"adapter {file}: truncated or corrupt ({error})") from error
     return tensors, settings

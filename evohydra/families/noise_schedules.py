@@ -14,7 +14,19 @@ TRAINED_WITH = (
 )  # fmt: skip
 # Tensors by which single files say the first two; what they hold means nothing.
 MARKS: Mapping[str, tuple[str, object]] = {"v_pred": (PREDICTION, "v_prediction"), "ztsnr": (ZERO_SNR, True)}
+# The same in the header of a file, as training scripts write it (modelspec of Stability AI, kohya's ss_), in any case.
+SAID: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "modelspec.prediction_type": ("v_pred", ("v", "v_prediction", "v-prediction")),
+    "modelspec.predict_key": ("v_pred", ("v",)),
+    "ss_v_parameterization": ("v_pred", ("true",)),
+    "ss_zero_terminal_snr": ("ztsnr", ("true",)),
+}
 Schedule = Mapping[str, object]
+
+
+def marks_in(header: Mapping[str, str]) -> set[str]:
+    """The marks that stand for what the header of a file says in words."""
+    return {mark for key, (mark, values) in SAID.items() if str(header.get(key, "")).lower() in values}
 
 
 def schedules(folders: Mapping[str, Mapping[str, Path]], tensors: Mapping[str, TensorSource]) -> dict[str, Schedule]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from evohydra.families.agreement import told_of
+from evohydra.families.sentence_checks import check_encoder, check_normalize, check_order, check_width
 from evohydra.files import Plain, check_plain_file, parse_json, read_json, read_text
 from evohydra.merging.checkpoints import SourceError
 
@@ -88,6 +89,11 @@ def _check_kinds(directory: Path) -> None:
             f"{', '.join(kinds)}: what others compute is not part of the encoder, and merges would be scored and "
             "written without it"
         )
+    check_order(directory / MODULES, kinds)
+    for kind, folder in modules_of(directory):
+        file = directory / folder / "config.json"
+        if kind == "Normalize" and folder and file.exists():
+            check_normalize(file, read_json(file))
 
 
 def _is_module(entry: object) -> bool:
@@ -103,13 +109,15 @@ def settings_of(directory: Path) -> SentenceSettings:
     try:
         pooling, prompt_pooled = _pooling(directory)
         encoder = backbone_of(directory)
-        said = next((read_json(encoder / name) for name in OF_ENCODER if (encoder / name).exists()), {})
-        longest, lower = said.get("max_seq_length"), said.get("do_lower_case", False)
+        file = next((encoder / name for name in OF_ENCODER if (encoder / name).exists()), encoder / OF_ENCODER[0])
+        said = read_json(file) if file.exists() else {}
+        longest, lower = check_encoder(file, said), said.get("do_lower_case", False)
         if not isinstance(lower, bool) or not (longest is None or _is_count(longest)):
             raise ValueError(
                 f"{encoder}: expected max_seq_length as {SHORTEST} tokens or more and do_lower_case as true or false, "
                 f"got {longest!r} and {lower!r}"
             )
+        assert isinstance(longest, int | None)
         return SentenceSettings(
             pooling, longest, lower, _prompt(directory), prompt_pooled, _prompts(directory),
             any(kind == "Normalize" for kind, _ in modules_of(directory)), _similarity(directory),
@@ -141,7 +149,9 @@ def _pooling(directory: Path) -> tuple[tuple[str, ...], bool]:
 
 def _said(directory: Path) -> Plain:
     file = directory / PROMPTS
-    return read_json(file) if file.exists() else {}
+    said = read_json(file) if file.exists() else {}
+    check_width(file, said)
+    return said
 
 
 def _prompt(directory: Path) -> str:

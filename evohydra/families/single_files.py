@@ -9,7 +9,7 @@ from torch import Tensor
 
 from evohydra.checks.libraries import PrivateParts
 from evohydra.families import pipeline_files as files
-from evohydra.families.noise_schedules import MARKS
+from evohydra.families.noise_schedules import MARKS, marks_in
 from evohydra.families.private_transformers import from_config
 from evohydra.families.settings_files import LOCAL
 from evohydra.families.tensor_sets import BUFFERS
@@ -57,6 +57,7 @@ def open_single(path: Path, directory: Path, denoiser: str) -> TensorSource:
         found |= {f"{component}/{name}": tensor for name, tensor in converted.items()}
     if not any(name.startswith(f"{denoiser}/") for name in found):
         raise SourceError(f"{path}: expected a checkpoint in the original layout with a {denoiser}, got {_few(stored)}")
+    found |= {mark: torch.zeros(0) for mark in marks_in(_header(path))}
     found |= {mark: stored[mark] for mark in MARKS if mark in stored}
     return MappedTensors(found)
 
@@ -77,6 +78,11 @@ def _mapped(path: Path) -> dict[str, Tensor]:
     for name in filter(SCALE.search, stored):  # which no conversion would look at
         check_plain(str(path), name, stored[name])
     return stored
+
+
+def _header(path: Path) -> Mapping[str, str]:
+    with safe_open(path, framework="pt", device="cpu") as opened:
+        return opened.metadata() or {}
 
 
 def _holds(stored: Mapping[str, Tensor], component: str, denoiser: str) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from evohydra.files import Plain
-from evohydra.mergekit.pieces import Piece
+from evohydra.mergekit.pieces import Piece, Range
 from evohydra.mergekit.settings import Settings, Slice
 from evohydra.mergekit.writer import INPUT, METHODS
 from evohydra.recipe import Checkpoint, Group, Hop, LayerNames, Merge, Node, Parameter, Stack
@@ -39,12 +39,39 @@ class MergedSlices:
             groups: dict[str, tuple[dict[str, Parameter], list[str]]] = {}
             for number in range(start, stop):
                 for name in self._names(number):
-                    written = name.replace(f"{self.layout.layers}.{number}.", f"{self.layout.layers}.{len(hops)}.", 1)
+                    written = self._numbered(name, len(hops))
                     parameters = self._parameters(piece, name, number - start, written)
                     groups.setdefault(repr(sorted(parameters.items())), (parameters, []))[1].append(name)
                 hops.append(Hop(len(sources), number))
-            sources.append(self._merge(piece, groups.values()))
+            sources.append(self._merge(piece, groups.values(), self._in_line(piece)))
         return Stack(tuple(sources), tuple(hops), self.layout)
+
+    def _in_line(self, piece: Piece) -> Mapping[str, Node]:
+        """The models of a piece; those with layers of other numbers than the first one's with these in their places."""
+        if not piece.moved:
+            return self.nodes
+        assert piece.ranges is not None
+        if piece.base is not None and piece.base not in piece.ranges:
+            raise ValueError(
+                f"slices: expected the base {piece.base} among the sources of a slice with other layers of each, where "
+                f"it has layers too, got {sorted(piece.ranges)}"
+            )
+        return {model: self._with_layers(model, piece.layers, layers) for model, layers in piece.ranges.items()}
+
+    def _with_layers(self, model: str, places: Range, layers: Range) -> Node:
+        """A model with its `layers` at `places`, and all others where they are."""
+        node = self.nodes[model]
+        if layers == places:
+            return node
+        depth = 1 + max(at.layer for at in self.locations.values() if at is not None and at.layer is not None)
+        moved = dict(zip(range(*places), range(*layers), strict=True))
+        return Stack((node,), tuple(Hop(0, moved.get(number, number)) for number in range(depth)), self.layout)
+
+    def _numbered(self, name: str, layer: int) -> str:
+        """The name of a layer's tensor in layer number `layer`."""
+        place = self.locations[name]
+        assert place is not None
+        return name.replace(f"{self.layout.layers}.{place.layer}.", f"{self.layout.layers}.{layer}.", 1)
 
     def _names(self, layer: int | None) -> list[str]:
         return [name for name, at in self.locations.items() if at is not None and at.layer == layer]
@@ -55,15 +82,26 @@ class MergedSlices:
         t = 0.0 if number is None else number / (length - 1) if length > 1 else 1.0
         at = Slice(start, stop, piece.sources, piece.parameters)
         method = str(self.config["merge_method"])
-        return Settings(self.config, piece.models, tensor, at, t, written).parameters(method, METHODS[method])
+        elsewhere = {
+            model: self._numbered(tensor, first + number)
+            for model, (first, _) in (piece.ranges or {}).items()
+            if number is not None
+        }
+        settings = Settings(self.config, piece.models, tensor, at, t, written, elsewhere)
+        return settings.parameters(method, METHODS[method])
 
-    def _merge(self, piece: Piece, groups: Collection[tuple[Mapping[str, Parameter], list[str]]]) -> Merge:
+    def _merge(
+        self,
+        piece: Piece,
+        groups: Collection[tuple[Mapping[str, Parameter], list[str]]],
+        nodes: Mapping[str, Node],
+    ) -> Merge:
         counterpart = METHODS[str(self.config["merge_method"])]
         takes_base = piece.base is not None and piece.base not in piece.models
         return Merge(
             method=counterpart.method,
-            base=self.nodes[piece.base] if takes_base and piece.base is not None else None,
-            models=tuple(self.nodes[model] for model in piece.models),
+            base=nodes[piece.base] if takes_base and piece.base is not None else None,
+            models=tuple(nodes[model] for model in piece.models),
             groups=tuple(Group(f"group {i}", tuple(names), p) for i, (p, names) in enumerate(groups)),
             options={"mask_seed": 0},
         )
@@ -102,7 +140,7 @@ class MergedSlices:
         for name in names:
             parameters = self._parameters(piece, name, None, name)
             groups.setdefault(repr(sorted(parameters.items())), (parameters, []))[1].append(name)
-        return self._merge(piece, groups.values())
+        return self._merge(piece, groups.values(), self.nodes)
 
     def _of(self, name: str) -> Location:
         location = self.locations[name]

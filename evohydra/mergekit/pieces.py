@@ -27,15 +27,14 @@ class Piece:
 
     @property
     def layers(self) -> Range:
-        """The layers of the first model; ValueError where those of others have other numbers."""
+        """The layers of the first model."""
         assert self.ranges is not None
-        (first, *others) = self.ranges.values()
-        if any(each != first for each in others):
-            raise ValueError(
-                f"slices: expected the same layers of every model in a slice, got {dict(self.ranges)}; layers of other "
-                "numbers are not merged here"
-            )
-        return first
+        return next(iter(self.ranges.values()))
+
+    @property
+    def moved(self) -> bool:
+        """Whether layers of one model are merged with layers of other numbers of another one."""
+        return self.ranges is not None and len(set(self.ranges.values())) > 1
 
 
 def pieces(config: Plain) -> list[Piece]:
@@ -54,6 +53,8 @@ def pieces(config: Plain) -> list[Piece]:
     for entry in config["slices"]:
         sources = _sources(entry["sources"])
         ranges = {source["model"]: tuple(source["layer_range"]) for source in entry["sources"]}
+        if len({stop - start for start, stop in ranges.values()}) > 1:
+            raise ValueError(f"slices: expected as many layers of every model in a slice, got {ranges}")
         own = entry.get("base_model") or base
         models = _merged(tuple(sources), own, method)
         found.append(Piece(sources, ranges, own, models, parameters_of(entry, "")))
@@ -91,6 +92,8 @@ def in_place(found: Sequence[Piece], depth: int) -> bool:
     """Whether the pieces are one merge of whole models: every layer where it was, the same models and base in all."""
     if found[0].ranges is None:
         return True
+    if any(piece.moved for piece in found):
+        return False
     ends = [0, *(piece.layers[1] for piece in found)]
     whole = all(piece.layers[0] == end for piece, end in zip(found, ends, strict=False)) and ends[-1] == depth
     return whole and len({(frozenset(piece.models), piece.base) for piece in found}) == 1

@@ -164,10 +164,11 @@ class _Configuration:
             raise ValueError(f"slices: expected models of the same number of layers, got {depths}")
         (depth,) = set(depths.values())
         for piece in self.pieces:
-            if piece.layers[1] > depth:
-                raise ValueError(
-                    f"slices: expected layers below {depth}, as many as the models have, got {list(piece.layers)}"
-                )
+            for layers in (piece.ranges or {}).values():
+                if layers[1] > depth:
+                    raise ValueError(
+                        f"slices: expected layers below {depth}, as many as the models have, got {list(layers)}"
+                    )
         aligned = self.family.align(self.directories, self.published, self.base_name, rules)
         donor = self.nodes[self.donor]
         shapes = aligned.tensors[donor.name].shapes

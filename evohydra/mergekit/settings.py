@@ -1,7 +1,7 @@
 """The settings of a mergekit configuration at one tensor: precedence, filters, gradients, defaults."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from evohydra.checks import shown
@@ -32,7 +32,7 @@ class Settings:
     """What a configuration says of one tensor: those of a source go before the slice's, and these before the rest.
 
     `written` is the tensor's name in the merge, where its layer has another number there: filters of what is a model's
-    own look at its name in the model, others at this one.
+    own look at its name in the model, others at this one. `elsewhere` are its names in models where it has another one.
     """
 
     config: Plain
@@ -41,6 +41,7 @@ class Settings:
     at: Slice
     t: float
     written: str | None = None
+    elsewhere: Mapping[str, str] = field(default_factory=dict)
 
     def parameters(self, method_name: str, counterpart: Counterpart) -> dict[str, Parameter]:
         """The method's parameters."""
@@ -79,7 +80,7 @@ class Settings:
     def value(self, key: str, model: str | None, default: object = None) -> object:
         """The setting at the tensor, of one model or of all."""
         own = [self.at.sources.get(model, {})] if model is not None else []
-        name = self.tensor if model is not None or self.written is None else self.written
+        name = self.written or self.tensor if model is None else self.elsewhere.get(model, self.tensor)
         for settings in (*own, self.at.parameters, self.config.get("parameters") or {}):
             if key in settings:
                 value = _value(key, settings[key], name, self.t)

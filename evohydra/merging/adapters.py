@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from evohydra.checks import Count, check
+from evohydra.checks import Count, check, shown
 from evohydra.checks.patterns import check_pattern, matches_whole
 from evohydra.files import Plain, read_json
 from evohydra.merging.checkpoints import CheckpointReader, SourceError, TensorSource
@@ -19,7 +19,7 @@ from evohydra.recipe import Checkpoint
 # Settings whose effect on the weights is not the plain low-rank product.
 UNSUPPORTED = (
     "use_dora", "lora_bias", "layer_replication", "alora_invocation_tokens", "use_qalora", "target_parameters",
-    "trainable_token_indices", "use_bdlora", "arrow_config",
+    "trainable_token_indices", "use_bdlora", "arrow_config", "kasa_config", "monteclora_config", "velora_config",
 )  # fmt: skip
 # Initialisations that change the base's weights too.
 RESIDUAL = re.compile(r"pissa|olora|corda|loftq|lora_ga")
@@ -200,21 +200,27 @@ def _read_config(directory: Path) -> dict[str, Any]:
     try:
         config = read_json(file)
         kind = config["peft_type"]
-        config["r"], config["lora_alpha"]
-        for key, type_ in TYPES.items():
-            check(key, type_, config.get(key))
-        for pattern in (*(config.get("rank_pattern") or ()), *(config.get("alpha_pattern") or ())):
-            check_pattern(pattern, "a key of rank_pattern or alpha_pattern")
-    except (OSError, ValueError, KeyError) as error:
+        if kind == "LORA":
+            config["r"], config["lora_alpha"]
+            for key, type_ in TYPES.items():
+                check(key, type_, config.get(key))
+            for pattern in (*(config.get("rank_pattern") or ()), *(config.get("alpha_pattern") or ())):
+                check_pattern(pattern, "a key of rank_pattern or alpha_pattern")
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise SourceError(f"{file}: expected a PEFT LoRA configuration, got {error!r}") from error
+    used = unsupported(config)
+    if kind != "LORA" or config.get("bias", "none") != "none" or used:
+        got = shown(kind) if kind != "LORA" else f"LORA with {used or config.get('bias')}"
+        raise SourceError(f"{file}: only plain LoRA adapters are supported, got {got}; merge it with PEFT")
+    return config
+
+
+def unsupported(config: Plain) -> list[str]:
+    """The settings of an adapter whose effect on the weights is not the plain low-rank product."""
     used = [key for key in UNSUPPORTED if config.get(key)]
     if RESIDUAL.search(str(config.get("init_lora_weights")).lower()):
         used.append(f"init_lora_weights={config['init_lora_weights']}")
-    if kind != "LORA" or config.get("bias", "none") != "none" or used:
-        raise SourceError(
-            f"{file}: only plain LoRA adapters are supported, got {kind} with {used or config.get('bias')}"
-        )
-    return config
+    return used
 
 
 def for_module(pattern: Mapping[str, float], module: str, default: float) -> float:

@@ -168,7 +168,9 @@ class Engine:
     def _operand(self, node: Node, name: str, as_stored: bool = False) -> Tensor:
         """What a model below a merge has at `name`, in the type of the merge."""
         if not isinstance(node, Checkpoint):
-            return self._tensor(node, name, _group_by_tensor(node))
+            made = self._tensor(node, name, _group_by_tensor(node))
+            stored_type = as_stored or self.dtype is None or not made.is_floating_point()
+            return made if stored_type else made.to(self.dtype)  # layers of a path come as they are stored
         if as_stored or self.dtype is None:
             return self._source(node.name, name)
         stored = self._source(node.name, name)

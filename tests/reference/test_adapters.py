@@ -113,7 +113,10 @@ def test_the_adapted_tensor_has_the_type_of_the_checkpoint(tmp_path: Path) -> No
         ({"bias": "all"}, "all"),
         ({"target_parameters": ["mlp.experts.gate_up_proj"]}, "target_parameters"),
         ({"init_lora_weights": "pissa_niter_4"}, "init_lora_weights=pissa_niter_4"),
-        ({"peft_type": "LOHA"}, "LOHA"),
+        ({"peft_type": "LOHA"}, "got 'LOHA'; merge it with PEFT"),
+        ({"peft_type": "IA3", "r": None, "lora_alpha": None}, "got 'IA3'; merge it with PEFT"),
+        ({"kasa_config": {"beta": 0.1}}, "kasa_config"),
+        ({"monteclora_config": {"num_samples": 2}}, "monteclora_config"),
         ({"r": None}, None),
     ],
 )

@@ -47,6 +47,12 @@ def over_task(key: str, given: Mapping[str, object], of_task: Mapping[str, objec
     return merged
 
 
+def check_stops(name: str, task: str, of_task: Mapping[str, object]) -> None:
+    """ValueError where a task's own stop strings are none, as `until: null` is."""
+    if "until" in of_task:
+        check(f"benchmark {name!r}, task {task}, generation_kwargs.until", Sequence[str] | str, of_task["until"])
+
+
 def check_generation(
     key: str, given: Mapping[str, object], merged: Mapping[str, object], own: Sequence[str] = ()
 ) -> None:

@@ -1,7 +1,7 @@
 """lm-eval's HFLM over the live model, without what it repeats for each genome."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import transformers
@@ -99,16 +99,26 @@ class LiveLM(HFLM):  # type: ignore[misc]
         if options.get("do_sample") is False and options.get("temperature", 0.0) == 0.0:
             options.pop("temperature", None)
         options |= asked_length(self.model, max_length - context.shape[1])
-        with self._streams.drawing(options):
-            generated: Tensor = self.model.generate(
-                input_ids=context,
-                max_length=max_length,
-                stopping_criteria=transformers.StoppingCriteriaList([stopping]),
-                pad_token_id=self.tokenizer.pad_token_id,
-                use_cache=True,
-                **options,
-            )
+        settings = {"use_cache": True, **options}
+        try:
+            with self._streams.drawing(options):
+                generated: object = self.model.generate(
+                    input_ids=context,
+                    max_length=max_length,
+                    stopping_criteria=transformers.StoppingCriteriaList([stopping]),
+                    pad_token_id=self.tokenizer.pad_token_id,
+                    **settings,
+                )
+        except (ValueError, TypeError) as error:
+            raise BenchmarkError(f"{_told(options)}: transformers refuses them: {error}") from error
+        if not isinstance(generated, Tensor) or len(generated) != len(context):
+            raise BenchmarkError(f"{_told(options)}: expected one answer for each prompt, a text, got others")
         return generated
+
+
+def _told(options: Mapping[str, object]) -> str:
+    plain = {key: value for key, value in options.items() if not isinstance(value, Tensor)}
+    return f"generation_kwargs {plain} (of the task, or of the benchmark's options)"
 
 
 def asked_length(module: transformers.PreTrainedModel, tokens: int) -> dict[str, int]:

@@ -16,7 +16,7 @@ from evohydra.files import Plain
 from evohydra.scoring.benchmarks import SPLITS, BenchmarkError, CommonAnswer, Split
 from evohydra.scoring.benchmarks.chat_templates import Prompts, choose_template
 from evohydra.scoring.benchmarks.contents import versions_of
-from evohydra.scoring.benchmarks.generation_settings import over_task
+from evohydra.scoring.benchmarks.generation_settings import check_stops, over_task
 from evohydra.scoring.benchmarks.images import text_of
 from evohydra.scoring.benchmarks.likelihood import Per, Texts
 from evohydra.scoring.benchmarks.live_lm import LiveLM
@@ -112,6 +112,7 @@ class LMEvalBenchmark:
         if self._options.num_fewshot is not None or task.get_config("num_fewshot") is None:
             task.set_config(key="num_fewshot", value=self._options.num_fewshot or 0)
         task.set_fewshot_seed(seed=FEWSHOT_SEED)
+        check_stops(self.name, str(task.config.task), task.get_config("generation_kwargs") or {})
         if self._options.generation_kwargs:
             key = f"benchmark.{self.name}.generation_kwargs"
             if task.OUTPUT_TYPE != "generate_until":
@@ -219,7 +220,7 @@ class LMEvalBenchmark:
     def answers(self, live: LiveModel, split: Split, examples: Sequence[int]) -> list[str]:
         """What the live model writes or chooses."""
         self(live, split, examples)
-        return [answered(self._requests[split][place]) for place in examples]
+        return answered(self._tasks[split], self._metric, [self._requests[split][place] for place in examples])
 
     @property
     def complete_references(self) -> bool | None:
@@ -230,7 +231,7 @@ class LMEvalBenchmark:
     def check_references(self) -> None:
         """BenchmarkError where an example of the search split has no right answer that a model can be asked for."""
         task = self._tasks["search"]
-        check_references(self.name, task, [task.eval_docs[index] for index in self._indices["search"]])
+        check_references(self.name, task, self._metric, [task.eval_docs[index] for index in self._indices["search"]])
 
     def log_likelihoods(
         self, live: LiveModel, split: Split, examples: Sequence[int] | None, per: Per
@@ -248,8 +249,8 @@ class LMEvalBenchmark:
 
     def written(self, live: LiveModel, split: Split, examples: Sequence[int]) -> tuple[list[str], list[float]]:
         """The answers of the live model and their scores, see `likelihood.Verifiable`."""
-        scores = self(live, split, examples)
-        return [answered(self._requests[split][place]) for place in examples], scores.tolist()
+        scores = self(live, split, examples).tolist()
+        return answered(self._tasks[split], self._metric, [self._requests[split][p] for p in examples]), scores
 
     def log_likelihoods_of(
         self, live: LiveModel, split: Split, examples: Sequence[int], per: Per, texts: Texts

@@ -61,6 +61,11 @@ def load_tasks(
         with as_they_are_now(*(_data_set(manager, member) for member in members)):
             loaded = manager.load([{"group": "evohydra", "task": members}])
     except Exception as error:  # of the libraries that read and fetch data, each with kinds of its own
+        if isinstance(error, KeyError) and error.args == (None,):  # lm-eval's search for the name of an aggregation
+            raise BenchmarkError(
+                f"lm-eval task {task!r}: a metric of its metric_list that lm-eval does not know says neither "
+                "aggregation (aggregation: mean) nor higher_is_better (true or false)"
+            ) from error
         if isinstance(error, KeyError) and isinstance(data_files, Mapping):
             raise BenchmarkError(
                 f"data_files: lm-eval task {task!r} reads the split {error}, and there are files for "

@@ -4,6 +4,7 @@ A search compares genomes example by example, so that a metric must be a number 
 split the mean of these.
 """
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -16,8 +17,9 @@ from lm_eval.api.task import ConfigurableTask, Task
 from numpy.typing import NDArray
 
 from evohydra.scoring.benchmarks import BenchmarkError, Split
-from evohydra.scoring.benchmarks.private_lm_eval import by_document
+from evohydra.scoring.benchmarks.private_lm_eval import by_document, functions_of, let_give
 
+logger = logging.getLogger(__name__)
 # What a Task without `process_results` of its own gives for each example: numbers, and else what only an aggregation
 # over all of them turns into one.
 NUMBERS = {
@@ -30,6 +32,9 @@ NUMBERS = {
 PERPLEXITIES = {"perplexity": False, "weighted_perplexity": True, "bits_per_byte": True}
 BRIER = "brier_score"
 LOG_LIKELIHOOD = "log-likelihood"
+ROUNDING = 1e-3  # by which a sum of logarithms of probabilities may be above 0
+MOST_PROBED = 50  # documents
+PROBES = (-1.0, -3.5)  # log-likelihoods, to see what a task makes of them
 SINGLE = bool | int | float | np.number | np.bool_  # a number for an example
 # Lists that tell a mean from a median, and from a mean of those that are neither among the largest nor the smallest.
 SAMPLES = (
@@ -40,6 +45,8 @@ SAMPLES = (
 
 def chosen_metric(name: str, tasks: Mapping[Split, Task], wanted: str | None) -> str:
     """The metric that counts: `wanted`, or the only one; BenchmarkError where a split cannot be scored by it."""
+    for task in tasks.values():
+        _let_functions_give(task, wanted)
     known = sorted(tasks["search"].higher_is_better())
     metric = wanted or (known[0] if len(known) == 1 else None)
     for split, task in tasks.items():
@@ -57,7 +64,24 @@ def chosen_metric(name: str, tasks: Mapping[Split, Task], wanted: str | None) ->
         raise BenchmarkError(
             f"benchmark {name!r}: metric {metric!r} is measured in its splits by {measures}, not alike"
         )
+    if metric in NUMBERS["multiple_choice"] and not tasks["search"].higher_is_better()[metric]:
+        logger.warning(
+            "benchmark %r: its task says that a lower %s is better; the search looks for models that get it wrong",
+            *(name, metric),
+        )
     return metric
+
+
+def _let_functions_give(task: Task, metric: str | None) -> None:
+    """Let `metric` be a number that a function of the task gives by name, if it is no metric by itself.
+
+    Whether it gives one is seen at the first example. Where several functions may, and disagree in how it is better,
+    it stays unknown.
+    """
+    functions = functions_of(task)
+    rules = {(task.higher_is_better().get(each), _name(task.aggregation().get(each))) for each in functions}
+    if metric is not None and metric not in task.higher_is_better() and len(rules) == 1:
+        let_give(task, metric, functions[0])
 
 
 def refusal(task: Task, metric: str) -> str | None:
@@ -67,17 +91,20 @@ def refusal(task: Task, metric: str) -> str | None:
     if not isinstance(task.higher_is_better().get(metric), bool):
         return f"{what} does not say whether higher is better (higher_is_better: true or false)"
     processed = not isinstance(task, ConfigurableTask) or task.config.process_results is not None
-    if name in PERPLEXITIES and task.higher_is_better()[metric]:
+    higher = task.higher_is_better()[metric]
+    if name in PERPLEXITIES and higher:
         return f"{what} is the better the lower it is, and the task says that higher is better"
-    if PERPLEXITIES.get(name) and processed:
+    if PERPLEXITIES.get(name) and processed and not _passes_on(task, metric):
         return f"{what} weights examples by numbers of the task's own, which may depend on the answers"
     if name == BRIER and metric == BRIER and not processed:
-        return None
+        return f"{what} is the better the lower it is, and the task says that higher is better" if higher else None
     if name not in PERPLEXITIES and not _is_mean(aggregate):
         return f"{what} is not the mean of a number for each example"
     if processed:
         return None  # what it gives is seen at the first example, and checked there
     kind = str(task.OUTPUT_TYPE)
+    if (kind, metric) == ("loglikelihood", "perplexity") and name not in PERPLEXITIES and not higher:
+        return f"{what} is the mean of log-likelihoods, of which higher is better, and the task says that lower is"
     own = metric in METRIC_REGISTRY and getattr(METRIC_REGISTRY[metric], "__module__", "") == metrics.__name__
     if metric not in NUMBERS[kind] if kind in NUMBERS else own and metric != "exact_match":
         return f"{what} has no number for each example in a task of the type {kind}"
@@ -120,6 +147,30 @@ def leaves_out(task: Task, metric: str) -> bool:
     return False
 
 
+def _passes_on(task: Task, metric: str) -> bool:
+    """Whether a task's own `process_results` gives log-likelihoods as they are, with weights that they do not change.
+
+    Tried on documents from all over the task.
+    """
+    given: Mapping[str, Callable[[float], object]] = {
+        "loglikelihood_rolling": lambda total: (total,),
+        "loglikelihood": lambda total: ((total, False),),
+    }
+    as_answered = given.get(str(task.OUTPUT_TYPE))
+    if as_answered is None:
+        return False
+    count = len(task.eval_docs)
+    with suppress(Exception):  # a function of anyone's
+        for index in range(0, count, max(1, count // MOST_PROBED)):
+            (one, weight), (two, same) = (
+                task.process_results(task.eval_docs[index], as_answered(probe))[metric] for probe in PROBES
+            )
+            if (one, two) != PROBES or weight != same:
+                return False
+        return True
+    return False
+
+
 def _name(aggregate: Callable[..., object] | None) -> str:
     known = {id(AGGREGATION_REGISTRY[name]): name for name in AGGREGATION_REGISTRY}
     name: str = known.get(id(aggregate), str(getattr(aggregate, "__name__", aggregate)))
@@ -158,6 +209,11 @@ def scores_of(name: str, task: Task, metric: str, chosen: str | None) -> NDArray
 def _number(name: str, task: Task, metric: str, results: Mapping[str, object]) -> float:
     value = of_example(task, metric, results.get(metric))
     if isinstance(value, SINGLE):
+        if measure_of(task, metric) == LOG_LIKELIHOOD and float(value) > ROUNDING:
+            raise BenchmarkError(
+                f"benchmark {name!r}: metric {metric!r} is made a perplexity of, and gives {float(value):.6g} for an "
+                "example; expected a log-likelihood, which is 0 or less"
+            )
         return float(value)
     numeric = sorted(key for key, v in results.items() if isinstance(v, SINGLE))
     raise BenchmarkError(

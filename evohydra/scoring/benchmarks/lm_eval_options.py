@@ -57,4 +57,9 @@ def task_options(name: str, options: Plain) -> TaskOptions:
     check_format(f"benchmark.{name}.prompt_format", options.get("prompt_format"))
     if options.get("prompt_format") and options.get("chat_template"):
         raise BenchmarkError(f"benchmark {name!r}: expected prompt_format or chat_template, got both")
+    if options.get("fewshot_as_multiturn") and not options.get("chat_template"):
+        raise BenchmarkError(
+            f"benchmark {name!r}: fewshot_as_multiturn=true makes few-shot examples messages of a chat, got "
+            "chat_template=false; give chat_template=true too"
+        )
     return TaskOptions(**options)

@@ -11,7 +11,7 @@ from scipy.special import logsumexp
 
 from evohydra.scoring.benchmarks import BenchmarkError
 from evohydra.scoring.benchmarks.likelihood import LOWEST, Per, Texts
-from evohydra.scoring.benchmarks.lm_eval_metrics import sign_of
+from evohydra.scoring.benchmarks.lm_eval_metrics import BRIER, sign_of
 from evohydra.scoring.benchmarks.not_numbers import check_choices, check_log_likelihoods
 from evohydra.scoring.benchmarks.private_lm_eval import continuation_tokens
 
@@ -29,9 +29,15 @@ def refusal(task: Task) -> str | None:
     return None
 
 
-def check_references(name: str, task: Task, documents: Sequence[object]) -> None:
-    """BenchmarkError where the task has none, or one of `documents`."""
-    if reason := refusal(task):
+def check_references(name: str, task: Task, metric: str, documents: Sequence[object]) -> None:
+    """BenchmarkError where the task has none, or one of `documents`, or where the `metric` does not grow with them."""
+    reason = refusal(task)
+    if reason is None and sign_of(task, metric) < 0 and metric != BRIER:
+        reason = (
+            f"is better the lower {metric!r} is, of which the likelihood of its targets says nothing; choose "
+            "fitness=full"
+        )
+    if reason:
         raise BenchmarkError(f"fitness=likelihood: the task of benchmark {name!r} {reason}")
     for place, document in enumerate(documents):
         right = gold(task, document) if task.OUTPUT_TYPE == "multiple_choice" else references(task, document)

@@ -1,21 +1,48 @@
 """lm-eval's documents and responses in words, for readers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 from lm_eval.api.instance import Instance
-from lm_eval.api.task import Task
+from lm_eval.api.task import ConfigurableTask, Task
+
+# By what a metric divides the log-likelihood of a choice before it takes the largest.
+LENGTHS: Mapping[str, Callable[[str], int]] = {
+    "acc_norm": len,
+    "acc_bytes": lambda choice: len(choice.encode()),
+}
+MUTUAL_INFORMATION = "acc_mutual_info"  # asks for each choice a second time, without the prompt
 
 
 def described(task: Task, doc: object) -> tuple[str, str]:
-    """The prompt of a document without shots, and its target or right choice."""
+    """The prompt of a document without shots, and its target or right choice.
+
+    Where choices are beginnings with one continuation, as in Winogrande, they are the choices, and it is the prompt.
+    """
+    if isinstance(task, ConfigurableTask) and task.multiple_input:
+        return str(task.doc_to_target(doc)), str(task.doc_to_choice(doc)[task.doc_to_text(doc)])
     target = task.doc_to_target(doc)
     if isinstance(target, int) and task.OUTPUT_TYPE == "multiple_choice":
         target = task.doc_to_choice(doc)[target]
     return str(task.doc_to_text(doc)), " / ".join(map(str, target)) if isinstance(target, list) else str(target)
 
 
-def answered(instances: Sequence[Instance]) -> str:
-    """What a model has written to the requests of a document; where it chooses, the most likely continuation."""
+def answered(task: Task, metric: str, asked: Sequence[Sequence[Instance]]) -> list[str]:
+    """What a model has written to the requests of each document; where it chooses, the choice that `metric` counts."""
+    return [_answered(task, metric, instances) for instances in asked]
+
+
+def _answered(task: Task, metric: str, instances: Sequence[Instance]) -> str:
     if instances[0].request_type == "generate_until":
         return str(instances[0].resps[0])
-    return str(max(instances, key=lambda instance: instance.resps[0][0]).arguments[1])
+    totals = np.array([instance.resps[0][0] for instance in instances])
+    if not isinstance(task, ConfigurableTask) or task.OUTPUT_TYPE != "multiple_choice":
+        return str(instances[int(np.argmax(totals))].arguments[1])
+    choices = [str(choice) for choice in task.doc_to_choice(instances[0].doc)]
+    alone, totals = totals[len(choices) :], totals[: len(choices)]
+    if metric == MUTUAL_INFORMATION:
+        totals = totals - alone
+    if metric in LENGTHS:
+        totals = totals / np.array([LENGTHS[metric](choice) for choice in choices])
+    chosen = int(np.argmax(totals))
+    return choices[chosen] if task.multiple_input else str(instances[chosen].arguments[1])

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from lm_eval.api.instance import Instance
-from lm_eval.api.task import Task
+from lm_eval.api.registry import METRIC_REGISTRY
+from lm_eval.api.task import ConfigurableTask, Task
 from lm_eval.tasks._index import Kind
 from lm_eval.tasks._yaml_loader import load_yaml
 
@@ -31,6 +32,8 @@ __all__ = [
     "Kind",
     "continuation_tokens",
     "filters_of",
+    "functions_of",
+    "let_give",
     "load_yaml",
     "set_instances",
     "set_shots_of_class",
@@ -41,6 +44,23 @@ __all__ = [
 def filters_of(task: Task) -> list[str]:
     """The names of the task's filters."""
     return [ensemble.name for ensemble in task._filters]
+
+
+def functions_of(task: Task) -> list[str]:
+    """The metrics of a generating task that are functions of its own; each may give several numbers by name."""
+    if not isinstance(task, ConfigurableTask) or task.OUTPUT_TYPE != "generate_until":
+        return []
+    known = {name: function for name, function in task._metric_fn_list.items() if function is not None}
+    return [name for name in known if name not in METRIC_REGISTRY]
+
+
+def let_give(task: ConfigurableTask, metric: str, function: str) -> None:
+    """Let `metric` be one of the numbers that `function` gives, with its aggregation and direction.
+
+    lm-eval does so itself when it has seen the numbers of an example.
+    """
+    task._aggregation_list.setdefault(metric, task._aggregation_list[function])
+    task._higher_is_better.setdefault(metric, task._higher_is_better[function])
 
 
 def set_instances(task: Task, instances: Iterable[object]) -> None:
