@@ -105,7 +105,8 @@ class Run:
             ledger = stack.enter_context(closing(self._ledger()))
             finish(self.directory)
             tidy(self.directory, OWN)
-            keep_settings(self.directory, self.benchmark_options)
+            axes = dict(zip(plan.space.names, plan.space.axes, strict=True))
+            keep_settings(self.directory, self.benchmark_options, axes)
             for sentence in self.said:
                 say(console, sentence, wrapped=True)
             store = ScoreStore(self.directory / SCORES, conditions(self.identity), self.shared_scores)

@@ -10,10 +10,11 @@ from evohydra.search.optimizers.cmaes import default_population
 from evohydra.search.optimizers.gaussian.acquisitions import SAMPLES, Improvement, ScalarizedImprovement, scalarized
 from evohydra.search.optimizers.gaussian.features import Features
 from evohydra.search.optimizers.gaussian.first import sobol
+from evohydra.search.optimizers.gaussian.learnt import Learnt
 from evohydra.search.optimizers.gaussian.model import GaussianProcess, Hyperparameters, fitted
 from evohydra.search.optimizers.gaussian.proposal import Around, proposed
 from evohydra.search.optimizers.gaussian.ranges import Ranges
-from evohydra.search.optimizers.gaussian.scaling import standardized
+from evohydra.search.optimizers.gaussian.scaling import raised, standardized
 from evohydra.search.optimizers.gaussian.trust import box, length
 from evohydra.spaces.genes import Axis
 
@@ -155,6 +156,14 @@ class BayesianOptimization:
         self._genomes = np.vstack([self._genomes, self._ranges.outside(genomes)])
         self._values = np.vstack([self._values, objectives])
         self._error_bars = np.concatenate([self._error_bars, error_bars])
+
+    def learnt(self) -> Learnt | None:
+        """The model of the fitness by all that was told; None before, and where there are several objectives."""
+        if len(self._genomes) < 2 or self._values.shape[1] > 1:
+            return None
+        column = self._values[:, 0]
+        centre, scale = float(raised(column).mean()), standardized(column)[1]
+        return Learnt(self._processes()[0], self._features, self._ranges, centre, scale)
 
     def close(self) -> None:
         """Nothing to release."""

@@ -63,6 +63,7 @@ class GaussianProcess:
         ones = self._solve(np.ones(len(values)))
         self.mean = float(ones @ values / ones.sum())
         self._weights = self._solve(values - self.mean)
+        self.values = values
 
     def _solve(self, right: Values) -> Values:
         found: Values = cho_solve((self._factor, True), right)
@@ -74,6 +75,14 @@ class GaussianProcess:
         half = solve_triangular(self._factor, cross.T, lower=True)  # (n, m)
         variance = np.maximum(self.hyper.signal - (half**2).sum(axis=0), 1e-12)
         return self.mean + cross @ self._weights, np.sqrt(variance)
+
+    def left_out(self) -> tuple[Values, Values]:
+        """Each value as all others predict it, noise included: means and standard deviations, (n,) each.
+
+        Rasmussen and Williams, equations 5.10 and 5.12; the constant mean is that of all.
+        """
+        variance = 1 / np.diag(self._solve(np.eye(len(self.values))))
+        return self.values - self._weights * variance, np.sqrt(variance)
 
     def gradients(self, features: Values) -> tuple[float, float, Values, Values]:
         """At one point, (features,): mean, standard deviation, and their gradients, (features,) each."""

@@ -1,0 +1,42 @@
+"""What a Gaussian process has learnt of a search, in units of its fitness."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evohydra.search.optimizers import Points
+from evohydra.search.optimizers.gaussian.features import Features
+from evohydra.search.optimizers.gaussian.model import GaussianProcess
+from evohydra.search.optimizers.gaussian.ranges import Ranges
+
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """A model of the fitness, which is `centre` + `scale` times the standardized values of `process`."""
+
+    process: GaussianProcess
+    features: Features
+    ranges: Ranges
+    centre: float
+    scale: float
+
+    @property
+    def length_scales(self) -> Values:
+        """(genes,): by how much a gene has to change, in widths of the range that it began with, to matter."""
+        return self.process.hyper.scales
+
+    def predict(self, genomes: Points) -> tuple[Values, Values]:
+        """The fitness of `genomes`, (n, genes) in the unit cube, and its standard deviation: (n,) each."""
+        mean, deviation = self.process.predict(self.features(self.ranges.outside(genomes)))
+        return self.centre + self.scale * mean, self.scale * deviation
+
+    def left_out(self) -> tuple[Values, Values]:
+        """The fitness of each genome that the model was told of, as all others predict it, with deviations: (n,) each.
+
+        Hyperparameters are those of all genomes. What was told far below the median is the raised value.
+        """
+        mean, deviation = self.process.left_out()
+        return self.centre + self.scale * mean, self.scale * deviation
