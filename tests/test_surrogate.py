@@ -1,4 +1,4 @@
-"""What a search's Gaussian process has learnt: predictions of genomes that are left out, and the report's figures."""
+"""What a search's Gaussian process has learnt, and how the report shows it."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,6 @@ from evohydra.report.surrogate import TRUSTED, surrogate, surrogate_blocks
 from evohydra.report.writing import write_report
 from evohydra.search.fitness.likelihood import BY_METRIC
 from evohydra.search.optimizers.bo import BayesianOptimization
-from evohydra.search.optimizers.gaussian.model import GaussianProcess, Hyperparameters
 from evohydra.spaces.genes import Axis
 from tests.commands import evohydra, json_lines, workspace, write_lines
 
@@ -19,21 +18,6 @@ from tests.commands import evohydra, json_lines, workspace, write_lines
 def smooth(genomes: np.ndarray) -> np.ndarray:
     """The first gene matters much, the second a little, others not at all."""
     return np.asarray(-4 * (genomes[:, 0] - 0.3) ** 2 - 0.3 * (genomes[:, 1] - 0.6) ** 2)
-
-
-def test_a_value_left_out_is_predicted_as_by_a_process_without_it():
-    generator = np.random.default_rng(0)
-    features, values = generator.random((12, 3)), generator.normal(size=12)
-    gene, hyper = np.arange(3), Hyperparameters(np.array([0.5, 1.0, 2.0]), 1.3, 0.05)
-    whole = GaussianProcess(features, gene, values, hyper)
-    means, deviations = whole.left_out()
-    for at in range(12):
-        others = np.delete(np.arange(12), at)
-        known = GaussianProcess(features[others], gene, values[others] - whole.mean, hyper)
-        known.mean, known._weights = 0.0, known._solve(values[others] - whole.mean)  # the constant mean is that of all
-        mean, deviation = known.predict(features[at : at + 1])
-        assert means[at] == pytest.approx(whole.mean + mean[0], abs=1e-8)
-        assert deviations[at] == pytest.approx(np.sqrt(deviation[0] ** 2 + hyper.noise), rel=1e-6)
 
 
 def test_what_was_learnt_is_in_units_of_the_fitness_and_of_the_cube():
@@ -49,8 +33,7 @@ def test_what_was_learnt_is_in_units_of_the_fitness_and_of_the_cube():
     assert np.abs(mean - 7 - smooth(points)).max() < 0.15
     assert (deviation > 0).all()
     assert learnt.length_scales.argmin() == 0
-    told, _ = learnt.left_out()
-    assert np.corrcoef(told, smooth(genomes))[0, 1] > 0.9
+    assert 0 < learnt.noise < 0.1
 
 
 def test_several_objectives_have_no_one_model():
@@ -82,7 +65,7 @@ def made_up(run: Path, directory: Path, fitness: object = smooth, notes: object 
     records = [
         {**lines[0], "index": at, "generation": at // 4, "genome": list(map(float, genome)), "fitness": float(value),
          "note": notes(at) if notes else None}  # type: ignore[operator]
-        for at, (genome, value) in enumerate(zip(genomes, values, strict=True))
+        for at, (genome, value) in enumerate(sorted(zip(genomes, values, strict=True), key=lambda each: each[1]))
     ]  # fmt: skip
     write_lines(directory / "ledger.jsonl", records)
     return directory
@@ -99,10 +82,9 @@ def test_the_report_of_a_run_shows_its_model(run: Path, tmp_path: Path):
     assert found is not None
     assert found.r2 > 0.8
     assert found.learnt.length_scales.argmin() == 0
-    assert found.expected is not None
-    assert 0.5 < found.within <= 1
-    page = written["report"].read_text()
-    assert "the model expected" in page
+    assert 0.6 < found.within <= 1
+    assert found.expected is not None  # the best one is the last
+    assert "the model expected" in written["report"].read_text()
 
 
 def test_a_model_that_explains_nothing_is_not_shown(run: Path, tmp_path: Path):

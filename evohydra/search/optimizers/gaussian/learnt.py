@@ -1,5 +1,6 @@
 """What a Gaussian process has learnt of a search, in units of its fitness."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,10 +34,7 @@ class Learnt:
         mean, deviation = self.process.predict(self.features(self.ranges.outside(genomes)))
         return self.centre + self.scale * mean, self.scale * deviation
 
-    def left_out(self) -> tuple[Values, Values]:
-        """The fitness of each genome that the model was told of, as all others predict it, with deviations: (n,) each.
-
-        Hyperparameters are those of all genomes. What was told far below the median is the raised value.
-        """
-        mean, deviation = self.process.left_out()
-        return self.centre + self.scale * mean, self.scale * deviation
+    @property
+    def noise(self) -> float:
+        """The standard deviation of the noise that it takes scores to have."""
+        return self.scale * math.sqrt(self.process.hyper.noise)

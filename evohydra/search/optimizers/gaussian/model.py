@@ -76,14 +76,6 @@ class GaussianProcess:
         variance = np.maximum(self.hyper.signal - (half**2).sum(axis=0), 1e-12)
         return self.mean + cross @ self._weights, np.sqrt(variance)
 
-    def left_out(self) -> tuple[Values, Values]:
-        """Each value as all others predict it, noise included: means and standard deviations, (n,) each.
-
-        Rasmussen and Williams, equations 5.10 and 5.12; the constant mean is that of all.
-        """
-        variance = 1 / np.diag(self._solve(np.eye(len(self.values))))
-        return self.values - self._weights * variance, np.sqrt(variance)
-
     def gradients(self, features: Values) -> tuple[float, float, Values, Values]:
         """At one point, (features,): mean, standard deviation, and their gradients, (features,) each."""
         scales = self.hyper.scales[self.gene]
