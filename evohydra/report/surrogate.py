@@ -144,8 +144,8 @@ def surrogate_blocks(job: Job) -> Iterator[Block]:
         "model_predictions",
         predictions_figure(found),
         "What the Gaussian process predicts of each genome from nine tenths of the others, and what it scored (bars: "
-        f"95 %). It has {share}; {found.within:.0%} of the genomes lie in their interval. Very bad genomes are raised to one value, "
-        f"as the model sees them. Points above the line scored better than predicted.{told}",
+        f"95 %). It has {share}; {found.within:.0%} of the genomes lie in their interval. Very bad genomes are raised "
+        f"to one value, as the model sees them. Points above the line scored better than predicted.{told}",
     )
     yield FigureBlock(
         "model_genes",

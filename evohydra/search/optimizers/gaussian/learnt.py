@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from evohydra.search.optimizers import Points
 from evohydra.search.optimizers.gaussian.features import Features
-from evohydra.search.optimizers.gaussian.model import GaussianProcess
+from evohydra.search.optimizers.gaussian.model import Process
 from evohydra.search.optimizers.gaussian.ranges import Ranges
 
 Values = NDArray[np.float64]
@@ -18,7 +18,7 @@ Values = NDArray[np.float64]
 class Learnt:
     """A model of the fitness, which is `centre` + `scale` times the standardized values of `process`."""
 
-    process: GaussianProcess
+    process: Process
     features: Features
     ranges: Ranges
     centre: float

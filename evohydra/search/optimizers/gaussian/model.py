@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +38,21 @@ SPREAD = 1.0  # the deviation of the logarithm of a length scale; sqrt 3 in that
 def location(genes: int) -> float:
     """The mean of the logarithm of a length scale."""
     return math.sqrt(2.0) + 0.5 * math.log(genes) - SHORTER
+
+
+class Process(Protocol):
+    """A model of standardized values, `values` (n,), with normal predictions."""
+
+    hyper: Hyperparameters
+    values: Values
+
+    def predict(self, features: Values) -> tuple[Values, Values]:
+        """Mean and standard deviation of the function without noise at `features`, (m, features): (m,) each."""
+        ...
+
+    def gradients(self, features: Values) -> tuple[float, float, Values, Values]:
+        """At one point, (features,): mean, standard deviation, and their gradients, (features,) each."""
+        ...
 
 
 class GaussianProcess:
