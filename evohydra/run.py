@@ -36,6 +36,7 @@ from evohydra.search.ends import at_the_ends
 from evohydra.search.fitness import Fitness, WantsReferences
 from evohydra.search.identity import Identity
 from evohydra.search.ledger import Ledger
+from evohydra.search.optimizers import TakesEarlier
 from evohydra.search.plan import SearchPlan
 from evohydra.search.references import REFERENCES, Told, check_same_references, told_of, verified_references
 from evohydra.search.rounds import Scoring
@@ -105,7 +106,8 @@ class Run:
             ledger = stack.enter_context(closing(self.ledger()))
             finish(self.directory)
             tidy(self.directory, OWN)
-            keep_settings(self.directory, self.benchmark_options)
+            axes = dict(zip(plan.space.names, plan.space.axes, strict=True))
+            keep_settings(self.directory, self.benchmark_options, axes)
             for sentence in self.said:
                 say(console, sentence, wrapped=True)
             store = ScoreStore(self.directory / SCORES, conditions(self.identity), self.shared_scores)
@@ -127,6 +129,8 @@ class Run:
             check_any_scored(store, "test", {name: evaluation.error for name, evaluation in tested.items()})
             summary = self._summarise(scheduler, ledger, candidates, tested, references)
             summary["budget"] = plan.budget
+            if isinstance(optimizer, TakesEarlier) and optimizer.transferred is not None:
+                summary["search"]["transferred"] = round(optimizer.transferred, 3)
             summary["seconds"]["other"] = round(time.perf_counter() - began - searching, 3)
             self._keep_for_readers(scheduler, candidates[0], tested)
             self._write(executor, tracker, summary, candidates[0])

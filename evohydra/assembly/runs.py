@@ -43,11 +43,13 @@ from evohydra.scoring.worker import Worker
 from evohydra.search.fitness import check_references
 from evohydra.search.identity import IDENTITY, Identity, OfSearch, own_keys
 from evohydra.search.masking import without_secrets
-from evohydra.search.optimizers import Points
+from evohydra.search.optimizers import Optimizer, Points
+from evohydra.search.optimizers.gaussian.transfer import Earlier
 from evohydra.search.plan import SearchPlan, check_budget, known_points
-from evohydra.search.warm_start import best_genomes
+from evohydra.search.warm_start import best_genomes, earlier_genomes
 from evohydra.search.warm_start import identity as warm_identity
 from evohydra.spaces import Space
+from evohydra.spaces.genes import Axis
 from evohydra.spaces.hybrid import HybridSpace
 from evohydra.spaces.parameter import uniform_merge
 from evohydra.winner.recipe_files import made_from
@@ -100,7 +102,9 @@ def make_run(plain: Plain, directory: Path, place: Plain, given: Sequence[str] =
         return UnsearchedRecipe(directory, space.decode(np.empty(0)), form, make_executor)
     warm, identity = _warm(settings, space), _identity(settings, parts, kept)
     if settings.warm_start:
-        warmed = warm_identity(Path(settings.warm_start), warm, identity.scores.benchmarks)
+        earlier = _earlier(settings, space)
+        plan = replace(plan, make_optimizer=functools.partial(_optimizer, settings, earlier))
+        warmed = warm_identity(Path(settings.warm_start), warm, identity.scores.benchmarks, earlier)
         identity = replace(identity, search=replace(identity.search, warm_start=warmed))
     return Run(
         directory=directory,
@@ -161,6 +165,21 @@ def _warm(settings: Settings, space: Space) -> Points:
     return best_genomes(Path(settings.warm_start), space, settings.warm_start_top)
 
 
+def _earlier(settings: Settings, space: Space) -> Earlier | None:
+    """All genomes of an earlier run, for a strategy that takes them as data."""
+    strategy = getattr(instantiate(settings.optimizer), "func", None)
+    if not (getattr(strategy, "takes_earlier", False) and settings.optimizer.get("transfer", True)):
+        return None
+    return earlier_genomes(Path(str(settings.warm_start)), space)
+
+
+def _optimizer(settings: Settings, earlier: Earlier | None, axes: Sequence[Axis], start: Points) -> Optimizer:
+    """The strategy, with the genomes of an earlier run where these are data of it."""
+    data = {} if earlier is None else {"earlier": earlier}
+    made: Optimizer = instantiate(settings.optimizer)(axes=axes, seed=settings.seed, start=start, **data)
+    return made
+
+
 def _plan(settings: Settings, benchmarks: Mapping[str, Benchmark], space: Space) -> SearchPlan:
     """The search, without a warm start."""
     sizes = {name: benchmark.size("search") for name, benchmark in benchmarks.items()}
@@ -170,7 +189,7 @@ def _plan(settings: Settings, benchmarks: Mapping[str, Benchmark], space: Space)
         objective=instantiate(settings.objective),
         pick=instantiate(settings.pick),
         fitness=instantiate(settings.fitness)(sizes=sizes, seed=settings.seed),
-        make_optimizer=lambda axes, start: instantiate(settings.optimizer)(axes=axes, seed=settings.seed, start=start),
+        make_optimizer=functools.partial(_optimizer, settings, None),
         budget=settings.genomes,
         seed=settings.seed,
         top=settings.top,

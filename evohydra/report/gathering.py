@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +18,7 @@ from evohydra.search.fitness.likelihood_scale import is_likelihood
 from evohydra.search.json_lines import in_use, whole_lines
 from evohydra.search.masking import shown_overrides
 from evohydra.search.objectives import Objective
+from evohydra.spaces.genes import Axis
 
 SETTINGS = "settings.json"  # of the last command that a run accepted
 ASIDE = ("run", "seed", "tracker", "ablate", "report")  # of command lines
@@ -224,10 +225,10 @@ def strategies(jobs: Iterable[Job]) -> dict[str, list[Job]]:
     return found
 
 
-def keep_settings(run: Path, benchmarks: Collection[str]) -> None:
+def keep_settings(run: Path, benchmarks: Collection[str], axes: Mapping[str, Axis]) -> None:
     """Keep what Hydra has written of the command in settings.json, once the run has accepted it.
 
-    Of benchmarks those that are in use: `benchmarks` are their keys.
+    Of benchmarks those that are in use: `benchmarks` are their keys. `axes` are those of the genes, by name.
 
     Hydra writes its own files anew for each command in a directory, also for one that is then refused.
     """
@@ -235,7 +236,8 @@ def keep_settings(run: Path, benchmarks: Collection[str]) -> None:
         config = _by_hydra(run, "config", {})
         if known := config.get("benchmark"):
             config["benchmark"] = {name: spec for name, spec in known.items() if name in benchmarks}
-        write_json(run / SETTINGS, {"overrides": _by_hydra(run, "overrides", []), "config": config})
+        searched = [{"name": name, "axis": asdict(axis)} for name, axis in axes.items()]
+        write_json(run / SETTINGS, {"overrides": _by_hydra(run, "overrides", []), "config": config, "axes": searched})
 
 
 def _by_hydra(run: Path, name: str, otherwise: object) -> Any:

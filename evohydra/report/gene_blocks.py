@@ -11,6 +11,7 @@ from evohydra.report.blocks import Block, FigureBlock
 from evohydra.report.gathering import Job, strategies
 from evohydra.report.importance import importance, importance_figure
 from evohydra.report.search_figures import population_figure
+from evohydra.report.surrogate import surrogate_blocks
 
 TRUSTED = 0.1  # R^2 below which the order of genes is not shown
 
@@ -33,6 +34,8 @@ def gene_blocks(jobs: Sequence[Job]) -> Iterator[Block]:
             f"are shuffled, on held-out genomes (bars: standard deviation). The forest has {share}, {found.genomes} in "
             "all. It tells what mattered where the search went, not everywhere.",
         )
+    if len(jobs) == 1:
+        yield from surrogate_blocks(jobs[0])
     for job in jobs:
         file = job.directory / "ablations.json"
         ablated = read_json(file) if file.is_file() and job.summary else None

@@ -115,8 +115,17 @@ def ends_sentence(ends: Plain) -> str:
     )
 
 
+def transfer_sentence(weight: float) -> str:
+    """Whether an earlier run's genomes have helped the model of this search."""
+    if weight > 0:
+        return f"The earlier run's genomes are data of this search's model: its mean counts {weight:.2f} times."
+    return "The earlier run's genomes do not rank this run's, so that the search's model goes without them."
+
+
 def search_sentences(searched: Plain) -> Iterator[str]:
     """What is to be said of a search, `search` in summary.json."""
+    if "transferred" in searched:
+        yield transfer_sentence(searched["transferred"])
     if told := searched.get("references"):
         yield references_sentence(told)
     if agreed := searched.get("likelihood"):

@@ -71,6 +71,7 @@ class Searched(TypedDict):
     fitness and metric (`value`, `low`, `high`, `n` genomes), where a search by log-likelihoods has checked it.
     references: where they are verified ones. measure:
     of `best`, where it is another number than the benchmarks' metric. at_the_ends: see `evohydra.search.ends`.
+    transferred: by how much the model of an earlier run counts in that of this search, 0: not at all.
     known_as: the name of a source or of another merge without a search, where the winner is no other model.
     """
 
@@ -83,6 +84,7 @@ class Searched(TypedDict):
     at_the_ends: NotRequired[AtTheEnds]
     known_as: NotRequired[str]
     failed: int
+    transferred: NotRequired[float]
     front: NotRequired[list[dict[str, object]]]
 
 

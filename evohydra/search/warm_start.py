@@ -14,6 +14,7 @@ from evohydra.files import Plain, read_json
 from evohydra.search.fitness.likelihood_scale import is_likelihood
 from evohydra.search.json_lines import whole_lines
 from evohydra.search.optimizers import Points
+from evohydra.search.optimizers.gaussian.transfer import Earlier
 from evohydra.spaces import Space
 
 logger = logging.getLogger(__name__)
@@ -41,6 +42,22 @@ def best_genomes(directory: Path, space: Space, top: int) -> Points:
     return np.array([record["genome"] for record in chosen], dtype=np.float64)
 
 
+def earlier_genomes(directory: Path, space: Space) -> Earlier:
+    """All different recipes of the run in `directory` with their fitness; ValueError as by `best_genomes`.
+
+    Where a run has scored some by likelihood and others by the metric, those of which there are more.
+    """
+    records = [record for record in whole_lines(directory / "ledger.jsonl") if record["fitness"] is not None]
+    kinds = [[r for r in records if is_likelihood(r["scores"]) == likely] for likely in (True, False)]
+    different = {record["recipe"]: record for record in max(kinds, key=len)}
+    for record in different.values():
+        _check(record, space, directory / "ledger.jsonl")
+    return Earlier(
+        np.array([record["genome"] for record in different.values()], dtype=np.float64),
+        np.array([record["fitness"] for record in different.values()], dtype=np.float64),
+    )
+
+
 def _check(record: Plain, space: Space, ledger: Path) -> None:
     """ValueError unless the genome means the same in `space` as it did in the earlier run."""
     was, genome = record["genes"], np.array(record["genome"], dtype=np.float64)
@@ -64,8 +81,13 @@ def _same(one: Any, other: Any) -> bool:
     return math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-12) if all(numbers) else bool(one == other)
 
 
-def identity(directory: Path, points: Points, benchmarks: Mapping[str, Mapping[str, object]]) -> dict[str, str]:
-    """What a run with this warm start depends on; warns where the earlier run may have seen other examples."""
+def identity(
+    directory: Path, points: Points, benchmarks: Mapping[str, Mapping[str, object]], data: Earlier | None = None
+) -> dict[str, str]:
+    """What a run with this warm start depends on; warns where the earlier run may have seen other examples.
+
+    data: all genomes of that run, for a strategy that learns from them.
+    """
     known = read_json(directory / "run.json") if (directory / "run.json").is_file() else {}
     earlier = (known.get("scores") or {}).get("benchmarks") or {}
     if _examples(earlier) != _examples(json.loads(json.dumps(benchmarks))):
@@ -73,7 +95,10 @@ def identity(directory: Path, points: Points, benchmarks: Mapping[str, Mapping[s
             "warm_start: %s was scored by another benchmark, or on other splits; make sure that none of its search "
             "examples is in a validation or test split of this run", directory
         )  # fmt: skip
-    return {"run": str(directory), "genomes": hashlib.sha256(points.tobytes()).hexdigest()}
+    told = {"run": str(directory), "genomes": hashlib.sha256(points.tobytes()).hexdigest()}
+    if data is not None:
+        told["data"] = hashlib.sha256(data.genomes.tobytes() + data.fitness.tobytes()).hexdigest()
+    return told
 
 
 def _examples(benchmarks: Mapping[str, Mapping[str, object]]) -> dict[str, Any]:

@@ -70,6 +70,26 @@ class LearnsFromEstimates(Protocol):
 
 
 @runtime_checkable
+class LearnsFromConstraints(Protocol):
+    """A strategy that looks for genomes which keep limits."""
+
+    def tell_constraints(self, genomes: Points, numbers: NDArray[np.float64]) -> None:
+        """Learn numbers that have to be 0 or more, (genomes, limits), of a generation whose fitness was told."""
+        ...
+
+
+@runtime_checkable
+class TakesEarlier(Protocol):
+    """A strategy that is made with `earlier` too, the genomes of an earlier run and their fitness.
+
+    transferred: by how much these count now, 0 where they do not help; None without an earlier run.
+    """
+
+    takes_earlier: bool
+    transferred: float | None
+
+
+@runtime_checkable
 class StateIsData(Protocol):
     """A strategy whose state is what it was told: a search goes on by telling it generations that it was not asked."""
 

@@ -10,10 +10,13 @@ from evohydra.search.optimizers.cmaes import default_population
 from evohydra.search.optimizers.gaussian.acquisitions import SAMPLES, Improvement, ScalarizedImprovement, scalarized
 from evohydra.search.optimizers.gaussian.features import Features
 from evohydra.search.optimizers.gaussian.first import sobol
-from evohydra.search.optimizers.gaussian.model import GaussianProcess, Hyperparameters, fitted
+from evohydra.search.optimizers.gaussian.learnt import Learnt
+from evohydra.search.optimizers.gaussian.limits import Limit, Limited
+from evohydra.search.optimizers.gaussian.model import GaussianProcess, Hyperparameters, Process, fitted
 from evohydra.search.optimizers.gaussian.proposal import Around, proposed
 from evohydra.search.optimizers.gaussian.ranges import Ranges
-from evohydra.search.optimizers.gaussian.scaling import standardized
+from evohydra.search.optimizers.gaussian.scaling import raised, standardized
+from evohydra.search.optimizers.gaussian.transfer import Earlier, Shifted, Transfer
 from evohydra.search.optimizers.gaussian.trust import box, length
 from evohydra.search.optimizers.singles import Result
 from evohydra.spaces.genes import Axis
@@ -34,6 +37,12 @@ class BayesianOptimization:
     Asked for one genome at a time it believes the model's own mean of those that are pending, and learns from each
     result. It needs `population` results for that; more Sobol points are asked until then.
 
+    What has to be 0 or more of a genome (`tell_constraints`) has a model of its own: looked for is the largest
+    improvement over the best genome that keeps all limits, times the probability of keeping them (Gardner et al. 2014).
+
+    earlier: a run over the same genes. Its model is the mean that this one's begins from, where `transfer` says so and
+    as long as it ranks the genomes of this run.
+
     Numbers are looked for in the ranges that the genes begin with, which grow while the best genomes lie at their ends.
     Up to LOCAL genes it looks in all of these ranges, from there on in a trust region around the best genome (TuRBO).
 
@@ -45,6 +54,7 @@ class BayesianOptimization:
     state_is_data = True
     widens_ranges = True
     takes_singles = True
+    takes_earlier = True
 
     def __init__(
         self,
@@ -54,6 +64,8 @@ class BayesianOptimization:
         start: Points | None = None,
         population: AtLeastOne | None = None,
         batch: AtLeastOne = 4,
+        transfer: bool = True,
+        earlier: Earlier | None = None,
     ) -> None:
         dimension = dimension_of(axes)
         if dimension > MOST:
@@ -71,6 +83,11 @@ class BayesianOptimization:
         self._values = np.empty((0, 1))
         self._error_bars = np.empty(0)
         self._fits: dict[int, list[Hyperparameters]] = {}  # of the last number of genomes that was fitted
+        self._limits: list[tuple[Points, Values]] = []  # genomes, and their numbers that have to be 0 or more
+        self._limit_models: tuple[int, list[Limit]] = 0, []  # by so many of these
+        self._transfer = None
+        if transfer and earlier is not None and len(earlier.genomes) > 1:
+            self._transfer = Transfer.of(earlier, self._features, self._ranges)
 
     def ask(self) -> Points:
         """The next generation, (genomes, dimension)."""
@@ -106,22 +123,46 @@ class BayesianOptimization:
         return np.asarray(self._ranges.inside(self._proposed(processes, known, generator)[None])[0])
 
     def _proposed(
-        self, processes: Sequence[GaussianProcess], known: Points, generator: np.random.Generator
+        self, processes: Sequence[Process], known: Points, generator: np.random.Generator
     ) -> NDArray[np.float64]:
         seen = self._features(known)
         means = np.stack([process.predict(seen)[0] for process in processes], axis=1)  # (known, objectives)
+        limits = self._limited()
+        kept = np.min([limit.margin(seen) for limit in limits], axis=0) if limits else np.zeros(len(known))
         if len(processes) == 1:
             merit = means[:, 0]
-            one = Improvement(processes[0], float(merit.max()))
-            return proposed(self._around(known, merit, processes), one, one.slope, generator)
+            one = Improvement(processes[0], float(merit[kept >= 0].max(initial=-np.inf)))
+            merit = np.where(kept >= 0, merit, merit.min() + kept)
+            if not limits:
+                return proposed(self._around(known, merit, processes), one, one.slope, generator)
+            among = (one, one.slope) if (kept >= 0).any() else (None, None)
+            limited = Limited(limits, *among)
+            return proposed(self._around(known, merit, processes), limited, limited.slope, generator)
         weights = generator.dirichlet(np.ones(len(processes)))
         low, high = means.min(axis=0), means.max(axis=0)
         merit = scalarized(means, weights, low, high)
         normals = generator.normal(size=(SAMPLES, len(processes)))
-        several = ScalarizedImprovement(processes, weights, low, high, float(merit.max()), normals)
-        return proposed(self._around(known, merit, processes), several, None, generator)
+        best = float(merit[kept >= 0].max(initial=-np.inf))
+        merit = np.where(kept >= 0, merit, merit.min() + kept)
+        several = ScalarizedImprovement(processes, weights, low, high, best, normals)
+        if not limits:
+            return proposed(self._around(known, merit, processes), several, None, generator)
+        limited = Limited(limits, several if (kept >= 0).any() else None, None)
+        return proposed(self._around(known, merit, processes), limited, None, generator)
 
-    def _around(self, known: Points, merit: Values, processes: Sequence[GaussianProcess]) -> Around:
+    def _limited(self) -> list[Limit]:
+        """A model of each number that has to be 0 or more."""
+        if not self._limits:
+            return []
+        if self._limit_models[0] == len(self._limits):
+            return self._limit_models[1]
+        genomes, numbers = (np.concatenate(each) for each in zip(*self._limits, strict=True))
+        features = self._features(self._ranges.outside(genomes))
+        models = [Limit.of(features, self._features.gene, column) for column in numbers.T]
+        self._limit_models = len(self._limits), models
+        return models
+
+    def _around(self, known: Points, merit: Values, processes: Sequence[Process]) -> Around:
         """Near the best genomes by `merit`, (known,), and in all of the cube; of many genes, in the trust region."""
         best = known[(-merit).argsort(kind="stable")[:BEST]]
         genes, told = self._genomes.shape[1], self._values.mean(axis=1)
@@ -135,25 +176,42 @@ class BayesianOptimization:
     def _standardized(self) -> Values:
         return np.stack([standardized(column)[0] for column in self._values.T], axis=1)
 
-    def _processes(self) -> list[GaussianProcess]:
+    def _processes(self) -> list[Process]:
         """The models of all that was told, one for each objective."""
         count = fitted_on(len(self._genomes))
         if count not in self._fits:
             features, noise = self._features(self._genomes[:count]), self._noise(count)
             columns = [standardized(column)[0] for column in self._values[:count].T]
+            if self._transfer and (weight := self._weight(count)):
+                columns = [columns[0] - weight * self._transfer.mean(features)]
             fits = [fitted(features, self._features.gene, column, noise) for column in columns]
             self._fits = {count: fits}
         return self._conditioned(self._fits[count], self._genomes, self._standardized())
 
-    def _conditioned(self, hyper: Sequence[Hyperparameters], genomes: Points, values: Values) -> list[GaussianProcess]:
+    def _conditioned(self, hyper: Sequence[Hyperparameters], genomes: Points, values: Values) -> list[Process]:
         features = self._features(genomes)
         noise = self._noise(len(self._genomes))
         if noise is not None:
             noise = np.concatenate([noise, np.zeros(len(genomes) - len(noise))])
+        if self._transfer and (weight := self._weight(fitted_on(len(self._genomes)))):
+            return [Shifted(features, self._features.gene, values[:, 0], hyper[0], noise, self._transfer, weight)]
         return [
             GaussianProcess(features, self._features.gene, column, each, noise)
             for each, column in zip(hyper, values.T, strict=True)
         ]
+
+    def _weight(self, count: int) -> float:
+        """By how much the earlier run's mean counts by the first `count` genomes; 0 of several objectives."""
+        if self._transfer is None or not count or self._values.shape[1] > 1:
+            return 0.0
+        features, values = self._features(self._genomes[:count]), standardized(self._values[:count, 0])[0]
+        return self._transfer.weight(features, values)
+
+    @property
+    def transferred(self) -> float | None:
+        """By how much an earlier run's mean counts now, 0 where it does not help; None without an earlier run."""
+        count = len(self._genomes)
+        return None if self._transfer is None else self._weight(fitted_on(count) if count else 0)
 
     def _noise(self, count: int) -> Values | None:
         """(count,), known variances of the standardized fitness; None where no error bar is known."""
@@ -180,6 +238,17 @@ class BayesianOptimization:
     def tell_one(self, number: int, result: Result) -> None:
         """Learn from one genome."""
         self.tell_estimates(result.genome[None], result.objectives[None], np.array([result.error_bar]))
+    def tell_constraints(self, genomes: Points, numbers: Values) -> None:
+        """Learn what has to be 0 or more, (genomes, limits), of genomes that were told."""
+        self._limits.append((genomes, numbers))
+
+    def learnt(self) -> Learnt | None:
+        """The model of the fitness by all that was told; None before, and where there are several objectives."""
+        if len(self._genomes) < 2 or self._values.shape[1] > 1:
+            return None
+        column = self._values[:, 0]
+        centre, scale = float(raised(column).mean()), standardized(column)[1]
+        return Learnt(self._processes()[0], self._features, self._ranges, centre, scale)
 
     def close(self) -> None:
         """Nothing to release."""

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evohydra.search.optimizers.gaussian.improvement import log_improvement, slope_of_log_h
-from evohydra.search.optimizers.gaussian.model import GaussianProcess
+from evohydra.search.optimizers.gaussian.model import Process
 
 Values = NDArray[np.float64]
 SAMPLES = 64  # of the values of a candidate
@@ -18,7 +18,7 @@ AUGMENTED = 0.05  # Knowles, ParEGO, IEEE Trans. Evol. Comput. 10, 2006, equatio
 class Improvement:
     """Log expected improvement over `best`."""
 
-    process: GaussianProcess
+    process: Process
     best: float
 
     def __call__(self, features: Values) -> Values:
@@ -41,7 +41,7 @@ class ScalarizedImprovement:
     for all candidates, so that these are compared by the same luck.
     """
 
-    processes: Sequence[GaussianProcess]
+    processes: Sequence[Process]
     weights: Values
     low: Values
     high: Values

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,21 @@ def location(genes: int) -> float:
     return math.sqrt(2.0) + 0.5 * math.log(genes) - SHORTER
 
 
+class Process(Protocol):
+    """A model of standardized values, `values` (n,), with normal predictions."""
+
+    hyper: Hyperparameters
+    values: Values
+
+    def predict(self, features: Values) -> tuple[Values, Values]:
+        """Mean and standard deviation of the function without noise at `features`, (m, features): (m,) each."""
+        ...
+
+    def gradients(self, features: Values) -> tuple[float, float, Values, Values]:
+        """At one point, (features,): mean, standard deviation, and their gradients, (features,) each."""
+        ...
+
+
 class GaussianProcess:
     """A posterior over functions: Matern 5/2, constant mean by generalised least squares, independent noise.
 
@@ -63,6 +79,7 @@ class GaussianProcess:
         ones = self._solve(np.ones(len(values)))
         self.mean = float(ones @ values / ones.sum())
         self._weights = self._solve(values - self.mean)
+        self.values = values
 
     def _solve(self, right: Values) -> Values:
         found: Values = cho_solve((self._factor, True), right)
