@@ -238,6 +238,7 @@ class BayesianOptimization:
     def tell_one(self, number: int, result: Result) -> None:
         """Learn from one genome."""
         self.tell_estimates(result.genome[None], result.objectives[None], np.array([result.error_bar]))
+
     def tell_constraints(self, genomes: Points, numbers: Values) -> None:
         """Learn what has to be 0 or more, (genomes, limits), of genomes that were told."""
         self._limits.append((genomes, numbers))
