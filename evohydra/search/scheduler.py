@@ -1,5 +1,6 @@
 """Gets jobs scored: by what is on file, or by the executor; keeps each score as soon as it comes."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -8,6 +9,7 @@ from evohydra.scoring.benchmarks import Split
 from evohydra.scoring.executors import Executor
 from evohydra.scoring.job import Evaluation, Job, MachineError, checked, joined
 from evohydra.search.scores import ScoreStore, content
+from evohydra.search.worker_times import WorkerTimes
 
 CHEAP = 0.1  # of the seconds of an evaluation, for a merge to be worth doing twice
 
@@ -29,8 +31,8 @@ class Pending:
 class Scheduler:
     """Between a search, which wants recipes scored, and what scores them."""
 
-    def __init__(self, executor: Executor, store: ScoreStore) -> None:
-        self.executor, self.store = executor, store
+    def __init__(self, executor: Executor, store: ScoreStore, times: WorkerTimes | None = None) -> None:
+        self.executor, self.store, self._times = executor, store, times
         self._open: dict[int, Pending] = {}  # by the executor's ticket
         self._merging = self._evaluating = 0.0  # seconds of all jobs so far
 
@@ -76,6 +78,7 @@ class Scheduler:
         """The evaluation of a submitted job; waits for it, and keeps what else is scored meanwhile."""
         while pending.evaluation is None:
             ticket, evaluation = self.executor.completed()
+            self._note_turns(ticket, evaluation)
             done = self._open.pop(ticket)
             done.parts[ticket] = evaluation
             if len(done.parts) == len(done.tickets):
@@ -88,6 +91,29 @@ class Scheduler:
                 self._evaluating += done.evaluation.seconds.get("evaluate", 0.0)
                 self.store.keep(done.label, done.job, done.evaluation)
         return pending.evaluation
+
+    def _note_turns(self, ticket: int, evaluation: Evaluation) -> None:
+        """Keep what workers did until a job was scored."""
+        if self._times is None:
+            return
+        for turn in self.executor.watch.take():
+            counts = turn.ticket == ticket and turn.outcome == "scored"
+            self._times.add(turn, self._told(turn.ticket), evaluation if counts else None)
+
+    def _told(self, ticket: int | None) -> str:
+        """A job in words; "" where a worker was at none."""
+        pending = None if ticket is None else self._open.get(ticket)
+        if pending is None or ticket is None:
+            return ""
+        count = len(pending.tickets)
+        part = f", part {pending.tickets.index(ticket) + 1} of {count}" if count > 1 else ""
+        return f"{pending.label}{'' if pending.job.split == 'search' else f' on {pending.job.split}'}{part}"
+
+    def at_work(self) -> dict[int, tuple[str, float]]:
+        """What each worker that is at a job is at, in words, and for how many seconds."""
+        now = time.time()
+        at_it = list(self.executor.watch.open.items())  # at once: a display asks from another thread
+        return {worker: (self._told(ticket), now - since) for worker, (ticket, _, since) in at_it}
 
     def _uncut(self, failed: Pending) -> None:
         """Score a job as a whole of which a part has failed: only then its error is the one that one worker finds."""

@@ -15,6 +15,7 @@ from evohydra.scoring.executors.parcels import Packer
 from evohydra.scoring.executors.patience import Patience
 from evohydra.scoring.executors.serving import Kind, evaluate
 from evohydra.scoring.executors.stragglers import Stragglers
+from evohydra.scoring.executors.watch import Watch
 from evohydra.scoring.job import Evaluation, Job, MachineError
 
 logger = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ class Pool(ABC, Generic[AnySeat]):
     def __init__(self, retries: int, straggler: float | None = None) -> None:
         self._attempts = Attempts(retries)
         self._packer = Packer()
+        self.watch = Watch()
         self._seats: list[AnySeat] = []
         self._deaths = 0  # of workers that were never ready, in a row
         self._patience = Patience()
@@ -93,6 +95,7 @@ class Pool(ABC, Generic[AnySeat]):
     def _give(self, seat: AnySeat, ticket: int, job: Job) -> None:
         seat.ticket, seat.asked = ticket, True
         self._patience.begins(seat.number)
+        self.watch.begins(seat.number, seat.where, ticket)
         self._send(seat, evaluate, (self._packer.pack(job, seat.layouts),))
 
     def _help_stragglers(self) -> None:
@@ -132,9 +135,12 @@ class Pool(ABC, Generic[AnySeat]):
         seat, kind, content = self._said()
         self._patience.ends(seat.number)
         seat.asked = False
+        if kind in ("done", "machine"):
+            self.watch.ends(seat.number, "scored" if kind == "done" else "lost", content if kind == "machine" else "")
         if kind == "raised":
             raise content
         if kind in ("died", "sick"):
+            self.watch.died(seat.number, seat.where, content)
             self._replace(seat, content)
             return seat, "machine", content
         if kind == "ready":
