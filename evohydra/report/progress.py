@@ -129,10 +129,11 @@ class SearchProgress:
             return
         best, mean = self._fitness()
         left = self._budget - self._done
-        shares = self._workers.shares() if self._workers else ""
         remaining = f", about {left / self._speed():.0f} s left" if self._speed() else ""
         self._console.print(
             f"generation {self._generation:3d}: {self._done}/{self._budget} genomes, best {best}, mean {mean}, "
-            f"{self._rate()}{remaining}{f'; {shares}' if shares else ''}",
+            f"{self._rate()}{remaining}",
             highlight=False,
         )
+        if self._workers and (shares := self._workers.shares()):
+            self._console.print(f"  {shares}", highlight=False)

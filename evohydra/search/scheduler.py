@@ -8,10 +8,9 @@ from evohydra.recipe import Node
 from evohydra.scoring.benchmarks import Split
 from evohydra.scoring.executors import Executor
 from evohydra.scoring.job import Evaluation, Job, MachineError, checked, joined
+from evohydra.search.balance import Balance
 from evohydra.search.scores import ScoreStore, content
 from evohydra.search.worker_times import WorkerTimes
-
-CHEAP = 0.1  # of the seconds of an evaluation, for a merge to be worth doing twice
 
 
 @dataclass
@@ -34,13 +33,14 @@ class Scheduler:
     def __init__(self, executor: Executor, store: ScoreStore, times: WorkerTimes | None = None) -> None:
         self.executor, self.store, self._times = executor, store, times
         self._open: dict[int, Pending] = {}  # by the executor's ticket
-        self._merging = self._evaluating = 0.0  # seconds of all jobs so far
+        self._balance = Balance()
 
     def submit(self, jobs: Sequence[tuple[str, Job]]) -> list[Pending]:
-        """Jobs with their labels; what is on file is there at once, and some are cut into parts (see `_shares`)."""
+        """Jobs with their labels; what is on file is there at once, and some are cut into parts (see `Balance`)."""
         pending = [Pending(label, job, self._on_file(label, job)) for label, job in jobs]
         asked = [each for each in pending if each.evaluation is None]
-        shares = self._shares(len(asked))
+        asked = [asked[place] for place in self._balance.order([each.job for each in asked])] if asked else []
+        shares = self._balance.shares([each.job for each in asked], self.executor.workers) if asked else []
         parts = [
             replace(each.job, part=(index, count) if count > 1 else None)
             for each, count in zip(asked, shares, strict=True)
@@ -55,20 +55,7 @@ class Scheduler:
     @property
     def busy(self) -> float:
         """Seconds that each worker has merged and evaluated, on average; what was on file took none."""
-        return (self._merging + self._evaluating) / self.executor.workers
-
-    def _shares(self, jobs: int) -> list[int]:
-        """Into how many parts each of `jobs` is cut: all of them where there are fewer jobs than workers.
-
-        Else the last ones are halved, so that workers end nearer together. Each part merges the model anew, so this is
-        done only where merging is known to be cheap.
-        """
-        workers = self.executor.workers
-        if 0 < jobs < workers:
-            return [workers // jobs] * jobs
-        cheap = 0 < self._merging <= CHEAP * self._evaluating
-        halved = workers if workers > 1 and cheap else 0
-        return [1 if number < jobs - halved else 2 for number in range(jobs)]
+        return (self._balance.merging + self._balance.evaluating) / self.executor.workers
 
     def _on_file(self, label: str, job: Job) -> Evaluation | None:
         found = self.store.find(label, job)
@@ -87,8 +74,7 @@ class Scheduler:
                     self._uncut(done)
                     continue
                 done.evaluation = checked(in_order[0] if len(in_order) == 1 else joined(in_order))
-                self._merging += done.evaluation.seconds.get("merge", 0.0)
-                self._evaluating += done.evaluation.seconds.get("evaluate", 0.0)
+                self._balance.saw(done.job, done.evaluation)
                 self.store.keep(done.label, done.job, done.evaluation)
         return pending.evaluation
 
