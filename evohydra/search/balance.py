@@ -36,10 +36,10 @@ class Balance:
         """Into how many parts each of one job or more is cut, in the order in which they are handed out.
 
         Each part merges the model anew: where that is not known to be cheap, only fewer jobs than workers are cut. Else
-        the last jobs are halved, those that would leave workers idle at the end are cut into as many parts as make
-        whole rounds of all workers, and so is, among more than two jobs a worker, each that takes more than half of
-        a worker's share of all; but a part still takes longer than its merge. Example: five equal jobs on four workers are 1, 2, 2, 2 and 4
-        parts.
+        the last jobs are halved, and those that would leave workers idle at the end are cut into as many parts as make
+        whole rounds of all workers. So is, among more than two jobs a worker, each that takes more than half of a
+        worker's share of all. A part still takes longer than its merge. Example: five equal jobs on four workers are
+        1, 2, 2, 2 and 4 parts.
         """
         count = len(jobs)
         if not 0 < self.merging <= CHEAP * self.evaluating:
