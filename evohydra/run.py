@@ -17,7 +17,7 @@ from evohydra.report.answers import Pictured, answers_page, shown
 from evohydra.report.examples import WINNER, keep_examples
 from evohydra.report.gathering import SETTINGS, keep_settings
 from evohydra.report.pictures import draw_albums, pictures
-from evohydra.report.progress import SearchProgress
+from evohydra.report.progress import SearchProgress, Workers
 from evohydra.report.tables import (
     gain_sentence,
     references_sentence,
@@ -43,6 +43,7 @@ from evohydra.search.rounds import Scoring
 from evohydra.search.scheduler import Scheduler
 from evohydra.search.scores import ScoreStore, conditions
 from evohydra.search.summary import Summary, summarise
+from evohydra.search.worker_times import WORKERS, WorkerTimes
 from evohydra.trackers import Guarded, Tracker
 from evohydra.winner.writer import REASON, RESULT, UNVERIFIED, WinnerError, WinnerForm, write_winner
 
@@ -115,9 +116,10 @@ class Run:
             executor = stack.enter_context(closing(self.make_executor()))
             tracker = Guarded(self.make_tracker, ledger.replayed)
             stack.push(lambda kind, *_: tracker.close(failed=kind is not None))
-            scheduler = Scheduler(executor, store)
+            times = stack.enter_context(closing(WorkerTimes(self.directory / WORKERS)))
+            scheduler = Scheduler(executor, store, times)
             fitness, verified, references = self.with_references(executor, ledger, console)
-            with SearchProgress(console, plan.budget, ledger.replayed) as progress:
+            with SearchProgress(console, plan.budget, ledger.replayed, Workers(scheduler, times)) as progress:
                 observers = (progress, tracker.genome)
                 plan.search(optimizer, fitness, self.scoring(scheduler, verified), ledger, observers, start)
             searching = scheduler.busy

@@ -17,6 +17,7 @@ from evohydra.report.score_figures import finished, held_out, held_out_figure, o
 from evohydra.report.search_figures import fitness_figure, seconds_by_part, time_figure
 from evohydra.report.style import SETTINGS
 from evohydra.report.tables import gain_sentence, search_sentences, unsearched_sentence
+from evohydra.report.worker_figures import worker_blocks
 
 FITNESS = {
     False: "Fitness of each genome on the search split, the best so far, and the mean of each generation",
@@ -42,6 +43,7 @@ def contents(jobs: Sequence[Job], target: Path) -> list[Section]:
             Section("Which genes mattered", list(gene_blocks(jobs))),
             Section("What the winner gets right and the sources get wrong", list(example_blocks(best_job(jobs)))),
             Section("Where the time went", list(_time(jobs))),
+            Section("What the workers did", list(worker_blocks(jobs))),
             Section("All runs", list(_all(jobs, target))),
         ]
         return [section for section in made if section.blocks]

@@ -1,12 +1,57 @@
 """The live display of a search; plain lines where there is no terminal."""
 
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from evohydra.scoring.benchmarks.likelihood import measure_of
 from evohydra.search.ledger import Record
+from evohydra.search.scheduler import Scheduler
+from evohydra.search.worker_times import WorkerTimes
+
+MOST = 16  # workers that have a line of their own on a terminal
+SHORT = 70  # characters of a reason
+
+
+@dataclass(frozen=True)
+class Workers:
+    """What is told of workers, from what schedules their jobs and what keeps their times."""
+
+    scheduler: Scheduler
+    times: WorkerTimes
+
+    def shares(self) -> str:
+        """How they spend their time: "2 workers: 3 % merging, 80 % scoring, 17 % waiting"."""
+        found = self.times.shares()
+        if found is None:
+            return ""
+        spent = f"{found.merging:.0%} merging, {found.scoring:.0%} scoring, {found.waiting:.0%} waiting"
+        return f"{found.workers} worker{'s' if found.workers > 1 else ''}: {spent}".replace("%", " %")
+
+    def lines(self) -> Iterator[str]:
+        """What each of them is at, and of those that died the last reason."""
+        at_work, deaths = dict(self.scheduler.at_work()), dict(self.times.deaths)
+        for worker in sorted({*at_work, *deaths})[:MOST]:
+            job, seconds = at_work.get(worker, ("waits", 0.0))
+            died, reason = deaths.get(worker, (0, ""))
+            ended = f"; died {died} time{'s' if died > 1 else ''}, the last: {reason[:SHORT]}" if died else ""
+            yield f"worker {worker}: {job}{f', {seconds:.0f} s' if seconds >= 1 else ''}{ended}"
+
+
+class _Bar(Progress):
+    """A bar with lines about workers below it."""
+
+    workers: Workers | None = None
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        yield from super().get_renderables()
+        if self.workers is not None:
+            for line in filter(None, (self.workers.shares(), *self.workers.lines())):
+                yield Text(line, style="dim", overflow="ellipsis", no_wrap=True)
 
 
 class SearchProgress:
@@ -17,14 +62,15 @@ class SearchProgress:
     record; the first `replayed` records come from the ledger and do not count for the speed.
     """
 
-    def __init__(self, console: Console, budget: int, replayed: int) -> None:
+    def __init__(self, console: Console, budget: int, replayed: int, workers: Workers | None = None) -> None:
         self._console, self._budget, self._replayed = console, budget, replayed
         self._done, self._generation = 0, 0
         self._best: dict[str | None, float] = {}  # by what fitness is: None for scores of the metric
         self._current: dict[str | None, list[float]] = {}  # of this generation
         self._measure: str | None = None  # of the last genome that has a fitness
         self._started = time.perf_counter()
-        self._bar = Progress(
+        self._workers = workers
+        self._bar = _Bar(
             TextColumn("generation {task.fields[generation]}"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
@@ -34,6 +80,7 @@ class SearchProgress:
             transient=True,
             disable=not console.is_terminal,
         )
+        self._bar.workers = workers
         self._task = self._bar.add_task("", total=budget, generation=0, best="-", mean="-", rate="")
 
     def __enter__(self) -> "SearchProgress":
@@ -75,7 +122,8 @@ class SearchProgress:
         return max(0, self._done - self._replayed) / max(time.perf_counter() - self._started, 1e-9)
 
     def _rate(self) -> str:
-        return f"{self._speed():.2f}/s" if self._speed() else "from the ledger"
+        speed = self._speed()
+        return f"{speed:.2f}/s ({3600 * speed:,.0f} genomes an hour)" if speed else "from the ledger"
 
     def _line(self) -> None:
         if self._console.is_terminal:
@@ -88,3 +136,5 @@ class SearchProgress:
             f"{self._rate()}{remaining}",
             highlight=False,
         )
+        if self._workers and (shares := self._workers.shares()):
+            self._console.print(f"  {shares}", highlight=False)

@@ -156,6 +156,10 @@ class JsonLines:
             raise OSError(error.errno, reason, str(self.path)) from error
         self.entries.append(dict(entry))
 
+    def forget(self, number: int) -> None:
+        """Keep the content of entry `number` no longer in memory; its line, and its place among the others, stay."""
+        self.entries[number] = {}
+
     def cut(self, count: int) -> None:
         """Keep the first `count` lines."""
         self._file.seek(0)

@@ -69,7 +69,7 @@ class Ledger:
         return self._lines.path
 
     def names_of_scores(self) -> dict[str, int]:
-        """What the scores on file are called, with the number of the first line that has such ones."""
+        """Before the first record: what the scores on file are called, with the first line that has such ones."""
         found: dict[str, int] = {}
         for number, entry in enumerate(self._lines.entries, start=1):
             scores = entry.get("scores")
@@ -125,6 +125,7 @@ class Ledger:
             self._lines.cut(record.index)
         if record.index >= len(self._lines.entries):
             self._lines.append(line)
+        self._lines.forget(record.index)  # it is among the records now
         self.records.append(record)
         self._same.setdefault(record.recipe, []).append(record)
 

@@ -11,6 +11,7 @@ import numpy as np
 from evohydra.recipe import digest
 from evohydra.scoring.benchmarks.likelihood import benchmark_of
 from evohydra.scoring.executors import Result
+from evohydra.scoring.executors.watch import Watch
 from evohydra.scoring.job import Evaluation, Job
 from evohydra.search.fitness import Fitness
 from evohydra.search.fitness.generation import Generation
@@ -117,6 +118,7 @@ class OnFile:
     def __init__(self, given_up: dict[str, str]) -> None:
         self._given_up, self._open = given_up, deque[tuple[int, Job]]()
         self._tickets = 0
+        self.watch = Watch()
 
     def submit(self, jobs: Sequence[Job]) -> list[int]:
         """Take jobs that are not on file."""

@@ -1,5 +1,6 @@
 """Gets jobs scored: by what is on file, or by the executor; keeps each score as soon as it comes."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -7,9 +8,9 @@ from evohydra.recipe import Node
 from evohydra.scoring.benchmarks import Split
 from evohydra.scoring.executors import Executor
 from evohydra.scoring.job import Evaluation, Job, MachineError, checked, joined
+from evohydra.search.balance import Balance
 from evohydra.search.scores import ScoreStore, content
-
-CHEAP = 0.1  # of the seconds of an evaluation, for a merge to be worth doing twice
+from evohydra.search.worker_times import WorkerTimes
 
 
 @dataclass
@@ -29,19 +30,22 @@ class Pending:
 class Scheduler:
     """Between a search, which wants recipes scored, and what scores them."""
 
-    def __init__(self, executor: Executor, store: ScoreStore) -> None:
-        self.executor, self.store = executor, store
+    def __init__(self, executor: Executor, store: ScoreStore, times: WorkerTimes | None = None) -> None:
+        self.executor, self.store, self._times = executor, store, times
         self._open: dict[int, Pending] = {}  # by the executor's ticket
-        self._merging = self._evaluating = 0.0  # seconds of all jobs so far
+        self._balance = Balance()
 
     def submit(self, jobs: Sequence[tuple[str, Job]], *, whole: bool = False) -> list[Pending]:
-        """Jobs with their labels; what is on file is there at once, and some are cut into parts (see `_shares`).
+        """Jobs with their labels; what is on file is there at once, and some are cut into parts (see `Balance`).
 
         whole: none is cut, for other jobs will come.
         """
         pending = [Pending(label, job, self._on_file(label, job)) for label, job in jobs]
         asked = [each for each in pending if each.evaluation is None]
-        shares = [1] * len(asked) if whole else self._shares(len(asked))
+        asked = [asked[place] for place in self._balance.order([each.job for each in asked])] if asked else []
+        shares = [1] * len(asked)
+        if asked and not whole:
+            shares = self._balance.shares([each.job for each in asked], self.executor.workers)
         parts = [
             replace(each.job, part=(index, count) if count > 1 else None)
             for each, count in zip(asked, shares, strict=True)
@@ -56,20 +60,7 @@ class Scheduler:
     @property
     def busy(self) -> float:
         """Seconds that each worker has merged and evaluated, on average; what was on file took none."""
-        return (self._merging + self._evaluating) / self.executor.workers
-
-    def _shares(self, jobs: int) -> list[int]:
-        """Into how many parts each of `jobs` is cut: all of them where there are fewer jobs than workers.
-
-        Else the last ones are halved, so that workers end nearer together. Each part merges the model anew, so this is
-        done only where merging is known to be cheap.
-        """
-        workers = self.executor.workers
-        if 0 < jobs < workers:
-            return [workers // jobs] * jobs
-        cheap = 0 < self._merging <= CHEAP * self._evaluating
-        halved = workers if workers > 1 and cheap else 0
-        return [1 if number < jobs - halved else 2 for number in range(jobs)]
+        return (self._balance.merging + self._balance.evaluating) / self.executor.workers
 
     def _on_file(self, label: str, job: Job) -> Evaluation | None:
         found = self.store.find(label, job)
@@ -84,6 +75,7 @@ class Scheduler:
     def wait(self) -> None:
         """Wait until an open job, or a part of one, is scored, and keep that."""
         ticket, evaluation = self.executor.completed()
+        self._note_turns(ticket, evaluation)
         done = self._open.pop(ticket)
         done.parts[ticket] = evaluation
         if len(done.parts) < len(done.tickets):
@@ -93,14 +85,36 @@ class Scheduler:
             self._uncut(done)
             return
         done.evaluation = checked(in_order[0] if len(in_order) == 1 else joined(in_order))
-        self._merging += done.evaluation.seconds.get("merge", 0.0)
-        self._evaluating += done.evaluation.seconds.get("evaluate", 0.0)
+        self._balance.saw(done.job, done.evaluation)
         self.store.keep(done.label, done.job, done.evaluation)
 
     @property
     def waits(self) -> bool:
         """Whether jobs are open."""
         return bool(self._open)
+
+    def _note_turns(self, ticket: int, evaluation: Evaluation) -> None:
+        """Keep what workers did until a job was scored."""
+        if self._times is None:
+            return
+        for turn in self.executor.watch.take():
+            counts = turn.ticket == ticket and turn.outcome == "scored"
+            self._times.add(turn, self._told(turn.ticket), evaluation if counts else None)
+
+    def _told(self, ticket: int | None) -> str:
+        """A job in words; "" where a worker was at none."""
+        pending = None if ticket is None else self._open.get(ticket)
+        if pending is None or ticket is None:
+            return ""
+        count = len(pending.tickets)
+        part = f", part {pending.tickets.index(ticket) + 1} of {count}" if count > 1 else ""
+        return f"{pending.label}{'' if pending.job.split == 'search' else f' on {pending.job.split}'}{part}"
+
+    def at_work(self) -> dict[int, tuple[str, float]]:
+        """What each worker that is at a job is at, in words, and for how many seconds."""
+        now = time.time()
+        at_it = list(self.executor.watch.open.items())  # at once: a display asks from another thread
+        return {worker: (self._told(ticket), now - since) for worker, (ticket, _, since) in at_it}
 
     def _uncut(self, failed: Pending) -> None:
         """Score a job as a whole of which a part has failed: only then its error is the one that one worker finds."""

@@ -20,6 +20,8 @@ from evohydra.files import Plain
 from evohydra.merging.finding import locate
 from evohydra.recipe import Checkpoint, checkpoints, from_dict
 from evohydra.search.ledger import Record
+from evohydra.search.worker_times import WORKERS, sessions
+from evohydra.search.worker_times import table as times_table
 from evohydra.trackers.private_wandb import use_offline
 
 logger = logging.getLogger(__name__)
@@ -64,7 +66,7 @@ class WandbTracker:
                 "Weights & Biases cannot be reached: the run is recorded offline; `wandb sync` uploads it later (%s)",
                 directory / "wandb",
             )
-        self._artifact = artifact
+        self._artifact, self._times = artifact, directory / WORKERS
         self._best = -math.inf
         self._records: list[Record] = []
         if self._mode == "disabled":
@@ -126,7 +128,7 @@ class WandbTracker:
             f"figure/{name}": wandb.Html(str(path), inject=False) if path.suffix == ".html" else wandb.Image(str(path))
             for name, path in figures.items()
         }
-        self._run.log({"genomes": table, **images})
+        self._run.log({"genomes": table, "workers": self._workers(), **images})
         self._run.summary.update({key: summary[key] for key in ("test", "validation", "search", "gain", "seconds")})
         recipe = json.loads((winner / "recipe.json").read_text())
         for each in {each.name: each for each in checkpoints(from_dict(recipe["recipe"]))}.values():
@@ -136,6 +138,11 @@ class WandbTracker:
         if self._artifact != "none":
             told = {"score": summary["test"]["winner"], "recipe": summary["recipe_digest"], "commit": commit()}
             self._run.log_artifact(self._winner(winner, {**told, "versions": summary["versions"]}))
+
+    def _workers(self) -> wandb.Table:
+        """What each worker did over all sessions of the run."""
+        columns = ["worker", "jobs", "seconds merging", "seconds scoring", "seconds waiting", "deaths"]
+        return wandb.Table(columns=columns, data=[list(row) for row in times_table(sessions(self._times))])
 
     def _use(self, artifact: wandb.Artifact) -> None:
         if self._mode == "online":

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from evohydra.scoring.executors.watch import Watch
 from evohydra.scoring.job import Evaluation, Job
 
 if TYPE_CHECKING:  # a process that only hands jobs on needs no tensors
@@ -16,11 +17,14 @@ class Executor(Protocol):
 
     Workers are made when they are needed for the first time: until then only the options are looked at.
 
+    watch: what the workers do, and which turns at jobs have ended since somebody asked.
+
     A yaml in conf/executor is `_partial_`: the run adds `make`, which makes a worker in the process that calls it, and
     `worker_bytes`, the memory that a worker needs beside its imports.
     """
 
     workers: int
+    watch: Watch
 
     def submit(self, jobs: Sequence[Job]) -> list[int]:
         """Take jobs, which may be scored in any order; a ticket for each."""

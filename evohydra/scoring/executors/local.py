@@ -1,12 +1,14 @@
 """One job after the other, in this process."""
 
 import functools
+import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from evohydra.checks import Natural
 from evohydra.scoring.executors import MakeWorker, Result
 from evohydra.scoring.executors.attempts import Attempts
+from evohydra.scoring.executors.watch import Watch
 from evohydra.scoring.job import DeviceError, Evaluation, Job, MachineError
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ class Local:
     def __init__(self, *, make: MakeWorker, worker_bytes: int = 0, retries: Natural = 2) -> None:
         self._attempts = Attempts(retries)
         self._make = make
+        self.watch = Watch()
 
     @functools.cached_property
     def _worker(self) -> "Worker":
@@ -37,16 +40,21 @@ class Local:
             taken = self._attempts.take()
             assert taken is not None, "no job is open"
             ticket, job = taken
+            self.watch.begins(0, f"process {os.getpid()}", ticket)
             try:
-                return self._attempts.passed(ticket, self._worker.evaluate(job))
+                evaluation = self._worker.evaluate(job)
             except DeviceError as error:
                 raise MachineError(
                     f"{error}: this process cannot use the device any more. All scores so far are kept: give the same "
                     "command again. If the same recipe fails again, executor=processes tries it on fresh workers"
                 ) from error
             except MachineError as error:
+                self.watch.ends(0, "lost", str(error))
                 self._worker.recover()
                 self._attempts.failed(ticket, str(error))
+                continue
+            self.watch.ends(0, "scored")
+            return self._attempts.passed(ticket, evaluation)
 
     def ask(self, task: Callable[..., Result], *given: object) -> Result:
         """`task(worker, *given)`."""

@@ -11,9 +11,11 @@ from typing import Any, Generic, Literal, TypeVar
 
 from evohydra.scoring.executors import Result
 from evohydra.scoring.executors.attempts import Attempts
+from evohydra.scoring.executors.parcels import Packer
 from evohydra.scoring.executors.patience import Patience
 from evohydra.scoring.executors.serving import Kind, evaluate
 from evohydra.scoring.executors.stragglers import Stragglers
+from evohydra.scoring.executors.watch import Watch
 from evohydra.scoring.job import Evaluation, Job, MachineError
 
 logger = logging.getLogger(__name__)
@@ -25,7 +27,7 @@ class Seat:
     """The place of a worker, which another one takes when it dies.
 
     where: its process, in words. ready: it is made. asked: an answer of it is still to come. ticket: of the job that it
-    is at.
+    is at. layouts: of recipes, that it has kept (see `Packer`).
     """
 
     number: int
@@ -33,6 +35,7 @@ class Seat:
     ready: bool = field(default=False, kw_only=True)
     asked: bool = field(default=True, kw_only=True)  # first of all whether it is made
     ticket: int | None = field(default=None, kw_only=True)
+    layouts: dict[int, int] = field(default_factory=dict, kw_only=True)
 
     @property
     def free(self) -> bool:
@@ -52,6 +55,8 @@ class Pool(ABC, Generic[AnySeat]):
 
     def __init__(self, retries: int, straggler: float | None = None) -> None:
         self._attempts = Attempts(retries)
+        self._packer = Packer()
+        self.watch = Watch()
         self._seats: list[AnySeat] = []
         self._deaths = 0  # of workers that were never ready, in a row
         self._patience = Patience()
@@ -90,7 +95,8 @@ class Pool(ABC, Generic[AnySeat]):
     def _give(self, seat: AnySeat, ticket: int, job: Job) -> None:
         seat.ticket, seat.asked = ticket, True
         self._patience.begins(seat.number)
-        self._send(seat, evaluate, (job,))
+        self.watch.begins(seat.number, seat.where, ticket)
+        self._send(seat, evaluate, (self._packer.pack(job, seat.layouts),))
 
     def _help_stragglers(self) -> None:
         """Give slow jobs to free workers, too, where no other job is open: the first answer counts."""
@@ -129,9 +135,12 @@ class Pool(ABC, Generic[AnySeat]):
         seat, kind, content = self._said()
         self._patience.ends(seat.number)
         seat.asked = False
+        if kind in ("done", "machine"):
+            self.watch.ends(seat.number, "scored" if kind == "done" else "lost", content if kind == "machine" else "")
         if kind == "raised":
             raise content
         if kind in ("died", "sick"):
+            self.watch.died(seat.number, seat.where, content)
             self._replace(seat, content)
             return seat, "machine", content
         if kind == "ready":
@@ -157,7 +166,7 @@ class Pool(ABC, Generic[AnySeat]):
                 raise MachineError(f"{reason}, before it was ready, {self._deaths} times in a row")
         if seat.ticket is None:
             logger.warning("%s; another one is started", reason)
-        seat.ready, seat.asked = False, True
+        seat.ready, seat.asked, seat.layouts = False, True, {}
         self._restart(seat)
 
     def ask(self, task: Callable[..., Result], *given: object) -> Result:

@@ -15,6 +15,7 @@ from annotated_types import Gt
 
 from evohydra.checks import CountOrAuto, Natural, NotNegative, Positive
 from evohydra.scoring.executors import MakeWorker
+from evohydra.scoring.executors.parcels import Layout
 from evohydra.scoring.executors.pool import Pool, Said, Seat
 from evohydra.scoring.executors.ray_cluster import Lifelines, Share, connect, has_gpus, ray_library, room, start
 from evohydra.scoring.executors.resources import places, usable_cores
@@ -235,6 +236,7 @@ class Desk:
         self._directory, self._threads = directory, threads
         self._where = ""
         self._worker: Worker | None = None
+        self._layouts: dict[int, Layout] = {}
 
     def make(self, make: bytes) -> bytes:
         """Make the worker, in the directory in which the command was given."""
@@ -258,7 +260,7 @@ class Desk:
         """A pickled function with its arguments; `seen` are paths that have to be there."""
         try:
             _check_seen(seen, self._where)
-            task, given = unpacked(request)
+            task, given = unpacked(request, self._layouts)
             assert self._worker is not None, "it is asked once it is ready"
         except Exception as error:
             return packed("raised", error)

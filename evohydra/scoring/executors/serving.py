@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from tqdm import tqdm
 
+from evohydra.scoring.executors.parcels import Layout, Parcel, unpack
 from evohydra.scoring.job import DeviceError, Evaluation, Job, MachineError
 
 if TYPE_CHECKING:
@@ -38,8 +39,9 @@ def serve(connection: Connection, make: bytes, environment: Mapping[str, str], t
         return
     with suppress(EOFError, OSError):  # the driver has closed the connection, or is dead
         connection.send_bytes(packed("ready", None))
+        layouts: dict[int, Layout] = {}
         while True:
-            kind, content = carried_out(worker, *unpacked(connection.recv_bytes()))
+            kind, content = carried_out(worker, *unpacked(connection.recv_bytes(), layouts))
             connection.send_bytes(packed(kind, content))
             if kind == "sick":
                 connection.close()
@@ -72,8 +74,8 @@ def carried_out(worker: "Worker", task: Any, given: tuple[object, ...]) -> tuple
         return "raised", error
 
 
-def unpacked(request: bytes) -> Any:
-    """What the driver has pickled.
+def unpacked(request: bytes, layouts: dict[int, Layout]) -> tuple[Any, tuple[object, ...]]:
+    """The task that the driver has pickled and its arguments, with a job for a parcel; `layouts` are kept for later.
 
     Meanwhile garbage is not collected: a recipe of thousands of genes would have all objects of this process looked
     through several times, which took 7 of its 8 ms.
@@ -81,7 +83,8 @@ def unpacked(request: bytes) -> Any:
     was = gc.isenabled()
     gc.disable()
     try:
-        return pickle.loads(request)
+        task, given = pickle.loads(request)
+        return task, tuple(unpack(each, layouts) if isinstance(each, Parcel) else each for each in given)
     finally:
         if was:
             gc.enable()
