@@ -1,0 +1,251 @@
+"""Merges of two fine-tunes of SmolLM2-135M-Instruct: does the likelihood of right answers rank them as answers do?
+
+    python -m tests.benchmarks.smollm2_search rank MODELS RUNS [--genomes 40] [--answered 64] [--likely 64] [--seed 1]
+    python -m tests.benchmarks.smollm2_search search MODELS RUNS KIND SEED [overrides]
+    python -m tests.benchmarks.smollm2_search table RUNS
+
+MODELS is what tests.benchmarks.smollm2_tune has written. `rank` scores genomes of task arithmetic by greedy answers, by
+the likelihood of the task's references and by that of verified ones; what is scored lies in RUNS/rank/scores.jsonl, and
+the same command goes on. `search` carries out `python -m evohydra` with one of KINDS. `table` prints what RUNS hold.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evohydra.recipe import Node
+from evohydra.run import Run
+from evohydra.scoring.benchmarks.likelihood import likelihood_name
+from evohydra.scoring.job import Evaluation, Examples, Job, Verified
+from evohydra.scoring.statistics import rank_correlation
+from evohydra.scoring.worker import written
+from evohydra.search.fitness import WantsReferences
+from evohydra.search.references import verified_references
+from evohydra.search.scheduler import Scheduler
+from evohydra.search.scores import ScoreStore, conditions
+from tests.commands import built
+
+TASKS = Path(__file__).parent / "smollm2_tasks"
+CLIP = -5.0  # of log-likelihoods, as fitness.clip
+SPREAD = 0.12  # of genomes around the best, in the unit cube
+SPLITS = {"search": (0, 100), "validation": (100, 130), "test": (130, 210)}
+KINDS: dict[str, tuple[str, ...]] = {
+    "bo, likelihood, task": ("optimizer=bo", "fitness=likelihood"),
+    "bo, likelihood, verified": ("optimizer=bo", "fitness=likelihood", "fitness.references=verified"),
+    "bo, full": ("optimizer=bo", "fitness=full"),
+    "cmaes, full": ("optimizer=cmaes", "fitness=full"),
+}
+
+
+def arguments(models: Path, runs: Path) -> list[str]:
+    """The command line of a run on both skills; tasks and their data are copied to `runs`."""
+    tasks = runs / "tasks"
+    tasks.mkdir(parents=True, exist_ok=True)
+    for file in (*TASKS.glob("*.*"), *(models / "data").iterdir()):
+        shutil.copyfile(file, tasks / file.name)
+    sources = [f"model.sources.{skill}.{key}={value}" for skill in ("steps", "jnli")
+               for key, value in (("path", models / "base"), ("adapter", models / skill))]  # fmt: skip
+    bounds = ",".join(f"{name}:{{start:{start},stop:{stop}}}" for name, (start, stop) in SPLITS.items())
+    return [
+        f"hydra.searchpath=[file://{TASKS / 'conf'}]",
+        "model=smollm2_steps+smollm2_jnli",
+        *sources,
+        "benchmark=lm_eval",
+        "benchmark.lm_eval.task=skills",
+        f"benchmark.lm_eval.include_path={tasks}",
+        "benchmark.lm_eval.metric=right",
+        f"benchmark.lm_eval.splits={{{bounds}}}",
+        "benchmark.lm_eval.shuffle=null",
+        "dtype=float32",
+        "batch_size=16",
+        "threads=1",
+        "tracker=none",
+        "baselines=null",
+        "report=false",
+    ]
+
+
+class Scored:
+    """The scheduler of a run outside of a search."""
+
+    def __init__(self, run: Run, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self._executor = run.make_executor()
+        self._store = ScoreStore(directory / "scores.jsonl", conditions(run.identity))
+        self._scheduler = Scheduler(self._executor, self._store)
+        self.executor = self._executor
+
+    def __call__(self, label: str, recipe: Node, examples: Examples, verified: Verified | None = None) -> Evaluation:
+        """A recipe on these examples of the search split."""
+        (pending,) = self._scheduler.submit([(label, Job(recipe, "search", examples, verified=verified))])
+        found = self._scheduler.result(pending)
+        assert found.error is None, f"{label}: {found.error}"
+        return found
+
+    def close(self) -> None:
+        """End it."""
+        self._executor.close()
+        self._store.close()
+
+
+def random_genomes(count: int, axes: int, sources: int, seed: int) -> NDArray[np.float64]:
+    """(count, axes) in the unit cube: every other one uniform in each gene, the others around a level of each source.
+
+    Means over many uniform genes are all alike; levels make whole models weigh more or less.
+    """
+    generator = np.random.default_rng([seed, 135])
+    genomes = generator.random((count, axes))
+    for row in genomes[1::2]:
+        levels = generator.random(sources)
+        row[:] = np.clip(np.tile(levels, axes // sources) + generator.normal(0, SPREAD, axes), 0, 1)
+    return genomes
+
+
+def around(best: NDArray[np.float64], count: int, seed: int) -> NDArray[np.float64]:
+    """(count, axes): steps of a length of SPREAD in each gene from the best genome."""
+    generator = np.random.default_rng([seed, 136])
+    return np.clip(best + generator.normal(0, SPREAD, (count, len(best))), 0, 1)
+
+
+def rank(models: Path, runs: Path, count: int, seed: int, answered: int, likely: int) -> None:
+    """Score known merges, random genomes and genomes around the best one by both kinds of scores; a line for each.
+
+    By greedy answers to the first `answered` search examples of each skill, and by the likelihood of references to
+    `likely` of them, and of verified ones to as many examples that are solved.
+    """
+    directory = runs / "rank"
+    kind = (*KINDS["bo, likelihood, verified"], f"fitness.examples={likely}", "fitness.questions=100")
+    run = built([*arguments(models, runs), *kind], directory)
+    assert isinstance(run, Run)
+    names = list(run.benchmarks)
+    with closing(Scored(run, directory)) as scored:
+        verified = written_references(run, directory, scored)
+        asked = {name: list(range(answered)) for name in names}
+        asked |= {likelihood_name(name, "token"): list(range(likely)) for name in names}
+        asked |= {name: sorted(texts) for name, texts in verified.items()}
+        space = run.plan.space
+        random = random_genomes(count * 5 // 8, len(space.names), len(run.models.sources), seed)
+        genomes = [("known", name, space.encode(node)) for name, node in space.known_merges().items()]
+        genomes += [("random", f"random {number}", genome) for number, genome in enumerate(random)]
+        rows: list[dict[str, Any]] = []
+        while len(rows) < count:
+            if not genomes:
+                best = max(rows, key=lambda row: float(row["metric"]))["genome"]
+                near = around(np.array(best), count - len(rows), seed)
+                genomes = [("near", f"near {number}", genome) for number, genome in enumerate(near)]
+            kind, label, genome = genomes.pop(0)
+            began = time.process_time()
+            found = scored(label, space.decode(genome), asked, verified)
+            row = row_of(found, names, verified) | {"kind": kind, "label": label, "genome": genome.tolist()}
+            rows.append(row | {"cpu": round(time.process_time() - began, 1), "tokens": found.tokens})
+            told = {key: round(value, 3) for key, value in rows[-1].items() if isinstance(value, float)}
+            print(label, told, flush=True)
+            (directory / "rows.json").write_text(json.dumps(rows))
+
+
+def written_references(run: Run, directory: Path, scored: Scored) -> Verified:
+    """The verified references of a search: by the name of their likelihoods."""
+    fitness = run.plan.fitness
+    assert isinstance(fitness, WantsReferences)
+    assert fitness.questions is not None
+    asked = {**run.models.sources} | ({"uniform": run.models.uniform} if run.models.uniform else {})
+    found = verified_references(
+        directory / "references.jsonl",
+        asked,
+        fitness.questions,
+        lambda node, name, places: scored.executor.ask(written, node, name, "search", places),
+    )
+    print({name: len(texts) for name, texts in found.texts.items()}, "solved", flush=True)
+    return fitness.with_references(found)[1]
+
+
+def row_of(found: Evaluation, names: Sequence[str], verified: Verified) -> dict[str, Any]:
+    """Means by kind, of each benchmark and of all."""
+    kinds = {
+        "metric": names,
+        "task": [likelihood_name(name, "token") for name in names],
+        "verified": list(verified),
+    }
+    row: dict[str, Any] = {}
+    for kind, scores in kinds.items():
+        if not scores:
+            continue  # too few examples are solved
+        means = [float(np.mean(np.clip(found.scores[name], CLIP, None))) for name in scores]
+        row |= {f"{kind} {name}": mean for name, mean in zip(names, means, strict=True)} | {kind: float(np.mean(means))}
+    return row
+
+
+def correlations(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
+    """Rank correlations of each kind of likelihood with the metric, as markdown."""
+    half = sorted(rows, key=lambda row: -float(row["metric"]))[: len(rows) // 2]
+    groups = {"all": rows, "random": [r for r in rows if r["kind"] == "random"], "better half": half}
+    lines = ["| genomes | references | " + " | ".join(["both", *names]) + " |", "|---|---|" + "---|" * (len(names) + 1)]
+    for label, group in groups.items():
+        for kind in [each for each in ("task", "verified") if each in rows[0]]:
+            cells = []
+            for key in ("", *(f" {name}" for name in names)):
+                one, other = ([float(row[which + key]) for row in group] for which in (kind, "metric"))
+                found = rank_correlation(one, other)
+                cells.append(f"{found.value:.2f} ({found.low:.2f} to {found.high:.2f})" if found else "")
+            lines.append(f"| {label} ({len(group)}) | {kind} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def search(models: Path, runs: Path, kind: str, seed: int, given: Sequence[str]) -> None:
+    """One run of the command; its summary stays in its directory."""
+    name = f"{kind.replace(', ', '_')}_{seed}"
+    command = [*arguments(models, runs), *KINDS[kind], f"seed={seed}", f"run={name}", f"hydra.run.dir={runs / name}"]
+    subprocess.run([sys.executable, "-m", "evohydra", *command, *given], check=True)
+
+
+def table(runs: Path) -> str:
+    """What searches found, as markdown."""
+    lines = ["| search | genomes | examples | tokens | s | test score |", "|---|---|---|---|---|---|"]
+    for file in sorted(runs.glob("*/summary.json")):
+        found = json.loads(file.read_text())
+        lines.append(
+            f"| {file.parent.name} | {found['budget']} | {found['examples_scored']} | {found.get('tokens', '')} | "
+            f"{sum(found['seconds'].values()):.0f} | {found['test']['winner']['score']:.3f} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("rank", "search", "table"):
+        command = commands.add_parser(name)
+        if name != "table":
+            command.add_argument("models", type=Path, help="what smollm2_tune has written")
+        command.add_argument("runs", type=Path, help="where runs are")
+        if name == "rank":
+            command.add_argument("--genomes", type=int, default=40)
+            command.add_argument("--answered", type=int, default=64)
+            command.add_argument("--likely", type=int, default=64)
+            command.add_argument("--seed", type=int, default=1)
+        if name == "search":
+            command.add_argument("kind", choices=list(KINDS))
+            command.add_argument("seed", type=int)
+            command.add_argument("given", nargs="*", help="further overrides, for example budget=30")
+    told = parser.parse_args()
+    if told.command == "rank":
+        rank(told.models.resolve(), told.runs.resolve(), told.genomes, told.seed, told.answered, told.likely)
+    elif told.command == "search":
+        search(told.models.resolve(), told.runs.resolve(), told.kind, told.seed, told.given)
+    else:
+        print(table(told.runs))
+
+
+if __name__ == "__main__":
+    main()
