@@ -1,10 +1,11 @@
-"""Two skills from public data for tests.benchmarks.smollm2_search: first steps of word problems, and JNLI in Japanese.
+"""Skills from public data for tests.benchmarks.smollm2_search: first steps of word problems, calculations, and JNLI.
 
 DATA holds gsm8k/test.jsonl (openai/grade-school-math, MIT) and jglue/jnli-valid-v1.3.json (yahoojapan/JGLUE,
 CC BY-SA 4.0). No example that a search sees, in any of its splits, is trained on.
 
 - `steps`: a word problem in English; the model writes the first step of its solution, in words of its own. A step
   counts where its number is the result of one of the steps of the worked answer, and is no number of the question.
+- `sums`: a calculation; the model writes its result.
 - `jnli`: two captions in Japanese; the model writes how the second one follows from the first: 含意, 矛盾 or 中立.
 """
 
@@ -15,11 +16,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 LABELS = {"entailment": "含意", "contradiction": "矛盾", "neutral": "中立"}
-HELD_OUT = 210  # examples of each skill that only searches see: 100 search, 30 validation, 80 test
+HELD_OUT = 210  # examples of each skill that only searches see: 90 search, 30 validation, 90 test
 QUESTION, CAPTIONS = 160, 40  # characters of what is held out: long texts cost more, and are solved less
 TRAINED_QUESTION, TRAINED_CAPTIONS = 260, 56  # and of what is trained on
 MARKED = re.compile(r"<<[^>]*=\s*(-?[\d.]+)>>")
 NUMBER = re.compile(r"\d[\d,]*\.?\d*")
+CALCULATION = re.compile(r"<<([\d.+*/-]{3,24})=(-?[\d.]+)>>")
+SIGN = re.compile(r"(?<=\d)([+*/-])")
 Example = dict[str, object]
 
 
@@ -82,12 +85,32 @@ def jnli(data: Path) -> tuple[list[Example], list[Example]]:
     return [example for same in kept for example in same], held
 
 
-SKILLS = {"steps": steps, "jnli": jnli}
-DELIMITER = {"steps": " ", "jnli": ""}
+def sums(data: Path) -> tuple[list[Example], list[Example]]:
+    """Calculations of the worked answers of GSM8K, to train on and held out, every other one with spaces.
+
+    Held out are those of problems that `steps` holds out, but for calculations that another problem has too.
+    """
+    lines = (data / "gsm8k" / "test.jsonl").read_text(encoding="utf-8").splitlines()
+    kept = {str(example["question"]) for example in steps(data)[1]}
+    found: dict[bool, dict[str, Example]] = {True: {}, False: {}}
+    for row in map(json.loads, lines):
+        for term, result in CALCULATION.findall(row["answer"]):
+            spaced = len(found[False]) % 2 == 1
+            asked = f"{' '.join(SIGN.split(term))} =" if spaced else f"{term}="
+            example: Example = {"question": asked, "answer": f" {result}" if spaced else result}
+            found[" ".join(row["question"].split()) in kept].setdefault(asked, example)
+    held = [example for asked, example in found[True].items() if asked not in found[False]]
+    return list(found[False].values()), held
+
+
+SKILLS = {"steps": steps, "sums": sums, "jnli": jnli}
+DELIMITER = {"steps": " ", "sums": "", "jnli": ""}
 
 
 def prompt(skill: str, example: Example) -> str:
     """What a model is asked, as in the task's yaml."""
+    if skill == "sums":
+        return str(example["question"])
     if skill == "steps":
         return f"Question: {example['question']}\nFirst step:"
     return f"A: {example['sentence1']}\nB: {example['sentence2']}\n関係:"

@@ -1,6 +1,6 @@
 """Merges of two fine-tunes of SmolLM2-135M-Instruct: does the likelihood of right answers rank them as answers do?
 
-    python -m tests.benchmarks.smollm2_search rank MODELS RUNS [--genomes 40] [--answered 64] [--likely 64] [--seed 1]
+    python -m tests.benchmarks.smollm2_search rank MODELS RUNS [--genomes 40] [--workers 1]
     python -m tests.benchmarks.smollm2_search search MODELS RUNS KIND SEED [overrides]
     python -m tests.benchmarks.smollm2_search table RUNS
 
@@ -14,8 +14,7 @@ import json
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -35,10 +34,12 @@ from evohydra.search.scheduler import Scheduler
 from evohydra.search.scores import ScoreStore, conditions
 from tests.commands import built
 
+SOURCES = ("steps", "sums")
 TASKS = Path(__file__).parent / "smollm2_tasks"
+LIKELY = ("metric", "task", "verified")
 CLIP = -5.0  # of log-likelihoods, as fitness.clip
 SPREAD = 0.12  # of genomes around the best, in the unit cube
-SPLITS = {"search": (0, 100), "validation": (100, 130), "test": (130, 210)}
+SPLITS = {"search": (0, 90), "validation": (90, 120), "test": (120, 210)}
 KINDS: dict[str, tuple[str, ...]] = {
     "bo, likelihood, task": ("optimizer=bo", "fitness=likelihood"),
     "bo, likelihood, verified": ("optimizer=bo", "fitness=likelihood", "fitness.references=verified"),
@@ -48,26 +49,26 @@ KINDS: dict[str, tuple[str, ...]] = {
 
 
 def arguments(models: Path, runs: Path) -> list[str]:
-    """The command line of a run on both skills; tasks and their data are copied to `runs`."""
+    """The command line of a run on the task `steps`; it and its data are copied to `runs`."""
     tasks = runs / "tasks"
     tasks.mkdir(parents=True, exist_ok=True)
-    for file in (*TASKS.glob("*.*"), *(models / "data").iterdir()):
+    for file in (*TASKS.glob("steps.*"), *TASKS.glob("*.py"), models / "data" / "steps.jsonl"):
         shutil.copyfile(file, tasks / file.name)
-    sources = [f"model.sources.{skill}.{key}={value}" for skill in ("steps", "jnli")
+    sources = [f"model.sources.{skill}.{key}={value}" for skill in SOURCES
                for key, value in (("path", models / "base"), ("adapter", models / skill))]  # fmt: skip
     bounds = ",".join(f"{name}:{{start:{start},stop:{stop}}}" for name, (start, stop) in SPLITS.items())
     return [
         f"hydra.searchpath=[file://{TASKS / 'conf'}]",
-        "model=smollm2_steps+smollm2_jnli",
+        "model=smollm2_steps+smollm2_sums",
         *sources,
         "benchmark=lm_eval",
-        "benchmark.lm_eval.task=skills",
+        "benchmark.lm_eval.task=steps",
         f"benchmark.lm_eval.include_path={tasks}",
         "benchmark.lm_eval.metric=right",
         f"benchmark.lm_eval.splits={{{bounds}}}",
         "benchmark.lm_eval.shuffle=null",
         "dtype=float32",
-        "batch_size=16",
+        "batch_size=32",
         "threads=1",
         "tracker=none",
         "baselines=null",
@@ -85,12 +86,15 @@ class Scored:
         self._scheduler = Scheduler(self._executor, self._store)
         self.executor = self._executor
 
-    def __call__(self, label: str, recipe: Node, examples: Examples, verified: Verified | None = None) -> Evaluation:
-        """A recipe on these examples of the search split."""
-        (pending,) = self._scheduler.submit([(label, Job(recipe, "search", examples, verified=verified))])
-        found = self._scheduler.result(pending)
-        assert found.error is None, f"{label}: {found.error}"
-        return found
+    def __call__(
+        self, recipes: Mapping[str, Node], examples: Examples, verified: Verified
+    ) -> Iterator[tuple[str, Evaluation]]:
+        """Recipes by their labels on these examples of the search split, in order."""
+        jobs = [(label, Job(recipe, "search", examples, verified=verified)) for label, recipe in recipes.items()]
+        for pending in self._scheduler.submit(jobs):
+            found = self._scheduler.result(pending)
+            assert found.error is None, f"{pending.label}: {found.error}"
+            yield pending.label, found
 
     def close(self) -> None:
         """End it."""
@@ -117,15 +121,17 @@ def around(best: NDArray[np.float64], count: int, seed: int) -> NDArray[np.float
     return np.clip(best + generator.normal(0, SPREAD, (count, len(best))), 0, 1)
 
 
-def rank(models: Path, runs: Path, count: int, seed: int, answered: int, likely: int) -> None:
+def rank(models: Path, runs: Path, count: int, workers: int, answered: int, likely: int, seed: int) -> None:
     """Score known merges, random genomes and genomes around the best one by both kinds of scores; a line for each.
 
     By greedy answers to the first `answered` search examples of each skill, and by the likelihood of references to
     `likely` of them, and of verified ones to as many examples that are solved.
     """
     directory = runs / "rank"
-    kind = (*KINDS["bo, likelihood, verified"], f"fitness.examples={likely}", "fitness.questions=100")
-    run = built([*arguments(models, runs), *kind], directory)
+    given = ["optimizer=cmaes", "fitness=likelihood", "fitness.references=verified"]  # cmaes: ranges from 0 to 1.5
+    given += [f"fitness.examples={likely}", "fitness.questions=90"]
+    given += ["executor=processes", f"executor.workers={workers}"] if workers > 1 else []
+    run = built([*arguments(models, runs), *given], directory)
     assert isinstance(run, Run)
     names = list(run.benchmarks)
     with closing(Scored(run, directory)) as scored:
@@ -138,19 +144,16 @@ def rank(models: Path, runs: Path, count: int, seed: int, answered: int, likely:
         genomes = [("known", name, space.encode(node)) for name, node in space.known_merges().items()]
         genomes += [("random", f"random {number}", genome) for number, genome in enumerate(random)]
         rows: list[dict[str, Any]] = []
-        while len(rows) < count:
-            if not genomes:
-                best = max(rows, key=lambda row: float(row["metric"]))["genome"]
-                near = around(np.array(best), count - len(rows), seed)
-                genomes = [("near", f"near {number}", genome) for number, genome in enumerate(near)]
-            kind, label, genome = genomes.pop(0)
-            began = time.process_time()
-            found = scored(label, space.decode(genome), asked, verified)
-            row = row_of(found, names, verified) | {"kind": kind, "label": label, "genome": genome.tolist()}
-            rows.append(row | {"cpu": round(time.process_time() - began, 1), "tokens": found.tokens})
-            told = {key: round(value, 3) for key, value in rows[-1].items() if isinstance(value, float)}
-            print(label, told, flush=True)
-            (directory / "rows.json").write_text(json.dumps(rows))
+        while genomes:
+            recipes = {label: space.decode(genome) for _, label, genome in genomes}
+            for (kind, label, genome), (_, found) in zip(genomes, scored(recipes, asked, verified), strict=True):
+                rows.append(row_of(found, names, verified) | {"kind": kind, "label": label, "genome": genome.tolist()})
+                rows[-1] |= {"seconds": found.seconds, "tokens": found.tokens}
+                print(label, {key: round(rows[-1][key], 3) for key in LIKELY if key in rows[-1]}, flush=True)
+                (directory / "rows.json").write_text(json.dumps(rows))
+            best = np.array(max(rows, key=lambda row: float(row["metric"]))["genome"])
+            near = around(best, max(0, count - len(rows)), seed)
+            genomes = [("near", f"near {number}", genome) for number, genome in enumerate(near)]
 
 
 def written_references(run: Run, directory: Path, scored: Scored) -> Verified:
@@ -233,6 +236,7 @@ def main() -> None:
             command.add_argument("--genomes", type=int, default=40)
             command.add_argument("--answered", type=int, default=64)
             command.add_argument("--likely", type=int, default=64)
+            command.add_argument("--workers", type=int, default=1)
             command.add_argument("--seed", type=int, default=1)
         if name == "search":
             command.add_argument("kind", choices=list(KINDS))
@@ -240,10 +244,20 @@ def main() -> None:
             command.add_argument("given", nargs="*", help="further overrides, for example budget=30")
     told = parser.parse_args()
     if told.command == "rank":
-        rank(told.models.resolve(), told.runs.resolve(), told.genomes, told.seed, told.answered, told.likely)
+        rank(
+            told.models.resolve(),
+            told.runs.resolve(),
+            told.genomes,
+            told.seed,
+            told.answered,
+            told.likely,
+            told.workers,
+        )
     elif told.command == "search":
         search(told.models.resolve(), told.runs.resolve(), told.kind, told.seed, told.given)
     else:
+        if (rows := told.runs / "rank" / "rows.json").is_file():
+            print(correlations(json.loads(rows.read_text()), ["lm_eval"]))
         print(table(told.runs))
 
 

@@ -22,7 +22,8 @@ from torch import Tensor
 from tests.benchmarks.smollm2 import Missing, convert, find_gguf
 from tests.benchmarks.smollm2_data import SKILLS, Example, completion, prompt, write
 
-RANK, BATCH, RATE = 16, 4, 1e-3
+RANK, RATE = 16, 1e-3
+BATCH = {"steps": 4, "sums": 16, "jnli": 4}
 MATRICES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 Row = tuple[list[int], int]  # tokens of prompt and answer, and how many are the prompt's
 
@@ -36,16 +37,16 @@ def tokenized(tokenizer: Any, skill: str, examples: Sequence[Example]) -> list[R
     return rows
 
 
-def batches(rows: list[Row], steps: int, seed: int) -> Iterator[list[Row]]:
-    """`steps` batches of BATCH rows of like lengths; each row once before one comes again."""
+def batches(rows: list[Row], steps: int, size: int, seed: int) -> Iterator[list[Row]]:
+    """`steps` batches of `size` rows of like lengths; each row once before one comes again."""
     order = random.Random(seed)
     given = 0
     while True:
         shuffled = order.sample(rows, len(rows))
         blocks = [
-            sorted(shuffled[at : at + 8 * BATCH], key=lambda row: len(row[0])) for at in range(0, len(rows), 8 * BATCH)
+            sorted(shuffled[at : at + 8 * size], key=lambda row: len(row[0])) for at in range(0, len(rows), 8 * size)
         ]
-        epoch = [block[at : at + BATCH] for block in blocks for at in range(0, len(block), BATCH)]
+        epoch = [block[at : at + size] for block in blocks for at in range(0, len(block), size)]
         for batch in order.sample(epoch, len(epoch)):
             if given == steps:
                 return
@@ -80,7 +81,7 @@ def tune(base: Path, target: Path, skill: str, examples: Sequence[Example], step
     )
     start, recent = time.perf_counter(), []
     model.train()
-    for done, batch in enumerate(batches(tokenized(tokenizer, skill, examples), steps, seed=0), start=1):
+    for done, batch in enumerate(batches(tokenized(tokenizer, skill, examples), steps, BATCH[skill], seed=0), start=1):
         value = loss(model, batch)
         value.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -100,7 +101,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="holds gsm8k/test.jsonl and jglue/jnli-valid-v1.3.json")
     parser.add_argument("directory", type=Path, help="where base, adapters and examples are written")
     parser.add_argument("--skills", nargs="+", default=list(SKILLS), choices=list(SKILLS), help="default: all")
-    parser.add_argument("--steps", type=int, default=120, help=f"of {BATCH} examples each")
+    parser.add_argument("--steps", type=int, default=120, help=f"of so many examples: {BATCH}")
     parser.add_argument("--gguf", type=Path, help="a GGUF file of a Llama, instead of the package's")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
