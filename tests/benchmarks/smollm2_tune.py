@@ -1,10 +1,10 @@
-"""LoRA fine-tunes of SmolLM2-135M-Instruct on two skills, on one CPU core: the models that smollm2_search merges.
+"""LoRA fine-tunes of SmolLM2-135M-Instruct on one CPU core: the models that smollm2_search merges.
 
     pip install gguf peft
-    python -m tests.benchmarks.smollm2_tune DATA DIRECTORY [--skills steps jnli] [--steps 120] [--gguf FILE]
+    python -m tests.benchmarks.smollm2_tune DATA DIRECTORY [--skills steps sums] [--gguf FILE]
 
-writes DIRECTORY/base (bfloat16), DIRECTORY/steps and DIRECTORY/jnli (adapters of rank 16 on all attention and MLP
-matrices) and the examples that are held out, DIRECTORY/data/SKILL.jsonl. See tests.benchmarks.smollm2_data for DATA.
+writes DIRECTORY/base (bfloat16), adapters of rank 16 on all attention and MLP matrices (DIRECTORY/SKILL), and the
+examples that are held out (DIRECTORY/data/SKILL.jsonl). See tests.benchmarks.smollm2_data for DATA.
 """
 
 import argparse
@@ -23,7 +23,8 @@ from tests.benchmarks.smollm2 import Missing, convert, find_gguf
 from tests.benchmarks.smollm2_data import SKILLS, Example, completion, prompt, write
 
 RANK, RATE = 16, 1e-3
-BATCH = {"steps": 4, "sums": 16, "jnli": 4}
+BATCH = {"steps": 4, "sums": 16, "jnli": 4}  # examples of a step
+STEPS = {"steps": 120, "sums": 100, "jnli": 120}
 MATRICES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 Row = tuple[list[int], int]  # tokens of prompt and answer, and how many are the prompt's
 
@@ -100,8 +101,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="holds gsm8k/test.jsonl and jglue/jnli-valid-v1.3.json")
     parser.add_argument("directory", type=Path, help="where base, adapters and examples are written")
-    parser.add_argument("--skills", nargs="+", default=list(SKILLS), choices=list(SKILLS), help="default: all")
-    parser.add_argument("--steps", type=int, default=120, help=f"of so many examples: {BATCH}")
+    parser.add_argument("--skills", nargs="+", default=["steps", "sums"], choices=list(SKILLS))
+    parser.add_argument("--steps", type=int, help=f"default: {STEPS}")
     parser.add_argument("--gguf", type=Path, help="a GGUF file of a Llama, instead of the package's")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -116,7 +117,7 @@ def main() -> None:
         train, held = SKILLS[skill](arguments.data)
         print(f"{skill}: {len(train)} examples to train on, {len(held)} held out", flush=True)
         write(held, arguments.directory / "data" / f"{skill}.jsonl")
-        tune(base, arguments.directory / skill, skill, train, arguments.steps)
+        tune(base, arguments.directory / skill, skill, train, arguments.steps or STEPS[skill])
 
 
 if __name__ == "__main__":
