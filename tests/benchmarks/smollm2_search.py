@@ -121,7 +121,7 @@ def around(best: NDArray[np.float64], count: int, seed: int) -> NDArray[np.float
     return np.clip(best + generator.normal(0, SPREAD, (count, len(best))), 0, 1)
 
 
-def rank(models: Path, runs: Path, count: int, workers: int, answered: int, likely: int, seed: int) -> None:
+def rank(models: Path, runs: Path, count: int, *, workers: int, answered: int, likely: int, seed: int) -> None:
     """Score known merges, random genomes and genomes around the best one by both kinds of scores; a line for each.
 
     By greedy answers to the first `answered` search examples of each skill, and by the likelihood of references to
@@ -244,15 +244,8 @@ def main() -> None:
             command.add_argument("given", nargs="*", help="further overrides, for example budget=30")
     told = parser.parse_args()
     if told.command == "rank":
-        rank(
-            told.models.resolve(),
-            told.runs.resolve(),
-            told.genomes,
-            told.seed,
-            told.answered,
-            told.likely,
-            told.workers,
-        )
+        options = {"workers": told.workers, "answered": told.answered, "likely": told.likely, "seed": told.seed}
+        rank(told.models.resolve(), told.runs.resolve(), told.genomes, **options)
     elif told.command == "search":
         search(told.models.resolve(), told.runs.resolve(), told.kind, told.seed, told.given)
     else:
