@@ -1,7 +1,7 @@
 """Merges of two fine-tunes of SmolLM2-135M-Instruct: does the likelihood of right answers rank them as answers do?
 
     python -m tests.benchmarks.smollm2_search rank MODELS RUNS [--genomes 40] [--workers 1]
-    python -m tests.benchmarks.smollm2_search search MODELS RUNS KIND SEED [overrides]
+    python -m tests.benchmarks.smollm2_search search MODELS RUNS KIND SEED [OVERRIDE...]
     python -m tests.benchmarks.smollm2_search table RUNS
 
 MODELS is what tests.benchmarks.smollm2_tune has written. `rank` scores genomes of task arithmetic by greedy answers, by
@@ -11,6 +11,7 @@ the same command goes on. `search` carries out `python -m evohydra` with one of 
 
 import argparse
 import json
+import resource
 import shutil
 import subprocess
 import sys
@@ -40,12 +41,15 @@ LIKELY = ("metric", "task", "verified")
 CLIP = -5.0  # of log-likelihoods, as fitness.clip
 SPREAD = 0.12  # of genomes around the best, in the unit cube
 SPLITS = {"search": (0, 90), "validation": (90, 120), "test": (120, 210)}
+EXAMPLES = 32  # of the search split, for each genome of a search
+METRIC = ("fitness=subset", "fitness.fresh=false", f"fitness.examples={EXAMPLES}")
+LIKELIHOOD = ("fitness=likelihood", f"fitness.examples={EXAMPLES}")
 KINDS: dict[str, tuple[str, ...]] = {
-    "bo, likelihood, task": ("optimizer=bo", "fitness=likelihood"),
-    "bo, likelihood, verified": ("optimizer=bo", "fitness=likelihood", "fitness.references=verified"),
-    "bo, full": ("optimizer=bo", "fitness=full"),
-    "cmaes, full": ("optimizer=cmaes", "fitness=full"),
-}
+    "bo_task": ("optimizer=bo", *LIKELIHOOD, "budget=40"),
+    "bo_verified": ("optimizer=bo", *LIKELIHOOD, "fitness.references=verified", "fitness.questions=90", "budget=32"),
+    "bo_metric": ("optimizer=bo", *METRIC, "budget=56"),
+    "cmaes_metric": ("optimizer=cmaes", *METRIC, "budget=56"),
+}  # genomes: so many that all score some 1800 examples in the search
 
 
 def arguments(models: Path, runs: Path) -> list[str]:
@@ -205,22 +209,35 @@ def correlations(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str
 
 
 def search(models: Path, runs: Path, kind: str, seed: int, given: Sequence[str]) -> None:
-    """One run of the command; its summary stays in its directory."""
-    name = f"{kind.replace(', ', '_')}_{seed}"
-    command = [*arguments(models, runs), *KINDS[kind], f"seed={seed}", f"run={name}", f"hydra.run.dir={runs / name}"]
-    subprocess.run([sys.executable, "-m", "evohydra", *command, *given], check=True)
+    """One run of the command; its summary, and its processor time, stay in its directory."""
+    name = f"{kind}_{seed}"
+    command = [*arguments(models, runs), *KINDS[kind], "top=3", f"seed={seed}", f"run={name}"]
+    command = [sys.executable, "-m", "evohydra", *command, f"hydra.run.dir={runs / name}", *given]
+    subprocess.run(command, check=True)
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    (runs / name / "processor.json").write_text(json.dumps({"seconds": round(used.ru_utime + used.ru_stime)}))
 
 
 def table(runs: Path) -> str:
     """What searches found, as markdown."""
-    lines = ["| search | genomes | examples | tokens | s | test score |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| search | genomes | examples in the search | tokens | processor time | search | validation | test |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    others: dict[str, Mapping[str, Any]] = {}
     for file in sorted(runs.glob("*/summary.json")):
         found = json.loads(file.read_text())
-        lines.append(
-            f"| {file.parent.name} | {found['budget']} | {found['examples_scored']} | {found.get('tokens', '')} | "
-            f"{sum(found['seconds'].values()):.0f} | {found['test']['winner']['score']:.3f} |"
-        )
+        processor = json.loads((file.parent / "processor.json").read_text())["seconds"]
+        splits = [f"{found[split]['winner']['score']:.3f}" for split in ("search", "validation")]
+        cells = [found["evaluations"], found["examples_scored"], found["tokens"], f"{processor} s", *splits]
+        others = {**found["test"]["sources"], "uniform": found["test"]["uniform"]}
+        lines.append(f"| {file.parent.name} | {' | '.join(map(str, cells))} | {_interval(found['test']['winner'])} |")
+    lines += [f"| {name} | | | | | | | {_interval(score)} |" for name, score in others.items()]
     return "\n".join(lines)
+
+
+def _interval(score: Mapping[str, Any]) -> str:
+    return f"{score['score']:.3f} ({score['low']:.3f} to {score['high']:.3f})"
 
 
 def main() -> None:
@@ -241,7 +258,7 @@ def main() -> None:
         if name == "search":
             command.add_argument("kind", choices=list(KINDS))
             command.add_argument("seed", type=int)
-            command.add_argument("given", nargs="*", help="further overrides, for example budget=30")
+            command.add_argument("given", nargs="*", help="further overrides, for example budget=60")
     told = parser.parse_args()
     if told.command == "rank":
         options = {"workers": told.workers, "answered": told.answered, "likely": told.likely, "seed": told.seed}
