@@ -37,7 +37,8 @@ from tests.commands import built
 
 SOURCES = ("steps", "sums")
 TASKS = Path(__file__).parent / "smollm2_tasks"
-LIKELY = ("metric", "task", "verified")
+KINDS_OF_SCORES = ("metric", "task", "task, probability", "verified", "verified, probability")
+RANDOM = 25  # random genomes at most
 CLIP = -5.0  # of log-likelihoods, as fitness.clip
 SPREAD = 0.12  # of genomes around the best, in the unit cube
 SPLITS = {"search": (0, 90), "validation": (90, 120), "test": (120, 210)}
@@ -137,23 +138,22 @@ def rank(models: Path, runs: Path, count: int, *, workers: int, answered: int, l
     given += ["executor=processes", f"executor.workers={workers}"] if workers > 1 else []
     run = built([*arguments(models, runs), *given], directory)
     assert isinstance(run, Run)
-    names = list(run.benchmarks)
+    (name,) = run.benchmarks
     with closing(Scored(run, directory)) as scored:
         verified = written_references(run, directory, scored)
-        asked = {name: list(range(answered)) for name in names}
-        asked |= {likelihood_name(name, "token"): list(range(likely)) for name in names}
-        asked |= {name: sorted(texts) for name, texts in verified.items()}
+        asked = {name: list(range(answered)), likelihood_name(name, "token"): list(range(likely))}
+        asked |= {each: sorted(texts) for each, texts in verified.items()}
         space = run.plan.space
-        random = random_genomes(count * 5 // 8, len(space.names), len(run.models.sources), seed)
+        random = random_genomes(RANDOM, len(space.names), len(run.models.sources), seed)[: count * 5 // 8]
         genomes = [("known", name, space.encode(node)) for name, node in space.known_merges().items()]
         genomes += [("random", f"random {number}", genome) for number, genome in enumerate(random)]
         rows: list[dict[str, Any]] = []
         while genomes:
             recipes = {label: space.decode(genome) for _, label, genome in genomes}
             for (kind, label, genome), (_, found) in zip(genomes, scored(recipes, asked, verified), strict=True):
-                rows.append(row_of(found, names, verified) | {"kind": kind, "label": label, "genome": genome.tolist()})
+                rows.append(row_of(found, name, verified) | {"kind": kind, "label": label, "genome": genome.tolist()})
                 rows[-1] |= {"seconds": found.seconds, "tokens": found.tokens}
-                print(label, {key: round(rows[-1][key], 3) for key in LIKELY if key in rows[-1]}, flush=True)
+                print(label, {key: round(rows[-1][key], 3) for key in KINDS_OF_SCORES if key in rows[-1]}, flush=True)
                 (directory / "rows.json").write_text(json.dumps(rows))
             best = np.array(max(rows, key=lambda row: float(row["metric"]))["genome"])
             near = around(best, max(0, count - len(rows)), seed)
@@ -176,35 +176,30 @@ def written_references(run: Run, directory: Path, scored: Scored) -> Verified:
     return fitness.with_references(found)[1]
 
 
-def row_of(found: Evaluation, names: Sequence[str], verified: Verified) -> dict[str, Any]:
-    """Means by kind, of each benchmark and of all."""
-    kinds = {
-        "metric": names,
-        "task": [likelihood_name(name, "token") for name in names],
-        "verified": list(verified),
-    }
-    row: dict[str, Any] = {}
-    for kind, scores in kinds.items():
-        if not scores:
-            continue  # too few examples are solved
-        means = [float(np.mean(np.clip(found.scores[name], CLIP, None))) for name in scores]
-        row |= {f"{kind} {name}": mean for name, mean in zip(names, means, strict=True)} | {kind: float(np.mean(means))}
+def row_of(found: Evaluation, name: str, verified: Verified) -> dict[str, Any]:
+    """The mean of each kind of scores; of verified references none where too few examples are solved."""
+    row: dict[str, Any] = {"metric": float(np.mean(found.scores[name]))}
+    names = {"task": likelihood_name(name, "token")} | dict(zip(["verified"], verified, strict=False))
+    for kind, likely in names.items():
+        values = np.array(found.scores[likely])
+        row[kind], row[f"{kind}, probability"] = float(values.clip(CLIP).mean()), float(np.exp(values).mean())
     return row
 
 
-def correlations(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
-    """Rank correlations of each kind of likelihood with the metric, as markdown."""
+def correlations(rows: Sequence[Mapping[str, Any]]) -> str:
+    """How each kind of likelihood ranks the genomes as the metric does, and which genome it puts first, as markdown."""
     half = sorted(rows, key=lambda row: -float(row["metric"]))[: len(rows) // 2]
-    groups = {"all": rows, "random": [r for r in rows if r["kind"] == "random"], "better half": half}
-    lines = ["| genomes | references | " + " | ".join(["both", *names]) + " |", "|---|---|" + "---|" * (len(names) + 1)]
+    groups = {"all": rows, "better half": half}
+    groups |= {kind: [row for row in rows if row["kind"] == kind] for kind in ("random", "near")}
+    lines = ["| genomes | likelihood of | rank correlation | metric of its first | best |", "|---|---|---|---|---|"]
     for label, group in groups.items():
-        for kind in [each for each in ("task", "verified") if each in rows[0]]:
-            cells = []
-            for key in ("", *(f" {name}" for name in names)):
-                one, other = ([float(row[which + key]) for row in group] for which in (kind, "metric"))
-                found = rank_correlation(one, other)
-                cells.append(f"{found.value:.2f} ({found.low:.2f} to {found.high:.2f})" if found else "")
-            lines.append(f"| {label} ({len(group)}) | {kind} | " + " | ".join(cells) + " |")
+        metric = [float(row["metric"]) for row in group]
+        for kind in KINDS_OF_SCORES[1:]:
+            likely = [float(row[kind]) for row in group if kind in row]
+            if likely and (found := rank_correlation(likely, metric)):
+                first = metric[int(np.argmax(likely))]
+                told = f"{found.value:.2f} ({found.low:.2f} to {found.high:.2f}) | {first:.3f} | {max(metric):.3f}"
+                lines.append(f"| {label} ({len(group)}) | {kind} | {told} |")
     return "\n".join(lines)
 
 
@@ -267,7 +262,7 @@ def main() -> None:
         search(told.models.resolve(), told.runs.resolve(), told.kind, told.seed, told.given)
     else:
         if (rows := told.runs / "rank" / "rows.json").is_file():
-            print(correlations(json.loads(rows.read_text()), ["lm_eval"]))
+            print(correlations(json.loads(rows.read_text())))
         print(table(told.runs))
 
 
