@@ -1,6 +1,6 @@
 """Merges of two fine-tunes of SmolLM2-135M-Instruct: does the likelihood of right answers rank them as answers do?
 
-    python -m tests.benchmarks.smollm2_search rank MODELS RUNS [--genomes 40] [--workers 1]
+    python -m tests.benchmarks.smollm2_search rank MODELS RUNS [--random 25] [--near 12] [--workers 1]
     python -m tests.benchmarks.smollm2_search search MODELS RUNS KIND SEED [OVERRIDE...]
     python -m tests.benchmarks.smollm2_search table RUNS
 
@@ -40,7 +40,7 @@ TASKS = Path(__file__).parent / "smollm2_tasks"
 KINDS_OF_SCORES = ("metric", "task", "task, probability", "verified", "verified, probability")
 RANDOM = 25  # random genomes at most
 CLIP = -5.0  # of log-likelihoods, as fitness.clip
-SPREAD = 0.12  # of genomes around the best, in the unit cube
+SPREAD, NEAR = 0.12, 0.2  # of genes around a level, and around the best genome, in the unit cube
 SPLITS = {"search": (0, 90), "validation": (90, 120), "test": (120, 210)}
 EXAMPLES = 32  # of the search split, for each genome of a search
 METRIC = ("fitness=subset", "fitness.fresh=false", f"fitness.examples={EXAMPLES}")
@@ -121,12 +121,14 @@ def random_genomes(count: int, axes: int, sources: int, seed: int) -> NDArray[np
 
 
 def around(best: NDArray[np.float64], count: int, seed: int) -> NDArray[np.float64]:
-    """(count, axes): steps of a length of SPREAD in each gene from the best genome."""
+    """(count, axes): the best genome with a step in each gene, normal with the standard deviation NEAR."""
     generator = np.random.default_rng([seed, 136])
-    return np.clip(best + generator.normal(0, SPREAD, (count, len(best))), 0, 1)
+    return np.clip(best + generator.normal(0, NEAR, (count, len(best))), 0, 1)
 
 
-def rank(models: Path, runs: Path, count: int, *, workers: int, answered: int, likely: int, seed: int) -> None:
+def rank(
+    models: Path, runs: Path, *, random: int, near: int, workers: int, answered: int, likely: int, seed: int
+) -> None:
     """Score known merges, random genomes and genomes around the best one by both kinds of scores; a line for each.
 
     By greedy answers to the first `answered` search examples of each skill, and by the likelihood of references to
@@ -144,9 +146,9 @@ def rank(models: Path, runs: Path, count: int, *, workers: int, answered: int, l
         asked = {name: list(range(answered)), likelihood_name(name, "token"): list(range(likely))}
         asked |= {each: sorted(texts) for each, texts in verified.items()}
         space = run.plan.space
-        random = random_genomes(RANDOM, len(space.names), len(run.models.sources), seed)[: count * 5 // 8]
+        drawn = random_genomes(RANDOM, len(space.names), len(run.models.sources), seed)[:random]
         genomes = [("known", name, space.encode(node)) for name, node in space.known_merges().items()]
-        genomes += [("random", f"random {number}", genome) for number, genome in enumerate(random)]
+        genomes += [("random", f"random {number}", genome) for number, genome in enumerate(drawn)]
         rows: list[dict[str, Any]] = []
         while genomes:
             recipes = {label: space.decode(genome) for _, label, genome in genomes}
@@ -156,8 +158,8 @@ def rank(models: Path, runs: Path, count: int, *, workers: int, answered: int, l
                 print(label, {key: round(rows[-1][key], 3) for key in KINDS_OF_SCORES if key in rows[-1]}, flush=True)
                 (directory / "rows.json").write_text(json.dumps(rows))
             best = np.array(max(rows, key=lambda row: float(row["metric"]))["genome"])
-            near = around(best, max(0, count - len(rows)), seed)
-            genomes = [("near", f"near {number}", genome) for number, genome in enumerate(near)]
+            done = any(row["kind"] == "near" for row in rows)
+            genomes = [("near", f"near {at}", x) for at, x in enumerate(around(best, 0 if done else near, seed))]
 
 
 def written_references(run: Run, directory: Path, scored: Scored) -> Verified:
@@ -245,7 +247,8 @@ def main() -> None:
             command.add_argument("models", type=Path, help="what smollm2_tune has written")
         command.add_argument("runs", type=Path, help="where runs are")
         if name == "rank":
-            command.add_argument("--genomes", type=int, default=40)
+            command.add_argument("--random", type=int, default=RANDOM)
+            command.add_argument("--near", type=int, default=12)
             command.add_argument("--answered", type=int, default=64)
             command.add_argument("--likely", type=int, default=64)
             command.add_argument("--workers", type=int, default=1)
@@ -256,8 +259,8 @@ def main() -> None:
             command.add_argument("given", nargs="*", help="further overrides, for example budget=60")
     told = parser.parse_args()
     if told.command == "rank":
-        options = {"workers": told.workers, "answered": told.answered, "likely": told.likely, "seed": told.seed}
-        rank(told.models.resolve(), told.runs.resolve(), told.genomes, **options)
+        names = ("random", "near", "workers", "answered", "likely", "seed")
+        rank(told.models.resolve(), told.runs.resolve(), **{name: getattr(told, name) for name in names})
     elif told.command == "search":
         search(told.models.resolve(), told.runs.resolve(), told.kind, told.seed, told.given)
     else:
