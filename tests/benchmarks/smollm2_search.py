@@ -180,7 +180,8 @@ def written_references(run: Run, directory: Path, scored: Scored) -> Verified:
 
 def row_of(found: Evaluation, name: str, verified: Verified) -> dict[str, Any]:
     """The mean of each kind of scores; of verified references none where too few examples are solved."""
-    row: dict[str, Any] = {"metric": float(np.mean(found.scores[name]))}
+    answers = np.array(found.scores[name])
+    row: dict[str, Any] = {"metric": float(answers.mean()), "halves": [answers[at::2].mean() for at in (0, 1)]}
     names = {"task": likelihood_name(name, "token")} | dict(zip(["verified"], verified, strict=False))
     for kind, likely in names.items():
         values = np.array(found.scores[likely])
@@ -196,6 +197,9 @@ def correlations(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = ["| genomes | likelihood of | rank correlation | metric of its first | best |", "|---|---|---|---|---|"]
     for label, group in groups.items():
         metric = [float(row["metric"]) for row in group]
+        if halves := rank_correlation(*zip(*(row["halves"] for row in group), strict=True)):
+            told = f"{halves.value:.2f} ({halves.low:.2f} to {halves.high:.2f})"
+            lines.append(f"| {label} ({len(group)}) | (half of the answers against the other half) | {told} | | |")
         for kind in KINDS_OF_SCORES[1:]:
             likely = [float(row[kind]) for row in group if kind in row]
             if likely and (found := rank_correlation(likely, metric)):
