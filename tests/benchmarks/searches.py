@@ -11,7 +11,6 @@ options under a label of their own: `--add tiny_sdxl/trial fitness=subset fitnes
 
 import argparse
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -150,7 +149,6 @@ def main() -> None:
     if given.what == "table":
         print(table(lines_of(given.file)))
         return
-    os.nice(10)
     rows: list[tuple[str, str, Sequence[str]]] = []
     for row in given.rows:
         example, _, search = row.partition("/")
