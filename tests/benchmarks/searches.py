@@ -61,6 +61,7 @@ SEARCHES: dict[str, tuple[str, ...]] = {
     "cmaes-likelihood-408": ("optimizer=cmaes", *LIKELIHOOD, "budget=408"),
     "bo-dfs-likelihood": ("optimizer=bo", *LIKELIHOOD, "budget=250"),
 }
+AVERAGED = ("genomes", "examples", "by_metric", "tokens", "cpu", "validation", "best_source")
 Line = Mapping[str, Any]
 
 
@@ -113,7 +114,7 @@ def measure(file: Path, rows: Iterable[tuple[str, str, Sequence[str]]], seeds: S
 
 
 def interval(values: Sequence[float]) -> str:
-    """The mean of seeds with half the width of its 95 % interval (t)."""
+    """The mean of seeds with half the width of its 95 % interval (t); of a single seed its score."""
     if len(values) < 2:
         return f"{values[0]:.3f}"
     half = t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
@@ -121,19 +122,24 @@ def interval(values: Sequence[float]) -> str:
 
 
 def table(lines: Sequence[Line]) -> str:
-    """The rows of each example as markdown."""
-    shown = ["| example | search | genomes | examples | tokens | processor time | test score, by seed | mean |",
-             "|---|---|---|---|---|---|---|---|"]  # fmt: skip
+    """The rows of each example as markdown: means over seeds, with the 95 % interval (t) of the mean test score."""
+    shown = [
+        "| example | search | genomes | examples | by the metric | tokens | processor time | validation "
+        "| test score, by seed | mean | best source |",
+        "|" + "---|" * 11,
+    ]
     rows: dict[tuple[str, str], list[Line]] = {}
     for line in lines:
         rows.setdefault((line["example"], line["search"]), []).append(line)
     for (example, search), group in sorted(rows.items(), key=lambda row: list(EXAMPLES).index(row[0][0])):
         group = sorted(group, key=lambda line: line["seed"])
         scores = [line["test"] for line in group]
-        mean = {key: float(np.mean([line[key] for line in group])) for key in ("genomes", "examples", "tokens", "cpu")}
+        mean = {key: float(np.mean([line[key] for line in group])) for key in AVERAGED}
+        by_seed = " ".join(f"{line['test']:.3f}".lstrip("0") + f" ({line['seed']})" for line in group)
         shown.append(
-            f"| {example} | {search} | {mean['genomes']:.0f} | {mean['examples']:,.0f} | {mean['tokens'] / 1e6:.2f} M "
-            f"| {mean['cpu']:.0f} s | {' '.join(f'{score:.3f}'.lstrip('0') for score in scores)} | {interval(scores)} |"
+            f"| {example} | {search} | {mean['genomes']:.0f} | {mean['examples']:,.0f} | {mean['by_metric']:,.0f} "
+            f"| {mean['tokens'] / 1e6:.2f} M | {mean['cpu']:.0f} s | {mean['validation']:.3f} "
+            f"| {by_seed} | {interval(scores)} | {mean['best_source']:.3f} |"
         )
     return "\n".join(shown)
 
