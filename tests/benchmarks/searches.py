@@ -48,6 +48,7 @@ SEARCHES: dict[str, tuple[str, ...]] = {
     "bo-full": ("optimizer=bo", "fitness=full", "budget=130"),
     "bo-likelihood": ("optimizer=bo", *LIKELIHOOD, "budget=130"),
     "bo-likelihood-250": ("optimizer=bo", *LIKELIHOOD, "budget=250"),
+    "bo-likelihood-440": ("optimizer=bo", *LIKELIHOOD, "budget=440"),
     "bo-probability": ("optimizer=bo", *PROBABILITY, "budget=130"),
     "bo-verified": ("optimizer=bo", *VERIFIED, "budget=130"),
     "bo-irt": ("optimizer=bo", "fitness=irt", "budget=130"),
