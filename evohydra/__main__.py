@@ -1,5 +1,6 @@
 """The command: compose the configuration, build the run, carry it out."""
 
+import importlib
 import logging
 import math
 import os
@@ -16,11 +17,20 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+import evohydra
 from evohydra.assembly import composition
 from evohydra.checks.terminal import harmless
 
 logger = logging.getLogger(__name__)
 INTERRUPTED = 130  # the exit code of shells for Ctrl-C
+# The commands beside a search, with the modules that carry them out: `evohydra merge recipe.json out`.
+COMMANDS = {
+    "merge": "evohydra.rebuild",
+    "rebuild": "evohydra.rebuild",
+    "evaluate": "evohydra.evaluation",
+    "convert": "evohydra.convert",
+    "report": "evohydra.report.__main__",
+}
 
 
 def place_in_sweep(directory: Path, seed: int) -> dict[str, object]:
@@ -128,6 +138,14 @@ def job(config: DictConfig) -> float:
 def main() -> None:
     """The console script, and python -m evohydra."""
     _share_cores()
+    first, others = (sys.argv[1], sys.argv[2:]) if len(sys.argv) > 1 else ("", [])
+    if first == "--version":
+        print(f"evohydra {evohydra.__version__}")
+        return
+    if first in COMMANDS:
+        _quiet()
+        importlib.import_module(COMMANDS[first]).main(others)
+        return
     _interrupts(signal.SIG_DFL)  # until libraries are imported, some of which do not bear an exception there
     from evohydra.search.secret_overrides import check_overrides
 

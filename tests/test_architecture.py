@@ -30,6 +30,7 @@ LEVELS = (
     ("winner",),
     ("run", "rebuild", "convert"),
     ("assembly",),
+    ("evaluation", "library"),
     ("__main__",),
 )
 ASIDE = {"evohydra", "evohydra.zoo"}  # the package itself, and the scripts that made the models that come along
