@@ -63,24 +63,23 @@ def carried_out(command: Sequence[str], show: bool) -> tuple[int, list[str]]:
     """
     own_terminal = show and _is_terminal(sys.stdout)
     out = None if own_terminal else subprocess.PIPE if show else subprocess.DEVNULL
-    process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
     said: list[str] = []
-    readers = [threading.Thread(target=_tell, args=(process.stderr, sys.stderr if show else None, said), daemon=True)]
-    if process.stdout is not None:
-        readers.append(threading.Thread(target=_tell, args=(process.stdout, sys.stdout, []), daemon=True))
-    for reader in readers:
-        reader.start()
-    try:
-        code = process.wait()
-    except BaseException:
-        process.send_signal(signal.SIGINT)
-        process.wait()
-        raise
-    finally:
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        told = [(process.stderr, sys.stderr if show else None, said), (process.stdout, sys.stdout, [])]
+        readers = [threading.Thread(target=_tell, args=each, daemon=True) for each in told if each[0] is not None]
         for reader in readers:
-            reader.join()
+            reader.start()
+        try:
+            code = process.wait()
+        except BaseException:
+            process.send_signal(signal.SIGINT)
+            process.wait()
+            raise
+        finally:
+            for reader in readers:
+                reader.join()
     return code, said
 
 
