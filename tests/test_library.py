@@ -97,7 +97,7 @@ def test_a_run_tells_its_scores(run: evohydra.Run):
     assert (run.winner.path / "model.safetensors").is_file()
     shown = run._repr_html_()
     assert "<table>" in shown
-    assert "<svg" in shown
+    assert "data:image/png;base64" in shown
 
 
 def test_genomes_are_a_table(run: evohydra.Run):
@@ -255,3 +255,13 @@ def test_an_interrupt_reaches_the_run():
     with pytest.raises(KeyboardInterrupt):
         carried_out([sys.executable, "-c", code], show=False)
     assert time.monotonic() - began < 40
+
+
+def test_the_page_runs_as_it_stands(tmp_path: Path):
+    page = (REPOSITORY / "evohydra/docs/library.md").read_text(encoding="utf-8")
+    code = page.split("```python\n")[1].split("```")[0]
+    (tmp_path / "page.py").write_text(code)
+    done = python("page.py", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Run('outputs/from-python', finished, winner 0." in done.stdout
+    assert (tmp_path / "merged-again" / "model.safetensors").is_file()

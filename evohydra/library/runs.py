@@ -1,6 +1,7 @@
 """Runs on disk, for programs and notebooks: scores, genomes, the winner."""
 
 import html
+from base64 import b64encode
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from evohydra.files import Plain
     from evohydra.report.gathering import Job
 
+FIGURE = Path("figures") / "fitness.png"
 COLUMNS = ("index", "generation", "fitness", "error_bar", "scored", "tokens", "error")
 
 
@@ -78,12 +80,13 @@ class Run:
     def winner(self) -> Winner:
         """The merge that was chosen; RunError where the run has not ended."""
         from evohydra.files import current, read_json
+        from evohydra.winner.writer import UNVERIFIED
 
         summary = self.summary
         index = summary["search"]["index"]
         record = next((each for each in self._job.records if each["index"] == index), {})
         validation, tested = summary["validation"]["winner"]["score"], summary["test"]["winner"]
-        place = self.directory / ("winner-unverified" if "winner_unverified" in summary else "winner")
+        place = self.directory / (UNVERIFIED if "winner_unverified" in summary else "winner")
         recipe = read_json(current(self.directory, "recipe.json"))
         return Winner("winner", **_score(tested), validation=validation, path=place, recipe=recipe,
                       genes=record.get("genes"), index=index)  # fmt: skip
@@ -131,14 +134,19 @@ class Run:
             return f"<p>{html.escape(repr(self))}</p>"
         lines = [*self.others.values(), self.winner]
         rows = "".join(f"<tr><td>{html.escape(each.name)}</td><td>{_told(each)}</td></tr>" for each in lines)
-        figure = self.directory / "figures" / "fitness.svg"
-        drawn = figure.read_text(encoding="utf-8") if figure.is_file() else ""
-        drawing = drawn[drawn.find("<svg") :] if "<svg" in drawn else ""
-        return f"<p>{html.escape(repr(self))}</p><table>{rows}</table>{drawing}"
+        return f"<p>{html.escape(repr(self))}</p><table>{rows}</table>{_image(self.directory / FIGURE)}"
 
 
 def _score(each: "Plain") -> "Plain":
     return {key: each.get(key) for key in ("score", "low", "high", "n", "error")}
+
+
+def _image(file: Path) -> str:
+    """A picture as part of a page; nothing where there is none."""
+    if not file.is_file():
+        return ""
+    content = b64encode(file.read_bytes()).decode()
+    return f'<img alt="fitness of the search" width="640" src="data:image/png;base64,{content}">'
 
 
 def _told(each: Scored) -> str:
