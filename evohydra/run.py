@@ -12,7 +12,7 @@ from rich.console import Console
 
 from evohydra.files import finish, tidy, together, write_json
 from evohydra.recipe import Node, digest
-from evohydra.report import say
+from evohydra.report import near, say
 from evohydra.report.answers import Pictured, answers_page, shown
 from evohydra.report.examples import WINNER, keep_examples
 from evohydra.report.gathering import SETTINGS, keep_settings
@@ -286,8 +286,8 @@ class Run:
                            ("ledger.jsonl", "every genome"),
                            ("report.html", "all of it in figures, which are in figures/ too")):  # fmt: skip
             if (self.directory / name).exists():
-                say(console, f"  {self.directory / name}: {what}")
+                say(console, f"  {near(self.directory / name)}: {what}")
         for files, what in (("answers-*.html", "answers about held-out pictures"),
                             ("pictures-*.png", "pictures of held-out prompts")):  # fmt: skip
             for page in sorted(self.directory.glob(files)):
-                say(console, f"  {page}: {what}")
+                say(console, f"  {near(page)}: {what}")
