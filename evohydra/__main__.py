@@ -1,5 +1,6 @@
 """The command: compose the configuration, build the run, carry it out."""
 
+import importlib
 import logging
 import math
 import os
@@ -16,11 +17,21 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+import evohydra
 from evohydra.assembly import composition
 from evohydra.checks.terminal import harmless
 
 logger = logging.getLogger(__name__)
 INTERRUPTED = 130  # the exit code of shells for Ctrl-C
+# The commands beside a search, with the modules that carry them out: `evohydra merge recipe.json out`.
+COMMANDS = {
+    "merge": "evohydra.rebuild",
+    "rebuild": "evohydra.rebuild",
+    "evaluate": "evohydra.evaluation",
+    "convert": "evohydra.convert",
+    "report": "evohydra.report.__main__",
+    "replay": "evohydra.replay",
+}
 
 
 def place_in_sweep(directory: Path, seed: int) -> dict[str, object]:
@@ -80,9 +91,9 @@ def job(config: DictConfig) -> float:
     _quiet()
     from evohydra.assembly.runs import make_run
     from evohydra.report import make_console
-    from evohydra.search.hydra_files import mask_hydra_files
-    from evohydra.search.masking import mask_logs, shown_text
-    from evohydra.search.secret_overrides import check_configuration, check_names, secret_values
+    from evohydra.searching.hydra_files import mask_hydra_files
+    from evohydra.searching.masking import mask_logs, shown_text
+    from evohydra.searching.secret_overrides import check_configuration, check_names, secret_values
 
     settings = HydraConfig.get()
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
@@ -128,8 +139,16 @@ def job(config: DictConfig) -> float:
 def main() -> None:
     """The console script, and python -m evohydra."""
     _share_cores()
+    first, others = (sys.argv[1], sys.argv[2:]) if len(sys.argv) > 1 else ("", [])
+    if first == "--version":
+        print(f"evohydra {evohydra.__version__}")
+        return
+    if first in COMMANDS:
+        _quiet()
+        importlib.import_module(COMMANDS[first]).main(others)
+        return
     _interrupts(signal.SIG_DFL)  # until libraries are imported, some of which do not bear an exception there
-    from evohydra.search.secret_overrides import check_overrides
+    from evohydra.searching.secret_overrides import check_overrides
 
     try:
         check_overrides(sys.argv[1:], os.environ)  # before Hydra writes them to files

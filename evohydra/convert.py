@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from evohydra.checks.terminal import harmless, log_to_terminal
@@ -64,14 +64,14 @@ def _single(file: Path, out: Path) -> dict[str, str]:
     return {name: sha256_of(out / name)}
 
 
-def main() -> None:
+def main(given: Sequence[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m evohydra.convert", description=__doc__)
     parser.add_argument("model", help="a directory, a file (.bin, .ckpt, .pt, .pth), or owner/name on the hub")
     parser.add_argument("out", type=Path, help="directory to write; must not exist, or be empty")
     parser.add_argument("--revision", help="of a repository on the hub: a branch, a tag or a commit")
     parser.add_argument("--kind", choices=sorted(KINDS), default="language", help="of the model (default: language)")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     arguments.out = arguments.out.expanduser()
     log_to_terminal()
     try:

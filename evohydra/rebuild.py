@@ -3,7 +3,7 @@
 import argparse
 import contextlib
 import sys
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -199,7 +199,43 @@ def _of_document(document: Document, made: Mapping[str, Path]) -> tuple[dict[str
     return {**content, "recipe": with_checkpoints(node, called).to_dict(), **more}, here
 
 
-def main() -> None:
+@dataclass(frozen=True)
+class Made:
+    """A merge on disk: the fingerprint of its weights, and the one that its recipe promises, None where it has none."""
+
+    path: Path
+    weights: str
+    promised: str | None
+
+    @property
+    def identical(self) -> bool | None:
+        """Whether the weights are, bit for bit, those of the recipe; None where it promises none."""
+        return None if self.promised is None else self.weights == self.promised
+
+
+def make(
+    file: Path,
+    out: Path,
+    paths: Mapping[str, str],
+    device: str = "cpu",
+    allowed: Collection[str] = (),
+    overwrite: bool = False,
+) -> Made:
+    """Write the merge of a recipe file or of a mergekit yaml to the directory `out`, see `rebuild`."""
+    out = out.expanduser()
+    out = out if out.name else out.absolute()  # of "." the name is needed
+    check_replaceable(out, overwrite)
+    try:
+        on = torch.device(device)
+        if file.suffix in (".yaml", ".yml"):
+            text = read_text(file, MOST_YAML_BYTES)
+            return Made(out, *rebuild_yaml(text, out, paths, on, overwrite))
+        return Made(out, *rebuild(read_json(file), out, paths, on, allowed, overwrite))
+    except MissingSourceError as error:
+        raise MissingSourceError(f"{error}; --source NAME=PATH says where it is now") from error
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m evohydra.rebuild", description="Make the merge of a recipe again.")
     parser.add_argument("recipe", type=Path, help="recipe.json of a run or of a winner, or a mergekit yaml")
@@ -214,30 +250,20 @@ def main() -> None:
         metavar="MODULE",
         help="a package or module with code of your own that the recipe may name",
     )
-    arguments = parser.parse_args()
-    out = arguments.out.expanduser()
-    arguments.out = out if out.name else out.absolute()  # of "." the name is needed
+    given = parser.parse_args(arguments)
     log_to_terminal()
     try:
-        check_replaceable(arguments.out, arguments.overwrite)
-        paths = dict(_moved(item) for item in arguments.source)
-        device, out, overwrite = torch.device(arguments.device), arguments.out, arguments.overwrite
-        if arguments.recipe.suffix in (".yaml", ".yml"):
-            text = read_text(arguments.recipe, MOST_YAML_BYTES)
-            written, promised = rebuild_yaml(text, out, paths, device, overwrite)
-        else:
-            written, promised = rebuild(read_json(arguments.recipe), out, paths, device, arguments.allow, overwrite)
-    except MissingSourceError as error:
-        sys.exit(harmless(f"rebuild: {error}; --source NAME=PATH says where it is now"))
+        paths = dict(_moved(item) for item in given.source)
+        made = make(given.recipe, given.out, paths, given.device, given.allow, given.overwrite)
     except (ArithmeticError, ValueError, OSError, RuntimeError, MemoryError) as error:
         sys.exit(harmless(f"rebuild: {error}"))
-    print(f"wrote {arguments.out} (sha256 of the tensors {written})")
-    if promised is None:
+    print(f"wrote {made.path} (sha256 of the tensors {made.weights})")
+    if made.identical is None:
         print("the recipe carries no fingerprint to compare with")
-    elif written == promised:
+    elif made.identical:
         print("identical, bit for bit, to the weights of the recipe")
     else:
-        sys.exit(harmless(f"rebuild: NOT identical: the recipe promises {promised}"))
+        sys.exit(harmless(f"rebuild: NOT identical: the recipe promises {made.promised}"))
 
 
 def _moved(item: str) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -13,11 +14,11 @@ from evohydra.assembly.runs import make_run
 from evohydra.checks.terminal import harmless, log_to_terminal
 from evohydra.report import make_console
 from evohydra.run import SCORES, Run
-from evohydra.search.events import EVENTS
-from evohydra.search.identity import IDENTITY
-from evohydra.search.replay import NotOnFileError, OnFile
-from evohydra.search.scheduler import Scheduler
-from evohydra.search.scores import ScoreStore, conditions
+from evohydra.searching.events import EVENTS
+from evohydra.searching.identity import IDENTITY
+from evohydra.searching.replay import NotOnFileError, OnFile
+from evohydra.searching.scheduler import Scheduler
+from evohydra.searching.scores import ScoreStore, conditions
 
 
 def replayed(run: Run, console: Console) -> int:
@@ -40,14 +41,14 @@ def replayed(run: Run, console: Console) -> int:
         return len(ledger.records)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(
         prog="python -m evohydra.replay",
         description="Does what a run recorded lead to the genomes that it asked for? Exit status 0: yes.",
     )
     parser.add_argument("run", type=Path, help="the directory of a run, as outputs/NAME")
-    directory: Path = parser.parse_args().run.absolute()
+    directory: Path = parser.parse_args(arguments).run.absolute()
     log_to_terminal()
     try:
         if not (directory / IDENTITY).is_file():

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from evohydra.files import finish, tidy, together, write_json
 from evohydra.recipe import Node, digest
-from evohydra.report import say
+from evohydra.report import near, say
 from evohydra.report.answers import Pictured, answers_page, shown
 from evohydra.report.examples import WINNER, keep_examples
 from evohydra.report.gathering import SETTINGS, keep_settings
@@ -30,20 +30,20 @@ from evohydra.scoring.benchmarks.fingerprints import data_fingerprints, titles
 from evohydra.scoring.executors import Executor
 from evohydra.scoring.job import Evaluation, Scores, Verified
 from evohydra.scoring.worker import answers, written
-from evohydra.search.ablations import ablations
-from evohydra.search.driver import Candidate, SearchError, check_any_scored, choose, groups_of
-from evohydra.search.ends import at_the_ends
-from evohydra.search.fitness import Fitness, WantsReferences
-from evohydra.search.identity import Identity
-from evohydra.search.ledger import Ledger
-from evohydra.search.optimizers import TakesEarlier
-from evohydra.search.plan import SearchPlan
-from evohydra.search.references import REFERENCES, Told, check_same_references, told_of, verified_references
-from evohydra.search.rounds import Scoring
-from evohydra.search.scheduler import Scheduler
-from evohydra.search.scores import ScoreStore, conditions
-from evohydra.search.summary import Summary, summarise
-from evohydra.search.worker_times import WORKERS, WorkerTimes
+from evohydra.searching.ablations import ablations
+from evohydra.searching.driver import Candidate, SearchError, check_any_scored, choose, groups_of
+from evohydra.searching.ends import at_the_ends
+from evohydra.searching.fitness import Fitness, WantsReferences
+from evohydra.searching.identity import Identity
+from evohydra.searching.ledger import Ledger
+from evohydra.searching.optimizers import TakesEarlier
+from evohydra.searching.plan import SearchPlan
+from evohydra.searching.references import REFERENCES, Told, check_same_references, told_of, verified_references
+from evohydra.searching.rounds import Scoring
+from evohydra.searching.scheduler import Scheduler
+from evohydra.searching.scores import ScoreStore, conditions
+from evohydra.searching.summary import Summary, summarise
+from evohydra.searching.worker_times import WORKERS, WorkerTimes
 from evohydra.trackers import Guarded, Tracker
 from evohydra.winner.writer import REASON, RESULT, UNVERIFIED, WinnerError, WinnerForm, write_winner
 
@@ -294,8 +294,8 @@ class Run:
                            ("ledger.jsonl", "every genome"),
                            ("report.html", "all of it in figures, which are in figures/ too")):  # fmt: skip
             if (self.directory / name).exists():
-                say(console, f"  {self.directory / name}: {what}")
+                say(console, f"  {near(self.directory / name)}: {what}")
         for files, what in (("answers-*.html", "answers about held-out pictures"),
                             ("pictures-*.png", "pictures of held-out prompts")):  # fmt: skip
             for page in sorted(self.directory.glob(files)):
-                say(console, f"  {page}: {what}")
+                say(console, f"  {near(page)}: {what}")

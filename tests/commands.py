@@ -19,7 +19,7 @@ from evohydra.__main__ import place_in_sweep
 from evohydra.assembly import composition
 from evohydra.assembly.runs import make_run
 from evohydra.run import Run
-from evohydra.search.json_lines import sealed, whole_lines
+from evohydra.searching.json_lines import sealed, whole_lines
 from tests.tiny_models import overrides, save_conf, save_task, save_trio
 from tests.warm import Warm
 

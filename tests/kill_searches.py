@@ -23,11 +23,11 @@ import numpy as np
 from evohydra.recipe import Node, digest
 from evohydra.scoring.benchmarks import Split
 from evohydra.scoring.job import Evaluation, Examples
-from evohydra.search.driver import search
-from evohydra.search.fitness.full import Full
-from evohydra.search.ledger import Ledger
-from evohydra.search.optimizers import Optimizer
-from evohydra.search.rounds import Scoring
+from evohydra.searching.driver import search
+from evohydra.searching.fitness.full import Full
+from evohydra.searching.ledger import Ledger
+from evohydra.searching.optimizers import Optimizer
+from evohydra.searching.rounds import Scoring
 from evohydra.spaces import Space
 from evohydra.spaces.dataflow import DataFlowSpace
 from evohydra.spaces.genes import Axis

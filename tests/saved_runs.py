@@ -9,7 +9,7 @@ import yaml
 
 from evohydra.recipe import Checkpoint, Group, Merge, digest
 from evohydra.scoring.statistics import interval
-from evohydra.search.objectives import Objective
+from evohydra.searching.objectives import Objective
 
 GROUPS, MODELS = ("embeddings", "layers.0", "layers.1", "head"), ("ja", "math")
 NAMES = [f"{group}/weight/{model}" for group in GROUPS for model in MODELS]

@@ -12,8 +12,8 @@ from evohydra.scoring.benchmarks import Split
 from evohydra.scoring.executors.local import Local
 from evohydra.scoring.job import Evaluation, Examples, Job
 from evohydra.scoring.worker import Worker
-from evohydra.search.scheduler import Scheduler
-from evohydra.search.scores import ScoreStore
+from evohydra.searching.scheduler import Scheduler
+from evohydra.searching.scores import ScoreStore
 
 Evaluate = Callable[[Node, Split, Examples | None], Evaluation]
 

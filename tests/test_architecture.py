@@ -25,11 +25,12 @@ LEVELS = (
     ("spaces",),
     ("families",),
     ("scoring", "mergekit"),
-    ("search",),
+    ("searching",),
     ("report", "trackers"),
     ("winner",),
     ("run", "rebuild", "convert"),
     ("assembly",),
+    ("evaluation", "library"),
     ("__main__", "replay"),
 )
 ASIDE = {"evohydra", "evohydra.zoo"}  # the package itself, and the scripts that made the models that come along
@@ -68,7 +69,7 @@ def level(module: str) -> int | None:
 
 def test_every_package_and_module_of_the_root_has_its_level() -> None:
     assert {name for name in FILES if name.count(".") <= 1} == set(LEVEL) | ASIDE
-    assert IMPORTS["evohydra.run"] >= {"evohydra.search.driver", "evohydra.search.ledger", "rich.console"}
+    assert IMPORTS["evohydra.run"] >= {"evohydra.searching.driver", "evohydra.searching.ledger", "rich.console"}
 
 
 def test_imports_go_one_way() -> None:
@@ -83,9 +84,9 @@ def test_imports_go_one_way() -> None:
 
 def test_kinds_of_fitness_know_nothing_that_scores_or_writes() -> None:
     """They yield what they want scored, and the search loop carries it out."""
-    kinds = [name for name in FILES if name.startswith("evohydra.search.fitness")]
+    kinds = [name for name in FILES if name.startswith("evohydra.searching.fitness")]
     assert len(kinds) > 8
-    search = tuple(f"evohydra.search.{name}" for name in ("scheduler", "rounds", "scores", "driver"))
+    search = tuple(f"evohydra.searching.{name}" for name in ("scheduler", "rounds", "scores", "driver"))
     scoring = (*search, "evohydra.scoring.worker", "evohydra.scoring.executors")
     assert [(name, other) for name in kinds for other in IMPORTS[name] if other.startswith(scoring)] == []
     assert [name for name in kinds if "Ledger" in FILES[name].read_text()] == []

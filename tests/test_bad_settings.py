@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from evohydra.scoring.benchmarks import BenchmarkError
-from evohydra.search.ledger import LedgerError
+from evohydra.searching.ledger import LedgerError
 from evohydra.spaces.gene_spec import parse_spec
 from evohydra.spaces.genes import integer
 from tests.commands import built, carried_out, evohydra, json_lines, workspace

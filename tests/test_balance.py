@@ -11,10 +11,10 @@ import pytest
 from evohydra.recipe import Checkpoint
 from evohydra.scoring.executors import Executor
 from evohydra.scoring.job import Evaluation, Job
-from evohydra.search import scheduler as schedulers
-from evohydra.search.balance import Balance
-from evohydra.search.scheduler import Scheduler
-from evohydra.search.scores import ScoreStore
+from evohydra.searching import scheduler as schedulers
+from evohydra.searching.balance import Balance
+from evohydra.searching.scheduler import Scheduler
+from evohydra.searching.scores import ScoreStore
 
 MERGE = 0.02  # seconds
 EXAMPLES = 40  # of a whole split

@@ -16,29 +16,29 @@ from sklearn.gaussian_process.kernels import ConstantKernel, Matern
 from evohydra.recipe import Node, digest
 from evohydra.scoring.benchmarks import Split
 from evohydra.scoring.job import Evaluation, Examples
-from evohydra.search.driver import search
-from evohydra.search.feedback import tell
-from evohydra.search.fitness.full import Full
-from evohydra.search.fronts import on_front
-from evohydra.search.ledger import Ledger, Record
-from evohydra.search.optimizers import LearnsFromEstimates, StateIsData
-from evohydra.search.optimizers.bo import LOCAL, MOST, BayesianOptimization, fitted_on
-from evohydra.search.optimizers.cmaes import CMAES
-from evohydra.search.optimizers.gaussian.acquisitions import Improvement
-from evohydra.search.optimizers.gaussian.features import Features
-from evohydra.search.optimizers.gaussian.first import sobol
-from evohydra.search.optimizers.gaussian.improvement import log_h, slope_of_log_h
-from evohydra.search.optimizers.gaussian.model import (
+from evohydra.searching.driver import search
+from evohydra.searching.feedback import tell
+from evohydra.searching.fitness.full import Full
+from evohydra.searching.fronts import on_front
+from evohydra.searching.ledger import Ledger, Record
+from evohydra.searching.optimizers import LearnsFromEstimates, StateIsData
+from evohydra.searching.optimizers.bo import LOCAL, MOST, BayesianOptimization, fitted_on
+from evohydra.searching.optimizers.cmaes import CMAES
+from evohydra.searching.optimizers.gaussian.acquisitions import Improvement
+from evohydra.searching.optimizers.gaussian.features import Features
+from evohydra.searching.optimizers.gaussian.first import sobol
+from evohydra.searching.optimizers.gaussian.improvement import log_h, slope_of_log_h
+from evohydra.searching.optimizers.gaussian.model import (
     JITTER,
     GaussianProcess,
     Hyperparameters,
     fitted,
     negative_log_posterior,
 )
-from evohydra.search.optimizers.gaussian.ranges import Ranges
-from evohydra.search.optimizers.gaussian.scaling import standardized
-from evohydra.search.optimizers.gaussian.trust import FIRST, box, length
-from evohydra.search.rounds import Scoring
+from evohydra.searching.optimizers.gaussian.ranges import Ranges
+from evohydra.searching.optimizers.gaussian.scaling import standardized
+from evohydra.searching.optimizers.gaussian.trust import FIRST, box, length
+from evohydra.searching.rounds import Scoring
 from evohydra.spaces.genes import Axis
 from tests.scripted import scheduling
 from tests.test_parameter_space import space

@@ -6,14 +6,14 @@ from numpy.typing import NDArray
 from scipy.optimize import approx_fprime
 from scipy.stats import norm
 
-from evohydra.search.optimizers import LearnsFromConstraints, TakesEarlier
-from evohydra.search.optimizers.bo import BayesianOptimization
-from evohydra.search.optimizers.gaussian.acquisitions import Improvement
-from evohydra.search.optimizers.gaussian.features import Features
-from evohydra.search.optimizers.gaussian.limits import Limit, Limited, log_kept
-from evohydra.search.optimizers.gaussian.model import GaussianProcess, Hyperparameters
-from evohydra.search.optimizers.gaussian.ranges import Ranges
-from evohydra.search.optimizers.gaussian.transfer import LEAST, MOST, Earlier, Shifted, Transfer
+from evohydra.searching.optimizers import LearnsFromConstraints, TakesEarlier
+from evohydra.searching.optimizers.bo import BayesianOptimization
+from evohydra.searching.optimizers.gaussian.acquisitions import Improvement
+from evohydra.searching.optimizers.gaussian.features import Features
+from evohydra.searching.optimizers.gaussian.limits import Limit, Limited, log_kept
+from evohydra.searching.optimizers.gaussian.model import GaussianProcess, Hyperparameters
+from evohydra.searching.optimizers.gaussian.ranges import Ranges
+from evohydra.searching.optimizers.gaussian.transfer import LEAST, MOST, Earlier, Shifted, Transfer
 from evohydra.spaces.genes import Axis
 
 Values = NDArray[np.float64]

@@ -11,13 +11,13 @@ import pytest
 from evohydra.recipe import Checkpoint, Node
 from evohydra.scoring.benchmarks import Split
 from evohydra.scoring.job import Evaluation, Examples
-from evohydra.search.fitness.betting import surely_above
-from evohydra.search.fitness.generation import Generation, members_of
-from evohydra.search.fitness.order import shuffled
-from evohydra.search.fitness.racing import Racing
-from evohydra.search.ledger import Ledger
-from evohydra.search.objectives import Objective
-from evohydra.search.rounds import Rounds, Scoring
+from evohydra.searching.fitness.betting import surely_above
+from evohydra.searching.fitness.generation import Generation, members_of
+from evohydra.searching.fitness.order import shuffled
+from evohydra.searching.fitness.racing import Racing
+from evohydra.searching.ledger import Ledger
+from evohydra.searching.objectives import Objective
+from evohydra.searching.rounds import Rounds, Scoring
 from tests.scripted import scheduling
 
 TOTAL = 120

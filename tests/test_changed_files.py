@@ -15,7 +15,7 @@ from evohydra.assembly.workers import WorkerMaker
 from evohydra.merging.checkpoints import SourceError
 from evohydra.scoring.job import Evaluation, Job
 from evohydra.scoring.worker import Worker
-from evohydra.search.json_lines import LedgerError
+from evohydra.searching.json_lines import LedgerError
 from tests.commands import built, carried_out, json_lines, workspace
 
 Change = Callable[[Path], None]

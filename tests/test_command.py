@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from evohydra.recipe import digest, from_dict
-from evohydra.search.ledger import LedgerError
+from evohydra.searching.ledger import LedgerError
 from tests.commands import carried_out, evohydra, files, json_lines, python, workspace
 
 BUDGET = 14

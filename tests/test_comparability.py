@@ -197,7 +197,7 @@ def test_searches_that_auto_has_chosen_by_the_optimizer_are_said_to_differ() -> 
     """Else a table would be read as a comparison of optimizers alone."""
 
     def job(strategy: str, fitness: str, budget: int, config: Any = None) -> Job:
-        identity = {**IDENTITY, "search": {"fitness": {"_target_": f"evohydra.search.fitness.{fitness}"}}}
+        identity = {**IDENTITY, "search": {"fitness": {"_target_": f"evohydra.searching.fitness.{fitness}"}}}
         given = config or {"budget": "auto", "fitness": {"likelihood": {}, "full": {}}}
         begun = Begun(identity, given)
         return Job(Path(strategy), (), strategy, given, (), (), {"budget": budget}, None, begun=begun)

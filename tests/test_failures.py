@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from evohydra.search.driver import SearchError
+from evohydra.searching.driver import SearchError
 from tests.commands import carried_out, files, json_lines, python, workspace
 from tests.fakes import Fussy
 from tests.kill_repeatedly import without_seconds

@@ -12,12 +12,12 @@ from evohydra.recipe import Checkpoint, Node
 from evohydra.scoring.benchmarks import Split, TellsAnswers
 from evohydra.scoring.benchmarks.lm_eval import LMEvalBenchmark
 from evohydra.scoring.job import Evaluation, Examples, broken_by
-from evohydra.search.fitness.full import Full
-from evohydra.search.fitness.generation import Generation, Member, Requests, Scored, Wanted, members_of
-from evohydra.search.fitness.rejection import Rejection, rejection
-from evohydra.search.ledger import Ledger, Record
-from evohydra.search.rounds import Rounds, Scoring
-from evohydra.search.scheduler import Scheduler
+from evohydra.searching.fitness.full import Full
+from evohydra.searching.fitness.generation import Generation, Member, Requests, Scored, Wanted, members_of
+from evohydra.searching.fitness.rejection import Rejection, rejection
+from evohydra.searching.ledger import Ledger, Record
+from evohydra.searching.rounds import Rounds, Scoring
+from evohydra.searching.scheduler import Scheduler
 from tests.scripted import scheduling
 
 SIZES = {"sums": 6, "words": 4}

@@ -11,8 +11,8 @@ import pytest
 
 from evohydra.report.gathering import gather
 from evohydra.scoring.benchmarks import SPLITS
-from evohydra.search.identity import INCIDENTAL, OF_SCORES, OF_THE_SEARCH, check_identity, own_keys
-from evohydra.search.json_lines import LedgerError
+from evohydra.searching.identity import INCIDENTAL, OF_SCORES, OF_THE_SEARCH, check_identity, own_keys
+from evohydra.searching.json_lines import LedgerError
 from tests.commands import built, carried_out, evohydra, json_lines, workspace
 from tests.contracts.discovery import composed
 

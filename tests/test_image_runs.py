@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from evohydra.scoring.benchmarks import BenchmarkError
 from evohydra.scoring.benchmarks.scorers.human import ChoicesMissingError
-from evohydra.search.driver import SearchError
+from evohydra.searching.driver import SearchError
 from tests import tiny_pipelines, tiny_scorers
 from tests.commands import built, carried_out, json_lines, workspace
 from tests.tiny_pipelines import SIZE

@@ -16,9 +16,9 @@ import pytest
 from evohydra.recipe import Checkpoint, Node, digest
 from evohydra.scoring.benchmarks import Split
 from evohydra.scoring.job import Evaluation
-from evohydra.search.json_lines import SIGN, JsonLines, LedgerError, alone_in, in_use
-from evohydra.search.ledger import Ledger, Record
-from evohydra.search.objectives import Objective
+from evohydra.searching.json_lines import SIGN, JsonLines, LedgerError, alone_in, in_use
+from evohydra.searching.ledger import Ledger, Record
+from evohydra.searching.objectives import Objective
 
 IDENTITY = {"seed": 1, "model": {"one": {"fingerprint": "ab"}}, "optimizer": {"sigma": 0.2}}
 ROOT = Path(__file__).parents[1]
@@ -175,7 +175,7 @@ def test_two_processes_on_one_run_are_refused(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path, IDENTITY)
     code = (
         "import sys; from pathlib import Path\n"
-        f"from evohydra.search.ledger import Ledger; Ledger(Path(sys.argv[1]), {IDENTITY!r})"
+        f"from evohydra.searching.ledger import Ledger; Ledger(Path(sys.argv[1]), {IDENTITY!r})"
     )
     done = python(code, str(tmp_path))
     assert done.returncode == 1
@@ -189,7 +189,7 @@ def test_two_processes_on_one_run_are_refused(tmp_path: Path) -> None:
 LOOKING = """
 import sys
 from pathlib import Path
-from evohydra.search.json_lines import in_use
+from evohydra.searching.json_lines import in_use
 print("ready", flush=True)
 seen = [0, 0]
 while not (Path(sys.argv[1]) / "end").exists():
@@ -229,7 +229,7 @@ def test_those_who_look_are_no_run(tmp_path: Path) -> None:
 def test_a_run_starts_where_its_sign_is_held(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("evohydra.search.json_lines.PATIENCE", 0.05)
+    monkeypatch.setattr("evohydra.searching.json_lines.PATIENCE", 0.05)
     (tmp_path / SIGN).touch()
     with (tmp_path / SIGN).open("rb") as held:
         fcntl.flock(held, fcntl.LOCK_SH)
@@ -240,7 +240,7 @@ def test_a_run_starts_where_its_sign_is_held(
 FULL_DISK = """
 import json, resource, sys
 from pathlib import Path
-from evohydra.search.json_lines import JsonLines
+from evohydra.searching.json_lines import JsonLines
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 lines = JsonLines(Path(sys.argv[1]))
 try:

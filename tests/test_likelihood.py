@@ -34,14 +34,14 @@ from evohydra.scoring.benchmarks.likelihood import (
 )
 from evohydra.scoring.benchmarks.lm_eval import LMEvalBenchmark, lm_eval_benchmarks
 from evohydra.scoring.statistics import rank_correlation
-from evohydra.search.ends import at_the_ends
-from evohydra.search.fitness.generation import Generation, Judged, Member, members_of
-from evohydra.search.fitness.likelihood import Likelihood, agreement
-from evohydra.search.fitness.likelihood_scale import Both, scale_of
-from evohydra.search.ledger import Record
-from evohydra.search.objectives import Objective
-from evohydra.search.plan import known_points
-from evohydra.search.summary import scored_on_search
+from evohydra.searching.ends import at_the_ends
+from evohydra.searching.fitness.generation import Generation, Judged, Member, members_of
+from evohydra.searching.fitness.likelihood import Likelihood, agreement
+from evohydra.searching.fitness.likelihood_scale import Both, scale_of
+from evohydra.searching.ledger import Record
+from evohydra.searching.objectives import Objective
+from evohydra.searching.plan import known_points
+from evohydra.searching.summary import scored_on_search
 from tests import tiny_models, tiny_studio
 from tests.commands import built, carried_out, json_lines, workspace
 from tests.kill_repeatedly import without_seconds

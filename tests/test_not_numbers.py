@@ -23,7 +23,7 @@ from evohydra.scoring.benchmarks import SPLITS, Benchmark, Split
 from evohydra.scoring.benchmarks.not_numbers import LogitsWatch
 from evohydra.scoring.job import Evaluation, Examples, Job
 from evohydra.scoring.worker import Worker
-from evohydra.search.scheduler import Scheduler
+from evohydra.searching.scheduler import Scheduler
 from tests import tiny_visual
 from tests.commands import built, evohydra, json_lines, workspace, write_lines
 from tests.contracts.test_benchmarks import CPU, benchmark

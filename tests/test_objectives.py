@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from evohydra.recipe import Checkpoint, Hop, LayerNames, Stack
 from evohydra.report.front import front_figure
 from evohydra.scoring.statistics import interval
-from evohydra.search.feedback import example_scores, objective_values, tell
-from evohydra.search.fronts import best_fitness, knee, nearest_to_ideal, on_front, picked
-from evohydra.search.ledger import Record
-from evohydra.search.objectives import Objective, each, path_length
-from evohydra.search.summary import front, scored_on_search
+from evohydra.searching.feedback import example_scores, objective_values, tell
+from evohydra.searching.fronts import best_fitness, knee, nearest_to_ideal, on_front, picked
+from evohydra.searching.ledger import Record
+from evohydra.searching.objectives import Objective, each, path_length
+from evohydra.searching.summary import front, scored_on_search
 
 SCORES = {"ja": [1.0, 0.0, 1.0, 1.0], "math": [0.0, 1.0]}
 MODEL = Checkpoint("a", "-")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from evohydra.search.json_lines import whole_lines
+from evohydra.searching.json_lines import whole_lines
 from tests.commands import environment, workspace
 from tests.kill_repeatedly import LOGS, content, finish, kill, left_alone, lines, steps
 from tests.power_cut import begin_recorded, cut_power, record_of

@@ -20,7 +20,7 @@ from evohydra.checks.libraries import PrivateParts
 from evohydra.families import private_transformers, single_files
 from evohydra.merging import private_torch
 from evohydra.scoring.benchmarks import mteb_data, private_lm_eval
-from evohydra.search.optimizers import lean, pymoo_singles
+from evohydra.searching.optimizers import lean, pymoo_singles
 from evohydra.trackers import private_wandb
 from tests.contracts.discovery import composed
 

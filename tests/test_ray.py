@@ -19,7 +19,7 @@ from evohydra.scoring.executors import ray_actors
 from evohydra.scoring.executors.ray_actors import RayActors
 from evohydra.scoring.executors.ray_cluster import Share, room
 from evohydra.scoring.job import Job, MachineError
-from evohydra.search.secret_overrides import check_overrides
+from evohydra.searching.secret_overrides import check_overrides
 from tests.contracts.test_executors import doubled, made, scored
 from tests.ray_nodes import NODE, nodes_of_ray
 

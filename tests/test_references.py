@@ -29,11 +29,11 @@ from evohydra.scoring.benchmarks.likelihood import (
 )
 from evohydra.scoring.benchmarks.lm_eval import LMEvalBenchmark, lm_eval_benchmarks
 from evohydra.scoring.job import Written
-from evohydra.search.fitness.full import Full
-from evohydra.search.fitness.likelihood import Likelihood
-from evohydra.search.fitness.subset import Subset
-from evohydra.search.json_lines import LedgerError
-from evohydra.search.references import MOST, References, told_of, verified_references
+from evohydra.searching.fitness.full import Full
+from evohydra.searching.fitness.likelihood import Likelihood
+from evohydra.searching.fitness.subset import Subset
+from evohydra.searching.json_lines import LedgerError
+from evohydra.searching.references import MOST, References, told_of, verified_references
 from tests import tiny_models, tiny_studio
 from tests.commands import built, carried_out, json_lines, workspace, write_lines
 from tests.kill_repeatedly import without_seconds

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from evohydra.search.json_lines import JsonLines, LedgerError, sealed, unsealed, whole_lines
+from evohydra.searching.json_lines import JsonLines, LedgerError, sealed, unsealed, whole_lines
 from tests.commands import carried_out, json_lines, workspace, write_lines
 
 Entry = dict[str, Any]

@@ -26,7 +26,7 @@ from evohydra.report.search_figures import best_so_far, fitness_figure, populati
 from evohydra.report.style import SETTINGS
 from evohydra.report.tables import unsearched_sentence
 from evohydra.report.writing import write_report
-from evohydra.search.json_lines import alone_in
+from evohydra.searching.json_lines import alone_in
 from tests.browser import BROWSER, Page, open_browser
 from tests.commands import python
 from tests.saved_runs import NAMES, save_run, save_sweep

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from evohydra.search.fitness.calibration import Adaptive, Random, calibrated
-from evohydra.search.fitness.estimators import Calibrated, gp_irt, mp_irt, p_irt
-from evohydra.search.fitness.response_model import Ability, Items, fit, information, locate
+from evohydra.searching.fitness.calibration import Adaptive, Random, calibrated
+from evohydra.searching.fitness.estimators import Calibrated, gp_irt, mp_irt, p_irt
+from evohydra.searching.fitness.response_model import Ability, Items, fit, information, locate
 
 MODELS, EXAMPLES = 150, 80
 

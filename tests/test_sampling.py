@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from evohydra.search.fitness.order import drawn
+from evohydra.searching.fitness.order import drawn
 from tests.commands import carried_out, json_lines, workspace
 
 

@@ -13,8 +13,8 @@ from evohydra.scoring.benchmarks import CommonAnswer
 from evohydra.scoring.benchmarks.lm_eval import LMEvalBenchmark
 from evohydra.scoring.executors import Executor
 from evohydra.scoring.job import Evaluation, Job, broken_by, joined
-from evohydra.search.scheduler import Scheduler
-from evohydra.search.scores import ScoreStore
+from evohydra.searching.scheduler import Scheduler
+from evohydra.searching.scores import ScoreStore
 
 EXAMPLES = 6
 

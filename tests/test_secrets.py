@@ -10,10 +10,10 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from evohydra.report.gathering import differences, strategy_of
-from evohydra.search.hydra_files import mask_hydra_files
-from evohydra.search.json_lines import LedgerError
-from evohydra.search.masking import MASK, looks_like_a_secret, names_a_secret, with_digests, without_secrets
-from evohydra.search.secret_overrides import check_configuration, check_names, check_overrides
+from evohydra.searching.hydra_files import mask_hydra_files
+from evohydra.searching.json_lines import LedgerError
+from evohydra.searching.masking import MASK, looks_like_a_secret, names_a_secret, with_digests, without_secrets
+from evohydra.searching.secret_overrides import check_configuration, check_names, check_overrides
 from tests.commands import carried_out, evohydra, files, workspace
 from tests.contracts.discovery import composed, names
 

@@ -15,7 +15,7 @@ from evohydra.families.sources import OpenSources, open_sources
 from evohydra.merging.checkpoints import CheckpointReader, SourceError
 from evohydra.merging.engine import Engine
 from evohydra.recipe import Checkpoint, Node
-from evohydra.search.scores import content
+from evohydra.searching.scores import content
 from evohydra.spaces.parameter import uniform_merge
 from tests import tiny_models
 

@@ -20,7 +20,7 @@ from evohydra.assembly.parts import found_sources
 from evohydra.assembly.settings import Settings
 from evohydra.merging.checkpoints import CheckpointReader
 from evohydra.scoring.executors import resources
-from evohydra.search.json_lines import LedgerError
+from evohydra.searching.json_lines import LedgerError
 from tests.commands import built, carried_out, json_lines, workspace
 
 GIGABYTE = 10**9

@@ -16,16 +16,16 @@ from evohydra.recipe import Checkpoint, Node, digest
 from evohydra.scoring.benchmarks import Split
 from evohydra.scoring.executors import Executor
 from evohydra.scoring.job import Evaluation, Examples, Job
-from evohydra.search.driver import SearchError
-from evohydra.search.events import EVENTS, Asked, Events, Told
-from evohydra.search.fitness import Fitness
-from evohydra.search.json_lines import LedgerError
-from evohydra.search.ledger import Ledger, Record
-from evohydra.search.optimizers import Optimizer
-from evohydra.search.rounds import Scoring
-from evohydra.search.scheduler import Scheduler
-from evohydra.search.scores import ScoreStore
-from evohydra.search.steady import Steady, search_steadily
+from evohydra.searching.driver import SearchError
+from evohydra.searching.events import EVENTS, Asked, Events, Told
+from evohydra.searching.fitness import Fitness
+from evohydra.searching.json_lines import LedgerError
+from evohydra.searching.ledger import Ledger, Record
+from evohydra.searching.optimizers import Optimizer
+from evohydra.searching.rounds import Scoring
+from evohydra.searching.scheduler import Scheduler
+from evohydra.searching.scores import ScoreStore
+from evohydra.searching.steady import Steady, search_steadily
 from tests.commands import evohydra, json_lines, python, workspace, write_lines
 from tests.contracts.discovery import composed
 from tests.contracts.test_fitness import SIZES, Levels, Responses

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from scipy.optimize import rosen
 
 from evohydra.checks import check_below
-from evohydra.search.fronts import on_front
-from evohydra.search.optimizers import LearnsFromExamples, LearnsFromObjectives
-from evohydra.search.optimizers.grid import Grid, Line
-from evohydra.search.optimizers.m2n2 import M2N2, attraction, competition
-from evohydra.search.optimizers.map_elites import MapElites
-from evohydra.search.optimizers.restarts import bipop, ipop
-from evohydra.search.optimizers.soup import GreedySoup, ingredients
+from evohydra.searching.fronts import on_front
+from evohydra.searching.optimizers import LearnsFromExamples, LearnsFromObjectives
+from evohydra.searching.optimizers.grid import Grid, Line
+from evohydra.searching.optimizers.m2n2 import M2N2, attraction, competition
+from evohydra.searching.optimizers.map_elites import MapElites
+from evohydra.searching.optimizers.restarts import bipop, ipop
+from evohydra.searching.optimizers.soup import GreedySoup, ingredients
 from evohydra.spaces.genes import Axis
 from tests.contracts.discovery import SEARCHES, composed
 

@@ -9,8 +9,8 @@ import pytest
 from evohydra.report.gathering import gather
 from evohydra.report.surrogate import TRUSTED, surrogate, surrogate_blocks
 from evohydra.report.writing import write_report
-from evohydra.search.fitness.likelihood import BY_METRIC
-from evohydra.search.optimizers.bo import BayesianOptimization
+from evohydra.searching.fitness.likelihood import BY_METRIC
+from evohydra.searching.optimizers.bo import BayesianOptimization
 from evohydra.spaces.genes import Axis
 from tests.commands import evohydra, json_lines, workspace, write_lines
 
@@ -115,6 +115,6 @@ def test_other_searches_have_none(run: Path, tmp_path: Path):
     write_lines(directory / "ledger.jsonl", json_lines(directory / "ledger.jsonl")[:10])
     assert surrogate(gather([directory])[0]) is None
     kept = json.loads((directory / "settings.json").read_text())
-    kept["config"]["optimizer"]["_target_"] = "evohydra.search.optimizers.cmaes.CMAES"
+    kept["config"]["optimizer"]["_target_"] = "evohydra.searching.optimizers.cmaes.CMAES"
     (directory / "settings.json").write_text(json.dumps(kept))
     assert surrogate(gather([directory])[0]) is None

@@ -11,7 +11,7 @@ from typing import Any
 import matplotlib
 import pytest
 
-from evohydra.search.masking import without_secrets
+from evohydra.searching.masking import without_secrets
 from evohydra.trackers.wandb import run_id
 from tests.commands import carried_out, environment, evohydra, files, json_lines, workspace
 

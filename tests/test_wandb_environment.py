@@ -11,7 +11,7 @@ import pytest
 import wandb
 
 from evohydra.report.sharing import sync
-from evohydra.search.ledger import LedgerError
+from evohydra.searching.ledger import LedgerError
 from evohydra.trackers import Guarded
 from evohydra.trackers.wandb import WandbTracker, _answers, run_id, where
 from tests.commands import carried_out, evohydra, json_lines, workspace, write_lines

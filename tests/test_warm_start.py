@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evohydra.search.warm_start import best_genomes
+from evohydra.searching.warm_start import best_genomes
 from tests.commands import built, carried_out, json_lines, workspace, write_lines
 from tests.test_parameter_space import space
 
@@ -80,7 +80,7 @@ def test_other_splits_are_a_warning(
     earlier: tuple[list[str], Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     arguments, directory = earlier
-    with caplog.at_level(logging.WARNING, "evohydra.search.warm_start"):
+    with caplog.at_level(logging.WARNING, "evohydra.searching.warm_start"):
         built([*arguments, f"warm_start={directory}"], tmp_path / "run")
         assert not caplog.records
         built([*arguments, f"warm_start={directory}", "benchmark.lm_eval.splits.test.stop=0.9"], tmp_path / "run")

@@ -17,9 +17,9 @@ from evohydra.report.progress import SearchProgress, Workers
 from evohydra.report.worker_figures import workers_figure
 from evohydra.scoring.executors.watch import Turn, Watch
 from evohydra.scoring.job import Evaluation, Job, MachineError
-from evohydra.search.scheduler import Scheduler
-from evohydra.search.scores import ScoreStore
-from evohydra.search.worker_times import WorkerTimes, sessions, table
+from evohydra.searching.scheduler import Scheduler
+from evohydra.searching.scores import ScoreStore
+from evohydra.searching.worker_times import WorkerTimes, sessions, table
 from tests.commands import environment, workspace
 from tests.kill_repeatedly import finish, lines, start, workers_of
 from tests.scripted import local

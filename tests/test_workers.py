@@ -16,7 +16,7 @@ from evohydra.recipe import Checkpoint
 from evohydra.scoring.benchmarks import SPLITS
 from evohydra.scoring.job import Evaluation, Job
 from evohydra.scoring.worker import probe
-from evohydra.search.scores import ScoreStore
+from evohydra.searching.scores import ScoreStore
 from tests.commands import built, carried_out, environment, json_lines, workspace
 from tests.kill_repeatedly import children, command_line, content, lines, start, workers_killed
 

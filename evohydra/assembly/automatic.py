@@ -9,8 +9,8 @@ from evohydra.checks import check, checked
 from evohydra.files import Plain
 from evohydra.scoring.benchmarks import Benchmark, BenchmarkError
 from evohydra.scoring.benchmarks.likelihood import Likely, check_likely
-from evohydra.search.optimizers import UsualBudget
-from evohydra.search.optimizers.bo import BayesianOptimization
+from evohydra.searching.optimizers import UsualBudget
+from evohydra.searching.optimizers.bo import BayesianOptimization
 
 AUTO = "auto"
 LIKELIHOOD, FULL = "likelihood", "full"  # what conf/fitness/auto.yaml holds

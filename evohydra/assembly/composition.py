@@ -1,7 +1,8 @@
 """How Hydra finds conf/, and the plugin that makes `model=a+b+c` the composition of the files a, b and c."""
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
@@ -13,11 +14,14 @@ from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
+from hydra.core.singleton import Singleton
 from hydra.errors import CompactHydraException, ConfigCompositionException, HydraException
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+
+from evohydra.files import Plain
 
 # Plugins of Hydra that other packages bring.
 OF_OTHERS = {
@@ -123,6 +127,42 @@ def swept(settings: HydraConf) -> list[str]:
     tasks = [*(OmegaConf.select(given, "hydra.overrides.task") or []), *(f"{key}={params[key]}" for key in params)]
     keys = {each.key_or_group for each in OverridesParser.create().parse_overrides(tasks) if each.is_sweep_override()}
     return [text for text in settings.overrides.task if text.lstrip("+~").split("=")[0] in keys]
+
+
+def composed(overrides: Sequence[str]) -> Plain:
+    """The configuration of a command line, without Hydra's own part; ValueError, with what is known, for a wrong one.
+
+    A program's own Hydra, if it has one, stays as it is.
+    """
+    register()
+    with _apart():
+        try:
+            with initialize_config_dir(conf_dir(), version_base="1.3"):
+                config = compose("config", overrides=list(overrides))
+            return cast(Plain, OmegaConf.to_container(config, resolve=True))
+        except (HydraException, OmegaConfBaseException) as error:
+            hints = explain(list(overrides))
+            raise ValueError("; ".join(hints) or str(error).splitlines()[0]) from error
+
+
+def choices(group: str, overrides: Sequence[str] = ()) -> list[str]:
+    """What may be chosen of a group of conf/, in the places of `hydra.searchpath` among the overrides too."""
+    register()
+    searchpath = [text for text in overrides if text.startswith("hydra.searchpath=")]
+    with _apart(), initialize_config_dir(conf_dir(), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        return loader.get_group_options(group, config_name="config", overrides=searchpath)
+
+
+@contextmanager
+def _apart() -> Iterator[None]:
+    """Hydra as if nobody used it, and afterwards as it was."""
+    before = Singleton.get_state()
+    GlobalHydra.instance().clear()
+    try:
+        yield
+    finally:
+        Singleton.set_state(before)
 
 
 def explain(arguments: list[str]) -> list[str]:

@@ -3,7 +3,7 @@
 from evohydra.assembly.settings import Spec
 from evohydra.checks import check
 from evohydra.files import Plain
-from evohydra.search.optimizers import WidensRanges
+from evohydra.searching.optimizers import WidensRanges
 from evohydra.spaces.gene_spec import Pair
 
 

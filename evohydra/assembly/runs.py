@@ -40,14 +40,14 @@ from evohydra.run import SCORES, Models, Run
 from evohydra.scoring.benchmarks import Asking, Benchmark, BenchmarkError
 from evohydra.scoring.executors import Executor
 from evohydra.scoring.worker import Worker
-from evohydra.search.fitness import check_references
-from evohydra.search.identity import IDENTITY, Identity, OfSearch, own_keys
-from evohydra.search.masking import without_secrets
-from evohydra.search.optimizers import Optimizer, Points
-from evohydra.search.optimizers.gaussian.transfer import Earlier
-from evohydra.search.plan import SearchPlan, check_budget, known_points
-from evohydra.search.warm_start import best_genomes, earlier_genomes
-from evohydra.search.warm_start import identity as warm_identity
+from evohydra.searching.fitness import check_references
+from evohydra.searching.identity import IDENTITY, Identity, OfSearch, own_keys
+from evohydra.searching.masking import without_secrets
+from evohydra.searching.optimizers import Optimizer, Points
+from evohydra.searching.optimizers.gaussian.transfer import Earlier
+from evohydra.searching.plan import SearchPlan, check_budget, known_points
+from evohydra.searching.warm_start import best_genomes, earlier_genomes
+from evohydra.searching.warm_start import identity as warm_identity
 from evohydra.spaces import Space
 from evohydra.spaces.genes import Axis
 from evohydra.spaces.hybrid import HybridSpace

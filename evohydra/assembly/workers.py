@@ -19,7 +19,7 @@ from evohydra.merging.stamps import Stamps
 from evohydra.scoring.benchmarks import Benchmark
 from evohydra.scoring.benchmarks.contents import versions_of
 from evohydra.scoring.worker import Worker
-from evohydra.search.identity import Alignment, OfScores, check_same_scores
+from evohydra.searching.identity import Alignment, OfScores, check_same_scores
 
 LIBRARIES = ("evohydra", "torch", "transformers", "tokenizers")  # that merge and run models, whatever scores them
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from evohydra.families.declared import BASE
 from evohydra.files import Plain
-from evohydra.search.identity import EARLIER, Difference, differences, listed
+from evohydra.searching.identity import EARLIER, Difference, differences, listed
 
 REFERENCE = re.compile(r"\$\{([\w.]+)\}")  # to another option
 # What a configuration says of where a source is; of what its base is, every source says a part.

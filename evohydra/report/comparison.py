@@ -13,7 +13,7 @@ from rich.text import Text
 
 from evohydra.report import make_console, say
 from evohydra.report.gathering import Job, apart, by_split, chosen_by_auto, gather, runs_below
-from evohydra.search.secret_overrides import check_swept
+from evohydra.searching.secret_overrides import check_swept
 
 _begun: list[tuple[Path, bool]] = []
 

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from evohydra.report import style
-from evohydra.search.fronts import on_front
+from evohydra.searching.fronts import on_front
 
 PANELS = 6  # of pairs of objectives, at most
 Objectives = Mapping[str, float]

@@ -14,10 +14,10 @@ from evohydra.recipe import Node, from_dict
 from evohydra.report.comparability import Begun, groups, told
 from evohydra.scoring.benchmarks.likelihood import benchmark_of, verified_in
 from evohydra.scoring.job import Scores
-from evohydra.search.fitness.likelihood_scale import is_likelihood
-from evohydra.search.json_lines import in_use, whole_lines
-from evohydra.search.masking import shown_overrides
-from evohydra.search.objectives import Objective
+from evohydra.searching.fitness.likelihood_scale import is_likelihood
+from evohydra.searching.json_lines import in_use, whole_lines
+from evohydra.searching.masking import shown_overrides
+from evohydra.searching.objectives import Objective
 from evohydra.spaces.genes import Axis
 
 SETTINGS = "settings.json"  # of the last command that a run accepted

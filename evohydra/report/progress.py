@@ -9,9 +9,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from evohydra.scoring.benchmarks.likelihood import measure_of
-from evohydra.search.ledger import Record
-from evohydra.search.scheduler import Scheduler
-from evohydra.search.worker_times import WorkerTimes
+from evohydra.searching.ledger import Record
+from evohydra.searching.scheduler import Scheduler
+from evohydra.searching.worker_times import WorkerTimes
 
 MOST = 16  # workers that have a line of their own on a terminal
 SHORT = 70  # characters of a reason

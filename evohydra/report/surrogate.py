@@ -14,11 +14,11 @@ from evohydra.report import style
 from evohydra.report.blocks import Block, FigureBlock
 from evohydra.report.gathering import SETTINGS, Job
 from evohydra.scoring.benchmarks.likelihood import measure_of
-from evohydra.search.feedback import tell
-from evohydra.search.fitness.likelihood import BY_METRIC
-from evohydra.search.ledger import Record
-from evohydra.search.optimizers.bo import BayesianOptimization
-from evohydra.search.optimizers.gaussian.learnt import Learnt
+from evohydra.searching.feedback import tell
+from evohydra.searching.fitness.likelihood import BY_METRIC
+from evohydra.searching.ledger import Record
+from evohydra.searching.optimizers.bo import BayesianOptimization
+from evohydra.searching.optimizers.gaussian.learnt import Learnt
 from evohydra.spaces.genes import Axis
 
 LEAST = 20  # genomes from which on there is something to show

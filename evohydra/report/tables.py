@@ -7,7 +7,7 @@ from rich.text import Text
 
 from evohydra.files import Plain
 from evohydra.pages import in_markdown
-from evohydra.search.fitness.likelihood_scale import ENOUGH, LOW
+from evohydra.searching.fitness.likelihood_scale import ENOUGH, LOW
 
 BINDING = 0.2  # share of a winner's numbers at the ends of their ranges, from which on it is said
 

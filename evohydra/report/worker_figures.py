@@ -8,7 +8,7 @@ from evohydra.files import Plain
 from evohydra.report import style
 from evohydra.report.blocks import Block, FigureBlock, Table
 from evohydra.report.gathering import Job
-from evohydra.search.worker_times import WORKERS, sessions, table
+from evohydra.searching.worker_times import WORKERS, sessions, table
 
 ROW = 0.32  # inches
 MOST = 64  # workers that are drawn

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
-from evohydra.search.ledger import Record
+from evohydra.searching.ledger import Record
 
 logger = logging.getLogger(__name__)
 

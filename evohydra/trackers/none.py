@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from evohydra.search.ledger import Record
+from evohydra.searching.ledger import Record
 
 
 class NoTracker:

@@ -19,9 +19,9 @@ from evohydra.checks.libraries import commit, versions
 from evohydra.files import Plain
 from evohydra.merging.finding import locate
 from evohydra.recipe import Checkpoint, checkpoints, from_dict
-from evohydra.search.ledger import Record
-from evohydra.search.worker_times import WORKERS, sessions
-from evohydra.search.worker_times import table as times_table
+from evohydra.searching.ledger import Record
+from evohydra.searching.worker_times import WORKERS, sessions
+from evohydra.searching.worker_times import table as times_table
 from evohydra.trackers.private_wandb import use_offline
 
 logger = logging.getLogger(__name__)

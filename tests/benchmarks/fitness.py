@@ -31,10 +31,10 @@ from scipy.special import expit, ndtr
 from evohydra.recipe import Checkpoint, Node
 from evohydra.scoring.benchmarks import Split
 from evohydra.scoring.job import Evaluation, Examples
-from evohydra.search.driver import choose, groups_of, search
-from evohydra.search.ledger import Ledger
-from evohydra.search.objectives import Objective
-from evohydra.search.rounds import Scoring
+from evohydra.searching.driver import choose, groups_of, search
+from evohydra.searching.ledger import Ledger
+from evohydra.searching.objectives import Objective
+from evohydra.searching.rounds import Scoring
 from evohydra.spaces.genes import Axis, Value
 from tests.commands import built
 from tests.contracts.discovery import composed

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import t
 
-from evohydra.search.json_lines import whole_lines
+from evohydra.searching.json_lines import whole_lines
 from tests.commands import environment
 
 ALWAYS = ("tracker=none", "report=false", "baselines=null", "threads=1")

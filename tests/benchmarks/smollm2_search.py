@@ -29,10 +29,10 @@ from evohydra.scoring.benchmarks.likelihood import likelihood_name
 from evohydra.scoring.job import Evaluation, Examples, Job, Verified
 from evohydra.scoring.statistics import rank_correlation
 from evohydra.scoring.worker import written
-from evohydra.search.fitness import WantsReferences
-from evohydra.search.references import verified_references
-from evohydra.search.scheduler import Scheduler
-from evohydra.search.scores import ScoreStore, conditions
+from evohydra.searching.fitness import WantsReferences
+from evohydra.searching.references import verified_references
+from evohydra.searching.scheduler import Scheduler
+from evohydra.searching.scores import ScoreStore, conditions
 from tests.commands import built
 
 SOURCES = ("steps", "sums")

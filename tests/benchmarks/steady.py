@@ -31,14 +31,14 @@ import numpy as np
 from evohydra.recipe import Checkpoint
 from evohydra.scoring.executors import Executor
 from evohydra.scoring.job import Evaluation, Job
-from evohydra.search.driver import search
-from evohydra.search.events import Events
-from evohydra.search.fitness.full import Full
-from evohydra.search.ledger import Ledger, Record
-from evohydra.search.rounds import Scoring
-from evohydra.search.scheduler import Scheduler
-from evohydra.search.scores import ScoreStore
-from evohydra.search.steady import search_steadily
+from evohydra.searching.driver import search
+from evohydra.searching.events import Events
+from evohydra.searching.fitness.full import Full
+from evohydra.searching.ledger import Ledger, Record
+from evohydra.searching.rounds import Scoring
+from evohydra.searching.scheduler import Scheduler
+from evohydra.searching.scores import ScoreStore
+from evohydra.searching.steady import search_steadily
 from tests.benchmarks.fitness import Genes, KnownResponses
 from tests.contracts.discovery import composed
 

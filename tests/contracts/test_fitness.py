@@ -17,14 +17,14 @@ from evohydra.recipe import Checkpoint, Node
 from evohydra.scoring.benchmarks import Split
 from evohydra.scoring.benchmarks.likelihood import benchmark_of
 from evohydra.scoring.job import Evaluation, Examples
-from evohydra.search.driver import choose, groups_of, search
-from evohydra.search.fitness import Fitness
-from evohydra.search.fitness.generation import Generation, OfSources, Scored, Wanted, members_of
-from evohydra.search.fitness.likelihood import BY_METRIC
-from evohydra.search.fitness.likelihood_scale import is_likelihood
-from evohydra.search.ledger import Ledger, Record
-from evohydra.search.objectives import Objective
-from evohydra.search.rounds import Scoring
+from evohydra.searching.driver import choose, groups_of, search
+from evohydra.searching.fitness import Fitness
+from evohydra.searching.fitness.generation import Generation, OfSources, Scored, Wanted, members_of
+from evohydra.searching.fitness.likelihood import BY_METRIC
+from evohydra.searching.fitness.likelihood_scale import is_likelihood
+from evohydra.searching.ledger import Ledger, Record
+from evohydra.searching.objectives import Objective
+from evohydra.searching.rounds import Scoring
 from evohydra.spaces.genes import Axis, Value
 from tests.commands import json_lines
 from tests.contracts.discovery import composed, names

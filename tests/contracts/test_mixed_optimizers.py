@@ -15,9 +15,9 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from evohydra.search.optimizers import Optimizer
-from evohydra.search.optimizers.lean import LeanCatCMAwM, LeanCMA, LeanCMAwM
-from evohydra.search.optimizers.random import RandomSearch
+from evohydra.searching.optimizers import Optimizer
+from evohydra.searching.optimizers.lean import LeanCatCMAwM, LeanCMA, LeanCMAwM
+from evohydra.searching.optimizers.random import RandomSearch
 from evohydra.spaces.genes import Axis
 from tests.contracts.discovery import SEARCHES, composed, names
 

@@ -18,8 +18,8 @@ import scipy.stats
 import torch
 from numpy.typing import NDArray
 
-from evohydra.search.optimizers import Optimizer, latin_hypercube
-from evohydra.search.optimizers.random import RandomSearch
+from evohydra.searching.optimizers import Optimizer, latin_hypercube
+from evohydra.searching.optimizers.random import RandomSearch
 from evohydra.spaces.genes import Axis
 from tests.contracts.discovery import BASELINES, SEARCHES, composed, names
 

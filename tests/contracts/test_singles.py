@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from evohydra.search.optimizers import Optimizer, StateIsData
-from evohydra.search.optimizers.random import RandomSearch
-from evohydra.search.optimizers.singles import NAMES, OneByOne, Result, one_by_one
+from evohydra.searching.optimizers import Optimizer, StateIsData
+from evohydra.searching.optimizers.random import RandomSearch
+from evohydra.searching.optimizers.singles import NAMES, OneByOne, Result, one_by_one
 from tests.contracts.discovery import BASELINES, names
 from tests.contracts.test_mixed_optimizers import MIXED
 from tests.contracts.test_mixed_optimizers import make as make_mixed

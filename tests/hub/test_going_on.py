@@ -17,7 +17,7 @@ from evohydra.hub.commits import commit_of
 from evohydra.merging.checkpoints import SourceError
 from evohydra.rebuild import rebuild
 from evohydra.recipe import Checkpoint
-from evohydra.search.json_lines import LedgerError
+from evohydra.searching.json_lines import LedgerError
 from tests.commands import carried_out
 from tests.hub.language_models import ABEL, ARITHMO, METAMATH, MISTRAL, SHISA
 from tests.hub.repositories import PullRequest, Repository

@@ -46,7 +46,7 @@ def test_the_sweep_is_a_group_with_every_genome_and_its_lineage(hub: Hub, tmp_pa
 def check_configuration(config: dict[str, Any]) -> None:
     """What was used, where the command said nothing."""
     assert list(config["benchmark"]) == ["gsm8k_ja_search"]
-    fitness = {"_target_": "evohydra.search.fitness.full.Full", "_partial_": True, "reject": None}
+    fitness = {"_target_": "evohydra.searching.fitness.full.Full", "_partial_": True, "reject": None}
     assert config["chosen"] == {
         "tokenizer": "base", "dtype": "torch.bfloat16", "out_dtype": "torch.bfloat16", "device": "cpu",
         "batch_size": 512, "benchmark": ["gsm8k_ja_search"], "fitness": fitness, "budget": 16,

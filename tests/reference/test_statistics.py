@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evohydra.scoring.statistics import gain_of_runs, holm, interval, mean_of_runs, paired_gain
-from evohydra.search.objectives import Objective, finite
+from evohydra.searching.objectives import Objective, finite
 
 
 @pytest.mark.parametrize(

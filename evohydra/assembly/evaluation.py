@@ -1,0 +1,191 @@
+"""One model, scored without a search."""
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evohydra.assembly import composition
+from evohydra.assembly.automatic import with_benchmark
+from evohydra.assembly.parts import Parts, benchmarks_of, chosen_sources, found_sources, opened_parts
+from evohydra.assembly.process import device_of, set_up_process
+from evohydra.assembly.prompts import doubts_about_prompts
+from evohydra.assembly.settings import Settings
+from evohydra.assembly.sizes import fitted
+from evohydra.assembly.workers import WorkerMaker
+from evohydra.checks.libraries import versions
+from evohydra.families import sources
+from evohydra.files import Plain
+from evohydra.scoring.benchmarks import SPLITS, Answered, Benchmark, BenchmarkError, Described, Split
+from evohydra.scoring.benchmarks.fingerprints import data_fingerprints, titles
+from evohydra.scoring.job import Job
+from evohydra.scoring.statistics import Interval, interval
+from evohydra.scoring.worker import Worker, answers
+
+OPTIONS = ("benchmark", "device", "dtype", "threads", "batch_size", "hydra.searchpath")  # that mean something here
+OF_SOURCE = ("family", "revision", "adapter", "variant", "convert")  # options of a model that is no name of conf/model
+ONE = "model"  # what such a model is called
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An example of a benchmark with what the model answered; None where the benchmark does not show it."""
+
+    benchmark: str
+    index: int
+    question: str | None
+    expected: str | None
+    answer: str | None
+    score: float
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A model's scores on a split.
+
+    benchmarks: for each its mean score with its 95 % interval. scores: example by example. titles: what the scores are
+    called. answers: of all examples where they were asked for. data: digests of the examples. tokens: how many went
+    through the model, padding included.
+    """
+
+    model: str
+    split: Split
+    benchmarks: Mapping[str, Interval]
+    scores: Mapping[str, Sequence[float]]
+    titles: Sequence[str]
+    answers: Sequence[Answer]
+    data: Plain
+    versions: Mapping[str, str]
+    seconds: float
+    tokens: int
+
+    @property
+    def overall(self) -> Interval:
+        """The mean over benchmarks of their mean scores, with its 95 % interval."""
+        return interval(self.scores)
+
+    @property
+    def score(self) -> float:
+        """The mean over benchmarks of their mean scores."""
+        return self.overall.score
+
+
+def evaluate(
+    model: str, overrides: Sequence[str] = (), split: str = "test", *, with_answers: bool = False
+) -> Evaluated:
+    """The scores of one model on the examples of a split.
+
+    model: a name of conf/model, a directory, a file, or OWNER/NAME of the hub. overrides: options of the command line
+    that concern benchmarks and how models run, and `adapter`, `revision` or `family` of the model.
+
+    Raises ValueError for settings that make no sense here, BenchmarkError where the benchmark does not fit, SourceError
+    for a model that cannot be read, RuntimeError where the model cannot be scored.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
+    chosen: Split = split
+    began = time.perf_counter()
+    plain = _configuration(model, overrides)
+    try:
+        parts, model_name = _parts(plain, overrides)
+    except ValueError as error:  # options of the model are given without the place where configurations have them
+        raise type(error)(str(error).replace(f"model.sources.{ONE}.", "")) from error
+    without = [name for name, each in parts.benchmarks.items() if not each.size(chosen)]
+    if without:
+        raise BenchmarkError(f"benchmark {without[0]!r} has no {split} split")
+    worker = WorkerMaker(parts)()
+    node = parts.sources.models[0]
+    evaluation = worker.evaluate(Job(node, chosen))
+    if evaluation.error is not None:
+        raise RuntimeError(f"{model} could not be scored on {split}: {evaluation.error}")
+    found = _answers(worker, parts.benchmarks, chosen, evaluation.scores) if with_answers else []
+    return Evaluated(
+        model=model if model_name == ONE else model_name,
+        split=chosen,
+        benchmarks={name: interval({name: values}) for name, values in evaluation.scores.items()},
+        scores=evaluation.scores,
+        titles=titles(parts.benchmarks),
+        answers=found,
+        data=data_fingerprints(parts.benchmarks),
+        versions=versions(),
+        seconds=time.perf_counter() - began,
+        tokens=evaluation.tokens,
+    )
+
+
+def _configuration(model: str, overrides: Sequence[str]) -> Plain:
+    """The configuration of a run that has this model alone, and no base."""
+    keys = [text.lstrip("+~").partition("=")[0] for text in overrides]
+    of_source = {key: text.partition("=")[2] for key, text in zip(keys, overrides, strict=True) if key in OF_SOURCE}
+    for key in keys:
+        if key not in OF_SOURCE and not any(key == known or key.startswith(f"{known}.") for known in OPTIONS):
+            raise ValueError(f"{key}: expected an option for one model that is scored, {_known()}; got {key!r}")
+    rest = [text for key, text in zip(keys, overrides, strict=True) if key not in OF_SOURCE]
+    named = model in composition.choices("model", rest)
+    if named and Path(model).exists():
+        raise ValueError(f"{model}: expected one model, got a name of conf/model and a file or directory; for the "
+                         f"latter write ./{model}")  # fmt: skip
+    if named and of_source:
+        raise ValueError(f"{next(iter(of_source))}: {model} is a name of conf/model, which says that itself")
+    if not named and not Path(model).expanduser().exists() and model.count("/") != 1:
+        known = ", ".join(composition.choices("model", rest))
+        raise ValueError(f"{model}: expected a directory, a file, OWNER/NAME of the hub, or one of {known}")
+    fixed = ["merge=linear", "merge.compile=false", "budget=1", "baselines=null"]
+    plain = composition.composed([f"model={model if named else 'local'}", *fixed, *rest])
+    declared = plain["model"]["sources"]
+    source: dict[str, Any] = {**next(iter(declared.values())), "base": None}
+    for key in ("base_revision", "base_variant", "base_sha256"):
+        source.pop(key, None)
+    if not named:
+        source |= {"path": _place(model), "family": None, **of_source}
+    return {**plain, "model": {"sources": {next(iter(declared)) if named else ONE: source}}}
+
+
+def _known() -> str:
+    return f"one of {', '.join((*OPTIONS, *OF_SOURCE))}"
+
+
+def _place(model: str) -> str:
+    """The path of a model; ValueError for the directory of a run."""
+    path = Path(model).expanduser()
+    if (path / "winner").is_dir() and (path / "ledger.jsonl").is_file():
+        raise ValueError(f"{model}: expected a model, got the directory of a run; its model is {path / 'winner'}")
+    return str(path) if path.exists() else model
+
+
+def _parts(plain: Plain, given: Sequence[str]) -> tuple[Parts, str]:
+    """What a worker is made of, and the name of the model."""
+    plain, said = with_benchmark(plain, given)
+    if said:
+        logger.warning("%s", said)
+    settings = Settings.parse(plain)
+    set_up_process(settings.threads)
+    device = device_of(settings.device)
+    found = found_sources(settings)
+    settings, fits, _ = fitted(settings, found)
+    if fits:
+        logger.warning("%s", fits)
+    benchmarks = benchmarks_of(settings, found.family)
+    if not benchmarks:
+        raise BenchmarkError("no benchmark: choose one or more, for example benchmark=[mgsm_ja]")
+    for doubt in doubts_about_prompts(chosen_sources(settings.model), found.directories, benchmarks):
+        logger.warning("%s", doubt)
+    return opened_parts(settings, found, sources.read_sources(found), benchmarks, device), found.models[0].name
+
+
+def _answers(
+    worker: Worker, benchmarks: Mapping[str, Benchmark], split: Split, scores: Mapping[str, Sequence[float]]
+) -> list[Answer]:
+    """Every example that can be read, with the answer where the benchmark has one; answers are asked for again."""
+    node = worker.sources.models[0]
+    found = []
+    for name, values in scores.items():
+        benchmark, places = benchmarks[name], range(len(values))
+        told = answers(worker, node, name, split, places) if isinstance(benchmark, Answered) else [None] * len(values)
+        for place, answer, score in zip(places, told, values, strict=True):
+            question, expected = benchmark.describe(split, place) if isinstance(benchmark, Described) else (None, None)
+            found.append(Answer(name, place, question, expected, answer, score))
+    return found

@@ -1,0 +1,149 @@
+"""What was scored, by content: scores.jsonl of a run, and one that the jobs of a sweep share.
+
+The order of lines means nothing. What failed for a reason of the machine is not kept.
+"""
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from evohydra.files import Plain
+from evohydra.recipe import Checkpoint, Merge, Node, digest
+from evohydra.scoring.benchmarks import SPLITS, Split
+from evohydra.scoring.job import Evaluation, Job
+from evohydra.searching.identity import Identity
+from evohydra.searching.json_lines import JsonLines, LedgerError, sealed, unsealed
+
+FIELDS = tuple(each.name for each in fields(Evaluation) if each.name not in ("given_up", "positions", "common"))
+Key = tuple[str, str, str]  # content of the recipe, split, examples
+
+
+def content(recipe: Node) -> str:
+    """What tells models apart: the weights of a checkpoint, whatever its name and place, and the digest of a merge.
+
+    A plain average of one model is that model, unless it has another configuration than merges have.
+    """
+    if isinstance(recipe, Merge) and recipe.method == "linear" and recipe.base is None and len(recipe.models) == 1:
+        weights = {group.parameters.get("weight") for group in recipe.groups}
+        only = recipe.models[0]
+        if weights <= {1.0, (1.0,)} and not (isinstance(only, Checkpoint) and only.settings):
+            return content(recipe.models[0])
+    if isinstance(recipe, Checkpoint) and recipe.fingerprint is not None:
+        return f"weights {recipe.fingerprint}{f' as {recipe.settings}' if recipe.settings else ''}"
+    return digest(recipe)
+
+
+def conditions(identity: Identity) -> dict[str, str]:
+    """For each split a digest of what scores depend on beside recipe and examples: alignment, and how all is asked."""
+    keys = {split: [identity.score_key(name, split) for name in identity.scores.benchmarks] for split in SPLITS}
+    return {split: hashlib.sha256(" ".join(each).encode()).hexdigest() for split, each in keys.items()}
+
+
+class ScoreStore:
+    """The scores of a run; `conditions` says for each split what its scores depend on beside recipe and examples.
+
+    `shared` is a file of the sweep that the run belongs to: what is scored on a whole split for more than the search
+    (sources, baselines, winners) is looked for and kept there too.
+    """
+
+    def __init__(self, path: Path, conditions: Mapping[str, str], shared: Path | None = None) -> None:
+        self._lines = JsonLines(path)
+        self._conditions = conditions
+        self._shared = shared
+        self._known: dict[Key, dict[str, Any]] = {}
+        self._labels: set[tuple[str, Key]] = set()
+        for number, entry in enumerate(self._lines.entries, start=1):
+            try:
+                self._remember(entry)
+            except (KeyError, TypeError, AttributeError) as error:
+                self._lines.close()
+                raise LedgerError(f"{path}: line {number} is damaged ({error!r})") from error
+
+    def _remember(self, entry: dict[str, Any]) -> None:
+        key = (entry["recipe"], entry["split"], _places(entry["examples"]))
+        self._known.setdefault(key, entry)
+        self._labels.add((entry["label"], key))
+
+    def find(self, label: str, job: Job) -> Evaluation | None:
+        """What is on file of this job, from now on under this label too."""
+        key = (content(job.recipe), job.split, _places(job.examples))
+        entry = self._known.get(key) or self._found_in_sweep(key)
+        if entry is None:
+            return None
+        if (label, key) not in self._labels:
+            self._write({**entry, "label": label, "copied": True})
+        return Evaluation(**{name: entry[name] for name in FIELDS})
+
+    def keep(self, label: str, job: Job, evaluation: Evaluation) -> None:
+        """A job was scored."""
+        if evaluation.given_up:
+            return
+        scored = {name: value for name, value in asdict(evaluation).items() if name in FIELDS}
+        at = {"split": job.split, "examples": job.examples, "recipe": content(job.recipe)}
+        entry = {"label": label, **at, **scored, "copied": False}
+        self._write(entry)
+        whole = job.examples is None and not label.startswith("genome ")
+        if self._shared is not None and whole and evaluation.error is None:  # a failure stays with the job that had it
+            with self._shared_lock(), self._shared.open("ab") as file:
+                file.write(sealed({**entry, "conditions": self._conditions[job.split]}))
+
+    def forget_failures(self, split: Split, labels: Collection[str]) -> None:
+        """Take the failures of these models on a split off the file, so that they are scored anew."""
+        failed = [entry["error"] is not None and entry["split"] == split for entry in self._lines.entries]
+        at = zip(self._lines.entries, failed, strict=True)
+        recipes = {entry["recipe"] for entry, bad in at if bad and entry["label"] in labels}
+        kept = [
+            not (bad and entry["recipe"] in recipes) for entry, bad in zip(self._lines.entries, failed, strict=True)
+        ]
+        if not all(kept):
+            self._lines.keep(kept)
+            self._known, self._labels = {}, set()
+            for entry in self._lines.entries:
+                self._remember(entry)
+
+    def _write(self, entry: dict[str, Any]) -> None:
+        self._lines.append(entry)
+        self._remember(entry)
+
+    def _found_in_sweep(self, key: Key) -> dict[str, Any] | None:
+        """What another job of the sweep has scored under the same conditions."""
+        if self._shared is None or not self._shared.is_file() or key[2]:
+            return None
+        with self._shared_lock():
+            lines = self._shared.read_bytes().splitlines()
+        for line in lines:
+            with suppress(ValueError, KeyError, TypeError):  # a line that is torn, damaged or changed is no score
+                entry = unsealed(line)
+                if (entry["recipe"], entry["split"], "") == key and entry.pop("conditions") == self._conditions[key[1]]:
+                    return entry
+        return None
+
+    def _shared_lock(self) -> FileLock:
+        assert self._shared is not None
+        return FileLock(self._shared.with_suffix(".lock"))
+
+    def entries(self, split: str) -> list[Plain]:
+        """All lines of a split, copied ones too."""
+        return [entry for entry in self._lines.entries if entry["split"] == split]
+
+    def examples_of(self, labels: Collection[str], split: str) -> int:
+        """How many examples of a split were scored for these models."""
+        scored = [e for e in self.entries(split) if e["label"] in labels and e["examples"] is None and not e["copied"]]
+        return sum(len(values) for entry in scored for values in entry["scores"].values())
+
+    def close(self) -> None:
+        """Release the file."""
+        self._lines.close()
+
+
+def _places(examples: Any) -> str:
+    """Examples as part of a key: "" for all of a split."""
+    if examples is None:
+        return ""
+    return json.dumps({name: list(places) for name, places in sorted(examples.items()) if len(places)})

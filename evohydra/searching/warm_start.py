@@ -1,0 +1,106 @@
+"""Warm starts: the best genomes of an earlier run as starting points of another one."""
+
+import hashlib
+import json
+import logging
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evohydra.files import Plain, read_json
+from evohydra.searching.fitness.likelihood_scale import is_likelihood
+from evohydra.searching.json_lines import whole_lines
+from evohydra.searching.optimizers import Points
+from evohydra.searching.optimizers.gaussian.transfer import Earlier
+from evohydra.spaces import Space
+
+logger = logging.getLogger(__name__)
+
+
+def best_genomes(directory: Path, space: Space, top: int) -> Points:
+    """The `top` different recipes of the run in `directory` by fitness on its search split, (k, dim).
+
+    Of a run that searched by log-likelihoods, genomes that the metric alone has scored come first.
+    Raises ValueError where there is no such run, where a line was changed, or where its genes are not those of `space`,
+    by name and by value.
+    """
+    ledger = directory / "ledger.jsonl"
+    if not ledger.is_file():
+        raise ValueError(f"warm_start: expected the directory of a run, got {directory}, which has no ledger.jsonl")
+    records = [record for record in whole_lines(ledger) if record["fitness"] is not None]
+    best: dict[str, dict[str, object]] = {}
+    for record in sorted(records, key=lambda r: (is_likelihood(r["scores"]), -r["fitness"], r["index"])):
+        best.setdefault(record["recipe"], record)
+    if not best:
+        raise ValueError(f"warm_start: {ledger} has no genome with a score")
+    chosen = list(best.values())[:top]
+    for record in chosen:
+        _check(record, space, ledger)
+    return np.array([record["genome"] for record in chosen], dtype=np.float64)
+
+
+def earlier_genomes(directory: Path, space: Space) -> Earlier:
+    """All different recipes of the run in `directory` with their fitness; ValueError as by `best_genomes`.
+
+    Where a run has scored some by likelihood and others by the metric, those of which there are more.
+    """
+    records = [record for record in whole_lines(directory / "ledger.jsonl") if record["fitness"] is not None]
+    kinds = [[r for r in records if is_likelihood(r["scores"]) == likely] for likely in (True, False)]
+    different = {record["recipe"]: record for record in max(kinds, key=len)}
+    for record in different.values():
+        _check(record, space, directory / "ledger.jsonl")
+    return Earlier(
+        np.array([record["genome"] for record in different.values()], dtype=np.float64),
+        np.array([record["fitness"] for record in different.values()], dtype=np.float64),
+    )
+
+
+def _check(record: Plain, space: Space, ledger: Path) -> None:
+    """ValueError unless the genome means the same in `space` as it did in the earlier run."""
+    was, genome = record["genes"], np.array(record["genome"], dtype=np.float64)
+    what = f"warm_start: {ledger} has other genes than this run, which needs the same model, merge and granularity"
+    if len(genome) != len(space.names):
+        missing, new = sorted(set(was) - set(space.names)), sorted(set(space.names) - set(was))
+        raise ValueError(
+            f"{what}: expected {len(space.names)} coordinates, got {len(genome)}; there, but not here: {missing[:3]}; "
+            f"here, but not there: {new[:3]}"
+        )
+    here = space.values(genome)
+    for name in sorted(was.keys() | here.keys()):
+        if not _same(was.get(name), here.get(name)):
+            raise ValueError(
+                f"{what}, and the same ranges: {name} was {was.get(name)!r} there, and would be {here.get(name)!r} here"
+            )
+
+
+def _same(one: Any, other: Any) -> bool:
+    numbers = [isinstance(value, float) for value in (one, other)]
+    return math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-12) if all(numbers) else bool(one == other)
+
+
+def identity(
+    directory: Path, points: Points, benchmarks: Mapping[str, Mapping[str, object]], data: Earlier | None = None
+) -> dict[str, str]:
+    """What a run with this warm start depends on; warns where the earlier run may have seen other examples.
+
+    data: all genomes of that run, for a strategy that learns from them.
+    """
+    known = read_json(directory / "run.json") if (directory / "run.json").is_file() else {}
+    earlier = (known.get("scores") or {}).get("benchmarks") or {}
+    if _examples(earlier) != _examples(json.loads(json.dumps(benchmarks))):
+        logger.warning(
+            "warm_start: %s was scored by another benchmark, or on other splits; make sure that none of its search "
+            "examples is in a validation or test split of this run", directory
+        )  # fmt: skip
+    told = {"run": str(directory), "genomes": hashlib.sha256(points.tobytes()).hexdigest()}
+    if data is not None:
+        told["data"] = hashlib.sha256(data.genomes.tobytes() + data.fitness.tobytes()).hexdigest()
+    return told
+
+
+def _examples(benchmarks: Mapping[str, Mapping[str, object]]) -> dict[str, Any]:
+    """The examples of each, by their digests."""
+    return {name: found.get("splits") for name, found in benchmarks.items()}
