@@ -20,6 +20,11 @@ ELSEWHERE = re.compile(
     r"task_specific_params|\w+_token_id|\w*dropout\w*|\w+_pdrop|summary_\w+|output_(attentions|hidden_states|"
     r"router_logits)|decoder_bias|sparse_pred\w*|deterministic_flash_attn|initializer_cutoff_factor|is_decoder|is_encoder_decoder|model_type|_attn_implementation\w*|scale_attn_weights_in_fp32"
 )
+# Types of models that number positions from the padding token's number on (create_position_ids_from_input_ids).
+COUNTED_FROM_PADDING = {
+    "camembert", "data2vec-text", "esm", "ibert", "layoutlmv3", "lilt", "longformer", "luke", "markuplm", "mpnet",
+    "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod",
+}  # fmt: skip
 PROBE = torch.linspace(-8, 8, 129)  # what activations are told apart by
 LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
 
@@ -39,6 +44,8 @@ def settings(config: PretrainedConfig) -> dict[str, object]:
     kinds = [rotary, *(each for each in rotary.values() if isinstance(each, Mapping))]
     if not any(kind.get("rope_type") in LENGTH_DEPENDENT for kind in kinds):
         plain = {key: value for key, value in plain.items() if key not in LENGTHS}
+    if text.model_type in COUNTED_FROM_PADDING:
+        plain["pad_token_id"] = text.pad_token_id
     return dict(_flat(plain))
 
 

@@ -346,6 +346,18 @@ def test_what_cannot_be_merged_is_refused_in_a_sentence(
         aligned(directories)
 
 
+@pytest.mark.parametrize("architecture", ["roberta", "xlm_roberta", "mpnet"])
+def test_positions_that_are_numbered_from_another_padding_token_are_refused_or_chosen(
+    architecture: str, tmp_path: Path
+) -> None:
+    directories = named(*(tiny_encoders.save(tmp_path / n, s, architecture) for s, n in enumerate(("one", "two"))))
+    change("config.json", pad_token_id=3)(directories["two"])
+    with pytest.raises(SourceError, match="'two' has pad_token_id 3 where 'one' has 0"):
+        aligned(directories)
+    found = aligned(directories, config="one")
+    assert "two" in found.overlay.own
+
+
 @pytest.mark.parametrize("rule", ["base", "union", "two", "auto"])
 def test_vocabularies_that_differ_are_matched_by_token(rule: str, tmp_path: Path) -> None:
     more = [*tiny_encoders.WORDS, "sand1", "sand2"]

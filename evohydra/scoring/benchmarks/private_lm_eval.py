@@ -17,7 +17,18 @@ PARTS = (
     PrivateParts("lm-eval", TESTED, "lm_eval.tasks._index:Kind", ("GROUP", "TAG")),
     PrivateParts("lm-eval", TESTED, "lm_eval.tasks._yaml_loader", ("load_yaml",)),
     PrivateParts(
-        "lm-eval", TESTED, "lm_eval.api.task:Task()", ("_filters", "_instances", "_training_docs", "_fewshot_docs")
+        "lm-eval",
+        TESTED,
+        "lm_eval.api.task:Task()",
+        (
+            "_filters",
+            "_instances",
+            "_training_docs",
+            "_fewshot_docs",
+            "_metric_fn_list",
+            "_aggregation_list",
+            "_higher_is_better",
+        ),
     ),
     # Overridden by the live models: under another name they would not be called.
     PrivateParts(
