@@ -200,6 +200,7 @@ def _read_config(directory: Path) -> dict[str, Any]:
     try:
         config = read_json(file)
         kind = config["peft_type"]
+        check("peft_type", str, kind)
         if kind == "LORA":
             config["r"], config["lora_alpha"]
             for key, type_ in TYPES.items():

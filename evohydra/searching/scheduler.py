@@ -42,7 +42,8 @@ class Scheduler:
         """
         pending = [Pending(label, job, self._on_file(label, job)) for label, job in jobs]
         asked = [each for each in pending if each.evaluation is None]
-        asked = [asked[place] for place in self._balance.order([each.job for each in asked])] if asked else []
+        if self.executor.workers > 1:  # one worker scores them in their own order
+            asked = [asked[place] for place in self._balance.order([each.job for each in asked])]
         shares = [1] * len(asked)
         if asked and not whole:
             shares = self._balance.shares([each.job for each in asked], self.executor.workers)
