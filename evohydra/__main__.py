@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 import evohydra
 from evohydra.assembly import composition
 from evohydra.checks.terminal import harmless
+from evohydra.library.commands import ENDS_WITH_CALLER
 
 logger = logging.getLogger(__name__)
 INTERRUPTED = 130  # the exit code of shells for Ctrl-C
@@ -72,6 +73,20 @@ def _interrupts(handler: Callable[[int, FrameType | None], object] | signal.Hand
     """What Ctrl-C does from now on; as it is where somebody has chosen that, or in a thread."""
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
         signal.signal(signal.SIGINT, handler)
+
+
+def _end_with_caller() -> None:
+    """Of a command that is run from Python: interrupt it once the process that waits for it has ended.
+
+    That one holds the other end of the standard input, and writes nothing to it.
+    """
+    if os.environ.pop(ENDS_WITH_CALLER, None):
+
+        def wait() -> None:
+            os.read(0, 1)
+            os.kill(os.getpid(), signal.SIGINT)
+
+        threading.Thread(target=wait, daemon=True).start()
 
 
 def _back_to(directory: str) -> None:
@@ -147,6 +162,7 @@ def main() -> None:
         _quiet()
         importlib.import_module(COMMANDS[first]).main(others)
         return
+    _end_with_caller()
     _interrupts(signal.SIG_DFL)  # until libraries are imported, some of which do not bear an exception there
     from evohydra.searching.secret_overrides import check_overrides
 

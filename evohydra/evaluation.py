@@ -41,8 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="evohydra evaluate", description=__doc__)
     parser.add_argument("model", help="a name of conf/model, a directory, a file, or OWNER/NAME on the hub")
-    parser.add_argument("options", nargs="*", metavar="KEY=VALUE",
-                        help="benchmark=NAME, split=search|validation|test, device=..., adapter=...")  # fmt: skip
+    told = "benchmark=NAME, split=search|validation|test, device=..., adapter=..."
+    parser.add_argument("options", nargs="*", metavar="KEY=VALUE", help=told)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write scores, intervals and versions to FILE")
     parser.add_argument("--answers", type=Path, metavar="FILE", help="write every example with its answer to FILE")
     given = parser.parse_args(arguments)

@@ -12,19 +12,14 @@ from rich.console import Console
 
 from evohydra.files import finish, tidy, together, write_json
 from evohydra.recipe import Node, digest
-from evohydra.report import near, say
+from evohydra.report import say
 from evohydra.report.answers import Pictured, answers_page, shown
+from evohydra.report.ending import show_end
 from evohydra.report.examples import WINNER, keep_examples
 from evohydra.report.gathering import SETTINGS, keep_settings
 from evohydra.report.pictures import draw_albums, pictures
 from evohydra.report.progress import SearchProgress, Workers
-from evohydra.report.tables import (
-    gain_sentence,
-    references_sentence,
-    search_sentences,
-    summary_table,
-    unsearched_sentence,
-)
+from evohydra.report.tables import references_sentence
 from evohydra.scoring.benchmarks import Benchmark
 from evohydra.scoring.benchmarks.fingerprints import data_fingerprints, titles
 from evohydra.scoring.executors import Executor
@@ -136,7 +131,7 @@ class Run:
             summary["seconds"]["other"] = round(time.perf_counter() - began - searching, 3)
             self._keep_for_readers(scheduler, candidates[0], tested)
             self._write(executor, tracker, summary, candidates[0])
-        self._show(summary, console)
+        show_end(console, self.directory, titles(self.benchmarks), summary)
         if REASON in summary:
             raise WinnerError(f"{summary['winner_unverified']}; it is kept as {self.directory / UNVERIFIED}")
         if failure := summary["test"]["winner"].get("error"):
@@ -273,29 +268,3 @@ class Run:
                 type(error).__name__, error, self.directory,
             )  # fmt: skip
             return {}
-
-    def _show(self, summary: Summary, console: Console) -> None:
-        console.print(summary_table(summary, ", ".join(titles(self.benchmarks))))
-        say(console, gain_sentence(summary["gain"]), wrapped=True)
-        if as_good := unsearched_sentence(summary["test"]):
-            say(console, as_good, wrapped=True)
-        for sentence in search_sentences(summary["search"]):
-            say(console, sentence, wrapped=True)
-        seconds = summary["seconds"]
-        of_genomes = seconds["merge"] + seconds["evaluate"]
-        forward = seconds["forward"] / max(of_genomes, 1e-9)
-        console.print(
-            f"{summary['evaluations']} genomes: {seconds['merge']:.1f} s to merge, {seconds['evaluate']:.1f} s to "
-            f"evaluate ({forward:.0%} of both in forward passes), {seconds['other']:.1f} s else",
-            highlight=False,
-        )
-        for name, what in (("winner", "the merged model"), (UNVERIFIED, "the merged model, not verified"),
-                           ("recipe.json", "how to make it again"), ("summary.json", "all scores"),
-                           ("ledger.jsonl", "every genome"),
-                           ("report.html", "all of it in figures, which are in figures/ too")):  # fmt: skip
-            if (self.directory / name).exists():
-                say(console, f"  {near(self.directory / name)}: {what}")
-        for files, what in (("answers-*.html", "answers about held-out pictures"),
-                            ("pictures-*.png", "pictures of held-out prompts")):  # fmt: skip
-            for page in sorted(self.directory.glob(files)):
-                say(console, f"  {near(page)}: {what}")

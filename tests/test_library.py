@@ -111,9 +111,11 @@ def test_genomes_are_a_table(run: evohydra.Run):
 
 def test_the_function_search_is_not_hidden_by_a_package():
     """A package of the same name would take its place as soon as anything of it is imported."""
-    code = "import evohydra, pkgutil, importlib\n" \
-           "for each in ('evohydra.run', 'evohydra.evaluation', 'evohydra.rebuild'): importlib.import_module(each)\n" \
-           "print([callable(getattr(evohydra, name)) for name in ('search', 'load', 'merge', 'evaluate')])"  # fmt: skip
+    code = (
+        "import evohydra, pkgutil, importlib\n"
+        "for each in ('evohydra.run', 'evohydra.evaluation', 'evohydra.rebuild'): importlib.import_module(each)\n"
+        "print([callable(getattr(evohydra, name)) for name in ('search', 'load', 'merge', 'evaluate')])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(), check=True)
     assert done.stdout.strip() == "[True, True, True, True]"
 
@@ -265,3 +267,21 @@ def test_the_page_runs_as_it_stands(tmp_path: Path):
     assert done.returncode == 0, done.stderr
     assert "Run('outputs/from-python', finished, winner 0." in done.stdout
     assert (tmp_path / "merged-again" / "model.safetensors").is_file()
+
+
+def test_a_search_ends_with_the_process_that_waits_for_it(options: list[str], root: Path):
+    """It is interrupted, and the same call goes on: nobody else holds the run."""
+    code = f"import evohydra\nevohydra.search(*{[*options, 'budget=400']!r}, run='orphan', show=False)"
+    caller = subprocess.Popen([sys.executable, "-c", code], cwd=root, env=environment(), stdin=subprocess.DEVNULL)
+    ledger, until = root / "outputs/orphan/ledger.jsonl", time.monotonic() + 120
+    while not json_lines(ledger) and time.monotonic() < until:
+        time.sleep(0.1)
+    caller.kill()
+    caller.wait()
+    before = None
+    while (now := len(json_lines(ledger))) != before and time.monotonic() < until:
+        before = now
+        time.sleep(3)
+    assert 0 < now < 400
+    run = evohydra.search(*options, run="orphan", show=False, budget=now + 6)
+    assert len(run.genomes()) == now + 6

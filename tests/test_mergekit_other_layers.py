@@ -49,8 +49,10 @@ def test_gradients_run_over_the_slice_and_filters_look_at_each_models_own_names(
 ) -> None:
     own = {"weight": [{"filter": "layers.1.", "value": 0.9}, {"value": 0.2}]}
     other = {"weight": [{"filter": "layers.3.", "value": 0.7}, {"value": 0.5}]}
-    slices = [entry(("one", 0, 2, own), ("two", 2, 4, other)),
-              entry(("one", 1, 4, {"weight": [0, 1]}), ("two", 0, 3, {"weight": [0.9, 0.1]}))]  # fmt: skip
+    slices = [
+        entry(("one", 0, 2, own), ("two", 2, 4, other)),
+        entry(("one", 1, 4, {"weight": [0, 1]}), ("two", 0, 3, {"weight": [0.9, 0.1]})),
+    ]
     got = merged(root, tmp_path / "out", "linear", slices)
     pairs = [(0.2, 0, 0.5, 2), (0.9, 1, 0.7, 3), (0.0, 1, 0.9, 0), (0.5, 2, 0.5, 1), (1.0, 3, 0.1, 2)]
     check(got, [of(models, {"one": (w, n), "two": (v, m)}) for w, n, v, m in pairs])

@@ -81,10 +81,15 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Made:
 
     def make(settings: dict[str, Any], metrics: object, **options: object) -> LMEvalBenchmark:
         task = {
-            "task": "some", "dataset_path": "json", "dataset_kwargs": {"data_files": {"test": "rows.jsonl"}},
-            "test_split": "test", "doc_to_text": "{{question}}", "doc_to_target": "{{answer}}", **settings,
+            "task": "some",
+            "dataset_path": "json",
+            "dataset_kwargs": {"data_files": {"test": "rows.jsonl"}},
+            "test_split": "test",
+            "doc_to_text": "{{question}}",
+            "doc_to_target": "{{answer}}",
+            **settings,
             "metric_list": metrics,
-        }  # fmt: skip
+        }
         text = re.sub(r"'(!function [\w.]+)'", r"\1", yaml.safe_dump(task))
         (tmp_path / "some.yaml").write_text(text)
         built = lm_eval_benchmarks(

@@ -132,8 +132,9 @@ def carry_out(
         ledger = stack.enter_context(closing(Ledger(directory, {})))
         events = stack.enter_context(closing(Events(directory)))
         store = stack.enter_context(closing(ScoreStore(directory / "scores.jsonl", {})))
-        sources = [{name: [float(at % 3 == each) for at in range(size)] for name, size in SIZES.items()}
-                   for each in range(2)]  # fmt: skip
+        sources = [
+            {name: [float(at % 3 == each) for at in range(size)] for name, size in SIZES.items()} for each in range(2)
+        ]
         scoring = Scoring(Scheduler(cast(Executor, crew), store), SIZES, sources=lambda: sources)
         arguments = (found, strategy, kind(fitness), scoring, ledger, events, budget, (), renewed)
         if replay:

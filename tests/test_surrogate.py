@@ -63,10 +63,16 @@ def made_up(run: Path, directory: Path, fitness: object = smooth, notes: object 
     values = fitness(genomes)  # type: ignore[operator]
     lines = json_lines(run / "ledger.jsonl")
     records = [
-        {**lines[0], "index": at, "generation": at // 4, "genome": list(map(float, genome)), "fitness": float(value),
-         "note": notes(at) if notes else None}  # type: ignore[operator]
+        {
+            **lines[0],
+            "index": at,
+            "generation": at // 4,
+            "genome": list(map(float, genome)),
+            "fitness": float(value),
+            "note": notes(at) if notes else None,
+        }  # type: ignore[operator]
         for at, (genome, value) in enumerate(sorted(zip(genomes, values, strict=True), key=lambda each: each[1]))
-    ]  # fmt: skip
+    ]
     write_lines(directory / "ledger.jsonl", records)
     return directory
 

@@ -95,8 +95,9 @@ def test_the_scheduler_keeps_and_the_display_shows_what_workers_do(tmp_path: Pat
         assert "died 2 times" in written.getvalue()
     (turns,) = sessions(tmp_path / "workers.jsonl")
     assert [(each["job"], each["outcome"], each.get("reason")) for each in turns] == [
-        ("genome 5 on validation", "lost", "no memory"), ("genome 5 on validation", "scored", None),
-    ]  # fmt: skip
+        ("genome 5 on validation", "lost", "no memory"),
+        ("genome 5 on validation", "scored", None),
+    ]
     assert (turns[1]["merge"], turns[1]["score"]) == (0.5, 2.0)
 
 

@@ -5,7 +5,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from evohydra.assembly import composition
 from evohydra.assembly.automatic import with_benchmark
@@ -126,8 +125,7 @@ def _configuration(model: str, overrides: Sequence[str]) -> Plain:
     rest = [text for key, text in zip(keys, overrides, strict=True) if key not in OF_SOURCE]
     named = model in composition.choices("model", rest)
     if named and Path(model).exists():
-        raise ValueError(f"{model}: expected one model, got a name of conf/model and a file or directory; for the "
-                         f"latter write ./{model}")  # fmt: skip
+        raise ValueError(f"{model} is a name of conf/model, and a file or directory; for the latter write ./{model}")
     if named and of_source:
         raise ValueError(f"{next(iter(of_source))}: {model} is a name of conf/model, which says that itself")
     if not named and not Path(model).expanduser().exists() and model.count("/") != 1:
@@ -136,7 +134,7 @@ def _configuration(model: str, overrides: Sequence[str]) -> Plain:
     fixed = ["merge=linear", "merge.compile=false", "budget=1", "baselines=null"]
     plain = composition.composed([f"model={model if named else 'local'}", *fixed, *rest])
     declared = plain["model"]["sources"]
-    source: dict[str, Any] = {**next(iter(declared.values())), "base": None}
+    source: dict[str, object] = {**next(iter(declared.values())), "base": None}
     for key in ("base_revision", "base_variant", "base_sha256"):
         source.pop(key, None)
     if not named:

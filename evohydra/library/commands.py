@@ -14,6 +14,7 @@ from typing import IO
 
 WORD = re.compile(r"[A-Za-z_./~][\w./+@~-]*")  # what Hydra reads as a text as it stands
 RESERVED = {"null", "true", "false", "nan", "inf"}
+ENDS_WITH_CALLER = "EVOHYDRA_ENDS_WITH_CALLER"  # a variable of the environment of commands that are run from Python
 TAIL = 40  # lines of what a command says about its end
 
 
@@ -59,13 +60,21 @@ def directory_of(given: Sequence[str], usual: Path) -> Path:
 def carried_out(command: Sequence[str], show: bool) -> tuple[int, list[str]]:
     """A command to its end: its exit status, and what it said on its standard error.
 
-    Ctrl-C, or a notebook's button to interrupt, ends it as at a terminal, and raises KeyboardInterrupt here.
+    Ctrl-C, or a notebook's button to interrupt, ends it as at a terminal, and raises KeyboardInterrupt here. So it ends
+    where this process is killed: its standard input is then closed.
     """
     own_terminal = show and _is_terminal(sys.stdout)
     out = None if own_terminal else subprocess.PIPE if show else subprocess.DEVNULL
     said: list[str] = []
+    environment = {**os.environ, ENDS_WITH_CALLER: "1"}
     with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        stdin=subprocess.PIPE,
+        stdout=out,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=environment,
     ) as process:
         told = [(process.stderr, sys.stderr if show else None, said), (process.stdout, sys.stdout, [])]
         readers = [threading.Thread(target=_tell, args=each, daemon=True) for each in told if each[0] is not None]

@@ -88,8 +88,10 @@ class Run:
         validation, tested = summary["validation"]["winner"]["score"], summary["test"]["winner"]
         place = self.directory / (UNVERIFIED if "winner_unverified" in summary else "winner")
         recipe = read_json(current(self.directory, "recipe.json"))
-        return Winner("winner", **_score(tested), validation=validation, path=place, recipe=recipe,
-                      genes=record.get("genes"), index=index)  # fmt: skip
+        genes = record.get("genes")
+        return Winner(
+            "winner", **_score(tested), validation=validation, path=place, recipe=recipe, genes=genes, index=index
+        )
 
     @property
     def others(self) -> dict[str, Scored]:

@@ -190,10 +190,8 @@ def slices_figure(found: Surrogate) -> Figure:
         points[:, at] = units
         mean, deviation = found.learnt.predict(points)
         scale = _values_of(found, int(at))
-        axes.fill_between(
-            scale(units), mean - NORMAL_95 * deviation, mean + NORMAL_95 * deviation, color=style.colour(0), alpha=0.2,
-            linewidth=0,
-        )  # fmt: skip
+        half = NORMAL_95 * deviation
+        axes.fill_between(scale(units), mean - half, mean + half, color=style.colour(0), alpha=0.2, linewidth=0)
         axes.plot(scale(units), mean, color=style.colour(0), linewidth=1.4)
         axes.axvline(float(scale(best[at : at + 1])[0]), color=style.colour(1), linewidth=1)
         axes.set_title(found.names[at], fontsize=7, loc="left")
@@ -233,13 +231,18 @@ def predictions_figure(found: Surrogate) -> Figure:
     ends = [float(fitness.min()), float(fitness.max())]
     axes.plot(ends, ends, color=style.MUTED, linewidth=0.8)
     axes.errorbar(
-        mean, fitness, xerr=NORMAL_95 * deviation, fmt="o", markersize=3, elinewidth=0.5, color=style.colour(0),
-        alpha=0.6, label="a genome",
-    )  # fmt: skip
-    axes.scatter(
-        [mean[found.best]], [fitness[found.best]], marker="*", s=90, color=style.colour(1), zorder=3,
-        label="the best one",
-    )  # fmt: skip
+        mean,
+        fitness,
+        xerr=NORMAL_95 * deviation,
+        fmt="o",
+        markersize=3,
+        elinewidth=0.5,
+        color=style.colour(0),
+        alpha=0.6,
+        label="a genome",
+    )
+    best = [mean[found.best]], [fitness[found.best]]
+    axes.scatter(*best, marker="*", s=90, color=style.colour(1), zorder=3, label="the best one")
     axes.set(xlabel=f"{found.measure}, predicted from the others", ylabel=f"{found.measure}, as scored")
     axes.xaxis.set_major_locator(MaxNLocator(4))
     low, high = float(mean.min()), float(mean.max())

@@ -12,6 +12,7 @@ from evohydra.searching.worker_times import WORKERS, sessions, table
 
 ROW = 0.32  # inches
 MOST = 64  # workers that are drawn
+CLOUD = 300  # bars from which on an SVG holds them as a picture
 COLOURS = {"merge": 1, "score": 0}
 DEATHS = 30  # that are listed
 WORDS = {"merge": "merging", "score": "scoring"}
@@ -60,8 +61,16 @@ def workers_figure(sessions: Sequence[Sequence[Plain]]) -> Figure:
         offset += last - first
     for part, index in COLOURS.items():
         rows, starts, widths = zip(*bars[part], strict=True)
-        axes.barh(rows, widths, left=starts, height=0.7, color=style.colour(index), linewidth=0, label=WORDS[part],
-                  rasterized=len(rows) > 300)  # fmt: skip
+        axes.barh(
+            rows,
+            widths,
+            left=starts,
+            height=0.7,
+            color=style.colour(index),
+            linewidth=0,
+            label=WORDS[part],
+            rasterized=len(rows) > CLOUD,
+        )
     if deaths:
         at, rows = zip(*deaths, strict=True)
         axes.scatter(at, rows, marker="x", s=22, color=style.INK, zorder=3, label="died")

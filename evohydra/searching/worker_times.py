@@ -55,9 +55,15 @@ class WorkerTimes:
         merge, score = seconds.get("merge", 0.0), seconds.get("evaluate", 0.0)
         self._merging, self._scoring = self._merging + merge, self._scoring + score
         entry: dict[str, object] = {
-            "worker": turn.worker, "where": turn.where, "job": job, "outcome": turn.outcome,
-            "began": round(turn.began, 3), "ended": round(turn.ended, 3), "merge": merge, "score": score,
-        }  # fmt: skip
+            "worker": turn.worker,
+            "where": turn.where,
+            "job": job,
+            "outcome": turn.outcome,
+            "began": round(turn.began, 3),
+            "ended": round(turn.ended, 3),
+            "merge": merge,
+            "score": score,
+        }
         self._line({**entry, **({"reason": turn.reason} if turn.reason else {})})
 
     def shares(self) -> Shares | None:
@@ -103,10 +109,8 @@ def table(turns: Sequence[Sequence[Plain]]) -> list[tuple[int, int, float, float
         for worker in sorted({each["worker"] for each in session}):
             own = [each for each in session if each["worker"] == worker]
             merge, score = sum(each["merge"] for each in own), sum(each["score"] for each in own)
-            row = rows.setdefault(worker, [0.0] * 5)
-            for at, value in enumerate((
-                sum(each["outcome"] == "scored" for each in own), merge, score, max(0.0, last - first - merge - score),
-                sum(each["outcome"] == "died" for each in own),
-            )):  # fmt: skip
-                row[at] += value
+            scored, deaths = (sum(each["outcome"] == outcome for each in own) for outcome in ("scored", "died"))
+            here = (scored, merge, score, max(0.0, last - first - merge - score), deaths)
+            before = rows.get(worker, [0.0] * len(here))
+            rows[worker] = [one + other for one, other in zip(before, here, strict=True)]
     return [(worker, int(n), m, s, w, int(d)) for worker, (n, m, s, w, d) in sorted(rows.items())]

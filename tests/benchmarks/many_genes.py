@@ -99,8 +99,11 @@ def main() -> None:
                 means = np.mean([each for each, _ in found], axis=0)
                 seconds = np.mean([each for _, each in found])
                 told = ", ".join(f"{mean:.2f}" for mean in means)
-                print(f"| {function} | {genes} | {', '.join(map(str, BUDGETS[genes]))} | {optimizer} | {told} "
-                      f"| {seconds:.1f} |", flush=True)  # fmt: skip
+                print(
+                    f"| {function} | {genes} | {', '.join(map(str, BUDGETS[genes]))} | {optimizer} | {told} "
+                    f"| {seconds:.1f} |",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

@@ -59,8 +59,11 @@ def arguments(models: Path, runs: Path) -> list[str]:
     tasks.mkdir(parents=True, exist_ok=True)
     for file in (*TASKS.glob("steps.*"), *TASKS.glob("*.py"), models / "data" / "steps.jsonl"):
         shutil.copyfile(file, tasks / file.name)
-    sources = [f"model.sources.{skill}.{key}={value}" for skill in SOURCES
-               for key, value in (("path", models / "base"), ("adapter", models / skill))]  # fmt: skip
+    sources = [
+        f"model.sources.{skill}.{key}={value}"
+        for skill in SOURCES
+        for key, value in (("path", models / "base"), ("adapter", models / skill))
+    ]
     bounds = ",".join(f"{name}:{{start:{start},stop:{stop}}}" for name, (start, stop) in SPLITS.items())
     return [
         f"hydra.searchpath=[file://{TASKS / 'conf'}]",

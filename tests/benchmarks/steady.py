@@ -129,8 +129,11 @@ def carry_out(
     space, known = Genes(), KnownResponses(seed)
     clock = Clock(workers, known, sigma, seed)
     spec = composed(f"optimizer={optimizer}")["optimizer"]
-    spec = spec | ({"batch": population, "population": max(16, min(population, 64))} if optimizer == "bo" else
-                   {"population": population})  # fmt: skip
+    spec = spec | (
+        {"batch": population, "population": max(16, min(population, 64))}
+        if optimizer == "bo"
+        else {"population": population}
+    )
     seen: list[tuple[float, float]] = []
     best = -np.inf
 
@@ -185,10 +188,17 @@ def pair(optimizer: str, workers: int, sigma: float, seed: int) -> dict[str, Any
 def table(lines: Sequence[Mapping[str, Any]]) -> str:
     """Means over seeds, as markdown."""
     heads = (
-        "optimizer", "workers", "sigma", "genomes", "busy until the last genome begins: generations, steady",
-        "busy to the end: generations, steady", "hours: generations, steady", "ability: generations, steady",
-        "steady in the time of generations: genomes, ability", "driver, ms a genome",
-    )  # fmt: skip
+        "optimizer",
+        "workers",
+        "sigma",
+        "genomes",
+        "busy until the last genome begins: generations, steady",
+        "busy to the end: generations, steady",
+        "hours: generations, steady",
+        "ability: generations, steady",
+        "steady in the time of generations: genomes, ability",
+        "driver, ms a genome",
+    )
     rows = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
     groups: dict[tuple[str, int, float], list[Mapping[str, Any]]] = {}
     for line in lines:

@@ -157,8 +157,14 @@ class Racing:
     ) -> "Race":
         return Race(scores, generation.objective, generation.sizes, order, seen)
 
-    def _wanted(self, race: "Race", seen: Mapping[int, int], selected: Sequence[int], levels: Sequence[int],
-                behind: Sequence[int] | None = None) -> dict[int, int]:  # fmt: skip
+    def _wanted(
+        self,
+        race: "Race",
+        seen: Mapping[int, int],
+        selected: Sequence[int],
+        levels: Sequence[int],
+        behind: Sequence[int] | None = None,
+    ) -> dict[int, int]:
         """How many examples the members whose place is open get next; `behind`: those that are not selected."""
         others = [place for place in seen if place not in selected] if behind is None else behind
         wanted: dict[int, int] = {}

@@ -91,9 +91,16 @@ class Swarm:
         own = np.where(known[at, None], self._best[at], before)
         for _ in range(TRIES):
             now, velocity = pso_equation(
-                before, own, leader, self._velocities[at], self._fastest, algorithm.w, algorithm.c1, algorithm.c2,
+                before,
+                own,
+                leader,
+                self._velocities[at],
+                self._fastest,
+                algorithm.w,
+                algorithm.c1,
+                algorithm.c2,
                 random_state=algorithm.random_state,
-            )  # fmt: skip
+            )
             outside = (now < 0) | (now > 1)
             if not outside.any():
                 break

@@ -1,0 +1,47 @@
+"""What a run prints at its end."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from evohydra.files import Plain
+from evohydra.report import near, say
+from evohydra.report.tables import gain_sentence, search_sentences, summary_table, unsearched_sentence
+
+FILES = (
+    ("winner", "the merged model"),
+    ("winner-unverified", "the merged model, not verified"),
+    ("recipe.json", "how to make it again"),
+    ("summary.json", "all scores"),
+    ("ledger.jsonl", "every genome"),
+    ("report.html", "all of it in figures, which are in figures/ too"),
+)
+PICTURES = (
+    ("answers-*.html", "answers about held-out pictures"),
+    ("pictures-*.png", "pictures of held-out prompts"),
+)
+
+
+def show_end(console: Console, directory: Path, titles: Sequence[str], summary: Plain) -> None:
+    """The scores of a run that has ended, what there is to say of them, and where its files are."""
+    console.print(summary_table(summary, ", ".join(titles)))
+    say(console, gain_sentence(summary["gain"]), wrapped=True)
+    if as_good := unsearched_sentence(summary["test"]):
+        say(console, as_good, wrapped=True)
+    for sentence in search_sentences(summary["search"]):
+        say(console, sentence, wrapped=True)
+    seconds = summary["seconds"]
+    of_genomes = seconds["merge"] + seconds["evaluate"]
+    forward = seconds["forward"] / max(of_genomes, 1e-9)
+    console.print(
+        f"{summary['evaluations']} genomes: {seconds['merge']:.1f} s to merge, {seconds['evaluate']:.1f} s to "
+        f"evaluate ({forward:.0%} of both in forward passes), {seconds['other']:.1f} s else",
+        highlight=False,
+    )
+    for name, what in FILES:
+        if (directory / name).exists():
+            say(console, f"  {near(directory / name)}: {what}")
+    for files, what in PICTURES:
+        for page in sorted(directory.glob(files)):
+            say(console, f"  {near(page)}: {what}")
