@@ -81,7 +81,7 @@ def carried_out(command: Sequence[str], show: bool) -> tuple[int, list[str]]:
         for reader in readers:
             reader.start()
         try:
-            code = process.wait()
+            code = _ended(process)
         except BaseException:
             process.send_signal(signal.SIGINT)
             process.wait()
@@ -90,6 +90,15 @@ def carried_out(command: Sequence[str], show: bool) -> tuple[int, list[str]]:
             for reader in readers:
                 reader.join()
     return code, said
+
+
+def _ended(process: subprocess.Popen[str]) -> int:
+    """Its exit status. Waits in short steps: a long one does not end where another thread takes Ctrl-C."""
+    while True:
+        try:
+            return process.wait(timeout=1)
+        except subprocess.TimeoutExpired:
+            continue
 
 
 def _is_terminal(stream: object) -> bool:
