@@ -7,20 +7,22 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import hydra
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 import evohydra
-from evohydra.assembly import composition
+from evohydra.assembly import composition, starting
 from evohydra.checks.terminal import harmless
 from evohydra.library.commands import ENDS_WITH_CALLER
+from evohydra.report.sweeps import report_sweeps
 
 logger = logging.getLogger(__name__)
 INTERRUPTED = 130  # the exit code of shells for Ctrl-C
@@ -100,12 +102,18 @@ def _back_to(directory: str) -> None:
         )
 
 
+def _nothing_left(directory: Path, settings: HydraConf) -> bool:
+    """Delete what Hydra has written for a run that never began, unless it is one of a sweep; whether it did."""
+    alone = settings.mode != RunMode.MULTIRUN
+    return alone and starting.leave_nothing(directory, settings.output_subdir, f"{settings.job.name}.log")
+
+
 @hydra.main(version_base="1.3", config_path=composition.conf_dir(), config_name="config")
 def job(config: DictConfig) -> float:
     """One run; returns the winner's score on validation (on search where there is none), larger is better."""
+    starting.let_through()
     _quiet()
-    from evohydra.assembly.runs import make_run
-    from evohydra.report import make_console
+    from evohydra.assembly.settings import Settings
     from evohydra.searching.hydra_files import mask_hydra_files
     from evohydra.searching.masking import mask_logs, shown_text
     from evohydra.searching.secret_overrides import check_configuration, check_names, secret_values
@@ -122,19 +130,27 @@ def job(config: DictConfig) -> float:
     names = {"hydra.run.dir": directory, "hydra.job.name": settings.job.name}
     try:
         check_names({**names, "hydra.output_subdir": settings.output_subdir}, os.environ)
-        composition.check_run(plain["run"])
+        starting.check_run(plain["run"])
         check_configuration(plain, os.environ)
+        Settings.check_types(plain, settings.overrides.task)
     except ValueError as error:
-        sys.exit(harmless(f"evohydra: {error}"))
+        _nothing_left(directory, settings)
+        sys.exit(harmless(f"evohydra: {shown_text(str(error), secrets)}"))
     try:
+        from evohydra.assembly.runs import make_run  # takes seconds
+        from evohydra.report import make_console
+
         place = place_in_sweep(directory, plain["seed"])
         summary = make_run(plain, directory, place, settings.overrides.task)(make_console())
     except (ArithmeticError, ValueError, OSError, RuntimeError, MemoryError) as error:
         logger.info("the run ended with an error", exc_info=True)
         if os.environ.get("HYDRA_FULL_ERROR"):
             raise
-        told = harmless(shown_text(f"{type(error).__name__}: {error}", secrets))
-        message = f"evohydra: {told}\n(details in {directory}/evohydra.log)"
+        plainly = starting.is_a_sentence(error)
+        told = harmless(shown_text(str(error) if plainly else f"{type(error).__name__}: {error}", secrets))
+        left = not plainly or not _nothing_left(directory, settings)
+        where = f"details in {directory}/evohydra.log" if left else "HYDRA_FULL_ERROR=1 shows where in the code"
+        message = f"evohydra: {told}\n({where})"
         if settings.mode == RunMode.MULTIRUN:  # the other jobs go on
             raise composition.JobError(message) from None
         sys.exit(message)
@@ -151,12 +167,34 @@ def job(config: DictConfig) -> float:
     return math.nan if score is None else score
 
 
+def _explain(arguments: Sequence[str]) -> None:
+    """Say what is wrong with a command line that Hydra cannot compose; where we do not know, Hydra's words stay."""
+    if hints := composition.explain([*arguments]):
+        starting.drop_messages()
+    for hint in hints:
+        print(f"evohydra: {hint}", file=sys.stderr)
+
+
+def _help(asked: Sequence[str]) -> None:
+    """`--help`, or with the name of a group what can be chosen of it."""
+    from evohydra.assembly import help as pages
+
+    try:
+        topics = [each for each in asked if not each.startswith("hydra.")]
+        print("\n\n".join(pages.topic(each, asked) for each in topics) if topics else pages.usage([*COMMANDS]))
+    except ValueError as error:
+        sys.exit(f"evohydra: {error}")
+
+
 def main() -> None:
     """The console script, and python -m evohydra."""
     _share_cores()
     first, others = (sys.argv[1], sys.argv[2:]) if len(sys.argv) > 1 else ("", [])
     if first == "--version":
         print(f"evohydra {evohydra.__version__}")
+        return
+    if first in ("--help", "-h"):
+        _help(others)
         return
     if first in COMMANDS:
         _quiet()
@@ -168,24 +206,24 @@ def main() -> None:
 
     try:
         check_overrides(sys.argv[1:], os.environ)  # before Hydra writes them to files
+        starting.check_given_run(sys.argv[1:])
     except ValueError as error:
         sys.exit(harmless(f"evohydra: {error}"))
     composition.register()
     _quiet()  # launchers hand the environment on to processes of their own
     try:
-        job()
+        with starting.held_messages():
+            try:
+                job()
+            except SystemExit as ending:
+                if ending.code == 1:  # Hydra could not compose the configuration, and says so at length
+                    _explain(sys.argv[1:])
+                raise
     except KeyboardInterrupt:
         print("\nevohydra: interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
-    except SystemExit as ending:
-        if ending.code == 1:  # Hydra could not compose the configuration, and has said so
-            for hint in composition.explain(sys.argv[1:]):
-                print(hint, file=sys.stderr)
-        raise
     finally:
-        from evohydra.report import comparison, make_console
-
-        comparison.report_sweeps(make_console())
+        report_sweeps()
 
 
 if __name__ == "__main__":

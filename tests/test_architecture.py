@@ -14,7 +14,7 @@ MAY_KNOW_HYDRA = {
     "evohydra.__main__",
     "evohydra.assembly.parts",
     "evohydra.assembly.composition",
-    "evohydra.report.comparison",
+    "evohydra.report.sweeps",
 }
 # From the bottom up: a module imports from its own level and from those below it. Every package and every module of
 # the root stands here. CONTRIBUTING says what each holds.

@@ -82,8 +82,7 @@ def test_missing_directory_and_the_exit_of_the_command(space: Workspace):
     assert process.returncode != 0
     assert f"{space.two}: no such directory" in process.stderr
     assert "Traceback" not in process.stderr
-    assert not list(space.root.glob("outputs/r/ledger.jsonl"))
-    assert "Traceback" in (space.root / "outputs" / "r" / "evohydra.log").read_text()
+    assert not list(space.root.glob("outputs/*"))
 
 
 @pytest.mark.parametrize("left", [0, 4, 8, 300, 0.5, -1], ids="cut at {}".format)

@@ -113,12 +113,6 @@ def composed_before(directory: Path) -> tuple[dict[str, object], Path]:
     return plain, Path(str(where))
 
 
-def check_run(name: object) -> None:
-    """ValueError for a name of a run that is not that of a directory in outputs/, or in one of its directories."""
-    if {"", ".", ".."} & set(str(name).split("/")):
-        raise ValueError(f"run: expected the name of a directory in outputs/, got {name!r}")
-
-
 def swept(settings: HydraConf) -> list[str]:
     """The overrides of a job of a multirun that its other jobs do not share, as far as the sweep's own file tells."""
     file = Path(settings.sweep.dir) / "multirun.yaml"
@@ -230,6 +224,9 @@ def _unknown_option(override: Override, config: DictConfig) -> str | None:
         return None
     parent, _, leaf = key.rpartition(".")
     node = OmegaConf.select(config, parent) if parent else config
+    while node is None and parent:  # the first of its parts that there is not
+        parent, _, leaf = parent.rpartition(".")
+        node = OmegaConf.select(config, parent) if parent else config
     if isinstance(override.value(), list) and isinstance(OmegaConf.select(config, key), DictConfig):
         return f"{key}: expected a mapping or null, got a list; {key}=null is none at all"
     if override.is_add() or not isinstance(node, DictConfig):

@@ -13,6 +13,7 @@ Spec = Plain  # of a part: what makes it (`_target_`), and its options
 Gigabytes = Annotated[float, Ge(0), Le(10**6)]
 DType = Literal["float32", "bfloat16", "float16"]
 Threads = Annotated[int, Ge(1), Le(4096)] | Literal["auto"]
+QUICK = ("optimizer", "objective", "pick")  # parts whose code loads no more than numpy
 PARTS_OF_MERGE = {"parameter": Spec | None, "dataflow": Spec | None}
 
 
@@ -72,12 +73,23 @@ class Settings:
         return self.executor.get("address") is not None
 
     @classmethod
+    def check_types(cls, plain: Plain, given: Sequence[str] = ()) -> None:
+        """ValueError for the first setting that is of another type than its own, or out of range.
+
+        Those of parts (`optimizer.sigma`) only for quick ones that `given`, overrides, name: others load libraries.
+        """
+        for each in fields(cls):
+            if each.name in plain:
+                check(each.name, each.type, plain[each.name])
+        for name in QUICK:
+            if any(text.lstrip("+~").startswith(name) for text in given):
+                check_below(plain[name], name)
+
+    @classmethod
     def parse(cls, plain: Plain) -> "Settings":
         """The settings of a configuration; ValueError for the first one that is of another type, or out of range."""
+        cls.check_types(plain)
         known = {each.name: plain[each.name] for each in fields(cls) if each.name in plain}
-        for each in fields(cls):
-            if each.name in known:
-                check(each.name, each.type, known[each.name])
         for group in ("benchmark", "baselines"):
             for name, spec in (known.get(group) or {}).items():
                 check(f"{group}.{name}", Spec, spec)

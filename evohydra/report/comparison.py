@@ -1,49 +1,15 @@
-"""The end of a sweep: one table for its runs, which python -m evohydra.report.comparison prints too, and its report."""
+"""One table for the runs of a sweep: python -m evohydra.report.comparison."""
 
-import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from evohydra.report import make_console, say
-from evohydra.report.gathering import Job, apart, by_split, chosen_by_auto, gather, runs_below
-from evohydra.searching.secret_overrides import check_swept
-
-_begun: list[tuple[Path, bool]] = []
-
-
-class SweepReport(Callback):
-    """Notes which sweep has begun; Hydra tells of the end only where no job has failed."""
-
-    def on_multirun_start(self, config: DictConfig, **_: object) -> None:
-        """Keep the sweep's directory for `report_sweeps`, and whether to write a report.
-
-        Ends the command where values that are swept are secrets: Hydra shows them and writes them to files.
-        """
-        try:
-            check_swept(OmegaConf.to_container(config.hydra.sweeper, resolve=True), os.environ)
-        except ValueError as error:
-            sys.exit(f"evohydra: {error}")  # an exception would be a warning of Hydra's, which goes on
-        _begun.append((Path(config.hydra.sweep.dir), bool(config.report)))
-
-
-def report_sweeps(console: Console) -> None:
-    """Print the table and write the report of each sweep that began in this process, of whatever has ended."""
-    while _begun:
-        sweep, wanted = _begun.pop()
-        if not sweep.is_dir() or not runs_below(sweep):
-            continue
-        compare([sweep], console)
-        if wanted:
-            from evohydra.report.writing import write_report  # takes seconds to import
-
-            say(console, f"  {write_report([sweep], sweep)['report']}: the report")
+from evohydra.report.gathering import Job, apart, by_split, chosen_by_auto, gather
 
 
 def compare(directories: Iterable[Path], console: Console) -> int:
