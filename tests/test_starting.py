@@ -121,3 +121,10 @@ def test_help_shows_the_yaml_of_a_choice_and_of_one_s_own(tmp_path: Path):
 def test_help_names_what_there_is(asked: str):
     with pytest.raises(ValueError, match=r"--help .*(expected one of benchmark, executor|known are arcee_fusion)"):
         pages.topic(asked)
+
+
+def test_completion_knows_the_choices(tmp_path: Path):
+    line = "evohydra optimizer=cm"
+    process = evohydra("-sc", "query=bash", cwd=tmp_path, COMP_LINE=line, COMP_POINT=str(len(line)))
+    assert process.stdout.split() == ["optimizer=cmaes", "optimizer=cmawm"]
+    assert not [*tmp_path.iterdir()]
