@@ -61,12 +61,16 @@ class Page:
 
     def open(self, file: Path, *, width: int, scheme: str) -> None:
         """Load a file at a window's width in CSS pixels, for readers who prefer `scheme` (light or dark)."""
+        self.visit(file.resolve().as_uri(), width=width, scheme=scheme)
+
+    def visit(self, address: str, *, width: int, scheme: str) -> None:
+        """The same with what is at an address."""
         self.send(
             "Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=width < 500
         )
         self.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
         self.events.clear()
-        self.send("Page.navigate", url=file.resolve().as_uri())
+        self.send("Page.navigate", url=address)
         while not any(name == "Page.loadEventFired" for name, _ in self.events):
             self._receive()
 

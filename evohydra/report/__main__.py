@@ -19,6 +19,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--sync", action="store_true", help="upload runs that W&B has logged offline, with wandb sync")
     parser.add_argument("--wandb", action="store_true", help="make a W&B report too, which compares the strategies")
     parser.add_argument("--to", type=Path, help="where to write (default: into the directory, if it is one)")
+    parser.add_argument("--serve", action="store_true", help="show it in the browser, and follow a search that runs")
+    parser.add_argument("--port", type=int, default=0, help="of --serve (default: any that is free)")
     given = parser.parse_args(arguments)
     missing = [str(directory) for directory in given.directory if not directory.is_dir()]
     if missing:
@@ -26,6 +28,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.to is None and len(given.directory) > 1:
         parser.error("several directories need --to DIRECTORY")
     target = given.to or given.directory[0]
+    if not 0 <= given.port < 2**16:
+        parser.error(f"--port: expected a whole number from 0 to 65535, got {given.port}")
+    if given.serve:
+        from evohydra.report.serving import serve
+
+        try:
+            serve(given.directory, target, given.port)
+        except OSError as error:
+            sys.exit(harmless(f"evohydra: port {given.port}: {error.strerror or error}"))
+        return
     try:
         print(write_report(given.directory, target)["report"])
         if given.sync or given.wandb:

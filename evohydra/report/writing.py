@@ -7,7 +7,7 @@ from pathlib import Path
 from evohydra.files import write_whole
 from evohydra.report.blocks import FigureBlock
 from evohydra.report.contents import contents
-from evohydra.report.gathering import gather
+from evohydra.report.gathering import Job, gather
 from evohydra.report.page import page
 from evohydra.report.style import DPI, save
 
@@ -20,7 +20,6 @@ def write_report(directories: Sequence[Path], target: Path) -> dict[str, Path]:
     jobs = gather(directories)
     if not jobs:
         raise ValueError(f"no runs found in {', '.join(map(str, directories))}")
-    single = len(jobs) == 1
     sections = contents(jobs, target)
     written = {}
     (target / "figures").mkdir(parents=True, exist_ok=True)
@@ -30,8 +29,13 @@ def write_report(directories: Sequence[Path], target: Path) -> dict[str, Path]:
                 written[block.name] = save(block.figure, target / "figures" / f"{block.name}.png", DPI)
     for old in set((target / "figures").glob("*.png")) - set(written.values()):
         os.remove(old)
-    name = (jobs[0].directory if single else target).resolve().name
-    title = f"evohydra: {'run' if single else 'sweep'} {name}"
     written["report"] = target / "report.html"
-    write_whole(written["report"], page(title, sections).encode())
+    write_whole(written["report"], page(title(jobs, target), sections).encode())
     return written
+
+
+def title(jobs: Sequence[Job], target: Path) -> str:
+    """What the report of these jobs is called: a run's by its directory, a sweep's by `target`."""
+    single = len(jobs) == 1
+    name = (jobs[0].directory if single else target).resolve().name
+    return f"evohydra: {'run' if single else 'sweep'} {name}"
