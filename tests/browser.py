@@ -71,7 +71,11 @@ class Page:
         self.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
         self.events.clear()
         self.send("Page.navigate", url=address)
-        while not any(name == "Page.loadEventFired" for name, _ in self.events):
+        self.wait_until_loaded()
+
+    def wait_until_loaded(self, times: int = 1) -> None:
+        """Wait until a page has been loaded so often since `visit`."""
+        while [name for name, _ in self.events].count("Page.loadEventFired") < times:
             self._receive()
 
     def value(self, expression: str) -> Any:
