@@ -80,9 +80,11 @@ def _interrupts(handler: Callable[[int, FrameType | None], object] | signal.Hand
 def _end_with_caller() -> None:
     """Of a command that is run from Python: interrupt it once the process that waits for it has ended.
 
-    That one holds the other end of the standard input, and writes nothing to it.
+    That one holds the other end of the standard input, and writes nothing to it. Interrupts count also where they are
+    ignored, as in what a script has put into the background: here they are the caller's word.
     """
     if os.environ.pop(ENDS_WITH_CALLER, None):
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
         def wait() -> None:
             os.read(0, 1)
@@ -132,11 +134,11 @@ def job(config: DictConfig) -> float:
         check_names({**names, "hydra.output_subdir": settings.output_subdir}, os.environ)
         starting.check_run(plain["run"])
         check_configuration(plain, os.environ)
-        Settings.check_types(plain, settings.overrides.task)
     except ValueError as error:
         _nothing_left(directory, settings)
         sys.exit(harmless(f"evohydra: {shown_text(str(error), secrets)}"))
     try:
+        Settings.check_types(plain, settings.overrides.task)
         from evohydra.assembly.runs import make_run  # takes seconds
         from evohydra.report import make_console
 

@@ -254,6 +254,12 @@ def test_a_directory_that_is_called_by_a_secret_is_refused(tmp_path: Path) -> No
         assert name not in str(refused.value)
 
 
+def with_a_note(directory: Path) -> None:
+    """A run that is refused leaves its directory where something else lies in it."""
+    directory.mkdir(parents=True)
+    (directory / "note.txt").touch()
+
+
 @pytest.mark.parametrize("subdir", ["hydra_files", ".hydra"])
 def test_secrets_are_masked_wherever_hydra_writes_its_files(subdir: str, tmp_path: Path) -> None:
     """Of a run that is refused for another reason; values of env_set, too."""
@@ -263,6 +269,7 @@ def test_secrets_are_masked_wherever_hydra_writes_its_files(subdir: str, tmp_pat
         "hf_token": HF[::-1],
         "hydra": {"job": {"env_set": {"X": "hush4711"}}},
     }
+    with_a_note(tmp_path / "outputs" / "x")
     mine = "# @package _global_\n" + yaml.safe_dump(own)
     (tmp_path / "conf" / "experiment" / "mine.yaml").write_text(mine)
     done = evohydra(
@@ -306,6 +313,7 @@ def test_addresses_with_passwords_are_not_shown(tmp_path: Path) -> None:
     (tmp_path / "conf" / "model" / "mine.yaml").write_text(
         yaml.safe_dump({"sources": {"mine": source, "other": source}})
     )
+    with_a_note(tmp_path / "outputs" / "x")
     done = evohydra("--config-dir=conf", "run=x", "model=mine", "benchmark=tiny_gsm_ja", cwd=tmp_path)
     assert done.returncode == 1
     log = (tmp_path / "outputs" / "x" / "evohydra.log").read_text()
