@@ -5,6 +5,7 @@ against. The upper bounds in pyproject.toml follow these versions; `tests/test_p
 """
 
 import importlib
+import os
 import platform
 import shutil
 import subprocess
@@ -26,6 +27,15 @@ def versions() -> dict[str, str]:
         with suppress(PackageNotFoundError):
             found[package] = version(package)
     return {"python": platform.python_version(), **found}
+
+
+def machine() -> str:
+    """The processor of the command's own machine, in the words of its maker where they are known, and its cores."""
+    name = platform.processor() or platform.machine()
+    with suppress(OSError):
+        described = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        name = next((line.partition(":")[2].strip() for line in described.splitlines() if "model name" in line), name)
+    return f"{name}, {os.cpu_count()} cores, {platform.system()}"
 
 
 def commit() -> str | None:

@@ -12,6 +12,7 @@ from evohydra.report.example_tables import example_blocks
 from evohydra.report.front import front_figure
 from evohydra.report.gathering import Job, apart, by_group, by_split, chosen_by_auto, strategies
 from evohydra.report.gene_blocks import gene_blocks
+from evohydra.report.origin import origin_blocks
 from evohydra.report.recipe_figures import recipe_figures
 from evohydra.report.score_figures import finished, held_out, held_out_figure, optimism_figure
 from evohydra.report.search_figures import fitness_figure, seconds_by_part, time_figure
@@ -36,6 +37,7 @@ def contents(jobs: Sequence[Job], target: Path) -> list[Section]:
     with rc_context(SETTINGS):
         made = [
             Section("In short", list(verdict(jobs))),
+            Section("What was run", list(origin_blocks(jobs[0])) if len(jobs) == 1 else []),
             Section("The search", list(_search(jobs))),
             Section("Held-out scores", list(_held_out(jobs))),
             Section("From the search to the test split", list(_optimism(jobs))),

@@ -120,7 +120,7 @@ def by_split(job: Job) -> dict[str, float | None]:
 def gather(directories: Iterable[Path]) -> list[Job]:
     """Every run at or below `directories`."""
     runs = [run for directory in directories for run in runs_below(directory)]
-    differing = differences({run: _overrides(run) for run in runs})
+    differing = differences({run: overrides_of(run) for run in runs})
     return _in_groups([_job(run, differing[run]) for run in runs])
 
 
@@ -287,7 +287,8 @@ def _are_numbers(scores: Scores) -> bool:
     return bool(scores) and all(math.isfinite(value) for values in scores.values() for value in values)
 
 
-def _overrides(run: Path) -> list[str]:
+def overrides_of(run: Path) -> list[str]:
+    """The overrides of its command line, as it began or, of runs that never did, as Hydra has them."""
     accepted = _json(run / SETTINGS)
     found: list[str] = accepted["overrides"] if accepted else _by_hydra(run, "overrides", [])
     return found

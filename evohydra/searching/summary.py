@@ -6,7 +6,7 @@ from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
-from evohydra.checks.libraries import versions
+from evohydra.checks.libraries import machine, versions
 from evohydra.recipe import digest
 from evohydra.scoring.benchmarks.likelihood import benchmark_of, measure_of
 from evohydra.scoring.job import Evaluation
@@ -101,6 +101,7 @@ class Summary(TypedDict):
     seconds: dict[str, float]
     data: Mapping[str, object]
     versions: Mapping[str, str]
+    machine: NotRequired[str]
     recipe_digest: str
     budget: NotRequired[int]
     winner_unverified: NotRequired[str]
@@ -166,6 +167,7 @@ def summarise(
         "seconds": {part: round(sum(r.seconds[part] for r in records), 3) for part in ("merge", "evaluate", "forward")},
         "data": data,
         "versions": versions(),
+        "machine": machine(),
         "recipe_digest": digest(winner.recipe),
     }
 
