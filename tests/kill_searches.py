@@ -28,6 +28,7 @@ from evohydra.searching.fitness.full import Full
 from evohydra.searching.ledger import Ledger
 from evohydra.searching.optimizers import Optimizer
 from evohydra.searching.rounds import Scoring
+from evohydra.searching.search_parts import SearchParts
 from evohydra.spaces import Space
 from evohydra.spaces.dataflow import DataFlowSpace
 from evohydra.spaces.genes import Axis
@@ -79,7 +80,8 @@ def carry_out(directory: Path, optimizer: str, kind: str, last: int) -> None:
         scheduling(Hash(ledger, last), directory) as scheduler,
     ):
         sizes = {"hash": 1}
-        search(found, strategy, Full(sizes=sizes, seed=3), Scoring(scheduler, sizes), ledger, BUDGET)
+        fitness, scoring = Full(sizes=sizes, seed=3), Scoring(scheduler, sizes)
+        search(SearchParts(found, strategy, fitness, scoring, ledger, BUDGET))
 
 
 def in_a_process(directory: Path, optimizer: str, kind: str, last: int) -> int:

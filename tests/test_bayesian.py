@@ -39,6 +39,7 @@ from evohydra.searching.optimizers.gaussian.ranges import Ranges
 from evohydra.searching.optimizers.gaussian.scaling import standardized
 from evohydra.searching.optimizers.gaussian.trust import FIRST, box, length
 from evohydra.searching.rounds import Scoring
+from evohydra.searching.search_parts import SearchParts
 from evohydra.spaces.genes import Axis
 from tests.scripted import scheduling
 from tests.test_parameter_space import space
@@ -363,7 +364,8 @@ def test_a_search_that_goes_on_asks_for_one_generation_only(tmp_path: Path) -> N
             strategy = Counting(axes=found.axes, seed=3, population=6)
             assert isinstance(strategy, StateIsData)
             sizes = {"hash": 1}
-            search(found, strategy, Full(sizes=sizes, seed=3), Scoring(scheduler, sizes), ledger, budget)
+            fitness, scoring = Full(sizes=sizes, seed=3), Scoring(scheduler, sizes)
+            search(SearchParts(found, strategy, fitness, scoring, ledger, budget))
         return (directory / "ledger.jsonl").read_bytes(), len(asked), evaluate.scored
 
     alone, every, _ = carried_out(tmp_path / "alone", 30)

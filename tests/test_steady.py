@@ -25,6 +25,7 @@ from evohydra.searching.optimizers import Optimizer
 from evohydra.searching.rounds import Scoring
 from evohydra.searching.scheduler import Scheduler
 from evohydra.searching.scores import ScoreStore
+from evohydra.searching.search_parts import SearchParts
 from evohydra.searching.steady import Steady, search_steadily
 from tests.commands import evohydra, json_lines, python, workspace, write_lines
 from tests.contracts.discovery import composed
@@ -136,12 +137,12 @@ def carry_out(
             {name: [float(at % 3 == each) for at in range(size)] for name, size in SIZES.items()} for each in range(2)
         ]
         scoring = Scoring(Scheduler(cast(Executor, crew), store), SIZES, sources=lambda: sources)
-        arguments = (found, strategy, kind(fitness), scoring, ledger, events, budget, (), renewed)
+        parts = SearchParts(found, strategy, kind(fitness), scoring, ledger, budget, (), renewed)
         if replay:
-            with closing(Steady(*arguments)) as steady:
+            with closing(Steady(parts, events)) as steady:
                 steady.replay(ask=True)
         else:
-            search_steadily(*arguments)
+            search_steadily(parts, events)
         return ledger.records, crew
 
 

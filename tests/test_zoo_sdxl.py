@@ -21,6 +21,7 @@ from evohydra.zoo.digit_tokenizer import LENGTH, build_tokenizer
 from evohydra.zoo.digits import DRAWN, JUDGED, pictures
 from evohydra.zoo.problems import Language
 from tests.commands import carried_out
+from tests.contracts.discovery import composed
 
 diffusers = pytest.importorskip("diffusers")
 train_sdxl = pytest.importorskip("evohydra.zoo.train_sdxl")
@@ -173,3 +174,10 @@ def test_a_short_search_beats_all_that_is_known_and_its_winner_draws_the_same_ag
     ).images
     for image, sample in zip(again, samples, strict=True):
         assert np.array_equal(np.asarray(image), np.asarray(Image.open(sample)))
+
+
+def test_the_search_with_a_sixth_of_the_pictures_differs_in_optimizer_fitness_and_budget_only():
+    options = ["optimizer=bo", "fitness=likelihood", "fitness.scale=probability"]
+    options += ["fitness.examples=34", "fitness.check_every=0", "budget=160"]
+    assert composed("experiment=tiny_sdxl_fast", "run=it") == composed("experiment=tiny_sdxl", *options, "run=it")
+    assert composed("experiment=tiny_sdxl_fast", "budget=20")["budget"] == 20

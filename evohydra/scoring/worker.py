@@ -22,7 +22,7 @@ from evohydra.scoring.benchmarks import (
     Split,
     TellsAnswers,
 )
-from evohydra.scoring.benchmarks.likelihood import Likelihood, OfVerified, Verifiable, likelihoods_of, of_verified
+from evohydra.scoring.benchmarks.likelihood import Likelihood, Verifiable, likelihoods_of, of_verified
 from evohydra.scoring.benchmarks.not_numbers import LogitsWatch
 from evohydra.scoring.benchmarks.sampling import own_randomness
 from evohydra.scoring.job import DeviceError, Evaluation, Examples, Job, MachineError, Written, broken_by, checked
@@ -116,7 +116,7 @@ class Worker:
         )
         return checked(evaluation)
 
-    def _asked_by(self, job: Job) -> list[tuple[str, Benchmark | Likelihood | OfVerified]]:
+    def _asked_by(self, job: Job) -> list[tuple[str, Benchmark | Likelihood]]:
         """All benchmarks, and the log-likelihoods that the job names."""
         named = [(name, self._likelihoods[name]) for name in job.examples or () if name in self._likelihoods]
         verified = [(name, of_verified(name, self.benchmarks, texts)) for name, texts in (job.verified or {}).items()]
@@ -124,7 +124,7 @@ class Worker:
 
     def _part(
         self,
-        benchmark: Benchmark | Likelihood | OfVerified,
+        benchmark: Benchmark | Likelihood,
         job: Job,
         examples: Sequence[int] | None,
         positions: list[int],

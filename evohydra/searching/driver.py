@@ -15,14 +15,14 @@ from evohydra.searching.fitness.generation import Generation, members_of
 from evohydra.searching.fronts import Rule, best_fitness, on_front, picked
 from evohydra.searching.ledger import Ledger, Record
 from evohydra.searching.objectives import Objective
-from evohydra.searching.optimizers import Optimizer, Points, StateIsData
+from evohydra.searching.optimizers import Points, StateIsData
 from evohydra.searching.replay import check_replayed
 from evohydra.searching.rounds import Rounds, Scoring
 from evohydra.searching.scheduler import Scheduler
 from evohydra.searching.scores import ScoreStore
+from evohydra.searching.search_parts import SearchParts
 from evohydra.spaces import Space
 
-Observer = Callable[[Record], None]
 Group = Callable[[Record], int]
 
 
@@ -58,30 +58,19 @@ def check_any_scored(store: ScoreStore, split: Split, errors: Mapping[str, str |
         )
 
 
-def search(
-    space: Space,
-    optimizer: Optimizer,
-    fitness: Fitness,
-    scoring: Scoring,
-    ledger: Ledger,
-    budget: int,
-    observers: Iterable[Observer] = (),
-    renewed: Callable[[], Optimizer] | None = None,
-    *,
-    ask: bool = False,
-) -> list[Record]:
-    """Evaluate `budget` genomes and return their records in order.
+def search(parts: SearchParts, *, ask: bool = False) -> list[Record]:
+    """Evaluate `parts.budget` genomes and return their records in order.
 
-    renewed: makes the optimizer anew where a kind of fitness wants that; None: the search goes on with `optimizer`.
     ask: ask for generations on file again, also where the state of the optimizer is what it was told.
     Raises SearchError where a whole generation fails, see `_check_generation`.
     """
-    observers = tuple(observers)
+    space, optimizer, fitness = parts.space, parts.optimizer, parts.fitness
+    scoring, ledger, budget = parts.scoring, parts.ledger, parts.budget
     number = 0
     with ExitStack() as opened:
         while len(ledger.records) < budget:
-            if renewed and isinstance(fitness, Staged) and fitness.starts_anew(ledger.records, scoring.objective):
-                optimizer = opened.enter_context(closing(renewed()))
+            if parts.renewed and isinstance(fitness, Staged) and fitness.starts_anew(ledger.records, scoring.objective):
+                optimizer = opened.enter_context(closing(parts.renewed()))
             first = len(ledger.records)
             told = ledger.generation(number) if isinstance(optimizer, StateIsData) and not ask else None
             genomes = optimizer.ask() if told is None else told
@@ -99,7 +88,7 @@ def search(
                 found = known
             for record in found:
                 ledger.add(record)
-                for observe in observers:
+                for observe in parts.observers:
                     observe(record)
             records = ledger.records[first:]
             if known is None or number == 0:

@@ -2,14 +2,14 @@
 
 import functools
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from evohydra.searching.ablations import check_ablations
-from evohydra.searching.driver import Observer, search
+from evohydra.searching.driver import search
 from evohydra.searching.events import Events
 from evohydra.searching.feedback import EVERY_EXAMPLE
 from evohydra.searching.fitness import Fitness, NeedsGenerations
@@ -19,6 +19,7 @@ from evohydra.searching.objectives import Objective
 from evohydra.searching.optimizers import LearnsFromExamples, Optimizer, Points
 from evohydra.searching.optimizers.singles import one_by_one
 from evohydra.searching.rounds import Scoring
+from evohydra.searching.search_parts import Observer, SearchParts
 from evohydra.searching.steady import search_steadily
 from evohydra.spaces import Space
 from evohydra.spaces.genes import Axis
@@ -82,7 +83,7 @@ class SearchPlan:
         fitness: Fitness,
         scoring: Scoring,
         ledger: Ledger,
-        observers: Iterable[Observer],
+        observers: Sequence[Observer],
         start: Points,
         *,
         recorded: bool = False,
@@ -92,15 +93,12 @@ class SearchPlan:
         recorded: only do again what is on file, and ask for all of it again.
         """
         renewed = functools.partial(self.optimizer, start)
+        parts = SearchParts(self.space, optimizer, fitness, scoring, ledger, self.budget, observers, renewed)
         if not self.steady:
-            budget = ledger.replayed if recorded else self.budget
-            search(self.space, optimizer, fitness, scoring, ledger, budget, observers, renewed, ask=recorded)
+            search(replace(parts, budget=ledger.replayed) if recorded else parts, ask=recorded)
             return
         with closing(Events(ledger.path.parent)) as events:
-            budget = events.told if recorded else self.budget
-            search_steadily(
-                self.space, optimizer, fitness, scoring, ledger, events, budget, observers, renewed, ask=recorded
-            )
+            search_steadily(replace(parts, budget=events.told) if recorded else parts, events, ask=recorded)
 
     def known_as(self, genome: Sequence[float]) -> str | None:
         """The name of the known merge (a source alone, or uniform) that a genome is; None where it is another one."""

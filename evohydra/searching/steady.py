@@ -4,72 +4,46 @@ What is asked and told is in events.jsonl, in that order. All else follows from 
 file, so that a search goes on by doing again what it says.
 """
 
-from collections.abc import Callable, Iterable
 from contextlib import ExitStack, closing
 
 import numpy as np
 
-from evohydra.searching.driver import Observer, check_not_all_failed
+from evohydra.searching.driver import check_not_all_failed
 from evohydra.searching.events import Asked, Events, Told
 from evohydra.searching.feedback import result
-from evohydra.searching.fitness import Fitness, Staged
+from evohydra.searching.fitness import Staged
 from evohydra.searching.fitness.generation import Generation, members_of
-from evohydra.searching.ledger import Ledger, Record
-from evohydra.searching.optimizers import Optimizer, Points, StateIsData
+from evohydra.searching.ledger import Record
+from evohydra.searching.optimizers import Points, StateIsData
 from evohydra.searching.optimizers.singles import Values, one_by_one
 from evohydra.searching.replay import check_replayed
-from evohydra.searching.rounds import Scoring
+from evohydra.searching.search_parts import SearchParts
 from evohydra.searching.trials import FirstOnes, Trial
-from evohydra.spaces import Space
 
 OPEN = 2  # genomes for each worker that may be asked and not told: some wait for another one with the same recipe
 
 
-def search_steadily(
-    space: Space,
-    optimizer: Optimizer,
-    fitness: Fitness,
-    scoring: Scoring,
-    ledger: Ledger,
-    events: Events,
-    budget: int,
-    observers: Iterable[Observer] = (),
-    renewed: Callable[[], Optimizer] | None = None,
-    *,
-    ask: bool = False,
-) -> list[Record]:
-    """Evaluate `budget` genomes and return their records in the order in which their results were told.
+def search_steadily(parts: SearchParts, events: Events, *, ask: bool = False) -> list[Record]:
+    """Evaluate `parts.budget` genomes and return their records in the order in which their results were told.
 
-    renewed: makes the optimizer anew where a kind of fitness wants that; None: the search goes on with `optimizer`.
     ask: ask for genomes on file again, also where the state of the optimizer is what it was told.
 
     Raises SearchError where as many genomes as a population fail one after the other.
     """
-    with closing(Steady(space, optimizer, fitness, scoring, ledger, events, budget, observers, renewed)) as steady:
+    with closing(Steady(parts, events)) as steady:
         steady.replay(ask=ask)
         steady.go_on()
-    return ledger.records
+    return parts.ledger.records
 
 
 class Steady:
     """The state of an asynchronous search, see `search_steadily`."""
 
-    def __init__(
-        self,
-        space: Space,
-        optimizer: Optimizer,
-        fitness: Fitness,
-        scoring: Scoring,
-        ledger: Ledger,
-        events: Events,
-        budget: int,
-        observers: Iterable[Observer] = (),
-        renewed: Callable[[], Optimizer] | None = None,
-    ) -> None:
-        self._space, self._optimizer, self._fitness, self._scoring = space, one_by_one(optimizer), fitness, scoring
-        self._ledger, self._events, self._budget = ledger, events, budget
-        self._observers, self._renewed = tuple(observers), renewed
-        self._population = optimizer.population
+    def __init__(self, parts: SearchParts, events: Events) -> None:
+        self._parts, self._events = parts, events
+        self._space, self._fitness, self._scoring = parts.space, parts.fitness, parts.scoring
+        self._ledger, self._budget = parts.ledger, parts.budget
+        self._optimizer, self._population = one_by_one(parts.optimizer), parts.optimizer.population
         self._opened = ExitStack()
         self._open: dict[int, Trial] = {}  # by the number of their ask, in that order
         self._asked = 0
@@ -140,11 +114,11 @@ class Steady:
 
     def _renew(self) -> None:
         """Make the optimizer anew where the kind of fitness wants that, once; it is asked at each new population."""
-        fitness, records = self._fitness, self._ledger.records
-        if self._asked % self._population or self._since or self._renewed is None or not isinstance(fitness, Staged):
+        fitness, records, renewed = self._fitness, self._ledger.records, self._parts.renewed
+        if self._asked % self._population or self._since or renewed is None or not isinstance(fitness, Staged):
             return
         if fitness.starts_anew(records, self._scoring.objective):
-            self._optimizer = one_by_one(self._opened.enter_context(closing(self._renewed())))
+            self._optimizer = one_by_one(self._opened.enter_context(closing(renewed())))
             self._since, self._late = self._asked, []
 
     def _ask(self) -> Values:
@@ -189,7 +163,7 @@ class Steady:
     def _tell(self, trial: Trial, record: Record) -> None:
         del self._open[trial.number]
         self._ledger.add(record)
-        for observe in self._observers:
+        for observe in self._parts.observers:
             observe(record)
         if trial.number < self._since:  # asked by the optimizer before this one
             return

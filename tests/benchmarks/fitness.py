@@ -35,6 +35,7 @@ from evohydra.searching.driver import choose, groups_of, search
 from evohydra.searching.ledger import Ledger
 from evohydra.searching.objectives import Objective
 from evohydra.searching.rounds import Scoring
+from evohydra.searching.search_parts import SearchParts
 from evohydra.spaces.genes import Axis, Value
 from tests.commands import built
 from tests.contracts.discovery import composed
@@ -123,7 +124,8 @@ def synthetic(kind: str, optimizer: str, seed: int) -> dict[str, Any]:
         scheduling(known, Path(directory)) as scheduler,
     ):
         scoring = Scoring(scheduler, sizes, sources=lambda: sources)
-        search(space, strategy, fitness, scoring, ledger, round(KINDS[kind][1] * BUDGET))  # type: ignore[arg-type]
+        budget = round(KINDS[kind][1] * BUDGET)
+        search(SearchParts(space, strategy, fitness, scoring, ledger, budget))  # type: ignore[arg-type]
         each = not fitness.comparable
         best = choose(space, ledger, scheduler, 1 if each else 5, Objective(), group=groups_of(fitness))[0]  # type: ignore[arg-type]
         examples = sum(record.scored for record in ledger.records) + 2 * SIZES["search"] * bool(sources)

@@ -38,6 +38,7 @@ from evohydra.searching.ledger import Ledger, Record
 from evohydra.searching.rounds import Scoring
 from evohydra.searching.scheduler import Scheduler
 from evohydra.searching.scores import ScoreStore
+from evohydra.searching.search_parts import SearchParts
 from evohydra.searching.steady import search_steadily
 from tests.benchmarks.fitness import Genes, KnownResponses
 from tests.contracts.discovery import composed
@@ -156,11 +157,12 @@ def carry_out(
         sizes = {"known": SIZE}
         scoring = Scoring(Scheduler(cast(Executor, clock), store), sizes)
         fitness, found = Full(sizes=sizes, seed=seed), cast(Any, space)
+        parts = SearchParts(found, strategy, fitness, scoring, ledger, budget, (observe,))
         if kind == "steady":
             events = stack.enter_context(closing(Events(directory)))
-            search_steadily(found, strategy, fitness, scoring, ledger, events, budget, (observe,))
+            search_steadily(parts, events)
         else:
-            search(found, strategy, fitness, scoring, ledger, budget, (observe,))
+            search(parts)
     return seen, {
         "busy": clock.busy(clock.last),
         "busy to the end": clock.busy(clock.now),

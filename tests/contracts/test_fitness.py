@@ -25,6 +25,7 @@ from evohydra.searching.fitness.likelihood_scale import is_likelihood
 from evohydra.searching.ledger import Ledger, Record
 from evohydra.searching.objectives import Objective
 from evohydra.searching.rounds import Scoring
+from evohydra.searching.search_parts import SearchParts
 from evohydra.spaces.genes import Axis, Value
 from tests.commands import json_lines
 from tests.contracts.discovery import composed, names
@@ -138,7 +139,7 @@ def carry_out(
         renewed = functools.partial(optimizer, axes=space.axes, seed=seed)
         with closing(renewed()) as first:
             scoring = Scoring(scheduler, SIZES, objective, sources)
-            search(space, first, make(kind), scoring, ledger, budget, renewed=renewed)
+            search(SearchParts(space, first, make(kind), scoring, ledger, budget, renewed=renewed))
         fitness = make(kind)
         best = choose(space, ledger, scheduler, 2, objective, group=groups_of(fitness))
         assert best[0].validation == max(each.validation or 0.0 for each in best)

@@ -85,40 +85,30 @@ class Verifiable(Protocol):
 
 
 @dataclass(frozen=True)
-class OfVerified:
-    """The likelihoods of answers that a benchmark has judged right, called as a benchmark is."""
-
-    benchmark: Verifiable
-    per: Per
-    scale: Scale
-    texts: Texts
-
-    def size(self, split: Split) -> int:
-        """The number of examples in `split`."""
-        return self.benchmark.size(split)
-
-    def __call__(self, live: LiveModel, split: Split, examples: Sequence[int] | None = None) -> NDArray[np.float64]:
-        """(n,), see `Likelihood`."""
-        places = sorted(self.texts) if examples is None else examples
-        found = self.benchmark.log_likelihoods_of(live, split, places, self.per, self.texts)
-        return found if self.scale == "log" else np.exp(found)
-
-
-@dataclass(frozen=True)
 class Likelihood:
-    """The log-likelihoods of a benchmark, or their exponentials, called as a benchmark is."""
+    """The log-likelihoods of right answers, or their exponentials, called as a benchmark is.
 
-    benchmark: Likely
+    texts: the right answers, which the benchmark has judged (`Verifiable`); None: its own references (`Likely`).
+    """
+
+    benchmark: Likely | Verifiable
     per: Per
     scale: Scale
+    texts: Texts | None = None
 
     def size(self, split: Split) -> int:
         """The number of examples in `split`."""
         return self.benchmark.size(split)
 
     def __call__(self, live: LiveModel, split: Split, examples: Sequence[int] | None = None) -> NDArray[np.float64]:
-        """(n,), see `Likely.log_likelihoods`; of the scale `probability` in [0, 1]."""
-        found = self.benchmark.log_likelihoods(live, split, examples, self.per)
+        """(n,), see `Likely.log_likelihoods`; of the scale `probability` in [0, 1]. None: all that have `texts`."""
+        if self.texts is None:
+            assert isinstance(self.benchmark, Likely)
+            found = self.benchmark.log_likelihoods(live, split, examples, self.per)
+        else:
+            assert isinstance(self.benchmark, Verifiable)
+            places = sorted(self.texts) if examples is None else examples
+            found = self.benchmark.log_likelihoods_of(live, split, places, self.per, self.texts)
         return found if self.scale == "log" else np.exp(found)
 
 
@@ -155,14 +145,14 @@ def likelihoods_of(benchmarks: Mapping[str, Benchmark]) -> dict[str, Likelihood]
     }
 
 
-def of_verified(name: str, benchmarks: Mapping[str, Benchmark], texts: Texts) -> OfVerified:
+def of_verified(name: str, benchmarks: Mapping[str, Benchmark], texts: Texts) -> Likelihood:
     """The likelihoods of verified answers that are called `name`; `texts` are these answers."""
     found, benchmark = NAME.match(name), benchmarks[benchmark_of(name)]
     assert found is not None
     assert isinstance(benchmark, Verifiable)
     per = next(each for each in PERS if each == found["per"])
     scale = next(each for each, word in MEASURES.items() if word == found["measure"])
-    return OfVerified(benchmark, per, scale, texts)
+    return Likelihood(benchmark, per, scale, texts)
 
 
 INCOMPLETE = (
