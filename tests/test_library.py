@@ -251,12 +251,12 @@ def test_to_import_evohydra_imports_nothing_heavy():
 
 def test_an_interrupt_reaches_the_run():
     """The command ends itself, as at a terminal, and is waited for."""
-    code = "import signal, sys, time; signal.signal(signal.SIGINT, lambda *_: sys.exit(130)); time.sleep(60)"
+    code = "import signal, sys, time; signal.signal(signal.SIGINT, lambda *_: sys.exit(130)); time.sleep(1200)"
     threading.Timer(2, os.kill, (os.getpid(), signal.SIGINT)).start()
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         carried_out([sys.executable, "-c", code], show=False)
-    assert time.monotonic() - began < 40
+    assert time.monotonic() - began < 600  # it does not wait for the command's own end
 
 
 def test_the_page_runs_as_it_stands(tmp_path: Path):
