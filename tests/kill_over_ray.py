@@ -40,7 +40,7 @@ NODES = 2  # beside the head, with a worker each
 PATIENCE = 600.0  # seconds without a step
 TO_END = 120.0  # seconds that a command has to end when its head is lost
 TRIES = 5  # to start a node
-SHARE = 0.7  # of the steps of the run: the last loss is to come before its end, also where some came late
+SHARE = 0.5  # of the steps of the run: the last loss is to come before its end, also where some came late
 PAUSE = 4  # steps of the run that was left alone: a loss comes so much later than the step that is waited for
 
 
@@ -181,7 +181,7 @@ def main() -> None:
     for kind, count in kinds.items():
         parser.add_argument(f"--{kind}s", type=int, default=count)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--budget", type=int, default=400)
+    parser.add_argument("--budget", type=int, default=600)
     given = parser.parse_args()
     os.environ.update(environment())
     with tempfile.TemporaryDirectory() as room:

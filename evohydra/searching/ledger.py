@@ -78,6 +78,11 @@ class Ledger:
                 found.setdefault(name, number)
         return found
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether the next genome is on file."""
+        return len(self._lines) > len(self.records)
+
     def on_file(self, genomes: NDArray[np.float64]) -> list[Record] | None:
         """The lines of the next genomes, (n, dim); None where not all are on file.
 
