@@ -34,12 +34,11 @@ from tests.kill_repeatedly import (
     start,
     steps,
 )
-from tests.ray_nodes import NODE, nodes_of_ray
+from tests.ray_nodes import added, nodes_of_ray
 
 NODES = 2  # beside the head, with a worker each
 PATIENCE = 600.0  # seconds without a step
 TO_END = 120.0  # seconds that a command has to end when its head is lost
-TRIES = 5  # to start a node
 SHARE = 0.5  # of the steps of the run: the last loss is to come before its end, also where some came late
 PAUSE = 4  # steps of the run that was left alone: a loss comes so much later than the step that is waited for
 
@@ -62,7 +61,7 @@ class Losses:
     def begin(self) -> None:
         """A new cluster, and the command on it."""
         self._cluster = self._opened.enter_context(nodes_of_ray(num_cpus=1))
-        self._others = [self._added() for _ in range(NODES)]
+        self._others = [added(self._cluster) for _ in range(NODES)]
         self._command()
 
     def _command(self) -> None:
@@ -97,17 +96,8 @@ class Losses:
     def node(self) -> bool:
         """Remove a node with all that is on it, and add another one."""
         self._cluster.remove_node(self._others.pop(self._chance.randrange(len(self._others))), allow_graceful=False)
-        self._others.append(self._added())
+        self._others.append(added(self._cluster))
         return True
-
-    def _added(self) -> Any:
-        """A new node. On a machine with much to do Ray gives up its start after half a minute: it is tried again."""
-        for _ in range(TRIES):
-            try:
-                return self._cluster.add_node(num_cpus=1, **NODE)
-            except Exception as error:  # Ray raises this very class
-                print(f"a node did not start: {error}", flush=True)
-        raise RuntimeError(f"no node started in {TRIES} attempts")
 
     def command(self) -> bool:
         """Kill the command, and give it again."""

@@ -20,7 +20,7 @@ from evohydra.scoring.executors.ray_cluster import Share, room
 from evohydra.scoring.job import Job, MachineError
 from evohydra.searching.secret_overrides import check_overrides
 from tests.contracts.test_executors import doubled, made, scored
-from tests.ray_nodes import NODE, nodes_of_ray
+from tests.ray_nodes import added, nodes_of_ray
 from tests.waiting import wait_for
 
 
@@ -111,7 +111,7 @@ def test_nodes_come_and_go(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> 
         scored(executor, "number-1")
         assert executor.workers == 1
         for round_ in range(2):
-            node = cluster.add_node(num_cpus=1, **NODE)
+            node = added(cluster)
             wait_for(lambda: executor.workers == 2)
             before = processes(tmp_path)
             wanted = [f"slow-{10 * round_ + i}" for i in range(10)]
