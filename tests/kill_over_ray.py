@@ -3,7 +3,8 @@
     python -m tests.kill_over_ray --workers 30 --nodes 5 --commands 10 --heads 1
 
 One run over three nodes on this machine. What is lost comes in a random order, each at a random place among the steps
-of the run (lines of ledger.jsonl and scores.jsonl, files of the winner) and then a little later. A node that was
+of the run (lines of ledger.jsonl and scores.jsonl, files of the winner) and then a little later, but never before the
+run has taken a new step since the loss before: each loss meets a run that is at work again. A node that was
 removed is followed by a new one; a command that was killed, or that has ended because its head was lost, is given
 again. The head's loss has to end the command with a sentence, within two minutes, and another cluster takes its place.
 """
@@ -33,20 +34,23 @@ from tests.kill_repeatedly import (
     start,
     steps,
 )
-from tests.ray_nodes import NODE, nodes_of_ray
+from tests.ray_nodes import added, nodes_of_ray
 
 NODES = 2  # beside the head, with a worker each
 PATIENCE = 600.0  # seconds without a step
 TO_END = 120.0  # seconds that a command has to end when its head is lost
-TRIES = 5  # to start a node
-PAUSE = 0.3  # seconds, at most, between a step and a loss
+SHARE = 0.5  # of the steps of the run: the last loss is to come before its end, also where some came late
+PAUSE = 4  # steps of the run that was left alone: a loss comes so much later than the step that is waited for
 
 
 class Losses:
-    """A run in `directory`, and what befalls it. counts: how often each loss came; lost: lines that were lost."""
+    """A run in `directory`, and what befalls it. counts: how often each loss came; lost: lines that were lost.
 
-    def __init__(self, overrides: list[str], directory: Path, chance: random.Random) -> None:
-        self._overrides, self._directory, self._chance = overrides, directory, chance
+    pace: seconds for a step of a run that is left alone.
+    """
+
+    def __init__(self, overrides: list[str], directory: Path, chance: random.Random, pace: float) -> None:
+        self._overrides, self._directory, self._chance, self._pace = overrides, directory, chance, pace
         self._opened = ExitStack()
         self._cluster: Any = None
         self._others: list[Any] = []
@@ -57,7 +61,7 @@ class Losses:
     def begin(self) -> None:
         """A new cluster, and the command on it."""
         self._cluster = self._opened.enter_context(nodes_of_ray(num_cpus=1))
-        self._others = [self._added() for _ in range(NODES)]
+        self._others = [added(self._cluster) for _ in range(NODES)]
         self._command()
 
     def _command(self) -> None:
@@ -74,7 +78,7 @@ class Losses:
             if time.monotonic() > since + PATIENCE:
                 raise RuntimeError(f"no step for {PATIENCE:.0f} s:\n{self._said()[-3000:]}")
             time.sleep(POLL)
-        time.sleep(self._chance.uniform(0, PAUSE))
+        time.sleep(self._chance.uniform(0, PAUSE * self._pace))
         return self._process.poll() is None
 
     def worker(self) -> bool:
@@ -92,17 +96,8 @@ class Losses:
     def node(self) -> bool:
         """Remove a node with all that is on it, and add another one."""
         self._cluster.remove_node(self._others.pop(self._chance.randrange(len(self._others))), allow_graceful=False)
-        self._others.append(self._added())
+        self._others.append(added(self._cluster))
         return True
-
-    def _added(self) -> Any:
-        """A new node. On a machine with much to do Ray gives up its start after half a minute: it is tried again."""
-        for _ in range(TRIES):
-            try:
-                return self._cluster.add_node(num_cpus=1, **NODE)
-            except Exception as error:  # Ray raises this very class
-                print(f"a node did not start: {error}", flush=True)
-        raise RuntimeError(f"no node started in {TRIES} attempts")
 
     def command(self) -> bool:
         """Kill the command, and give it again."""
@@ -147,16 +142,18 @@ def carried_out(wanted: dict[str, int], overrides: list[str], root: Path, seed: 
     chance = random.Random(seed)
     events = [kind for kind, count in wanted.items() for _ in range(count)]
     chance.shuffle(events)
-    places = sorted(chance.sample(range(1, max(len(events) + 2, whole.steps - 10)), len(events)))
-    run = Losses(overrides, lossy, chance)
+    places = sorted(chance.sample(range(1, max(len(events) + 2, int(SHARE * whole.steps))), len(events)))
+    run = Losses(overrides, lossy, chance, whole.pace)
     began = time.monotonic()
     run.begin()
+    seen = 0  # steps at the last loss
     for place, kind in zip(places, events, strict=True):
         done = False
-        while run.reach(place) and not done:
+        while not done and run.reach(max(place, seen + 1)):
             done = getattr(run, kind)()
         if not done:
             raise RuntimeError(f"the run ended before all was lost, after {run.counts}; give it a larger budget")
+        seen = steps(lossy)
         run.counts[kind] += 1
         print(f"{time.monotonic() - began:.0f} s, {steps(lossy)} steps: lost a {kind}", flush=True)
     run.end()
@@ -174,7 +171,7 @@ def main() -> None:
     for kind, count in kinds.items():
         parser.add_argument(f"--{kind}s", type=int, default=count)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--budget", type=int, default=200)
+    parser.add_argument("--budget", type=int, default=600)
     given = parser.parse_args()
     os.environ.update(environment())
     with tempfile.TemporaryDirectory() as room:

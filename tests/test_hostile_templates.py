@@ -24,6 +24,7 @@ from tests.test_taken_options import root as root
 from tests.test_visual_qa import benchmark as visual_qa
 from tests.test_visual_qa import llava as llava
 from tests.test_visual_qa import questions as questions
+from tests.waiting import HANGS
 
 NESTED = "{% for a in range(99999) %}" * 3 + "{% endfor %}" * 3
 DOUBLED = "{% set ns = namespace(x='a') %}{% for i in range(60) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}"
@@ -90,7 +91,7 @@ def test_a_template_that_is_beyond_all_bounds_is_ended(tmp_path: Path, template:
     begin = time.monotonic()
     with pytest.raises(ChatTemplateError, match=reason):
         of(tokenizer)
-    assert time.monotonic() - begin < 30
+    assert time.monotonic() - begin < HANGS
 
 
 def test_a_template_that_never_ends_for_one_prompt_alone_is_ended_there(tmp_path: Path) -> None:

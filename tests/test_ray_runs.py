@@ -10,6 +10,7 @@ import pytest
 from tests.commands import environment, workspace
 from tests.kill_repeatedly import children, command_line, content, differences, finish, lines, scored_twice, start
 from tests.ray_nodes import nodes_of_ray
+from tests.waiting import HANGS, wait_for
 
 RAY = ["executor=ray", "executor.workers=2", "executor.cpus_per_worker=1", "threads=1"]
 
@@ -40,14 +41,13 @@ def test_nothing_of_a_local_ray_outlives_a_killed_command(tmp_path: Path) -> Non
     assert sum(command_line(each).startswith(b"ray::") for each in below) >= 2
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    killed = time.monotonic()
-    while any(map(command_line, below)) and time.monotonic() < killed + 120:
-        time.sleep(0.1)
-    assert not [command_line(each) for each in below if command_line(each)]
+    wait_for(lambda: not any(map(command_line, below)))
 
 
 @pytest.mark.slow
-def test_a_run_whose_ray_was_lost_goes_on_over_another(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("lost", "what"), [("gcs_server", "its head"), ("raylet", "its node on this machine")])
+def test_a_run_whose_ray_was_lost_goes_on_over_another(lost: str, what: str, tmp_path: Path) -> None:
+    """The head of the cluster, or what Ray runs on the command's own node."""
     overrides = [*workspace(tmp_path), "budget=14", "top=2", "baselines=null", "threads=1"]
     alone, run = tmp_path / "alone" / "run", tmp_path / "lost" / "run"
     for directory in (alone, run):
@@ -57,11 +57,11 @@ def test_a_run_whose_ray_was_lost_goes_on_over_another(tmp_path: Path) -> None:
         process = start([*overrides, "executor=ray", f"executor.address={cluster.address}"], run)
         while process.poll() is None and lines(run / "scores.jsonl") < 3:
             time.sleep(0.01)
-        (head,) = cluster.head_node.all_processes["gcs_server"]
+        (head,) = cluster.head_node.all_processes[lost]
         os.kill(head.process.pid, signal.SIGKILL)
-        assert process.wait(timeout=90) == 1
+        assert process.wait(timeout=HANGS) == 1
     said = (run.parent / "output.txt").read_text()
-    assert "Ray is lost: its head" in said
+    assert f"Ray is lost: {what}" in said
     assert "give the same command again when Ray is back" in said
     assert "Traceback" not in said
     with nodes_of_ray(num_cpus=2) as cluster:

@@ -101,6 +101,22 @@ def test_the_table_and_the_figures(jobs: list[Job]):
             assert job.logged_file(f"figure/{name}") == (job.directory / "figures" / f"{name}.png").read_bytes()
 
 
+def test_the_table_of_workers(jobs: list[Job]):
+    """What is in workers.jsonl, added up: one worker, which scored genomes, sources and models at the end."""
+    for job in jobs:
+        table = json.loads(job.logged_file("workers"))
+        assert table["columns"] == ["worker", "jobs", "seconds merging", "seconds scoring", "seconds waiting", "deaths"]
+        lines = [json.loads(line) for line in (job.directory / "workers.jsonl").read_text().splitlines()]
+        turns = [line for line in lines if "worker" in line]
+        (row,) = table["data"]
+        assert [row[0], row[1], row[5]] == [0, len(turns), 0]
+        assert row[1] >= 8
+        assert row[2] == pytest.approx(sum(turn["merge"] for turn in turns))
+        assert row[3] == pytest.approx(sum(turn["score"] for turn in turns))
+        whole = max(turn["ended"] for turn in turns) - min(turn["began"] for turn in turns)
+        assert row[4] == pytest.approx(max(0.0, whole - row[2] - row[3]))
+
+
 def test_the_summary(jobs: list[Job]):
     for job in jobs:
         logged: dict[str, Any] = {}

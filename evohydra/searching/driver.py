@@ -9,6 +9,7 @@ import numpy as np
 from evohydra.recipe import Node
 from evohydra.scoring.benchmarks import Split
 from evohydra.scoring.job import Job
+from evohydra.searching.asking import asked
 from evohydra.searching.feedback import tell
 from evohydra.searching.fitness import Fitness, Staged
 from evohydra.searching.fitness.generation import Generation, members_of
@@ -73,7 +74,7 @@ def search(parts: SearchParts, *, ask: bool = False) -> list[Record]:
                 optimizer = opened.enter_context(closing(parts.renewed()))
             first = len(ledger.records)
             told = ledger.generation(number) if isinstance(optimizer, StateIsData) and not ask else None
-            genomes = optimizer.ask() if told is None else told
+            genomes = asked(optimizer, number, space, fitness, scoring, ledger, budget) if told is None else told
             if not len(genomes):
                 break
             batch = genomes[: budget - first]

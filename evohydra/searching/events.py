@@ -35,7 +35,7 @@ class Events:
     """
 
     def __init__(self, directory: Path) -> None:
-        self._lines = JsonLines(directory / EVENTS)
+        self._lines = JsonLines(directory / EVENTS, in_memory=False)
         try:
             self.recorded = [_event(entry) for entry in self._lines.entries]
             self._check()

@@ -2,13 +2,15 @@
 
 import errno
 import hashlib
+import itertools
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from filelock import FileLock, Timeout
 
@@ -23,6 +25,9 @@ CHECK = "check"  # the last key of each line: the beginning of the SHA-256 of th
 
 class LedgerError(ValueError):
     """A run directory that belongs to another run, is in use, or holds a damaged file."""
+
+
+Entry = dict[str, Any]
 
 
 @contextmanager
@@ -70,7 +75,7 @@ def sealed(entry: Mapping[str, object]) -> bytes:
     return line[:-1] + _seal(line) + b"\n"
 
 
-def unsealed(line: bytes) -> dict[str, Any]:
+def unsealed(line: bytes) -> Entry:
     """The entry of a line, without its check sum; ValueError where it is not what was written."""
     entry = json.loads(line)
     if not isinstance(entry, dict) or not entry:
@@ -91,7 +96,7 @@ def _seal(line: bytes) -> bytes:
     return f', "{CHECK}": "{hashlib.sha256(line).hexdigest()[:16]}"}}'.encode()
 
 
-def whole_lines(path: Path) -> list[dict[str, Any]]:
+def whole_lines(path: Path) -> list[Entry]:
     """The entries of a file that may still be written to, without a torn last line; none where there is no file.
 
     Lines of earlier versions, which have no check sums, are read where no line has one. LedgerError for a damaged line.
@@ -110,15 +115,38 @@ def whole_lines(path: Path) -> list[dict[str, Any]]:
     return entries
 
 
+class _OnFile(Sequence[Entry]):
+    """The entries of a file as they are now, each read when it is asked for."""
+
+    def __init__(self, read: Callable[[int], Entry], count: int) -> None:
+        self._read, self._count = read, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, at: int) -> Entry: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> list[Entry]: ...
+
+    def __getitem__(self, at: int | slice) -> Entry | list[Entry]:
+        if isinstance(at, slice):
+            return [self._read(each) for each in range(*at.indices(self._count))]
+        return self._read(range(self._count)[at])
+
+
 class JsonLines:
     """A file of JSON objects, one a line; a torn last line is cut off when it is opened.
 
     Each line is on the disk before the next one is begun, so that a power cut takes the last one at most.
+    in_memory: keep the entries; else each is read again from the file when it is asked for.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, in_memory: bool = True) -> None:
         self.path = path
-        self.entries: list[dict[str, Any]] = []
+        self._kept: list[Entry] | None = [] if in_memory else None
+        self._ends = array("Q")  # where each line ends in the file
         if path.exists():
             check_plain_file(path)
         self._file = path.open("a+b", buffering=0)
@@ -130,16 +158,41 @@ class JsonLines:
         on_disk(path.parent)
 
     def _read(self) -> None:
-        self._file.seek(0)
-        content = self._file.read()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            self._file.truncate(whole)
-        for number, line in enumerate(content[:whole].splitlines(), start=1):
-            try:
-                self.entries.append(unsealed(line))
-            except ValueError as error:
-                raise LedgerError(f"{self.path}: line {number} is damaged ({error})") from error
+        with self.path.open("rb") as lines:
+            for line in lines:
+                if not line.endswith(b"\n"):
+                    self._file.truncate(self._size)
+                    return
+                entry = self._unsealed(line, len(self._ends))
+                self._ends.append(self._size + len(line))
+                if self._kept is not None:
+                    self._kept.append(entry)
+
+    @property
+    def _size(self) -> int:
+        """Bytes of all whole lines."""
+        return self._ends[-1] if self._ends else 0
+
+    def _unsealed(self, line: bytes, number: int) -> Entry:
+        try:
+            return unsealed(line)
+        except ValueError as error:
+            raise LedgerError(f"{self.path}: line {number + 1} is damaged ({error})") from error
+
+    @property
+    def entries(self) -> Sequence[Entry]:
+        """The entry of each line; LedgerError where one that is read again is not what was written."""
+        return _OnFile(self.read, len(self._ends)) if self._kept is None else self._kept
+
+    def read(self, number: int) -> Entry:
+        """The entry of line `number`, counted from 0, from the file."""
+        begin = self._ends[number - 1] if number else 0
+        with self.path.open("rb") as file:  # not the file that is written to: records are looked at after its end, too
+            file.seek(begin)
+            return self._unsealed(file.read(self._ends[number] - begin), number)
+
+    def __len__(self) -> int:
+        return len(self._ends)
 
     def append(self, entry: Mapping[str, object]) -> None:
         """Write one line, whole or not at all; OSError where the disk is full."""
@@ -154,25 +207,26 @@ class JsonLines:
             os.ftruncate(self._file.fileno(), size)
             reason = f"{error.strerror}; all lines so far are whole: make room and give the same command again"
             raise OSError(error.errno, reason, str(self.path)) from error
-        self.entries.append(dict(entry))
-
-    def forget(self, number: int) -> None:
-        """Keep the content of entry `number` no longer in memory; its line, and its place among the others, stay."""
-        self.entries[number] = {}
+        self._ends.append(self._size + len(line))
+        if self._kept is not None:
+            self._kept.append(dict(entry))
 
     def cut(self, count: int) -> None:
         """Keep the first `count` lines."""
-        self._file.seek(0)
-        lines = self._file.read().splitlines(keepends=True)
-        os.ftruncate(self._file.fileno(), sum(map(len, lines[:count])))
-        del self.entries[count:]
+        del self._ends[count:]
+        os.ftruncate(self._file.fileno(), self._size)
+        if self._kept is not None:
+            del self._kept[count:]
 
     def keep(self, kept: Sequence[bool]) -> None:
         """Keep the lines, of all, for which `kept` is true; the file changes at once."""
         self._file.seek(0)
         lines = self._file.read().splitlines(keepends=True)
-        write_whole(self.path, b"".join(line for line, keep in zip(lines, kept, strict=True) if keep))
-        self.entries = [entry for entry, keep in zip(self.entries, kept, strict=True) if keep]
+        left = [line for line, keep in zip(lines, kept, strict=True) if keep]
+        write_whole(self.path, b"".join(left))
+        self._ends = array("Q", itertools.accumulate(map(len, left)))
+        if self._kept is not None:
+            self._kept = [entry for entry, keep in zip(self._kept, kept, strict=True) if keep]
         self._file.close()
         self._file = self.path.open("a+b", buffering=0)
 

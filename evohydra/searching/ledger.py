@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from evohydra.searching.identity import check_identity
 from evohydra.searching.json_lines import JsonLines, LedgerError, alone_in
+from evohydra.searching.kept import FieldOnFile, GenomeOnFile, PackedPlaces, PackedScores
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Record:
 
     index: int
     generation: int
-    genome: list[float]
+    genome: Sequence[float]
     genes: Mapping[str, object]
     recipe: str
     fitness: float | None
@@ -56,7 +57,7 @@ class Ledger:
         directory.mkdir(parents=True, exist_ok=True)
         with ExitStack() as opened:  # closes what is open where the next step fails
             opened.enter_context(alone_in(directory))
-            self._lines = opened.enter_context(closing(JsonLines(directory / "ledger.jsonl")))
+            self._lines = opened.enter_context(closing(JsonLines(directory / "ledger.jsonl", in_memory=False)))
             check_identity(directory / "run.json", identity, allow_other_versions=allow_other_versions)
             self._opened = opened.pop_all()
         self.records: list[Record] = []
@@ -77,6 +78,11 @@ class Ledger:
                 found.setdefault(name, number)
         return found
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether the next genome is on file."""
+        return len(self._lines) > len(self.records)
+
     def on_file(self, genomes: NDArray[np.float64]) -> list[Record] | None:
         """The lines of the next genomes, (n, dim); None where not all are on file.
 
@@ -88,22 +94,27 @@ class Ledger:
 
     def generation(self, number: int) -> NDArray[np.float64] | None:
         """The genomes of the next generation, (n, dim), where it is whole on file: a line of a later one follows."""
-        first, entries = len(self.records), self._lines.entries
-        numbers = [entry.get("generation") if isinstance(entry, dict) else None for entry in entries[first:]]
-        count = next((at for at, each in enumerate(numbers) if each != number), len(numbers))
-        if count in (0, len(numbers)) or numbers[count] != number + 1:
+        entries, found = self._lines.entries, []
+        for at in range(len(self.records), len(entries)):
+            entry = entries[at]
+            if entry.get("generation") != number:
+                break
+            found.append(entry.get("genome"))
+        else:
+            return None
+        if not found or entry.get("generation") != number + 1:
             return None
         try:
-            genomes = np.array([entry.get("genome") for entry in entries[first : first + count]], dtype=np.float64)
+            genomes = np.array(found, dtype=np.float64)
         except (TypeError, ValueError):
             return None  # damaged: what is asked is compared with it, line by line
         return genomes if genomes.ndim == 2 else None
 
     def _line(self, index: int, genome: NDArray[np.float64]) -> Record | None:
-        if index >= len(self._lines.entries):
+        if index >= len(self._lines):
             return None
         try:
-            record = Record(**self._lines.entries[index])
+            record = Record(**self._lines.read(index))
         except TypeError as error:
             raise LedgerError(f"{self._lines.path}: line {index + 1} is damaged ({error})") from error
         same = np.shape(record.genome) == genome.shape and np.allclose(record.genome, genome, rtol=0, atol=1e-12)
@@ -121,13 +132,25 @@ class Ledger:
         """
         assert record.index == len(self.records)
         line = json.loads(json.dumps(asdict(record)))
-        if record.index < len(self._lines.entries) and self._lines.entries[record.index] != line:
+        if record.index < len(self._lines) and self._lines.read(record.index) != line:
             self._lines.cut(record.index)
-        if record.index >= len(self._lines.entries):
+        if record.index >= len(self._lines):
             self._lines.append(line)
-        self._lines.forget(record.index)  # it is among the records now
-        self.records.append(record)
-        self._same.setdefault(record.recipe, []).append(record)
+        small = self._small(record)
+        self.records.append(small)
+        self._same.setdefault(small.recipe, []).append(small)
+
+    def _small(self, record: Record) -> Record:
+        """The record with what is seldom asked for on file, and its scores as small as they can be."""
+        read, number = self._lines.read, record.index
+        return replace(
+            record,
+            genome=GenomeOnFile(read, number, len(record.genome)),
+            genes=FieldOnFile(read, number, "genes"),
+            seconds=FieldOnFile(read, number, "seconds"),
+            scores=PackedScores(record.scores),
+            examples=None if record.examples is None else PackedPlaces(record.examples),
+        )
 
     def drop(self, first: int) -> None:
         """Forget the records from number `first` on, in the file too."""

@@ -33,12 +33,17 @@ class Scoring:
         verified = {name: {place: self.verified[name][place] for place in places} for name, places in named}
         return Job(recipe, "search", examples, verified=verified or None)
 
+    def job_on(self, recipe: Node, examples: Missing) -> Job:
+        """The same on these examples, which may be all."""
+        everything = {name: len(places) for name, places in examples.items()} == dict(self.sizes)
+        return self.job(recipe, None if everything else examples)
+
 
 class Rounds:
     """The scorings of one generation, round by round; `ledger` holds the records of what was scored before."""
 
     def __init__(self, generation: Generation, scoring: Scoring, ledger: Ledger) -> None:
-        self._members, self._sizes, self._label = generation.members, generation.sizes, generation.label
+        self._members, self._label = generation.members, generation.label
         self._scoring, self._ledger = scoring, ledger
         self._running: Iterator[int] = iter(())  # gives the places of members as soon as these have their scores
         self._scored: set[int] = set()  # of the round that is running
@@ -115,5 +120,4 @@ class Rounds:
             yield place
 
     def _job(self, member: Member, examples: Missing) -> tuple[str, Job]:
-        everything = {name: len(places) for name, places in examples.items()} == dict(self._sizes)
-        return self._label(member), self._scoring.job(member.recipe, None if everything else examples)
+        return self._label(member), self._scoring.job_on(member.recipe, examples)

@@ -34,14 +34,15 @@ class Scheduler:
         self.executor, self.store, self._times = executor, store, times
         self._open: dict[int, Pending] = {}  # by the executor's ticket
         self._balance = Balance()
+        self._ahead: list[Pending] = []  # submitted before their generation is whole
 
     def submit(self, jobs: Sequence[tuple[str, Job]], *, whole: bool = False) -> list[Pending]:
         """Jobs with their labels; what is on file is there at once, and some are cut into parts (see `Balance`).
 
         whole: none is cut, for other jobs will come.
         """
-        pending = [Pending(label, job, self._on_file(label, job)) for label, job in jobs]
-        asked = [each for each in pending if each.evaluation is None]
+        pending = [self._taken(label, job) or Pending(label, job, self._on_file(label, job)) for label, job in jobs]
+        asked = [each for each in pending if each.evaluation is None and not each.tickets]
         if self.executor.workers > 1:  # one worker scores them in their own order
             asked = [asked[place] for place in self._balance.order([each.job for each in asked])]
         shares = [1] * len(asked)
@@ -57,6 +58,17 @@ class Scheduler:
             each.tickets = [next(tickets) for _ in range(count)]
             self._open.update(dict.fromkeys(each.tickets, each))
         return pending
+
+    def ahead(self, label: str, job: Job) -> None:
+        """Have a worker begin with a job that will be submitted under this label. None of its recipe may be on file."""
+        self._ahead += self.submit([(label, job)], whole=True)
+
+    def _taken(self, label: str, job: Job) -> Pending | None:
+        """A job that was begun ahead and is submitted now."""
+        found = next((each for each in self._ahead if (each.label, each.job) == (label, job)), None)
+        if found is not None:
+            self._ahead.remove(found)
+        return found
 
     @property
     def busy(self) -> float:

@@ -5,6 +5,7 @@ The order of lines means nothing. What failed for a reason of the machine is not
 
 import hashlib
 import json
+from array import array
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import asdict, fields
@@ -53,30 +54,40 @@ class ScoreStore:
     """
 
     def __init__(self, path: Path, conditions: Mapping[str, str], shared: Path | None = None) -> None:
-        self._lines = JsonLines(path)
+        self._lines = JsonLines(path, in_memory=False)
         self._conditions = conditions
         self._shared = shared
-        self._known: dict[Key, dict[str, Any]] = {}
-        self._labels: set[tuple[str, Key]] = set()
-        for number, entry in enumerate(self._lines.entries, start=1):
-            try:
-                self._remember(entry)
-            except (KeyError, TypeError, AttributeError) as error:
-                self._lines.close()
-                raise LedgerError(f"{path}: line {number} is damaged ({error!r})") from error
+        self._known: dict[bytes, int] = {}  # by the digest of a key: the first line that has it
+        self._labels: set[bytes] = set()  # digests of labels with keys
+        self._splits = array("B")  # of each line, as a place in SPLITS
+        try:
+            self._remember_all()
+        except LedgerError:
+            self._lines.close()
+            raise
 
-    def _remember(self, entry: dict[str, Any]) -> None:
+    def _remember_all(self) -> None:
+        self._known, self._labels, self._splits = {}, set(), array("B")
+        for number, entry in enumerate(self._lines.entries):
+            try:
+                self._remember(number, entry)
+            except (KeyError, TypeError, AttributeError, ValueError) as error:
+                raise LedgerError(f"{self._lines.path}: line {number + 1} is damaged ({error!r})") from error
+
+    def _remember(self, number: int, entry: Mapping[str, Any]) -> None:
         key = (entry["recipe"], entry["split"], _places(entry["examples"]))
-        self._known.setdefault(key, entry)
-        self._labels.add((entry["label"], key))
+        self._splits.append(SPLITS.index(entry["split"]))
+        self._known.setdefault(_short(*key), number)
+        self._labels.add(_short(entry["label"], *key))
 
     def find(self, label: str, job: Job) -> Evaluation | None:
         """What is on file of this job, from now on under this label too."""
         key = (content(job.recipe), job.split, _places(job.examples))
-        entry = self._known.get(key) or self._found_in_sweep(key)
+        number = self._known.get(_short(*key))
+        entry = self._found_in_sweep(key) if number is None else self._lines.read(number)
         if entry is None:
             return None
-        if (label, key) not in self._labels:
+        if _short(label, *key) not in self._labels:
             self._write({**entry, "label": label, "copied": True})
         return Evaluation(**{name: entry[name] for name in FIELDS})
 
@@ -95,21 +106,19 @@ class ScoreStore:
 
     def forget_failures(self, split: Split, labels: Collection[str]) -> None:
         """Take the failures of these models on a split off the file, so that they are scored anew."""
-        failed = [entry["error"] is not None and entry["split"] == split for entry in self._lines.entries]
-        at = zip(self._lines.entries, failed, strict=True)
-        recipes = {entry["recipe"] for entry, bad in at if bad and entry["label"] in labels}
-        kept = [
-            not (bad and entry["recipe"] in recipes) for entry, bad in zip(self._lines.entries, failed, strict=True)
+        failed = [
+            (entry["recipe"], entry["label"]) if entry["error"] is not None and entry["split"] == split else None
+            for entry in self._lines.entries
         ]
+        recipes = {each[0] for each in failed if each is not None and each[1] in labels}
+        kept = [each is None or each[0] not in recipes for each in failed]
         if not all(kept):
             self._lines.keep(kept)
-            self._known, self._labels = {}, set()
-            for entry in self._lines.entries:
-                self._remember(entry)
+            self._remember_all()
 
     def _write(self, entry: dict[str, Any]) -> None:
         self._lines.append(entry)
-        self._remember(entry)
+        self._remember(len(self._lines) - 1, entry)
 
     def _found_in_sweep(self, key: Key) -> dict[str, Any] | None:
         """What another job of the sweep has scored under the same conditions."""
@@ -129,8 +138,9 @@ class ScoreStore:
         return FileLock(self._shared.with_suffix(".lock"))
 
     def entries(self, split: str) -> list[Plain]:
-        """All lines of a split, copied ones too."""
-        return [entry for entry in self._lines.entries if entry["split"] == split]
+        """All lines of a split, copied ones too; they are read from the file."""
+        wanted = [number for number, at in enumerate(self._splits) if SPLITS[at] == split]
+        return [self._lines.read(number) for number in wanted]
 
     def examples_of(self, labels: Collection[str], split: str) -> int:
         """How many examples of a split were scored for these models."""
@@ -140,6 +150,11 @@ class ScoreStore:
     def close(self) -> None:
         """Release the file."""
         self._lines.close()
+
+
+def _short(*parts: str) -> bytes:
+    """What tells keys apart, in 16 bytes."""
+    return hashlib.blake2b("\0".join(parts).encode(), digest_size=16).digest()
 
 
 def _places(examples: Any) -> str:

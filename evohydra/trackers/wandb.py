@@ -68,7 +68,7 @@ class WandbTracker:
             )
         self._artifact, self._times = artifact, directory / WORKERS
         self._best = -math.inf
-        self._records: list[Record] = []
+        self._rows: list[tuple[int, int, float | None, str | None, Mapping[str, object]]] = []
         if self._mode == "disabled":
             return
         project = project or os.environ.get("WANDB_PROJECT") or "evohydra"
@@ -97,7 +97,7 @@ class WandbTracker:
         """A row: fitness, best so far, the mean score on each benchmark, every gene, and the seconds."""
         if self._mode == "disabled":
             return
-        self._records.append(record)
+        self._rows.append((record.index, record.generation, record.fitness, record.error, record.genes))
         if record.fitness is not None:
             self._best = max(self._best, record.fitness)
         row: dict[str, object] = {"index": record.index, "generation": record.generation, "recipe": record.recipe}
@@ -116,13 +116,10 @@ class WandbTracker:
         """The table of all genomes, the figures, the summary and the winner."""
         if self._mode == "disabled":
             return
-        genes = list(dict.fromkeys(gene for record in self._records for gene in record.genes))
+        genes = list(dict.fromkeys(gene for row in self._rows for gene in row[-1]))
         table = wandb.Table(
             columns=["index", "generation", "fitness", "error", *genes],
-            data=[
-                [r.index, r.generation, r.fitness, r.error, *(r.genes.get(gene) for gene in genes)]
-                for r in self._records
-            ],
+            data=[[*first, *(values.get(gene) for gene in genes)] for *first, values in self._rows],
         )
         images = {
             f"figure/{name}": wandb.Html(str(path), inject=False) if path.suffix == ".html" else wandb.Image(str(path))

@@ -36,6 +36,18 @@ class Fitness(Protocol):
 
 
 @runtime_checkable
+class KnowsAhead(Protocol):
+    """A kind that may know what it wants of genomes before their generation is whole."""
+
+    def ahead(self, number: int, earlier: Sequence[Record], objective: Objective) -> Examples | None:
+        """All examples that each member of generation `number`, after these records, is scored on, in one round.
+
+        None where that is not known.
+        """
+        ...
+
+
+@runtime_checkable
 class WantsReferences(Protocol):
     """A kind that may search by right answers in models' own words, see `evohydra.searching.references`.
 

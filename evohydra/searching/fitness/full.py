@@ -1,11 +1,14 @@
 """Every genome on all search examples."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from evohydra.scoring.job import Examples
 from evohydra.searching.fitness import Sizes
 from evohydra.searching.fitness.generation import Generation, Requests
 from evohydra.searching.fitness.order import shuffled
 from evohydra.searching.fitness.rejection import judged_on, rejection
+from evohydra.searching.ledger import Record
+from evohydra.searching.objectives import Objective
 
 
 class Full:
@@ -14,9 +17,13 @@ class Full:
     comparable = True
 
     def __init__(self, *, sizes: Sizes, seed: int, reject: Mapping[str, object] | None = None) -> None:
-        self._reject = rejection(reject)
+        self._reject, self._sizes = rejection(reject), sizes
         self._order = shuffled(sizes, seed)
         self.same_examples = reject is None
+
+    def ahead(self, number: int, earlier: Sequence[Record], objective: Objective) -> Examples | None:
+        """All of them, unless genomes are rejected early."""
+        return None if self._reject else {name: range(size) for name, size in self._sizes.items()}
 
     def __call__(self, generation: Generation) -> Requests:
         """Judge each member as soon as it is scored."""

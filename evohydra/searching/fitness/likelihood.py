@@ -109,10 +109,28 @@ class Likelihood:
         if self.questions is not None:
             raise ValueError("fitness.references=verified: expected the references before the first generation")
         both = self._both(generation.earlier)
-        low = too_low(ranks(both, generation.objective))
-        if both and (low or (self._metric_from is not None and len(generation.earlier) >= self._metric_from)):
+        if self._goes_by_metric(both, generation.earlier, generation.objective):
             return self._judged_by_metric(generation, both)
         return self._judged_by_likelihood(generation)
+
+    def _goes_by_metric(self, both: Sequence[Both], earlier: Sequence[Record], objective: Objective) -> bool:
+        late = self._metric_from is not None and len(earlier) >= self._metric_from
+        return bool(both) and (too_low(ranks(both, objective)) or late)
+
+    def ahead(self, number: int, earlier: Sequence[Record], objective: Objective) -> Examples | None:
+        """The examples of likelihoods, or of the metric, as they are wanted of a generation."""
+        if self.questions is not None:
+            return None
+        by_metric = self._goes_by_metric(self._both(earlier), earlier, objective)
+        return self._by_metric if by_metric else self._wanted(number)
+
+    def _wanted(self, number: int) -> Examples:
+        """Of a generation that goes by likelihoods; of each `check_every`-th one the metric's examples, too."""
+        examples = {name: self._places[benchmark] for benchmark, name in self._names.items()}
+        return {**examples, **(self._places if self._checked(number) else {})}
+
+    def _checked(self, number: int) -> bool:
+        return bool(self._check_every) and number % self._check_every == 0
 
     def starts_anew(self, earlier: Sequence[Record], objective: Objective) -> bool:
         """Whether what the search learnt from these genomes is worth nothing: log-likelihoods rank them too badly.
@@ -127,9 +145,7 @@ class Likelihood:
         return int(is_likelihood(record.scores))
 
     def _judged_by_likelihood(self, generation: Generation) -> Requests:
-        checked = bool(self._check_every) and generation.number % self._check_every == 0
-        examples = {name: self._places[benchmark] for benchmark, name in self._names.items()}
-        examples |= self._places if checked else {}
+        checked, examples = self._checked(generation.number), self._wanted(generation.number)
         yield Wanted([(place, examples) for place in range(len(generation.members))], wait=checked)
         notes = {}
         if checked:

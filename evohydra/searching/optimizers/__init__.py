@@ -6,7 +6,7 @@ itself given the same seed and fitness.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Protocol, runtime_checkable
 
 import numpy as np
@@ -94,6 +94,15 @@ class StateIsData(Protocol):
     """A strategy whose state is what it was told: a search goes on by telling it generations that it was not asked."""
 
     state_is_data: bool
+
+
+@runtime_checkable
+class AsksInTurn(Protocol):
+    """A strategy whose `ask` takes long, and gives one genome after the other."""
+
+    def ask_in_turn(self) -> Iterator[NDArray[np.float64]]:
+        """The genomes that `ask` would give, the same bits, each (dimension,), as soon as it is known."""
+        ...
 
 
 @runtime_checkable

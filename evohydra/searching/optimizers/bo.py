@@ -1,6 +1,6 @@
 """Bayesian optimization with a Gaussian process (Garnett, Bayesian Optimization, 2023)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,21 +91,28 @@ class BayesianOptimization:
 
     def ask(self) -> Points:
         """The next generation, (genomes, dimension)."""
+        return np.array(list(self.ask_in_turn()))
+
+    def ask_in_turn(self) -> Iterator[Values]:
+        """The genomes of the next generation, each (dimension,), as soon as it is known."""
         count = len(self._genomes)
         if not count:
-            return self._first.copy()
+            yield from self._first.copy()
+            return
         generator = np.random.default_rng([self._seed, 2, count])
         processes, values = self._processes(), self._standardized()
         asked: list[Values] = []
         for _ in range(self._batch):
             known = np.vstack([self._genomes, *(point[None] for point in asked)])
             asked.append(self._proposed(processes, known, generator))
+            yield self._ranges.inside(asked[-1][None])[0]
+            if len(asked) == self._batch:
+                return
             believed = self._features(asked[-1][None])
             values = np.vstack([values, [[process.predict(believed)[0][0] for process in processes]]])
             processes = self._conditioned(
                 [process.hyper for process in processes], np.vstack([known, asked[-1]]), values
             )
-        return self._ranges.inside(np.array(asked))
 
     def ask_one(self, number: int, pending: Points) -> Values:
         """The next genome, (dimension,), as if those that are pending had been told the model's own mean."""

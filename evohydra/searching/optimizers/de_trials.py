@@ -1,7 +1,8 @@
 """Differential evolution without generations: each trial is made from the population as it is then.
 
-Zhabitskaya and Zhabitsky, Asynchronous Differential Evolution, LNCS 7125, 2012. The mutations are those of
-`scipy.optimize.differential_evolution`, with the same names.
+Zhabitskaya and Zhabitsky, Asynchronous Differential Evolution with Restart, LNCS 8236, 2013 (doi
+10.1007/978-3-642-41515-9_64), without its restarts. The mutations are those of `scipy.optimize.differential_evolution`,
+with the same names.
 """
 
 import numpy as np

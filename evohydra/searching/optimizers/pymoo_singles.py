@@ -23,8 +23,9 @@ class SteadyState:
     """A genetic algorithm whose generations are one child each, as `pymoo.algorithms.base.genetic` has them.
 
     The first results, as many as a population, are the first parents; from then on each result competes when it comes
-    (Whitley, The GENITOR algorithm, ICGA 1989; Nebro and Durillo, EMO 2009, for NSGA-II). Until then more random
-    genomes are asked for; so it is where no child is new.
+    (the steady state of Whitley, The GENITOR algorithm and selection pressure, ICGA 1989; for NSGA-II Durillo et al.,
+    On the effect of the steady-state selection scheme in multi-objective genetic algorithms, EMO 2009). Until then
+    more random genomes are asked for; so it is where no child is new.
     """
 
     def __init__(self, algorithm: Algorithm, problem: Problem) -> None:
@@ -64,9 +65,9 @@ class SteadyState:
 class Swarm:
     """Particles that fly on one after the other, by the best places that are known then.
 
-    Koh et al., Parallel asynchronous particle swarm optimization, Int. J. Numer. Meth. Engng 67, 2006. Ask `number` is
-    for the particle `number` modulo their count, from where it is, whether that place has a fitness or not. Velocities,
-    and how their settings adapt after as many results as particles, are the package's.
+    Koh et al., Parallel asynchronous particle swarm optimization, Int. J. Numer. Meth. Engng 67:578-595, 2006. Ask
+    `number` is for the particle `number` modulo their count, from where it is, whether that place has a fitness or not.
+    Velocities, and how their settings adapt after as many results as particles, are the package's.
     """
 
     def __init__(self, algorithm: Algorithm, problem: Problem) -> None:

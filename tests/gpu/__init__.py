@@ -1,0 +1,1 @@
+"""What only a GPU can show: `python -m tests.gpu` on a machine that has one."""
