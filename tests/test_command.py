@@ -235,6 +235,8 @@ def test_a_multirun_gives_a_directory_for_each_job_and_one_table(finished: Finis
     assert [job.name for job in jobs] == list("012345")
     assert [len(json_lines(job / "ledger.jsonl")) for job in jobs] == [6] * 6
     assert process.stdout.count("runs, by the winner's score") == 1
+    assert "All runs have the same examples in each split." in process.stdout
+    assert "Sources, base and merges without a search were scored once for all runs." in process.stdout
     table = process.stdout.split("runs, by the winner's score")[1]
     rows = re.findall(r"^│ (\d) +│ optimizer=(\w+) seed=(\d) .*?│.*?│.*?│ +([\d.]+) │", table, re.MULTILINE)
     assert {(optimizer, seed) for _, optimizer, seed, _ in rows} == {
