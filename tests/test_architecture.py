@@ -26,7 +26,7 @@ LEVELS = (
     ("families",),
     ("scoring", "mergekit"),
     ("searching",),
-    ("report", "trackers"),
+    ("report", "trackers", "audit"),
     ("winner",),
     ("run", "rebuild", "convert"),
     ("assembly",),

@@ -32,6 +32,7 @@ from evohydra.assembly.ranges import with_ranges_for
 from evohydra.assembly.settings import Settings, Spec
 from evohydra.assembly.sizes import fitted
 from evohydra.assembly.workers import WorkerMaker, scores_depend_on
+from evohydra.audit.plan import audit_plan
 from evohydra.families import Rules, sources
 from evohydra.families.sources import FoundSources, OpenSources
 from evohydra.files import Plain
@@ -119,6 +120,7 @@ def make_run(plain: Plain, directory: Path, place: Plain, given: Sequence[str] =
         identity=identity,
         allow_other_versions=settings.allow_other_versions,
         report=settings.report,
+        audit=audit_plan(settings.audit, settings.audit_examples, settings.answers),
         said=tuple(filter(None, [said, searched, fits])),
         benchmark_options=tuple(settings.benchmark or ()),
         shared_scores=directory.parent / SCORES if place["group"] and settings.share_scores else None,

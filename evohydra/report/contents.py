@@ -8,6 +8,7 @@ from matplotlib import rc_context
 
 from evohydra.files import Plain
 from evohydra.report import paired_tests
+from evohydra.report.audit_tables import audit_blocks
 from evohydra.report.blocks import Block, FigureBlock, Link, Picture, Section, Table
 from evohydra.report.example_tables import example_blocks
 from evohydra.report.front import front_figure
@@ -40,6 +41,7 @@ def contents(jobs: Sequence[Job], target: Path) -> list[Section]:
             Section("In short", list(verdict(jobs))),
             Section("The search", list(_search(jobs))),
             Section("Held-out scores", list(_held_out(jobs))),
+            Section("The audit of the winner", list(audit_blocks(best_job(jobs)))),
             Section("From the search to the test split", list(_optimism(jobs))),
             Section("The winning recipes", list(_winners(jobs, target))),
             Section("Which genes mattered", list(gene_blocks(jobs))),
@@ -79,6 +81,7 @@ def verdict(jobs: Sequence[Job]) -> Iterator[str]:
     if len(done) == 1 and done[0].summary:
         yield gain_sentence(done[0].summary["gain"])
         yield from filter(None, [unsearched_sentence(done[0].summary["test"])])
+        yield from done[0].summary.get("audit", {}).get("verdict", ())
         yield from search_sentences(done[0].summary["search"])
     yield from apart(jobs)
     yield from chosen_by_auto(jobs)

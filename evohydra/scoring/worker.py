@@ -5,20 +5,25 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 
 import torch
 
 from evohydra.families import Family, LiveModel
 from evohydra.families.sources import OpenSources
+from evohydra.merging.checkpoints import CheckpointReader
 from evohydra.merging.engine import Engine
-from evohydra.recipe import Node
+from evohydra.recipe import Checkpoint, Node
 from evohydra.scoring.benchmarks import (
     Answered,
     Asking,
+    Audited,
     Benchmark,
     BenchmarkError,
+    Change,
     CommonAnswer,
     Divisible,
+    GivenAnswer,
     Split,
     TellsAnswers,
 )
@@ -28,6 +33,7 @@ from evohydra.scoring.benchmarks.sampling import own_randomness
 from evohydra.scoring.job import DeviceError, Evaluation, Examples, Job, MachineError, Written, broken_by, checked
 
 logger = logging.getLogger(__name__)
+STORED = "stored"  # what a checkpoint is called that is read anew
 # What torch says where the machine fails and not the model; it has types of its own only for some of these.
 MEMORY = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
 DEVICE = (
@@ -80,6 +86,7 @@ class Worker:
         scores: dict[str, list[float]] = {}
         positions: dict[str, list[int]] = {}
         common: dict[str, CommonAnswer | None] = {}
+        ends: dict[str, list[int]] = {}
         error = None
         if self._asking and (self._expected or job.split not in self._referred):
             self._show(job.split, job.examples)
@@ -96,12 +103,14 @@ class Worker:
                         scores[name] = [float(score) for score in benchmark(self.live, job.split, chosen)]
                     self._watch.check()
                     common[name] = benchmark.common_answer() if isinstance(benchmark, TellsAnswers) else None
+                    if isinstance(benchmark, Audited) and (counts := benchmark.ends())[0]:
+                        ends[name] = list(counts)
         except BenchmarkError:
             raise
         except (ArithmeticError, ValueError, RuntimeError, MemoryError) as reason:
             if kind := _machines(reason):
                 raise kind(f"{type(reason).__name__}: {reason}") from reason
-            scores, common, error = {}, {}, f"{type(reason).__name__}: {reason}"
+            scores, common, ends, error = {}, {}, {}, f"{type(reason).__name__}: {reason}"
         self.sources.check_unchanged()
         end = time.perf_counter()
         seconds = {"merge": merged - start, "evaluate": end - merged, "forward": self._clock.seconds}
@@ -113,6 +122,7 @@ class Worker:
             broken_by(common),
             positions=positions if job.part is not None else None,
             common=common if job.part is not None else None,
+            ends=ends,
         )
         return checked(evaluation)
 
@@ -241,3 +251,38 @@ class _ForwardClock:
         if self._cuda:  # kernels run behind the caller's back
             torch.cuda.synchronize()
         return time.perf_counter()
+
+
+def asked(
+    worker: Worker, recipe: Node, benchmark: str, split: Split, examples: Sequence[int], change: Change
+) -> tuple[list[GivenAnswer], str | None]:
+    """What the model of `recipe` writes to examples that are asked with a change; why there is nothing, else."""
+    try:
+        live = worker.become(recipe)
+    except (ArithmeticError, ValueError, RuntimeError, MemoryError) as reason:  # an audit ends no run
+        return [], f"{type(reason).__name__}: {reason}"
+    return _told(worker.benchmarks[benchmark], live, split, examples, change)
+
+
+def reloaded(
+    worker: Worker, directory: Path, benchmark: str, split: Split, examples: Sequence[int]
+) -> tuple[list[GivenAnswer], str | None]:
+    """What the checkpoint in `directory` writes, read anew in the type that its files say."""
+    family, device = worker.family, worker.live.device
+    try:
+        live = family.live_model(directory, device, family.dtype(directory))
+        live.become(Checkpoint(STORED, str(directory)), Engine({STORED: CheckpointReader(directory)}, device=device))
+    except (ArithmeticError, ValueError, OSError, RuntimeError, MemoryError) as reason:
+        return [], f"it could not be read beside the search's model ({type(reason).__name__}: {reason})"
+    return _told(worker.benchmarks[benchmark], live, split, examples, "none")
+
+
+def _told(
+    benchmark: Benchmark, live: LiveModel, split: Split, examples: Sequence[int], change: Change
+) -> tuple[list[GivenAnswer], str | None]:
+    assert isinstance(benchmark, Audited)
+    try:
+        with own_randomness(benchmark.name, split):
+            return benchmark.asked(live, split, examples, change), None
+    except (ArithmeticError, ValueError, RuntimeError, MemoryError) as reason:
+        return [], f"{type(reason).__name__}: {reason}"

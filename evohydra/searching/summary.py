@@ -102,6 +102,7 @@ class Summary(TypedDict):
     versions: Mapping[str, str]
     recipe_digest: str
     budget: NotRequired[int]
+    audit: NotRequired[dict[str, object]]  # see `evohydra.audit`
     winner_unverified: NotRequired[str]
 
 

@@ -110,9 +110,15 @@ def _scores(summary: Plain | None) -> str:
 
 {markdown(summary)}
 
-{in_markdown(compared)} Search, validation and test examples are disjoint. {_chosen(summary)}
+{in_markdown(compared)} {_audit(summary)}Search, validation and test examples are disjoint. {_chosen(summary)}
 
 """
+
+
+def _audit(summary: Plain) -> str:
+    """What the gain survives and what not; "" without an audit."""
+    said = " ".join(summary.get("audit", {}).get("verdict", ()))
+    return f"{in_markdown(said)} " if said else ""
 
 
 def _chosen(summary: Plain) -> str:
