@@ -32,8 +32,10 @@ from evohydra.searching.doubts import Doubts
 from evohydra.searching.driver import Candidate, SearchError, check_any_scored, choose, groups_of
 from evohydra.searching.ends import at_the_ends
 from evohydra.searching.fitness import Fitness, WantsReferences
+from evohydra.searching.guard import Guard
 from evohydra.searching.identity import Identity
 from evohydra.searching.ledger import Ledger
+from evohydra.searching.limits_told import told_of_limits
 from evohydra.searching.optimizers import TakesEarlier
 from evohydra.searching.plan import SearchPlan
 from evohydra.searching.references import REFERENCES, Told, check_same_references, told_of, verified_references
@@ -73,7 +75,7 @@ class Run:
     shared_scores: a file that the jobs of a sweep share. identity: what results depend on;
     allow_other_versions: of libraries, than those with which the run began. said: sentences about what was chosen where
     the configuration says auto. benchmark_options: the keys of the benchmarks in the configuration that are in use.
-    audit: what of the winner is audited.
+    audit: what of the winner is audited. guard: the limits that it has to keep.
     """
 
     directory: Path
@@ -88,6 +90,7 @@ class Run:
     report: bool
     audit: AuditPlan
     shared_scores: Path | None
+    guard: Guard | None = None
     said: tuple[str, ...] = ()
     benchmark_options: tuple[str, ...] = ()
 
@@ -125,12 +128,15 @@ class Run:
             searching = scheduler.busy
             validate = scheduler if plan.validated else None
             groups = groups_of(fitness)
-            candidates = choose(plan.space, ledger, validate, plan.top, plan.objective, plan.pick, groups)
+            chosen_by = plan.objective, plan.pick, groups, self.guard
+            candidates = choose(plan.space, ledger, validate, plan.top, *chosen_by)
             self._check_candidates(store, candidates)
             tested = scheduler.scored({**self.models.all(), WINNER: candidates[0].recipe}, "test")
             check_any_scored(store, "test", {name: evaluation.error for name, evaluation in tested.items()})
             summary = self._summarise(scheduler, ledger, candidates, tested, references)
             summary["budget"] = plan.budget
+            if self.guard is not None:
+                summary["guard"] = told_of_limits(self.guard, scheduler, candidates, ledger.records)
             if isinstance(optimizer, TakesEarlier) and optimizer.transferred is not None:
                 summary["search"]["transferred"] = round(optimizer.transferred, 3)
             summary["seconds"]["other"] = round(time.perf_counter() - began - searching, 3)
@@ -163,7 +169,7 @@ class Run:
         def sources() -> list[Scores]:
             return [each.scores for each in scheduler.scored(self.models.sources, "search").values() if each.scores]
 
-        return Scoring(scheduler, self.plan.sizes, self.plan.objective, sources, verified)
+        return Scoring(scheduler, self.plan.sizes, self.plan.objective, sources, verified, self.guard)
 
     def with_references(
         self, executor: Executor, ledger: Ledger, console: Console

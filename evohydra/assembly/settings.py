@@ -50,6 +50,8 @@ class Settings:
     dtype: Literal["auto"] | DType
     out_dtype: DType | None
     report: bool
+    guard: Sequence[Plain] | None
+    guard_examples: Count
     audit: bool | Literal["all", "none"] | Sequence[Part]
     audit_examples: Count
     answers: Count | Literal["all"]

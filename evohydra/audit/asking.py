@@ -17,7 +17,7 @@ Told = tuple[list[GivenAnswer], str | None]
 
 
 class Ask(Protocol):
-    """Asks a model the examples of a test split, see `evohydra.scoring.worker.asked`."""
+    """Asks a model the examples of a test split, see `evohydra.scoring.asking.asked`."""
 
     def __call__(self, recipe: Node, benchmark: str, split: Split, examples: Sequence[int], change: Change) -> Told:
         """Its answers, or why there are none."""

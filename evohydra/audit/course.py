@@ -12,9 +12,9 @@ from evohydra.audit.plan import AuditPlan
 from evohydra.audit.verdict import verdict
 from evohydra.files import Plain
 from evohydra.recipe import Node
+from evohydra.scoring.asking import asked, reloaded
 from evohydra.scoring.benchmarks import Benchmark, Change, Split
 from evohydra.scoring.job import Evaluation
-from evohydra.scoring.worker import asked, reloaded
 from evohydra.searching.objectives import Objective
 from evohydra.searching.summary import Summary
 

@@ -9,19 +9,13 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from evohydra.scoring.benchmarks import GivenAnswer
+from evohydra.scoring.measures import JAPANESE, LATIN, is_japanese
 
-JAPANESE = re.compile(r"[\u3041-\u309f\u30a0-\u30ff\u3400-\u4dbf\u4e00-\u9fff]")
-LATIN = re.compile(r"[A-Za-z]")
 NUMBER = re.compile(r"\d+(?:\.\d+)?")
 INVALID = "[invalid]"  # what lm-eval's filters give where they find nothing
 GRAM = 8  # characters of an n-gram: some two words
 NEAR = 0.8  # share of the n-grams of two texts that both have, from which on they are nearly the same
 KINDS = ("cut at the limit", "empty", "other language", "no number", "right number, not accepted", "wrong content")
-
-
-def is_japanese(text: str) -> bool:
-    """Whether it has more characters of Japanese script than Latin letters."""
-    return len(JAPANESE.findall(text)) > len(LATIN.findall(text))
 
 
 def kind_of_error(answer: GivenAnswer, expected: str) -> str:

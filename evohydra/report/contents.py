@@ -81,6 +81,7 @@ def verdict(jobs: Sequence[Job]) -> Iterator[str]:
     if len(done) == 1 and done[0].summary:
         yield gain_sentence(done[0].summary["gain"])
         yield from filter(None, [unsearched_sentence(done[0].summary["test"])])
+        yield from done[0].summary.get("guard", {}).get("said", ())
         yield from done[0].summary.get("audit", {}).get("verdict", ())
         yield from search_sentences(done[0].summary["search"])
     yield from apart(jobs)

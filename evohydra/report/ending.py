@@ -30,6 +30,8 @@ def show_end(console: Console, directory: Path, titles: Sequence[str], summary: 
     say(console, gain_sentence(summary["gain"]), wrapped=True)
     if as_good := unsearched_sentence(summary["test"]):
         say(console, as_good, wrapped=True)
+    for sentence in summary.get("guard", {}).get("said", ()):
+        say(console, sentence, wrapped=True)
     for sentence in summary.get("audit", {}).get("verdict", ()):
         say(console, sentence, wrapped=True)
     for sentence in search_sentences(summary["search"]):

@@ -1,29 +1,28 @@
 """A worker: all that touches tensors. Jobs go in, evaluations come out, and nothing of one job is left for the next."""
 
+import functools
 import gc
 import logging
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from evohydra.families import Family, LiveModel
 from evohydra.families.sources import OpenSources
-from evohydra.merging.checkpoints import CheckpointReader
 from evohydra.merging.engine import Engine
-from evohydra.recipe import Checkpoint, Node
+from evohydra.recipe import Node
 from evohydra.scoring.benchmarks import (
     Answered,
     Asking,
     Audited,
     Benchmark,
     BenchmarkError,
-    Change,
     CommonAnswer,
     Divisible,
-    GivenAnswer,
     Split,
     TellsAnswers,
 )
@@ -31,9 +30,9 @@ from evohydra.scoring.benchmarks.likelihood import Likelihood, OfVerified, Verif
 from evohydra.scoring.benchmarks.not_numbers import LogitsWatch
 from evohydra.scoring.benchmarks.sampling import own_randomness
 from evohydra.scoring.job import DeviceError, Evaluation, Examples, Job, MachineError, Written, broken_by, checked
+from evohydra.scoring.measures import Measures, is_measure
 
 logger = logging.getLogger(__name__)
-STORED = "stored"  # what a checkpoint is called that is read anew
 # What torch says where the machine fails and not the model; it has types of its own only for some of these.
 MEMORY = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
 DEVICE = (
@@ -42,10 +41,14 @@ DEVICE = (
 )  # fmt: skip
 
 
+Measured = functools.partial[NDArray[np.float64]]  # one measure, called as a benchmark is
+
+
 class Worker:
     """One live model, which becomes the model of each recipe in turn, and the benchmarks that ask it.
 
-    `reference` is what people see first, where a benchmark asks them to compare. `sources` and `family` are for what is
+    `reference` is what people see first, where a benchmark asks them to compare. `guarding` are benchmarks that only
+    limits are set on. `sources` and `family` are for what is
     written with the model.
     """
 
@@ -57,11 +60,13 @@ class Worker:
         sources: OpenSources,
         family: Family,
         reference: Node | None = None,
+        guarding: Mapping[str, Benchmark] | None = None,
     ) -> None:
         self.engine, self.live, self.benchmarks = engine, live, benchmarks
         self.sources, self.family = sources, family
         self._asking = {name: each for name, each in benchmarks.items() if isinstance(each, Asking) and each.asks}
         self._likelihoods = likelihoods_of(benchmarks)
+        self._measures = Measures({**benchmarks, **(guarding or {})}, sources)
         self._reference: tuple[Node, ...] = (reference,) if reference else ()
         self._expected: tuple[Node, ...] = ()
         self._referred: set[Split] = set()  # splits on which people have a reference
@@ -93,6 +98,7 @@ class Worker:
         try:
             self.live.become(job.recipe, self.engine)
             merged = time.perf_counter()
+            self._measures.begin()
             for name, benchmark in self._asked_by(job):
                 chosen = None if job.examples is None else job.examples.get(name, ())
                 if job.part is not None:
@@ -126,15 +132,16 @@ class Worker:
         )
         return checked(evaluation)
 
-    def _asked_by(self, job: Job) -> list[tuple[str, Benchmark | Likelihood | OfVerified]]:
-        """All benchmarks, and the log-likelihoods that the job names."""
+    def _asked_by(self, job: Job) -> list[tuple[str, Benchmark | Likelihood | OfVerified | Measured]]:
+        """All benchmarks, and the log-likelihoods and measures that the job names."""
+        measured = [(name, functools.partial(self._measures, name)) for name in job.examples or () if is_measure(name)]
         named = [(name, self._likelihoods[name]) for name in job.examples or () if name in self._likelihoods]
         verified = [(name, of_verified(name, self.benchmarks, texts)) for name, texts in (job.verified or {}).items()]
-        return [*self.benchmarks.items(), *named, *verified]
+        return [*self.benchmarks.items(), *named, *verified, *measured]
 
     def _part(
         self,
-        benchmark: Benchmark | Likelihood | OfVerified,
+        benchmark: Benchmark | Likelihood | OfVerified | Measured,
         job: Job,
         examples: Sequence[int] | None,
         positions: list[int],
@@ -142,7 +149,11 @@ class Worker:
         """The examples of the part that the job is; `positions` are filled with where they are among all of the job."""
         assert job.part is not None
         index, count = job.part
-        every = range(benchmark.size(job.split)) if examples is None else examples
+        if examples is None:
+            assert not isinstance(benchmark, functools.partial), "a measure of no examples"
+            every: Sequence[int] = range(benchmark.size(job.split))
+        else:
+            every = examples
         if isinstance(benchmark, Divisible):
             positions += benchmark.part(self.live, job.split, examples, index, count)
         elif index == 0:
@@ -251,38 +262,3 @@ class _ForwardClock:
         if self._cuda:  # kernels run behind the caller's back
             torch.cuda.synchronize()
         return time.perf_counter()
-
-
-def asked(
-    worker: Worker, recipe: Node, benchmark: str, split: Split, examples: Sequence[int], change: Change
-) -> tuple[list[GivenAnswer], str | None]:
-    """What the model of `recipe` writes to examples that are asked with a change; why there is nothing, else."""
-    try:
-        live = worker.become(recipe)
-    except (ArithmeticError, ValueError, RuntimeError, MemoryError) as reason:  # an audit ends no run
-        return [], f"{type(reason).__name__}: {reason}"
-    return _told(worker.benchmarks[benchmark], live, split, examples, change)
-
-
-def reloaded(
-    worker: Worker, directory: Path, benchmark: str, split: Split, examples: Sequence[int]
-) -> tuple[list[GivenAnswer], str | None]:
-    """What the checkpoint in `directory` writes, read anew in the type that its files say."""
-    family, device = worker.family, worker.live.device
-    try:
-        live = family.live_model(directory, device, family.dtype(directory))
-        live.become(Checkpoint(STORED, str(directory)), Engine({STORED: CheckpointReader(directory)}, device=device))
-    except (ArithmeticError, ValueError, OSError, RuntimeError, MemoryError) as reason:
-        return [], f"it could not be read beside the search's model ({type(reason).__name__}: {reason})"
-    return _told(worker.benchmarks[benchmark], live, split, examples, "none")
-
-
-def _told(
-    benchmark: Benchmark, live: LiveModel, split: Split, examples: Sequence[int], change: Change
-) -> tuple[list[GivenAnswer], str | None]:
-    assert isinstance(benchmark, Audited)
-    try:
-        with own_randomness(benchmark.name, split):
-            return benchmark.asked(live, split, examples, change), None
-    except (ArithmeticError, ValueError, RuntimeError, MemoryError) as reason:
-        return [], f"{type(reason).__name__}: {reason}"

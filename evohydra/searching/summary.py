@@ -102,6 +102,7 @@ class Summary(TypedDict):
     versions: Mapping[str, str]
     recipe_digest: str
     budget: NotRequired[int]
+    guard: NotRequired[dict[str, object]]  # see `evohydra.searching.limits_told`
     audit: NotRequired[dict[str, object]]  # see `evohydra.audit`
     winner_unverified: NotRequired[str]
 

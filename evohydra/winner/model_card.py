@@ -116,8 +116,8 @@ def _scores(summary: Plain | None) -> str:
 
 
 def _audit(summary: Plain) -> str:
-    """What the gain survives and what not; "" without an audit."""
-    said = " ".join(summary.get("audit", {}).get("verdict", ()))
+    """The limits of the search, and what the gain survives and what not; "" without both."""
+    said = " ".join((*summary.get("guard", {}).get("said", ()), *summary.get("audit", {}).get("verdict", ())))
     return f"{in_markdown(said)} " if said else ""
 
 
