@@ -70,8 +70,9 @@ def test_summary(finished: Finished):
     summary = json.loads((finished.directory / "summary.json").read_text())
     assert set(summary) == {
         "test", "validation", "search", "gain", "evaluations", "examples_scored", "tokens", "seconds", "data",
-        "versions", "recipe_digest", "budget",
+        "versions", "recipe_digest", "budget", "audit",
     }  # fmt: skip
+    assert any("tenth of the examples" in said or "not told from none" in said for said in summary["audit"]["verdict"])
     test = summary["test"]
     assert set(test) == {"winner", "uniform", "sources", "base", "baselines"}
     assert set(test["sources"]) == {"one", "two"}

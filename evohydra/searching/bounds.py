@@ -28,6 +28,8 @@ def parse_bound(key: str, given: object, sources: tuple[str, ...]) -> Bound:
     """What is given as a bound; ValueError, which names `key`, for anything else."""
     if isinstance(given, int | float) and not isinstance(given, bool):
         return Bound(None, 0.0, float(given))
+    if isinstance(given, str) and re.fullmatch(NUMBER, given.strip()):
+        return Bound(None, 0.0, float(given))
     found = GRAMMAR.fullmatch(given.strip()) if isinstance(given, str) else None
     if found is None:
         raise ValueError(f"{key}: expected {EXPECTED}; got {given!r}")
