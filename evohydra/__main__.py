@@ -22,7 +22,7 @@ import evohydra
 from evohydra.assembly import composition, starting
 from evohydra.checks.terminal import harmless
 from evohydra.library.commands import ENDS_WITH_CALLER
-from evohydra.report.sweeps import report_sweeps
+from evohydra.report.sweep_callback import report_sweeps
 
 logger = logging.getLogger(__name__)
 INTERRUPTED = 130  # the exit code of shells for Ctrl-C

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from evohydra.audit.course import ANSWERS, Audit
+from evohydra.audit.plan import AuditPlan
 from evohydra.files import finish, tidy, together, write_json
 from evohydra.recipe import Node, digest
 from evohydra.report import say
@@ -20,17 +22,20 @@ from evohydra.report.gathering import SETTINGS, keep_settings
 from evohydra.report.pictures import draw_albums, pictures
 from evohydra.report.progress import SearchProgress, Workers
 from evohydra.report.tables import references_sentence
-from evohydra.scoring.benchmarks import Benchmark
+from evohydra.scoring.benchmarks import SPLITS, Benchmark
 from evohydra.scoring.benchmarks.fingerprints import data_fingerprints, titles
 from evohydra.scoring.executors import Executor
 from evohydra.scoring.job import Evaluation, Scores, Verified
 from evohydra.scoring.worker import answers, written
 from evohydra.searching.ablations import ablations
+from evohydra.searching.doubts import Doubts
 from evohydra.searching.driver import Candidate, SearchError, check_any_scored, choose, groups_of
 from evohydra.searching.ends import at_the_ends
 from evohydra.searching.fitness import Fitness, WantsReferences
+from evohydra.searching.guard import Guard
 from evohydra.searching.identity import Identity
 from evohydra.searching.ledger import Ledger
+from evohydra.searching.limits_told import told_of_limits
 from evohydra.searching.optimizers import TakesEarlier
 from evohydra.searching.plan import SearchPlan
 from evohydra.searching.references import REFERENCES, Told, check_same_references, told_of, verified_references
@@ -44,7 +49,7 @@ from evohydra.winner.writer import REASON, RESULT, UNVERIFIED, WinnerError, Winn
 
 logger = logging.getLogger(__name__)
 SCORES = "scores.jsonl"
-OWN = ("run.json", SETTINGS, SCORES, "ablations.json", "examples.json")  # written while the run's lock is held
+OWN = ("run.json", SETTINGS, SCORES, "ablations.json", "examples.json", ANSWERS)  # written while the run's lock is held
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,7 @@ class Run:
     shared_scores: a file that the jobs of a sweep share. identity: what results depend on;
     allow_other_versions: of libraries, than those with which the run began. said: sentences about what was chosen where
     the configuration says auto. benchmark_options: the keys of the benchmarks in the configuration that are in use.
+    audit: what of the winner is audited. guard: the limits that it has to keep.
     """
 
     directory: Path
@@ -82,7 +88,9 @@ class Run:
     identity: Identity
     allow_other_versions: bool
     report: bool
+    audit: AuditPlan
     shared_scores: Path | None
+    guard: Guard | None = None
     said: tuple[str, ...] = ()
     benchmark_options: tuple[str, ...] = ()
 
@@ -115,22 +123,28 @@ class Run:
             scheduler = Scheduler(executor, store, times)
             fitness, verified, references = self.with_references(executor, ledger, console)
             with SearchProgress(console, plan.budget, ledger.replayed, Workers(scheduler, times)) as progress:
-                observers = (progress, tracker.genome)
+                observers = (progress, tracker.genome, Doubts(store))
                 plan.search(optimizer, fitness, self.scoring(scheduler, verified), ledger, observers, start)
             searching = scheduler.busy
             validate = scheduler if plan.validated else None
             groups = groups_of(fitness)
-            candidates = choose(plan.space, ledger, validate, plan.top, plan.objective, plan.pick, groups)
+            chosen_by = plan.objective, plan.pick, groups, self.guard
+            candidates = choose(plan.space, ledger, validate, plan.top, *chosen_by)
             self._check_candidates(store, candidates)
             tested = scheduler.scored({**self.models.all(), WINNER: candidates[0].recipe}, "test")
             check_any_scored(store, "test", {name: evaluation.error for name, evaluation in tested.items()})
             summary = self._summarise(scheduler, ledger, candidates, tested, references)
             summary["budget"] = plan.budget
+            if self.guard is not None:
+                summary["guard"] = told_of_limits(self.guard, scheduler, candidates, ledger.records)
             if isinstance(optimizer, TakesEarlier) and optimizer.transferred is not None:
                 summary["search"]["transferred"] = round(optimizer.transferred, 3)
             summary["seconds"]["other"] = round(time.perf_counter() - began - searching, 3)
             self._keep_for_readers(scheduler, candidates[0], tested)
-            self._write(executor, tracker, summary, candidates[0])
+            audit = Audit(self.audit, self.benchmarks, self.models.all(), list(self.models.sources), executor.ask)
+            scored = [line for split in SPLITS for line in store.entries(split)]
+            audit.before(self.directory, candidates[0].recipe, tested, plan.objective, summary, scored)
+            self._write(executor, tracker, summary, candidates[0], audit)
         show_end(console, self.directory, titles(self.benchmarks), summary)
         if REASON in summary:
             raise WinnerError(f"{summary['winner_unverified']}; it is kept as {self.directory / UNVERIFIED}")
@@ -155,7 +169,7 @@ class Run:
         def sources() -> list[Scores]:
             return [each.scores for each in scheduler.scored(self.models.sources, "search").values() if each.scores]
 
-        return Scoring(scheduler, self.plan.sizes, self.plan.objective, sources, verified)
+        return Scoring(scheduler, self.plan.sizes, self.plan.objective, sources, verified, self.guard)
 
     def with_references(
         self, executor: Executor, ledger: Ledger, console: Console
@@ -217,14 +231,14 @@ class Run:
         answers_of = functools.partial(scheduler.executor.ask, answers)
         keep_examples(self.directory / "examples.json", self.benchmarks, scored, answers_of)
 
-    def _write(self, executor: Executor, tracker: Guarded, summary: Summary, winner: Candidate) -> None:
+    def _write(self, executor: Executor, tracker: Guarded, summary: Summary, winner: Candidate, audit: Audit) -> None:
         with together(self.directory, RESULT) as room:
-            shown, unverified = self._result(executor, summary, winner, room)
+            shown, unverified = self._result(executor, summary, winner, room, audit)
         target = self.directory / (UNVERIFIED if unverified else WINNER)
         tracker.finish(summary, {**shown, **self._reported()}, target)
 
     def _result(
-        self, executor: Executor, summary: Summary, winner: Candidate, room: Path
+        self, executor: Executor, summary: Summary, winner: Candidate, room: Path, audit: Audit
     ) -> tuple[dict[str, Path], str | None]:
         """All files that tell of this winner, in `room`: what is to be shown of them, and why it is not verified."""
         shown = self._pages_of_answers(executor, winner.recipe, room)
@@ -236,6 +250,7 @@ class Run:
         unverified = executor.ask(write_winner, self.form, self.directory, room, winner.recipe, found, summary, samples)
         if unverified:
             summary["winner_unverified"] = unverified
+        audit.after(room / (UNVERIFIED if unverified else WINNER), summary)
         write_json(room / "summary.json", summary)
         return {name: self.directory / file.name for name, file in {**shown, **drawn}.items()}, unverified
 

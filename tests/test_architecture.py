@@ -14,7 +14,7 @@ MAY_KNOW_HYDRA = {
     "evohydra.__main__",
     "evohydra.assembly.parts",
     "evohydra.assembly.composition",
-    "evohydra.report.sweeps",
+    "evohydra.report.sweep_callback",
 }
 # From the bottom up: a module imports from its own level and from those below it. Every package and every module of
 # the root stands here. CONTRIBUTING says what each holds.
@@ -26,7 +26,7 @@ LEVELS = (
     ("families",),
     ("scoring", "mergekit"),
     ("searching",),
-    ("report", "trackers"),
+    ("report", "trackers", "audit"),
     ("winner",),
     ("run", "rebuild", "convert"),
     ("assembly",),

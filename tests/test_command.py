@@ -70,8 +70,9 @@ def test_summary(finished: Finished):
     summary = json.loads((finished.directory / "summary.json").read_text())
     assert set(summary) == {
         "test", "validation", "search", "gain", "evaluations", "examples_scored", "tokens", "seconds", "data",
-        "versions", "recipe_digest", "budget",
+        "versions", "recipe_digest", "budget", "audit",
     }  # fmt: skip
+    assert any("tenth of the examples" in said or "not told from none" in said for said in summary["audit"]["verdict"])
     test = summary["test"]
     assert set(test) == {"winner", "uniform", "sources", "base", "baselines"}
     assert set(test["sources"]) == {"one", "two"}
@@ -235,6 +236,8 @@ def test_a_multirun_gives_a_directory_for_each_job_and_one_table(finished: Finis
     assert [job.name for job in jobs] == list("012345")
     assert [len(json_lines(job / "ledger.jsonl")) for job in jobs] == [6] * 6
     assert process.stdout.count("runs, by the winner's score") == 1
+    assert "All runs have the same examples in each split." in process.stdout
+    assert "Sources, base and merges without a search were scored once for all runs." in process.stdout
     table = process.stdout.split("runs, by the winner's score")[1]
     rows = re.findall(r"^│ (\d) +│ optimizer=(\w+) seed=(\d) .*?│.*?│.*?│ +([\d.]+) │", table, re.MULTILINE)
     assert {(optimizer, seed) for _, optimizer, seed, _ in rows} == {

@@ -21,7 +21,7 @@ from evohydra.report.gathering import gather, strategies, strategy_of
 from evohydra.report.gene_blocks import gene_blocks
 from evohydra.report.importance import importance
 from evohydra.report.paired_tests import strategies_against_each_other, winner_against_others
-from evohydra.report.score_figures import finished
+from evohydra.report.score_figures import finished, held_out
 from evohydra.report.search_figures import best_so_far, fitness_figure, population_figure, spent
 from evohydra.report.style import SETTINGS
 from evohydra.report.tables import unsearched_sentence
@@ -103,9 +103,25 @@ def test_the_page_says_what_has_ended_and_what_has_not(sweep: Path) -> None:
 def test_what_settles_a_comparison_is_several_seeds(tmp_path: Path) -> None:
     runs = [save_run(tmp_path / f"{name}{seed}", name, seed, 0.0, reach=reach)
             for name, reach in (("good", 1.0), ("bad", 0.1)) for seed in (1, 2, 3)]  # fmt: skip
-    assert "That it is better than bad is settled at the 5 % level" in list(verdict(gather(runs)))[-1]
-    winners_alone = list(verdict(gather([runs[0], runs[3]])))
-    assert winners_alone[-1] == "Whether it is better than bad is not settled by these runs."
+    said = list(verdict(gather(runs)))
+    assert any("That it is better than bad is settled at the 5 % level" in sentence for sentence in said)
+    assert said[-1].startswith(
+        "Tests made on the test split: 1 of strategies (runs of the same seed and examples paired"
+    )
+    alone = list(verdict(gather([runs[0], runs[3]])))
+    assert "Whether it is better than bad is not settled by these runs." in alone
+    assert alone[-1].startswith(
+        "Tests made on the test split: 1 of two winners (examples paired, sign flips, two-sided);"
+    )
+
+
+def test_a_sweep_with_too_few_seeds_says_how_many_it_takes(sweep: Path) -> None:
+    said = list(verdict(gather([sweep])))
+    assert sum("2 runs are too few for an interval of random: some 13 runs would give one of" in each for each in said)
+    assert any("seeds would show a difference of 0.058 to random" in each for each in said)
+    assert "corrected for 3 tests (Holm 1979)" in said[-1]
+    for _, score, _ in held_out(gather([sweep])):
+        assert 0 <= score["low"] <= score["score"] <= score["high"] <= 1
 
 
 def test_figures_lie_beside_the_page(sweep: Path) -> None:

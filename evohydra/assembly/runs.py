@@ -16,6 +16,7 @@ import numpy as np
 
 from evohydra.assembly.automatic import AUTO, with_benchmark, with_search
 from evohydra.assembly.begun import as_begun, commits_of
+from evohydra.assembly.guarding import counted, guard_of, has_validation, limits_of
 from evohydra.assembly.own_code import own_code
 from evohydra.assembly.parts import (
     Parts,
@@ -32,6 +33,7 @@ from evohydra.assembly.ranges import with_ranges_for
 from evohydra.assembly.settings import Settings, Spec
 from evohydra.assembly.sizes import fitted
 from evohydra.assembly.workers import WorkerMaker, scores_depend_on
+from evohydra.audit.plan import audit_plan
 from evohydra.families import Rules, sources
 from evohydra.families.sources import FoundSources, OpenSources
 from evohydra.files import Plain
@@ -75,14 +77,16 @@ def make_run(plain: Plain, directory: Path, place: Plain, given: Sequence[str] =
     merge = with_ranges_for(settings.merge, instantiate(settings.optimizer))
     space = _space(merge, _located(found), found)
     _check_budget(settings, space)
-    benchmarks = benchmarks_of(settings, found.family)
+    every = benchmarks_of(settings, found.family)
+    benchmarks = counted(settings.guard, every)
+    limits = limits_of(settings.guard, every, [model.name for model in found.models], based=found.base is not None)
     settings, searched = with_search(settings, benchmarks, given)
-    for doubt in doubts_about_prompts(chosen_sources(settings.model), found.directories, benchmarks):
+    for doubt in doubts_about_prompts(chosen_sources(settings.model), found.directories, every):
         logger.warning("%s", doubt)
     _baselines(settings, _located(found))
     form = _form(settings, found.rules)
     instantiate(settings.executor)(make=_unmade, worker_bytes=0).close()  # its options are checked
-    plan = _plan(settings, benchmarks, space)
+    plan = replace(_plan(settings, benchmarks, space), validated=has_validation(every))
     if benchmarks:
         plan.check()
         check_references(plan.fitness, benchmarks)
@@ -91,7 +95,7 @@ def make_run(plain: Plain, directory: Path, place: Plain, given: Sequence[str] =
         raise BenchmarkError("no benchmark: choose one or more, for example benchmark=[mgsm_ja]")
 
     opened = as_begun(sources.read_sources(found), directory / IDENTITY)
-    parts = opened_parts(settings, found, opened, benchmarks, device)
+    parts = opened_parts(settings, found, opened, every, device)
     located = _located(found, parts.sources)
     space = _space(merge, located, found)
     form.format.check(space.default(), parts.family, parts.sources)
@@ -106,9 +110,12 @@ def make_run(plain: Plain, directory: Path, place: Plain, given: Sequence[str] =
         plan = replace(plan, make_optimizer=functools.partial(_optimizer, settings, earlier))
         warmed = warm_identity(Path(settings.warm_start), warm, identity.scores.benchmarks, earlier)
         identity = replace(identity, search=replace(identity.search, warm_start=warmed))
+    models = _models(settings, located, parts)
+    based = {"base": models.base} if models.base else {}
     return Run(
         directory=directory,
-        models=_models(settings, located, parts),
+        models=models,
+        guard=guard_of(limits, every, {**models.sources, **based}, settings.guard_examples),
         plan=replace(plan, space=space, warm=warm),
         benchmarks=benchmarks,
         make_executor=make_executor,
@@ -119,6 +126,7 @@ def make_run(plain: Plain, directory: Path, place: Plain, given: Sequence[str] =
         identity=identity,
         allow_other_versions=settings.allow_other_versions,
         report=settings.report,
+        audit=audit_plan(settings.audit, settings.audit_examples, settings.answers),
         said=tuple(filter(None, [said, searched, fits])),
         benchmark_options=tuple(settings.benchmark or ()),
         shared_scores=directory.parent / SCORES if place["group"] and settings.share_scores else None,
@@ -196,16 +204,9 @@ def _plan(settings: Settings, benchmarks: Mapping[str, Benchmark], space: Space)
         start=tuple(settings.start or ()),
         warm=np.empty((0, len(space.names))),
         ablate=settings.ablate,
-        validated=_has_validation(benchmarks),
+        validated=False,
         steady=settings.search == "steady",
     )
-
-
-def _has_validation(benchmarks: Mapping[str, Benchmark]) -> bool:
-    sizes = {name: benchmark.size("validation") for name, benchmark in benchmarks.items()}
-    if any(sizes.values()) and not all(sizes.values()):
-        raise ValueError(f"validation examples for some benchmarks only: {sizes}; give all a validation split, or none")
-    return all(sizes.values())
 
 
 def _executor(settings: Settings, parts: Parts) -> Executor:
@@ -288,6 +289,7 @@ def _identity(settings: Settings, parts: Parts, kept: Mapping[str, int]) -> Iden
         start=settings.start or [],
         warm_start=None,
         search=None if settings.search == "generations" else settings.search,
+        guard=[*settings.guard, {"examples": settings.guard_examples}] if settings.guard else None,
         code=own_code(settings.optimizer, settings.fitness, settings.objective),
         own=own_keys(settings.all),
     )

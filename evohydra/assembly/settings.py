@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le
 
+from evohydra.audit.plan import Part
 from evohydra.checks import Count, CountOrAuto, Seed, check, check_below, check_entries
 from evohydra.files import Plain
 
@@ -50,6 +51,11 @@ class Settings:
     dtype: Literal["auto"] | DType
     out_dtype: DType | None
     report: bool
+    guard: Sequence[Plain] | None
+    guard_examples: Count
+    audit: bool | Literal["all", "none"] | Sequence[Part]
+    audit_examples: Count
+    answers: Count | Literal["all"]
     ablate: Literal["genes", "groups"] | None
     threads: Threads
     batch_size: int | str

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from evohydra.assembly.guarding import counted
 from evohydra.assembly.own_code import own_code
 from evohydra.assembly.parts import Parts, benchmarks_of, found_sources, opened_parts
 from evohydra.assembly.process import device_of, set_up_process
@@ -65,7 +66,8 @@ class WorkerMaker:
             prefix_bytes=int(settings.prefix_gb * 1024**3),
         )
         opened.check_settings()  # which the model has read again
-        return Worker(parts.engine, live, parts.benchmarks, opened, parts.family, opened.models[0])
+        count = counted(settings.guard, parts.benchmarks)
+        return Worker(parts.engine, live, count, opened, parts.family, opened.models[0], parts.benchmarks)
 
 
 def _parts_elsewhere(known: _Known) -> Parts:

@@ -39,7 +39,9 @@ def compare(directories: Iterable[Path], console: Console) -> int:
         if job.summary is None:
             table.add_row(_named(job), Text(" ".join(job.overrides)), job.state, "", "", "", "", "", "")
     console.print(table)
-    for sentence in (*apart(jobs), *chosen_by_auto(jobs)):
+    from evohydra.report.sweeps import sweep_sentences  # takes seconds to import
+
+    for sentence in (*apart(jobs), *chosen_by_auto(jobs), *sweep_sentences(jobs)):
         say(console, f"  {sentence}")
     return len(jobs)
 

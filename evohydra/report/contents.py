@@ -6,7 +6,9 @@ from pathlib import Path
 
 from matplotlib import rc_context
 
+from evohydra.files import Plain
 from evohydra.report import paired_tests
+from evohydra.report.audit_tables import audit_blocks
 from evohydra.report.blocks import Block, FigureBlock, Link, Picture, Section, Table
 from evohydra.report.example_tables import example_blocks
 from evohydra.report.front import front_figure
@@ -14,9 +16,10 @@ from evohydra.report.gathering import Job, apart, by_group, by_split, chosen_by_
 from evohydra.report.gene_blocks import gene_blocks
 from evohydra.report.origin import origin_blocks
 from evohydra.report.recipe_figures import recipe_figures
-from evohydra.report.score_figures import finished, held_out, held_out_figure, optimism_figure
+from evohydra.report.score_figures import finished, held_out, held_out_figure, optimism_figure, too_few
 from evohydra.report.search_figures import fitness_figure, seconds_by_part, time_figure
 from evohydra.report.style import SETTINGS
+from evohydra.report.sweeps import sweep_sentences
 from evohydra.report.tables import gain_sentence, search_sentences, unsearched_sentence
 from evohydra.report.worker_figures import worker_blocks
 
@@ -40,6 +43,7 @@ def contents(jobs: Sequence[Job], target: Path) -> list[Section]:
             Section("What was run", list(origin_blocks(jobs[0])) if len(jobs) == 1 else []),
             Section("The search", list(_search(jobs))),
             Section("Held-out scores", list(_held_out(jobs))),
+            Section("The audit of the winner", list(audit_blocks(best_job(jobs)))),
             Section("From the search to the test split", list(_optimism(jobs))),
             Section("The winning recipes", list(_winners(jobs, target))),
             Section("Which genes mattered", list(gene_blocks(jobs))),
@@ -79,11 +83,14 @@ def verdict(jobs: Sequence[Job]) -> Iterator[str]:
     if len(done) == 1 and done[0].summary:
         yield gain_sentence(done[0].summary["gain"])
         yield from filter(None, [unsearched_sentence(done[0].summary["test"])])
+        yield from done[0].summary.get("guard", {}).get("said", ())
+        yield from done[0].summary.get("audit", {}).get("verdict", ())
         yield from search_sentences(done[0].summary["search"])
     yield from apart(jobs)
     yield from chosen_by_auto(jobs)
     for group, members in by_group(done).items():
         yield from _ranking(members, f"In {group}, best" if group else "Best")
+    yield from sweep_sentences(jobs)
 
 
 def _ranking(done: Sequence[Job], best: str) -> Iterator[str]:
@@ -94,7 +101,7 @@ def _ranking(done: Sequence[Job], best: str) -> Iterator[str]:
     ranked = sorted(told, key=lambda item: -item[1]["score"])
     name, score = ranked[0]
     yield (
-        f"{best} on the test split is {name} with {_between(score['score'], score['low'], score['high'])}, before "
+        f"{best} on the test split is {name} with {_between(score, name in dict(too_few(done)))}, before "
         + ", ".join(f"{other} ({other_score['score']:.3f})" for other, other_score in ranked[1:])
         + "."
     )
@@ -104,7 +111,11 @@ def _ranking(done: Sequence[Job], best: str) -> Iterator[str]:
     if settled:
         yield f"That it is better than {', '.join(settled)} is settled at the 5 % level (paired test, Holm)."
     if open_:
-        yield f"Whether it is better than {', '.join(open_)} is not settled by these runs."
+        yield f"Whether it is better than {', '.join(open_)} is not settled by these runs." + "".join(
+            f" Some {pair.needed} seeds would show a difference of {pair.gain.difference:.3f} to {pair.other}."
+            for pair in pairs
+            if pair.other in open_ and pair.needed is not None and pair.needed > pair.pairs
+        )
 
 
 CAPTIONS = {
@@ -141,11 +152,12 @@ def _held_out(jobs: Sequence[Job]) -> Iterator[Block]:
     )
     benchmarks = ", ".join(done[0].benchmarks)
     yield FigureBlock("scores", figure, f"Scores on the test split of {benchmarks} with 95 % intervals.{seeds}")
+    few = dict(too_few(jobs))
     rows = [
         (
             name,
             f"failed: {score.get('error')}" if score["score"] is None else f"{score['score']:.3f}",
-            "" if score["score"] is None else f"{score['low']:.3f} to {score['high']:.3f}",
+            "" if score["score"] is None else "too few runs" if name in few and each else _interval(score),
             str(len(each) or 1),
         )
         for name, score, each in held_out(jobs)
@@ -250,8 +262,12 @@ def _all(jobs: Sequence[Job], target: Path) -> Iterator[Block]:
     yield Table(("run", "what it was given", "state", "search", "validation", "test"), rows, "", words=True)
 
 
-def _between(score: float, low: float, high: float) -> str:
-    return f"{score:.3f} (95 % {low:.3f} to {high:.3f})"
+def _between(score: Plain, few: bool) -> str:
+    return f"{score['score']:.3f} ({'too few runs for an interval' if few else f'95 % {_interval(score)}'})"
+
+
+def _interval(score: Plain) -> str:
+    return f"{score['low']:.3f} to {score['high']:.3f}"
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

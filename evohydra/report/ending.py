@@ -15,6 +15,7 @@ FILES = (
     ("recipe.json", "how to make it again"),
     ("summary.json", "all scores"),
     ("ledger.jsonl", "every genome"),
+    ("answers.jsonl", "what each model answers"),
     ("report.html", "all of it in figures, which are in figures/ too"),
 )
 PICTURES = (
@@ -29,6 +30,10 @@ def show_end(console: Console, directory: Path, titles: Sequence[str], summary: 
     say(console, gain_sentence(summary["gain"]), wrapped=True)
     if as_good := unsearched_sentence(summary["test"]):
         say(console, as_good, wrapped=True)
+    for sentence in summary.get("guard", {}).get("said", ()):
+        say(console, sentence, wrapped=True)
+    for sentence in summary.get("audit", {}).get("verdict", ()):
+        say(console, sentence, wrapped=True)
     for sentence in search_sentences(summary["search"]):
         say(console, sentence, wrapped=True)
     seconds = summary["seconds"]

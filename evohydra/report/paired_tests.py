@@ -1,21 +1,23 @@
 """Paired tests on the test split: winner against every other model of a run, strategy against strategy of a sweep."""
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from evohydra.report.gathering import Job, strategies
-from evohydra.report.score_figures import finished
+from evohydra.report.score_figures import bounds, finished
 from evohydra.report.tables import rows
 from evohydra.scoring.job import Scores
-from evohydra.scoring.statistics import Gain, gain_of_runs, holm, paired_gain
+from evohydra.scoring.repeats import Bounds, runs_to_settle, spread
+from evohydra.scoring.statistics import Gain, differences_of_runs, gain_of_runs, holm, paired_gain
 
 
 @dataclass(frozen=True)
 class Compared:
     """How much `better` scores above `other`; `holm` is the p-value corrected for all pairs of the table.
 
-    pairs: of runs with the same seed; 1 compares two models and nothing beyond them.
+    pairs: of runs with the same seed; 1 compares two models and nothing beyond them. needed: how many pairs would show
+    a difference of this size four times in five; None where that is not known, or where more runs would not.
     """
 
     better: str
@@ -23,6 +25,7 @@ class Compared:
     pairs: int
     gain: Gain
     holm: float
+    needed: int | None = None
 
 
 def winner_against_others(job: Job) -> list[Compared]:
@@ -31,7 +34,7 @@ def winner_against_others(job: Job) -> list[Compared]:
     labels = [name for name, _ in rows((job.summary or {})["test"])][:-1]
     others = [(label, job.final("test", _in_ledger(label))) for label in labels]
     return _corrected(
-        [("winner", label, 1, paired_gain(winner, scores)) for label, scores in others if winner and scores]
+        [("winner", label, 1, paired_gain(winner, scores), None) for label, scores in others if winner and scores]
     )
 
 
@@ -42,6 +45,8 @@ def strategies_against_each_other(jobs: Sequence[Job]) -> list[Compared]:
     Strategies that were not scored on the same examples are not compared, nor those of runs that cannot be.
     """
     told = strategies(finished(jobs))
+    known = bounds(finished(jobs))
+    among = None if known is None else (known[0] - known[1], known[1] - known[0])
     compared = []
     for one, two in itertools.combinations(told, 2):
         if told[one][0].group != told[two][0].group:
@@ -52,11 +57,10 @@ def strategies_against_each_other(jobs: Sequence[Job]) -> list[Compared]:
         seeds = [seed for seed in first if seed in second]
         if not seeds or len({_shape(scores[seed]) for seed in seeds for scores in (first, second)}) > 1:
             continue
-        test: Callable[..., Gain] = _of_winners if len(seeds) == 1 else gain_of_runs
-        gain = test([first[seed] for seed in seeds], [second[seed] for seed in seeds])
+        gain, needed = _compared([first[seed] for seed in seeds], [second[seed] for seed in seeds], among)
         if gain.difference < 0:
             one, two, gain = two, one, Gain(-gain.difference, -gain.high, -gain.low, gain.p)
-        compared.append((one, two, len(seeds), gain))
+        compared.append((one, two, len(seeds), gain, needed))
     return _corrected(compared)
 
 
@@ -64,17 +68,43 @@ def _by_seed(jobs: Sequence[Job]) -> dict[object, Scores]:
     return {job.seed: scores for job in jobs if (scores := job.final("test"))}
 
 
-def _of_winners(better: Sequence[Scores], other: Sequence[Scores]) -> Gain:
-    return paired_gain(better[0], other[0])
+def tests_made(compared: Sequence[Compared]) -> str | None:
+    """In a sentence, which tests strategies were compared by, and how their p-values were corrected."""
+    if not compared:
+        return None
+    crossed = sum(each.pairs > 1 for each in compared)
+    kinds = [
+        f"{crossed} of strategies (runs of the same seed and examples paired, two-way random effects, Student's t, "
+        "two-sided; Hillis 2007)" if crossed else "",
+        f"{len(compared) - crossed} of two winners (examples paired, sign flips, two-sided)"
+        if crossed < len(compared) else "",
+    ]  # fmt: skip
+    many = (
+        "no correction, as it is the only one"
+        if len(compared) == 1
+        else f"p corrected for {len(compared)} tests (Holm 1979)"
+    )
+    return f"Tests made on the test split: {' and '.join(filter(None, kinds))}; {many}."
+
+
+def _compared(better: Sequence[Scores], other: Sequence[Scores], among: Bounds | None) -> tuple[Gain, int | None]:
+    """The difference, and how many pairs of runs would show one of this size."""
+    if len(better) == 1:
+        return paired_gain(better[0], other[0]), None
+    gain = gain_of_runs(better, other, among)
+    return gain, runs_to_settle(spread(differences_of_runs(better, other)), gain.difference)
 
 
 def _shape(scores: Scores) -> tuple[tuple[str, int], ...]:
     return tuple((name, len(values)) for name, values in scores.items())
 
 
-def _corrected(compared: Sequence[tuple[str, str, int, Gain]]) -> list[Compared]:
-    corrected = holm([gain.p for *_, gain in compared])
-    return [Compared(*each, p) for each, p in zip(compared, corrected, strict=True)]
+def _corrected(compared: Sequence[tuple[str, str, int, Gain, int | None]]) -> list[Compared]:
+    corrected = holm([gain.p for *_, gain, _ in compared])
+    return [
+        Compared(better, other, pairs, gain, p, needed)
+        for (better, other, pairs, gain, needed), p in zip(compared, corrected, strict=True)
+    ]
 
 
 def _in_ledger(row: str) -> str:

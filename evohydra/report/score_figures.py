@@ -9,6 +9,7 @@ from evohydra.files import Plain
 from evohydra.report import style
 from evohydra.report.gathering import Job, by_split, strategies
 from evohydra.report.tables import rows
+from evohydra.scoring.repeats import HALF, WIDE, Bounds, bounds_of, runs_for_half_width, spread
 from evohydra.scoring.statistics import mean_of_runs
 
 Score = Plain
@@ -18,6 +19,12 @@ SPLITS = ("best seen", "search", "validation", "test")
 def finished(jobs: Sequence[Job]) -> list[Job]:
     """The jobs with a winner that could be scored on test."""
     return [job for job in jobs if job.summary and job.summary["test"]["winner"]["score"] is not None]
+
+
+def bounds(jobs: Sequence[Job]) -> Bounds | None:
+    """Between which numbers scores on test lie, whatever the model; None where that is not known."""
+    scores = [line["scores"] for job in jobs for line in job.finals if line["split"] == "test" and line["scores"]]
+    return bounds_of(scores, (jobs[0].config.get("objective") or {}).get("weights")) if jobs else None
 
 
 def held_out(jobs: Sequence[Job]) -> Iterator[tuple[str, Score, list[float]]]:
@@ -40,9 +47,33 @@ def held_out(jobs: Sequence[Job]) -> Iterator[tuple[str, Score, list[float]]]:
         if len(members) == 1 or not all(scores):
             yield strategy, each[0], []
             continue
-        over = mean_of_runs([score for score in scores if score])
+        over = mean_of_runs([score for score in scores if score], bounds(done))
         interval = {"score": over.difference, "low": over.low, "high": over.high, "n": each[0]["n"]}
         yield strategy, interval, [score["score"] for score in each]
+
+
+def too_few(jobs: Sequence[Job]) -> Iterator[tuple[str, str]]:
+    """Each strategy whose runs are too few for an interval that tells something, and how many it takes, in words."""
+    done = finished(jobs)
+    known = bounds(done)
+    if known is None or known[0] == known[1]:
+        return
+    width = known[1] - known[0]
+    for strategy, members in strategies(done).items():
+        scores = [score for job in members if (score := job.final("test"))]
+        if len(scores) < 2 or len(scores) < len(members):
+            continue
+        over = mean_of_runs(scores, known)
+        if over.high - over.low <= WIDE * width:
+            continue
+        found = spread([{name: np.asarray(values, float) for name, values in run.items()} for run in scores])
+        needed, half = runs_for_half_width(found, HALF * width), f"{HALF * width:.2f}"
+        told = (
+            f"some {needed} runs would give one of +-{half}, if their scores differ as these do."
+            if needed
+            else f"more runs alone would not give one of +-{half}: the test split has too few examples."
+        )
+        yield strategy, f"{len(scores)} runs are too few for an interval of {strategy or 'these runs'}: {told}"
 
 
 def held_out_figure(jobs: Sequence[Job]) -> Figure | None:

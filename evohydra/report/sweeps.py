@@ -1,46 +1,53 @@
-"""The end of a sweep: its table and its report. Hydra loads this with every command, so it imports nothing heavy."""
+"""What the runs of a sweep have in common, and which tests compare their strategies, in sentences."""
 
-import os
-import sys
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
-from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from evohydra.report import paired_tests
+from evohydra.report.gathering import Job, by_group
+from evohydra.report.score_figures import finished, too_few
 
-from evohydra.searching.secret_overrides import check_swept
-
-_begun: list[tuple[Path, bool]] = []
+WINNER, GENOME = "winner", "genome "  # labels of what is a run's own
 
 
-class SweepReport(Callback):
-    """Notes which sweep has begun; Hydra tells of the end only where no job has failed."""
-
-    def on_multirun_start(self, config: DictConfig, **_: object) -> None:
-        """Keep the sweep's directory for `report_sweeps`, and whether to write a report.
-
-        Ends the command where values that are swept are secrets: Hydra shows them and writes them to files.
-        """
-        try:
-            check_swept(OmegaConf.to_container(config.hydra.sweeper, resolve=True), os.environ)
-        except ValueError as error:
-            sys.exit(f"evohydra: {error}")  # an exception would be a warning of Hydra's, which goes on
-        _begun.append((Path(config.hydra.sweep.dir), bool(config.report)))
-
-
-def report_sweeps() -> None:
-    """Print the table and write the report of each sweep that began in this process, of whatever has ended."""
-    if not _begun:
+def sweep_sentences(jobs: Sequence[Job]) -> Iterator[str]:
+    """What the finished runs of several share, for which there are too few of them, and which tests were made."""
+    done = finished(jobs)
+    if len(done) < 2:
         return
-    from evohydra.report import make_console, say
-    from evohydra.report.comparison import compare
-    from evohydra.report.gathering import runs_below
-    from evohydra.report.writing import write_report
+    for group, members in by_group(done).items():
+        if len(members) > 1:
+            yield from _shared(members, f" of {group}" if group else "")
+    yield from (sentence for _, sentence in too_few(jobs))
+    if made := paired_tests.tests_made(paired_tests.strategies_against_each_other(jobs)):
+        yield made
 
-    console = make_console()
-    while _begun:
-        sweep, wanted = _begun.pop()
-        if not sweep.is_dir() or not runs_below(sweep):
-            continue
-        compare([sweep], console)
-        if wanted:
-            say(console, f"  {write_report([sweep], sweep)['report']}: the report")
+
+def _shared(done: Sequence[Job], whose: str) -> Iterator[str]:
+    """Whether they have the same examples in each split, and how often what all compare with was scored."""
+    splits = [
+        {name: each.get("splits") for name, each in known.items()}
+        for job in done
+        if (known := (job.begun.identity.get("scores") or {}).get("benchmarks"))
+    ]
+    if len(splits) == len(done):
+        alike = all(each == splits[0] for each in splits)
+        yield (
+            f"All runs{whose} have the same examples in each split."
+            if alike
+            else f"The runs{whose} have the same test examples, and others to search or choose by."
+        )
+    lines = [
+        line
+        for job in done
+        for line in job.finals
+        if line["label"] != WINNER and not line["label"].startswith(GENOME) and line["scores"]
+    ]
+    scored = sum(not line["copied"] for line in lines)
+    different = len({(line["recipe"], line["split"]) for line in lines})
+    if lines and scored <= different:
+        yield f"Sources, base and merges without a search were scored once for all runs{whose}."
+    elif lines:
+        yield (
+            f"Sources, base and merges without a search were scored {scored} times for {different} different scorings"
+            f"{whose}: by runs that were at work at the same time, with other settings, or with share_scores=false."
+        )

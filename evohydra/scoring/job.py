@@ -34,7 +34,8 @@ class Evaluation:
 
     seconds: by part. tokens: how many went through the model, padding included. broken: what the answers on all
     benchmarks have that only a broken model's have. given_up: the error is the machine's and not the recipe's, which
-    was tried again in vain while others were scored. Of a part, by benchmark: positions, where in the job's examples
+    was tried again in vain while others were scored. ends: by benchmark how many answers were written, how many of them
+    reached the limit of tokens, and their tokens. Of a part, by benchmark: positions, where in the job's examples
     the scores belong; common, what all its answers are.
     """
 
@@ -46,6 +47,7 @@ class Evaluation:
     given_up: bool = False
     positions: Mapping[str, list[int]] | None = None
     common: Mapping[str, CommonAnswer | None] | None = None
+    ends: Mapping[str, list[int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -89,8 +91,13 @@ def joined(parts: Sequence[Evaluation]) -> Evaluation:
             scores.setdefault(name, {}).update(zip(part.positions[name], values, strict=True))
         for name, answer in (part.common or {}).items():
             common[name] = _of_both(common[name], answer) if name in common else answer
+    ends: dict[str, list[int]] = {}
+    for part in parts:
+        for name, counts in part.ends.items():
+            ends[name] = [one + other for one, other in zip(ends.get(name, [0, 0, 0]), counts, strict=True)]
     whole = {name: [values[at] for at in range(len(values))] for name, values in scores.items()}
-    return Evaluation(whole, seconds, None, tokens, broken_by({name: common[name] for name in whole if name in common}))
+    broken = broken_by({name: common[name] for name in whole if name in common})
+    return Evaluation(whole, seconds, None, tokens, broken, ends=ends)
 
 
 def _of_both(one: CommonAnswer | None, other: CommonAnswer | None) -> CommonAnswer | None:

@@ -2,18 +2,18 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest, bootstrap, permutation_test, spearmanr, t
 
 from evohydra.scoring.job import Scores
+from evohydra.scoring.repeats import NORMAL_95, Bounds, spread, within
 
 RESAMPLES = 10_000
 BATCH = 500  # resamples at a time, which bounds memory
 SEED = 0
-NORMAL_95 = 1.959964
 
 
 @dataclass(frozen=True)
@@ -82,25 +82,47 @@ def paired_gain(better: Scores, other: Scores) -> Gain:
     return Gain(_mean(differences), *_bootstrapped(differences), _sign_flip_p(differences))
 
 
-def mean_of_runs(runs: Sequence[Scores]) -> Gain:
-    """The mean score of several runs on the same examples with its 95 % interval, see `crossed`; p against 0."""
-    return crossed([{name: np.asarray(values, np.float64) for name, values in run.items()} for run in runs])
+def mean_of_runs(runs: Sequence[Scores], bounds: Bounds | None = None) -> Gain:
+    """The mean score of several runs on the same examples with its 95 % interval, see `crossed`; p against 0.
+
+    bounds: between which the mean lies whatever the runs; the interval stays within them. Where all scores are at one
+    of them, it is Wilson's for the examples of one run.
+    """
+    found = crossed([{name: np.asarray(values, np.float64) for name, values in run.items()} for run in runs])
+    if bounds is None:
+        return found
+    low, high = bounds
+    if found.low == found.high and found.difference in bounds and high > low:
+        count = sum(len(values) for values in runs[0].values())
+        wilson = binomtest(0 if found.difference == low else count, count).proportion_ci(method="wilson")
+        return replace(found, low=low + (high - low) * wilson.low, high=low + (high - low) * wilson.high)
+    told = spread([{name: np.asarray(values, np.float64) for name, values in run.items()} for run in runs])
+    quantile = float(t.ppf(0.975, told.freedom(len(runs))))
+    low, high = within(found.difference, told.error(len(runs)), quantile, bounds)
+    return replace(found, low=low, high=high)
 
 
-def gain_of_runs(better: Sequence[Scores], other: Sequence[Scores]) -> Gain:
+def gain_of_runs(better: Sequence[Scores], other: Sequence[Scores], bounds: Bounds | None = None) -> Gain:
     """How much runs of one strategy score above those of another, run by run (of one seed) and example by example.
 
-    ValueError unless there are as many of both and all saw the same examples; two pairs of runs are the least.
+    bounds: between which differences lie, where the interval ends. ValueError unless there are as many of both and all
+    saw the same examples; two pairs of runs are the least.
     """
+    gain = crossed(differences_of_runs(better, other))
+    if bounds is None:
+        return gain
+    return replace(gain, low=max(gain.low, bounds[0]), high=min(gain.high, bounds[1]))
+
+
+def differences_of_runs(better: Sequence[Scores], other: Sequence[Scores]) -> list[dict[str, NDArray[np.float64]]]:
+    """For each pair of runs the differences of scores by benchmark; ValueError where examples differ."""
     for one, two in zip(better, other, strict=True):
         if {name: len(values) for name, values in one.items()} != {name: len(v) for name, v in two.items()}:
             raise ValueError("a paired comparison needs scores of both strategies on the same examples")
-    return crossed(
-        [
-            {name: np.subtract(values, two[name]) for name, values in one.items()}
-            for one, two in zip(better, other, strict=True)
-        ]
-    )
+    return [
+        {name: np.subtract(values, two[name]) for name, values in one.items()}
+        for one, two in zip(better, other, strict=True)
+    ]
 
 
 def crossed(runs: Sequence[Mapping[str, NDArray[np.float64]]]) -> Gain:
@@ -111,24 +133,13 @@ def crossed(runs: Sequence[Mapping[str, NDArray[np.float64]]]) -> Gain:
     (runs - 1) [MS(runs) + max(...)]^2 / MS(runs)^2 degrees of freedom. Of several benchmarks, which share the runs, the
     examples' parts are added. ValueError for fewer than two runs.
     """
-    count, benchmarks = len(runs), len(runs[0])
-    if count < 2:
-        raise ValueError(f"expected two or more runs, got {count}")
-    means = np.array([_mean(list(run.values())) for run in runs])  # (run,)
-    of_runs = means.var(ddof=1) / count
-    of_examples = 0.0
-    for name in runs[0]:
-        table = np.stack([run[name] for run in runs])  # (run, example)
-        if table.shape[1] < 2:
-            continue
-        rest = table - table.mean(axis=1, keepdims=True) - table.mean(axis=0) + table.mean()
-        square = (rest**2).sum() / (rest.shape[0] - 1) / (rest.shape[1] - 1)
-        between = table.mean(axis=0).var(ddof=1) * count
-        of_examples += max(between - square, 0.0) / table.size / benchmarks**2
-    difference, error = float(means.mean()), float(np.sqrt(of_runs + of_examples))
+    if len(runs) < 2:
+        raise ValueError(f"expected two or more runs, got {len(runs)}")
+    told = spread(runs)
+    difference, error = float(np.mean([_mean(list(run.values())) for run in runs])), told.error(len(runs))
     if error == 0.0:
         return Gain(difference, difference, difference, float(difference == 0.0))
-    freedom = (count - 1) * ((of_runs + of_examples) / of_runs) ** 2 if of_runs else np.inf
+    freedom = told.freedom(len(runs))
     half = float(t.ppf(0.975, freedom)) * error
     return Gain(difference, difference - half, difference + half, float(2 * t.sf(abs(difference) / error, freedom)))
 

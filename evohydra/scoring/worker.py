@@ -1,12 +1,15 @@
 """A worker: all that touches tensors. Jobs go in, evaluations come out, and nothing of one job is left for the next."""
 
+import functools
 import gc
 import logging
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from evohydra.families import Family, LiveModel
 from evohydra.families.sources import OpenSources
@@ -15,6 +18,7 @@ from evohydra.recipe import Node
 from evohydra.scoring.benchmarks import (
     Answered,
     Asking,
+    Audited,
     Benchmark,
     BenchmarkError,
     CommonAnswer,
@@ -26,6 +30,7 @@ from evohydra.scoring.benchmarks.likelihood import Likelihood, Verifiable, likel
 from evohydra.scoring.benchmarks.not_numbers import LogitsWatch
 from evohydra.scoring.benchmarks.sampling import own_randomness
 from evohydra.scoring.job import DeviceError, Evaluation, Examples, Job, MachineError, Written, broken_by, checked
+from evohydra.scoring.measures import Measures, is_measure
 
 logger = logging.getLogger(__name__)
 # What torch says where the machine fails and not the model; it has types of its own only for some of these.
@@ -36,10 +41,14 @@ DEVICE = (
 )  # fmt: skip
 
 
+Measured = functools.partial[NDArray[np.float64]]  # one measure, called as a benchmark is
+
+
 class Worker:
     """One live model, which becomes the model of each recipe in turn, and the benchmarks that ask it.
 
-    `reference` is what people see first, where a benchmark asks them to compare. `sources` and `family` are for what is
+    `reference` is what people see first, where a benchmark asks them to compare. `guarding` are benchmarks that only
+    limits are set on. `sources` and `family` are for what is
     written with the model.
     """
 
@@ -51,11 +60,13 @@ class Worker:
         sources: OpenSources,
         family: Family,
         reference: Node | None = None,
+        guarding: Mapping[str, Benchmark] | None = None,
     ) -> None:
         self.engine, self.live, self.benchmarks = engine, live, benchmarks
         self.sources, self.family = sources, family
         self._asking = {name: each for name, each in benchmarks.items() if isinstance(each, Asking) and each.asks}
         self._likelihoods = likelihoods_of(benchmarks)
+        self._measures = Measures({**benchmarks, **(guarding or {})}, sources)
         self._reference: tuple[Node, ...] = (reference,) if reference else ()
         self._expected: tuple[Node, ...] = ()
         self._referred: set[Split] = set()  # splits on which people have a reference
@@ -80,12 +91,14 @@ class Worker:
         scores: dict[str, list[float]] = {}
         positions: dict[str, list[int]] = {}
         common: dict[str, CommonAnswer | None] = {}
+        ends: dict[str, list[int]] = {}
         error = None
         if self._asking and (self._expected or job.split not in self._referred):
             self._show(job.split, job.examples)
         try:
             self.live.become(job.recipe, self.engine)
             merged = time.perf_counter()
+            self._measures.begin()
             for name, benchmark in self._asked_by(job):
                 chosen = None if job.examples is None else job.examples.get(name, ())
                 if job.part is not None:
@@ -96,12 +109,14 @@ class Worker:
                         scores[name] = [float(score) for score in benchmark(self.live, job.split, chosen)]
                     self._watch.check()
                     common[name] = benchmark.common_answer() if isinstance(benchmark, TellsAnswers) else None
+                    if isinstance(benchmark, Audited) and (counts := benchmark.ends())[0]:
+                        ends[name] = list(counts)
         except BenchmarkError:
             raise
         except (ArithmeticError, ValueError, RuntimeError, MemoryError) as reason:
             if kind := _machines(reason):
                 raise kind(f"{type(reason).__name__}: {reason}") from reason
-            scores, common, error = {}, {}, f"{type(reason).__name__}: {reason}"
+            scores, common, ends, error = {}, {}, {}, f"{type(reason).__name__}: {reason}"
         self.sources.check_unchanged()
         end = time.perf_counter()
         seconds = {"merge": merged - start, "evaluate": end - merged, "forward": self._clock.seconds}
@@ -113,18 +128,20 @@ class Worker:
             broken_by(common),
             positions=positions if job.part is not None else None,
             common=common if job.part is not None else None,
+            ends=ends,
         )
         return checked(evaluation)
 
-    def _asked_by(self, job: Job) -> list[tuple[str, Benchmark | Likelihood]]:
-        """All benchmarks, and the log-likelihoods that the job names."""
+    def _asked_by(self, job: Job) -> list[tuple[str, Benchmark | Likelihood | Measured]]:
+        """All benchmarks, and the log-likelihoods and measures that the job names."""
+        measured = [(name, functools.partial(self._measures, name)) for name in job.examples or () if is_measure(name)]
         named = [(name, self._likelihoods[name]) for name in job.examples or () if name in self._likelihoods]
         verified = [(name, of_verified(name, self.benchmarks, texts)) for name, texts in (job.verified or {}).items()]
-        return [*self.benchmarks.items(), *named, *verified]
+        return [*self.benchmarks.items(), *named, *verified, *measured]
 
     def _part(
         self,
-        benchmark: Benchmark | Likelihood,
+        benchmark: Benchmark | Likelihood | Measured,
         job: Job,
         examples: Sequence[int] | None,
         positions: list[int],
@@ -132,7 +149,11 @@ class Worker:
         """The examples of the part that the job is; `positions` are filled with where they are among all of the job."""
         assert job.part is not None
         index, count = job.part
-        every = range(benchmark.size(job.split)) if examples is None else examples
+        if examples is None:
+            assert not isinstance(benchmark, functools.partial), "a measure of no examples"
+            every: Sequence[int] = range(benchmark.size(job.split))
+        else:
+            every = examples
         if isinstance(benchmark, Divisible):
             positions += benchmark.part(self.live, job.split, examples, index, count)
         elif index == 0:

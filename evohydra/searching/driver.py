@@ -14,6 +14,7 @@ from evohydra.searching.feedback import tell
 from evohydra.searching.fitness import Fitness, Staged
 from evohydra.searching.fitness.generation import Generation, members_of
 from evohydra.searching.fronts import Rule, best_fitness, on_front, picked
+from evohydra.searching.guard import Guard, Kept, nearest
 from evohydra.searching.ledger import Ledger, Record
 from evohydra.searching.objectives import Objective
 from evohydra.searching.optimizers import Points, StateIsData
@@ -27,6 +28,9 @@ from evohydra.spaces import Space
 Group = Callable[[Record], int]
 
 
+ROUNDS = 4  # of candidates, until one keeps all limits
+
+
 class SearchError(RuntimeError):
     """A search that cannot go on."""
 
@@ -35,7 +39,7 @@ class SearchError(RuntimeError):
 class Candidate:
     """One of the best genomes of a search, with its score on the validation split (None where that failed).
 
-    objectives: on that split, where there are several. error: why it failed there.
+    objectives: on that split, where there are several. error: why it failed there. limits: how it keeps them there.
     """
 
     record: Record
@@ -43,6 +47,12 @@ class Candidate:
     validation: float | None
     objectives: Mapping[str, float] = field(default_factory=dict)
     error: str | None = None
+    limits: Sequence[Kept] | None = None
+
+    @property
+    def shortfall(self) -> float:
+        """By how much all limits together are not kept for sure; 0 where all are."""
+        return sum(max(0.0, -kept.low) for kept in self.limits or ())
 
 
 def check_any_scored(store: ScoreStore, split: Split, errors: Mapping[str, str | None]) -> None:
@@ -83,7 +93,9 @@ def search(parts: SearchParts, *, ask: bool = False) -> list[Record]:
             generation = _generation(number, batch if known is None else genomes[: len(known)], space, scoring, ledger)
             if known is None:
                 judgements = Rounds(generation, scoring, ledger).judged(fitness(generation))
-                found: Iterable[Record] = (generation.record(judged) for judged in judgements)
+                found: Iterable[Record] = scoring.limited(
+                    generation, (generation.record(judged) for judged in judgements)
+                )
             else:
                 check_replayed(generation, known, fitness, scoring, ledger, cut=len(batch) < len(genomes))
                 found = known
@@ -151,27 +163,60 @@ def choose(
     objective: Objective,
     rule: Rule = best_fitness,
     group: Group | None = None,
+    guard: Guard | None = None,
 ) -> list[Candidate]:
     """The `top` different recipes of the search (or of each `group` of it) re-scored on validation, the winner first.
 
     Of several objectives the candidates are those of the front that `rule` prefers, and so is the winner among them by
     the scores on validation. An estimated fitness counts less its error bar: among many rough estimates the best are
     too high. Without `scheduler` there is no validation, and the best of the search is the winner.
+
+    With a `guard` candidates are genomes that keep all limits in the search, as far as there are any, and the winner is
+    one that keeps them on validation for sure. While there is none, the next `top` are looked at, up to ROUNDS times;
+    then it is the one that lacks least.
     """
+    among = ledger.records if guard is None else nearest(ledger.records, top)
+    best = _best(among, top if guard is None or scheduler is None else ROUNDS * top, rule, group)
+    candidates: list[Candidate] = []
+    while guard is not None and len(best) > top:
+        first, best = best[:top], best[top:]
+        candidates += _validated(space, first, scheduler, objective, rule, guard)
+        candidates.sort(key=lambda each: (each.validation is None, each.shortfall))
+        if candidates[0].validation is not None and not candidates[0].shortfall:
+            return candidates
+    candidates += _validated(space, best, scheduler, objective, rule, guard)
+    return candidates if guard is None else sorted(candidates, key=lambda c: (c.validation is None, c.shortfall))
+
+
+def _validated(
+    space: Space,
+    best: Sequence[Record],
+    scheduler: Scheduler | None,
+    objective: Objective,
+    rule: Rule,
+    guard: Guard | None,
+) -> list[Candidate]:
+    """Genomes as candidates, the best on validation first."""
     candidates: list[Candidate] = []
     values: list[list[float]] = []
-    best = _best(ledger.records, top, rule, group)
     recipes = [space.decode(np.array(record.genome)) for record in best]
     if scheduler is None:
         return [Candidate(record, recipe, None) for record, recipe in zip(best[:1], recipes[:1], strict=True)]
     jobs = [(f"genome {r.index}", Job(recipe, "validation")) for r, recipe in zip(best, recipes, strict=True)]
-    for record, recipe, pending in zip(best, recipes, scheduler.submit(jobs), strict=True):
+    labelled = [(label, job.recipe) for label, job in jobs]
+    limited = guard.submit(scheduler, labelled, "validation") if guard else [None] * len(jobs)
+    for record, recipe, pending, limit in zip(best, recipes, scheduler.submit(jobs), limited, strict=True):
         evaluation = scheduler.result(pending)
         scores = evaluation.scores
         if not scores:
             candidates.append(Candidate(record, recipe, None, error=evaluation.error))
             continue
-        candidates.append(Candidate(record, recipe, objective.fitness(scores), objective.several(scores, recipe)))
+        kept = guard.judged(scheduler, limit, "validation") if guard and limit else None
+        if guard and kept is None:
+            candidates.append(Candidate(record, recipe, None, error="its limits could not be scored"))
+            continue
+        several = objective.several(scores, recipe)
+        candidates.append(Candidate(record, recipe, objective.fitness(scores), several, limits=kept))
         values.append(list(candidates[-1].objectives.values()) or [objective.fitness(scores)])
     scored = [candidate for candidate in candidates if candidate.validation is not None]
     order = picked(np.array(values), np.array([c.validation for c in scored]), rule, len(scored))

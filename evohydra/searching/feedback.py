@@ -5,9 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from evohydra.searching.guard import feasible_first, margins
 from evohydra.searching.ledger import Record
 from evohydra.searching.objectives import finite
 from evohydra.searching.optimizers import (
+    LearnsFromConstraints,
     LearnsFromEstimates,
     LearnsFromExamples,
     LearnsFromObjectives,
@@ -19,6 +21,9 @@ from evohydra.searching.optimizers.singles import Result
 
 def tell(optimizer: Optimizer, genomes: Points, records: Sequence[Record], seen: Sequence[Record]) -> None:
     """Tell `optimizer` of a generation; `seen` are all records so far, those of this generation too."""
+    told = records, seen
+    if not isinstance(optimizer, LearnsFromConstraints):
+        records, seen = feasible_first(records), feasible_first(seen)
     fitness = np.array(finite([r.fitness for r in records], (r.fitness for r in seen)))
     if isinstance(optimizer, LearnsFromExamples):
         optimizer.tell_examples(genomes, fitness, example_scores(records, seen))
@@ -29,6 +34,13 @@ def tell(optimizer: Optimizer, genomes: Points, records: Sequence[Record], seen:
         optimizer.tell_objectives(genomes, objective_values(records, seen))
     else:
         optimizer.tell(genomes, fitness)
+    tell_limits(optimizer, *told)
+
+
+def tell_limits(optimizer: object, records: Sequence[Record], seen: Sequence[Record]) -> None:
+    """Tell a strategy that looks for genomes which keep limits what has to be 0 or more of them."""
+    if isinstance(optimizer, LearnsFromConstraints) and any(record.limits for record in seen):
+        optimizer.tell_constraints(np.array([record.genome for record in records]), margins(records, seen))
 
 
 def result(optimizer: Optimizer, record: Record, seen: Sequence[Record]) -> Result:
@@ -36,6 +48,8 @@ def result(optimizer: Optimizer, record: Record, seen: Sequence[Record]) -> Resu
 
     One of `seen` at least has a fitness.
     """
+    if not isinstance(optimizer, LearnsFromConstraints):
+        (record,), seen = feasible_first([record]), feasible_first(seen)
     seen = seen if record.fitness is None else [record]  # what else there is counts for failures only
     (fitness,) = finite([record.fitness], (each.fitness for each in seen))
     several = isinstance(optimizer, LearnsFromEstimates | LearnsFromObjectives)

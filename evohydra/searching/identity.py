@@ -23,11 +23,13 @@ OF_SCORES = (
 )  # fmt: skip
 OF_THE_SEARCH = (
     "merge", "optimizer", "seed", "search", "fitness", "objective", "start", "warm_start", "warm_start_top",
+    "guard", "guard_examples",
 )  # fmt: skip
 # What no score depends on, or (budget, top, pick) what may change when a run goes on.
 INCIDENTAL = (
     "run", "budget", "top", "pick", "tracker", "executor", "threads", "cache_gb", "prefix_gb", "shard_gb", "batch_size",
-    "baselines", "report", "ablate", "share_scores", "format", "allow_other_base", "allow_other_versions",
+    "baselines", "report", "audit", "audit_examples",
+    "answers", "ablate", "share_scores", "format", "allow_other_base", "allow_other_versions",
 )  # fmt: skip
 LEDGER, SCORES = "ledger.jsonl", "scores.jsonl"  # the files of a run that hold scores
 ALLOW = "allow_other_versions=true"
@@ -79,7 +81,7 @@ class OfSearch:
     digests of the modules of one's own that search. own: keys of the user's own. Parts that score are made from their
     own settings, where such keys can only be referred to, so that scores do not depend on them by themselves; but a run
     with another value is another one until its user says so. search: None is "generations": runs that began before
-    there was a choice go on.
+    there was a choice go on. guard: the limits with the number of examples; None without any.
     """
 
     models: Sequence[Mapping[str, object]]
@@ -92,6 +94,7 @@ class OfSearch:
     start: Sequence[str]
     warm_start: Mapping[str, str] | None
     search: str | None
+    guard: Sequence[Mapping[str, object]] | None
     code: Mapping[str, str]
     own: Plain
 

@@ -20,7 +20,7 @@ class Record:
 
     examples: the places in the search split that `scores` belong to, None for all of it. scored: how many of them were
     scored for this genome, and not copied from the same recipe. error_bar: of a fitness that is estimated. given_up:
-    the error is the machine's, see `scoring.job.Evaluation`.
+    the error is the machine's, see `scoring.job.Evaluation`. limits: what has to be 0 or more of each limit, if any.
     """
 
     index: int
@@ -39,6 +39,7 @@ class Record:
     error_bar: float | None = None
     note: str | None = None
     given_up: bool = False
+    limits: Mapping[str, float] = field(default_factory=dict)
 
     def by_place(self) -> dict[str, dict[int, float]]:
         """The scores on each benchmark by the example's place in the search split."""

@@ -21,7 +21,7 @@ from evohydra.searching.rounds import Rounds, Scoring
 from evohydra.searching.scheduler import Scheduler
 
 FROM_RECIPES = ("generation", "recipe", "genes")
-FROM_SCORES = ("error", "examples", "scores", "fitness", "objectives", "error_bar", "given_up")
+FROM_SCORES = ("error", "examples", "scores", "fitness", "objectives", "error_bar", "given_up", "limits")
 CLOSE = 1e-6  # relative: estimates on other processors differ by their rounding
 
 
@@ -46,7 +46,8 @@ def check_replayed(
     given_up = {record.recipe: str(record.error) for record in known if record.given_up}
     on_file = replace(scoring, scheduler=Scheduler(OnFile(given_up), scoring.scheduler.store))
     try:
-        again = [generation.record(each) for each in Rounds(generation, on_file, ledger).judged(fitness(generation))]
+        judged = Rounds(generation, on_file, ledger).judged(fitness(generation))
+        again = list(on_file.limited(generation, (generation.record(each) for each in judged)))
     except NotOnFileError:
         return
     for record, expected in zip(known, again, strict=True):

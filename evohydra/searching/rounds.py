@@ -1,12 +1,13 @@
 """Carries out what a kind of fitness asks for: members are scored through the scheduler, on each example only once."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from evohydra.recipe import Node
 from evohydra.scoring.job import Examples, Job, Scores, Verified
 from evohydra.searching.fitness.generation import Generation, Judged, Member, OfSources, Requests, Scored, Wanted
-from evohydra.searching.ledger import Ledger
+from evohydra.searching.guard import Guard
+from evohydra.searching.ledger import Ledger, Record
 from evohydra.searching.objectives import Objective
 from evohydra.searching.scheduler import Scheduler
 
@@ -19,6 +20,7 @@ class Scoring:
 
     sizes: the number of search examples of each benchmark. sources: scores the source models on all of them when it is
     called, and gives each one's scores. verified: the right answers of likelihoods whose names have a digest of them.
+    guard: limits, if there are any.
     """
 
     scheduler: Scheduler
@@ -26,6 +28,19 @@ class Scoring:
     objective: Objective = field(default_factory=Objective)
     sources: Callable[[], Sequence[Scores]] = tuple
     verified: Verified = field(default_factory=dict)
+    guard: Guard | None = None
+
+    def limited(self, generation: Generation, records: Iterable[Record]) -> Iterator[Record]:
+        """The records of a generation with what has to be 0 or more of each limit; as they are without limits."""
+        if self.guard is None:
+            yield from records
+            return
+        asked = [(generation.label(member), member.recipe) for member in generation.members]
+        pending = dict(
+            zip([m.index for m in generation.members], self.guard.submit(self.scheduler, asked, "search"), strict=True)
+        )
+        for record in records:
+            yield self.guard.limited(self.scheduler, record, pending[record.index])
 
     def job(self, recipe: Node, examples: Examples | None) -> Job:
         """A recipe to be scored on examples of the search split (None: all), with the right answers that it takes."""

@@ -89,7 +89,7 @@ class ScoreStore:
             return None
         if _short(label, *key) not in self._labels:
             self._write({**entry, "label": label, "copied": True})
-        return Evaluation(**{name: entry[name] for name in FIELDS})
+        return Evaluation(**{name: entry[name] for name in FIELDS if name in entry})
 
     def keep(self, label: str, job: Job, evaluation: Evaluation) -> None:
         """A job was scored."""

@@ -5,12 +5,13 @@ file, so that a search goes on by doing again what it says.
 """
 
 from contextlib import ExitStack, closing
+from dataclasses import replace
 
 import numpy as np
 
 from evohydra.searching.driver import check_not_all_failed
 from evohydra.searching.events import Asked, Events, Told
-from evohydra.searching.feedback import result
+from evohydra.searching.feedback import result, tell_limits
 from evohydra.searching.fitness import Staged
 from evohydra.searching.fitness.generation import Generation, members_of
 from evohydra.searching.ledger import Record
@@ -78,8 +79,9 @@ class Steady:
         """Ask, score and tell until the budget is spent."""
         while len(self._ledger.records) < self._budget:
             trial = self._judged()
+            record = self._record(trial)
             self._events.add(Told(trial.number))
-            self._tell(trial, trial.record(len(self._ledger.records)))
+            self._tell(trial, record)
             self._check_failures()
 
     def _judged(self) -> Trial:
@@ -158,7 +160,12 @@ class Steady:
             trial.go_on(self._scoring, self._ledger)
             while trial.pending is not None and trial.pending.evaluation is None:
                 self._scoring.scheduler.wait()
-        return trial.record(len(self._ledger.records))
+        return self._record(trial)
+
+    def _record(self, trial: Trial) -> Record:
+        """The next line of the ledger, of a genome that is judged."""
+        (record,) = self._scoring.limited(trial.generation, [trial.generation.record(trial.judgement)])
+        return replace(record, index=len(self._ledger.records))
 
     def _tell(self, trial: Trial, record: Record) -> None:
         del self._open[trial.number]
@@ -172,6 +179,7 @@ class Steady:
             return  # how bad a failure is says the worst genome that has a fitness
         for number, each in self._late:
             self._optimizer.tell_one(number, result(self._optimizer, each, self._ledger.records))
+            tell_limits(self._optimizer, [each], self._ledger.records)
         self._late = []
 
     def _check_failures(self) -> None:

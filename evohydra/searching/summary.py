@@ -10,6 +10,7 @@ from evohydra.checks.libraries import machine, versions
 from evohydra.recipe import digest
 from evohydra.scoring.benchmarks.likelihood import benchmark_of, measure_of
 from evohydra.scoring.job import Evaluation
+from evohydra.scoring.repeats import NORMAL_95, bounds_of, within
 from evohydra.scoring.statistics import interval, paired_gain
 from evohydra.searching.driver import Candidate
 from evohydra.searching.ends import AtTheEnds
@@ -18,8 +19,6 @@ from evohydra.searching.fronts import on_front
 from evohydra.searching.ledger import Record
 from evohydra.searching.objectives import Objective
 from evohydra.searching.references import Told
-
-STANDARD_ERRORS = 1.96  # on both sides of an estimate, for 95 %
 
 
 class Score(TypedDict):
@@ -104,6 +103,8 @@ class Summary(TypedDict):
     machine: NotRequired[str]
     recipe_digest: str
     budget: NotRequired[int]
+    guard: NotRequired[dict[str, object]]  # see `evohydra.searching.limits_told`
+    audit: NotRequired[dict[str, object]]  # see `evohydra.audit`
     winner_unverified: NotRequired[str]
 
 
@@ -218,8 +219,9 @@ def scored_on_search(record: Record, objective: Objective) -> Score:
     score = scored(Evaluation(record.scores), objective)
     if record.fitness is None or record.error_bar is None:
         return score
-    half = STANDARD_ERRORS * record.error_bar
-    return {"score": record.fitness, "low": record.fitness - half, "high": record.fitness + half, "n": score["n"]}
+    known = bounds_of([record.scores], objective.weights)
+    low, high = within(record.fitness, record.error_bar, NORMAL_95, known)
+    return {"score": record.fitness, "low": low, "high": high, "n": score["n"]}
 
 
 def gain(winner: Evaluation, sources: Mapping[str, Evaluation], objective: Objective) -> Gain:

@@ -1,7 +1,7 @@
 """One genome of an asynchronous search, from its ask to its judgement; nothing here waits for scores."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import overload
 
 from evohydra.scoring.job import Examples, Job
@@ -52,10 +52,11 @@ class Trial:
         """The genome."""
         return self.generation.members[0]
 
-    def record(self, index: int) -> Record:
-        """Its line in the ledger, with the number `index` there."""
+    @property
+    def judgement(self) -> Judged:
+        """What the kind of fitness has judged."""
         assert self.judged is not None
-        return replace(self.generation.record(self.judged), index=index)
+        return self.judged
 
     def go_on(self, scoring: Scoring, ledger: Ledger) -> None:
         """Carry on until the genome is judged, or until a job of it is open.

@@ -110,9 +110,15 @@ def _scores(summary: Plain | None) -> str:
 
 {markdown(summary)}
 
-{in_markdown(compared)} Search, validation and test examples are disjoint. {_chosen(summary)}
+{in_markdown(compared)} {_audit(summary)}Search, validation and test examples are disjoint. {_chosen(summary)}
 
 """
+
+
+def _audit(summary: Plain) -> str:
+    """The limits of the search, and what the gain survives and what not; "" without both."""
+    said = " ".join((*summary.get("guard", {}).get("said", ()), *summary.get("audit", {}).get("verdict", ())))
+    return f"{in_markdown(said)} " if said else ""
 
 
 def _chosen(summary: Plain) -> str:

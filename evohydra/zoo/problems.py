@@ -12,7 +12,7 @@ from typing import Literal
 
 Language = Literal["en", "ja"]
 Operation = Literal["add", "sub", "copy", "most"]
-Fact = tuple[str, int, int]
+Fact = tuple[Operation, int, int]
 
 SEARCH, VALIDATION, TEST = slice(0, 300), slice(300, 500), slice(500, 1500)
 """Where the benchmark's three splits lie in its file of problems."""
@@ -115,6 +115,20 @@ def benchmark() -> list[Problem]:
     return list(found.values())
 
 
+def english_benchmark(count: int = 800) -> list[Problem]:
+    """Return the first problems of the benchmark in English: the same sums, which no model was trained on."""
+    rng = random.Random(BENCHMARK_SEED + 1)
+    found: list[Problem] = []
+    for problem in benchmark()[:count]:
+        operation, a, b = problem.fact
+        who, other = rng.sample(NAMES["en"], 2)
+        item, _ = rng.choice(ITEMS["en"])
+        template = rng.choice(TEMPLATES["en"][operation]).replace("|", "")
+        question = template.format(who=who, other=other, item=item, unit="", a=a, b=b)
+        found.append(Problem(question, problem.answer, problem.fact, "en", 0.0))
+    return found
+
+
 def draw_unseen(
     rng: random.Random, language: Language, operation: Operation, low: int, high: int, held_out: Collection[Fact]
 ) -> Problem:
@@ -146,8 +160,9 @@ def token_pattern(tokens: list[str]) -> str:
 
 
 def main() -> None:
-    """Write the benchmark as JSON Lines to the path given as the first argument."""
-    lines = [json.dumps({"question": p.question, "answer": p.answer}, ensure_ascii=False) for p in benchmark()]
+    """Write the benchmark as JSON Lines to the path given as first argument; with `en` behind it the English one."""
+    problems = english_benchmark() if sys.argv[2:] == ["en"] else benchmark()
+    lines = [json.dumps({"question": p.question, "answer": p.answer}, ensure_ascii=False) for p in problems]
     Path(sys.argv[1]).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

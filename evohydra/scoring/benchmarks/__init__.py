@@ -58,6 +58,47 @@ class TellsAnswers(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class GivenAnswer:
+    """An answer of a model to an example, with its score.
+
+    extracted: what of the text was judged, where that is less than all of it. tokens: how many it has, and cut: whether
+    it reached the limit without an end; None where that is not known.
+    """
+
+    text: str
+    score: float
+    extracted: str | None = None
+    tokens: int | None = None
+    cut: bool | None = None
+
+
+Change = Literal["none", "length", "wording"]  # of how examples are asked: nothing, twice the limit, another prompt
+
+
+@runtime_checkable
+class Audited(Protocol):
+    """A benchmark whose models write answers, which can be asked in another way too."""
+
+    def ends(self) -> tuple[int, int, int]:
+        """Of the last call: answers that models wrote, those of them that reached the limit, and their tokens."""
+        ...
+
+    def lacks(self, change: Change) -> str | None:
+        """Why examples cannot be asked with this change; None where they can."""
+        ...
+
+    def shots(self) -> list[str]:
+        """The questions of the few-shot examples of the test split, where it has any."""
+        ...
+
+    def asked(
+        self, live: LiveModel, split: Split, examples: Sequence[int], change: Change = "none"
+    ) -> list[GivenAnswer]:
+        """What the live model writes to the examples of `split` at these places."""
+        ...
+
+
 @runtime_checkable
 class Asking(Protocol):
     """A benchmark that may ask people (`asks`): it is shown all models first, so that a run stops once for many."""

@@ -34,6 +34,8 @@ class LiveLM(HFLM):  # type: ignore[misc]
         self._encoded: dict[object, list[int]] = {}
         self._batches = RunCache(BATCHES)
         self._stops: dict[tuple[str, ...], _StopTokens] = {}
+        self._prompts: tuple[str, ...] = ()  # of the batch that is answered next
+        self.ends: dict[str, tuple[int, bool]] = {}  # by prompt, of the last call: tokens of the answer, at the limit?
         self._decode = functools.lru_cache(maxsize=DECODED)(super().tok_decode)
 
     def tok_encode(self, string: str, **options: object) -> list[int]:
@@ -52,6 +54,7 @@ class LiveLM(HFLM):  # type: ignore[misc]
             return tokens.to(self.device), mask.to(self.device)
 
         self._streams.batch(strings)
+        self._prompts = tuple(strings)
         batch: tuple[Tensor, Tensor] = self._batches.once(key, encoded, lambda made: sum(each.nbytes for each in made))
         return batch
 
@@ -62,6 +65,7 @@ class LiveLM(HFLM):  # type: ignore[misc]
     def generate_until(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[str]:
         """The answers to `requests` by the model as it is now."""
         self._batches.begin_round()
+        self.ends = {}
         self._streams.begin(requests)
         answers: list[str] = super().generate_until(requests, disable_tqdm=disable_tqdm)
         return answers
@@ -113,7 +117,18 @@ class LiveLM(HFLM):  # type: ignore[misc]
             raise BenchmarkError(f"{_told(options)}: transformers refuses them: {error}") from error
         if not isinstance(generated, Tensor) or len(generated) != len(context):
             raise BenchmarkError(f"{_told(options)}: expected one answer for each prompt, a text, got others")
+        self._note_ends(generated[:, context.shape[1] :], max_length - context.shape[1], stopping)
         return generated
+
+    def _note_ends(self, answers: Tensor, limit: int, stopping: "_StopStrings") -> None:
+        """Keep how answers, (batch, tokens), have ended: what generates fills up those that end early."""
+        eos = self.model.generation_config.eos_token_id
+        ends = [self.tokenizer.eos_token_id, self.tokenizer.pad_token_id, *(eos if isinstance(eos, list) else [eos])]
+        ended = torch.isin(answers, torch.tensor([e for e in ends if e is not None], device=answers.device))
+        counts = torch.where(ended.any(dim=1), ended.int().argmax(dim=1), answers.shape[1])
+        cut = (counts >= limit) & ~stopping.done(len(answers))
+        for prompt, count, at_limit in zip(self._prompts, counts.tolist(), cut.tolist(), strict=False):
+            self.ends[prompt] = count, at_limit
 
 
 def _told(options: Mapping[str, object]) -> str:
@@ -154,6 +169,10 @@ class _StopStrings(transformers.StoppingCriteria):  # type: ignore[misc]
     def __init__(self, tokenizer: PreTrainedTokenizerBase, tokens: _StopTokens, shape: torch.Size) -> None:
         self._tokenizer, self._tokens, self._prompt = tokenizer, tokens, shape[1]
         self._done = torch.zeros(shape[0], dtype=torch.bool, device=tokens.holds.device)
+
+    def done(self, rows: int) -> Tensor:
+        """(rows,): which answers have had a stop string; of beams none is known."""
+        return self._done if len(self._done) == rows else torch.zeros(rows, dtype=torch.bool, device=self._done.device)
 
     def __call__(self, input_ids: Tensor, scores: object, **options: object) -> Tensor:
         new = input_ids[:, -1]

@@ -2,7 +2,6 @@
 
 import copy
 import logging
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -13,13 +12,13 @@ from numpy.typing import NDArray
 
 from evohydra.families import LiveModel
 from evohydra.files import Plain
-from evohydra.scoring.benchmarks import SPLITS, BenchmarkError, CommonAnswer, Split
+from evohydra.scoring.benchmarks import SPLITS, BenchmarkError, Change, CommonAnswer, GivenAnswer, Split
 from evohydra.scoring.benchmarks.chat_templates import Prompts, choose_template
 from evohydra.scoring.benchmarks.contents import versions_of
-from evohydra.scoring.benchmarks.generation_settings import check_stops, over_task
 from evohydra.scoring.benchmarks.images import text_of
 from evohydra.scoring.benchmarks.likelihood import Per, Texts
 from evohydra.scoring.benchmarks.live_lm import LiveLM
+from evohydra.scoring.benchmarks.lm_eval_asking import answer, changed, ends_of, given_answers, lacking
 from evohydra.scoring.benchmarks.lm_eval_identity import PACKAGES, of_split, samples
 from evohydra.scoring.benchmarks.lm_eval_loading import load_tasks, unequal
 from evohydra.scoring.benchmarks.lm_eval_metrics import chosen_metric, measure_of, scores_of
@@ -31,17 +30,17 @@ from evohydra.scoring.benchmarks.lm_eval_references import (
     of_texts,
     of_written,
 )
-from evohydra.scoring.benchmarks.lm_eval_shots import keep_shots_apart
+from evohydra.scoring.benchmarks.lm_eval_settings import FEWSHOT_SEED, check_filter, configure
+from evohydra.scoring.benchmarks.lm_eval_shots import keep_shots_apart, shown_questions
 from evohydra.scoring.benchmarks.lm_eval_words import answered, described
 from evohydra.scoring.benchmarks.not_numbers import check_choices, check_log_likelihoods
 from evohydra.scoring.benchmarks.parts import part_of_batches
-from evohydra.scoring.benchmarks.private_lm_eval import by_document, filters_of, set_instances
+from evohydra.scoring.benchmarks.private_lm_eval import by_document, set_instances
 from evohydra.scoring.benchmarks.prompt_formats import QUESTION, wrap
 from evohydra.scoring.benchmarks.sampling import DRAWS
 from evohydra.scoring.benchmarks.splits import Slice, check_disjoint, slice_of
 
 logger = logging.getLogger(__name__)
-FEWSHOT_SEED = 1234  # simple_evaluate's default
 
 
 def lm_eval_benchmarks(
@@ -88,8 +87,10 @@ class LMEvalBenchmark:
         self.name = name
         self._options = options
         self._lm: HFLM | None = None
+        self._live: LiveModel | None = None
         self._requests: dict[Split, list[list[object]]] = {}
         self._answers: list[object] = []
+        self._answered: list[Instance] = []
         self._tasks: dict[Split, Task] = {}
         self._indices = {
             split: slices[split].indices(len(task.eval_docs), options.shuffle, options.limit)
@@ -102,31 +103,11 @@ class LMEvalBenchmark:
         check_disjoint(name, texts)
         for split, task in tasks.items():
             self._tasks[split] = copy.copy(task)  # shares the data, holds requests of its own
-            self._configure(self._tasks[split])
+            configure(name, self._tasks[split], options)
         keep_shots_apart(name, self._tasks, self._indices)
         self._metric = chosen_metric(name, self._tasks, options.metric)
         self._measure = measure_of(self._tasks["search"], self._metric)
-        self._check_filter()
-
-    def _configure(self, task: Task) -> None:
-        if self._options.num_fewshot is not None or task.get_config("num_fewshot") is None:
-            task.set_config(key="num_fewshot", value=self._options.num_fewshot or 0)
-        task.set_fewshot_seed(seed=FEWSHOT_SEED)
-        check_stops(self.name, str(task.config.task), task.get_config("generation_kwargs") or {})
-        if self._options.generation_kwargs:
-            key = f"benchmark.{self.name}.generation_kwargs"
-            if task.OUTPUT_TYPE != "generate_until":
-                raise BenchmarkError(f"{key}: task {task.config.task} ({task.OUTPUT_TYPE}) generates nothing; drop it")
-            merged = over_task(key, self._options.generation_kwargs, task.get_config("generation_kwargs") or {})
-            task.set_config(key="generation_kwargs", value=merged)
-
-    def _check_filter(self) -> None:
-        for split, task in self._tasks.items():
-            known = filters_of(task)
-            if self._options.filter not in (None, *known):
-                raise BenchmarkError(
-                    f"benchmark {self.name!r}, {split} split: filter {self._options.filter!r} is none of {known}"
-                )
+        check_filter(name, self._tasks, options.filter)
 
     @property
     def title(self) -> str:
@@ -165,29 +146,56 @@ class LMEvalBenchmark:
 
     def __call__(self, live: LiveModel, split: Split, examples: Sequence[int] | None = None) -> NDArray[np.float64]:
         """The metric for each example of `split`, or of those at `examples` (n,); negated where lower is better."""
-        task, asked = self._tasks[split], self._asked(live, split)
-        places = range(len(asked)) if examples is None else examples
-        set_instances(task, (instance for place in places for instance in asked[place]))
+        asked = self._asked(live, split)
+        return self._scores(split, asked if examples is None else [asked[place] for place in examples])
+
+    def _scores(self, split: Split, requests: Sequence[Sequence[object]]) -> NDArray[np.float64]:
+        """The metric for each example, whose requests these are."""
+        task = self._tasks[split]
+        set_instances(task, (instance for each in requests for instance in each))
         for instance in task.instances:
             instance.resps, instance.filtered_resps = [], {}
         try:
-            self._answer(self._lm, task)
+            answer(self._lm, task)
         except AssertionError as error:  # lm-eval's way to refuse settings
             raise BenchmarkError(
                 f"benchmark {self.name!r}: lm-eval refuses its settings for this model: {error} (the length of answers "
                 f"is benchmark.{self.name}.generation_kwargs.max_gen_toks)"
             ) from error
+        self._answered = list(task.instances)
         self._answers = [answer for instance in task.instances for answer in instance.resps]
         check_log_likelihoods(self._answers)
         check_choices([[a for one in requests for a in one.resps] for requests in by_document(task.instances)])
         scores = scores_of(self.name, task, self._metric, self._options.filter)
-        assert len(scores) == len(places)
+        assert len(scores) == len(requests)
         return scores
+
+    def ends(self) -> tuple[int, int, int]:
+        """How the answers of the last call have ended, see `Audited`."""
+        return ends_of(self._lm, self._answered)
+
+    def lacks(self, change: Change) -> str | None:
+        """Why examples cannot be asked with this change, see `Audited`."""
+        return lacking(self._tasks["test"], change, self._options.second_prompt)
+
+    def shots(self) -> list[str]:
+        """The questions of few-shot examples, see `Audited`."""
+        return shown_questions(self._tasks["test"])
+
+    def asked(
+        self, live: LiveModel, split: Split, examples: Sequence[int], change: Change = "none"
+    ) -> list[GivenAnswer]:
+        """What the live model writes, see `Audited`."""
+        task, asked = self._tasks[split], self._asked(live, split)
+        requests = [changed(self._lm, task, asked[p], change, self._options.second_prompt) for p in examples]
+        scores = self._scores(split, requests)
+        texts = answered(task, self._metric, requests)
+        return given_answers(self._lm, requests, texts, scores.tolist(), self._options.filter)
 
     def _asked(self, live: LiveModel, split: Split) -> list[list[object]]:
         """The requests for each example of a split."""
-        if self._lm is None:
-            self._lm = self._live_lm(live)
+        if self._lm is None or self._live is not live:
+            self._lm, self._live, self._requests = self._live_lm(live), live, {}
         if split not in self._requests:
             self._requests[split] = self._built_requests(self._lm, self._tasks[split], split)
         return self._requests[split]
@@ -285,14 +293,3 @@ class LMEvalBenchmark:
         indices = self._indices[split]
         in_the_data = dict(zip(sorted(indices), by_document(task.instances), strict=True))
         return [in_the_data[index] for index in indices]
-
-    @staticmethod
-    def _answer(lm: object, task: Task) -> None:
-        by_type: dict[str, list[Instance]] = defaultdict(list)
-        for instance in task.instances:
-            by_type[instance.request_type] += [instance] * instance.repeats
-        for request_type, instances in by_type.items():
-            responses = getattr(lm, request_type)(instances, disable_tqdm=True)
-            for instance, response in zip(instances, responses, strict=True):
-                instance.resps.append(response)
-        task.apply_filters()

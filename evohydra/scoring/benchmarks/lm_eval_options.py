@@ -25,7 +25,8 @@ class TaskOptions:
     (None: as the examples come), limit caps each split. prompt_format is a text with {question}, in whose place each
     prompt of the task stands, with its shots. sampling_seed: where answers are sampled, their random numbers follow
     from it, the example and the repeat. complete_references: whether references are all that a model should write,
-    or (false) only the end of it, as the number after a chain of calculation; None: not known.
+    or (false) only the end of it, as the number after a chain of calculation; None: not known. second_prompt: how the
+    audit of a winner asks another time, a text with names of the document's fields in braces.
     """
 
     metric: str | None = None
@@ -44,6 +45,7 @@ class TaskOptions:
     batch_size: BatchSize = 64
     sampling_seed: int = 0
     complete_references: bool | None = None
+    second_prompt: str | None = None
 
 
 def task_options(name: str, options: Plain) -> TaskOptions:

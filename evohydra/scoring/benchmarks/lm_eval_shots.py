@@ -80,6 +80,11 @@ def shots_of(task: Task) -> list[object]:
     return shots_of_class(task)
 
 
+def shown_questions(task: Task) -> list[str]:
+    """The questions of the documents that few-shot examples are drawn from, where the task shows any."""
+    return [str(task.doc_to_text(doc)) for doc in shots_of(task)] if _shots(task) else []
+
+
 def _shots(task: Task) -> int:
     return int(task.get_config("num_fewshot") or 0)
 

@@ -1,0 +1,97 @@
+"""The limits of a run from its configuration: `guard`, a list."""
+
+from collections.abc import Mapping, Sequence
+
+from evohydra.checks import check
+from evohydra.files import Plain
+from evohydra.recipe import Node
+from evohydra.scoring.benchmarks import SPLITS, Benchmark, BenchmarkError
+from evohydra.scoring.measures import DISTANCE, MEASURES, SCORE, check_measurable
+from evohydra.searching.bounds import parse_bound
+from evohydra.searching.guard import Guard, Limit
+
+KEYS = ("benchmark", "measure", "of", "at_least", "at_most")
+USUAL = {"truncated": "source best + 0.02", "refusals": "source best + 0.02", "repetition": "source best + 0.02"}
+
+
+def guarding(guard: Sequence[Plain] | None) -> frozenset[str]:
+    """The benchmarks that limits are set on, which do not count in the fitness."""
+    return frozenset(str(each["benchmark"]) for each in guard or () if each.get("benchmark"))
+
+
+def counted(guard: Sequence[Plain] | None, benchmarks: Mapping[str, Benchmark]) -> dict[str, Benchmark]:
+    """The benchmarks that count in the fitness; BenchmarkError where limits are set on all of them."""
+    left = {name: each for name, each in benchmarks.items() if name not in guarding(guard)}
+    if benchmarks and not left:
+        raise BenchmarkError(
+            f"guard: limits are set on every benchmark ({', '.join(benchmarks)}), and such do not count in the "
+            "fitness; expected one more in benchmark=[...]"
+        )
+    return left
+
+
+def limits_of(
+    guard: Sequence[Plain] | None, benchmarks: Mapping[str, Benchmark], sources: Sequence[str], *, based: bool
+) -> list[Limit]:
+    """The limits; ValueError, which names the entry, for what cannot be kept to. based: whether there is a base."""
+    found = []
+    for number, entry in enumerate(guard or ()):
+        key = f"guard[{number}]"
+        check(key, Mapping[str, str | int | float], entry)
+        if unknown := sorted(set(entry) - set(KEYS)):
+            raise ValueError(f"{key}: unknown keys {unknown}; known are {list(KEYS)}")
+        if ("benchmark" in entry) == ("measure" in entry):
+            raise ValueError(f"{key}: expected benchmark or measure, one of them, got {dict(entry)}")
+        measure = str(entry.get("measure", SCORE))
+        name = _benchmark(key, entry, measure, benchmarks, counted(guard, benchmarks))
+        sides = {side: entry[side] for side in ("at_least", "at_most") if side in entry}
+        if not sides and measure in USUAL:
+            sides = {"at_most": USUAL[measure]}
+        if len(sides) != 1:
+            raise ValueError(f"{key}: expected at_least or at_most, one of them, got {dict(entry)}")
+        ((side, given),) = sides.items()
+        bound = parse_bound(f"{key}.{side}", given, tuple(sources))
+        if not based and (bound.reference == "base" or measure == DISTANCE):
+            raise ValueError(f"{key}: it refers to the base, and this run has none")
+        found.append(Limit(measure, name, 1 if side == "at_least" else -1, bound, str(given)))
+    if len({limit.text for limit in found}) < len(found):
+        raise ValueError("guard: expected each limit once")
+    return found
+
+
+def _benchmark(
+    key: str, entry: Plain, measure: str, benchmarks: Mapping[str, Benchmark], count: Mapping[str, Benchmark]
+) -> str | None:
+    """The benchmark that a limit is about; None for the distance from the base."""
+    if measure not in (*MEASURES, SCORE) or ("measure" in entry and measure == SCORE):
+        raise ValueError(f"{key}.measure: expected one of {', '.join(MEASURES)}, got {measure!r}")
+    if measure == DISTANCE:
+        return None
+    name = entry.get("benchmark") or entry.get("of") or (next(iter(count)) if len(count) == 1 else None)
+    if name is None:
+        raise ValueError(f"{key}.of: expected a benchmark, one of {', '.join(benchmarks)}, as several count; got none")
+    if name not in benchmarks:
+        raise ValueError(
+            f"{key}: expected one of the benchmarks of this run, {', '.join(benchmarks)}, got {name!r}; add it to "
+            "benchmark=[...]"
+        )
+    check_measurable(measure, benchmarks[str(name)])
+    return str(name)
+
+
+def guard_of(
+    limits: Sequence[Limit], benchmarks: Mapping[str, Benchmark], models: Mapping[str, Node], examples: int
+) -> Guard | None:
+    """What holds genomes against the limits; None without any. models: sources and base by name."""
+    if not limits:
+        return None
+    sizes = {split: {name: each.size(split) for name, each in benchmarks.items()} for split in SPLITS}
+    return Guard(limits, models, sizes, examples, validated=all(sizes["validation"].values()))
+
+
+def has_validation(benchmarks: Mapping[str, Benchmark]) -> bool:
+    """Whether there are validation splits; ValueError where some benchmarks have one and others not."""
+    sizes = {name: benchmark.size("validation") for name, benchmark in benchmarks.items()}
+    if any(sizes.values()) and not all(sizes.values()):
+        raise ValueError(f"validation examples for some benchmarks only: {sizes}; give all a validation split, or none")
+    return all(sizes.values())

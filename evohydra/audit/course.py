@@ -1,0 +1,73 @@
+"""When the audit does what: before the winner is written, for its card, and after, with what was written."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evohydra.audit import Asking, audited
+from evohydra.audit.answers import keep_answers
+from evohydra.audit.asking import WINNER, Told
+from evohydra.audit.plan import AuditPlan
+from evohydra.audit.verdict import verdict
+from evohydra.files import Plain
+from evohydra.recipe import Node
+from evohydra.scoring.asking import asked, reloaded
+from evohydra.scoring.benchmarks import Benchmark, Change, Split
+from evohydra.scoring.job import Evaluation
+from evohydra.searching.objectives import Objective
+from evohydra.searching.summary import Summary
+
+ANSWERS = "answers.jsonl"
+Ask = Callable[..., Any]  # has a worker do something, see `evohydra.scoring.executors.Executor.ask`
+
+
+@dataclass
+class Audit:
+    """The audit of one run. models: all that the winner is compared with, by name. ask: has a worker do something."""
+
+    plan: AuditPlan
+    benchmarks: Mapping[str, Benchmark]
+    models: Mapping[str, Node]
+    sources: Sequence[str]
+    ask: Ask
+    _asking: Asking | None = None
+
+    def before(
+        self,
+        directory: Path,
+        winner: Node,
+        tested: Mapping[str, Evaluation],
+        objective: Objective,
+        summary: Summary,
+        scored: Sequence[Plain],
+    ) -> None:
+        """Keep answers, and add what the audit finds to the summary; nothing where the gain has no number."""
+        models = {**self.models, WINNER: winner}
+        keep_answers(directory / ANSWERS, self.benchmarks, models, self._answers, self.plan.answers)
+        source = summary["gain"]["best_source"]
+        if source is None or not self.plan.parts:
+            return
+        self._asking = Asking(self.plan, self.benchmarks, {WINNER: winner, source: models[source]}, self._answers)
+        scores = {name: objective.weighted(each.scores) for name, each in tested.items() if each.scores}
+        summary["audit"] = audited(self.plan, self._asking, scores, self.sources, source, scored)
+        self._conclude(summary)
+
+    def after(self, directory: Path, summary: Summary) -> None:
+        """Add to the summary whether the checkpoint in `directory`, read anew, answers as the search's model does."""
+        if self._asking is None or "reload" not in self.plan.parts:
+            return
+
+        def again(name: str, places: Sequence[int]) -> Told:
+            told: Told = self.ask(reloaded, directory, name, "test", list(places))
+            return told
+
+        summary["audit"]["reload"] = self._asking.reloaded(again)
+        self._conclude(summary)
+
+    def _conclude(self, summary: Summary) -> None:
+        summary["audit"]["verdict"] = verdict(summary["audit"], summary["gain"])
+
+    def _answers(self, recipe: Node, benchmark: str, split: Split, examples: Sequence[int], change: Change) -> Told:
+        told: Told = self.ask(asked, recipe, benchmark, split, examples, change)
+        return told

@@ -1,0 +1,85 @@
+"""The audit in words, which follow from its numbers."""
+
+from collections.abc import Iterator
+
+from evohydra.files import Plain
+
+HOW = {"length": "at twice the length", "wording": "with another prompt"}
+MUCH = 0.05  # share of answers at the limit that is worth a warning
+
+
+def verdict(audit: Plain, gain: Plain) -> list[str]:
+    """In sentences, what the gain of the winner over the best source on test survives and what not.
+
+    audit: as `audited` gives it, with the reloaded checkpoint where that was asked. gain: that of summary.json.
+    """
+    if gain["difference"] is None:
+        return ["There is no gain to be audited: the winner or every source has failed on test."]
+    return [*_holds(audit, gain), *_rest(audit, gain), *_limits(audit), *_reloaded(audit), *audit["not_checked"]]
+
+
+def _holds(audit: Plain, gain: Plain) -> Iterator[str]:
+    whole = f"The gain of {_interval(gain)}"
+    if gain["low"] <= 0:
+        yield f"{whole} is not told from none by this test split, so that there is little to be audited."
+        return
+    checks = {HOW[part]: audit[part] for part in HOW if audit.get(part, {}).get("difference") is not None}
+    held = [f"{how} ({_found(each)})" for how, each in checks.items() if each["low"] > 0]
+    fallen = [f"{how} ({_found(each)})" for how, each in checks.items() if each["difference"] <= 0]
+    unsure = [f"{how} ({_found(each)})" for how, each in checks.items() if each["low"] <= 0 < each["difference"]]
+    if held:
+        yield f"{whole} holds {' and '.join(held)}."
+    if fallen:
+        yield f"{whole} vanishes {' and '.join(fallen)}."
+    if unsure:
+        yield f"{whole} is not settled {' and '.join(unsure)}."
+    for part, how in HOW.items():
+        for name, reason in audit.get(part, {}).get("not_checked", {}).items():
+            if not any(told in reason for told in ("no texts", "write none")):  # which is said of the whole benchmark
+                yield f"It was not checked {how} on {name}: {reason}."
+
+
+def _found(each: Plain) -> str:
+    if each["unchanged"]:
+        return "no answer reached the limit"
+    return f"{_interval(each)}, {each['n']} examples"
+
+
+def _rest(audit: Plain, gain: Plain) -> Iterator[str]:
+    tenths = audit.get("tenths")
+    if tenths and gain["difference"] > 0:
+        kept = "survives leaving out" if tenths["above_0"] == tenths["of"] else "does not survive leaving out"
+        yield f"It {kept} any tenth of the examples ({tenths['smallest']:+.3f} to {tenths['largest']:+.3f})."
+    for name, near in (audit.get("duplicates") or {}).items():
+        for what, told in (("search examples", near.get("search")), ("few-shot examples", near.get("shots"))):
+            if told and told["near"]:
+                yield f"Of {name}'s test examples {told['near']} of {told['of']} are nearly the same as {what}."
+        if without := near.get("gain_without"):
+            yield f"Without them its gain is {_interval(without)}."
+    hard = [row for row in audit.get("difficulty") or () if row["solved_by"] == 0]
+    if hard:
+        yield f"Of the {hard[0]['examples']} examples that no source solves it solves {hard[0]['winner']:.0%}."
+
+
+def _limits(audit: Plain) -> Iterator[str]:
+    on_test = audit["at_the_limit"].get("test", {})
+    cut = [f"{name} {each['share']:.0%}" for name, each in on_test.items() if each["share"] >= MUCH]
+    if cut:
+        yield f"Answers on test that were cut at the limit of tokens: {', '.join(cut)}."
+
+
+def _reloaded(audit: Plain) -> Iterator[str]:
+    for name, each in (audit.get("reload") or {}).items():
+        if reason := each.get("not_checked"):
+            yield f"The checkpoint read anew was not scored on {name}: {reason}."
+        elif each["other_answers"]:
+            yield (
+                f"The checkpoint read anew scores {each['score']:.3f} on {name}, the model of the search "
+                f"{each['before']:.3f} ({each['other_answers']} of {each['of']} answers differ)."
+            )
+        else:
+            yield f"The checkpoint read anew gives the same {each['of']} answers to {name}."
+
+
+def _interval(gain: Plain) -> str:
+    return f"{gain['difference']:+.3f} (95 % {gain['low']:+.3f} to {gain['high']:+.3f})"

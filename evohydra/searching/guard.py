@@ -1,0 +1,222 @@
+"""Limits that a winner has to keep: scored beside the fitness, told to strategies, and tested on validation."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import t
+
+from evohydra.recipe import Node
+from evohydra.scoring.benchmarks import Split
+from evohydra.scoring.job import Job
+from evohydra.scoring.measures import DISTANCE, TOKENS, name_of
+from evohydra.searching.bounds import BEST, Bound
+from evohydra.searching.ledger import Record
+from evohydra.searching.scheduler import Pending, Scheduler
+
+ONE_SIDED, TWO_SIDED = 0.95, 0.975
+FAILED = -1.0  # the margin of a genome that has no number
+FLOOR = -1e9  # below which genomes are told that break a limit: no fitness is as low
+Numbers = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Limit:
+    """The mean of a measure is to be at least (sign 1) or at most (sign -1) a bound. benchmark: None of a distance."""
+
+    measure: str
+    benchmark: str | None
+    sign: int
+    bound: Bound
+    said: str
+
+    @property
+    def name(self) -> str:
+        """What its numbers are called."""
+        return name_of(self.measure, self.benchmark)
+
+    @property
+    def text(self) -> str:
+        """In words."""
+        return f"{self.name} {'at least' if self.sign > 0 else 'at most'} {self.said}"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """How a model keeps a limit on `n` examples of a split.
+
+    value, bound: of the measure. margin: by how much the limit is kept, below 0 where it is broken, as a share of the
+    bound for numbers of tokens. low: the end of the margin's interval, which is one-sided (95 %) unless `high` is
+    given, and two-sided then.
+    """
+
+    limit: str
+    value: float
+    bound: float
+    margin: float
+    low: float
+    high: float | None
+    n: int
+
+
+@dataclass
+class Guard:
+    """The limits of a run. models: sources and base by name. sizes: examples by split and benchmark.
+
+    examples: of each benchmark, for each genome of the search. validated: whether there is a validation split.
+    """
+
+    limits: Sequence[Limit]
+    models: Mapping[str, Node]
+    sizes: Mapping[Split, Mapping[str, int]]
+    examples: int
+    validated: bool
+    _references: dict[tuple[Split, str], Mapping[str, Sequence[float]]] = field(default_factory=dict)
+    _best: dict[str, str] = field(default_factory=dict)
+
+    def job(self, recipe: Node, split: Split) -> Job:
+        """The numbers of all limits of a recipe on a split."""
+        names = {limit.name: self._size(limit, split) for limit in self.limits}
+        return Job(recipe, split, {name: tuple(range(size)) for name, size in names.items()})
+
+    def _size(self, limit: Limit, split: Split) -> int:
+        if limit.benchmark is None:
+            return 1
+        size = self.sizes[split][limit.benchmark]
+        return min(size, self.examples) if split == "search" else size
+
+    def submit(self, scheduler: Scheduler, labelled: Sequence[tuple[str, Node]], split: Split) -> list[Pending]:
+        """Have recipes scored, whose labels these are."""
+        return scheduler.submit([(f"limits of {label}", self.job(recipe, split)) for label, recipe in labelled])
+
+    def judged(
+        self, scheduler: Scheduler, pending: Pending, split: Split, *, two_sided: bool = False
+    ) -> list[Kept] | None:
+        """How a recipe keeps each limit; None where it could not be scored.
+
+        Of a search the low end is the one that validation would have with as many examples as it has.
+        """
+        scores = scheduler.result(pending).scores
+        if not scores:
+            return None
+        return [self._kept(scheduler, limit, scores[limit.name], split, two_sided) for limit in self.limits]
+
+    def _kept(self, scheduler: Scheduler, limit: Limit, values: Sequence[float], split: Split, two_sided: bool) -> Kept:
+        reference = self._reference(scheduler, limit, split)
+        bounds = limit.bound.factor * np.asarray(reference) + limit.bound.offset if reference else limit.bound.offset
+        above = limit.sign * (np.asarray(values) - bounds)  # (n,)
+        demanded = self._size(limit, "validation") if split == "search" and self.validated else len(above)
+        share = limit.measure not in (TOKENS, DISTANCE)
+        half = half_width(above, max(demanded, 1), TWO_SIDED if two_sided else ONE_SIDED, share=share)
+        bound = float(np.mean(bounds))
+        scale = abs(bound) if limit.measure == TOKENS and bound else 1.0
+        margin, half = float(above.mean()) / scale, half / scale
+        high = margin + half if two_sided else None
+        return Kept(limit.text, float(np.mean(values)), bound, margin, margin - half, high, len(above))
+
+    def _reference(self, scheduler: Scheduler, limit: Limit, split: Split) -> Sequence[float] | None:
+        if limit.bound.reference is None:
+            return None
+        return self._numbers(scheduler, self._referred(scheduler, limit), split)[limit.name]
+
+    def _referred(self, scheduler: Scheduler, limit: Limit) -> str:
+        """The model that a bound refers to; the best source is that of the search split, in the limit's direction."""
+        assert limit.bound.reference is not None
+        if limit.bound.reference != BEST:
+            return limit.bound.reference
+        if limit.name not in self._best:
+            means = {
+                name: limit.sign * float(np.mean(self._numbers(scheduler, name, "search")[limit.name]))
+                for name in self.models
+                if name != "base"
+            }
+            self._best[limit.name] = max(means, key=lambda name: means[name])
+        return self._best[limit.name]
+
+    def _numbers(self, scheduler: Scheduler, name: str, split: Split) -> Mapping[str, Sequence[float]]:
+        if (split, name) not in self._references:
+            (pending,) = self.submit(scheduler, [(name, self.models[name])], split)
+            evaluation = scheduler.result(pending)
+            if evaluation.error is not None:
+                raise ValueError(f"guard: {name} could not be scored on the {split} split: {evaluation.error}")
+            self._references[split, name] = evaluation.scores
+        return self._references[split, name]
+
+    def limited(self, scheduler: Scheduler, record: Record, pending: Pending) -> Record:
+        """The record of a genome with its margins: what has to be 0 or more of each limit."""
+        if record.fitness is None:
+            return record
+        kept = self.judged(scheduler, pending, "search")
+        found = {limit.text: FAILED for limit in self.limits}
+        if kept is not None:
+            found = {each.limit: round(each.low, 9) for each in kept}
+        return replace(record, limits=found)
+
+
+def half_width(above: Numbers, count: int, level: float, *, share: bool) -> float:
+    """From the mean to the end of its interval, for `count` examples that differ as those of `above`, (n,), do.
+
+    Where numbers are shares or scores, half an example above and below is added on each side (Agresti and Min 2005,
+    Statistics in Medicine 24, 729-740, for paired shares): equal answers to a few examples are no certainty.
+    """
+    n = len(above)
+    if n == 1 and not share:
+        return 0.0
+    total, squares = float(above.sum()), float((above**2).sum())
+    if share:
+        n, squares = n + 2, squares + 1.0
+    variance = max(squares / n - (total / n) ** 2, 0.0) * n / max(n - 1, 1)
+    size = count + 2 if share else count
+    return float(t.ppf(level, max(size - 1, 1))) * math.sqrt(variance / size)
+
+
+def broken(record: Record) -> float:
+    """By how much all limits together are broken; 0 where all are kept, or none is known."""
+    return sum(max(0.0, -margin) for margin in record.limits.values())
+
+
+def feasible_first(records: Sequence[Record]) -> list[Record]:
+    """Records for strategies without a sense of limits: who breaks one is below all that keep them, by how much.
+
+    Deb, An efficient constraint handling method for genetic algorithms, 2000: of two that keep all limits the better
+    one is better, of two that do not the one that breaks them less.
+    """
+    return [
+        replace(
+            record,
+            fitness=FLOOR - amount,
+            objectives=dict.fromkeys(record.objectives, FLOOR - amount),
+            error_bar=None,
+            scores={name: [FLOOR - amount] * len(values) for name, values in record.scores.items()},
+        )
+        if record.fitness is not None and (amount := broken(record)) > 0
+        else record
+        for record in records
+    ]
+
+
+def nearest(records: Sequence[Record], most: int) -> list[Record]:
+    """The records that keep all limits in the search; where none does, the `most` that break them least."""
+    scored = [record for record in records if record.fitness is not None]
+    keeping = [record for record in scored if broken(record) == 0]
+    return keeping or sorted(scored, key=lambda record: (broken(record), record.index))[:most]
+
+
+def margins(records: Sequence[Record], seen: Sequence[Record]) -> Numbers:
+    """(genomes, limits): what has to be 0 or more; of genomes without numbers the smallest that was seen."""
+    names = next((tuple(record.limits) for record in seen if record.limits), ())
+    worst = {name: min(record.limits[name] for record in seen if record.limits) for name in names}
+    return np.array([[record.limits.get(name, worst[name]) for name in names] for record in records], dtype=np.float64)
+
+
+def sentence(kept: Kept) -> str:
+    """How a limit is kept, for readers."""
+    told = "kept" if kept.low >= 0 else "broken" if kept.margin < 0 else "not kept for sure"
+    interval = f"{kept.low:+.3f}" if kept.high is None else f"{kept.low:+.3f} to {kept.high:+.3f}"
+    end = "at least, 95 %" if kept.high is None else "95 %"
+    return (
+        f"{kept.limit}: {told} ({kept.value:.3f} against {kept.bound:.3f}, margin {kept.margin:+.3f}, {interval} "
+        f"{end}, {kept.n} examples)"
+    )

@@ -1,0 +1,126 @@
+"""The audit of a winner: its parts by functions, and a whole run with one."""
+
+import pytest
+
+from evohydra.audit import at_the_limit, gains
+from evohydra.audit.plan import PARTS, audit_plan
+from evohydra.audit.texts import errors, kind_of_error, near_duplicates, nearest
+from evohydra.audit.verdict import verdict
+from evohydra.scoring.benchmarks import GivenAnswer
+from evohydra.scoring.benchmarks.lm_eval_asking import reworded
+
+GAIN = {"best_source": "ja", "difference": 0.12, "low": 0.08, "high": 0.16, "p": 0.001}
+CHANGED = {"not_checked": {}, "unchanged": False, "winner": 0.5, "source": 0.4, "n": 100}
+
+
+def audit(**parts: object) -> dict[str, object]:
+    return {"at_the_limit": {}, "not_checked": [], **parts}
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected", "kind"),
+    [
+        (GivenAnswer("答えは20", 0.0, cut=True), "答えは20です。", "cut at the limit"),
+        (GivenAnswer("  ", 0.0), "答えは20です。", "empty"),
+        (GivenAnswer("The answer is 20.", 0.0), "答えは20です。", "other language"),
+        (GivenAnswer("答えは20です。", 0.0), "The answer is 20.", "other language"),
+        (GivenAnswer("わかりません。", 0.0), "答えは20です。", "no number"),
+        (GivenAnswer("20かも", 0.0, extracted="[invalid]"), "答えは20です。", "no number"),
+        (GivenAnswer("答えは20個です。", 0.0), "答えは20です。", "right number, not accepted"),
+        (GivenAnswer("答えは２0です。", 0.0), "答えは20です。", "right number, not accepted"),
+        (GivenAnswer("答えは21です。", 0.0), "答えは20です。", "wrong content"),
+        (GivenAnswer("Paris", 0.0), "Rome", "wrong content"),
+        (GivenAnswer("20", 0.0), "答えは20です。", "right number, not accepted"),
+    ],
+)
+def test_kinds_of_errors(answer: GivenAnswer, expected: str, kind: str) -> None:
+    assert kind_of_error(answer, expected) == kind
+    assert errors([answer, GivenAnswer(expected, 1.0)], [expected] * 2) == {kind: 1}
+
+
+def test_near_duplicates_are_found_by_their_ngrams() -> None:
+    test = ["a quite long question about apples and pears", "something else altogether, at length", "short"]
+    search = ["A quite long question about  apples and pears!", "unlike all of these"]
+    found = near_duplicates(test, {"search": search, "shots": ["short"]})
+    assert (found["search"]["near"], found["search"]["places"]) == (1, [0])
+    assert found["shots"]["places"] == [2]
+    assert nearest(test, []).tolist() == [0, 0, 0]
+    assert nearest(["abcdefghij"], ["abcdefghijk"]) == pytest.approx([3 / 4])  # three and four 8-grams
+
+
+def test_scores_by_difficulty() -> None:
+    rows = gains.by_difficulty({"a": [1.0, 0.0, 1.0]}, {"x": {"a": [1.0, 0.0, 0.0]}, "y": {"a": [1.0, 1.0, 0.0]}})
+    assert rows == [
+        {"solved_by": 0, "examples": 1, "winner": 1.0},
+        {"solved_by": 1, "examples": 1, "winner": 0.0},
+        {"solved_by": 2, "examples": 1, "winner": 1.0},
+    ]
+    assert gains.by_difficulty({"a": [0.5]}, {"x": {"a": [1.0]}}) == []
+
+
+def test_a_gain_that_one_tenth_makes_does_not_survive() -> None:
+    source = {"a": [0.0] * 20}
+    even = gains.without_tenths({"a": [1.0] * 20}, source)
+    assert even == {"smallest": 1.0, "largest": 1.0, "above_0": 10, "of": 10}
+    lucky = {"a": [1.0 if at % 10 == 3 else 0.0 for at in range(20)]}
+    found = gains.without_tenths(lucky, source)
+    assert found is not None
+    assert (found["smallest"], found["above_0"]) == (0.0, 9)
+    assert gains.without_tenths({"a": [1.0]}, {"a": [0.0]}) is None
+
+
+def test_answers_at_the_limit_are_counted_by_model_and_split() -> None:
+    line = {"split": "test", "label": "ja", "ends": {"sums": [10, 4, 50]}}
+    genomes = [{"split": "search", "label": f"genome {at}", "ends": {"sums": [5, at, 20]}} for at in range(2)]
+    found = at_the_limit([line, *genomes, {"split": "test", "label": "old"}])
+    assert found == {
+        "test": {"ja": {"answers": 10, "share": 0.4, "mean_tokens": 5.0}},
+        "search": {"genomes": {"answers": 10, "share": 0.1, "mean_tokens": 4.0}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"difference": 0.1, "low": 0.05, "high": 0.15}, "holds at twice the length (+0.100 (95 % +0.050 to +0.150)"),
+        ({"difference": -0.01, "low": -0.1, "high": 0.1}, "vanishes at twice the length"),
+        ({"difference": 0.05, "low": -0.01, "high": 0.1}, "is not settled at twice the length"),
+        ({"unchanged": True, "difference": 0.1, "low": 0.05, "high": 0.15}, "(no answer reached the limit)"),
+    ],
+)
+def test_the_verdict_follows_from_the_numbers(change: dict[str, object], said: str) -> None:
+    assert said in " ".join(verdict(audit(length={**CHANGED, **change}), GAIN))
+
+
+def test_the_verdict_says_what_was_not_checked_and_what_is_wrong() -> None:
+    reasons = {"sums": "it has no second wording of its prompt (second_prompt)"}
+    found = audit(
+        wording={"not_checked": reasons, "unchanged": False},
+        at_the_limit={"test": {"winner": {"answers": 10, "share": 0.5, "mean_tokens": 8.0}}},
+        reload={"sums": {"score": 0.4, "before": 0.5, "other_answers": 3, "of": 10}},
+        duplicates={"sums": {"search": {"near": 2, "of": 10, "largest": 0.9}}},
+    )
+    said = " ".join(verdict(found, GAIN))
+    assert "It was not checked with another prompt on sums: it has no second wording" in said
+    assert "cut at the limit of tokens: winner 50%" in said
+    assert "(3 of 10 answers differ)" in said
+    assert "2 of 10 are nearly the same as search examples" in said
+    assert "not told from none" in verdict(found, {**GAIN, "low": -0.01})[0]
+    assert "no gain to be audited" in verdict(found, {**GAIN, "difference": None})[0]
+
+
+def test_a_second_wording_takes_the_place_of_the_last_question() -> None:
+    doc = {"question": "1+1?", "answer": "2"}
+    assert reworded("sums", "Q: 1+1? A: 2\n\nQ: 1+1? A:", "Q: 1+1? A:", doc, "What is {question}") == (
+        "Q: 1+1? A: 2\n\nWhat is 1+1?"
+    )
+    with pytest.raises(ValueError, match=r"second_prompt: expected names of fields of sums, .*got \['text'\]"):
+        reworded("sums", "Q: 1+1? A:", "Q: 1+1? A:", doc, "{text}")
+    with pytest.raises(ValueError, match="is not found in its own prompt"):
+        reworded("sums", "other", "Q: 1+1? A:", doc, "{question}")
+
+
+def test_options() -> None:
+    assert audit_plan("all", 5, 8).parts == PARTS
+    assert audit_plan("none", 5, 8).parts == audit_plan(False, 5, 8).parts == ()
+    assert audit_plan(["tenths"], 5, "all").answers is None

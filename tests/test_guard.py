@@ -1,0 +1,224 @@
+"""Limits that a winner has to keep: their grammar, their statistics, what strategies are told, and a run with one."""
+
+import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from evohydra.assembly.guarding import counted, guarding, limits_of
+from evohydra.scoring.benchmarks import GivenAnswer
+from evohydra.scoring.measures import OF_ANSWERS, is_measure, repeats_itself
+from evohydra.searching.bounds import BEST, Bound, parse_bound
+from evohydra.searching.feedback import tell
+from evohydra.searching.guard import FLOOR, broken, feasible_first, half_width, margins, nearest
+from evohydra.searching.ledger import Record
+from tests.commands import evohydra, json_lines, python, workspace
+
+SOURCES = ("ja", "math-7B")
+
+
+def record(index: int, fitness: float | None, *limits: float) -> Record:
+    named = {f"limit {at}": value for at, value in enumerate(limits)}
+    scores = {} if fitness is None else {"a": [fitness]}
+    return Record(index, 0, [index / 10], {}, f"recipe {index}", fitness, scores, limits=named)
+
+
+@pytest.mark.parametrize(
+    ("given", "bound"),
+    [
+        (0.98, Bound(None, 0.0, 0.98)),
+        (3, Bound(None, 0.0, 3.0)),
+        ("0.5", Bound(None, 0.0, 0.5)),
+        ("source", Bound(BEST, 1.0, 0.0)),
+        ("source best - 0.02", Bound(BEST, 1.0, -0.02)),
+        ("1.2 x source", Bound(BEST, 1.2, 0.0)),
+        ("0.9x source math-7B + 1", Bound("math-7B", 0.9, 1.0)),
+        (" base-0.01 ", Bound("base", 1.0, -0.01)),
+    ],
+)
+def test_bounds(given: object, bound: Bound) -> None:
+    assert parse_bound("guard[0].at_least", given, SOURCES) == bound
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["", "source best - ", "2 source", "__import__('os')", "source best * 2", "base best", True, None, [1], "x"],
+)
+def test_bounds_that_are_none(given: object) -> None:
+    with pytest.raises(ValueError, match=r"guard\[0\]\.at_least: "):
+        parse_bound("guard[0].at_least", given, SOURCES)
+    with pytest.raises(ValueError, match="expected one of the sources ja, math-7B, got 'other'"):
+        parse_bound("guard[0].at_least", "source other", SOURCES)
+
+
+class Sums:
+    """A benchmark whose models write texts."""
+
+    name, families = "sums", ("causal_lm",)
+    reason: ClassVar[str | None] = None
+
+    def size(self, split: str) -> int:
+        return 10
+
+    def ends(self) -> tuple[int, int, int]:
+        return 0, 0, 0
+
+    def lacks(self, change: str) -> str | None:
+        return self.reason
+
+    def shots(self) -> list[str]:
+        return []
+
+    def asked(self, *_: object) -> list[GivenAnswer]:
+        return []
+
+
+class Pictures(Sums):
+    """One whose models do not."""
+
+    name, reason = "pictures", "its models choose among answers and write none"
+
+
+BENCHMARKS: dict[str, Any] = {"sums": Sums(), "pictures": Pictures(), "other": Sums()}
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ({"benchmark": "sums"}, "expected at_least or at_most, one of them"),
+        ({"benchmark": "sums", "at_least": 0.1, "at_most": 0.2}, "expected at_least or at_most, one of them"),
+        ({"at_least": 0.1}, "expected benchmark or measure, one of them"),
+        ({"benchmark": "sums", "measure": "truncated"}, "expected benchmark or measure, one of them"),
+        ({"benchmark": "none", "at_least": 0.1}, "expected one of the benchmarks of this run, sums, pictures, other"),
+        ({"measure": "size", "at_most": 1}, "expected one of truncated, mean_tokens"),
+        ({"measure": "truncated", "at_most": 0.1}, "expected a benchmark, one of sums, pictures, other, as several"),
+        ({"measure": "truncated", "of": "pictures", "at_most": 0.1}, "its models choose among answers"),
+        ({"measure": "distance", "at_most": 0.1}, "it refers to the base, and this run has none"),
+        ({"benchmark": "sums", "at_least": "base"}, "it refers to the base, and this run has none"),
+        ({"benchmark": "sums", "atleast": 0.1}, "unknown keys"),
+    ],
+)
+def test_limits_that_cannot_be_kept_to_are_refused(entry: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(said)):
+        limits_of([entry], BENCHMARKS, SOURCES, based=False)
+
+
+def test_limits_and_what_counts_beside_them() -> None:
+    guard = [{"benchmark": "other", "at_least": "source best - 0.02"}, {"measure": "refusals", "of": "sums"}]
+    one, two = limits_of(guard, BENCHMARKS, SOURCES, based=True)
+    assert (one.text, one.sign) == ("score of other at least source best - 0.02", 1)
+    assert (two.text, two.sign) == ("refusals of sums at most source best + 0.02", -1)
+    assert list(counted(guard, BENCHMARKS)) == ["sums", "pictures"]
+    assert guarding(guard) == {"other"}
+    assert is_measure(one.name)
+    assert not is_measure("log-likelihood per token of sums")
+    with pytest.raises(ValueError, match="limits are set on every benchmark"):
+        counted([{"benchmark": "sums", "at_least": 0.1}], {"sums": BENCHMARKS["sums"]})
+
+
+@pytest.mark.parametrize(
+    ("measure", "answer", "value"),
+    [
+        ("truncated", GivenAnswer("a", 1.0, cut=True), 1.0),
+        ("truncated", GivenAnswer("a", 1.0, cut=False), 0.0),
+        ("mean_tokens", GivenAnswer("a", 1.0, tokens=7), 7.0),
+        ("japanese", GivenAnswer("答えは3です", 1.0), 1.0),
+        ("japanese", GivenAnswer("It is 3", 1.0), 0.0),
+        ("refusals", GivenAnswer("I'm sorry, but I cannot", 0.0), 1.0),
+        ("refusals", GivenAnswer("申し訳ありませんが", 0.0), 1.0),
+        ("refusals", GivenAnswer("She was sorry, and left", 0.0), 0.0),
+        ("repetition", GivenAnswer("so it is and " * 20, 0.0), 1.0),
+        ("repetition", GivenAnswer("There are three apples in the basket on the table.", 0.0), 0.0),
+    ],
+)
+def test_measures_of_answers(measure: str, answer: GivenAnswer, value: float) -> None:
+    assert OF_ANSWERS[measure](answer) == value
+    assert not repeats_itself("aaa")
+
+
+def test_a_bound_is_kept_with_the_confidence_that_is_told() -> None:
+    """Models at the very bound are taken to keep it in no more than about one trial of twenty."""
+    generator = np.random.default_rng(0)
+    for rate in (0.5, 0.9):
+        draws = (generator.random((2000, 100)) < rate) - rate
+        passed = [draw.mean() - half_width(draw, 100, 0.95, share=True) >= 0 for draw in draws]
+        assert np.mean(passed) <= 0.065
+    alike = np.zeros(20)
+    assert half_width(alike, 20, 0.95, share=True) > 0.05  # a few equal answers are no certainty
+    assert half_width(alike, 200, 0.95, share=True) < half_width(alike, 20, 0.95, share=True)
+    assert half_width(np.array([0.3]), 1, 0.95, share=False) == 0.0  # a distance has no error
+
+
+def test_who_keeps_limits_is_above_who_does_not() -> None:
+    """Deb's rules: feasible by fitness, then infeasible by violation, whatever their fitness."""
+    records = [record(0, 0.9, -0.1), record(1, 0.2, 0.0), record(2, 0.5, 0.3), record(3, 0.99, -0.05), record(4, None)]
+    told = feasible_first(records)
+    assert [each.index for each in sorted(told[:4], key=lambda r: -(r.fitness or 0.0))] == [2, 1, 3, 0]
+    assert told[0].fitness == pytest.approx(FLOOR - 0.1, abs=1e-6)
+    assert told[4].fitness is None
+    assert broken(record(5, 0.1, -0.1, 0.5, -0.2)) == pytest.approx(0.3)
+    assert [each.index for each in nearest(records, 2)] == [1, 2]
+    assert [each.index for each in nearest([records[0], records[3]], 1)] == [3]
+    assert margins(records, records)[:, 0].tolist() == [-0.1, 0.0, 0.3, -0.05, -0.1]
+
+
+def test_strategies_are_told_of_limits_in_their_own_way() -> None:
+    told: list[Any] = []
+
+    class Plain:
+        def tell(self, genomes: object, fitness: Any) -> None:
+            told.append(fitness.tolist())
+
+    class Constrained(Plain):
+        def tell_constraints(self, genomes: object, numbers: Any) -> None:
+            told.append(numbers.tolist())
+
+    records = [record(0, 0.9, -0.5), record(1, 0.2, 0.1)]
+    genomes = np.array([each.genome for each in records])
+    tell(Plain(), genomes, records, records)  # type: ignore[arg-type]
+    assert told.pop() == pytest.approx([FLOOR - 0.5, 0.2])
+    tell(Constrained(), genomes, records, records)  # type: ignore[arg-type]
+    assert told == [[0.9, 0.2], [[-0.5], [0.1]]]
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """A run that cannot keep its limits, and its command line."""
+    root = tmp_path_factory.mktemp("guarded")
+    limits = "guard=[{measure:mean_tokens,at_most:0.01 x source},{measure:distance,at_most:10}]"
+    given = [*workspace(root), "budget=8", "top=1", "baselines=null", "run=guarded", limits, "guard_examples=5"]
+    done = evohydra(*given, cwd=root)
+    return SimpleNamespace(root=root, given=given, done=done, run=root / "outputs" / "guarded")
+
+
+def test_limits_that_no_genome_keeps_end_clearly(guarded: SimpleNamespace) -> None:
+    assert guarded.done.returncode == 0, guarded.done.stderr
+    summary = json.loads((guarded.run / "summary.json").read_text())
+    guard = summary["guard"]
+    assert not guard["kept"]
+    assert (guard["keeping"], guard["scored"]) == (0, 8)
+    assert guard["said"][0].startswith("NO GENOME KEEPS ALL LIMITS for sure on validation")
+    tokens, distance = guard["test"]
+    assert tokens["margin"] < 0 < distance["margin"]
+    assert tokens["low"] <= tokens["margin"] <= tokens["high"]
+    assert "NO GENOME KEEPS ALL LIMITS" in (guarded.run / "winner" / "README.md").read_text()
+    lines = json_lines(guarded.run / "ledger.jsonl")
+    assert all(len(line["limits"]) == 2 for line in lines)
+
+
+def test_limits_are_part_of_what_a_run_is_and_replay(guarded: SimpleNamespace) -> None:
+    before = (guarded.run / "ledger.jsonl").read_bytes()
+    other = evohydra(*guarded.given[:-1], "guard_examples=6", cwd=guarded.root)
+    assert other.returncode != 0
+    assert "another configuration" in other.stderr
+    replayed = python("-m", "evohydra.replay", guarded.run, cwd=guarded.root)
+    assert replayed.returncode == 0, replayed.stderr
+    cut = before.splitlines(keepends=True)[:7]
+    Path(guarded.run / "ledger.jsonl").write_bytes(b"".join(cut))
+    again = evohydra(*guarded.given, cwd=guarded.root)
+    assert again.returncode == 0, again.stderr
+    assert (guarded.run / "ledger.jsonl").read_bytes() == before
