@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import evohydra
 from evohydra.assembly import composition
-from evohydra.checks.terminal import harmless
+from evohydra.checks.terminal import harmless, quiet
 from evohydra.library.commands import ENDS_WITH_CALLER
 
 logger = logging.getLogger(__name__)
@@ -32,6 +32,7 @@ COMMANDS = {
     "convert": "evohydra.convert",
     "report": "evohydra.report.__main__",
     "replay": "evohydra.replay",
+    "plan": "evohydra.plan",
 }
 
 
@@ -47,16 +48,6 @@ def place_in_sweep(directory: Path, seed: int) -> dict[str, object]:
     strategy = strategy_of(swept) or optimizer
     group = Path(settings.sweep.dir).name
     return {"name": f"{strategy} seed={seed}", "group": group, "strategy": strategy, "differing": telling(swept)}
-
-
-def _quiet() -> None:
-    """One progress display is enough; the libraries below have their own."""
-    os.environ.setdefault("TQDM_DISABLE", "1")
-    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    for name in ("lm_eval", "transformers", "datasets", "huggingface_hub", "matplotlib", "wandb"):
-        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def _share_cores() -> None:
@@ -103,7 +94,7 @@ def _back_to(directory: str) -> None:
 @hydra.main(version_base="1.3", config_path=composition.conf_dir(), config_name="config")
 def job(config: DictConfig) -> float:
     """One run; returns the winner's score on validation (on search where there is none), larger is better."""
-    _quiet()
+    quiet()
     from evohydra.assembly.runs import make_run
     from evohydra.report import make_console
     from evohydra.searching.hydra_files import mask_hydra_files
@@ -159,7 +150,7 @@ def main() -> None:
         print(f"evohydra {evohydra.__version__}")
         return
     if first in COMMANDS:
-        _quiet()
+        quiet()
         importlib.import_module(COMMANDS[first]).main(others)
         return
     _end_with_caller()
@@ -171,7 +162,7 @@ def main() -> None:
     except ValueError as error:
         sys.exit(harmless(f"evohydra: {error}"))
     composition.register()
-    _quiet()  # launchers hand the environment on to processes of their own
+    quiet()  # launchers hand the environment on to processes of their own
     try:
         job()
     except KeyboardInterrupt:

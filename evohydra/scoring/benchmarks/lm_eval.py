@@ -3,7 +3,7 @@
 import copy
 import logging
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from lm_eval.api.instance import Instance
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from evohydra.families import LiveModel
 from evohydra.files import Plain
-from evohydra.scoring.benchmarks import SPLITS, BenchmarkError, CommonAnswer, Split
+from evohydra.scoring.benchmarks import SPLITS, BenchmarkError, CommonAnswer, Lengths, Split
 from evohydra.scoring.benchmarks.chat_templates import Prompts, choose_template
 from evohydra.scoring.benchmarks.contents import versions_of
 from evohydra.scoring.benchmarks.generation_settings import check_stops, over_task
@@ -32,7 +32,7 @@ from evohydra.scoring.benchmarks.lm_eval_references import (
     of_written,
 )
 from evohydra.scoring.benchmarks.lm_eval_shots import keep_shots_apart
-from evohydra.scoring.benchmarks.lm_eval_words import answered, described
+from evohydra.scoring.benchmarks.lm_eval_words import answered, described, lengths_of
 from evohydra.scoring.benchmarks.not_numbers import check_choices, check_log_likelihoods
 from evohydra.scoring.benchmarks.parts import part_of_batches
 from evohydra.scoring.benchmarks.private_lm_eval import by_document, filters_of, set_instances
@@ -41,6 +41,7 @@ from evohydra.scoring.benchmarks.sampling import DRAWS
 from evohydra.scoring.benchmarks.splits import Slice, check_disjoint, slice_of
 
 logger = logging.getLogger(__name__)
+TOLD = 32  # examples whose length is looked at
 FEWSHOT_SEED = 1234  # simple_evaluate's default
 
 
@@ -209,6 +210,11 @@ class LMEvalBenchmark:
         """The prompt of example `index` of `split` without shots, and its target or right choice."""
         task = self._tasks[split]
         return described(task, task.eval_docs[self._indices[split][index]])
+
+    def lengths(self, split: Split, tokens: Callable[[str], int]) -> Lengths:
+        """How long the first examples of `split` are, see `TellsLengths`."""
+        task = self._tasks[split]
+        return lengths_of(task, [task.eval_docs[index] for index in self._indices[split][:TOLD]], tokens)
 
     def asked_as(self) -> str | None:
         """A prompt as it is asked, without shots; None where it is the tokenizer's chat template that makes it."""

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from evohydra.searching.fitness import Sizes
+from evohydra.searching.fitness.expected import Course, Expected, rejected
 from evohydra.searching.fitness.generation import Generation, Requests
 from evohydra.searching.fitness.order import shuffled
 from evohydra.searching.fitness.rejection import judged_on, rejection
@@ -15,8 +16,14 @@ class Full:
 
     def __init__(self, *, sizes: Sizes, seed: int, reject: Mapping[str, object] | None = None) -> None:
         self._reject = rejection(reject)
+        self._sizes = sizes
         self._order = shuffled(sizes, seed)
         self.same_examples = reject is None
+
+    def expected(self, course: Course) -> Expected:
+        """Every genome on every example."""
+        least = self._reject.after * course.genomes if self._reject else None
+        return Expected({name: rejected(size * course.genomes, least) for name, size in self._sizes.items()})
 
     def __call__(self, generation: Generation) -> Requests:
         """Judge each member as soon as it is scored."""
