@@ -57,6 +57,8 @@ def _declared(parts: Parts) -> dict[str, str | None]:
 
 def _licence(node: Checkpoint, place: Path, declared: Mapping[str, str | None]) -> str | None:
     """By the model's card, else by the configuration; None where neither tells."""
+    if node.path.startswith("zoo://"):
+        return "apache-2.0"  # evohydra's own
     here = of_directory(place) or (of_card(text) if (text := card_of(node.path, node.revision)) else None)
     return here or declared.get(node.name)
 
