@@ -1,9 +1,11 @@
 """What a plan has to know of a run, from its parts: sizes, lengths, devices, and how it is asked."""
 
 import functools
+import logging
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -12,18 +14,70 @@ from evohydra.assembly.parts import Parts, worker_bytes
 from evohydra.assembly.sizes import bytes_of_a_token
 from evohydra.families import tokenizers
 from evohydra.families.vocabulary import embeddings_of
+from evohydra.files import Plain
 from evohydra.merging.checkpoints import SourceError
-from evohydra.planning.calibration import peak_memory
+from evohydra.planning import words
+from evohydra.planning.calibration import Calibrated, peak_memory
 from evohydra.planning.cost import Shape
 from evohydra.planning.devices import DEVICES, Device, of_name, this_processor
 from evohydra.planning.memory import Rooms, Sizes
-from evohydra.planning.outlook import Model
+from evohydra.planning.outlook import Model, Outlook, estimated, outlook
+from evohydra.planning.work import work_of
 from evohydra.run import Run
 from evohydra.scoring.benchmarks import SPLITS, Benchmark, Lengths, TellsLengths
 from evohydra.scoring.executors.resources import total_memory, usable_cores
 from evohydra.spaces.grouping import Location
 
+logger = logging.getLogger(__name__)
 USUAL_TOKENS = 1024  # of a prompt and its answer, where nothing is known of them
+
+
+def beginning(run: Run, parts: Parts, place: Plain) -> list[str]:
+    """The line with which a run begins: expected time, memory, smallest gain; none of a job of a sweep.
+
+    The run does not fail for the want of it.
+    """
+    if place["group"]:
+        return []
+    try:
+        return [words.beginning(foreseen(run, parts, device_here(parts.engine.device), run.directory))]
+    except Exception as error:
+        logger.warning("there is no plan of this run (%s: %s)", type(error).__name__, error)
+        return []
+
+
+def foreseen(
+    run: Run,
+    parts: Parts,
+    device: Device,
+    directory: Path,
+    *,
+    workers: Sequence[int] = (1,),
+    download: float = 0.0,
+    memory: float | None = None,
+    found: Calibrated | None = None,
+) -> Outlook:
+    """What a run will cost and can show, by the device's figures or by what was measured.
+
+    directory: where it is written. memory: bytes of the machine that is planned for; None: this one's.
+    """
+    work, sizes, lengths = work_of(run), sizes_of(run.benchmarks), lengths_of(run, parts)
+    batch = parts.settings.batch_size
+    speed = estimated(work, model_of(parts), lengths, device, batch if isinstance(batch, int) else 1)
+    rooms = rooms_here(device, directory)
+    return outlook(
+        work,
+        sizes,
+        (speed, speed) if found is None else (found.processor, found.wall),
+        held_by(parts, lengths, sizes),
+        device,
+        rooms if memory is None else replace(rooms, memory=memory),
+        top=run.plan.top,
+        workers=workers,
+        here=str(parts.settings.executor.get("_target_", "")).endswith(".Local"),
+        download=download,
+        found=found,
+    )
 
 
 def sizes_of(benchmarks: Mapping[str, Benchmark]) -> dict[str, dict[str, int]]:

@@ -2,14 +2,14 @@
 
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 from evohydra.assembly import composition
 from evohydra.assembly.automatic import no_likelihood
-from evohydra.assembly.foresight import device_here, held_by, lengths_of, model_of, rooms_here, sizes_of
+from evohydra.assembly.foresight import device_here, foreseen, model_of, sizes_of
 from evohydra.assembly.inspection import fit_of
 from evohydra.assembly.reading import BY_HEADERS, WHOLE
 from evohydra.assembly.runs import Assembled, assembled
@@ -20,7 +20,7 @@ from evohydra.planning import advice as advised
 from evohydra.planning.calibration import Both, Calibrated, calibrated, since
 from evohydra.planning.devices import chosen
 from evohydra.planning.document import document
-from evohydra.planning.outlook import Outlook, estimated, outlook
+from evohydra.planning.outlook import Outlook
 from evohydra.planning.words import plain, screen
 from evohydra.planning.work import work_of
 from evohydra.run import Run
@@ -104,34 +104,24 @@ def _planned(config: Plain, given: Sequence[str], options: Options, headers: Hea
     if not isinstance(run, Run):
         raise ValueError("nothing to plan: every gene is frozen, and there is no benchmark; the run writes one recipe")
     device = chosen(options.gpu) if options.gpu else device_here(parts.engine.device)
-    here = str(parts.settings.executor.get("_target_", "")).endswith(".Local")
-    work, sizes = work_of(run), sizes_of(run.benchmarks)
     found = None
-    model = model_of(parts)
     whole = not headers.downloads and _all_here(made)
     if options.calibrate == "true" and not whole:
         raise ValueError(
             "calibrate=true: expected all sources on this machine, but some are headers alone; download them first "
             "(the run does), or plan without"
         )
-    if options.calibrate == "true" or (options.calibrate == "auto" and whole and model.of_sources <= SMALL):
+    if options.calibrate == "true" or (options.calibrate == "auto" and whole and model_of(parts).of_sources <= SMALL):
         if options.calibrate == "auto":  # by headers so far: what a run refuses for its numbers is refused here too
             start = since()
             made = assembled(config, directory, place, given, WHOLE)
             run, parts = cast("Run", made.run), made.parts
         found = _measured(run, made, began, start)
-    lengths = lengths_of(run, parts)
-    speed = estimated(work, model, lengths, device, _batch(made))
-    speeds = (speed, speed) if found is None else (found.processor, found.wall)
-    rooms = rooms_here(device, Path.cwd())
-    if options.memory_gb is not None:
-        rooms = replace(rooms, memory=options.memory_gb * 1e9)
     counts = sorted({1, 8, *([options.workers] if options.workers else [])})
-    prospect = outlook(
-        work, sizes, speeds, held_by(parts, lengths, sizes), device, rooms,
-        top=run.plan.top, workers=counts, here=here, download=sum(headers.downloads.values()), found=found,
-    )  # fmt: skip
-    return _told(made, run, prospect, sizes, headers)
+    memory = None if options.memory_gb is None else options.memory_gb * 1e9
+    download = float(sum(headers.downloads.values()))
+    prospect = foreseen(run, parts, device, Path.cwd(), workers=counts, download=download, memory=memory, found=found)
+    return _told(made, run, prospect, headers)
 
 
 def _all_here(made: Assembled) -> bool:
@@ -149,9 +139,8 @@ def _measured(run: Run, made: Assembled, began: Both, start: Both) -> Calibrated
     return calibrated(run, worker, work_of(run), _batch(made), began, read)
 
 
-def _told(
-    made: Assembled, run: Run, found: Outlook, sizes: Mapping[str, Mapping[str, int]], headers: Headers
-) -> Planned:
+def _told(made: Assembled, run: Run, found: Outlook, headers: Headers) -> Planned:
+    sizes = sizes_of(run.benchmarks)
     fit = fit_of(made, run, unread=not found.measured)
     settings = made.parts.settings
     optimizer, kind = _name(settings.optimizer), _name(settings.fitness)

@@ -16,6 +16,7 @@ import numpy as np
 
 from evohydra.assembly.automatic import AUTO, with_benchmark, with_search
 from evohydra.assembly.begun import as_begun, commits_of
+from evohydra.assembly.foresight import beginning
 from evohydra.assembly.own_code import own_code
 from evohydra.assembly.parts import (
     Parts,
@@ -71,8 +72,11 @@ class Assembled:
 
 
 def make_run(plain: Plain, directory: Path, place: Plain, given: Sequence[str] = ()) -> Run | UnsearchedRecipe:
-    """A run from its configuration, see `assembled`."""
-    return assembled(plain, directory, place, given).run
+    """A run from its configuration, see `assembled`; it begins with a line of what it will cost and can show."""
+    made = assembled(plain, directory, place, given)
+    if not isinstance(made.run, Run):
+        return made.run
+    return replace(made.run, said=(*made.run.said, *beginning(made.run, made.parts, place)))
 
 
 def assembled(

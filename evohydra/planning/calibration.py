@@ -21,7 +21,7 @@ from evohydra.scoring.statistics import interval, paired_gain
 from evohydra.scoring.worker import Worker
 from evohydra.searching.optimizers import Optimizer, Points, StateIsData
 
-LONG = 1.0  # seconds that a measured job should last, so that what it costs to begin one does not count
+LONG = 0.5  # seconds that a measured job should last, so that what it costs to begin one does not count
 MERGES = 3
 REPORT = 1.15  # times the seconds of importing all libraries that the report takes: mostly matplotlib's
 PASSES_OVER_WINNER = 3  # its bytes are written, read back and compared
@@ -154,7 +154,7 @@ class _Measured:
         last = self._scored(uniform, name, count)[0]
         self.building = self.building.plus(first).plus(last, -1.0)
         short, few = last, count
-        while last.wall < LONG and count < most:
+        while min(last.processor, last.wall) < LONG and count < most:
             short, few = last, count
             count = min(2 * count, most)
             last = self._scored(uniform, name, count)[0]
