@@ -134,9 +134,8 @@ def test_a_plan_counts_what_the_run_does(room: tuple[Path, list[str]], measured:
     summary = carried_out([*arguments, "report=false"], root / "run")
     stages = measured["work"]["stages"]
     searched = sum(each["likely"] for each in stages["search"]["examples"].values())
-    assert (
-        summary["examples_scored"] == searched == sum(each["scored"] for each in json_lines(root / "run/ledger.jsonl"))
-    )
+    records = json_lines(root / "run/ledger.jsonl")
+    assert summary["examples_scored"] == searched == sum(each["scored"] for each in records)
     assert stages["test"]["models"] == 2 + 1 + 1 + 1  # sources, base, uniform, winner
     assert stages["validation"]["models"] == len(summary["validation"]["candidates"])
     assert measured["work"]["generations"] == 1 + records[-1]["generation"]
