@@ -69,7 +69,7 @@ def foreseen(
         work,
         sizes,
         (speed, speed) if found is None else (found.processor, found.wall),
-        held_by(parts, lengths, sizes),
+        held_by(parts, lengths, sizes, peak_memory() if found is None else found.libraries),
         device,
         rooms if memory is None else replace(rooms, memory=memory),
         top=run.plan.top,
@@ -141,8 +141,10 @@ def _places(parts: Parts) -> Mapping[str, Location | None]:
     return parts.family.locations(opened.directories[opened.files_from], names, opened.copied)
 
 
-def held_by(parts: Parts, lengths: Mapping[str, Lengths], sizes: Mapping[str, Mapping[str, int]]) -> Sizes:
-    """What the memory of a worker follows from."""
+def held_by(
+    parts: Parts, lengths: Mapping[str, Lengths], sizes: Mapping[str, Mapping[str, int]], libraries: float
+) -> Sizes:
+    """What the memory of a worker follows from; `libraries` are the bytes of a process without a model."""
     opened, settings = parts.sources, parts.settings
     model = model_of(parts)
     paths = 2 if settings.merge.get("dataflow") else 1
@@ -158,7 +160,7 @@ def held_by(parts: Parts, lengths: Mapping[str, Lengths], sizes: Mapping[str, Ma
         batch=max(1, min(batch, most)),
         length=length,
         hidden=hidden,
-        libraries=peak_memory(),
+        libraries=libraries,
         sources=model.of_sources,
     )
 

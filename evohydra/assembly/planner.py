@@ -135,8 +135,7 @@ def _batch(made: Assembled) -> int:
 
 def _measured(run: Run, made: Assembled, began: Both, start: Both) -> Calibrated:
     read = since(start)
-    worker = WorkerMaker(made.parts)()
-    return calibrated(run, worker, work_of(run), _batch(made), began, read)
+    return calibrated(run, WorkerMaker(made.parts), work_of(run), _batch(made), began, read)
 
 
 def _told(made: Assembled, run: Run, found: Outlook, headers: Headers) -> Planned:

@@ -1,6 +1,5 @@
 """A few merges and examples, measured here: how fast a run is, how much memory it takes, how far sources are apart."""
 
-import gc
 import os
 import resource
 import time
@@ -10,18 +9,22 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.optimize import nnls
 
+from evohydra.checks.libraries import versions
 from evohydra.planning.cost import MEASURED, Rate, Speed
 from evohydra.planning.power import Disagreement, disagreement
 from evohydra.planning.work import Work
 from evohydra.recipe import Node
 from evohydra.run import Run
+from evohydra.scoring.benchmarks.fingerprints import data_fingerprints
 from evohydra.scoring.job import Job
 from evohydra.scoring.statistics import interval, paired_gain
 from evohydra.scoring.worker import Worker
 from evohydra.searching.optimizers import Optimizer, Points, StateIsData
 
 LONG = 0.5  # seconds that a measured job should last, so that what it costs to begin one does not count
+LEAST = 0.1  # of a job's time that it takes to ask a model, where a merge was slow by chance
 MERGES = 3
 REPORT = 1.15  # times the seconds of importing all libraries that the report takes: mostly matplotlib's
 PASSES_OVER_WINNER = 3  # its bytes are written, read back and compared
@@ -49,12 +52,16 @@ def both() -> tuple[Clock, Clock]:
 
 @dataclass(frozen=True)
 class Calibrated:
-    """What was measured: seconds of the processor and on the wall, disagreement, bytes of memory."""
+    """What was measured: seconds of the processor and on the wall, disagreement, bytes of memory.
+
+    libraries: bytes of this process before it had a model.
+    """
 
     processor: Speed
     wall: Speed
     apart: Disagreement
     memory: int
+    libraries: int
     gpu_memory: int | None
 
 
@@ -74,13 +81,14 @@ class Both:
         return Both(self.processor + factor * other.processor, self.wall + factor * other.wall)
 
 
-def calibrated(run: Run, worker: Worker, work: Work, batch: int, began: Both, read: Both) -> Calibrated:
-    """Measure a run with a worker of its own; none of its files is touched.
+def calibrated(run: Run, make: Callable[[], Worker], work: Work, batch: int, began: Both, read: Both) -> Calibrated:
+    """Measure a run with a worker of its own, which `make` makes; none of its files is touched.
 
     batch: prompts a forward pass. began: seconds of this process before its sources were read (libraries, most of
     all); read: of reading and assembling, which a run does too.
     """
-    measured = _Measured(run, worker, batch)
+    libraries = peak_memory()
+    measured = _Measured(run, make(), batch)
     fixed = began.plus(read)
     if run.report:
         fixed = fixed.plus(began, REPORT)
@@ -103,7 +111,7 @@ def calibrated(run: Run, worker: Worker, work: Work, batch: int, began: Both, re
         )
 
     gpu = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
-    return Calibrated(speed("processor"), speed("wall"), measured.apart(), peak_memory(), gpu)
+    return Calibrated(speed("processor"), speed("wall"), measured.apart(), peak_memory(), libraries, gpu)
 
 
 def since(start: "Both | None" = None) -> Both:
@@ -145,32 +153,23 @@ class _Measured:
     def rate(self, name: str, most: int) -> tuple[Both, Both, int, float]:
         """Of one kind of score: of a batch, of an example, prompts a batch, tokens of an example.
 
-        Jobs are doubled until one is LONG, or has all examples; the last two tell what depends on their number. Then
-        each source is asked as many, for answers of models differ in length.
+        Jobs of the uniform merge are doubled until one is LONG, or has all examples. Then each source is asked as many,
+        for answers of models differ in length.
         """
         uniform = list(self._models)[-1]
         count = min(2, most)
         first = self._scored(uniform, name, count)[0]
-        last = self._scored(uniform, name, count)[0]
-        self.building = self.building.plus(first).plus(last, -1.0)
-        short, few = last, count
-        while min(last.processor, last.wall) < LONG and count < most:
-            short, few = last, count
+        taken = [(count, self._scored(uniform, name, count)[0])]
+        self.building = self.building.plus(first).plus(taken[0][1], -1.0)
+        while min(taken[-1][1].processor, taken[-1][1].wall) < LONG and count < most:
             count = min(2 * count, most)
-            last = self._scored(uniform, name, count)[0]
+            taken.append((count, self._scored(uniform, name, count)[0]))
         every = [self._scored(model, name, count) for model in self._models]
-        mean = Both(*(float(np.mean([getattr(took, c) for took, _ in every])) for c in ("processor", "wall")))
+        taken += [(count, took) for took, _ in every]
         tokens = float(np.mean([found for _, found in every])) / max(count, 1)
-        batches = max(1.0, count / self._batch)
-        if count == few:
-            return Both(0.0, 0.0), mean.over(count), self._batch, tokens
-        slope = last.plus(short, -1.0).over(count - few)
-        of_mean = {c: getattr(mean, c) / max(getattr(last, c), 1e-9) for c in ("processor", "wall")}
-        example, start = {}, {}
+        start, example = {}, {}
         for clock in ("processor", "wall"):
-            whole = getattr(mean, clock)
-            example[clock] = min(max(getattr(slope, clock) * of_mean[clock], 0.0), whole / count)
-            start[clock] = (whole - example[clock] * count) / batches
+            start[clock], example[clock] = line([(n, getattr(took, clock)) for n, took in taken], self._batch)
         return Both(**start), Both(**example), self._batch, tokens
 
     def apart(self) -> Disagreement:
@@ -188,6 +187,7 @@ class _Measured:
         """A job of the first `count` search examples: seconds without the merge, and tokens."""
         recipe = self._models[model]
         self._worker.become(recipe)
+        merging = self._timed(lambda: self._worker.become(recipe))
         found = []
         job = Job(recipe, "search", {name: range(count)})
         took = self._timed(lambda: found.append(self._worker.evaluate(job)))
@@ -196,16 +196,26 @@ class _Measured:
             raise RuntimeError(f"calibrate=true: {model} could not be scored: {evaluation.error}")
         if name in self._run.benchmarks:
             self._scores.setdefault(name, {})[model] = evaluation.scores[name]
-        merging = evaluation.seconds["merge"]
-        return Both(max(took.processor - merging, 0.0), max(took.wall - merging, 0.0)), float(evaluation.tokens)
+        asked = (max(getattr(took, c) - getattr(merging, c), LEAST * getattr(took, c)) for c in ("processor", "wall"))
+        return Both(*asked), float(evaluation.tokens)
 
     @staticmethod
     def _timed(call: Callable[[], object]) -> Both:
-        gc.collect()
         processor, wall = both()
         found: list[float] = []
         took = wall.seconds(lambda: found.append(processor.seconds(call)))
         return Both(found[0], took)
+
+
+def line(taken: Sequence[tuple[int, float]], batch: int) -> tuple[float, float]:
+    """Seconds of a batch and of an example, neither below 0, that jobs of (examples, seconds) have taken.
+
+    Least squares of relative differences: short jobs tell what a batch costs, long ones what examples do.
+    """
+    seconds = np.array([max(took, 1e-6) for _, took in taken])
+    rows = np.array([[max(1.0, count / batch), count] for count, _ in taken]) / seconds[:, None]
+    (start, example), _ = nnls(rows, np.ones(len(taken)))
+    return float(start), float(example)
 
 
 def _most(run: Run, work: Work, name: str) -> int:
@@ -227,6 +237,8 @@ def _statistics(run: Run) -> Both:
         paired_gain(scores, other)  # type: ignore[arg-type]
         for _ in run.models.all():
             interval(scores)  # type: ignore[arg-type]
+        data_fingerprints(run.benchmarks)
+        versions()
 
     return _Measured._timed(carried_out)
 
@@ -269,5 +281,7 @@ def _made_up(
     points: Points,
     middle: Points,
 ) -> Points:
-    found: Points = -((points - middle) ** 2).sum(axis=1)
+    """A bowl, with waves in it: a smooth one would be learnt too fast."""
+    away = points - middle
+    found: Points = (-(away**2) + 0.05 * np.cos(12 * away)).sum(axis=1)
     return found

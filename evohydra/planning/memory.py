@@ -87,12 +87,9 @@ def memory(
     if sizes.hidden:
         asked["hidden states of paths"] = sizes.hidden
     libraries = {"libraries": sizes.libraries}
-    if peak is not None:
+    worker = {**libraries, **({"model while it is loaded": sizes.live} if on_gpu else asked)}
+    if peak is not None and peak > sum(worker.values()):  # what was asked was less than all that a run asks at once
         worker = {"measured": peak}
-    elif on_gpu:
-        worker = {**libraries, "model while it is loaded": sizes.live}
-    else:
-        worker = {**libraries, **asked}
     driver = {**worker, "report": REPORT} if here else {**libraries, "report": REPORT}
     gpu = Held({"libraries": CUDA, **asked}, rooms.gpu) if on_gpu else None
     each = None if rooms.memory is None else rooms.memory / max(1, workers)
