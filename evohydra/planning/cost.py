@@ -59,9 +59,10 @@ class Cost:
     unknown: tuple[str, ...] = field(default=())
 
 
-def cost(work: Work, speed: Speed, workers: int = 1) -> Cost:
-    """What a run costs with so many workers."""
-    stages = {stage.name: _shared(_serial(stage, speed), work, stage, workers) for stage in work.stages}
+def cost(work: Work, speed: Speed, workers: int = 1, at_once: int | None = None) -> Cost:
+    """What a run costs with so many workers, of which the machine carries so many at once (None: all)."""
+    together = workers if at_once is None else min(workers, at_once)
+    stages = {stage.name: _shared(_serial(stage, speed), work, stage, together) for stage in work.stages}
     stages["optimizer"] = Between.known(speed.optimizer)
     stages["other"] = Between.known(speed.fixed)
     total = NOTHING

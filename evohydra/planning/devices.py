@@ -13,7 +13,8 @@ GB = 10**9
 class Device:
     """memory: bytes. flops: floating-point operations a second, dense, 16 bits. bandwidth: bytes a second.
 
-    overhead: seconds that each layer of a model costs in each forward pass, however small it is.
+    overhead: seconds that each layer of a model costs in each forward pass, however small it is. at_once: how many
+    workers such a machine carries at once; None: each worker has such a device of its own.
     """
 
     name: str
@@ -22,6 +23,7 @@ class Device:
     bandwidth: float
     overhead: float
     gpu: bool = True
+    at_once: int | None = None
 
 
 def _gpu(name: str, gigabytes: float, teraflops: float, bandwidth: float) -> Device:
@@ -54,7 +56,7 @@ def of_name(name: str) -> Device | None:
     return max(found, key=lambda each: len(each.name), default=None)
 
 
-def this_processor(memory: int, threads: int) -> Device:
+def this_processor(memory: int, cores: int) -> Device:
     """The CPU of this machine: the product of two matrices and the copy of a large one, some 20 ms in all."""
     with torch.inference_mode():
         one = torch.ones(512, 512)
@@ -62,7 +64,9 @@ def this_processor(memory: int, threads: int) -> Device:
         took = min(_seconds(lambda: one @ one) for _ in range(5))
         large = torch.ones(4 * 2**20)
         copied = min(_seconds(lambda: large.clone()) for _ in range(3))
-    return Device(f"cpu, {threads} threads", memory, 2 * 512**3 / took, 2 * 4 * large.numel() / copied, 0.0004, False)
+    return Device(
+        f"cpu, {cores} cores", memory, 2 * 512**3 / took, 2 * 4 * large.numel() / copied, 0.0004, False, cores
+    )
 
 
 def _seconds(call: Callable[[], object]) -> float:

@@ -96,7 +96,7 @@ def outlook(
         work,
         device,
         [cost(work, speeds[0], count) for count in workers],
-        [cost(work, speeds[1], count) for count in workers],
+        [cost(work, speeds[1], count, device.at_once) for count in workers],
         found is not None,
         memory(
             held,
