@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import evohydra
 from evohydra.assembly import composition, starting
-from evohydra.checks.terminal import harmless
+from evohydra.checks.terminal import harmless, quiet
 from evohydra.library.commands import ENDS_WITH_CALLER
 from evohydra.report.sweep_callback import report_sweeps
 
@@ -34,6 +34,7 @@ COMMANDS = {
     "convert": "evohydra.convert",
     "report": "evohydra.report.__main__",
     "replay": "evohydra.replay",
+    "plan": "evohydra.plan",
 }
 
 
@@ -49,16 +50,6 @@ def place_in_sweep(directory: Path, seed: int) -> dict[str, object]:
     strategy = strategy_of(swept) or optimizer
     group = Path(settings.sweep.dir).name
     return {"name": f"{strategy} seed={seed}", "group": group, "strategy": strategy, "differing": telling(swept)}
-
-
-def _quiet() -> None:
-    """One progress display is enough; the libraries below have their own."""
-    os.environ.setdefault("TQDM_DISABLE", "1")
-    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    for name in ("lm_eval", "transformers", "datasets", "huggingface_hub", "matplotlib", "wandb"):
-        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def _share_cores() -> None:
@@ -114,7 +105,7 @@ def _nothing_left(directory: Path, settings: HydraConf) -> bool:
 def job(config: DictConfig) -> float:
     """One run; returns the winner's score on validation (on search where there is none), larger is better."""
     starting.let_through()
-    _quiet()
+    quiet()
     from evohydra.assembly.settings import Settings
     from evohydra.searching.hydra_files import mask_hydra_files
     from evohydra.searching.masking import mask_logs, shown_text
@@ -199,7 +190,7 @@ def main() -> None:
         _help(others)
         return
     if first in COMMANDS:
-        _quiet()
+        quiet()
         importlib.import_module(COMMANDS[first]).main(others)
         return
     _end_with_caller()
@@ -212,7 +203,7 @@ def main() -> None:
     except ValueError as error:
         sys.exit(harmless(f"evohydra: {error}"))
     composition.register()
-    _quiet()  # launchers hand the environment on to processes of their own
+    quiet()  # launchers hand the environment on to processes of their own
     try:
         with starting.held_messages():
             try:

@@ -28,9 +28,9 @@ LEVELS = (
     ("searching",),
     ("report", "trackers", "audit"),
     ("winner",),
-    ("run", "rebuild", "convert"),
+    ("run", "rebuild", "convert", "planning"),
     ("assembly",),
-    ("evaluation", "library"),
+    ("evaluation", "library", "plan"),
     ("__main__", "replay"),
 )
 ASIDE = {"evohydra", "evohydra.zoo"}  # the package itself, and the scripts that made the models that come along

@@ -99,7 +99,7 @@ def with_search(
         for kind, options in settings.fitness.items():
             check(f"fitness.{kind}", Mapping[str, object], options)
         searches = strategy is BayesianOptimization
-        lacking = _no_likelihood(benchmarks) if searches else None
+        lacking = no_likelihood(benchmarks) if searches else None
         if searches and lacking is None:
             kind, reason = LIKELIHOOD, "how likely genomes find right answers; the metric chooses the winner"
         else:
@@ -113,7 +113,7 @@ def with_search(
     return settings, "; ".join(said) or None
 
 
-def _no_likelihood(benchmarks: Mapping[str, Benchmark]) -> str | None:
+def no_likelihood(benchmarks: Mapping[str, Benchmark]) -> str | None:
     """Why these benchmarks should not be searched by the likelihood of right answers; None where they may be."""
     if not benchmarks:
         return "no benchmark"

@@ -8,7 +8,7 @@ import functools
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from evohydra.assembly.automatic import AUTO, with_benchmark, with_search
 from evohydra.assembly.begun import as_begun, commits_of
+from evohydra.assembly.foresight import beginning
 from evohydra.assembly.guarding import counted, guard_of, has_validation, limits_of
 from evohydra.assembly.own_code import own_code
 from evohydra.assembly.parts import (
@@ -30,11 +31,12 @@ from evohydra.assembly.parts import (
 from evohydra.assembly.process import device_of, set_up_process
 from evohydra.assembly.prompts import doubts_about_prompts
 from evohydra.assembly.ranges import with_ranges_for
+from evohydra.assembly.reading import WHOLE, Reading
 from evohydra.assembly.settings import Settings, Spec
 from evohydra.assembly.sizes import fitted
 from evohydra.assembly.workers import WorkerMaker, scores_depend_on
 from evohydra.audit.plan import audit_plan
-from evohydra.families import Rules, sources
+from evohydra.families import Rules
 from evohydra.families.sources import FoundSources, OpenSources
 from evohydra.files import Plain
 from evohydra.recipe import Node
@@ -62,7 +64,26 @@ LIBRARIES = ("evohydra", "torch", "transformers", "tokenizers")  # that merge an
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Assembled:
+    """A run, and what it was made of."""
+
+    run: Run | UnsearchedRecipe
+    found: FoundSources
+    parts: Parts
+
+
 def make_run(plain: Plain, directory: Path, place: Plain, given: Sequence[str] = ()) -> Run | UnsearchedRecipe:
+    """A run from its configuration, see `assembled`; it begins with a line of what it will cost and can show."""
+    made = assembled(plain, directory, place, given)
+    if not isinstance(made.run, Run):
+        return made.run
+    return replace(made.run, said=(*made.run.said, *beginning(made.run, made.parts, place)))
+
+
+def assembled(
+    plain: Plain, directory: Path, place: Plain, given: Sequence[str] = (), reading: Reading = WHOLE
+) -> Assembled:
     """A run from its configuration; `place` is what trackers call it, and in which sweep (`group`) it is.
 
     `given` are the overrides that it was made with, as far as they are known. Where every gene is frozen and there is
@@ -94,25 +115,25 @@ def make_run(plain: Plain, directory: Path, place: Plain, given: Sequence[str] =
     elif space.names:
         raise BenchmarkError("no benchmark: choose one or more, for example benchmark=[mgsm_ja]")
 
-    opened = as_begun(sources.read_sources(found), directory / IDENTITY)
+    opened = as_begun(reading.read(found), directory / IDENTITY)
     parts = opened_parts(settings, found, opened, every, device)
     located = _located(found, parts.sources)
     space = _space(merge, located, found)
     form.format.check(space.default(), parts.family, parts.sources)
     made_from(space.default(), parts.sources.directories)  # warns now, not after the search
-    parts.engine.uncached().probe(space.default())  # where workers are elsewhere, no tensor stays here
+    reading.probe(parts.engine.uncached(), space.default())  # where workers are elsewhere, no tensor stays here
     make_executor = functools.partial(_executor, settings, parts)
     if not benchmarks:
-        return UnsearchedRecipe(directory, space.decode(np.empty(0)), form, make_executor)
+        return Assembled(UnsearchedRecipe(directory, space.decode(np.empty(0)), form, make_executor), found, parts)
     warm, identity = _warm(settings, space), _identity(settings, parts, kept)
     if settings.warm_start:
         earlier = _earlier(settings, space)
         plan = replace(plan, make_optimizer=functools.partial(_optimizer, settings, earlier))
         warmed = warm_identity(Path(settings.warm_start), warm, identity.scores.benchmarks, earlier)
         identity = replace(identity, search=replace(identity.search, warm_start=warmed))
-    models = _models(settings, located, parts)
+    models = _models(settings, located, parts, reading)
     based = {"base": models.base} if models.base else {}
-    return Run(
+    run = Run(
         directory=directory,
         models=models,
         guard=guard_of(limits, every, {**models.sources, **based}, settings.guard_examples),
@@ -131,6 +152,7 @@ def make_run(plain: Plain, directory: Path, place: Plain, given: Sequence[str] =
         benchmark_options=tuple(settings.benchmark or ()),
         shared_scores=directory.parent / SCORES if place["group"] and settings.share_scores else None,
     )
+    return Assembled(run, found, parts)
 
 
 def _used(identity: Identity, settings: Settings) -> Plain:
@@ -255,14 +277,14 @@ def _baselines(settings: Settings, located: Plain) -> dict[str, Space]:
     return made
 
 
-def _models(settings: Settings, located: Plain, parts: Parts) -> Models:
+def _models(settings: Settings, located: Plain, parts: Parts, reading: Reading) -> Models:
     """The models that a winner is compared with."""
     opened, engine = parts.sources, parts.engine.uncached()
     alike = len({tuple(sorted(engine.shapes(model).items())) for model in opened.models}) == 1
     baselines: dict[str, Node] = {}
     for name, space in _baselines(settings, located).items():
         try:
-            engine.probe(space.default())
+            reading.probe(engine, space.default())
             baselines[name] = space.default()
         except ValueError as reason:
             logger.warning("baseline %s is left out: %s", name, reason)

@@ -1,6 +1,7 @@
 """Text for a terminal: what files of others say must not move its cursor, hide lines or fill it."""
 
 import logging
+import os
 import re
 
 MOST = 5000  # characters of a message
@@ -28,3 +29,13 @@ def log_to_terminal() -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(HarmlessLog("%(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
+
+
+def quiet() -> None:
+    """One progress display is enough; the libraries below have their own."""
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    for name in ("lm_eval", "transformers", "datasets", "huggingface_hub", "matplotlib", "wandb"):
+        logging.getLogger(name).setLevel(logging.ERROR)

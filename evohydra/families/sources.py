@@ -1,7 +1,7 @@
 """The source models of a run: found, opened, checked against each other, and fingerprinted."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -14,7 +14,7 @@ from evohydra.families.places import adapter_places, places
 from evohydra.families.rules import AUTO
 from evohydra.families.settings_files import check_files, settings_digest
 from evohydra.merging.adapters import other_base_of_adapter
-from evohydra.merging.checkpoints import Converted, SourceError, Survey, TensorSource, survey
+from evohydra.merging.checkpoints import Changed, Converted, SourceError, Survey, TensorSource, check_plain, survey
 from evohydra.merging.finding import locate
 from evohydra.merging.relatedness import check_kinship
 from evohydra.merging.stamps import Stamps, stamps, written_to
@@ -24,6 +24,7 @@ from evohydra.spaces.grouping import Location
 logger = logging.getLogger(__name__)
 NOTHING: Mapping[str, Mapping[str, str]] = MappingProxyType({})
 NOWHERE: Mapping[str, Path] = MappingProxyType({})
+UNREAD = "not read"  # in the place of a fingerprint
 CONFIGURATIONS = ("*.json", "*.txt", "*.model", "*/*.json", "*/*.txt", "*/*.model")
 
 
@@ -187,6 +188,37 @@ def read_sources(found: FoundSources, known: Mapping[str, Survey] | None = None)
         wanted=wanted,
         adapters=found.adapters,
     )
+
+
+def sources_by_headers(found: FoundSources) -> OpenSources:
+    """Sources of which no number is read: nothing is known of what is not finite, and of whether they are related.
+
+    Raises SourceError for weights that are parts of quantised ones, which their names and types tell.
+    """
+    return read_sources(found, {node.name: _by_types(node.name, found.published[node.name]) for node in found.nodes})
+
+
+def _by_types(name: str, source: TensorSource) -> Survey:
+    """What types alone tell; what an adapter changes is floating-point numbers."""
+    integers = set()
+    for tensor_name, tensor in _mapped(source):
+        check_plain(name, tensor_name, tensor)
+        if not tensor.is_floating_point():
+            integers.add(tensor_name)
+    return Survey(UNREAD, frozenset(integers))
+
+
+def stored_types(source: TensorSource) -> dict[str, str]:
+    """By name the types of tensors, but of those that an adapter changes."""
+    return {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in _mapped(source)}
+
+
+def _mapped(source: TensorSource) -> Iterator[tuple[str, torch.Tensor]]:
+    """The tensors as they are stored, mapped and not read; without those that an adapter changes."""
+    changed = source.changed if isinstance(source, Changed) else frozenset()
+    stored = source.stored if isinstance(source, Converted) else source
+    for name in sorted(source.shapes.keys() - changed):
+        yield name, stored.read(name)
 
 
 def open_sources(

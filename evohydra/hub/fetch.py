@@ -7,7 +7,7 @@ from glob import escape
 from pathlib import Path
 
 from evohydra.files import read_json
-from evohydra.hub import SourceError, conversions, in_words
+from evohydra.hub import SourceError, conversions, headers, in_words
 from evohydra.hub.asking import ask, listing_of
 from evohydra.hub.converting import (
     WEIGHTS_ONLY,
@@ -168,6 +168,8 @@ def _without_safetensors(wish: Wish, listing: Listing, pickles: Sequence[Listed]
 def _of_the_hubs_own(wish: Wish, listing: Listing, pickles: Sequence[Listed], found: conversions.Conversion) -> Path:
     """The weights of the bot's pull request, with the branch's own settings, which may have been corrected since."""
     target = conversion_directory(wish.repository, listing.commit, wish.patterns, found.listing.commit)
+    if only := headers.wanted():
+        target = only.beside(target)
     offered = _of_components(wish, found.listing, settings_of(found.listing.files, wish.patterns), found.listing.commit)
     if not listing.certain:
         return made_before(target) or _download(wish, found.listing, offered, found.listing.commit)
@@ -190,7 +192,8 @@ def _of_the_hubs_own(wish: Wish, listing: Listing, pickles: Sequence[Listed], fo
         made = joined(weights, [f.path for f in of_bot], branch, [f.path for f in settings], target)
     else:
         made = _download(wish, found.listing, (*settings, *of_bot), commit)
-    conversions.remember(listing, found)
+    if not only:
+        conversions.remember(listing, found)
     return made
 
 
@@ -201,6 +204,8 @@ def _converted(wish: Wish, listing: Listing, pickles: Sequence[Listed]) -> Path:
     settings = [file.path for file in beside]
     if other := same_pickles(target, {file.path: file.sha256 for file in pickles}):
         return with_weights_of(other, _download(wish, listing, beside, wish.revision), settings, target)
+    if headers.wanted():
+        raise headers.not_by_headers(f"{wish.repository} at {listing.commit}", [file.path for file in pickles])
     source = _pickled_files(wish, listing, pickles)
     logger.warning(
         "%s: converting %d pickle files (%s) into safetensors in %s; nothing in them is run",
@@ -250,14 +255,25 @@ def _say_what_changed(wish: Wish, listing: Listing) -> None:
 
 def _download(wish: Wish, listing: Listing, files: Sequence[Listed], revision: str | None, more: int = 0) -> Path:
     """Those files, at their commit, where there is room for them and for `more` bytes of a conversion."""
-    import huggingface_hub
-
     where = f"{wish.repository} at {listing.commit}"
     check_hashes(where, {f.path: f.sha256 for f in files}, wish.sha256)
     if listing.cached:
         return _cached(where, listing, files)
+    if (only := headers.wanted()) and headers.large(files) and not headers.cached(listing, files):
+        try:
+            return only.located(listing, files, more, lambda small: _fetched(wish, listing, small, revision))
+        except hub_errors() as error:
+            raise broken_off(wish.repository, error) from error
     if files:
         check_space(listing, files, more)
+    return _fetched(wish, listing, files, revision)
+
+
+def _fetched(wish: Wish, listing: Listing, files: Sequence[Listed], revision: str | None) -> Path:
+    """Those files in the cache, downloaded where they are not there."""
+    import huggingface_hub
+
+    where = f"{wish.repository} at {listing.commit}"
     names = [escape(file.path) for file in files or listing.named(CONFIGURED)]
     try:
         found = Path(

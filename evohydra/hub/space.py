@@ -13,8 +13,11 @@ WEIGHTS = (".safetensors", ".bin", ".ckpt", ".pt", ".pth")
 logger = logging.getLogger(__name__)
 
 
-def check_space(listing: Listing, files: Sequence[Listed], more: int) -> None:
-    """SourceError where the files that are not there yet, and a conversion of `more` bytes, have no room."""
+def check_space(listing: Listing, files: Sequence[Listed], more: int, *, say: bool = True) -> None:
+    """SourceError where the files that are not there yet, and a conversion of `more` bytes, have no room.
+
+    say: tell in the log what is downloaded.
+    """
     import huggingface_hub
 
     cache = Path(huggingface_hub.constants.HF_HUB_CACHE).expanduser()
@@ -32,7 +35,7 @@ def check_space(listing: Listing, files: Sequence[Listed], more: int) -> None:
         free = shutil.disk_usage(_place(where)).free
         if wanted > free:
             raise no_space(what, in_words(wanted), in_words(free), where)
-    if any(file.path.endswith(WEIGHTS) for file in missing):
+    if say and any(file.path.endswith(WEIGHTS) for file in missing):
         room = in_words(shutil.disk_usage(_place(cache)).free)
         logger.warning("downloading %s: %d files, %s (%s free in %s)", what, len(missing), in_words(size), room, cache)
 

@@ -130,16 +130,16 @@ def _size(file: Path) -> int:
 
 
 class Converted:
-    """Tensors whose floating-point numbers are rounded to `dtype` as they are read."""
+    """Tensors whose floating-point numbers are rounded to `dtype` as they are read; `stored` are those on disk."""
 
     def __init__(self, tensors: TensorSource, dtype: torch.dtype) -> None:
         self.shapes = tensors.shapes
         self.changed = tensors.changed if isinstance(tensors, Changed) else frozenset()
-        self._tensors, self._dtype = tensors, dtype
+        self.stored, self._dtype = tensors, dtype
 
     def read(self, name: str) -> Tensor:
         """The tensor `name` in the chosen type; integers as they are."""
-        tensor = self._tensors.read(name)
+        tensor = self.stored.read(name)
         return tensor.to(self._dtype) if tensor.is_floating_point() else tensor
 
 

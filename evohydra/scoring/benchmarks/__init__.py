@@ -1,6 +1,6 @@
 """Benchmarks: a live model and the examples of a split -> one score for each example."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args, runtime_checkable
 
@@ -125,6 +125,32 @@ class Divisible(Protocol):
         self, live: LiveModel, split: Split, examples: Sequence[int] | None, index: int, count: int
     ) -> Sequence[int]:
         """The positions, among `examples` of `split` or all of it, in part `index` of `count`; a part may hold none."""
+        ...
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """How long examples are, in tokens, on average: the prompt with its shots, and the reference (`longest`: of all).
+
+    limit: of answers. passes: through the model for each example (choices). writes: whether answers are generated, by
+    so many `beams`.
+    """
+
+    prompt: float
+    reference: float
+    longest: float
+    limit: int
+    passes: float
+    writes: bool
+    beams: int = 1
+
+
+@runtime_checkable
+class TellsLengths(Protocol):
+    """A benchmark in words that can say, without a model, how long its examples are."""
+
+    def lengths(self, split: Split, tokens: Callable[[str], int]) -> Lengths:
+        """Of the first examples of `split`; `tokens` counts those of a text."""
         ...
 
 

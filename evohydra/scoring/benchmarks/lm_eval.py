@@ -2,7 +2,7 @@
 
 import copy
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from lm_eval.api.instance import Instance
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from evohydra.families import LiveModel
 from evohydra.files import Plain
-from evohydra.scoring.benchmarks import SPLITS, BenchmarkError, Change, CommonAnswer, GivenAnswer, Split
+from evohydra.scoring.benchmarks import SPLITS, BenchmarkError, Change, CommonAnswer, GivenAnswer, Lengths, Split
 from evohydra.scoring.benchmarks.chat_templates import Prompts, choose_template
 from evohydra.scoring.benchmarks.contents import versions_of
 from evohydra.scoring.benchmarks.images import text_of
@@ -32,7 +32,7 @@ from evohydra.scoring.benchmarks.lm_eval_references import (
 )
 from evohydra.scoring.benchmarks.lm_eval_settings import FEWSHOT_SEED, check_filter, configure
 from evohydra.scoring.benchmarks.lm_eval_shots import keep_shots_apart, shown_questions
-from evohydra.scoring.benchmarks.lm_eval_words import answered, described
+from evohydra.scoring.benchmarks.lm_eval_words import answered, described, lengths_of
 from evohydra.scoring.benchmarks.not_numbers import check_choices, check_log_likelihoods
 from evohydra.scoring.benchmarks.parts import part_of_batches
 from evohydra.scoring.benchmarks.private_lm_eval import by_document, set_instances
@@ -41,6 +41,7 @@ from evohydra.scoring.benchmarks.sampling import DRAWS
 from evohydra.scoring.benchmarks.splits import Slice, check_disjoint, slice_of
 
 logger = logging.getLogger(__name__)
+TOLD = 32  # examples whose length is looked at
 
 
 def lm_eval_benchmarks(
@@ -217,6 +218,11 @@ class LMEvalBenchmark:
         """The prompt of example `index` of `split` without shots, and its target or right choice."""
         task = self._tasks[split]
         return described(task, task.eval_docs[self._indices[split][index]])
+
+    def lengths(self, split: Split, tokens: Callable[[str], int]) -> Lengths:
+        """How long the first examples of `split` are, see `TellsLengths`."""
+        task = self._tasks[split]
+        return lengths_of(task, [task.eval_docs[index] for index in self._indices[split][:TOLD]], tokens)
 
     def asked_as(self) -> str | None:
         """A prompt as it is asked, without shots; None where it is the tokenizer's chat template that makes it."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from evohydra.scoring.job import Examples
 from evohydra.searching.fitness import Sizes
+from evohydra.searching.fitness.expected import Course, Expected, rejected
 from evohydra.searching.fitness.generation import Generation, Requests
 from evohydra.searching.fitness.order import shuffled
 from evohydra.searching.fitness.rejection import judged_on, rejection
@@ -24,6 +25,11 @@ class Full:
     def ahead(self, number: int, earlier: Sequence[Record], objective: Objective) -> Examples | None:
         """All of them, unless genomes are rejected early."""
         return None if self._reject else {name: range(size) for name, size in self._sizes.items()}
+
+    def expected(self, course: Course) -> Expected:
+        """Every genome on every example."""
+        least = self._reject.after * course.genomes if self._reject else None
+        return Expected({name: rejected(size * course.genomes, least) for name, size in self._sizes.items()})
 
     def __call__(self, generation: Generation) -> Requests:
         """Judge each member as soon as it is scored."""

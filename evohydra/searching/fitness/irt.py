@@ -13,6 +13,7 @@ from evohydra.scoring.job import Scores
 from evohydra.searching.fitness import Sizes
 from evohydra.searching.fitness.calibration import Adaptive, Questions, Random, calibrated
 from evohydra.searching.fitness.estimators import Estimator
+from evohydra.searching.fitness.expected import Between, Course, Expected
 from evohydra.searching.fitness.generation import Generation, Judged, Member, OfSources, Requests, Wanted
 from evohydra.searching.fitness.order import check, interleaved, say_where_fewer, shuffled, weight_of
 from evohydra.searching.fitness.rejection import rejection
@@ -64,6 +65,16 @@ class ItemResponse:
         self._dimensions, self._estimator = dimensions, estimator
         self._reject = rejection(reject)
         self._calibrated: tuple[tuple[int, int], tuple[dict[str, Questions], str | None]] | None = None
+
+    def expected(self, course: Course) -> Expected:
+        """The first genomes on all examples, the others on some of them; all sources on all."""
+        first = min(self._calibrate, course.genomes)
+        metric = {}
+        for name, size in self._sizes.items():
+            least, most = min(self._first, size), min(self._most, size)
+            others = Between(least, (least + most) / 2, most).times(course.genomes - first)
+            metric[name] = others + Between.known(first * size)
+        return Expected(metric, sources=True)
 
     def __call__(self, generation: Generation) -> Requests:
         """Have the members scored in steps, and judge them at the end."""

@@ -11,6 +11,7 @@ from evohydra.scoring.benchmarks.likelihood import Per, Scale, benchmark_of, lik
 from evohydra.scoring.job import Examples, Verified
 from evohydra.scoring.statistics import RankCorrelation, rank_correlation
 from evohydra.searching.fitness import Fitness, Sizes
+from evohydra.searching.fitness.expected import Between, Course, Expected
 from evohydra.searching.fitness.full import Full
 from evohydra.searching.fitness.generation import Generation, Judged, Member, Requests, Scored, Wanted
 from evohydra.searching.fitness.likelihood_scale import Both, Means, is_likelihood, ranks, scale_of, too_low
@@ -103,6 +104,21 @@ class Likelihood:
             likely: {at: found.texts[name][at] for at in made._places[name]} for name, likely in made._names.items()
         }
         return made, texts
+
+    def expected(self, course: Course) -> Expected:
+        """Every genome by likelihood, those of checked generations by the metric too; at worst all by the metric."""
+        by_metric = max(course.genomes - self._metric_from, 0) if self._metric_from is not None else 0
+        every = self._check_every
+        checks = [each for number, each in enumerate(course.generations) if every and number % every == 0]
+        checked = min(sum(checks), course.genomes - by_metric)
+        metric, likelihood = {}, {}
+        for name, places in self._places.items():
+            whole = len(self._by_metric[name])
+            surely = checked * len(places) + by_metric * whole
+            metric[name] = Between(surely, surely, max(surely, course.genomes * whole) if every else surely)
+            likelihood[self._names[name]] = Between.known((course.genomes - by_metric) * len(places))
+        questions = {name: len(places) for name, places in (self.questions or {}).items()}
+        return Expected(metric, likelihood, questions)
 
     def __call__(self, generation: Generation) -> Requests:
         """Judge each member as soon as it is scored; verified references come before (`with_references`)."""

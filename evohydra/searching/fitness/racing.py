@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from evohydra.checks import Count
 from evohydra.searching.fitness import Sizes
 from evohydra.searching.fitness.betting import surely_above
+from evohydra.searching.fitness.expected import Between, Course, Expected
 from evohydra.searching.fitness.generation import Generation, Judged, Member, Requests, Wanted
 from evohydra.searching.fitness.order import (
     Example,
@@ -87,6 +88,12 @@ class Racing:
             self._levels.append(math.ceil(min(end, self._levels[-1] * growth)))
         self._reject = rejection(reject)
         self.needs_generations = NEEDS_GENERATIONS if fresh else None
+
+    def expected(self, course: Course) -> Expected:
+        """How long races are depends on how much genomes differ: the geometric mean of the shortest and the longest."""
+        least, most = self._levels[0] / self._total, self._levels[-1] / self._total
+        share = Between(least, math.sqrt(least * most), most)
+        return Expected({name: share.times(size * course.genomes) for name, size in self._sizes.items()})
 
     def __call__(self, generation: Generation) -> Requests:
         """Race the members; all are judged at the end."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from evohydra.checks import Count
 from evohydra.searching.fitness import Sizes
+from evohydra.searching.fitness.expected import Course, Expected, rejected
 from evohydra.searching.fitness.generation import Generation, Requests
 from evohydra.searching.fitness.order import drawn, say_where_fewer, shuffled
 from evohydra.searching.fitness.rejection import judged_on, rejection
@@ -33,6 +34,12 @@ class Subset:
         self._reject = rejection(reject)
         self.needs_generations = NEEDS_GENERATIONS if fresh else None
         self.comparable, self.same_examples = not fresh, not fresh and reject is None
+
+    def expected(self, course: Course) -> Expected:
+        """Every genome on a few examples."""
+        least = self._reject.after * course.genomes if self._reject else None
+        wanted = {name: min(self._examples, size) * course.genomes for name, size in self._sizes.items()}
+        return Expected({name: rejected(whole, least) for name, whole in wanted.items()})
 
     def __call__(self, generation: Generation) -> Requests:
         """Judge each member as soon as it is scored."""

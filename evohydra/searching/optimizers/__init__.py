@@ -113,6 +113,13 @@ class UsualBudget(Protocol):
 
 
 @runtime_checkable
+class LaterGenerations(Protocol):
+    """A strategy whose generations behind the first one have another size."""
+
+    later: int
+
+
+@runtime_checkable
 class WidensRanges(Protocol):
     """A strategy that begins in a part of the unit cube (`Axis.begins`) and widens it where its best genomes press."""
 

@@ -74,6 +74,7 @@ class BayesianOptimization:
                 "optimizer=catcma where some of them are choices"
             )
         self.population, self._batch, self._seed = population or default_population(dimension), batch, seed
+        self.later = batch
         self._features = Features.of(axes)
         known = starting_points(start, dimension, self.population)
         self._axes, self._known = tuple(axes), len(known)

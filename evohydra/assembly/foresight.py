@@ -1,0 +1,180 @@
+"""What a plan has to know of a run, from its parts: sizes, lengths, devices, and how it is asked."""
+
+import functools
+import logging
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from evohydra.assembly.parts import Parts, worker_bytes
+from evohydra.assembly.sizes import bytes_of_a_token
+from evohydra.families import tokenizers
+from evohydra.families.vocabulary import embeddings_of
+from evohydra.files import Plain
+from evohydra.merging.checkpoints import SourceError
+from evohydra.planning import words
+from evohydra.planning.calibration import Calibrated, peak_memory
+from evohydra.planning.cost import Shape
+from evohydra.planning.devices import DEVICES, Device, of_name, this_processor
+from evohydra.planning.memory import Rooms, Sizes
+from evohydra.planning.outlook import Model, Outlook, estimated, outlook
+from evohydra.planning.work import work_of
+from evohydra.run import Run
+from evohydra.scoring.benchmarks import SPLITS, Benchmark, Lengths, TellsLengths
+from evohydra.scoring.executors.resources import total_memory, usable_cores
+from evohydra.spaces.grouping import Location
+
+logger = logging.getLogger(__name__)
+USUAL_TOKENS = 1024  # of a prompt and its answer, where nothing is known of them
+
+
+def beginning(run: Run, parts: Parts, place: Plain) -> list[str]:
+    """The line with which a run begins: expected time, memory, smallest gain; none of a job of a sweep.
+
+    The run does not fail for the want of it.
+    """
+    if place["group"]:
+        return []
+    try:
+        return [words.beginning(foreseen(run, parts, device_here(parts.engine.device), run.directory))]
+    except Exception as error:
+        logger.warning("there is no plan of this run (%s: %s)", type(error).__name__, error)
+        return []
+
+
+def foreseen(
+    run: Run,
+    parts: Parts,
+    device: Device,
+    directory: Path,
+    *,
+    workers: Sequence[int] = (1,),
+    download: float = 0.0,
+    memory: float | None = None,
+    found: Calibrated | None = None,
+) -> Outlook:
+    """What a run will cost and can show, by the device's figures or by what was measured.
+
+    directory: where it is written. memory: bytes of the machine that is planned for; None: this one's.
+    """
+    work, sizes, lengths = work_of(run), sizes_of(run.benchmarks), lengths_of(run, parts)
+    batch = parts.settings.batch_size
+    speed = estimated(work, model_of(parts), lengths, device, batch if isinstance(batch, int) else 1)
+    rooms = rooms_here(device, directory)
+    return outlook(
+        work,
+        sizes,
+        (speed, speed) if found is None else (found.processor, found.wall),
+        held_by(parts, lengths, sizes, peak_memory() if found is None else found.libraries),
+        device,
+        rooms if memory is None else replace(rooms, memory=memory),
+        top=run.plan.top,
+        workers=workers,
+        here=str(parts.settings.executor.get("_target_", "")).endswith(".Local"),
+        download=download,
+        found=found,
+    )
+
+
+def sizes_of(benchmarks: Mapping[str, Benchmark]) -> dict[str, dict[str, int]]:
+    """The examples by split and benchmark."""
+    return {split: {name: each.size(split) for name, each in benchmarks.items()} for split in SPLITS}
+
+
+def lengths_of(run: Run, parts: Parts) -> dict[str, Lengths]:
+    """How long examples are, of the benchmarks that tell; counted by the tokenizer of the merge."""
+    telling = {name: each for name, each in run.benchmarks.items() if isinstance(each, TellsLengths)}
+    if not telling:
+        return {}
+    tokens = functools.lru_cache(_counter(parts))
+    return {name: each.lengths("search", tokens) for name, each in telling.items()}
+
+
+def _counter(parts: Parts) -> "functools.partial[int]":
+    opened = parts.sources
+    tokenizer = opened.overlay.tokenizer
+    if tokenizer is None:
+        try:
+            tokenizer = tokenizers.load(opened.directories[opened.files_from])
+        except (SourceError, OSError):  # files that a benchmark would not need either
+            return functools.partial(_by_characters)
+    return functools.partial(_count, tokenizer)
+
+
+def _count(tokenizer: object, text: str) -> int:
+    return len(tokenizer.encode(text, add_special_tokens=False))  # type: ignore[attr-defined]
+
+
+def _by_characters(text: str) -> int:
+    return math.ceil(len(text) / 3)
+
+
+def model_of(parts: Parts) -> Model:
+    """The model of a run as far as its speed and memory go."""
+    opened = parts.sources
+    shapes = opened.tensors[opened.files_from].shapes
+    numbers = sum(math.prod(shape) for shape in shapes.values())
+    size = parts.out_dtype.itemsize
+    embeddings = embeddings_of(shapes)
+    rows = math.prod(shapes[embeddings]) if embeddings else 0
+    layers = len({place.layer for place in _places(parts).values() if place is not None and place.layer is not None})
+    on_paths = 2 if parts.settings.merge.get("dataflow") else 1
+    shape = None
+    if embeddings and parts.family.name in ("causal_lm", "vision_language"):
+        head = rows if not any("lm_head" in name for name in shapes) else 0  # a tied head is computed all the same
+        cached = bytes_of_a_token(shapes, parts.out_dtype, 1) - bytes_of_a_token(shapes, parts.out_dtype, 0)
+        shape = Shape((numbers - rows + head) * on_paths, numbers * size, cached * on_paths, layers * on_paths)
+    sources = len(opened.models) + (opened.base is not None)
+    kept = parts.settings.cache_gb * 1024**3
+    return Model(
+        shape, numbers * size, sources, sources * numbers * (parts.engine.dtype or parts.out_dtype).itemsize, kept
+    )
+
+
+def _places(parts: Parts) -> Mapping[str, Location | None]:
+    opened = parts.sources
+    names = tuple(opened.tensors[opened.files_from].shapes)
+    return parts.family.locations(opened.directories[opened.files_from], names, opened.copied)
+
+
+def held_by(
+    parts: Parts, lengths: Mapping[str, Lengths], sizes: Mapping[str, Mapping[str, int]], libraries: float
+) -> Sizes:
+    """What the memory of a worker follows from; `libraries` are the bytes of a process without a model."""
+    opened, settings = parts.sources, parts.settings
+    model = model_of(parts)
+    paths = 2 if settings.merge.get("dataflow") else 1
+    shapes = opened.tensors[opened.files_from].shapes
+    batch = settings.batch_size if isinstance(settings.batch_size, int) else 1
+    most = max((size for split in sizes.values() for size in split.values()), default=1)
+    length = max((each.prompt + min(each.limit, 2 * each.longest) for each in lengths.values()), default=USUAL_TOKENS)
+    hidden = settings.prefix_gb * 1024**3 if settings.merge.get("dataflow") else 0.0
+    return Sizes(
+        live=model.bytes,
+        tables=worker_bytes(parts) - 2 * model.bytes - hidden,
+        token=bytes_of_a_token(shapes, parts.out_dtype, paths) if model.shape else 0.0,
+        batch=max(1, min(batch, most)),
+        length=length,
+        hidden=hidden,
+        libraries=libraries,
+        sources=model.of_sources,
+    )
+
+
+def rooms_here(device: Device, directory: Path) -> Rooms:
+    """Bytes that there are on this machine, and of a device."""
+    place = next(each for each in (directory, *directory.absolute().parents) if each.exists())
+    return Rooms(total_memory(), device.memory if device.gpu else None, shutil.disk_usage(place).free)
+
+
+def device_here(device: torch.device) -> Device:
+    """The device that a run uses here, by its maker's figures where these are known, else by a short measurement."""
+    if device.type != "cuda":
+        return this_processor(total_memory(), usable_cores())
+    properties = torch.cuda.get_device_properties(device)
+    known = of_name(properties.name) or DEVICES["a10g"]
+    return Device(properties.name, properties.total_memory, known.flops, known.bandwidth, known.overhead)

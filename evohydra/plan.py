@@ -1,0 +1,47 @@
+"""What a run will cost and what it can show, before anything large is read: python -m evohydra.plan OVERRIDES."""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from evohydra.checks.terminal import harmless, log_to_terminal, quiet
+from evohydra.files import write_json
+
+FITS, LACKS, WRONG = 0, 1, 2  # exit statuses
+HELP = """\
+python -m evohydra.plan OVERRIDES   what `python -m evohydra OVERRIDES` will cost and can show
+  calibrate=auto|true|false         measure a few merges and examples here (auto: where all sources are here, and small)
+  gpu=NAME                          plan for this GPU instead of the device of this machine: h100, rtx4090, ...
+  workers=N                         plan for so many workers too
+  memory_gb=N                       the CPU memory of the machine that is planned for
+  json=FILE                         write the plan as JSON
+Exit status: 0 it fits, 1 it does not (memory, disk), 2 the run would refuse it."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command; it ends the process with one of the exit statuses."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if {"-h", "--help"} & set(given):
+        print(HELP)
+        return
+    quiet()  # before libraries are imported
+    log_to_terminal()
+    from evohydra.assembly.planner import parsed, plan
+
+    try:
+        found = plan(given)
+        if file := parsed(given)[0].json:
+            write_json(Path(file), json.loads(json.dumps(found.document)))
+    except (ValueError, OSError, ArithmeticError, RuntimeError, MemoryError) as error:
+        if os.environ.get("HYDRA_FULL_ERROR"):
+            raise
+        print(harmless(f"evohydra: {type(error).__name__}: {error}"), file=sys.stderr)
+        sys.exit(WRONG)
+    print(harmless(str(found)))
+    sys.exit(FITS if found.fits else LACKS)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""What a run does, in numbers: genomes, generations, and how many examples each stage scores on how many models."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from evohydra.run import Run
+from evohydra.searching.driver import groups_of
+from evohydra.searching.fitness.expected import Between, Course, Expected, Foretells
+from evohydra.searching.optimizers import LaterGenerations
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a run: `models` are merged or loaded, `examples` scored on all of them together, by name of the score.
+
+    A score's name is that of a benchmark (its metric) or of the likelihoods of its right answers.
+    """
+
+    name: str
+    models: float
+    examples: Mapping[str, Between]
+
+
+@dataclass(frozen=True)
+class Work:
+    """All of a run; `assumed` says what its fitness does not tell."""
+
+    course: Course
+    stages: tuple[Stage, ...]
+    assumed: str | None = None
+
+    def stage(self, name: str) -> Stage:
+        """The stage of this name; one without models where the run has none."""
+        return next((each for each in self.stages if each.name == name), Stage(name, 0, {}))
+
+    def examples(self) -> dict[str, Between]:
+        """Of all stages together."""
+        found: dict[str, Between] = {}
+        for stage in self.stages:
+            for name, count in stage.examples.items():
+                found[name] = found[name] + count if name in found else count
+        return found
+
+
+def course_of(genomes: int, first: int, later: int) -> Course:
+    """The generations of a search: one of `first` genomes, then of `later`, the last one cut."""
+    sizes, left = [min(first, genomes)], genomes - first
+    while left > 0:
+        sizes.append(min(later, left))
+        left -= later
+    return Course(genomes, tuple(sizes))
+
+
+def work_of(run: Run) -> Work:
+    """What `run` does from its beginning; nothing of it is carried out."""
+    plan = run.plan
+    optimizer = plan.optimizer(plan.starting_points())
+    optimizer.close()
+    later = optimizer.later if isinstance(optimizer, LaterGenerations) else optimizer.population
+    course = course_of(plan.budget, optimizer.population, 1 if plan.steady else later)
+    assumed = None
+    if isinstance(plan.fitness, Foretells):
+        expected = plan.fitness.expected(course)
+    else:
+        assumed = "this kind of fitness does not say how many examples it wants: all of them are assumed"
+        expected = Expected({name: Between.known(size * course.genomes) for name, size in plan.sizes.items()})
+    return Work(course, tuple(_stages(run, course, expected)), assumed)
+
+
+def _stages(run: Run, course: Course, expected: Expected) -> list[Stage]:
+    sizes = {
+        split: {name: each.size(split) for name, each in run.benchmarks.items()}
+        for split in ("search", "validation", "test")
+    }
+    stages = []
+    if expected.questions:
+        asked = len(run.models.sources) + (run.models.uniform is not None)
+        stages.append(Stage("references", asked, {n: Between.known(s * asked) for n, s in expected.questions.items()}))
+    if expected.sources:
+        models = len(run.models.sources)
+        stages.append(Stage("sources", models, _whole(sizes["search"], models)))
+    wanted = {name: count for name, count in {**expected.metric, **expected.likelihood}.items() if count.high > 0}
+    stages.append(Stage("search", course.genomes, wanted))
+    if run.plan.validated:
+        groups = 1 if groups_of(run.plan.fitness) is None or run.plan.fitness.comparable else len(course.generations)
+        candidates = min(run.plan.top * groups, course.genomes)
+        stages.append(Stage("validation", candidates, _whole(sizes["validation"], candidates)))
+    tested = len(run.models.all()) + 1
+    stages.append(Stage("test", tested, _whole(sizes["test"], tested)))
+    if run.plan.ablate:
+        stages.append(
+            Stage("ablations", len(run.plan.space.names), _whole(sizes["validation"], len(run.plan.space.names)))
+        )
+    return stages
+
+
+def _whole(sizes: Mapping[str, int], models: int) -> dict[str, Between]:
+    return {name: Between.known(size * models) for name, size in sizes.items()}

@@ -1,0 +1,374 @@
+"""The planner: it refuses what the run refuses, counts what the run does, and says what tests can show."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+from scipy.stats import norm
+
+from evohydra.assembly.planner import parsed, plan
+from evohydra.planning import power
+from evohydra.planning.advice import suited
+from evohydra.planning.cost import Asked, Rate, Shape, Speed, cost, language_rate
+from evohydra.planning.devices import DEVICES, chosen, of_name
+from evohydra.planning.licences import of_card, together
+from evohydra.planning.memory import Rooms, Sizes, memory
+from evohydra.planning.work import Stage, Work, course_of
+from evohydra.searching.fitness.expected import Between
+from evohydra.spaces.genes import Axis
+from tests.commands import built, carried_out, json_lines, python, workspace
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    root = tmp_path_factory.mktemp("plan")
+    return root, [*workspace(root), "baselines=null", "budget=12"]
+
+
+def both(arguments: list[str], directory: Path, calibrate: str) -> tuple[str, str]:
+    """What run and plan say of bad input."""
+    messages = []
+    for call in (lambda: built(arguments, directory), lambda: plan([f"calibrate={calibrate}", *arguments])):
+        with pytest.raises((ValueError, ArithmeticError)) as caught:
+            call()
+        messages.append(f"{type(caught.value).__name__}: {caught.value}")
+    return messages[0], messages[1]
+
+
+def wider(two: Path) -> None:
+    tensors = load_file(two / "model.safetensors")
+    tensors["model.layers.1.mlp.up_proj.weight"] = torch.zeros(25, 16)
+    save_file(tensors, two / "model.safetensors", metadata={"format": "pt"})
+
+
+def fewer(two: Path) -> None:
+    tensors = load_file(two / "model.safetensors")
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    save_file(tensors, two / "model.safetensors", metadata={"format": "pt"})
+
+
+def quantised(two: Path) -> None:
+    tensors = load_file(two / "model.safetensors")
+    tensors["model.layers.1.mlp.up_proj.weight"] = torch.zeros(24, 16, dtype=torch.int8)
+    save_file(tensors, two / "model.safetensors", metadata={"format": "pt"})
+
+
+def truncated(two: Path) -> None:
+    file = two / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def configured(key: str, value: object) -> Callable[[Path], None]:
+    def change(two: Path) -> None:
+        file = two / "config.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), key: value}))
+
+    return change
+
+
+def another_tokenizer(two: Path) -> None:
+    file = two / "tokenizer.json"
+    text = json.loads(file.read_text())
+    vocabulary = text["model"]["vocab"]
+    vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
+    file.write_text(json.dumps(text))
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        wider, fewer, quantised, truncated, another_tokenizer, configured("rms_norm_eps", 0.5),
+        configured("quantization_config", {"quant_method": "gptq", "bits": 4}), configured("num_hidden_layers", 7),
+        lambda two: shutil.rmtree(two),
+    ],
+)  # fmt: skip
+def test_a_plan_by_headers_refuses_sources_as_the_run_does(spoil: Callable[[Path], None], tmp_path: Path) -> None:
+    arguments = [*workspace(tmp_path), "baselines=null", "budget=12"]
+    spoil(tmp_path / "two")
+    run, planned = both(arguments, tmp_path / "run", "false")
+    assert planned == run
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["budget=3"], ["dtype=float8"], ["start=[nobody]"], ["optimizer.population=0"], ["tokenizer=nobody"],
+        ["fitness=subset", "fitness.examples=0"], ["ablate=genes", "budget=4"], ["objective=weighted"],
+    ],
+)  # fmt: skip
+def test_a_plan_refuses_options_as_the_run_does(room: tuple[Path, list[str]], more: list[str]) -> None:
+    root, arguments = room
+    run, planned = both([*arguments, *more], root / "run", "false")
+    assert planned == run
+
+
+def test_numbers_that_are_not_finite_are_refused_where_they_are_read(tmp_path: Path) -> None:
+    arguments = [*workspace(tmp_path), "baselines=null", "budget=12"]
+    tensors = load_file(tmp_path / "two" / "model.safetensors")
+    tensors["model.norm.weight"][0] = float("nan")
+    save_file(tensors, tmp_path / "two" / "model.safetensors", metadata={"format": "pt"})
+    run, planned = both(arguments, tmp_path / "run", "auto")
+    assert planned == run
+    assert "NaN" in planned
+    unread = plan(["calibrate=false", *arguments])
+    assert any("finite" in each for each in unread.document["not_checked"])
+
+
+@pytest.fixture(scope="module")
+def measured(room: tuple[Path, list[str]]) -> dict[str, Any]:
+    """The plan of a small run, calibrated; as scripts read it."""
+    found: dict[str, Any] = json.loads(json.dumps(plan(["calibrate=true", *room[1]]).document))
+    return found
+
+
+def test_a_plan_counts_what_the_run_does(room: tuple[Path, list[str]], measured: dict[str, Any]) -> None:
+    root, arguments = room
+    summary = carried_out([*arguments, "report=false"], root / "run")
+    stages = measured["work"]["stages"]
+    searched = sum(each["likely"] for each in stages["search"]["examples"].values())
+    records = json_lines(root / "run/ledger.jsonl")
+    assert summary["examples_scored"] == searched == sum(each["scored"] for each in records)
+    assert stages["test"]["models"] == 2 + 1 + 1 + 1  # sources, base, uniform, winner
+    assert stages["validation"]["models"] == len(summary["validation"]["candidates"])
+    assert measured["work"]["generations"] == 1 + records[-1]["generation"]
+    assert not (root / "outputs").exists()
+
+
+def test_likelihood_is_counted_too(room: tuple[Path, list[str]]) -> None:
+    root, arguments = room
+    more = ["optimizer=bo", "fitness=likelihood", "fitness.examples=4", "fitness.check_every=2", "report=false"]
+    given = [*arguments, *more, "+benchmark.sums.complete_references=true"]
+    given = [each for each in given if not each.startswith("+benchmark.sums")]
+    found = plan(["calibrate=false", *given]).document["work"]["stages"]["search"]["examples"]
+    summary = carried_out(given, root / "likely")
+    assert summary["examples_scored"] == sum(each["likely"] for each in found.values())
+
+
+def test_the_document_keeps_its_keys(measured: dict[str, Any]) -> None:
+    assert measured["version"] == 1
+    assert list(measured) == [
+        "version", "fits", "lacking", "chosen", "sources", "merge", "doubts", "not_checked", "licences", "genes",
+        "optimizer", "examples", "work", "cost", "memory", "power", "advice",
+    ]  # fmt: skip
+    assert list(measured["power"]) == [
+        "disagreement", "measured_on", "smallest_gain", "smallest_gain_with_twice_the_test",
+        "smallest_gain_with_four_times_the_test", "optimism_of_best_on_search", "optimism_of_choice_on_validation",
+    ]  # fmt: skip
+    assert list(measured["cost"]) == ["measured", "device", "seconds", "processor_seconds"]
+    assert list(measured["cost"]["seconds"][0]) == [
+        "workers", "total", "gpu_hours", "stages", "tokens", "forward_passes", "unknown",
+    ]  # fmt: skip
+    assert list(measured["memory"]) == ["measured", "mapped_sources", "download", "driver", "worker", "gpu", "disk"]
+    one = measured["cost"]["seconds"][0]["total"]
+    assert 0 < one["low"] <= one["likely"] <= one["high"]
+    assert measured["cost"]["measured"]
+    assert measured["memory"]["measured"]
+    assert not measured["not_checked"]
+    assert measured["merge"]["tensors_copied"] == 0
+    assert measured["sources"]["one"]["types"] == {"float32": measured["sources"]["one"]["tensors"]}
+
+
+def test_exit_statuses(room: tuple[Path, list[str]], tmp_path: Path) -> None:
+    root, arguments = room
+    fits = python("-m", "evohydra.plan", "calibrate=false", f"json={tmp_path}/plan.json", *arguments, cwd=root)
+    assert fits.returncode == 0, fits.stderr
+    assert "smallest gain" in fits.stdout
+    assert "1 worker" in fits.stdout
+    assert json.loads((tmp_path / "plan.json").read_text())["fits"]
+    small = python("-m", "evohydra", "plan", "calibrate=false", "memory_gb=0.01", *arguments, cwd=root)
+    assert small.returncode == 1
+    assert "does not fit" in small.stdout
+    wrong = python("-m", "evohydra.plan", *arguments, "merge=nonesuch", cwd=root)
+    assert wrong.returncode == 2
+    assert "nonesuch" in wrong.stderr
+    assert "Traceback" not in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("calibrate=perhaps", "calibrate: expected auto, true or false"),
+        ("gpu=abacus", "gpu: expected one of l4"),
+        ("workers=none", "workers: expected a number"),
+        ("memory_gb=much", "memory_gb: expected a number"),
+    ],
+)
+def test_options_of_the_plan(given: str, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        parsed([given])
+
+
+def test_own_options_do_not_reach_the_run() -> None:
+    options, rest = parsed(["calibrate=false", "gpu=h100", "workers=3", "seed=2", "model.sources.a.path=b"])
+    assert (options.gpu, options.workers, rest) == ("h100", 3, ["seed=2", "model.sources.a.path=b"])
+
+
+# What tests can show.
+
+
+@given(st.integers(20, 5000), st.floats(0.02, 0.9))
+def test_more_examples_show_smaller_gains(size: int, apart: float) -> None:
+    gain, twice = (power.smallest_gain({"a": n}, {"a": apart}) for n in (size, 2 * size))
+    if gain is not None:
+        assert twice is not None
+        assert 0 < twice < gain <= apart**0.5
+        assert abs(power.examples_for(gain, apart) - size) <= 1
+
+
+@given(st.integers(50, 2000), st.floats(0.05, 0.9), st.integers(2, 1000))
+def test_the_best_of_more_looks_better(size: int, apart: float, genomes: int) -> None:
+    sizes, values = {"a": size}, {"a": apart}
+    assert 0 < power.optimism(sizes, values, genomes) < power.optimism(sizes, values, genomes + 1)
+    assert power.optimism({"a": 4 * size}, values, genomes) == pytest.approx(power.optimism(sizes, values, genomes) / 2)
+
+
+def test_one_genome_is_not_chosen() -> None:
+    assert power.optimism({"a": 10}, {"a": 0.5}, 1) == 0
+
+
+@pytest.mark.parametrize(("size", "apart"), [(250, 0.3), (1000, 0.1)])
+def test_the_power_of_simulated_tests(size: int, apart: float) -> None:
+    """Paired right and wrong answers with a true gain of just that size: a paired test finds four of five."""
+    gain = power.smallest_gain({"a": size}, {"a": apart})
+    assert gain is not None
+    generator = np.random.default_rng(0)
+    up, down = (apart + gain) / 2, (apart - gain) / 2
+    draws = generator.choice([1, -1, 0], p=[up, down, 1 - apart], size=(4000, size))
+    mean, spread = draws.mean(axis=1), draws.std(axis=1)
+    found = np.abs(mean) > norm.isf(0.025) * spread / np.sqrt(size)
+    assert found.mean() == pytest.approx(0.8, abs=0.03)
+
+
+def test_the_optimism_of_simulated_searches() -> None:
+    """Equally good genomes, independent on examples: the best of 100 on 200 examples."""
+    generator, right = np.random.default_rng(0), 0.4
+    best = (generator.binomial(200, right, size=(2000, 100)) / 200).max(axis=1).mean() - right
+    apart = 2 * right * (1 - right)
+    assert power.optimism({"a": 200}, {"a": apart}, 100) == pytest.approx(best, rel=0.05)
+
+
+def test_what_a_few_examples_cannot_show() -> None:
+    assert power.smallest_gain({"a": 3}, {"a": 0.5}) is None
+    assert power.smallest_gain({"a": 0}, {"a": 0.5}) is None
+
+
+def test_disagreement_is_never_taken_for_none() -> None:
+    same = [1.0, 0.0, 1.0]
+    assert power.disagreement([(same, same)]) == 0.25
+    assert power.disagreement([([1.0, 0.0], [0.0, 1.0]), (same[:2], same[:2])]) == 1
+
+
+# Time and memory.
+
+SHAPE = Shape(7e9, 14e9, 131_072, 32)
+ASKED = Asked(prompt=200, answer=150, longest=300)
+
+
+def of(search: float, rate: Rate, genomes: int = 40, optimizer: float = 3.0) -> tuple[Work, Speed]:
+    stage = Stage("search", genomes, {"a": Between.known(search)})
+    return Work(course_of(genomes, 8, 4), (stage,)), Speed(0.5, {"a": rate}, optimizer, 7.0, (1, 1))
+
+
+def test_the_time_of_a_run_is_that_of_its_parts() -> None:
+    work, speed = of(400, Rate(0.1, 0.01, 64))
+    total = cost(work, speed).total
+    assert total.low == total.likely == total.high == pytest.approx(40 * 0.5 + 40 * 0.1 + 400 * 0.01 + 3 + 7)
+
+
+@given(st.integers(1, 64))
+def test_more_workers_are_not_slower_and_do_not_do_more(workers: int) -> None:
+    work, speed = of(4000, Rate(0.1, 0.01, 64))
+    one, several = cost(work, speed).total, cost(work, speed, workers).total
+    assert several.likely <= one.likely + 1e-9
+    assert (one.likely - 10) / workers <= several.likely - 10 + 1e-9
+
+
+def test_unknown_scores_are_said() -> None:
+    work, speed = of(10, Rate(0, 0, 1))
+    assert cost(work, Speed(0, {}, 0, 0, unknown=("a",))).unknown == ("a",)
+    assert cost(work, speed).unknown == ()
+
+
+def test_generations() -> None:
+    assert course_of(10, 6, 3).generations == (6, 3, 1)
+    assert course_of(4, 6, 3).generations == (4,)
+
+
+def test_language_models_by_figures() -> None:
+    """Writing is bound by the bandwidth: a card with twice as much writes twice as fast; reading by arithmetic."""
+    card, faster = DEVICES["rtx4090"], DEVICES["h200"]
+    slow, fast = (language_rate(SHAPE, ASKED, device, 16) for device in (card, faster))
+    assert slow.per_batch / fast.per_batch > 1.5
+    assert slow.per_example / fast.per_example == pytest.approx(faster.flops / card.flops)
+    step = slow.per_batch / 300
+    assert 14e9 / card.bandwidth < step < 0.1
+    read = language_rate(SHAPE, Asked(200, 150, 300, writes=False), card, 16)
+    assert read.per_batch < slow.per_batch / 100
+
+
+def test_what_does_not_fit_is_said() -> None:
+    sizes = Sizes(14e9, 2e9, 150_000, 16, 1000, 0, 1e9, 58e9)
+    rooms = Rooms(64e9, 24e9, 100e9)
+    fits = memory(sizes, on_gpu=True, workers=1, here=True, rooms=rooms, download=58e9)
+    assert fits.lacking == ()
+    assert fits.gpu is not None
+    assert 18e9 < fits.gpu.total < 24e9
+    assert fits.mapped == 58e9
+    more = memory(sizes, on_gpu=True, workers=1, here=True, rooms=Rooms(64e9, 16e9, 20e9), download=58e9)
+    assert [each.split(":")[0] for each in more.lacking] == ["GPU memory", "disk"]
+
+
+def test_devices_by_name() -> None:
+    assert chosen("h100").memory == 80e9
+    assert of_name("NVIDIA H100 80GB HBM3") == DEVICES["h100"]
+    assert of_name("NVIDIA GeForce RTX 4090") == DEVICES["rtx4090"]
+    assert of_name("NVIDIA L40S") == DEVICES["l40s"]
+    assert of_name("NVIDIA Abacus") is None
+
+
+def test_optimizers_that_suit() -> None:
+    assert suited([Axis()] * 16, 130, 1)[0] == "bo"
+    assert suited([Axis()] * 16, 1000, 1)[0] == "cmaes"
+    assert suited([Axis()] * 4000, 1000, 1)[0] == "sep_cmaes"
+    assert suited([Axis("categorical", 2)] * 64, 1000, 1)[0] == "catcma"
+    assert suited([Axis()] * 16, 500, 2)[0] == "nsga2"
+
+
+# Licences.
+
+
+def test_licences_of_cards() -> None:
+    assert of_card("---\nlicense: apache-2.0\ntags: [a]\n---\n# a") == "apache-2.0"
+    assert of_card("---\nlicense: [mit]\n---\n") == "mit"
+    assert of_card("---\nlicense: other\nlicense_name: gemma\n---\n") == "gemma"
+    assert of_card("# no front matter") is None
+    assert of_card("---\nlicense: [\n---\n") is None
+
+
+@pytest.mark.parametrize(
+    ("licences", "told"),
+    [
+        ({"a": "apache-2.0", "b": None}, "unknown: of b"),
+        ({"a": "apache-2.0", "b": "cc-by-nc-4.0"}, "non-commercial: b (cc-by-nc-4.0)"),
+        ({"a": "cc-by-sa-4.0"}, "share-alike: a"),
+        ({"a": "cc-by-sa-4.0", "b": "gpl-3.0"}, "cc-by-sa-4.0 and gpl-3.0 each want the merge"),
+        ({"a": "cc-by-nc-nd-4.0"}, "no derivatives"),
+        ({"a": "llama3.1"}, "naming: Llama have to be named"),
+        ({"a": "creativeml-openrail-m", "b": "mit"}, "limits of use: a"),
+        ({"a": "my-own"}, "not known here: a (my-own)"),
+    ],
+)
+def test_what_licences_mean_together(licences: dict[str, str | None], told: str) -> None:
+    assert any(told in each for each in together(licences).together), together(licences).together
+
+
+def test_permissive_licences_ask_for_names_alone() -> None:
+    assert all(each.startswith("naming: give") for each in together({"a": "apache-2.0", "b": "mit"}).together)
