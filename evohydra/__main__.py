@@ -141,9 +141,8 @@ def job(config: DictConfig) -> float:
             raise
         plainly = starting.is_a_sentence(error)
         told = harmless(shown_text(str(error) if plainly else f"{type(error).__name__}: {error}", secrets))
-        left = not plainly or not _nothing_left(directory, settings)
-        where = f"details in {directory}/evohydra.log" if left else "HYDRA_FULL_ERROR=1 shows where in the code"
-        message = f"evohydra: {told}\n({where})"
+        gone = plainly and _nothing_left(directory, settings)
+        message = f"evohydra: {told}" if gone else f"evohydra: {told}\n(details in {directory}/evohydra.log)"
         if settings.mode == RunMode.MULTIRUN:  # the other jobs go on
             raise composition.JobError(message) from None
         sys.exit(message)
