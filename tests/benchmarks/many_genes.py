@@ -21,7 +21,7 @@ from tests.contracts.discovery import composed
 Values = NDArray[np.float64]
 Ability = Callable[[Values], Values]
 ITEMS, CLIP, BEST, STEEPNESS = 64, 5.0, 1.5, 26.0
-BUDGETS = {8: (40, 80, 130), 16: (60, 130, 200), 32: (60, 130, 200), 64: (130, 200, 300), 150: (130, 200, 300)}
+BUDGETS = {8: (40, 80, 130), 16: (60, 130, 200), 32: (60, 130, 200), 64: (130, 200, 300), 150: (130, 200)}
 
 
 def rotated(genes: int, generator: np.random.Generator) -> Ability:
