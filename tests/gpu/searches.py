@@ -15,13 +15,13 @@ from tests.kill_repeatedly import without_seconds
 BUDGET = 8
 # optimizer=random: the same genomes wherever they are scored.
 FIXED = [
-    f"budget={BUDGET}", "optimizer=random", "fitness=full", "top=1", "baselines=null", "tracker=none", "report=false",
-    "threads=1",
+    f"budget={BUDGET}", "optimizer=random", f"optimizer.population={BUDGET}", "fitness=full", "top=1",
+    "baselines=null", "tracker=none", "report=false", "threads=1",
 ]  # fmt: skip
 FAMILIES = {
     "language model": [],
-    "vision-language model": ["+experiment=tiny_vlm"],
-    "diffusion model": ["+experiment=tiny_sdxl"],
+    "vision-language model": ["experiment=tiny_vlm"],
+    "diffusion model": ["experiment=tiny_sdxl"],
 }
 HOOK = """
 import atexit, json, os, torch
