@@ -17,6 +17,7 @@ from scipy.stats import norm
 from evohydra.assembly.planner import parsed, plan
 from evohydra.planning import power
 from evohydra.planning.advice import suited
+from evohydra.planning.calibration import line
 from evohydra.planning.cost import Asked, Rate, Shape, Speed, cost, language_rate
 from evohydra.planning.devices import DEVICES, chosen, of_name
 from evohydra.planning.licences import of_card, together
@@ -324,6 +325,23 @@ def test_what_does_not_fit_is_said() -> None:
     assert fits.mapped == 58e9
     more = memory(sizes, on_gpu=True, workers=1, here=True, rooms=Rooms(64e9, 16e9, 20e9), download=58e9)
     assert [each.split(":")[0] for each in more.lacking] == ["GPU memory", "disk"]
+
+
+def test_a_measured_peak_counts_where_it_is_more() -> None:
+    sizes = Sizes(1e9, 0, 0, 1, 1000, 0, 1e9, 0)
+    held = [
+        memory(sizes, on_gpu=False, workers=1, here=True, rooms=Rooms(None, None, None), download=0, peak=peak)
+        for peak in (None, 1.5e9, 3e9)
+    ]
+    assert [each.worker.total for each in held] == [2e9, 2e9, 3e9]
+    assert [each.driver.total - each.worker.total for each in held] == [90e6] * 3
+
+
+def test_rates_are_found_again_from_jobs() -> None:
+    taken = [(n, 0.05 * max(1, n / 64) + 0.002 * n) for n in (2, 4, 8, 16, 32, 64, 128, 200)]
+    start, example = line(taken, 64)
+    assert (start, example) == pytest.approx((0.05, 0.002))
+    assert line([(4, 1.0)], 64)[1] >= 0
 
 
 def test_devices_by_name() -> None:
