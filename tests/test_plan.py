@@ -390,3 +390,10 @@ def test_what_licences_mean_together(licences: dict[str, str | None], told: str)
 
 def test_permissive_licences_ask_for_names_alone() -> None:
     assert all(each.startswith("naming: give") for each in together({"a": "apache-2.0", "b": "mit"}).together)
+
+
+def test_a_run_begins_with_a_line(room: tuple[Path, list[str]]) -> None:
+    root, arguments = room
+    line_of_run = built(arguments, root / "line").said[-1]
+    assert line_of_run.startswith("plan: about ")
+    assert "the test split shows true gains from" in line_of_run
