@@ -17,6 +17,7 @@ from scipy.stats import norm
 from evohydra.assembly.planner import parsed, plan
 from evohydra.planning import power
 from evohydra.planning.advice import suited
+from evohydra.planning.calibration import line
 from evohydra.planning.cost import Asked, Rate, Shape, Speed, cost, language_rate
 from evohydra.planning.devices import DEVICES, chosen, of_name
 from evohydra.planning.licences import of_card, together
@@ -326,6 +327,23 @@ def test_what_does_not_fit_is_said() -> None:
     assert [each.split(":")[0] for each in more.lacking] == ["GPU memory", "disk"]
 
 
+def test_a_measured_peak_counts_where_it_is_more() -> None:
+    sizes = Sizes(1e9, 0, 0, 1, 1000, 0, 1e9, 0)
+    held = [
+        memory(sizes, on_gpu=False, workers=1, here=True, rooms=Rooms(None, None, None), download=0, peak=peak)
+        for peak in (None, 1.5e9, 3e9)
+    ]
+    assert [each.worker.total for each in held] == [2e9, 2e9, 3e9]
+    assert [each.driver.total - each.worker.total for each in held] == [90e6] * 3
+
+
+def test_rates_are_found_again_from_jobs() -> None:
+    taken = [(n, 0.05 * max(1, n / 64) + 0.002 * n) for n in (2, 4, 8, 16, 32, 64, 128, 200)]
+    start, example = line(taken, 64)
+    assert (start, example) == pytest.approx((0.05, 0.002))
+    assert line([(4, 1.0)], 64)[1] >= 0
+
+
 def test_devices_by_name() -> None:
     assert chosen("h100").memory == 80e9
     assert of_name("NVIDIA H100 80GB HBM3") == DEVICES["h100"]
@@ -372,3 +390,10 @@ def test_what_licences_mean_together(licences: dict[str, str | None], told: str)
 
 def test_permissive_licences_ask_for_names_alone() -> None:
     assert all(each.startswith("naming: give") for each in together({"a": "apache-2.0", "b": "mit"}).together)
+
+
+def test_a_run_begins_with_a_line(room: tuple[Path, list[str]]) -> None:
+    root, arguments = room
+    line_of_run = built(arguments, root / "line").said[-1]
+    assert line_of_run.startswith("plan: about ")
+    assert "the test split shows true gains from" in line_of_run

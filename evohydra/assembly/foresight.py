@@ -144,7 +144,10 @@ def _places(parts: Parts) -> Mapping[str, Location | None]:
 def held_by(
     parts: Parts, lengths: Mapping[str, Lengths], sizes: Mapping[str, Mapping[str, int]], libraries: float
 ) -> Sizes:
-    """What the memory of a worker follows from; `libraries` are the bytes of a process without a model."""
+    """What the memory of a worker follows from; `libraries` are the bytes of a process without a model.
+
+    Where benchmarks do not tell how long their prompts are, these are left out.
+    """
     opened, settings = parts.sources, parts.settings
     model = model_of(parts)
     paths = 2 if settings.merge.get("dataflow") else 1
@@ -156,7 +159,7 @@ def held_by(
     return Sizes(
         live=model.bytes,
         tables=worker_bytes(parts) - 2 * model.bytes - hidden,
-        token=bytes_of_a_token(shapes, parts.out_dtype, paths) if model.shape else 0.0,
+        token=bytes_of_a_token(shapes, parts.out_dtype, paths) if model.shape and lengths else 0.0,
         batch=max(1, min(batch, most)),
         length=length,
         hidden=hidden,

@@ -140,6 +140,8 @@ def _memory(plan: Plain) -> Lines:
             parts = ", ".join(f"{part} {gigabytes(size)}" for part, size in held["parts"].items() if size >= 1e6)
             room = f" of {gigabytes(held['room'])}" if held["room"] else ""
             lines.append((name, f"{gigabytes(held['total'])}{room}: {parts}"))
+    if not memory["measured"] and (memory["gpu"] or memory["worker"])["parts"].get("prompts and answers") == 0:
+        lines.append(("not known", "prompts and answers: calibrate=true measures them"))
     return [*lines, ("page cache", f"{gigabytes(memory['mapped_sources'])} of sources, where there is room")]
 
 
