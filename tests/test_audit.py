@@ -1,5 +1,8 @@
 """The audit of a winner: its parts by functions, and a whole run with one."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from evohydra.audit import at_the_limit, gains
@@ -7,7 +10,10 @@ from evohydra.audit.plan import PARTS, audit_plan
 from evohydra.audit.texts import errors, kind_of_error, near_duplicates, nearest
 from evohydra.audit.verdict import verdict
 from evohydra.scoring.benchmarks import GivenAnswer
+from evohydra.scoring.benchmarks.answer_length import answer_length
 from evohydra.scoring.benchmarks.lm_eval_asking import reworded
+from evohydra.searching.doubts import ENOUGH, Doubts
+from evohydra.searching.ledger import Record
 
 GAIN = {"best_source": "ja", "difference": 0.12, "low": 0.08, "high": 0.16, "p": 0.001}
 CHANGED = {"not_checked": {}, "unchanged": False, "winner": 0.5, "source": 0.4, "n": 100}
@@ -118,6 +124,70 @@ def test_a_second_wording_takes_the_place_of_the_last_question() -> None:
         reworded("sums", "Q: 1+1? A:", "Q: 1+1? A:", doc, "{text}")
     with pytest.raises(ValueError, match="is not found in its own prompt"):
         reworded("sums", "other", "Q: 1+1? A:", doc, "{question}")
+
+
+class Counted:
+    """A benchmark whose models write answers of some tokens."""
+
+    name, families = "sums", ("causal_lm",)
+
+    def __init__(self, reason: str | None = None) -> None:
+        self._reason = reason
+
+    def size(self, split: str) -> int:
+        return 3
+
+    def identity(self) -> dict[str, object]:
+        return {"kind": "counted"}
+
+    def __call__(self, live: object, split: str, examples: object = None) -> Any:
+        raise AssertionError
+
+    def ends(self) -> tuple[int, int, int]:
+        return 0, 0, 0
+
+    def lacks(self, change: str) -> str | None:
+        return self._reason
+
+    def shots(self) -> list[str]:
+        return []
+
+    def asked(self, live: object, split: str, examples: Any, change: str = "none") -> list[GivenAnswer]:
+        return [GivenAnswer("", 1.0, tokens=5 + place) for place in examples]
+
+
+def test_the_length_of_answers_is_a_score_of_its_own() -> None:
+    live: Any = None
+    (made,) = answer_length("length", of=lambda name: {name: Counted()}).values()
+    assert made(live, "test").tolist() == [-5.0, -6.0, -7.0]
+    assert made(live, "test", [2]).tolist() == [-7.0]
+    assert made.identity() == {"kind": "counted", "counted": "tokens"}
+    with pytest.raises(ValueError, match=r"benchmark\.length\.of: expected one benchmark whose models write answers"):
+        answer_length("length", of=lambda name: {name: Counted("its models choose")})
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ([{"ends": {"a": [4, 4, 32]}, "broken": None}], "All 4 answers of the first genomes were cut at the limit"),
+        ([{"ends": {}, "broken": "all answers are empty"}], "Of all genomes so far all answers are empty. Likely"),
+    ],
+)
+def test_a_search_that_learns_nothing_is_warned_of(
+    lines: list[dict[str, Any]], said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept = [{"label": "genome 0", "error": None, **line} for line in lines]
+    store: Any = SimpleNamespace(entries=lambda _: kept)
+    doubts = Doubts(store)
+    for index in range(ENOUGH + 2):
+        doubts(Record(index, 0, [0.0], {}, "r", None if index == 0 else 0.5, {}))
+    assert sum(said in each for each in caplog.messages) == 1
+    assert sum("all have the fitness 0.5000" in each for each in caplog.messages) == 1
+    caplog.clear()
+    learning = Doubts(SimpleNamespace(entries=lambda _: []))  # type: ignore[arg-type]
+    for index in range(ENOUGH):
+        learning(Record(index, 0, [0.0], {}, "r", index / 10, {}))
+    assert not caplog.messages
 
 
 def test_options() -> None:

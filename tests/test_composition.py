@@ -25,7 +25,7 @@ CONF = Path(composition.conf_dir())
 FILES = sorted((file.parent.name, file.stem) for file in CONF.glob("*/*.yaml"))
 PARTS = [(group, option) for group, option in FILES if group != "experiment"]  # those are overlays of whole runs
 GROUPS = sorted(directory.name for directory in CONF.iterdir() if directory.is_dir())
-FILL_IN = {"task": "sums", "path": "/somewhere"}  # what a file leaves to the user
+FILL_IN = {"task": "sums", "path": "/somewhere", "of": "sums"}  # what a file leaves to the user
 
 
 def composed(*overrides: str) -> DictConfig:

@@ -212,9 +212,6 @@ def test_limits_that_no_genome_keeps_end_clearly(guarded: SimpleNamespace) -> No
 
 def test_limits_are_part_of_what_a_run_is_and_replay(guarded: SimpleNamespace) -> None:
     before = (guarded.run / "ledger.jsonl").read_bytes()
-    other = evohydra(*guarded.given[:-1], "guard_examples=6", cwd=guarded.root)
-    assert other.returncode != 0
-    assert "another configuration" in other.stderr
     replayed = python("-m", "evohydra.replay", guarded.run, cwd=guarded.root)
     assert replayed.returncode == 0, replayed.stderr
     cut = before.splitlines(keepends=True)[:7]
@@ -222,3 +219,6 @@ def test_limits_are_part_of_what_a_run_is_and_replay(guarded: SimpleNamespace) -
     again = evohydra(*guarded.given, cwd=guarded.root)
     assert again.returncode == 0, again.stderr
     assert (guarded.run / "ledger.jsonl").read_bytes() == before
+    other = evohydra(*guarded.given[:-1], "guard_examples=6", cwd=guarded.root)
+    assert other.returncode != 0
+    assert "another configuration" in other.stderr

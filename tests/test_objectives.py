@@ -163,5 +163,7 @@ def test_the_score_on_search_is_the_estimate_where_fitness_is_one() -> None:
     exact = Record(0, 0, [0.5], {}, "a", 0.5, {"ja": [1.0, 0.0, 1.0, 0.0]})
     assert scored_on_search(exact, Objective())["score"] == 0.5
     estimated = Record(0, 0, [0.5], {}, "a", 0.75, {"ja": [1.0, 0.0, 1.0, 0.0]}, error_bar=0.05)
-    expected = {"score": 0.75, "low": 0.652, "high": 0.848, "n": 4}
+    half = 1.959964 * 0.05 / (0.75 * 0.25)  # of the logit, so that the interval stays between 0 and 1
+    low, high = (1 / (1 + np.exp(-(np.log(3) + sign * half))) for sign in (-1, 1))
+    expected = {"score": 0.75, "low": low, "high": high, "n": 4}
     assert scored_on_search(estimated, Objective()) == pytest.approx(expected)

@@ -9,11 +9,18 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import evohydra
-from evohydra.zoo.problems import TEST, benchmark, draw_unseen
+from evohydra.zoo.problems import TEST, benchmark, draw_unseen, english_benchmark
 from evohydra.zoo.train import STAGES, Examples, build_tokenizer
 
 PACKAGE = Path(evohydra.__file__).parent
 MODELS = ("base", "tiny_ja", "tiny_math")
+
+
+def test_the_english_problems_are_the_same_sums():
+    lines = (PACKAGE / "scoring/benchmarks/tasks/tiny_gsm_en/problems.jsonl").read_text(encoding="utf-8").splitlines()
+    english = english_benchmark()
+    assert [json.loads(line) for line in lines] == [{"question": p.question, "answer": p.answer} for p in english]
+    assert [p.fact for p in english] == [p.fact for p in benchmark()[: len(english)]]
 
 
 def test_the_problems_on_file_are_those_of_the_generator():

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from evohydra.audit import Asking, audited
 from evohydra.audit.answers import keep_answers
@@ -19,7 +19,7 @@ from evohydra.searching.objectives import Objective
 from evohydra.searching.summary import Summary
 
 ANSWERS = "answers.jsonl"
-Ask = Callable[..., Any]  # has a worker do something, see `evohydra.scoring.executors.Executor.ask`
+Ask = Callable[..., object]  # has a worker do something, see `evohydra.scoring.executors.Executor.ask`
 
 
 @dataclass
@@ -59,8 +59,7 @@ class Audit:
             return
 
         def again(name: str, places: Sequence[int]) -> Told:
-            told: Told = self.ask(reloaded, directory, name, "test", list(places))
-            return told
+            return cast("Told", self.ask(reloaded, directory, name, "test", list(places)))
 
         summary["audit"]["reload"] = self._asking.reloaded(again)
         self._conclude(summary)
@@ -69,5 +68,4 @@ class Audit:
         summary["audit"]["verdict"] = verdict(summary["audit"], summary["gain"])
 
     def _answers(self, recipe: Node, benchmark: str, split: Split, examples: Sequence[int], change: Change) -> Told:
-        told: Told = self.ask(asked, recipe, benchmark, split, examples, change)
-        return told
+        return cast("Told", self.ask(asked, recipe, benchmark, split, examples, change))

@@ -113,8 +113,12 @@ class Guard:
         bound = float(np.mean(bounds))
         scale = abs(bound) if limit.measure == TOKENS and bound else 1.0
         margin, half = float(above.mean()) / scale, half / scale
-        high = margin + half if two_sided else None
-        return Kept(limit.text, float(np.mean(values)), bound, margin, margin - half, high, len(above))
+        low, high = margin - half, margin + half
+        if limit.bound.reference is None and share and all(0.0 <= value <= 1.0 for value in values):
+            ends = limit.sign * -bound, limit.sign * (1.0 - bound)  # where a share is 0, and 1
+            low, high = max(low, min(ends)), min(high, max(ends))
+        told = high if two_sided else None
+        return Kept(limit.text, float(np.mean(values)), bound, margin, low, told, len(above))
 
     def _reference(self, scheduler: Scheduler, limit: Limit, split: Split) -> Sequence[float] | None:
         if limit.bound.reference is None:
