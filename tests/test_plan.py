@@ -143,6 +143,19 @@ def test_a_plan_counts_what_the_run_does(room: tuple[Path, list[str]], measured:
     assert not (root / "outputs").exists()
 
 
+def test_limits_and_the_audit_are_counted(measured: dict[str, Any]) -> None:
+    guard = "guard=[{benchmark: tiny_gsm_en, at_least: source best - 0.02}]"
+    given = ["benchmark=[tiny_gsm_ja,tiny_gsm_en]", guard, "guard_examples=8", "budget=20", "top=2", "calibrate=false"]
+    stages = plan(given).document["work"]["stages"]
+    assert set(stages["search"]["examples"]).isdisjoint({"tiny_gsm_en"})
+    limits = stages["limits"]["examples"]["tiny_gsm_en"]
+    assert 20 * 8 < limits["low"] == limits["likely"] < limits["high"]
+    assert stages["audit"]["examples"]["tiny_gsm_ja"]["likely"] >= 2 * 300
+    kept = plan([*given, "audit=none", "answers=1"]).document["work"]["stages"]["audit"]
+    assert kept["examples"]["tiny_gsm_ja"]["likely"] == stages["test"]["models"]  # one answer of each
+    assert "limits" not in measured["work"]["stages"]
+
+
 def test_likelihood_is_counted_too(room: tuple[Path, list[str]]) -> None:
     root, arguments = room
     more = ["optimizer=bo", "fitness=likelihood", "fitness.examples=4", "fitness.check_every=2", "report=false"]

@@ -223,8 +223,8 @@ def _most(run: Run, work: Work, name: str) -> int:
     sizes: Mapping[str, int] = run.plan.sizes
     if name in sizes:
         return sizes[name]
-    genomes = max(work.course.genomes, 1)
-    return max(1, round(work.stage("search").examples[name].high / genomes))
+    stage = next(each for each in work.stages if name in each.examples)  # of limits: a benchmark beside the fitness
+    return max(1, round(stage.examples[name].high / max(stage.models, 1)))
 
 
 def _statistics(run: Run) -> Both:

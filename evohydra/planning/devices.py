@@ -78,5 +78,5 @@ def _seconds(call: Callable[[], object]) -> float:
 def chosen(name: str) -> Device:
     """The GPU of this name; ValueError with those that are known."""
     if name not in DEVICES:
-        raise ValueError(f"gpu: expected one of {', '.join(DEVICES)}, or flops, bandwidth and memory_gb; got {name!r}")
+        raise ValueError(f"gpu: expected one of {', '.join(DEVICES)}, got {name!r}")
     return DEVICES[name]

@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from evohydra.run import Run
-from evohydra.searching.driver import groups_of
+from evohydra.scoring.benchmarks import Audited
+from evohydra.searching.driver import ROUNDS, groups_of
 from evohydra.searching.fitness.expected import Between, Course, Expected, Foretells
+from evohydra.searching.guard import Guard
 from evohydra.searching.optimizers import LaterGenerations
 
 
@@ -91,7 +93,40 @@ def _stages(run: Run, course: Course, expected: Expected) -> list[Stage]:
         stages.append(
             Stage("ablations", len(run.plan.space.names), _whole(sizes["validation"], len(run.plan.space.names)))
         )
+    if run.guard is not None and run.guard.limits:
+        stages.append(_limits(run.guard, course.genomes, min(run.plan.top, course.genomes), tested))
+    if found := _audited(run, tested):
+        stages.append(Stage("audit", tested + 2, found))
     return stages
+
+
+def _limits(guard: Guard, genomes: int, candidates: int, tested: int) -> Stage:
+    """The answers that limits are measured on: of each genome, of candidates on validation, and of all on test."""
+    names = {limit.benchmark for limit in guard.limits if limit.benchmark is not None}
+    rounds = Between(1, 1, ROUNDS).times(candidates if guard.validated else 0)
+    examples = {
+        name: Between.known(genomes * min(guard.sizes["search"][name], guard.examples))
+        + rounds.times(guard.sizes["validation"][name])
+        + Between.known(tested * guard.sizes["test"][name])
+        for name in sorted(names)
+    }
+    return Stage("limits", genomes + candidates + tested, examples)
+
+
+def _audited(run: Run, tested: int) -> dict[str, Between]:
+    """The answers that the audit asks for: as before, read anew, in other words, and at twice the limit."""
+    parts, found = set(run.audit.parts), {}
+    for name, benchmark in run.benchmarks.items():
+        if not isinstance(benchmark, Audited) or benchmark.lacks("none"):
+            continue
+        size = benchmark.size("test")
+        asked = min(run.audit.examples, size)
+        kept = size if run.audit.answers is None else min(run.audit.answers, size)
+        once = 2 * asked * bool(parts & {"length", "errors", "reload"}) + kept * tested
+        again = asked * ("reload" in parts) + 2 * asked * ("wording" in parts and not benchmark.lacks("wording"))
+        longer = 2 * asked * ("length" in parts and not benchmark.lacks("length"))  # where answers reach the limit
+        found[name] = Between(once + again, once + again, once + again + 2 * longer)
+    return found
 
 
 def _whole(sizes: Mapping[str, int], models: int) -> dict[str, Between]:
