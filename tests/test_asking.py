@@ -17,6 +17,7 @@ from evohydra.searching.ledger import Ledger
 from evohydra.searching.rounds import Scoring
 from evohydra.searching.scheduler import Scheduler
 from evohydra.searching.scores import ScoreStore
+from evohydra.searching.search_parts import SearchParts
 from tests.commands import json_lines
 from tests.contracts.test_fitness import SIZES, Levels, Responses
 from tests.kill_repeatedly import scored_twice
@@ -81,7 +82,7 @@ def carried_out(directory: Path, workers: int, fitness: str, space: Levels, budg
             {name: [float(at % 3 == each) for at in range(size)] for name, size in SIZES.items()} for each in range(2)
         ]
         scoring = Scoring(Scheduler(cast(Executor, hands), store), SIZES, sources=lambda: sources)
-        search(space, strategy, kind(fitness), scoring, ledger, budget, (), renewed)
+        search(SearchParts(space, strategy, kind(fitness), scoring, ledger, budget, (), renewed))
     return hands
 
 

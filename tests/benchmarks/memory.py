@@ -39,6 +39,7 @@ from evohydra.searching.ledger import Ledger, Record
 from evohydra.searching.rounds import Scoring
 from evohydra.searching.scheduler import Scheduler
 from evohydra.searching.scores import ScoreStore
+from evohydra.searching.search_parts import SearchParts
 from evohydra.searching.steady import search_steadily
 from evohydra.searching.worker_times import WorkerTimes
 from evohydra.spaces.genes import Axis
@@ -110,11 +111,12 @@ def carry_out(given: argparse.Namespace, observe: Callable[[Record], None]) -> N
         times = stack.enter_context(closing(WorkerTimes(Path(root) / "workers.jsonl")))
         sizes = {"known": EXAMPLES}
         scoring, fitness = Scoring(Scheduler(executor, store, times), sizes), Full(sizes=sizes, seed=1)
+        parts = SearchParts(space, optimizer, fitness, scoring, ledger, given.genomes, (observe,))
         if given.steady:
             events = stack.enter_context(closing(Events(Path(root))))
-            search_steadily(space, optimizer, fitness, scoring, ledger, events, given.genomes, (observe,))
+            search_steadily(parts, events)
         else:
-            search(space, optimizer, fitness, scoring, ledger, given.genomes, (observe,))
+            search(parts)
 
 
 def main() -> None:

@@ -21,6 +21,7 @@ from evohydra.searching.ledger import Ledger, Record
 from evohydra.searching.rounds import Scoring
 from evohydra.searching.scheduler import Scheduler
 from evohydra.searching.scores import ScoreStore
+from evohydra.searching.search_parts import SearchParts
 from evohydra.searching.steady import Steady, search_steadily
 from tests.contracts.test_executors import EXECUTORS, makers
 from tests.contracts.test_fitness import SIZES, Responses
@@ -77,12 +78,12 @@ def carried_out(
         sources = [{name: [float(at % 3 == each) for at in range(size)] for name, size in SIZES.items()}
                    for each in range(2)]  # fmt: skip
         scoring = Scoring(Scheduler(executor, store), SIZES, sources=lambda: sources)
-        arguments: Any = (space, strategy, kind(fitness), scoring, ledger, events, BUDGET, (observe,), renewed)
+        parts = SearchParts(space, strategy, kind(fitness), scoring, ledger, BUDGET, (observe,), renewed)  # type: ignore[arg-type]
         if replay:
-            with closing(Steady(*arguments)) as steady:
+            with closing(Steady(parts, events)) as steady:
                 steady.replay(ask=True)
         else:
-            search_steadily(*arguments)
+            search_steadily(parts, events)
         return list(ledger.records)
 
 
