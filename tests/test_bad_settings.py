@@ -444,7 +444,7 @@ def test_settings_of_a_baseline(
 def test_the_command_ends_with_the_message_alone(arguments: list[str], tmp_path: Path):
     process = evohydra(*arguments, "device=tpu", "run=r", cwd=tmp_path)
     assert process.returncode != 0
-    message = "evohydra: ValueError: device: expected auto, cpu or cuda, got 'tpu'"
+    message = "evohydra: device: expected auto, cpu or cuda, got 'tpu'"
     assert re.search(f"^{re.escape(message)}$", process.stderr, re.MULTILINE)
     assert "Traceback" not in process.stderr
 
