@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from evohydra.audit import at_the_limit, gains
+from evohydra.audit import gains
+from evohydra.audit.findings import at_the_limit
 from evohydra.audit.plan import PARTS, audit_plan
 from evohydra.audit.texts import errors, kind_of_error, near_duplicates, nearest
 from evohydra.audit.verdict import verdict

@@ -70,7 +70,7 @@ def test_summary(finished: Finished):
     summary = json.loads((finished.directory / "summary.json").read_text())
     assert set(summary) == {
         "test", "validation", "search", "gain", "evaluations", "examples_scored", "tokens", "seconds", "data",
-        "versions", "recipe_digest", "budget", "audit",
+        "versions", "recipe_digest", "budget", "audit", "machine",
     }  # fmt: skip
     assert any("tenth of the examples" in said or "not told from none" in said for said in summary["audit"]["verdict"])
     test = summary["test"]
@@ -117,7 +117,7 @@ def test_ledger(finished: Finished):
     for line in lines:
         assert list(line) == [
             "index", "generation", "genome", "genes", "recipe", "fitness", "scores", "seconds", "error", "tokens",
-            "objectives", "examples", "scored", "error_bar", "note", "given_up",
+            "objectives", "examples", "scored", "error_bar", "note", "given_up", "limits",
         ]  # fmt: skip
         assert line["generation"] == line["index"] // 6
         assert list(line["genes"]) == genes

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from evohydra.audit import Asking, audited
 from evohydra.audit.answers import keep_answers
-from evohydra.audit.asking import WINNER, Told
+from evohydra.audit.asking import WINNER, Asking, Told
+from evohydra.audit.findings import audited
 from evohydra.audit.plan import AuditPlan
 from evohydra.audit.verdict import verdict
 from evohydra.files import Plain
@@ -19,6 +19,7 @@ from evohydra.searching.objectives import Objective
 from evohydra.searching.summary import Summary
 
 ANSWERS = "answers.jsonl"
+GENOME, LIMITS = "genome ", "limits of "  # how labels of genomes and of limits begin
 Ask = Callable[..., object]  # has a worker do something, see `evohydra.scoring.executors.Executor.ask`
 
 
@@ -50,7 +51,8 @@ class Audit:
             return
         self._asking = Asking(self.plan, self.benchmarks, {WINNER: winner, source: models[source]}, self._answers)
         scores = {name: objective.weighted(each.scores) for name, each in tested.items() if each.scores}
-        summary["audit"] = audited(self.plan, self._asking, scores, self.sources, source, scored)
+        ours = [line for line in scored if _counts(line, summary)]
+        summary["audit"] = audited(self.plan, self._asking, scores, self.sources, source, ours)
         self._conclude(summary)
 
     def after(self, directory: Path, summary: Summary) -> None:
@@ -69,3 +71,13 @@ class Audit:
 
     def _answers(self, recipe: Node, benchmark: str, split: Split, examples: Sequence[int], change: Change) -> Told:
         return cast("Told", self.ask(asked, recipe, benchmark, split, examples, change))
+
+
+def _counts(line: Plain, summary: Summary) -> bool:
+    """Whether a line of scores.jsonl is of this run's models: not an earlier end's winner, candidates or limits."""
+    label, split = line["label"], line["split"]
+    if label == WINNER:
+        return bool(line["recipe"] == summary["recipe_digest"])
+    if split == "validation" and label.startswith(GENOME):
+        return label in {f"{GENOME}{each['index']}" for each in summary["validation"]["candidates"]}
+    return not label.startswith(LIMITS)

@@ -1,0 +1,96 @@
+"""The audit of a winner: what its gain on test rests on, and what it survives. Cheap, and nothing is chosen by it."""
+
+from collections.abc import Mapping, Sequence
+
+from evohydra.audit import gains
+from evohydra.audit.asking import WINNER, Asking
+from evohydra.audit.plan import AuditPlan
+from evohydra.audit.texts import near_duplicates
+from evohydra.files import Plain
+from evohydra.scoring.benchmarks import Audited, Benchmark, Described
+from evohydra.scoring.job import Scores
+
+MOST_TEXTS = 3000  # of a split, that are compared with those of another
+
+
+def audited(
+    plan: AuditPlan,
+    asking: Asking,
+    scores: Mapping[str, Scores],
+    sources: Sequence[str],
+    best_source: str,
+    scored: Sequence[Plain],
+) -> dict[str, object]:
+    """All parts of the plan but for the reloaded checkpoint, as JSON data.
+
+    scores: on test, of the winner and of the sources that have any. scored: lines of scores.jsonl, from which the
+    answers at the limit are counted.
+    """
+    benchmarks, wanted = asking.benchmarks, set(plan.parts)
+    found: dict[str, object] = {"best_source": best_source, "at_the_limit": at_the_limit(scored)}
+    for change in ("length", "wording"):
+        if change in wanted:
+            found[change] = asking.changed(change, best_source)
+    if "errors" in wanted:
+        found["errors"] = asking.errors(best_source)
+    if "difficulty" in wanted:
+        solved = {name: scores[name] for name in sources if name in scores}
+        found["difficulty"] = gains.by_difficulty(scores[WINNER], solved)
+    if "duplicates" in wanted:
+        found["duplicates"] = _duplicates(benchmarks, scores[WINNER], scores[best_source])
+    if "tenths" in wanted:
+        found["tenths"] = gains.without_tenths(scores[WINNER], scores[best_source])
+    found["not_checked"] = _not_checked(benchmarks)
+    return found
+
+
+def at_the_limit(scored: Sequence[Plain]) -> dict[str, dict[str, dict[str, float]]]:
+    """By split and model the share of answers that reached the limit of tokens, of those that were written.
+
+    All genomes of the search count as one model. Models without answers are left out.
+    """
+    counts: dict[str, dict[str, list[int]]] = {}
+    for line in scored:
+        label = "genomes" if line["label"].startswith("genome ") else line["label"]
+        for written, cut, tokens in (line.get("ends") or {}).values():
+            of = counts.setdefault(line["split"], {}).setdefault(label, [0, 0, 0])
+            of[0], of[1], of[2] = of[0] + written, of[1] + cut, of[2] + tokens
+    return {
+        split: {
+            label: {"answers": n, "share": round(cut / n, 4), "mean_tokens": round(tokens / n, 2)}
+            for label, (n, cut, tokens) in models.items()
+        }
+        for split, models in counts.items()
+    }
+
+
+def _duplicates(benchmarks: Mapping[str, Benchmark], winner: Scores, source: Scores) -> dict[str, object]:
+    """For each benchmark the test examples that are nearly search examples or shots, and the gain without them."""
+    found: dict[str, object] = {}
+    for name, benchmark in benchmarks.items():
+        if not isinstance(benchmark, Described):
+            continue
+        asked = {
+            split: [benchmark.describe(split, place)[0] for place in range(min(MOST_TEXTS, benchmark.size(split)))]
+            for split in ("search", "test")
+        }
+        shots = benchmark.shots() if isinstance(benchmark, Audited) else []
+        others = {"search": asked["search"], **({"shots": shots} if shots else {})}
+        near = near_duplicates(asked["test"], others)
+        places: set[int] = set().union(*(each.pop("places") for each in near.values()))  # type: ignore[arg-type]
+        rest = [at for at in range(len(winner[name])) if at not in places]
+        if places and rest:
+            parts = [{name: [scores[name][at] for at in rest]} for scores in (winner, source)]
+            near["gain_without"] = gains.gain(*parts)
+        found[name] = near
+    return found
+
+
+def _not_checked(benchmarks: Mapping[str, Benchmark]) -> list[str]:
+    """In sentences, what the audit has not looked at, since a benchmark does not let it."""
+    said = []
+    for name, benchmark in benchmarks.items():
+        reason = "its models write no texts" if not isinstance(benchmark, Audited) else benchmark.lacks("none")
+        if reason:
+            said.append(f"Of {name} length, wording, errors and the checkpoint read anew were not checked: {reason}.")
+    return said
