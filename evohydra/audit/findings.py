@@ -47,7 +47,7 @@ def audited(
 def at_the_limit(scored: Sequence[Plain]) -> dict[str, dict[str, dict[str, float]]]:
     """By split and model the share of answers that reached the limit of tokens, of those that were written.
 
-    All genomes of the search count as one model. Models without answers are left out.
+    The order of lines means nothing. All genomes of the search count as one model. Models without answers are left out.
     """
     counts: dict[str, dict[str, list[int]]] = {}
     for line in scored:
@@ -58,9 +58,9 @@ def at_the_limit(scored: Sequence[Plain]) -> dict[str, dict[str, dict[str, float
     return {
         split: {
             label: {"answers": n, "share": round(cut / n, 4), "mean_tokens": round(tokens / n, 2)}
-            for label, (n, cut, tokens) in models.items()
+            for label, (n, cut, tokens) in sorted(models.items())
         }
-        for split, models in counts.items()
+        for split, models in sorted(counts.items())
     }
 
 
