@@ -192,6 +192,7 @@ def main() -> None:
         quiet()
         importlib.import_module(COMMANDS[first]).main(others)
         return
+    starting.begin()
     _end_with_caller()
     _interrupts(signal.SIG_DFL)  # until libraries are imported, some of which do not bear an exception there
     from evohydra.searching.secret_overrides import check_overrides

@@ -76,6 +76,13 @@ def test_a_gain_that_one_tenth_makes_does_not_survive() -> None:
     assert gains.without_tenths({"a": [1.0]}, {"a": [0.0]}) is None
 
 
+def test_a_gain_of_one_tenth_is_called_so() -> None:
+    found = {"smallest": -0.01, "largest": 0.1, "above_0": 9, "of": 10}
+    said = " ".join(verdict(audit(tenths=found), GAIN))
+    assert "Without some tenths of the examples there is no gain: 9 of 10 leave one" in said
+    assert "survive" not in said
+
+
 def test_answers_at_the_limit_are_counted_by_model_and_split() -> None:
     line = {"split": "test", "label": "ja", "ends": {"sums": [10, 4, 50]}}
     genomes = [{"split": "search", "label": f"genome {at}", "ends": {"sums": [5, at, 20]}} for at in range(2)]

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from evohydra.assembly.guarding import counted, guarding, limits_of
+from evohydra.assembly.guarding import counted, guard_of, guarding, limits_of
 from evohydra.scoring.benchmarks import GivenAnswer
 from evohydra.scoring.measures import OF_ANSWERS, is_measure, repeats_itself
 from evohydra.searching.bounds import BEST, Bound, parse_bound
@@ -100,11 +100,27 @@ BENCHMARKS: dict[str, Any] = {"sums": Sums(), "pictures": Pictures(), "other": S
         ({"measure": "distance", "at_most": 0.1}, "it refers to the base, and this run has none"),
         ({"benchmark": "sums", "at_least": "base"}, "it refers to the base, and this run has none"),
         ({"benchmark": "sums", "atleast": 0.1}, "unknown keys"),
+        ({"benchmark": "sums", "at_most": 12}, "of every benchmark's score more is better"),
     ],
 )
 def test_limits_that_cannot_be_kept_to_are_refused(entry: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=re.escape(said)):
         limits_of([entry], BENCHMARKS, SOURCES, based=False)
+
+
+def test_a_multiple_of_a_score_below_0_is_refused() -> None:
+    """1.2 times a log-likelihood of -2 would be a looser bound, where a stricter one was meant."""
+    (limit,) = limits_of([{"benchmark": "sums", "at_least": "1.2 x source a"}], BENCHMARKS, ("a",), based=False)
+    guard = guard_of([limit], {"sums": Sums(), "other": Sums()}, {}, 4)
+    assert guard is not None
+    guard._references["search", "a"] = {limit.name: [-2.0, -1.0]}
+    with pytest.raises(ValueError, match=r"a multiple of -1\.500"):
+        guard._kept(None, limit, [-1.0, -1.0], "search", False)  # type: ignore[arg-type]
+
+
+def test_the_tokens_of_an_answer_have_to_be_known() -> None:
+    with pytest.raises(ValueError, match="not known how many tokens"):
+        OF_ANSWERS["mean_tokens"](GivenAnswer("18", 1.0))
 
 
 def test_limits_and_what_counts_beside_them() -> None:

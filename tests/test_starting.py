@@ -2,6 +2,7 @@
 
 import io
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -61,6 +62,16 @@ def test_the_log_of_what_goes_is_closed(tmp_path: Path):
     assert starting.leave_nothing(run, ".hydra", "evohydra.log")
     assert not run.exists()
     assert handler not in logging.getLogger().handlers
+
+
+def test_what_another_command_has_begun_stays(tmp_path: Path):
+    """It may be reading its sources, and has not written anything of its own yet."""
+    earlier = tmp_path / "outputs" / "x"
+    (earlier / ".hydra").mkdir(parents=True)
+    (earlier / "evohydra.log").touch()
+    os.utime(earlier, (1, 1))
+    assert evohydra("budget=abc", "run=x", cwd=tmp_path).returncode == 1
+    assert (earlier / ".hydra").is_dir()
 
 
 def test_a_link_to_a_directory_stays(tmp_path: Path):

@@ -50,6 +50,11 @@ def limits_of(
         if len(sides) != 1:
             raise ValueError(f"{key}: expected at_least or at_most, one of them, got {dict(entry)}")
         ((side, given),) = sides.items()
+        if measure == SCORE and side == "at_most":
+            raise ValueError(
+                f"{key}.at_most: of every benchmark's score more is better, also where its metric is shown with "
+                "another sign; expected at_least"
+            )
         bound = parse_bound(f"{key}.{side}", given, tuple(sources))
         if not based and (bound.reference == "base" or measure == DISTANCE):
             raise ValueError(f"{key}: it refers to the base, and this run has none")

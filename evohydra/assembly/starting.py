@@ -4,12 +4,14 @@ import io
 import logging
 import shutil
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 RUN = "run="
 QUOTES = "'\""
+_began: list[float] = []  # when this command began, by the clock of files
 
 
 def check_run(name: object) -> None:
@@ -62,12 +64,18 @@ def drop_messages() -> None:
         sys.stderr = sys.stderr.stream
 
 
+def begin() -> None:
+    """Note that the command begins: a directory that is older is not its own."""
+    _began[:] = [time.time()]
+
+
 def leave_nothing(directory: Path, settings: str | None, log: str) -> bool:
     """Delete a run's `directory` that holds nothing but what Hydra has put there; whether it did.
 
+    One that was there before the command began stays: another command may be reading its sources.
     settings: the name of the directory of Hydra's own files; log: that of the log.
     """
-    if directory.is_symlink() or not directory.is_dir():
+    if directory.is_symlink() or not directory.is_dir() or any(directory.stat().st_mtime < at for at in _began):
         return False
     if not {each.name for each in directory.iterdir()} <= {settings, log}:
         return False

@@ -48,8 +48,12 @@ def _found(each: Plain) -> str:
 def _rest(audit: Plain, gain: Plain) -> Iterator[str]:
     tenths = audit.get("tenths")
     if tenths and gain["difference"] > 0:
-        kept = "survives leaving out" if tenths["above_0"] == tenths["of"] else "does not survive leaving out"
-        yield f"It {kept} any tenth of the examples ({tenths['smallest']:+.3f} to {tenths['largest']:+.3f})."
+        ends = f"({tenths['smallest']:+.3f} to {tenths['largest']:+.3f})"
+        if tenths["above_0"] == tenths["of"]:
+            yield f"It survives leaving out any tenth of the examples {ends}."
+        else:
+            left = f"{tenths['above_0']} of {tenths['of']} leave one"
+            yield f"Without some tenths of the examples there is no gain: {left} {ends}."
     for name, near in (audit.get("duplicates") or {}).items():
         for what, told in (("search examples", near.get("search")), ("few-shot examples", near.get("shots"))):
             if told and told["near"]:

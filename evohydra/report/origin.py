@@ -31,7 +31,8 @@ def _facts(job: Job) -> Iterator[tuple[str, str]]:
     yield "optimizer", _named(search.get("optimizer"))
     yield "fitness", _named(search.get("fitness"))
     yield "benchmarks", _benchmarks(_mapping(summary.get("data"))) or ", ".join(job.benchmarks)
-    yield "genomes", f"{len(job.records)} of {summary.get('budget') or job.config.get('budget')}"
+    budget = summary.get("budget") or job.config.get("budget")
+    yield "genomes", f"{len(job.records)} of {budget}" if isinstance(budget, int) else str(len(job.records))
     if "examples_scored" in summary:
         yield "examples scored", f"{summary['examples_scored']:,}, {summary['tokens']:,} tokens through the model"
     yield "seconds", _seconds(_mapping(summary.get("seconds")))

@@ -40,10 +40,16 @@ def repeats_itself(text: str) -> bool:
     return len(grams) > GRAM and 1 - len(set(grams)) / len(grams) > LOOP
 
 
+def _tokens(answer: GivenAnswer) -> float:
+    if answer.tokens is None:
+        raise ValueError("guard: measure mean_tokens: it is not known how many tokens an answer has")
+    return float(answer.tokens)
+
+
 # Of an answer; 1.0 for yes and 0.0 for no, where it is a share.
 OF_ANSWERS: Mapping[str, Callable[[GivenAnswer], float]] = {
     "truncated": lambda answer: float(answer.cut is not False),
-    TOKENS: lambda answer: float(answer.tokens or 0),
+    TOKENS: _tokens,
     "japanese": lambda answer: float(is_japanese(answer.text)),
     "refusals": lambda answer: float(bool(REFUSAL.match(answer.text))),
     "repetition": lambda answer: float(repeats_itself(answer.text)),

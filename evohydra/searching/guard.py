@@ -105,6 +105,11 @@ class Guard:
 
     def _kept(self, scheduler: Scheduler, limit: Limit, values: Sequence[float], split: Split, two_sided: bool) -> Kept:
         reference = self._reference(scheduler, limit, split)
+        if reference and limit.bound.factor != 1.0 and float(np.mean(reference)) < 0:
+            raise ValueError(
+                f"guard: {limit.text}: a multiple of {float(np.mean(reference)):.3f}, which is below 0, is not what it "
+                "looks like; expected a difference, such as source best - 0.1"
+            )
         bounds = limit.bound.factor * np.asarray(reference) + limit.bound.offset if reference else limit.bound.offset
         above = limit.sign * (np.asarray(values) - bounds)  # (n,)
         demanded = self._size(limit, "validation") if split == "search" and self.validated else len(above)
