@@ -98,7 +98,7 @@ def _evohydra(*overrides: str) -> Callable[[str, Path, int, bool], list[str]]:
 
 
 ROWS = {
-    "evohydra": Row("evohydra, as it comes", None, _evohydra()),
+    "evohydra": Row("evohydra at its defaults", None, _evohydra()),
     "evohydra_as_many": Row("evohydra, as many examples as its peers", None, _evohydra(AS_MANY_BY_LIKELIHOOD)),
     "evohydra_cmaes": Row("evohydra, CMA-ES on all examples", None, _evohydra("optimizer=cmaes", AS_MANY)),
     "evohydra_paper": Row("evohydra, CMA-ES, 204 genomes", None, _evohydra("optimizer=cmaes")),
