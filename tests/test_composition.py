@@ -162,7 +162,10 @@ def test_joined_sources_in_single_runs_and_in_multiruns(tmp_path: Path) -> None:
         ("baselines=[]", ["baselines: expected a mapping or null, got a list; baselines=null is none at all"]),
         ("zebra=1", ["unknown option 'zebra'. Known options: "]),
         ("hydra/sweeper=optuna", ["unknown hydra/sweeper optuna. Known: basic", "pip install hydra-optuna-sweeper"]),
-        ("hydra/launcher=cloud", ["unknown hydra/launcher cloud.", "joblib", "pip install 'evohydra[launchers]'"]),
+        (
+            "hydra/launcher=cloud",
+            ["unknown hydra/launcher cloud.", "joblib", "pip install -c constraints.txt -e '.[launchers]'"],
+        ),
     ],
 )
 def test_hints_name_what_there_is(argument: str, hints: list[str]) -> None:

@@ -85,7 +85,7 @@ def test_a_cluster_of_another_version_is_a_sentence(
 
 def test_without_ray_installed_the_line_to_install_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ValueError, match=r"executor=ray: .* run `pip install 'evohydra\[ray\]'`"):
+    with pytest.raises(ValueError, match=r"executor=ray: .* run `pip install -c constraints.txt -e '\.\[ray\]'`"):
         actors(tmp_path)
 
 

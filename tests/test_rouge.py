@@ -105,5 +105,5 @@ def test_a_missing_package_is_named_with_what_to_install(monkeypatch: pytest.Mon
     import sys
 
     monkeypatch.setitem(sys.modules, "neologdn", None)
-    with pytest.raises(ValueError, match=r"neologdn.*pip install 'evohydra\[japanese\]'"):
+    with pytest.raises(ValueError, match=r"neologdn.*pip install -c constraints.txt -e '\.\[japanese\]'"):
         JapaneseWords()

@@ -271,7 +271,9 @@ def test_a_missing_package_is_named(name: str, module: str, monkeypatch: pytest.
     for loaded in [each for each in sys.modules if each.split(".")[0] == module]:
         monkeypatch.delitem(sys.modules, loaded)
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ValueError, match=rf"optimizer={name}: .*run `pip install 'evohydra\[strategies\]'`"):
+    with pytest.raises(
+        ValueError, match=rf"optimizer={name}: .*run `pip install -c constraints.txt -e '\.\[strategies\]'`"
+    ):
         make(name, 2)
 
 

@@ -317,7 +317,7 @@ def test_a_missing_package_is_named_with_the_extra_that_has_it(
     live = FAMILY.live_model(root / "vlm", CPU, torch.float32)
     shutil.copytree(root / "vlm", tmp_path / "copy")
     monkeypatch.setattr(transformers.AutoProcessor, "from_pretrained", fail)
-    with pytest.raises(SourceError, match=r"pip install 'evohydra\[vision\]' .*Torchvision"):
+    with pytest.raises(SourceError, match=r"pip install -c constraints.txt -e '\.\[vision\]'.*Torchvision"):
         _ = live.processor
     assert FAMILY.verify(tmp_path / "copy", live).same_bits  # on a text alone
     monkeypatch.undo()

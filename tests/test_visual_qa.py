@@ -404,9 +404,9 @@ def test_a_processor_that_cannot_be_read_ends_the_run_and_is_no_failed_genome(qu
     class Lacking:
         @property
         def processor(self) -> Any:
-            raise ValueError("needs torchvision: pip install 'evohydra[vision]'")
+            raise ValueError("needs torchvision: pip install -c constraints.txt -e '.[vision]'")
 
-    with pytest.raises(BenchmarkError, match=r"shows images: needs torchvision.*evohydra\[vision\]"):
+    with pytest.raises(BenchmarkError, match=r"shows images: needs torchvision.*'\.\[vision\]'"):
         benchmark(questions)(Lacking(), "search")
 
 

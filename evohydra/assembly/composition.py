@@ -21,11 +21,12 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from evohydra.checks.libraries import install_command
 from evohydra.files import Plain
 
 # Plugins of Hydra that other packages bring.
 OF_OTHERS = {
-    "hydra/launcher": "joblib and submitit_* come with `pip install 'evohydra[launchers]'`",
+    "hydra/launcher": f"joblib and submitit_* come with {install_command('evohydra[launchers]')}",
     "hydra/sweeper": "others come with packages of their own, optuna with `pip install hydra-optuna-sweeper`, whose "
     "hydra.sweeper.direction has to be maximize: a run returns the winner's score",
 }

@@ -47,15 +47,21 @@ def commit() -> str | None:
     return asked.stdout.strip() or None
 
 
+def install_command(package: str) -> str:
+    """What to run to install `package`; for an extra, "evohydra[ray]", in a checkout: evohydra is on no index yet."""
+    if package.startswith("evohydra["):
+        return f"`pip install -c constraints.txt -e '.{package.removeprefix('evohydra')}'` in evohydra's checkout"
+    return f"`pip install {package}`"
+
+
 def optional(module: str, wanted_by: str, install: str, otherwise: str = "") -> Any:
     """Import `module`, or raise a ValueError that says what to `install`, and what to do `otherwise`."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        quoted = f"'{install}'" if "[" in install else install  # shells read brackets
         raise ValueError(
             f"{wanted_by}: expected the package {install} to be installed, got no module {error.name}; "
-            f"run `pip install {quoted}`{otherwise}"
+            f"run {install_command(install)}{otherwise}"
         ) from error
 
 

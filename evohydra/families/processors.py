@@ -8,6 +8,7 @@ import transformers
 from torch import Tensor
 from transformers import PretrainedConfig
 
+from evohydra.checks.libraries import install_command
 from evohydra.families.refusals import refused
 from evohydra.families.tokenizer_files import check_tokenizer_files
 from evohydra.families.tokenizers import LOCAL
@@ -16,7 +17,7 @@ from evohydra.merging.checkpoints import SourceError
 SPECIAL = ("image_token_id", "image_token_index", "video_token_id", "video_token_index",
            "vision_start_token_id", "vision_end_token_id")  # fmt: skip
 FILES = ("preprocessor_config.json", "processor_config.json")
-EXTRA = "pip install 'evohydra[vision]'"
+EXTRA = install_command("evohydra[vision]")
 SIDE = 32  # pixels
 
 

@@ -281,5 +281,5 @@ def test_missing_components_and_pipelines_of_another_class(tmp_path: Path) -> No
 def test_without_diffusers_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = tiny.save_sdxl(tmp_path / "one", 0)
     monkeypatch.setitem(sys.modules, "diffusers", None)
-    with pytest.raises(ValueError, match=r"expected the package .*pip install 'evohydra\[diffusion\]'"):
+    with pytest.raises(ValueError, match=r"expected the package .*pip install -c constraints.txt -e '\.\[diffusion\]'"):
         opened(SDXL(), {"one": one})

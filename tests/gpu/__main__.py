@@ -4,8 +4,8 @@
     python -m tests.gpu --parts merge copies
     python -m tests.gpu --device cpu
 
-It needs pip install 'evohydra[vision,diffusion,ray]', a few GB of the GPU and no network. What it prints at its end is
-a table to paste into an issue or into docs/scale.md; the figures are in gpu.json too. With --device cpu the same
+It needs pip install -c constraints.txt -e '.[vision,diffusion,ray]', a few GB of the GPU and no network. At its end it
+prints a table to paste into an issue or into docs/scale.md; the figures are in gpu.json too. With --device cpu the same
 checks run on the CPU, which shows that the script itself works.
 """
 
