@@ -403,7 +403,7 @@ def test_an_unreachable_data_set_names_the_way_out(root: Path, arguments: list[s
     )  # fmt: skip
     (tmp_path / "scoring.py").write_text((root / "task" / "scoring.py").read_text())
     given = [*without(arguments, "include_path"), f"benchmark.lm_eval.include_path={tmp_path}"]
-    expected = r"lm-eval task 'remote': the data set .* could not be had from the hub .*benchmark\.<name>\.data_files="
+    expected = r"lm-eval task 'remote': the data set .* could not be read from the hub .*benchmark\.<name>\.data_files="
     refused([*given, "benchmark.lm_eval.task=remote"], tmp_path / "run", expected, BenchmarkError)
 
 

@@ -93,7 +93,7 @@ def test_a_missing_column_is_no_missing_network(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("error", "expected"), [
     (KeyError("test"), "X has no split 'test', which the task asks for"),
-    (ConnectionError("Couldn't reach 'X' on the Hub"), "X could not be had from the hub or its cache (ConnectionError"),
+    (ConnectionError("Couldn't reach 'X' on the Hub"), "X could not be read from the hub or its cache ("),
     (ValueError("no parquet"), "X could not be read (ValueError: no parquet). Give data that can be: LOCAL"),
 ])  # fmt: skip
 def test_what_was_wrong_is_said(error: Exception, expected: str) -> None:

@@ -180,7 +180,7 @@ def test_likelihoods_of_targets_do_not_stand_for_metrics_that_are_better_when_lo
 ) -> None:
     """fitness=likelihood, which auto may choose, would have searched for models that find the targets likely."""
     built = made(settings, metrics, **options)
-    with pytest.raises(BenchmarkError, match=r"fitness=likelihood: .* is better the lower .* choose fitness=full"):
+    with pytest.raises(BenchmarkError, match=r"fitness=likelihood: .* is better if .* is lower.* choose fitness=full"):
         check_likely({"some": built})
 
 

@@ -190,7 +190,7 @@ def test_texts_that_stand_twice_are_asked_once_and_said(tmp_path: Path, caplog: 
     (data / "test.jsonl").write_text((data / "test.jsonl").read_text() * 2)
     found = benchmark("Banking77Classification", data)
     assert sum(map(found.size, SPLITS)) == 60
-    assert "60 of 120 texts stand twice or more" in caplog.text
+    assert "60 of 120 texts are there twice or more" in caplog.text
 
 
 def test_few_examples_with_two_labels_are_scored(tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def test_what_cannot_be_verified_is_refused(tasks: Path) -> None:
     (tasks / "lower.yaml").write_text(lower)
     for task, words in (
         ("choose", "chooses among given answers, so that there is no wording to verify"),
-        ("lower", "is better the lower 'lucky' is"),
+        ("lower", "is better if 'lucky' is lower"),
     ):
         with pytest.raises(BenchmarkError, match=words):
             check_verifiable({task: benchmark(tasks, task)})

@@ -68,7 +68,7 @@ class PlusSource(ConfigSource):
         path = self._normalize_file_name(config_path).removesuffix(".yaml")
         parts = [part for part in path.rsplit("/", 1)[-1].split("+") if part]
         if len(set(parts)) < len(parts):
-            raise ConfigCompositionException(f"{path}: every part has to be another one")
+            raise ConfigCompositionException(f"{path}: expected different parts, got one of them twice")
         return ConfigResult(
             provider=self.provider,
             path=f"{self.scheme()}://{path}",

@@ -19,7 +19,7 @@ evohydra: evolutionary search for the best way to merge existing models.
 
 Other commands, each with --help: {commands}
 
-Groups, GROUP=CHOICE, with what is chosen where nothing is said:
+Groups, GROUP=CHOICE, with their defaults:
 {groups}
 
 Options, KEY=VALUE, with their defaults:

@@ -70,8 +70,8 @@ def _of_template(directory: Path) -> str | None:
 def _sentence(benchmark: str, unlike: Mapping[str, str | None]) -> str:
     told = ", ".join(f"{name} ({_told(text)})" for name, text in unlike.items())
     return (
-        f"benchmark {benchmark!r} asks all models alike, and not as these sources were trained to be asked: {told}. "
-        "Their scores may be lower than published ones"
+        f"benchmark {benchmark!r} asks all models with one prompt, not as these sources were trained to be asked: "
+        f"{told}. Their scores may be lower than published ones"
     )
 
 

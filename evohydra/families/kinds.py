@@ -30,7 +30,7 @@ def family_at(path: str, revision: str | None = None) -> str:
     """
     place = locate(path, revision, weights=False, wanted=FILES)
     if place.is_file():
-        raise SourceError(f"{path}: one file does not say of which family its model is")
+        raise SourceError(f"{path}: a single file does not say to which family its model belongs")
     return FAMILIES.place_of(_name(place))
 
 

@@ -80,7 +80,7 @@ def explained(repository: str, revision: str | None, error: Exception) -> Source
         return SourceError(_unknown(repository))
     if isinstance(error, errors.HfHubHTTPError) and error.response is not None and error.response.status_code == 401:
         return SourceError(
-            f"the hub refuses the token with which {what} was asked for; it may have expired. Log in anew (hf auth "
+            f"the hub refuses the token with which {what} was asked for; it may have expired. Log in again (hf auth "
             "login), or correct or unset the environment variable HF_TOKEN: public models need none"
         )
     if unreachable(error):

@@ -95,7 +95,7 @@ def _check_kind(file: Path) -> None:
     if head.startswith(b"version https:/"):
         raise SourceError(
             f"{file}: expected weights, got a pointer of Git LFS to them, {file.stat().st_size} bytes; fetch the "
-            "weights with git lfs pull, or download the file anew"
+            "weights with git lfs pull, or download the file again"
         )
     if head[8:10] in (b'{"', b"{ ") and int.from_bytes(head[:8], "little") < file.stat().st_size:
         raise SourceError(f"{file}: expected a pickle, got safetensors; call it {safe_name(file.name)}")
@@ -108,8 +108,7 @@ def _check_lengths(file: Path, tensors: Sequence[Tensor]) -> None:
     storages = {storage.data_ptr(): storage.nbytes() for storage in (tensor.untyped_storage() for tensor in tensors)}
     if lacking := Counter(size for size in storages.values() if size) - records:
         raise SourceError(
-            f"{file}: the file is damaged: its tensors take a record of {next(iter(lacking))} bytes, of which it has "
-            "too few"
+            f"{file}: the file is damaged: its tensors need more records of {next(iter(lacking))} bytes than it has"
         )
 
 

@@ -169,7 +169,7 @@ def _known(
         ):
             raise LedgerError(
                 f"{path}: line {number} is of another model or of other examples than this run asks. Delete the file "
-                "to have the references made anew, or choose another name with run=NAME"
+                "to have the references made again, or choose another name with run=NAME"
             )
         known[recipe, name] = right
     return known

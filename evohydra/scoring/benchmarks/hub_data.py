@@ -101,7 +101,7 @@ def why_unread(data_set: str, error: Exception, local: str) -> str:
         return f"{data_set} has no split {error}, which the task asks for. Give files for its splits: {local}"
     told = f"{type(error).__name__}: {str(error)[:300]}"
     if any(unreachable(each) for each in _causes(error) if not isinstance(each, JSONDecodeError)):
-        return f"{data_set} could not be had from the hub or its cache ({told}). Without a network give {local}"
+        return f"{data_set} could not be read from the hub or its cache ({told}). Without a network give {local}"
     return f"{data_set} could not be read ({told}). Give data that can be: {local}"
 
 

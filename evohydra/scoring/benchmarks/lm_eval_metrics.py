@@ -62,7 +62,7 @@ def chosen_metric(name: str, tasks: Mapping[Split, Task], wanted: str | None) ->
     measures = {split: measure_of(task, metric) for split, task in tasks.items()}
     if len(set(measures.values())) > 1:
         raise BenchmarkError(
-            f"benchmark {name!r}: metric {metric!r} is measured in its splits by {measures}, not alike"
+            f"benchmark {name!r}: expected one measure of the metric {metric!r} in all splits, got {measures}"
         )
     if metric in NUMBERS["multiple_choice"] and not tasks["search"].higher_is_better()[metric]:
         logger.warning(

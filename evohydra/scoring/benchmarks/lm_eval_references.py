@@ -34,7 +34,7 @@ def check_references(name: str, task: Task, metric: str, documents: Sequence[obj
     reason = refusal(task)
     if reason is None and sign_of(task, metric) < 0 and metric != BRIER:
         reason = (
-            f"is better the lower {metric!r} is, of which the likelihood of its targets says nothing; choose "
+            f"is better if {metric!r} is lower, and the likelihood of its targets says nothing about that; choose "
             "fitness=full"
         )
     if reason:
@@ -54,7 +54,7 @@ def check_verifiable(name: str, task: Task, metric: str) -> None:
     if reason is None and task.OUTPUT_TYPE == "multiple_choice":
         reason = "chooses among given answers, so that there is no wording to verify; choose fitness.references=task"
     if reason is None and sign_of(task, metric) < 0:
-        reason = f"is better the lower {metric!r} is; expected a metric that is 1 for a right answer"
+        reason = f"is better if {metric!r} is lower; expected a metric that is 1 for a right answer"
     if reason is None and (task.config.repeats or 1) > 1:
         reason = f"asks each example {task.config.repeats} times and judges all answers together"
     if reason:

@@ -232,7 +232,9 @@ def _once(questions: Iterable[Question]) -> list[Question]:
     for question in asked:
         found.setdefault(question.text, question)
     if len(found) < len(asked):
-        logger.warning("%d of %d texts stand twice or more; each is asked once", len(asked) - len(found), len(asked))
+        logger.warning(
+            "%d of %d texts are there twice or more; each is asked once", len(asked) - len(found), len(asked)
+        )
     return list(found.values())
 
 

@@ -105,7 +105,7 @@ def _of_row(where: str, row: Mapping[str, object], source: Source, folder: Path 
     if columns.image not in row:
         raise BenchmarkError(
             f"{where}: no column {columns.image!r} with an image; it has {sorted(row)} (columns.image names another). "
-            "A benchmark without images is one of language: use benchmark=lm_eval"
+            "For questions without images use benchmark=lm_eval"
         )
     image = _image(where, row[columns.image], folder)
     identity = row.get(columns.image_id)
