@@ -48,6 +48,7 @@ NODES = 2  # beside the head, with a worker each
 PATIENCE = 600.0  # seconds without a step
 TO_END = 120.0  # seconds that a command has to end when its head is lost
 SHARE = 0.5  # of the steps of the run: the last loss is to come before its end, also where some came late
+NOTICED = 3.0  # seconds for the command to hear of a lost node
 PAUSE = 4  # steps of the run that was left alone: a loss comes so much later than the step that is waited for
 
 
@@ -114,9 +115,16 @@ class Losses:
         return False
 
     def node(self) -> bool:
-        """Remove a node with all that is on it, and add another one."""
+        """Remove a node with all that is on it, and add another one; meanwhile the command stands still.
+
+        A node may take a minute to start, in which the run would come to its end before the losses that are left.
+        """
+        assert self._process is not None
         self._cluster.remove_node(self._others.pop(self._chance.randrange(len(self._others))), allow_graceful=False)
+        time.sleep(NOTICED)
+        os.kill(self._process.pid, signal.SIGSTOP)
         self._others.append(added(self._cluster))
+        os.kill(self._process.pid, signal.SIGCONT)
         return True
 
     def command(self) -> bool:
