@@ -43,8 +43,12 @@ class Spill(Sequence[bytes]):
     def append(self, content: bytes) -> None:
         """One more."""
         begin = self._ends[-1] if self._ends else 0
-        if os.pwrite(self._file, content, begin) != len(content):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._directory))
+        try:
+            if os.pwrite(self._file, content, begin) != len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            reason = f"{error.strerror}; all lines so far are whole: make room and give the same command again"
+            raise OSError(error.errno, reason, str(self._directory)) from error
         self._ends.append(begin + len(content))
 
     def __len__(self) -> int:

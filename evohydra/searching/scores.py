@@ -143,10 +143,10 @@ class ScoreStore:
         assert self._shared is not None
         return FileLock(self._shared.with_suffix(".lock"))
 
-    def entries(self, split: str) -> list[Plain]:
-        """All lines of a split, copied ones too; they are read from the file."""
+    def entries(self, split: str) -> Iterator[Plain]:
+        """All lines of a split, copied ones too; they are read from the file one by one."""
         wanted = [number for number, at in enumerate(self._splits) if SPLITS[at] == split]
-        return [self._lines.read(number) for number in wanted]
+        return map(self._lines.read, wanted)
 
     def examples_of(self, labels: Collection[str], split: str) -> int:
         """How many examples of a split were scored for these models."""

@@ -288,6 +288,13 @@ def test_whose_failure_it_is(reason: Exception, kind: type[MachineError] | None)
     assert _machines(reason) is kind
 
 
+def test_no_machine_is_asked_for_a_billion_workers() -> None:
+    with pytest.raises(
+        ValueError, match=r"executor\.workers: expected auto or at most \d+ on this machine, .* got 1000"
+    ):
+        places(1_000_000_000, "auto", 0)
+
+
 def test_places_share_the_machine() -> None:
     cores = len(os.sched_getaffinity(0))
     assert places("auto", "auto", 10**6).workers == cores or places("auto", "auto", 10**6).gpus
