@@ -171,7 +171,7 @@ class Pool(ABC, Generic[AnySeat]):
         for number, seconds, longest in self._patience.silent():
             logger.warning(
                 "worker %s (%s) has been at one job for %.0f s, the longest before took %.0f s. If it hangs, "
-                "end that process with kill -9: its job is then tried again on a new worker",
+                "end that process with kill -9: its job is then tried again on a new worker (so does executor.limit)",
                 number, places.get(number, "gone"), seconds, longest,
             )  # fmt: skip
 
