@@ -142,7 +142,7 @@ class Run:
             summary["seconds"]["other"] = round(time.perf_counter() - began - searching, 3)
             self._keep_for_readers(scheduler, candidates[0], tested)
             audit = Audit(self.audit, self.benchmarks, self.models.all(), list(self.models.sources), executor.ask)
-            scored = [line for split in SPLITS for line in store.entries(split)]
+            scored = (line for split in SPLITS for line in store.entries(split))
             audit.before(self.directory, candidates[0].recipe, tested, plan.objective, summary, scored)
             self._write(executor, tracker, summary, candidates[0], audit)
         show_end(console, self.directory, titles(self.benchmarks), summary)

@@ -1,12 +1,18 @@
 """Lose workers, nodes, the command and the head of a Ray cluster, and compare the run with one that was left alone.
 
     python -m tests.kill_over_ray --workers 30 --nodes 5 --commands 10 --heads 1
+    python -m tests.kill_over_ray --search steady --workers 10 --nodes 0 --commands 5 --heads 0 --budget 120
+    python -m tests.kill_over_ray --search steady --executor processes --workers 10 --commands 5 --budget 120
 
 One run over three nodes on this machine. What is lost comes in a random order, each at a random place among the steps
 of the run (lines of ledger.jsonl and scores.jsonl, files of the winner) and then a little later, but never before the
 run has taken a new step since the loss before: each loss meets a run that is at work again. A node that was
 removed is followed by a new one; a command that was killed, or that has ended because its head was lost, is given
 again. The head's loss has to end the command with a sentence, within two minutes, and another cluster takes its place.
+
+With --search steady no two runs are the same: then the run's own history has to lead to what it asked
+(`python -m evohydra.replay`), with all its genomes. With --executor processes there are two workers without a Ray,
+and no nodes and heads to lose. In each case no line may be lost, and nothing scored twice.
 """
 
 import argparse
@@ -29,10 +35,12 @@ from tests.kill_repeatedly import (
     command_line,
     content,
     left_alone,
+    lines,
     on_file,
     scored_twice,
     start,
     steps,
+    workers_of,
 )
 from tests.ray_nodes import added, nodes_of_ray
 
@@ -40,16 +48,20 @@ NODES = 2  # beside the head, with a worker each
 PATIENCE = 600.0  # seconds without a step
 TO_END = 120.0  # seconds that a command has to end when its head is lost
 SHARE = 0.5  # of the steps of the run: the last loss is to come before its end, also where some came late
+NOTICED = 3.0  # seconds for the command to hear of a lost node
 PAUSE = 4  # steps of the run that was left alone: a loss comes so much later than the step that is waited for
 
 
 class Losses:
     """A run in `directory`, and what befalls it. counts: how often each loss came; lost: lines that were lost.
 
-    pace: seconds for a step of a run that is left alone.
+    pace: seconds for a step of a run that is left alone. over_ray: whether it has a Ray, else processes.
     """
 
-    def __init__(self, overrides: list[str], directory: Path, chance: random.Random, pace: float) -> None:
+    def __init__(
+        self, overrides: list[str], directory: Path, chance: random.Random, pace: float, *, over_ray: bool
+    ) -> None:
+        self._over_ray = over_ray
         self._overrides, self._directory, self._chance, self._pace = overrides, directory, chance, pace
         self._opened = ExitStack()
         self._cluster: Any = None
@@ -59,14 +71,19 @@ class Losses:
         self.lost = 0
 
     def begin(self) -> None:
-        """A new cluster, and the command on it."""
+        """A new cluster, if there is to be one, and the command on it."""
+        if not self._over_ray:
+            self._command()
+            return
         self._cluster = self._opened.enter_context(nodes_of_ray(num_cpus=1))
         self._others = [added(self._cluster) for _ in range(NODES)]
         self._command()
 
     def _command(self) -> None:
-        over = ["executor=ray", f"executor.address={self._cluster.address}", "executor.retries=1000"]
-        self._process = start([*self._overrides, *over], self._directory)
+        over = ["executor=processes", "executor.workers=2"]
+        if self._over_ray:
+            over = ["executor=ray", f"executor.address={self._cluster.address}"]
+        self._process = start([*self._overrides, *over, "executor.retries=1000"], self._directory)
 
     def reach(self, step: int) -> bool:
         """Wait until the run has taken so many steps, and a little longer; False where it has ended before."""
@@ -83,9 +100,13 @@ class Losses:
 
     def worker(self) -> bool:
         """Kill a worker; False where there is none."""
-        nodes = [self._cluster.head_node, *self._others]
-        below = [each for node in nodes for each in children(node.all_processes["raylet"][0].process.pid)]
-        desks = [each for each in below if command_line(each).startswith(b"ray::Desk")]
+        assert self._process is not None
+        if self._over_ray:
+            nodes = [self._cluster.head_node, *self._others]
+            below = [each for node in nodes for each in children(node.all_processes["raylet"][0].process.pid)]
+            desks = [each for each in below if command_line(each).startswith(b"ray::Desk")]
+        else:
+            desks = workers_of(self._process.pid)
         if not desks:
             return False
         with suppress(ProcessLookupError):
@@ -94,9 +115,16 @@ class Losses:
         return False
 
     def node(self) -> bool:
-        """Remove a node with all that is on it, and add another one."""
+        """Remove a node with all that is on it, and add another one; meanwhile the command stands still.
+
+        A node may take a minute to start, in which the run would come to its end before the losses that are left.
+        """
+        assert self._process is not None
         self._cluster.remove_node(self._others.pop(self._chance.randrange(len(self._others))), allow_graceful=False)
+        time.sleep(NOTICED)
+        os.kill(self._process.pid, signal.SIGSTOP)
         self._others.append(added(self._cluster))
+        os.kill(self._process.pid, signal.SIGCONT)
         return True
 
     def command(self) -> bool:
@@ -133,8 +161,13 @@ class Losses:
         return file.read_text(errors="replace") if file.is_file() else ""
 
 
-def carried_out(wanted: dict[str, int], overrides: list[str], root: Path, seed: int) -> tuple[Counter[str], list[str]]:
-    """How often each loss came, and the names of what then differs from the same run left alone."""
+def carried_out(
+    wanted: dict[str, int], overrides: list[str], root: Path, seed: int, *, steady: bool, over_ray: bool
+) -> tuple[Counter[str], list[str]]:
+    """How often each loss came, and the names of what then differs from the same run left alone.
+
+    steady: of an asynchronous run, which differs by itself, what is wrong with its own history.
+    """
     alone, lossy = root / "alone" / "run", root / "losses" / "run"
     for directory in (alone, lossy):
         directory.parent.mkdir(parents=True)
@@ -143,7 +176,7 @@ def carried_out(wanted: dict[str, int], overrides: list[str], root: Path, seed: 
     events = [kind for kind, count in wanted.items() for _ in range(count)]
     chance.shuffle(events)
     places = sorted(chance.sample(range(1, max(len(events) + 2, int(SHARE * whole.steps))), len(events)))
-    run = Losses(overrides, lossy, chance, whole.pace)
+    run = Losses(overrides, lossy, chance, whole.pace, over_ray=over_ray)
     began = time.monotonic()
     run.begin()
     seen = 0  # steps at the last loss
@@ -157,11 +190,23 @@ def carried_out(wanted: dict[str, int], overrides: list[str], root: Path, seed: 
         run.counts[kind] += 1
         print(f"{time.monotonic() - began:.0f} s, {steps(lossy)} steps: lost a {kind}", flush=True)
     run.end()
-    expected, found = content(alone), content(lossy)
+    if steady:
+        expected, found = {"genomes": whole.genomes, "replay": ""}, of_itself(lossy)
+    else:
+        expected, found = content(alone), content(lossy)
     expected |= {"lines lost": 0, "scored twice": 0}
     found |= {"lines lost": run.lost, "scored twice": scored_twice(lossy)}
     print(f"{time.monotonic() - began:.0f} s with losses, {whole.genomes} genomes", flush=True)
     return run.counts, sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
+
+
+def of_itself(directory: Path) -> dict[str, Any]:
+    """The genomes of a run, and why its history does not lead to what it asked, "" where it does."""
+    command = [sys.executable, "-m", "evohydra.replay", str(directory)]
+    replayed = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    print(replayed.stdout + replayed.stderr, end="", flush=True)
+    reason = replayed.stderr if replayed.returncode else ""
+    return {"genomes": lines(directory / "ledger.jsonl"), "replay": reason}
 
 
 def main() -> None:
@@ -172,17 +217,24 @@ def main() -> None:
         parser.add_argument(f"--{kind}s", type=int, default=count)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--budget", type=int, default=600)
+    parser.add_argument("--search", choices=["generations", "steady"], default="generations")
+    parser.add_argument("--executor", choices=["ray", "processes"], default="ray")
     given = parser.parse_args()
+    steady, over_ray = given.search == "steady", given.executor == "ray"
     os.environ.update(environment())
     with tempfile.TemporaryDirectory() as room:
         root = Path(room)
         overrides = [*workspace(root), f"budget={given.budget}", "top=2", "baselines=null", "threads=1"]
-        wanted = {kind: getattr(given, f"{kind}s") for kind in kinds}
-        counts, differing = carried_out(wanted, overrides, root / "runs", given.seed)
+        overrides += [f"search={given.search}"]
+        wanted = {kind: getattr(given, f"{kind}s") for kind in kinds if over_ray or kind in ("worker", "command")}
+        counts, differing = carried_out(wanted, overrides, root / "runs", given.seed, steady=steady, over_ray=over_ray)
     print(", ".join(f"{count} times a {kind}" for kind, count in counts.items()))
     if differing:
-        sys.exit(f"differs from the run that was left alone: {', '.join(differing)}")
-    print("the same ledger, scores, summary, recipe and winner as the run that was left alone")
+        sys.exit(f"not as it should be: {', '.join(differing)}")
+    if steady:
+        print("all genomes are there, and the history leads to what was asked")
+    else:
+        print("the same ledger, scores, summary, recipe and winner as the run that was left alone")
     print("no line lost, nothing scored twice")
 
 

@@ -188,17 +188,3 @@ def test_variables_of_workers_are_theirs_and_hold_no_secret(tmp_path: Path, ray_
 
 def variable(_: object, name: str) -> str | None:
     return os.environ.get(name)
-
-
-def test_a_slow_job_is_given_to_a_second_worker(
-    tmp_path: Path, ray_address: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The first answer counts, and what the slow worker says later is nobody's."""
-    with closing(actors(tmp_path, address=ray_address, workers=2, straggler=2.0)) as executor:
-        scored(executor, *(f"slow-{i}" for i in range(4)))
-        found = scored(executor, "hangs", "slow-5")
-        assert found["hangs"].scores == {"task": [1.0]}
-        assert len(list(tmp_path.glob("hangs *"))) == 2
-        assert scored(executor, "slow-6", "slow-7")["slow-7"].scores == {"task": [7.0]}
-        assert executor.ask(doubled, 2) == 4
-    assert "is slow; worker" in caplog.text

@@ -1,6 +1,6 @@
 """When the audit does what: before the winner is written, for its card, and after, with what was written."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -41,7 +41,7 @@ class Audit:
         tested: Mapping[str, Evaluation],
         objective: Objective,
         summary: Summary,
-        scored: Sequence[Plain],
+        scored: Iterable[Plain],
     ) -> None:
         """Keep answers, and add what the audit finds to the summary; nothing where the gain has no number."""
         models = {**self.models, WINNER: winner}
@@ -51,7 +51,7 @@ class Audit:
             return
         self._asking = Asking(self.plan, self.benchmarks, {WINNER: winner, source: models[source]}, self._answers)
         scores = {name: objective.weighted(each.scores) for name, each in tested.items() if each.scores}
-        ours = [line for line in scored if _counts(line, summary)]
+        ours = (line for line in scored if _counts(line, summary))
         summary["audit"] = audited(self.plan, self._asking, scores, self.sources, source, ours)
         self._conclude(summary)
 

@@ -1,6 +1,6 @@
 """The audit of a winner: what its gain on test rests on, and what it survives. Cheap, and nothing is chosen by it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from evohydra.audit import gains
 from evohydra.audit.asking import WINNER, Asking
@@ -19,7 +19,7 @@ def audited(
     scores: Mapping[str, Scores],
     sources: Sequence[str],
     best_source: str,
-    scored: Sequence[Plain],
+    scored: Iterable[Plain],
 ) -> dict[str, object]:
     """All parts of the plan but for the reloaded checkpoint, as JSON data.
 
@@ -44,7 +44,7 @@ def audited(
     return found
 
 
-def at_the_limit(scored: Sequence[Plain]) -> dict[str, dict[str, dict[str, float]]]:
+def at_the_limit(scored: Iterable[Plain]) -> dict[str, dict[str, dict[str, float]]]:
     """By split and model the share of answers that reached the limit of tokens, of those that were written.
 
     The order of lines means nothing. All genomes of the search count as one model. Models without answers are left out.

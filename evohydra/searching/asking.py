@@ -23,7 +23,7 @@ def asked(
     workers = scheduler.executor.workers
     if workers < 2 or not isinstance(optimizer, AsksInTurn) or ledger.goes_on:
         return optimizer.ask()
-    examples = fitness.ahead(number, ledger.records, scoring.objective) if isinstance(fitness, KnowsAhead) else None
+    examples = fitness.ahead(number, ledger.so_far, scoring.objective) if isinstance(fitness, KnowsAhead) else None
     if examples is None:
         return optimizer.ask()
     missing = {name: sorted(places) for name, places in examples.items()}

@@ -69,7 +69,7 @@ def check_any_scored(store: ScoreStore, split: Split, errors: Mapping[str, str |
         )
 
 
-def search(parts: SearchParts, *, ask: bool = False) -> list[Record]:
+def search(parts: SearchParts, *, ask: bool = False) -> Sequence[Record]:
     """Evaluate `parts.budget` genomes and return their records in order.
 
     ask: ask for generations on file again, also where the state of the optimizer is what it was told.
@@ -80,7 +80,7 @@ def search(parts: SearchParts, *, ask: bool = False) -> list[Record]:
     number = 0
     with ExitStack() as opened:
         while len(ledger.records) < budget:
-            if parts.renewed and isinstance(fitness, Staged) and fitness.starts_anew(ledger.records, scoring.objective):
+            if parts.renewed and isinstance(fitness, Staged) and fitness.starts_anew(ledger.so_far, scoring.objective):
                 optimizer = opened.enter_context(closing(parts.renewed()))
             first = len(ledger.records)
             told = ledger.generation(number) if isinstance(optimizer, StateIsData) and not ask else None
@@ -102,7 +102,7 @@ def search(parts: SearchParts, *, ask: bool = False) -> list[Record]:
             for record in found:
                 ledger.add(record)
                 for observe in parts.observers:
-                    observe(record)
+                    observe(ledger.records[-1])
             records = ledger.records[first:]
             if known is None or number == 0:
                 _check_generation(number, records, space, scoring, ledger)
@@ -152,7 +152,7 @@ def check_not_all_failed(
 def _generation(number: int, genomes: Points, space: Space, scoring: Scoring, ledger: Ledger) -> Generation:
     recipes = [space.decode(x) for x in genomes]
     members = members_of(len(ledger.records), genomes, [space.values(x) for x in genomes], recipes)
-    return Generation(number, members, scoring.sizes, scoring.objective, tuple(ledger.records))
+    return Generation(number, members, scoring.sizes, scoring.objective, ledger.so_far)
 
 
 def choose(

@@ -1,6 +1,6 @@
 """What the driver of an asynchronous search asked and was told, in order: events.jsonl of a run."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -37,7 +37,6 @@ class Events:
     def __init__(self, directory: Path) -> None:
         self._lines = JsonLines(directory / EVENTS, in_memory=False)
         try:
-            self.recorded = [_event(entry) for entry in self._lines.entries]
             self._check()
         except LedgerError:
             self.close()
@@ -50,6 +49,11 @@ class Events:
     def path(self) -> Path:
         """The file."""
         return self._lines.path
+
+    @property
+    def recorded(self) -> Iterator[Asked | Told]:
+        """The events so far, read from the file one by one."""
+        return map(_event, self._lines.entries)
 
     @property
     def told(self) -> int:
@@ -83,12 +87,10 @@ class Events:
             self._lines.append({"asked": event.number, "genome": [float(u) for u in event.genome]})
         else:
             self._lines.append({"told": event.number})
-        self.recorded.append(event)
 
     def cut(self, count: int) -> None:
         """Keep the first `count` events."""
         self._lines.cut(count)
-        del self.recorded[count:]
 
     def close(self) -> None:
         """Release the file to other processes."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from evohydra.searching.guard import feasible_first, margins
+from evohydra.searching.guard import FeasibleFirst, feasible, feasible_first, margins
 from evohydra.searching.ledger import Record
 from evohydra.searching.objectives import finite
 from evohydra.searching.optimizers import (
@@ -23,7 +23,7 @@ def tell(optimizer: Optimizer, genomes: Points, records: Sequence[Record], seen:
     """Tell `optimizer` of a generation; `seen` are all records so far, those of this generation too."""
     told = records, seen
     if not isinstance(optimizer, LearnsFromConstraints):
-        records, seen = feasible_first(records), feasible_first(seen)
+        records, seen = feasible_first(records), FeasibleFirst(seen)
     fitness = np.array(finite([r.fitness for r in records], (r.fitness for r in seen)))
     if isinstance(optimizer, LearnsFromExamples):
         optimizer.tell_examples(genomes, fitness, example_scores(records, seen))
@@ -39,7 +39,10 @@ def tell(optimizer: Optimizer, genomes: Points, records: Sequence[Record], seen:
 
 def tell_limits(optimizer: object, records: Sequence[Record], seen: Sequence[Record]) -> None:
     """Tell a strategy that looks for genomes which keep limits what has to be 0 or more of them."""
-    if isinstance(optimizer, LearnsFromConstraints) and any(record.limits for record in seen):
+    if not isinstance(optimizer, LearnsFromConstraints):
+        return
+    scored = next((record for record in seen if record.fitness is not None), None)
+    if scored is not None and scored.limits:  # all that were scored have them, or none has
         optimizer.tell_constraints(np.array([record.genome for record in records]), margins(records, seen))
 
 
@@ -49,7 +52,7 @@ def result(optimizer: Optimizer, record: Record, seen: Sequence[Record]) -> Resu
     One of `seen` at least has a fitness.
     """
     if not isinstance(optimizer, LearnsFromConstraints):
-        (record,), seen = feasible_first([record]), feasible_first(seen)
+        record, seen = feasible(record), FeasibleFirst(seen)
     seen = seen if record.fitness is None else [record]  # what else there is counts for failures only
     (fitness,) = finite([record.fitness], (each.fitness for each in seen))
     several = isinstance(optimizer, LearnsFromEstimates | LearnsFromObjectives)
@@ -70,10 +73,9 @@ def objective_values(records: Sequence[Record], seen: Sequence[Record]) -> NDArr
     def of(record: Record) -> list[float | None]:
         return [record.objectives.get(name) for name in names] if names else [record.fitness]
 
-    known = [of(record) for record in seen]
     columns = zip(*(of(record) for record in records), strict=True)
     return np.array(
-        [finite(column, (row[at] for row in known)) for at, column in enumerate(columns)], dtype=np.float64
+        [finite(column, (of(record)[at] for record in seen)) for at, column in enumerate(columns)], dtype=np.float64
     ).T
 
 
@@ -82,9 +84,11 @@ def example_scores(records: Sequence[Record], seen: Sequence[Record]) -> NDArray
 
     Raises ValueError where genomes were scored on different examples.
     """
-    scored = [record for record in seen if record.scores]
-    sizes = {name: len(values) for name, values in scored[0].scores.items()} if scored else {}
-    worst = {name: min(min(record.scores[name]) for record in scored) for name in sizes}
+    first = next((record for record in seen if record.scores), None)
+    sizes = {name: len(values) for name, values in first.scores.items()} if first is not None else {}
+    worst: dict[str, float] = {}
+    if not all(record.scores for record in records):
+        worst = {name: min(min(record.scores[name]) for record in seen if record.scores) for name in sizes}
     table = []
     for record in records:
         scores = record.scores or {name: [worst[name]] * size for name, size in sizes.items()}

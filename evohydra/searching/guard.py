@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -187,23 +188,44 @@ def broken(record: Record) -> float:
 
 
 def feasible_first(records: Sequence[Record]) -> list[Record]:
-    """Records for strategies without a sense of limits: who breaks one is below all that keep them, by how much.
+    """Records for strategies without a sense of limits, see `feasible`."""
+    return list(map(feasible, records))
+
+
+def feasible(record: Record) -> Record:
+    """A record that breaks limits as one below all that keep them, by how much it does.
 
     Deb, An efficient constraint handling method for genetic algorithms, 2000: of two that keep all limits the better
     one is better, of two that do not the one that breaks them less.
     """
-    return [
-        replace(
-            record,
-            fitness=FLOOR - amount,
-            objectives=dict.fromkeys(record.objectives, FLOOR - amount),
-            error_bar=None,
-            scores={name: [FLOOR - amount] * len(values) for name, values in record.scores.items()},
-        )
-        if record.fitness is not None and (amount := broken(record)) > 0
-        else record
-        for record in records
-    ]
+    if record.fitness is None or (amount := broken(record)) == 0:
+        return record
+    return replace(
+        record,
+        fitness=FLOOR - amount,
+        objectives=dict.fromkeys(record.objectives, FLOOR - amount),
+        error_bar=None,
+        scores={name: [FLOOR - amount] * len(values) for name, values in record.scores.items()},
+    )
+
+
+class FeasibleFirst(Sequence[Record]):
+    """The same without a list of all: each record when it is asked for."""
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        self._records = records
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    @overload
+    def __getitem__(self, at: int) -> Record: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> list[Record]: ...
+
+    def __getitem__(self, at: int | slice) -> Record | list[Record]:
+        return feasible_first(self._records[at]) if isinstance(at, slice) else feasible(self._records[at])
 
 
 def nearest(records: Sequence[Record], most: int) -> list[Record]:
@@ -216,8 +238,13 @@ def nearest(records: Sequence[Record], most: int) -> list[Record]:
 def margins(records: Sequence[Record], seen: Sequence[Record]) -> Numbers:
     """(genomes, limits): what has to be 0 or more; of genomes without numbers the smallest that was seen."""
     names = next((tuple(record.limits) for record in seen if record.limits), ())
-    worst = {name: min(record.limits[name] for record in seen if record.limits) for name in names}
-    return np.array([[record.limits.get(name, worst[name]) for name in names] for record in records], dtype=np.float64)
+    worst: dict[str, float] = {}
+    if not all(record.limits for record in records):
+        worst = {name: min(record.limits[name] for record in seen if record.limits) for name in names}
+    return np.array(
+        [[record.limits[name] if record.limits else worst[name] for name in names] for record in records],
+        dtype=np.float64,
+    )
 
 
 def sentence(kept: Kept) -> str:

@@ -1,17 +1,32 @@
 """The record of a search; to resume is to run again."""
 
+import hashlib
 import json
+import pickle
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evohydra.searching.identity import check_identity
 from evohydra.searching.json_lines import JsonLines, LedgerError, alone_in
-from evohydra.searching.kept import FieldOnFile, GenomeOnFile, PackedPlaces, PackedScores
+from evohydra.searching.kept import (
+    FieldOnFile,
+    GenomeOnFile,
+    Index,
+    PackedPlaces,
+    PackedScores,
+    Read,
+    Span,
+    Spill,
+    Spilled,
+)
+
+ELSEWHERE = ("genome", "genes", "scores", "examples")  # what is kept of a record apart from all else
 
 
 @dataclass(frozen=True)
@@ -47,6 +62,69 @@ class Record:
         return {name: dict(zip(examples[name], values, strict=True)) for name, values in self.scores.items()}
 
 
+class Records(Sequence[Record]):
+    """The records of a search so far, in order. In memory are some 60 bytes of each, whatever it holds.
+
+    A record is made anew when it is asked for. Its scores are read from a file without a name in `directory`, its
+    genome and its genes by `read` from its line of the ledger, when they are first looked at.
+    """
+
+    def __init__(self, directory: Path, read: Read) -> None:
+        self._read = read
+        self._fields, self._scores, self._places = Spill(directory), Spill(directory), Spill(directory)
+        self._same = Index()  # by recipe
+
+    def append(self, record: Record) -> None:
+        """The next record."""
+        scores, places = PackedScores(record.scores), PackedPlaces(record.examples or {})
+        fields = {name: value for name, value in vars(record).items() if name not in ELSEWHERE}
+        fields["seconds"] = dict(record.seconds)
+        names = tuple(scores), None if record.examples is None else tuple(places)
+        self._scores.append(pickle.dumps(scores.pairs))
+        self._places.append(pickle.dumps(places.pairs))
+        self._same.add(_start(record.recipe), len(self))
+        self._fields.append(pickle.dumps((fields, len(record.genome), *names)))
+
+    def __len__(self) -> int:
+        return len(self._fields)
+
+    @overload
+    def __getitem__(self, at: int) -> Record: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> list[Record]: ...
+
+    def __getitem__(self, at: int | slice) -> Record | list[Record]:
+        if isinstance(at, slice):
+            return [self._made(number) for number in range(*at.indices(len(self)))]
+        return self._made(range(len(self))[at])
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def _made(self, number: int) -> Record:
+        fields, genes, names, placed = pickle.loads(self._fields[number])
+        return Record(
+            **fields,
+            genome=GenomeOnFile(self._read, number, genes),
+            genes=FieldOnFile(self._read, number, "genes"),
+            scores=Spilled(self._scores, number, names, float),
+            examples=None if placed is None else Spilled(self._places, number, placed, int),
+        )
+
+    def same(self, recipe: str) -> list[Record]:
+        """Those of the recipe with this digest."""
+        found = [self._made(number) for number in self._same.numbers(_start(recipe))]
+        return [record for record in found if record.recipe == recipe]
+
+
+def _start(recipe: str) -> bytes:
+    """What tells most recipes apart."""
+    return hashlib.blake2b(recipe.encode(), digest_size=8).digest()
+
+
 class Ledger:
     """The genomes of a search in their order, a line each of ledger.jsonl: what was asked, and what was told.
 
@@ -61,9 +139,8 @@ class Ledger:
             self._lines = opened.enter_context(closing(JsonLines(directory / "ledger.jsonl", in_memory=False)))
             check_identity(directory / "run.json", identity, allow_other_versions=allow_other_versions)
             self._opened = opened.pop_all()
-        self.records: list[Record] = []
+        self.records = Records(directory, self._lines.read)
         self.replayed = len(self._lines.entries)
-        self._same: dict[str, list[Record]] = {}
 
     @property
     def path(self) -> Path:
@@ -78,6 +155,11 @@ class Ledger:
             for name in scores if isinstance(scores, dict) else ():
                 found.setdefault(name, number)
         return found
+
+    @property
+    def so_far(self) -> Span[Record]:
+        """The records as they are now, without a copy of them; later ones are not among them."""
+        return Span(self.records, 0, len(self.records))
 
     @property
     def goes_on(self) -> bool:
@@ -137,33 +219,19 @@ class Ledger:
             self._lines.cut(record.index)
         if record.index >= len(self._lines):
             self._lines.append(line)
-        small = self._small(record)
-        self.records.append(small)
-        self._same.setdefault(small.recipe, []).append(small)
-
-    def _small(self, record: Record) -> Record:
-        """The record with what is seldom asked for on file, and its scores as small as they can be."""
-        read, number = self._lines.read, record.index
-        return replace(
-            record,
-            genome=GenomeOnFile(read, number, len(record.genome)),
-            genes=FieldOnFile(read, number, "genes"),
-            seconds=FieldOnFile(read, number, "seconds"),
-            scores=PackedScores(record.scores),
-            examples=None if record.examples is None else PackedPlaces(record.examples),
-        )
+        self.records.append(record)
 
     def drop(self, first: int) -> None:
         """Forget the records from number `first` on, in the file too."""
         self._lines.cut(first)
-        del self.records[first:]
-        self._same = {}
-        for record in self.records:
-            self._same.setdefault(record.recipe, []).append(record)
+        kept = self.records[:first]
+        self.records = Records(self.path.parent, self._lines.read)
+        for record in kept:
+            self.records.append(record)
 
-    def same(self, recipe: str) -> Sequence[Record]:
+    def same(self, recipe: str) -> list[Record]:
         """The records so far of the recipe with this digest."""
-        return self._same.get(recipe, ())
+        return self.records.same(recipe)
 
     def close(self) -> None:
         """Release the run directory to other processes."""

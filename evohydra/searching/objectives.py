@@ -71,9 +71,14 @@ def path_length(means: Means, fitness: float, recipe: Node) -> dict[str, float]:
 
 
 def finite(fitness: Sequence[float | None], seen: Iterable[float | None]) -> list[float]:
-    """`fitness` with each failure (None, NaN, infinite) as the worst finite number of it and all `seen`; 0 if none."""
-    numbers = [value for value in (*fitness, *seen) if value is not None and math.isfinite(value)]
-    worst = min(numbers, default=0.0)
+    """`fitness` with each failure (None, NaN, infinite) as the worst finite number of it and all `seen`; 0 if none.
+
+    Without failures `seen` is not looked at, for it may be all genomes of a search.
+    """
+    own = [value for value in fitness if value is not None and math.isfinite(value)]
+    if len(own) == len(fitness):
+        return own
+    worst = min((*own, *(value for value in seen if value is not None and math.isfinite(value))), default=0.0)
     return [value if value is not None and math.isfinite(value) else worst for value in fitness]
 
 

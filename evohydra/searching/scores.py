@@ -6,7 +6,7 @@ The order of lines means nothing. What failed for a reason of the machine is not
 import hashlib
 import json
 from array import array
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -20,6 +20,7 @@ from evohydra.scoring.benchmarks import SPLITS, Split
 from evohydra.scoring.job import Evaluation, Job
 from evohydra.searching.identity import Identity
 from evohydra.searching.json_lines import JsonLines, LedgerError, sealed, unsealed
+from evohydra.searching.kept import Index
 
 FIELDS = tuple(each.name for each in fields(Evaluation) if each.name not in ("given_up", "positions", "common"))
 Key = tuple[str, str, str]  # content of the recipe, split, examples
@@ -57,8 +58,8 @@ class ScoreStore:
         self._lines = JsonLines(path, in_memory=False)
         self._conditions = conditions
         self._shared = shared
-        self._known: dict[bytes, int] = {}  # by the digest of a key: the first line that has it
-        self._labels: set[bytes] = set()  # digests of labels with keys
+        self._known = Index()  # lines by their keys
+        self._labels = Index()  # lines by their labels and keys
         self._splits = array("B")  # of each line, as a place in SPLITS
         try:
             self._remember_all()
@@ -67,7 +68,7 @@ class ScoreStore:
             raise
 
     def _remember_all(self) -> None:
-        self._known, self._labels, self._splits = {}, set(), array("B")
+        self._known, self._labels, self._splits = Index(), Index(), array("B")
         for number, entry in enumerate(self._lines.entries):
             try:
                 self._remember(number, entry)
@@ -75,21 +76,26 @@ class ScoreStore:
                 raise LedgerError(f"{self._lines.path}: line {number + 1} is damaged ({error!r})") from error
 
     def _remember(self, number: int, entry: Mapping[str, Any]) -> None:
-        key = (entry["recipe"], entry["split"], _places(entry["examples"]))
+        key = _key(entry)
         self._splits.append(SPLITS.index(entry["split"]))
-        self._known.setdefault(_short(*key), number)
-        self._labels.add(_short(entry["label"], *key))
+        self._known.add(_short(*key), number)
+        self._labels.add(_short(entry["label"], *key), number)
 
     def find(self, label: str, job: Job) -> Evaluation | None:
         """What is on file of this job, from now on under this label too."""
         key = (content(job.recipe), job.split, _places(job.examples))
-        number = self._known.get(_short(*key))
-        entry = self._found_in_sweep(key) if number is None else self._lines.read(number)
+        entry = next((each for each in self._read(self._known, _short(*key)) if _key(each) == key), None)
+        entry = entry or self._found_in_sweep(key)
         if entry is None:
             return None
-        if _short(label, *key) not in self._labels:
+        labelled = self._read(self._labels, _short(label, *key))
+        if not any((each["label"], _key(each)) == (label, key) for each in labelled):
             self._write({**entry, "label": label, "copied": True})
         return Evaluation(**{name: entry[name] for name in FIELDS if name in entry})
+
+    def _read(self, index: Index, digest: bytes) -> Iterator[Plain]:
+        """The lines of a digest, the first one first; what is told apart by it has to be compared."""
+        return (self._lines.read(number) for number in index.numbers(digest))
 
     def keep(self, label: str, job: Job, evaluation: Evaluation) -> None:
         """A job was scored."""
@@ -137,10 +143,10 @@ class ScoreStore:
         assert self._shared is not None
         return FileLock(self._shared.with_suffix(".lock"))
 
-    def entries(self, split: str) -> list[Plain]:
-        """All lines of a split, copied ones too; they are read from the file."""
+    def entries(self, split: str) -> Iterator[Plain]:
+        """All lines of a split, copied ones too; they are read from the file one by one."""
         wanted = [number for number, at in enumerate(self._splits) if SPLITS[at] == split]
-        return [self._lines.read(number) for number in wanted]
+        return map(self._lines.read, wanted)
 
     def examples_of(self, labels: Collection[str], split: str) -> int:
         """How many examples of a split were scored for these models."""
@@ -152,9 +158,13 @@ class ScoreStore:
         self._lines.close()
 
 
+def _key(entry: Mapping[str, Any]) -> Key:
+    return entry["recipe"], entry["split"], _places(entry["examples"])
+
+
 def _short(*parts: str) -> bytes:
-    """What tells keys apart, in 16 bytes."""
-    return hashlib.blake2b("\0".join(parts).encode(), digest_size=16).digest()
+    """What tells keys apart, for the most part."""
+    return hashlib.blake2b("\0".join(parts).encode(), digest_size=8).digest()
 
 
 def _places(examples: Any) -> str:

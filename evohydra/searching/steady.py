@@ -4,6 +4,7 @@ What is asked and told is in events.jsonl, in that order. All else follows from 
 file, so that a search goes on by doing again what it says.
 """
 
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 
@@ -14,17 +15,18 @@ from evohydra.searching.events import Asked, Events, Told
 from evohydra.searching.feedback import result, tell_limits
 from evohydra.searching.fitness import Staged
 from evohydra.searching.fitness.generation import Generation, members_of
+from evohydra.searching.kept import Span
 from evohydra.searching.ledger import Record
 from evohydra.searching.optimizers import Points, StateIsData
 from evohydra.searching.optimizers.singles import Values, one_by_one
 from evohydra.searching.replay import check_replayed
 from evohydra.searching.search_parts import SearchParts
-from evohydra.searching.trials import FirstOnes, Trial
+from evohydra.searching.trials import Trial
 
 OPEN = 2  # genomes for each worker that may be asked and not told: some wait for another one with the same recipe
 
 
-def search_steadily(parts: SearchParts, events: Events, *, ask: bool = False) -> list[Record]:
+def search_steadily(parts: SearchParts, events: Events, *, ask: bool = False) -> Sequence[Record]:
     """Evaluate `parts.budget` genomes and return their records in the order in which their results were told.
 
     ask: ask for genomes on file again, also where the state of the optimizer is what it was told.
@@ -61,7 +63,7 @@ class Steady:
 
         ask: ask for each genome again, also where the state of the optimizer is what it was told.
         """
-        for line, event in enumerate(list(self._events.recorded)):
+        for line, event in enumerate(self._events.recorded):
             if isinstance(event, Asked):
                 self._renew()
                 if ask or not isinstance(self._optimizer, StateIsData):
@@ -116,10 +118,10 @@ class Steady:
 
     def _renew(self) -> None:
         """Make the optimizer anew where the kind of fitness wants that, once; it is asked at each new population."""
-        fitness, records, renewed = self._fitness, self._ledger.records, self._parts.renewed
+        fitness, earlier, renewed = self._fitness, self._ledger.so_far, self._parts.renewed
         if self._asked % self._population or self._since or renewed is None or not isinstance(fitness, Staged):
             return
-        if fitness.starts_anew(records, self._scoring.objective):
+        if fitness.starts_anew(earlier, self._scoring.objective):
             self._optimizer = one_by_one(self._opened.enter_context(closing(renewed())))
             self._since, self._late = self._asked, []
 
@@ -142,9 +144,9 @@ class Steady:
             members_of(number, genome[None], [self._space.values(genome)], [recipe]),
             self._scoring.sizes,
             self._scoring.objective,
-            FirstOnes(records, len(records)),
+            self._ledger.so_far,
             single=True,
-            peers=tuple(records[-self._population :]),
+            peers=Span(records, max(0, len(records) - self._population), len(records)),
             settled=self._settled,
         )
         self._open[number] = Trial(number, generation, self._fitness(generation))
@@ -171,7 +173,7 @@ class Steady:
         del self._open[trial.number]
         self._ledger.add(record)
         for observe in self._parts.observers:
-            observe(record)
+            observe(self._ledger.records[-1])
         if trial.number < self._since:  # asked by the optimizer before this one
             return
         self._late.append((trial.number - self._since, record))
@@ -192,11 +194,11 @@ class Steady:
         while self._scoring.scheduler.waits:
             self._scoring.scheduler.wait()
         last = list(records[-failed:])
-        told = [at for at, event in enumerate(self._events.recorded) if isinstance(event, Told)][-failed:]
-        labels = {f"genome asked {self._events.recorded[at].number}" for at in told}
+        told = [(at, event.number) for at, event in enumerate(self._events.recorded) if isinstance(event, Told)]
+        labels = {f"genome asked {number}" for _, number in told[-failed:]}
         which = f"the last {failed} that were scored" if failed < len(records) else f"the first {failed}"
         try:
             check_not_all_failed(which, last, labels, self._space, self._scoring, self._ledger)
         finally:
             if len(self._ledger.records) == last[0].index:  # these failures are not kept
-                self._events.cut(told[0])
+                self._events.cut(told[-failed][0])

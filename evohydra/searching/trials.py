@@ -1,35 +1,12 @@
 """One genome of an asynchronous search, from its ask to its judgement; nothing here waits for scores."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import overload
 
 from evohydra.scoring.job import Examples, Job
 from evohydra.searching.fitness.generation import Generation, Judged, Member, OfSources, Requests, Scored, Wanted
-from evohydra.searching.ledger import Ledger, Record
+from evohydra.searching.ledger import Ledger
 from evohydra.searching.rounds import Scoring
 from evohydra.searching.scheduler import Pending
-
-
-class FirstOnes(Sequence[Record]):
-    """The first `count` records of a search, without a copy of them: a list to which only more are added."""
-
-    def __init__(self, records: Sequence[Record], count: int) -> None:
-        self._records, self._count = records, count
-
-    def __len__(self) -> int:
-        return self._count
-
-    @overload
-    def __getitem__(self, at: int) -> Record: ...
-
-    @overload
-    def __getitem__(self, at: slice) -> Sequence[Record]: ...
-
-    def __getitem__(self, at: int | slice) -> Record | Sequence[Record]:
-        if isinstance(at, slice):
-            return [self._records[each] for each in range(*at.indices(self._count))]
-        return self._records[range(self._count)[at]]
 
 
 @dataclass

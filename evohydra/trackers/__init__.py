@@ -1,6 +1,7 @@
 """Trackers: where a run is shown besides its own directory."""
 
 import logging
+from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
@@ -41,7 +42,7 @@ class Guarded:
         self._make = make
         self._tracker: Tracker | None = None
         self._failed = False
-        self._waiting: list[Record] | None = []
+        self._waiting: deque[Record] | None = deque()
         self._replayed = replayed
         if not replayed:
             self._open()
@@ -51,8 +52,8 @@ class Guarded:
         waiting, self._waiting = self._waiting, None
         if waiting is not None:
             self._try(lambda: setattr(self, "_tracker", self._make()))
-            for record in waiting:
-                self.genome(record)
+            while waiting:  # each is let go: it may hold all its genes once it was looked at
+                self.genome(waiting.popleft())
 
     def _try(self, act: Callable[[], object]) -> None:
         try:

@@ -171,16 +171,14 @@ def carry_out(
     }
 
 
-def pair(optimizer: str, workers: int, sigma: float, seed: int) -> dict[str, Any]:
+def pair(optimizer: str, workers: int, sigma: float, seed: int, budget: int) -> dict[str, Any]:
     """Both kinds of search: at equal numbers of genomes, and when generations have come to their end."""
-    budget = BUDGETS["bo" if optimizer == "bo" else "others"][workers]
     by_generation, figures = carry_out("generations", optimizer, workers, sigma, seed, budget)
     end = by_generation[-1][0]
     more = round(budget / figures["busy to the end"]) + workers  # as many as the same time has room for
     steady, theirs = carry_out("steady", optimizer, workers, sigma, seed, more)
     in_time = [ability for at, ability in steady if at <= end]
     return {
-        "genomes": budget,
         "generations": {**figures, "ability": by_generation[-1][1]},
         "steady": {**theirs, "ability": steady[budget - 1][1], "hours": steady[budget - 1][0] / 3600},
         "in time": {"genomes": len(in_time), "ability": in_time[-1]},
@@ -194,6 +192,7 @@ def table(lines: Sequence[Mapping[str, Any]]) -> str:
         "workers",
         "sigma",
         "genomes",
+        "seeds",
         "busy until the last genome begins: generations, steady",
         "busy to the end: generations, steady",
         "hours: generations, steady",
@@ -202,17 +201,17 @@ def table(lines: Sequence[Mapping[str, Any]]) -> str:
         "driver, ms a genome",
     )
     rows = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
-    groups: dict[tuple[str, int, float], list[Mapping[str, Any]]] = {}
+    groups: dict[tuple[str, int, float, int], list[Mapping[str, Any]]] = {}
     for line in lines:
-        groups.setdefault((line["optimizer"], line["workers"], line["sigma"]), []).append(line)
+        groups.setdefault((line["optimizer"], line["workers"], line["sigma"], line["genomes"]), []).append(line)
 
-    for (optimizer, workers, sigma), group in sorted(groups.items()):
+    for (optimizer, workers, sigma, genomes), group in sorted(groups.items()):
 
         def mean(kind: str, name: str, group: Sequence[Mapping[str, Any]] = group) -> float:
             return float(np.mean([line[kind][name] for line in group]))
 
         rows.append(
-            f"| `{optimizer}` | {workers} | {sigma} | {group[0]['genomes']} | {mean('generations', 'busy'):.0%}, "
+            f"| `{optimizer}` | {workers} | {sigma} | {genomes} | {len(group)} | {mean('generations', 'busy'):.0%}, "
             f"{mean('steady', 'busy'):.1%} | {mean('generations', 'busy to the end'):.0%}, "
             f"{mean('steady', 'busy to the end'):.0%} | "
             f"{mean('generations', 'hours'):.1f}, {mean('steady', 'hours'):.1f} | "
@@ -231,6 +230,7 @@ def main() -> None:
     parser.add_argument("--workers", nargs="*", type=int, default=[8, 64, 512])
     parser.add_argument("--sigmas", nargs="*", type=float, default=SIGMAS)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--genomes", type=int, default=None, help="of each search, instead of what BUDGETS says")
     parser.add_argument("--table", action="store_true", help="only show what the file holds")
     given = parser.parse_args()
     done = [json.loads(line) for line in given.file.read_text().splitlines()] if given.file.is_file() else []
@@ -238,9 +238,10 @@ def main() -> None:
         for optimizer in given.optimizers:
             for workers in given.workers:
                 for sigma in given.sigmas:
-                    key = {"optimizer": optimizer, "workers": workers, "sigma": sigma, "seed": seed}
+                    genomes = given.genomes or BUDGETS["bo" if optimizer == "bo" else "others"][workers]
+                    key = {"optimizer": optimizer, "workers": workers, "sigma": sigma, "seed": seed, "genomes": genomes}
                     if not any(key.items() <= line.items() for line in done):
-                        done.append(key | pair(optimizer, workers, sigma, seed))
+                        done.append(key | pair(optimizer, workers, sigma, seed, genomes))
                         with given.file.open("a") as lines:
                             lines.write(json.dumps(done[-1]) + "\n")
                         print(done[-1], flush=True)

@@ -195,6 +195,39 @@ def test_killed_workers_are_replaced_and_their_jobs_done(
     assert all(re.search(rf"worker \d \(process {each}\b.*\) died: .*tried again", caplog.text) for each in dead)
 
 
+def test_a_worker_that_hangs_is_ended_and_its_job_tried_again(
+    several: Callable[..., Executor], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without another worker that is free; nobody kills it by hand."""
+    found = scored(several(workers=1, retries=1, limit=2.0), "hangs", "number-1")
+    assert (found["hangs"].scores, found["number-1"].scores) == ({"task": [1.0]}, {"task": [1.0]})
+    (dead,) = (file.name.rpartition(" ")[2] for file in tmp_path.glob("hangs 0 *"))
+    assert re.search(rf"worker 0 \(process {dead}\b.*more than executor\.limit=2: it is ended", caplog.text)
+    assert not running(int(dead))
+
+
+def test_a_slow_job_is_given_to_a_second_worker(
+    several: Callable[..., Executor], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The first answer counts, and what the slow worker says later is nobody's."""
+    executor = several(straggler=2.0)
+    scored(executor, *(f"slow-{i}" for i in range(4)))
+    found = scored(executor, "hangs", "slow-5")
+    assert found["hangs"].scores == {"task": [1.0]}
+    assert len(list(tmp_path.glob("hangs *"))) == 2
+    assert scored(executor, "slow-6", "slow-7")["slow-7"].scores == {"task": [7.0]}
+    assert executor.ask(doubled, 2) == 4
+    assert "is slow; worker" in caplog.text
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+@pytest.mark.parametrize("key", ["limit", "straggler"])
+@pytest.mark.parametrize("value", [0, -3.0, True, "long"])
+def test_limits_that_make_no_sense(name: str, key: str, value: object) -> None:
+    with pytest.raises(ValueError, match=rf"executor\.{key}: expected .*got {value!r}"):
+        check_below({**composed(f"executor={name}")["executor"], key: value}, "executor")
+
+
 def test_workers_that_were_killed_while_idle_are_replaced(several: Callable[..., Executor], tmp_path: Path) -> None:
     """No recipe pays for that with an attempt."""
     executor = several(retries=0)
@@ -253,6 +286,13 @@ def test_one_process_that_is_sick_stops_the_run(tmp_path: Path) -> None:
 )
 def test_whose_failure_it_is(reason: Exception, kind: type[MachineError] | None) -> None:
     assert _machines(reason) is kind
+
+
+def test_no_machine_is_asked_for_a_billion_workers() -> None:
+    with pytest.raises(
+        ValueError, match=r"executor\.workers: expected auto or at most \d+ on this machine, .* got 1000"
+    ):
+        places(1_000_000_000, "auto", 0)
 
 
 def test_places_share_the_machine() -> None:

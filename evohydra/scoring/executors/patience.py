@@ -24,6 +24,11 @@ class Patience:
         if key in self._since:
             self._longest = max(self._longest, time.monotonic() - self._since.pop(key))
 
+    def overdue(self, limit: float) -> list[tuple[int, float]]:
+        """Who has been at a job for more than `limit` seconds, and for how many."""
+        now = time.monotonic()
+        return [(key, now - since) for key, since in self._since.items() if now - since > limit]
+
     def silent(self) -> list[tuple[int, float, float]]:
         """Who has been at a job too long and was not named for it yet; its seconds, and those of the longest before."""
         limit = max(self._least, TIMES * self._longest)

@@ -51,9 +51,11 @@ class Pool(ABC, Generic[AnySeat]):
     """Workers outside of this process. A subclass says how one is started, spoken to and heard.
 
     straggler: a job that takes so many times the median of its kind is given to a second worker; None: none is.
+    limit: the seconds that a job may take, after which its worker is ended like one that hangs; None: any.
     """
 
-    def __init__(self, retries: int, straggler: float | None = None) -> None:
+    def __init__(self, retries: int, straggler: float | None = None, limit: float | None = None) -> None:
+        self._limit = limit
         self._attempts = Attempts(retries)
         self._packer = Packer()
         self.watch = Watch()
@@ -77,6 +79,10 @@ class Pool(ABC, Generic[AnySeat]):
     @abstractmethod
     def _restart(self, seat: AnySeat) -> None:
         """Start another worker in the place of one that is dead or sick."""
+
+    @abstractmethod
+    def _end(self, seat: AnySeat) -> None:
+        """End a worker that may hang, at once; its end is heard of next."""
 
     def submit(self, jobs: Sequence[Job]) -> list[int]:
         """Take jobs; idle workers begin with the first ones."""
@@ -148,13 +154,24 @@ class Pool(ABC, Generic[AnySeat]):
         assert kind != "died"
         return seat, kind, content
 
+    def _end_overdue(self) -> None:
+        """End the workers that are at a job for longer than one may take: it is tried again, as that of a dead one."""
+        for number, seconds in self._patience.overdue(self._limit) if self._limit is not None else ():
+            self._patience.ends(number)
+            for seat in [seat for seat in self._seats if seat.number == number]:
+                logger.warning(
+                    "worker %d (%s) has been at one job for %.0f s, more than executor.limit=%g: it is ended",
+                    number, seat.where, seconds, self._limit,
+                )  # fmt: skip
+                self._end(seat)
+
     def _name_silent(self) -> None:
         """Say which workers have been at one job much longer than any took before."""
         places = {seat.number: seat.where for seat in self._seats}
         for number, seconds, longest in self._patience.silent():
             logger.warning(
                 "worker %s (%s) has been at one job for %.0f s, the longest before took %.0f s. If it hangs, "
-                "end that process with kill -9: its job is then tried again on a new worker",
+                "end that process with kill -9: its job is then tried again on a new worker (so does executor.limit)",
                 number, places.get(number, "gone"), seconds, longest,
             )  # fmt: skip
 

@@ -2,19 +2,24 @@
 
 import multiprocessing
 import pickle
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from typing import Annotated
 
-from evohydra.checks import CountOrAuto, Natural
+from annotated_types import Gt
+
+from evohydra.checks import CountOrAuto, Natural, Positive
 from evohydra.scoring.executors import MakeWorker
 from evohydra.scoring.executors.pool import LOOK, Pool, Said, Seat, holding_interrupts
 from evohydra.scoring.executors.resources import Places, places
 from evohydra.scoring.executors.serving import serve
 
 TO_END = 10.0  # seconds that a worker has to end by itself
+OFTEN = 3.0  # seconds between looks at workers, where stragglers or a limit are looked for
 
 
 @dataclass
@@ -29,14 +34,15 @@ class Processes(Pool[_Process]):
     """`workers` processes of this machine; "auto": one for each GPU, or what cores and memory allow.
 
     threads: CPU threads of each, "auto" shares the cores. A worker that dies (killed, out of memory) is replaced, and
-    its job is tried again up to `retries` times.
+    its job is tried again up to `retries` times. straggler, limit: see `Pool`.
     """
 
     def __init__(
         self, *, make: MakeWorker, workers: CountOrAuto = "auto", threads: CountOrAuto = "auto", retries: Natural = 2,
-        worker_bytes: int = 0,
+        straggler: Annotated[float, Gt(1)] | None = None, limit: Positive | None = None, worker_bytes: int = 0,
     ) -> None:  # fmt: skip
-        super().__init__(retries)
+        super().__init__(retries, straggler, limit)
+        self._look = LOOK if straggler is None and limit is None else OFTEN
         self._places: Places = places(workers, threads, worker_bytes)
         self.workers = self._places.workers
         self._make = pickle.dumps(make)
@@ -67,14 +73,25 @@ class Processes(Pool[_Process]):
 
     def _said(self) -> Said[_Process]:
         by_connection = {seat.connection: seat for seat in self._seats}
-        while not (heard := wait([*by_connection], LOOK)):
-            self._name_silent()
+        until = time.monotonic() + self._look
+        while not (heard := wait([*by_connection], max(0.0, until - time.monotonic()))):
+            self._look_at_workers()
+            until = time.monotonic() + self._look
         seat = by_connection[heard[0]]  # type: ignore[index]
         try:
             kind, content = pickle.loads(seat.connection.recv_bytes())
         except (EOFError, OSError):
             return seat, "died", _end_of(seat)
         return seat, kind, content
+
+    def _look_at_workers(self) -> None:
+        """Name those that are silent, end those that take too long, and help those that are slow."""
+        self._name_silent()
+        self._end_overdue()
+        self._help_stragglers()
+
+    def _end(self, seat: _Process) -> None:
+        seat.process.kill()
 
     def _restart(self, seat: _Process) -> None:
         seat.process.join(TO_END)

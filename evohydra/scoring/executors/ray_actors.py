@@ -53,9 +53,8 @@ class RayActors(Pool[_Actor]):
     number is the most there will be: those that find no room wait for it. cpus_per_worker are a worker's threads, too;
     "auto" shares the cores of this machine, and is 1 on a cluster. gpus_per_worker may be fractions; "auto" is 1 where
     there are GPUs. resources: others of the cluster. placement: over as many nodes as can be, or one node after the
-    other. straggler: a job that takes so many times the median is given to a second worker that is free.
-    environment: variables of the workers. An actor that dies is replaced, and its job tried again up to
-    `retries` times.
+    other. straggler, limit: see `Pool`. environment: variables of the workers. An actor that dies is replaced, and its
+    job tried again up to `retries` times.
     """
 
     def __init__(
@@ -63,9 +62,9 @@ class RayActors(Pool[_Actor]):
         cpus_per_worker: CountOrAuto = "auto", gpus_per_worker: NotNegative | Literal["auto"] = "auto",
         resources: Mapping[str, Positive] | None = None, placement: Literal["spread", "pack"] = "spread",
         retries: Natural = 2, straggler: Annotated[float, Gt(1)] | None = None,
-        environment: Mapping[str, str] | None = None, worker_bytes: int = 0,
+        limit: Positive | None = None, environment: Mapping[str, str] | None = None, worker_bytes: int = 0,
     ) -> None:  # fmt: skip
-        super().__init__(retries, straggler)
+        super().__init__(retries, straggler, limit)
         self._ray = ray_library()
         self._make = make
         self._address, self._workers = address, workers
@@ -190,6 +189,7 @@ class RayActors(Pool[_Actor]):
         """Fit the workers to the nodes; say where none finds room, and which have been silent for long."""
         self._look_at_nodes()
         self._name_silent()
+        self._end_overdue()
         self._fit()
         self._help_stragglers()
         if any(seat.ready for seat in self._seats):
@@ -214,6 +214,9 @@ class RayActors(Pool[_Actor]):
             raise MachineError(
                 f"Ray is lost: {why}. All scores so far are kept; give the same command again when Ray is back"
             )
+
+    def _end(self, seat: _Actor) -> None:
+        self._ray.kill(seat.handle)
 
     def _restart(self, seat: _Actor) -> None:
         self._ray.kill(seat.handle)

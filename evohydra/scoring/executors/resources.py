@@ -13,6 +13,7 @@ from evohydra.checks import CountOrAuto
 SHARE = 0.8  # of the memory that is free, for workers
 LIMITS = Path("/sys/fs/cgroup")  # a container's, by cgroup v2
 IMPORTS = 1_000_000_000  # bytes of a process that has imported what it needs
+PER_GB = 4  # workers, of which the imports alone take more than all memory
 
 
 @dataclass(frozen=True)
@@ -35,14 +36,19 @@ class Places:
 def places(workers: CountOrAuto, threads: CountOrAuto, worker_bytes: int, gpus: int | None = None) -> Places:
     """The places for so many workers, or as many as fit ("auto"), of which each needs `worker_bytes`.
 
-    gpus: those of this machine that workers may use; None: all.
+    gpus: those of this machine that workers may use; None: all. ValueError for a number that cannot be meant.
     """
     gpus, cores = torch.cuda.device_count() if gpus is None else gpus, usable_cores()
     if workers == "auto":
         fitting = int(SHARE * _free_memory() // (IMPORTS + worker_bytes))
         each = threads if isinstance(threads, int) else 1
         workers = gpus or max(1, min(cores // each, fitting))
-    count = int(workers)
+    count, most = int(workers), max(1, PER_GB * total_memory() // 1_000_000_000)
+    if count > most:
+        raise ValueError(
+            f"executor.workers: expected auto or at most {most} on this machine, whose memory holds no more processes, "
+            f"got {count}"
+        )
     return Places(count, max(1, cores // count) if threads == "auto" else int(threads), gpus)
 
 

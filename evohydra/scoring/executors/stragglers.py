@@ -2,6 +2,7 @@
 
 import statistics
 import time
+from array import array
 from collections import defaultdict
 from collections.abc import Hashable
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ class Stragglers:
     """
 
     factor: float | None
-    _seconds: dict[Hashable, list[float]] = field(default_factory=lambda: defaultdict(list))
+    _seconds: dict[Hashable, "array[float]"] = field(default_factory=lambda: defaultdict(lambda: array("d")))
     _open: dict[int, tuple[Hashable, float]] = field(default_factory=dict)
 
     def begins(self, ticket: int, job: Job) -> None:

@@ -16,6 +16,7 @@ from evohydra.searching.fitness.full import Full
 from evohydra.searching.fitness.generation import Generation, Judged, Member, Requests, Scored, Wanted
 from evohydra.searching.fitness.likelihood_scale import Both, Means, is_likelihood, ranks, scale_of, too_low
 from evohydra.searching.fitness.order import check, drawn, say_where_fewer
+from evohydra.searching.fitness.seen import Seen
 from evohydra.searching.fitness.subset import Subset
 from evohydra.searching.ledger import Record
 from evohydra.searching.objectives import Objective
@@ -83,6 +84,7 @@ class Likelihood:
         self._per, self._scale, self._metric_examples = per, scale, metric_examples
         self._by_metric = drawn(sizes, max(sizes.values()) if metric_examples is None else metric_examples, seed, 1)
         self._clip, self._check_every, self._metric_from = clip, check_every, metric_from
+        self._seen = Seen(self._both_of)
 
     def with_references(self, found: References) -> tuple[Fitness, Verified]:
         """The kind that goes by these right answers, and these by the names of their likelihoods.
@@ -97,6 +99,7 @@ class Likelihood:
         digests = found.digests()
         made = copy.copy(self)
         made.questions = None
+        made._seen = Seen(made._both_of)
         made._names = {name: likelihood_name(name, self._per, self._scale, digests[name]) for name in self._sizes}
         chosen = drawn({name: len(places) for name, places in solved.items()}, self._examples, self._seed, 0)
         made._places = {name: [solved[name][at] for at in chosen[name]] for name in self._sizes}
@@ -124,7 +127,7 @@ class Likelihood:
         """Judge each member as soon as it is scored; verified references come before (`with_references`)."""
         if self.questions is not None:
             raise ValueError("fitness.references=verified: expected the references before the first generation")
-        both = self._both(generation.earlier)
+        both = list(self._seen.both(generation.earlier).values())
         if self._goes_by_metric(both, generation.earlier, generation.objective):
             return self._judged_by_metric(generation, both)
         return self._judged_by_likelihood(generation)
@@ -137,7 +140,7 @@ class Likelihood:
         """The examples of likelihoods, or of the metric, as they are wanted of a generation."""
         if self.questions is not None:
             return None
-        by_metric = self._goes_by_metric(self._both(earlier), earlier, objective)
+        by_metric = self._goes_by_metric(list(self._seen.both(earlier).values()), earlier, objective)
         return self._by_metric if by_metric else self._wanted(number)
 
     def _wanted(self, number: int) -> Examples:
@@ -153,8 +156,8 @@ class Likelihood:
 
         True for the first generation by the metric only.
         """
-        by_metric = any(each.scores and not is_likelihood(each.scores) for each in earlier)
-        return not by_metric and too_low(ranks(self._both(earlier), objective))
+        both = list(self._seen.both(earlier).values())
+        return not self._seen.by_metric(earlier) and too_low(ranks(both, objective))
 
     def group(self, record: Record) -> int:
         """Which genomes the `top` best of are validated: those by the metric (0), those by log-likelihoods (1)."""
@@ -165,7 +168,11 @@ class Likelihood:
         yield Wanted([(place, examples) for place in range(len(generation.members))], wait=checked)
         notes = {}
         if checked:
-            found = ranks(self._both([*generation.earlier, *generation.members]), generation.objective)
+            both = self._seen.both(generation.earlier)
+            for member in generation.members:
+                if (known := self._both_of(_scores(member))) is not None:
+                    both.setdefault(member.digest, known)
+            found = ranks(list(both.values()), generation.objective)
             # a line of the ledger that copies another one says that, and nothing else
             notes = {next((place for place, each in enumerate(generation.members) if each.scored), 0): _note(found)}
         for place, member in enumerate(generation.members):
@@ -196,26 +203,19 @@ class Likelihood:
             means[benchmark] = sum(values) / len(values)
         return means
 
-    def _both(self, genomes: Sequence[Record | Member]) -> list[Both]:
-        """What is known of the genomes that have both kinds of scores, each recipe once."""
-        wanted = {*self._names, *self._names.values()}
-        seen: dict[str, Both] = {}
-        for each in genomes:
-            recipe = each.recipe if isinstance(each, Record) else each.digest
-            scores = _scores(each)
-            if wanted <= scores.keys() and recipe not in seen:
-                seen[recipe] = Both(self._means(scores), _metric({name: scores[name] for name in self._names}))
-        return list(seen.values())
+    def _both_of(self, scores: Scores) -> Both | None:
+        """What is known of a genome with these scores, None where it has not both kinds."""
+        if not {*self._names, *self._names.values()} <= scores.keys():
+            return None
+        return Both(self._means(scores), _metric({name: scores[name] for name in self._names}))
 
 
 BY_METRIC = "by the metric, on the scale of log-likelihoods"
 
 
-def _scores(genome: Record | Member) -> Scores:
+def _scores(member: Member) -> Scores:
     """None where it has failed."""
-    if isinstance(genome, Record):
-        return genome.scores
-    every = genome.scores if genome.error is None else {}
+    every = member.scores if member.error is None else {}
     return {name: list(values.values()) for name, values in every.items() if values}
 
 
