@@ -132,7 +132,7 @@ def test_ledger(finished: Finished):
 
 
 def test_figures_are_pictures(finished: Finished):
-    drawn = {path.stem: path for path in (finished.directory / "figures").iterdir()}
+    drawn = {path.stem: path for path in (finished.directory / "figures").glob("*.png")}
     expected = {"fitness", "fitness_by_examples", "scores", "optimism", "genome", "population", "time", "workers"}
     assert expected == set(drawn)
     for path in drawn.values():
