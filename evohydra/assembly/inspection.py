@@ -11,9 +11,9 @@ from evohydra.assembly.runs import Assembled
 from evohydra.families import tokenizers
 from evohydra.families.sources import stored_types
 from evohydra.hub.cards import card_of
+from evohydra.hub.licences import of_card, of_directory, together
 from evohydra.merging.checkpoints import SourceError
 from evohydra.planning.fit import Fit, Published
-from evohydra.planning.licences import of_card, of_directory, together
 from evohydra.recipe import Checkpoint
 from evohydra.run import Run
 

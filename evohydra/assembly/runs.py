@@ -42,6 +42,7 @@ from evohydra.files import Plain
 from evohydra.recipe import Node
 from evohydra.run import SCORES, Models, Run
 from evohydra.scoring.benchmarks import Asking, Benchmark, BenchmarkError
+from evohydra.scoring.benchmarks.fingerprints import datasets
 from evohydra.scoring.executors import Executor
 from evohydra.scoring.worker import Worker
 from evohydra.searching.fitness import check_references
@@ -61,6 +62,7 @@ from evohydra.winner.unsearched import UnsearchedRecipe
 from evohydra.winner.writer import WinnerForm
 
 LIBRARIES = ("evohydra", "torch", "transformers", "tokenizers")  # that merge and run models, whatever scores them
+LANGUAGES = {"japanese": "ja", "english": "en"}  # words for what a source is for (`purpose`), and the hub's codes
 logger = logging.getLogger(__name__)
 
 
@@ -105,7 +107,7 @@ def assembled(
     for doubt in doubts_about_prompts(chosen_sources(settings.model), found.directories, every):
         logger.warning("%s", doubt)
     _baselines(settings, _located(found))
-    form = _form(settings, found.rules)
+    form = _form(settings, found.rules, every)
     instantiate(settings.executor)(make=_unmade, worker_bytes=0).close()  # its options are checked
     plan = replace(_plan(settings, benchmarks, space), validated=has_validation(every))
     if benchmarks:
@@ -182,10 +184,17 @@ def _unmade() -> Worker:
     raise AssertionError("a worker before the sources are read")
 
 
-def _form(settings: Settings, rules: Rules) -> WinnerForm:
+def _form(settings: Settings, rules: Rules, benchmarks: Mapping[str, Benchmark]) -> WinnerForm:
     """How the winner is written."""
-    licences = {name: source.licence for name, source in chosen_sources(settings.model).items()}
-    return WinnerForm(licences, rules, instantiate(settings.format), int(settings.shard_gb * 1e9))
+    sources = chosen_sources(settings.model)
+    return WinnerForm(
+        {name: source.licence for name, source in sources.items()},
+        rules,
+        instantiate(settings.format),
+        int(settings.shard_gb * 1e9),
+        {name: [LANGUAGES[word] for word in each.purpose or () if word in LANGUAGES] for name, each in sources.items()},
+        datasets(benchmarks),
+    )
 
 
 def _warm(settings: Settings, space: Space) -> Points:
