@@ -45,6 +45,7 @@ from evohydra.searching.scores import ScoreStore, conditions
 from evohydra.searching.summary import Summary, summarise
 from evohydra.searching.worker_times import WORKERS, WorkerTimes
 from evohydra.trackers import Guarded, Tracker
+from evohydra.winner.publishing import push
 from evohydra.winner.writer import REASON, RESULT, UNVERIFIED, WinnerError, WinnerForm, write_winner
 
 logger = logging.getLogger(__name__)
@@ -75,7 +76,8 @@ class Run:
     shared_scores: a file that the jobs of a sweep share. identity: what results depend on;
     allow_other_versions: of libraries, than those with which the run began. said: sentences about what was chosen where
     the configuration says auto. benchmark_options: the keys of the benchmarks in the configuration that are in use.
-    audit: what of the winner is audited. guard: the limits that it has to keep.
+    audit: what of the winner is audited. guard: the limits that it has to keep. push: the repository of the hub for
+    the winner.
     """
 
     directory: Path
@@ -91,6 +93,7 @@ class Run:
     audit: AuditPlan
     shared_scores: Path | None
     guard: Guard | None = None
+    push: str | None = None
     said: tuple[str, ...] = ()
     benchmark_options: tuple[str, ...] = ()
 
@@ -150,6 +153,8 @@ class Run:
             raise WinnerError(f"{summary['winner_unverified']}; it is kept as {self.directory / UNVERIFIED}")
         if failure := summary["test"]["winner"].get("error"):
             raise WinnerError(f"the winner failed on the test split ({failure}); all is written to {self.directory}")
+        if self.push is not None:
+            say(console, f"  {push(self.directory / WINNER, self.push)}: the merged model on the hub")
         return summary
 
     def _check_candidates(self, store: ScoreStore, candidates: list[Candidate]) -> None:

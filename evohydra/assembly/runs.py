@@ -57,6 +57,7 @@ from evohydra.spaces import Space
 from evohydra.spaces.genes import Axis
 from evohydra.spaces.hybrid import HybridSpace
 from evohydra.spaces.parameter import uniform_merge
+from evohydra.winner.publishing import check_push
 from evohydra.winner.recipe_files import made_from
 from evohydra.winner.unsearched import UnsearchedRecipe
 from evohydra.winner.writer import WinnerForm
@@ -93,6 +94,8 @@ def assembled(
     """
     plain, said = with_benchmark(plain, given)
     settings = Settings.parse(plain)
+    if settings.push is not None:
+        check_push(settings.push, swept=bool(place["group"]))
     set_up_process(settings.threads)
     device = device_of(settings.device, elsewhere=settings.elsewhere)
     found = found_sources(settings)
@@ -126,7 +129,9 @@ def assembled(
     reading.probe(parts.engine.uncached(), space.default())  # where workers are elsewhere, no tensor stays here
     make_executor = functools.partial(_executor, settings, parts)
     if not benchmarks:
-        return Assembled(UnsearchedRecipe(directory, space.decode(np.empty(0)), form, make_executor), found, parts)
+        return Assembled(
+            UnsearchedRecipe(directory, space.decode(np.empty(0)), form, make_executor, settings.push), found, parts
+        )
     warm, identity = _warm(settings, space), _identity(settings, parts, kept)
     if settings.warm_start:
         earlier = _earlier(settings, space)
@@ -148,6 +153,7 @@ def assembled(
         form=form,
         identity=identity,
         allow_other_versions=settings.allow_other_versions,
+        push=settings.push,
         report=settings.report,
         audit=audit_plan(settings.audit, settings.audit_examples, settings.answers),
         said=tuple(filter(None, [said, searched, fits])),

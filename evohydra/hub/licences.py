@@ -11,6 +11,7 @@ from evohydra.hub.cards import card_beside
 
 FRONT_MATTER = re.compile(r"\A---\s*\n(.*?)\n---\s*(\n|\Z)", re.DOTALL)
 LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*")
+OUR_OWN = "apache-2.0"  # of the models that come with evohydra
 PERMISSIVE = ("apache-2.0", "mit", "bsd", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "unlicense", "isc", "zlib",
               "wtfpl", "afl-3.0", "ecl-2.0", "cdla-permissive-1.0", "cdla-permissive-2.0", "openmdw")  # fmt: skip
 # By the beginning of the hub's names.

@@ -101,10 +101,11 @@ def _plain(name: str) -> str:
 def _followed(licences: Mapping[str, str | None]) -> str:
     """What follows for the merge, in sentences; no legal advice."""
     shared = common(licences)
+    why = "The sources have different licences" if all(licences.values()) else "Not every source names a licence"
     told = (
         f"All sources are under {in_markdown(shared)}, and so is the merge."
         if shared
-        else "The sources have different licences, or some name none: the merge falls under all of them."
+        else f"{why}: the merge falls under all of them."
     )
     points = "".join(f"- {in_markdown(each)}\n" for each in together(licences).together)
     return f"{told} What follows, as far as their names tell (this is no legal advice):\n\n{points}".rstrip()

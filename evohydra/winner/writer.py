@@ -15,7 +15,7 @@ from evohydra.files import write_json
 from evohydra.hub.cards import card_beside, card_of
 from evohydra.hub.commits import PICKLE, commit_of, commit_of_weights
 from evohydra.hub.hashes import converted_pin
-from evohydra.hub.licences import languages_of, of_card
+from evohydra.hub.licences import OUR_OWN, languages_of, of_card
 from evohydra.mergekit import writer as mergekit
 from evohydra.merging.engine import Engine
 from evohydra.pages import in_markdown
@@ -30,6 +30,7 @@ from evohydra.winner.recipe_files import made_from, recipe_file
 WINNER = "winner"  # where in a run's directory the checkpoint is
 UNVERIFIED = "winner-unverified"  # where it is if it is not the live model; in summary and recipe the reason stands
 RESULT = (WINNER, UNVERIFIED, "recipe.json", "summary.json", "answers-*.html", "pictures-*.png")  # of one winner
+ZOO = "zoo://"  # what paths of models begin with that come along
 REASON = "winner_unverified"  # under this key
 # Of config.json, what mergekit sets itself or what changes nothing.
 NOT_IN_A_CONFIGURATION = ("_name_or_path", "dtype", "torch_dtype", "transformers_version")
@@ -159,8 +160,12 @@ class WinnerWriter:
         family, form = self.family, self.form
         licences, languages = dict(form.licences), dict(form.languages)
         for each in checkpoints(node):
-            card = card_beside(self.sources.paths[each.name]) or card_of(each.path, each.revision) or ""
-            licences[each.name] = of_card(card) or licences.get(each.name)
+            told = of_card(card := card_beside(self.sources.paths[each.name]) or "") or licences.get(each.name)
+            if each.path.startswith(ZOO):
+                told = OUR_OWN
+            elif not told:  # then it is asked for
+                told = of_card(card := card_of(each.path, each.revision) or card)
+            licences[each.name] = told
             languages[each.name] = languages_of(card) or languages.get(each.name, ())
         spoken = [code for codes in languages.values() for code in codes]
         written_as = FORMATS.name_of(form.format)
