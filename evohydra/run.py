@@ -16,7 +16,7 @@ from evohydra.files import finish, tidy, together, write_json
 from evohydra.recipe import Node, digest
 from evohydra.report import say
 from evohydra.report.answers import Pictured, answers_page, shown
-from evohydra.report.ending import show_end
+from evohydra.report.ending import show_end, show_job
 from evohydra.report.examples import WINNER, keep_examples
 from evohydra.report.gathering import SETTINGS, keep_settings
 from evohydra.report.pictures import draw_albums, pictures
@@ -77,7 +77,7 @@ class Run:
     allow_other_versions: of libraries, than those with which the run began. said: sentences about what was chosen where
     the configuration says auto. benchmark_options: the keys of the benchmarks in the configuration that are in use.
     audit: what of the winner is audited. guard: the limits that it has to keep. push: the repository of the hub for
-    the winner.
+    the winner. swept: what it is called as a job of a sweep; None: it is none.
     """
 
     directory: Path
@@ -94,6 +94,7 @@ class Run:
     shared_scores: Path | None
     guard: Guard | None = None
     push: str | None = None
+    swept: str | None = None
     said: tuple[str, ...] = ()
     benchmark_options: tuple[str, ...] = ()
 
@@ -148,7 +149,10 @@ class Run:
             scored = [line for split in SPLITS for line in store.entries(split)]
             audit.before(self.directory, candidates[0].recipe, tested, plan.objective, summary, scored)
             self._write(executor, tracker, summary, candidates[0], audit)
-        show_end(console, self.directory, titles(self.benchmarks), summary)
+        if self.swept is None:
+            show_end(console, self.directory, titles(self.benchmarks), summary)
+        else:
+            show_job(console, self.directory, self.swept, summary)
         if REASON in summary:
             raise WinnerError(f"{summary['winner_unverified']}; it is kept as {self.directory / UNVERIFIED}")
         if failure := summary["test"]["winner"].get("error"):

@@ -154,6 +154,7 @@ def assembled(
         identity=identity,
         allow_other_versions=settings.allow_other_versions,
         push=settings.push,
+        swept=place["name"] if place["group"] else None,
         report=settings.report,
         audit=audit_plan(settings.audit, settings.audit_examples, settings.answers),
         said=tuple(filter(None, [said, searched, fits])),

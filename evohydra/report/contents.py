@@ -10,6 +10,7 @@ from evohydra.report.audit_tables import audit_blocks
 from evohydra.report.blocks import Block, FigureBlock, Link, Picture, Section, Table
 from evohydra.report.example_tables import example_blocks
 from evohydra.report.front import front_figure
+from evohydra.report.front_table import front_rows
 from evohydra.report.gathering import Job, apart, by_group, by_split, chosen_by_auto, strategies
 from evohydra.report.gene_blocks import gene_blocks
 from evohydra.report.origin import origin_blocks
@@ -225,6 +226,9 @@ def _winners(jobs: Sequence[Job], target: Path) -> Iterator[Block]:
             figure = front_figure([record["objectives"] for record in compared], chosen["objectives"])
             told = f"its objectives on the search split, with {others} and the front of them."
             yield FigureBlock(f"front{suffix}", figure, f"{whose}: {told}")
+            if found := front_rows(job.summary):
+                split, heads, rows = found
+                yield Table(heads, rows, f"The front on the {split} split, and what each rule (`pick`) prefers.")
         for path in sorted(job.directory.glob("*.png")):
             yield Picture(path, f"{whose}: {path.stem.replace('_', ' ')}.")
         for path in sorted(job.directory.glob("answers-*.html")):
