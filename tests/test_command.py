@@ -283,4 +283,4 @@ def test_relative_paths_mean_the_same_with_chdir_and_swept_values_may_be_long(tm
     assert f"paths are those of {tmp_path}, where the command was given" in process.stdout + process.stderr
     for job in "01":
         assert (tmp_path / "outputs" / "sweep" / job / "summary.json").exists()
-    assert len(re.findall(r"^│ [ab]{50}\.\.\. +│ +1 │", process.stdout, re.MULTILINE)) == 2
+    assert len(re.findall(r"^│ [ab]{36}\.\.\. +│ +1 │", process.stdout, re.MULTILINE)) == 2

@@ -13,7 +13,7 @@ from evohydra.report import make_console, say
 from evohydra.report.gathering import Job, apart, by_split, chosen_by_auto, gather, strategies
 
 HEADS = ("strategy", "runs", "search", "validation", "test", "95 % interval", "test of each run", "genomes", "seconds")
-NAME = 50  # characters of a strategy's name
+NAME = 36  # characters of a strategy's name
 EACH = 8  # runs whose scores are listed
 
 
