@@ -26,9 +26,10 @@ from evohydra.assembly.parts import (
     found_sources,
     instantiate,
     opened_parts,
+    shapes_of,
     worker_bytes,
 )
-from evohydra.assembly.process import device_of, set_up_process
+from evohydra.assembly.process import device_of, set_up_process, suit_threads
 from evohydra.assembly.prompts import doubts_about_prompts
 from evohydra.assembly.ranges import with_ranges_for
 from evohydra.assembly.reading import WHOLE, Reading
@@ -122,6 +123,7 @@ def assembled(
 
     opened = as_begun(reading.read(found), directory / IDENTITY)
     parts = opened_parts(settings, found, opened, every, device)
+    suit_threads(settings.threads, shapes_of(parts))
     located = _located(found, parts.sources)
     space = _space(merge, located, found)
     form.format.check(space.default(), parts.family, parts.sources)
