@@ -33,6 +33,7 @@ from evohydra.assembly.process import device_of, set_up_process, suit_threads
 from evohydra.assembly.prompts import doubts_about_prompts
 from evohydra.assembly.ranges import with_ranges_for
 from evohydra.assembly.reading import WHOLE, Reading
+from evohydra.assembly.recorded import recorded
 from evohydra.assembly.settings import Settings, Spec
 from evohydra.assembly.sizes import fitted
 from evohydra.assembly.workers import WorkerMaker, scores_depend_on
@@ -48,7 +49,6 @@ from evohydra.scoring.executors import Executor
 from evohydra.scoring.worker import Worker
 from evohydra.searching.fitness import check_references
 from evohydra.searching.identity import IDENTITY, Identity, OfSearch, own_keys
-from evohydra.searching.masking import without_secrets
 from evohydra.searching.optimizers import Optimizer, Points
 from evohydra.searching.optimizers.gaussian.transfer import Earlier
 from evohydra.searching.plan import SearchPlan, check_budget, known_points
@@ -150,7 +150,9 @@ def assembled(
         benchmarks=benchmarks,
         make_executor=make_executor,
         make_tracker=lambda: instantiate(settings.tracker)(
-            directory=directory, config=without_secrets({**plain, "chosen": _used(identity, settings)}), **place
+            directory=directory,
+            config=recorded(plain, identity, settings, given),
+            **place,
         ),
         form=form,
         identity=identity,
@@ -164,21 +166,6 @@ def assembled(
         shared_scores=directory.parent / SCORES if place["group"] and settings.share_scores else None,
     )
     return Assembled(run, found, parts)
-
-
-def _used(identity: Identity, settings: Settings) -> Plain:
-    """What is used where the configuration may say auto."""
-    scores = identity.scores
-    return {
-        "tokenizer": scores.alignment.tokenizer,
-        "dtype": scores.dtype,
-        "out_dtype": scores.out_dtype,
-        "device": scores.device,
-        "batch_size": settings.batch_size,
-        "benchmark": list(scores.benchmarks),
-        "fitness": settings.fitness,
-        "budget": settings.budget,
-    }
 
 
 def _check_budget(settings: Settings, space: Space) -> None:
