@@ -16,7 +16,7 @@ from evohydra.files import finish, tidy, together, write_json
 from evohydra.recipe import Node, digest
 from evohydra.report import say
 from evohydra.report.answers import Pictured, answers_page, shown
-from evohydra.report.ending import show_end
+from evohydra.report.ending import show_end, show_job
 from evohydra.report.examples import WINNER, keep_examples
 from evohydra.report.gathering import SETTINGS, keep_settings
 from evohydra.report.pictures import draw_albums, pictures
@@ -45,6 +45,7 @@ from evohydra.searching.scores import ScoreStore, conditions
 from evohydra.searching.summary import Summary, summarise
 from evohydra.searching.worker_times import WORKERS, WorkerTimes
 from evohydra.trackers import Guarded, Tracker
+from evohydra.winner.publishing import push
 from evohydra.winner.writer import REASON, RESULT, UNVERIFIED, WinnerError, WinnerForm, write_winner
 
 logger = logging.getLogger(__name__)
@@ -75,7 +76,8 @@ class Run:
     shared_scores: a file that the jobs of a sweep share. identity: what results depend on;
     allow_other_versions: of libraries, than those with which the run began. said: sentences about what was chosen where
     the configuration says auto. benchmark_options: the keys of the benchmarks in the configuration that are in use.
-    audit: what of the winner is audited. guard: the limits that it has to keep.
+    audit: what of the winner is audited. guard: the limits that it has to keep. push: the repository of the hub for
+    the winner. swept: what it is called as a job of a sweep; None: it is none.
     """
 
     directory: Path
@@ -91,6 +93,8 @@ class Run:
     audit: AuditPlan
     shared_scores: Path | None
     guard: Guard | None = None
+    push: str | None = None
+    swept: str | None = None
     said: tuple[str, ...] = ()
     benchmark_options: tuple[str, ...] = ()
 
@@ -145,11 +149,16 @@ class Run:
             scored = (line for split in SPLITS for line in store.entries(split))
             audit.before(self.directory, candidates[0].recipe, tested, plan.objective, summary, scored)
             self._write(executor, tracker, summary, candidates[0], audit)
-        show_end(console, self.directory, titles(self.benchmarks), summary)
+        if self.swept is None:
+            show_end(console, self.directory, titles(self.benchmarks), summary)
+        else:
+            show_job(console, self.directory, self.swept, summary)
         if REASON in summary:
             raise WinnerError(f"{summary['winner_unverified']}; it is kept as {self.directory / UNVERIFIED}")
         if failure := summary["test"]["winner"].get("error"):
             raise WinnerError(f"the winner failed on the test split ({failure}); all is written to {self.directory}")
+        if self.push is not None:
+            say(console, f"  {push(self.directory / WINNER, self.push)}: the merged model on the hub")
         return summary
 
     def _check_candidates(self, store: ScoreStore, candidates: list[Candidate]) -> None:

@@ -19,6 +19,7 @@ from evohydra.recipe import digest, from_dict
 from evohydra.searching.ledger import LedgerError
 from tests.commands import carried_out, evohydra, files, json_lines, python, workspace
 
+TABLE = "strategies, by their winners' mean score on validation"
 BUDGET = 14
 SCORE = {"score", "low", "high", "n"}
 
@@ -132,7 +133,7 @@ def test_ledger(finished: Finished):
 
 
 def test_figures_are_pictures(finished: Finished):
-    drawn = {path.stem: path for path in (finished.directory / "figures").iterdir()}
+    drawn = {path.stem: path for path in (finished.directory / "figures").glob("*.png")}
     expected = {"fitness", "fitness_by_examples", "scores", "optimism", "genome", "population", "time", "workers"}
     assert expected == set(drawn)
     for path in drawn.values():
@@ -235,22 +236,25 @@ def test_a_multirun_gives_a_directory_for_each_job_and_one_table(finished: Finis
     assert not (tmp_path / "outputs" / "sweep" / "report.html").exists()  # report=false
     assert [job.name for job in jobs] == list("012345")
     assert [len(json_lines(job / "ledger.jsonl")) for job in jobs] == [6] * 6
-    assert process.stdout.count("runs, by the winner's score") == 1
+    assert process.stdout.count(TABLE) == 1
+    assert "test split: score and 95 % interval" not in process.stdout  # no table of a job's own
+    assert re.search(r"^cmaes seed=1: validation [\d.]+, test [\d.]+, 6 genomes; ", process.stdout, re.MULTILINE)
     assert "All runs have the same examples in each split." in process.stdout
     assert "Sources, base and merges without a search were scored once for all runs." in process.stdout
-    table = process.stdout.split("runs, by the winner's score")[1]
-    rows = re.findall(r"^│ (\d) +│ optimizer=(\w+) seed=(\d) .*?│.*?│.*?│ +([\d.]+) │", table, re.MULTILINE)
-    assert {(optimizer, seed) for _, optimizer, seed, _ in rows} == {
-        (optimizer, seed) for optimizer in ("cmaes", "de", "random") for seed in "12"
-    }
-    scores = [json.loads((tmp_path / f"outputs/sweep/{job}/summary.json").read_text()) for job, *_ in rows]
-    assert [row[-1] for row in rows] == [f"{summary['test']['winner']['score']:.3f}" for summary in scores]
-    assert [row[-1] for row in rows] == sorted((row[-1] for row in rows), reverse=True)
+    table = process.stdout.split(TABLE)[1]
+    rows = re.findall(r"^│ (\w+) +│ +2 │ +[\d.]+ │ +([\d.]+) │ +([\d.]+) │", table, re.MULTILINE)
+    assert {row[0] for row in rows} == {"cmaes", "de", "random"}
+    for at, (strategy, *told) in enumerate(rows):
+        pair = [0, 1] if strategy == "cmaes" else [2, 3] if strategy == "de" else [4, 5]
+        found = [json.loads((tmp_path / f"outputs/sweep/{job}/summary.json").read_text()) for job in pair]
+        for split, number in zip(("validation", "test"), told, strict=True):
+            assert number == f"{np.mean([each[split]['winner']['score'] for each in found]):.3f}"
+        assert at == 0 or told[0] <= rows[at - 1][1]  # best on validation first
     (jobs[3] / "summary.json").unlink()
     later = python("-m", "evohydra.report.comparison", tmp_path / "outputs" / "sweep", cwd=tmp_path)
     assert later.returncode == 0
-    assert len(re.findall(r"^│ \d ", later.stdout, re.MULTILINE)) == 6
-    assert re.search(r"^│ 3 .*ended early", later.stdout, re.MULTILINE)
+    assert re.search(r"^│ de +│ +1 │", later.stdout, re.MULTILINE)
+    assert re.search(r"^  run 3 \(optimizer=de seed=2\): ended early", later.stdout, re.MULTILINE)
     nowhere = python("-m", "evohydra.report.comparison", tmp_path / "nowhere", cwd=tmp_path)
     assert nowhere.returncode != 0
     assert "usage" in nowhere.stderr
@@ -279,4 +283,4 @@ def test_relative_paths_mean_the_same_with_chdir_and_swept_values_may_be_long(tm
     assert f"paths are those of {tmp_path}, where the command was given" in process.stdout + process.stderr
     for job in "01":
         assert (tmp_path / "outputs" / "sweep" / job / "summary.json").exists()
-    assert len(re.findall(r"^│ [01] ", process.stdout, re.MULTILINE)) == 2
+    assert len(re.findall(r"^│ [ab]{36}\.\.\. +│ +1 │", process.stdout, re.MULTILINE)) == 2

@@ -173,7 +173,7 @@ def test_a_sweep_over_a_branch_that_moves_is_no_comparison(moved: Path, capsys: 
     compare([moved], make_console())
     printed = " ".join(capsys.readouterr().out.split())
     assert "No test is made between groups. From run 0 to run 6: sources.ja.fingerprint" in printed
-    assert "6 (group 2)" in printed
+    assert "random (group 2)" in printed
 
 
 def test_strategies_of_one_name_are_not_averaged_over_a_change(moved: Path) -> None:

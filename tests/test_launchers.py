@@ -32,7 +32,8 @@ def test_joblib_and_a_job_that_fails(tmp_path: Path) -> None:
     first, second = ledgers_of([jobs[0], jobs[2]], [1, 2])
     assert first != second
     assert json_lines(jobs[1] / "ledger.jsonl") == []
-    assert done.stdout.count("runs, by the winner's score") == 1
+    assert done.stdout.count("strategies, by their winners' mean score on validation") == 1
+    assert "run 1 (seed=-1): ended early, 0 of 6 genomes; " in done.stdout  # with its reason
     page = (jobs[0].parent / "report.html").read_text()
     assert "2 of 3 runs have ended with a winner" in page
     assert "Run 1 (seed=-1): ended early, 0 of 6 genomes; " in page
@@ -46,4 +47,4 @@ def test_submitit_on_this_machine(tmp_path: Path) -> None:
     assert [job.name for job in jobs] == ["0", "1"]
     first, second = ledgers_of(jobs, [1, 2])
     assert first != second
-    assert done.stdout.count("runs, by the winner's score") == 1
+    assert done.stdout.count("strategies, by their winners' mean score on validation") == 1

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from evohydra.report.front_table import front_rows, front_table
 from tests.commands import built, carried_out, json_lines, workspace
 
 
@@ -32,6 +33,15 @@ def test_each_benchmark_is_an_objective(leaning: list[str], optimizer: str, tmp_
     assert len(front) == len(lines)  # what one gains the other loses
     assert {"index", "up", "down"} == set(front[0])
     assert summary["search"]["index"] in [each["index"] for each in front]
+    picks = summary["search"]["picks"]
+    assert picks.keys() == {"fitness", "ideal", "knee"}
+    assert lines[picks["fitness"]]["fitness"] == max(line["fitness"] for line in lines)
+    split, heads, rows = front_rows(summary) or ("", (), [])
+    assert (split, heads, len(rows)) == ("search", ("genome", "up", "down", "picked by"), len(front))
+    assert {row[0] for row in rows if "pick=knee" in row[-1]} == {str(picks["knee"])}
+    assert {row[0] for row in rows if "winner" in row[-1]} == {str(summary["search"]["index"])}
+    table, line = front_table(summary)
+    assert (table.row_count, line) == (len(front), "The winner was chosen on validation.")
     before = (tmp_path / "run" / "ledger.jsonl").read_bytes()
     again = carried_out([*leaning, *changes], tmp_path / "run")
     assert again["recipe_digest"] == summary["recipe_digest"]
@@ -52,6 +62,8 @@ def test_generations_on_different_examples_have_no_common_front(leaning: list[st
     }
     assert {(each["up"], each["down"]) for each in front} <= on_validation
     candidates = [each["index"] for each in summary["validation"]["candidates"]]
+    assert (front_rows(summary) or [""])[0] == "validation"
+    assert set(summary["validation"]["picks"].values()) <= set(candidates)
     assert {each["index"] for each in front} == set(candidates)  # what one gains the other loses
     assert {index // 6 for index in candidates} == {0, 1}  # of both generations
     assert "those of its generation, which were scored on the same examples" in (run / "report.html").read_text()

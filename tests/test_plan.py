@@ -15,12 +15,12 @@ from safetensors.torch import load_file, save_file
 from scipy.stats import norm
 
 from evohydra.assembly.planner import parsed, plan
+from evohydra.hub.licences import of_card, together
 from evohydra.planning import power
 from evohydra.planning.advice import suited
 from evohydra.planning.calibration import line
 from evohydra.planning.cost import Asked, Rate, Shape, Speed, cost, language_rate
 from evohydra.planning.devices import DEVICES, chosen, of_name
-from evohydra.planning.licences import of_card, together
 from evohydra.planning.memory import Rooms, Sizes, memory
 from evohydra.planning.work import Stage, Work, course_of
 from evohydra.searching.fitness.expected import Between

@@ -3,9 +3,12 @@
 import os
 import subprocess
 import sys
+from typing import Literal
 
 import pytest
+import torch
 
+from evohydra.assembly.process import suit_threads
 from tests.commands import environment
 
 FAULTS = """
@@ -50,3 +53,21 @@ def test_optimizers_have_one_thread_for_linear_algebra() -> None:
     given = {key: value for key, value in os.environ.items() if not key.endswith("_NUM_THREADS")}
     done = subprocess.run([sys.executable, "-c", code], env=given, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("threads", "side", "expected"), [("auto", 1000, 1), ("auto", 3000, 3), (2, 1000, 3)])
+def test_a_small_model_has_one_thread(
+    threads: int | Literal["auto"], side: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        suit_threads(threads, [(side, side), (side,)])  # a million parameters, or nine
+        assert torch.get_num_threads() == expected
+        torch.set_num_threads(3)
+        monkeypatch.setenv("OMP_NUM_THREADS", "3")
+        suit_threads(threads, [(side, side)])
+        assert torch.get_num_threads() == 3  # what the environment says holds
+    finally:
+        torch.set_num_threads(before)

@@ -1,5 +1,6 @@
 """Reports: what they say of runs that have ended or not, and what a real browser makes of their page."""
 
+import csv
 import io
 import json
 import re
@@ -9,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from matplotlib import rc_context
 from PIL import Image
 from rich.console import Console
 
@@ -23,7 +23,7 @@ from evohydra.report.importance import importance
 from evohydra.report.paired_tests import strategies_against_each_other, winner_against_others
 from evohydra.report.score_figures import finished, held_out
 from evohydra.report.search_figures import best_so_far, fitness_figure, population_figure, spent
-from evohydra.report.style import SETTINGS
+from evohydra.report.style import looking
 from evohydra.report.tables import unsearched_sentence
 from evohydra.report.writing import write_report
 from evohydra.searching.json_lines import alone_in
@@ -128,6 +128,60 @@ def test_figures_lie_beside_the_page(sweep: Path) -> None:
     drawn = {path.stem for path in (sweep / "figures").iterdir()}
     assert drawn == FIGURES | {"genome_cmaes", "genome_de", "genome_random"}
     assert {path.stem for path in (sweep / "0" / "figures").iterdir()} == FIGURES | {"genome"}
+
+
+def test_each_figure_comes_with_its_numbers(sweep: Path) -> None:
+    for place in (sweep, sweep / "0"):
+        pictures, numbers = ({p.stem for p in (place / "figures").glob(f"*.{kind}")} for kind in ("png", "csv"))
+        assert pictures == numbers
+    run = table(sweep / "0" / "figures" / "fitness.csv")
+    (job,) = gather([sweep / "0"])
+    assert [line["genome"] for line in run] == [str(at) for at in range(40)]
+    assert [float(line["best so far"]) for line in run] == best_so_far(job).tolist()
+    assert run[3]["fitness"] == ""  # it failed
+    winners = {line["model"]: line for line in table(sweep / "0" / "figures" / "scores.csv")}
+    assert job.summary
+    assert float(winners["winner"]["score"]) == job.summary["test"]["winner"]["score"]
+    last = {line["strategy"]: float(line["median"]) for line in table(sweep / "figures" / "fitness.csv")}
+    best = [best_so_far(job)[-1] for job in gather([sweep]) if job.summary and job.strategy == "cmaes"]
+    assert last["cmaes"] == np.median(best)
+    assert len(table(sweep / "figures" / "genome_cmaes.csv")) == 8
+
+
+def table(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+def test_figures_for_a_paper(sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main([str(sweep), "--figures", str(tmp_path / "paper"), "--style", "paper"])
+    written = [Path(line) for line in capsys.readouterr().out.splitlines()]
+    assert sorted(written) == sorted((tmp_path / "paper").iterdir())
+    of_report = {path.stem for path in (sweep / "figures").iterdir()}
+    for kind in ("svg", "pdf", "csv"):
+        assert {path.stem for path in written if path.suffix == f".{kind}"} == of_report
+    fitness = (tmp_path / "paper" / "fitness.svg").read_text()
+    assert 'width="241.2pt"' in fitness  # 3.35 inches
+    assert ">best fitness so far</text>" in fitness  # letters are text
+    assert {"cmaes (3 runs)", "de (3 runs)"} <= set(re.findall(r">([^<>]+)</text>", fitness))
+    assert len(set(re.findall("stroke-dasharray: [0-9., ]+", fitness))) >= 2
+    pdf = (tmp_path / "paper" / "fitness.pdf").read_bytes()
+    assert pdf.startswith(b"%PDF")
+    assert b"/Type3" not in pdf
+    assert (tmp_path / "paper" / "fitness.csv").read_bytes() == (sweep / "figures" / "fitness.csv").read_bytes()
+    first = {path.name: path.read_bytes() for path in written}
+    main([str(sweep), "--figures", str(tmp_path / "paper"), "--style", "paper"])
+    assert {path.name: path.read_bytes() for path in written} == first
+
+
+def test_a_style_belongs_to_figures(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, said in (
+        (["--style", "paper"], "--style is that of --figures DIR"),
+        (["--figures", "x", "--serve"], "--figures DIR writes figures alone"),
+    ):
+        with pytest.raises(SystemExit):
+            main([str(sweep), *arguments])
+        assert said in capsys.readouterr().err
 
 
 def test_a_run_in_progress_and_one_with_nothing(tmp_path: Path) -> None:
@@ -291,7 +345,7 @@ def test_the_command(sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 def drawn_of(run: Path) -> set[str]:
-    with rc_context(SETTINGS):
+    with looking("screen"):
         return {block.name for block in gene_blocks(gather([run])) if isinstance(block, FigureBlock)}
 
 

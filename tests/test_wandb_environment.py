@@ -1,7 +1,9 @@
 """W&B's own variables count, unless the command line says otherwise; a run that is refused is not logged."""
 
 import logging
+import os
 import socket
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +12,7 @@ import matplotlib
 import pytest
 import wandb
 
+from evohydra.checks.libraries import git_state
 from evohydra.report.sharing import sync
 from evohydra.searching.ledger import LedgerError
 from evohydra.trackers import Guarded
@@ -76,6 +79,49 @@ def test_where_wandb_does_not_answer_a_run_is_recorded_offline(
     with caplog.at_level(logging.WARNING, "evohydra"):
         assert begun({})["mode"] == "offline"
     assert "cannot be reached: the run is recorded offline" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("upload", "said"), [(None, "no weights (tracker.upload=winner"), ("winner", "and the winner")]
+)
+def test_a_new_run_says_what_is_sent(
+    upload: str | None, said: str, begun: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "evohydra"):
+        begun({}, upload=upload)
+        assert caplog.text.count("sent are settings, the command") == 1
+        assert said in caplog.text
+        begun({}, upload=upload)  # it goes on
+        assert caplog.text.count("sent are settings, the command") == 1
+
+
+def test_weights_are_uploaded_only_when_asked(begun: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    winner = tmp_path / "winner"
+    winner.mkdir()
+    (winner / "model.safetensors").write_bytes(b"weights")
+    (winner / "README.md").write_text("card")
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    for upload, kept in ((None, {"model.safetensors"}), ("winner", set())):
+        tracker = WandbTracker(
+            name="run", directory=tmp_path / "run", config={}, group=None, strategy="de", mode="online", upload=upload
+        )
+        tracker._run = SimpleNamespace(id="seven", finish=lambda exit_code: None)
+        entries = tracker._winner(winner, {}).manifest.entries
+        assert set(entries) == {"model.safetensors", "README.md"}
+        assert {name for name, entry in entries.items() if entry.ref is not None} == kept
+
+
+def test_the_state_of_a_checkout(tmp_path: Path) -> None:
+    assert git_state(tmp_path) is None
+    commands = ("init -q -b mine", "config user.email a@b", "config user.name a", "add file", "commit -q -m first")
+    (tmp_path / "file").write_text("1")
+    for command in commands:
+        subprocess.run(["git", "-C", str(tmp_path), *command.split()], check=True)
+    found = git_state(tmp_path) or {}
+    assert (found["branch"], found["changed"], len(str(found["commit"]))) == ("mine", False, 40)
+    (tmp_path / "file").write_text("2")
+    assert (git_state(tmp_path) or {})["changed"]
 
 
 def test_whether_wandb_answers(monkeypatch: pytest.MonkeyPatch) -> None:

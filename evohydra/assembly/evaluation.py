@@ -8,8 +8,8 @@ from pathlib import Path
 
 from evohydra.assembly import composition
 from evohydra.assembly.automatic import with_benchmark
-from evohydra.assembly.parts import Parts, benchmarks_of, chosen_sources, found_sources, opened_parts
-from evohydra.assembly.process import device_of, set_up_process
+from evohydra.assembly.parts import Parts, benchmarks_of, chosen_sources, found_sources, opened_parts, shapes_of
+from evohydra.assembly.process import device_of, set_up_process, suit_threads
 from evohydra.assembly.prompts import doubts_about_prompts
 from evohydra.assembly.settings import Settings
 from evohydra.assembly.sizes import fitted
@@ -171,7 +171,9 @@ def _parts(plain: Plain, given: Sequence[str]) -> tuple[Parts, str]:
         raise BenchmarkError("no benchmark: choose one or more, for example benchmark=[mgsm_ja]")
     for doubt in doubts_about_prompts(chosen_sources(settings.model), found.directories, benchmarks):
         logger.warning("%s", doubt)
-    return opened_parts(settings, found, sources.read_sources(found), benchmarks, device), found.models[0].name
+    parts = opened_parts(settings, found, sources.read_sources(found), benchmarks, device)
+    suit_threads(settings.threads, shapes_of(parts))
+    return parts, found.models[0].name
 
 
 def _answers(

@@ -11,9 +11,9 @@ from evohydra.assembly.runs import Assembled
 from evohydra.families import tokenizers
 from evohydra.families.sources import stored_types
 from evohydra.hub.cards import card_of
+from evohydra.hub.licences import OUR_OWN, of_card, of_directory, together
 from evohydra.merging.checkpoints import SourceError
 from evohydra.planning.fit import Fit, Published
-from evohydra.planning.licences import of_card, of_directory, together
 from evohydra.recipe import Checkpoint
 from evohydra.run import Run
 
@@ -58,7 +58,7 @@ def _declared(parts: Parts) -> dict[str, str | None]:
 def _licence(node: Checkpoint, place: Path, declared: Mapping[str, str | None]) -> str | None:
     """By the model's card, else by the configuration; None where neither tells."""
     if node.path.startswith("zoo://"):
-        return "apache-2.0"  # evohydra's own
+        return OUR_OWN
     here = of_directory(place) or (of_card(text) if (text := card_of(node.path, node.revision)) else None)
     return here or declared.get(node.name)
 

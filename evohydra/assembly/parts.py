@@ -172,10 +172,15 @@ def benchmarks_of(settings: Settings, family: Family) -> dict[str, Benchmark]:
     return benchmarks
 
 
+def shapes_of(parts: Parts) -> list[tuple[int, ...]]:
+    """The shapes of all tensors of a merge."""
+    opened = parts.sources
+    return list(opened.tensors[opened.files_from].shapes.values())
+
+
 def worker_bytes(parts: Parts) -> int:
     """The memory of a worker: its live model and its answers, tables about the sources, hidden states of paths."""
     settings, opened = parts.settings, parts.sources
-    shapes = opened.tensors[opened.files_from].shapes.values()
-    model = sum(math.prod(shape) for shape in shapes) * parts.out_dtype.itemsize
+    model = sum(map(math.prod, shapes_of(parts))) * parts.out_dtype.itemsize
     tables = min(int(settings.cache_gb * 1024**3), 3 * model * len(opened.models))
     return 2 * model + tables + (int(settings.prefix_gb * 1024**3) if settings.merge.get("dataflow") else 0)

@@ -26,12 +26,14 @@ from evohydra.assembly.parts import (
     found_sources,
     instantiate,
     opened_parts,
+    shapes_of,
     worker_bytes,
 )
-from evohydra.assembly.process import device_of, set_up_process
+from evohydra.assembly.process import device_of, set_up_process, suit_threads
 from evohydra.assembly.prompts import doubts_about_prompts
 from evohydra.assembly.ranges import with_ranges_for
 from evohydra.assembly.reading import WHOLE, Reading
+from evohydra.assembly.recorded import recorded
 from evohydra.assembly.settings import Settings, Spec
 from evohydra.assembly.sizes import fitted
 from evohydra.assembly.workers import WorkerMaker, scores_depend_on
@@ -42,11 +44,11 @@ from evohydra.files import Plain
 from evohydra.recipe import Node
 from evohydra.run import SCORES, Models, Run
 from evohydra.scoring.benchmarks import Asking, Benchmark, BenchmarkError
+from evohydra.scoring.benchmarks.fingerprints import datasets
 from evohydra.scoring.executors import Executor
 from evohydra.scoring.worker import Worker
 from evohydra.searching.fitness import check_references
 from evohydra.searching.identity import IDENTITY, Identity, OfSearch, own_keys
-from evohydra.searching.masking import without_secrets
 from evohydra.searching.optimizers import Optimizer, Points
 from evohydra.searching.optimizers.gaussian.transfer import Earlier
 from evohydra.searching.plan import SearchPlan, check_budget, known_points
@@ -56,11 +58,13 @@ from evohydra.spaces import Space
 from evohydra.spaces.genes import Axis
 from evohydra.spaces.hybrid import HybridSpace
 from evohydra.spaces.parameter import uniform_merge
+from evohydra.winner.publishing import check_push
 from evohydra.winner.recipe_files import made_from
 from evohydra.winner.unsearched import UnsearchedRecipe
 from evohydra.winner.writer import WinnerForm
 
 LIBRARIES = ("evohydra", "torch", "transformers", "tokenizers")  # that merge and run models, whatever scores them
+LANGUAGES = {"japanese": "ja", "english": "en"}  # words for what a source is for (`purpose`), and the hub's codes
 logger = logging.getLogger(__name__)
 
 
@@ -91,6 +95,8 @@ def assembled(
     """
     plain, said = with_benchmark(plain, given)
     settings = Settings.parse(plain)
+    if settings.push is not None:
+        check_push(settings.push, swept=bool(place["group"]))
     set_up_process(settings.threads)
     device = device_of(settings.device, elsewhere=settings.elsewhere)
     found = found_sources(settings)
@@ -105,7 +111,7 @@ def assembled(
     for doubt in doubts_about_prompts(chosen_sources(settings.model), found.directories, every):
         logger.warning("%s", doubt)
     _baselines(settings, _located(found))
-    form = _form(settings, found.rules)
+    form = _form(settings, found.rules, every)
     instantiate(settings.executor)(make=_unmade, worker_bytes=0).close()  # its options are checked
     plan = replace(_plan(settings, benchmarks, space), validated=has_validation(every))
     if benchmarks:
@@ -117,6 +123,7 @@ def assembled(
 
     opened = as_begun(reading.read(found), directory / IDENTITY)
     parts = opened_parts(settings, found, opened, every, device)
+    suit_threads(settings.threads, shapes_of(parts))
     located = _located(found, parts.sources)
     space = _space(merge, located, found)
     form.format.check(space.default(), parts.family, parts.sources)
@@ -124,7 +131,9 @@ def assembled(
     reading.probe(parts.engine.uncached(), space.default())  # where workers are elsewhere, no tensor stays here
     make_executor = functools.partial(_executor, settings, parts)
     if not benchmarks:
-        return Assembled(UnsearchedRecipe(directory, space.decode(np.empty(0)), form, make_executor), found, parts)
+        return Assembled(
+            UnsearchedRecipe(directory, space.decode(np.empty(0)), form, make_executor, settings.push), found, parts
+        )
     warm, identity = _warm(settings, space), _identity(settings, parts, kept)
     if settings.warm_start:
         earlier = _earlier(settings, space)
@@ -141,11 +150,15 @@ def assembled(
         benchmarks=benchmarks,
         make_executor=make_executor,
         make_tracker=lambda: instantiate(settings.tracker)(
-            directory=directory, config=without_secrets({**plain, "chosen": _used(identity, settings)}), **place
+            directory=directory,
+            config=recorded(plain, identity, settings, given),
+            **place,
         ),
         form=form,
         identity=identity,
         allow_other_versions=settings.allow_other_versions,
+        push=settings.push,
+        swept=place["name"] if place["group"] else None,
         report=settings.report,
         audit=audit_plan(settings.audit, settings.audit_examples, settings.answers),
         said=tuple(filter(None, [said, searched, fits])),
@@ -153,21 +166,6 @@ def assembled(
         shared_scores=directory.parent / SCORES if place["group"] and settings.share_scores else None,
     )
     return Assembled(run, found, parts)
-
-
-def _used(identity: Identity, settings: Settings) -> Plain:
-    """What is used where the configuration may say auto."""
-    scores = identity.scores
-    return {
-        "tokenizer": scores.alignment.tokenizer,
-        "dtype": scores.dtype,
-        "out_dtype": scores.out_dtype,
-        "device": scores.device,
-        "batch_size": settings.batch_size,
-        "benchmark": list(scores.benchmarks),
-        "fitness": settings.fitness,
-        "budget": settings.budget,
-    }
 
 
 def _check_budget(settings: Settings, space: Space) -> None:
@@ -182,10 +180,17 @@ def _unmade() -> Worker:
     raise AssertionError("a worker before the sources are read")
 
 
-def _form(settings: Settings, rules: Rules) -> WinnerForm:
+def _form(settings: Settings, rules: Rules, benchmarks: Mapping[str, Benchmark]) -> WinnerForm:
     """How the winner is written."""
-    licences = {name: source.licence for name, source in chosen_sources(settings.model).items()}
-    return WinnerForm(licences, rules, instantiate(settings.format), int(settings.shard_gb * 1e9))
+    sources = chosen_sources(settings.model)
+    return WinnerForm(
+        {name: source.licence for name, source in sources.items()},
+        rules,
+        instantiate(settings.format),
+        int(settings.shard_gb * 1e9),
+        {name: [LANGUAGES[word] for word in each.purpose or () if word in LANGUAGES] for name, each in sources.items()},
+        datasets(benchmarks),
+    )
 
 
 def _warm(settings: Settings, space: Space) -> Points:

@@ -50,6 +50,7 @@ class Settings:
     device: Literal["auto", "cpu", "cuda"]
     dtype: Literal["auto"] | DType
     out_dtype: DType | None
+    push: str | None
     report: bool
     guard: Sequence[Plain] | None
     guard_examples: Count

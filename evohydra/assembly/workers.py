@@ -9,8 +9,8 @@ from filelock import FileLock
 
 from evohydra.assembly.guarding import counted
 from evohydra.assembly.own_code import own_code
-from evohydra.assembly.parts import Parts, benchmarks_of, found_sources, opened_parts
-from evohydra.assembly.process import device_of, set_up_process
+from evohydra.assembly.parts import Parts, benchmarks_of, found_sources, opened_parts, shapes_of
+from evohydra.assembly.process import device_of, set_up_process, suit_threads
 from evohydra.assembly.settings import Settings
 from evohydra.families import sources
 from evohydra.families.sources import FoundSources
@@ -86,6 +86,7 @@ def _parts_elsewhere(known: _Known) -> Parts:
     found, benchmarks = _found_here(known)
     surveys = {name: each for name, each in known.surveys.items() if known.weights[name] == found.weights[name]}
     parts = opened_parts(settings, found, sources.read_sources(found, surveys), benchmarks, device)
+    suit_threads(settings.threads, shapes_of(parts))
     check_same_scores(known.scores, scores_depend_on(parts))
     return parts
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("evohydra", "torch", "transformers", "safetensors", "lm-eval", "hydra-core", "cmaes", "scipy", "numpy")
+GIT_SECONDS = 10  # for an answer of git's
 OF_EXTRAS = ("diffusers", "peft", "pymoo", "ribs", "optuna")
 
 
@@ -52,6 +53,25 @@ def install_command(package: str) -> str:
     if package.startswith("evohydra["):
         return f"`pip install -c constraints.txt -e '.{package.removeprefix('evohydra')}'` in evohydra's checkout"
     return f"`pip install {package}`"
+
+
+def git_state(place: Path) -> dict[str, object] | None:
+    """The commit, branch and state of the checkout that `place` is in; None where there is none, or no git.
+
+    changed: whether files that git knows differ from the commit. Nothing is told of remote repositories.
+    """
+    if shutil.which("git") is None:
+        return None
+    command = ["git", "-C", str(place), "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
+    try:
+        asked = subprocess.run(command, capture_output=True, text=True, timeout=GIT_SECONDS)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    if asked.returncode != 0:
+        return None
+    told = dict(line.removeprefix("# branch.").split(" ", 1) for line in asked.stdout.splitlines() if line[:1] == "#")
+    changed = any(line[:1] != "#" for line in asked.stdout.splitlines())
+    return {"commit": told.get("oid"), "branch": told.get("head"), "changed": changed}
 
 
 def optional(module: str, wanted_by: str, install: str, otherwise: str = "") -> Any:

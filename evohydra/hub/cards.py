@@ -1,6 +1,15 @@
-"""The cards of models on the hub: README.md, which names licences."""
+"""The cards of models, beside their weights or on the hub: README.md, which names licences and languages."""
 
 from pathlib import Path
+
+
+def card_beside(place: Path) -> str | None:
+    """The README.md in a directory, or beside a file; None where there is none."""
+    card = (place if place.is_dir() else place.parent) / "README.md"
+    try:
+        return card.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
 
 
 def card_of(path: str, revision: str | None) -> str | None:

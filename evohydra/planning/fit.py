@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from evohydra.planning.licences import Licences
+from evohydra.hub.licences import Licences
 from evohydra.spaces.genes import Axis
 
 

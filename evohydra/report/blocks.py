@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from matplotlib.figure import Figure
+from evohydra.report.style import Drawing
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class FigureBlock:
 
     kind: ClassVar = "figure"  # its macro in templates/report.html
     name: str
-    figure: Figure
+    figure: Drawing
     caption: str
 
 

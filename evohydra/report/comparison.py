@@ -1,44 +1,40 @@
 """One table for the runs of a sweep: python -m evohydra.report.comparison."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from evohydra.files import Plain
 from evohydra.report import make_console, say
-from evohydra.report.gathering import Job, apart, by_split, chosen_by_auto, gather
+from evohydra.report.gathering import Job, apart, by_split, chosen_by_auto, gather, strategies
+
+HEADS = ("strategy", "runs", "search", "validation", "test", "95 % interval", "test of each run", "genomes", "seconds")
+NAME = 36  # characters of a strategy's name
+EACH = 8  # runs whose scores are listed
 
 
 def compare(directories: Iterable[Path], console: Console) -> int:
-    """Print a row for each run at or below `directories`, best winner first; returns how many there were.
+    """Print a row for each strategy of the runs at or below `directories`; returns how many runs there were.
 
-    Runs that cannot be compared with each other stand in groups, and lines say why.
+    The best on validation comes first: test scores choose nothing, and are not sorted by. Runs that cannot be compared
+    with each other stand in groups, and lines say why. Runs without a winner follow, each with its reason.
     """
     jobs = gather(directories)
-    table = Table(title="runs, by the winner's score on the test split", title_justify="left")
-    for heading in ("run", "overrides", "search", "validation", "test", "95 % interval", "gain", "genomes", "seconds"):
-        table.add_column(heading, justify="left" if heading in ("run", "overrides") else "right")
-    scored = [(job, job.summary) for job in jobs if job.summary is not None]
-    for job, summary in sorted(scored, key=lambda item: (item[0].group, -(item[1]["test"]["winner"]["score"] or 0.0))):
-        winner, gain = summary["test"]["winner"], summary["gain"]
-        table.add_row(
-            _named(job),
-            Text(" ".join(job.overrides)),
-            _number(by_split(job)["search"]),
-            _number(summary["validation"]["winner"]["score"]),
-            _number(winner["score"]),
-            f"{_number(winner['low'])} to {_number(winner['high'])}",
-            "-" if gain["difference"] is None else f"{gain['difference']:+.3f}",
-            str(summary["evaluations"]),
-            f"{sum(summary['seconds'][part] for part in ('merge', 'evaluate', 'other')):.0f}",
-        )
+    done = [job for job in jobs if job.summary is not None]
+    table = Table(title="strategies, by their winners' mean score on validation", title_justify="left")
+    for heading in HEADS:
+        table.add_column(heading, justify="left" if heading in ("strategy", "test of each run") else "right")
+    for row in sorted(_rows(done), key=lambda row: (row[0], -row[1])):
+        table.add_row(*map(Text, row[2]))
+    if done:
+        console.print(table)
     for job in jobs:
         if job.summary is None:
-            table.add_row(_named(job), Text(" ".join(job.overrides)), job.state, "", "", "", "", "", "")
-    console.print(table)
+            say(console, f"  {_without_winner(job)}", wrapped=True)
     from evohydra.report.sweeps import sweep_sentences  # takes seconds to import
 
     for sentence in (*apart(jobs), *chosen_by_auto(jobs), *sweep_sentences(jobs)):
@@ -46,8 +42,61 @@ def compare(directories: Iterable[Path], console: Console) -> int:
     return len(jobs)
 
 
-def _named(job: Job) -> Text:
-    return Text(f"{job.name} ({job.group})" if job.group else job.name)
+def _rows(done: Sequence[Job]) -> Iterator[tuple[str, float, tuple[str, ...]]]:
+    """Group, score to sort by (of validation, without one of the search), and cells of each strategy."""
+    from evohydra.report.score_figures import finished, held_out, too_few  # takes seconds to import
+
+    tested = {name: (score, each) for name, score, each in held_out(done)}
+    few = dict(too_few(done))
+    alone = scored[0] if len(scored := finished(done)) == 1 else None
+    for strategy, members in strategies(done).items():
+        score, each = tested.get("winner" if alone in members else strategy, ({"score": None}, []))
+        means = {split: _mean(by_split(job)[split] for job in members) for split in ("search", "validation")}
+        summaries = [job.summary for job in members if job.summary]
+        best = next((value for value in (means["validation"], means["search"]) if value is not None), 0.0)
+        yield (
+            members[0].group,
+            best,
+            (
+                _name(strategy, members),
+                str(len(members)),
+                *map(_number, means.values()),
+                _number(score["score"]),
+                "too few runs" if strategy in few and each else _interval(score),
+                ", ".join(map(_number, each[:EACH])) + (", ..." if len(each) > EACH else ""),
+                _range([summary["evaluations"] for summary in summaries]),
+                f"{sum(_seconds(summary) for summary in summaries) / len(summaries):.0f}",
+            ),
+        )
+
+
+def _name(strategy: str, members: Sequence[Job]) -> str:
+    if strategy:
+        return strategy if len(strategy) <= NAME else f"{strategy[:NAME]}..."
+    return members[0].name if len(members) == 1 else "all runs"
+
+
+def _without_winner(job: Job) -> str:
+    given = f" ({' '.join(job.overrides)})" if job.overrides else ""
+    return f"run {job.name}{given}: {job.state}{f'; {job.failure}' if job.failure else ''}"
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _seconds(summary: Plain) -> float:
+    return float(sum(summary["seconds"][part] for part in ("merge", "evaluate", "other")))
+
+
+def _range(numbers: Sequence[int]) -> str:
+    low, high = min(numbers), max(numbers)
+    return str(low) if low == high else f"{low} to {high}"
+
+
+def _interval(score: Plain) -> str:
+    return "-" if score["score"] is None else f"{_number(score['low'])} to {_number(score['high'])}"
 
 
 def _number(value: float | None) -> str:

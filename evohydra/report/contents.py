@@ -4,21 +4,20 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from matplotlib import rc_context
-
 from evohydra.files import Plain
 from evohydra.report import paired_tests
 from evohydra.report.audit_tables import audit_blocks
 from evohydra.report.blocks import Block, FigureBlock, Link, Picture, Section, Table
 from evohydra.report.example_tables import example_blocks
 from evohydra.report.front import front_figure
+from evohydra.report.front_table import front_rows
 from evohydra.report.gathering import Job, apart, by_group, by_split, chosen_by_auto, strategies
 from evohydra.report.gene_blocks import gene_blocks
 from evohydra.report.origin import origin_blocks
 from evohydra.report.recipe_figures import recipe_figures
 from evohydra.report.score_figures import finished, held_out, held_out_figure, optimism_figure, too_few
 from evohydra.report.search_figures import fitness_figure, seconds_by_part, time_figure
-from evohydra.report.style import SETTINGS
+from evohydra.report.style import Look, looking
 from evohydra.report.sweeps import sweep_sentences
 from evohydra.report.tables import gain_sentence, search_sentences, unsearched_sentence
 from evohydra.report.worker_figures import worker_blocks
@@ -35,9 +34,9 @@ RECIPES = {
 PATIENCE = "A line that lies further left reaches the same fitness for less."
 
 
-def contents(jobs: Sequence[Job], target: Path) -> list[Section]:
+def contents(jobs: Sequence[Job], target: Path, look: Look = "screen") -> list[Section]:
     """The sections that these jobs have something for, on a page in `target`."""
-    with rc_context(SETTINGS):
+    with looking(look):
         made = [
             Section("In short", list(verdict(jobs))),
             Section("What was run", list(origin_blocks(jobs[0])) if len(jobs) == 1 else []),
@@ -227,6 +226,9 @@ def _winners(jobs: Sequence[Job], target: Path) -> Iterator[Block]:
             figure = front_figure([record["objectives"] for record in compared], chosen["objectives"])
             told = f"its objectives on the search split, with {others} and the front of them."
             yield FigureBlock(f"front{suffix}", figure, f"{whose}: {told}")
+            if found := front_rows(job.summary):
+                split, heads, rows = found
+                yield Table(heads, rows, f"The front on the {split} split, and what each rule (`pick`) prefers.")
         for path in sorted(job.directory.glob("*.png")):
             yield Picture(path, f"{whose}: {path.stem.replace('_', ' ')}.")
         for path in sorted(job.directory.glob("answers-*.html")):

@@ -7,6 +7,7 @@ from rich.console import Console
 
 from evohydra.files import Plain
 from evohydra.report import near, say
+from evohydra.report.front_table import front_table
 from evohydra.report.tables import gain_sentence, search_sentences, summary_table, unsearched_sentence
 
 FILES = (
@@ -24,9 +25,18 @@ PICTURES = (
 )
 
 
+def show_job(console: Console, directory: Path, name: str, summary: Plain) -> None:
+    """A job of a sweep that has ended, in a line: the sweep's own end has the table of all."""
+    scores = {split: summary[split]["winner"]["score"] for split in ("validation", "test")}
+    told = ", ".join(f"{split} {'-' if score is None else f'{score:.3f}'}" for split, score in scores.items())
+    say(console, f"{name}: {told}, {summary['evaluations']} genomes; {near(directory)}")
+
+
 def show_end(console: Console, directory: Path, titles: Sequence[str], summary: Plain) -> None:
     """The scores of a run that has ended, what there is to say of them, and where its files are."""
     console.print(summary_table(summary, ", ".join(titles)))
+    for part in front_table(summary):
+        console.print(part, highlight=False)
     say(console, gain_sentence(summary["gain"]), wrapped=True)
     if as_good := unsearched_sentence(summary["test"]):
         say(console, as_good, wrapped=True)

@@ -4,7 +4,6 @@ import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from evohydra.report import style
 from evohydra.searching.fronts import on_front
@@ -13,7 +12,7 @@ PANELS = 6  # of pairs of objectives, at most
 Objectives = Mapping[str, float]
 
 
-def front_figure(objectives: Sequence[Objectives], winner: Objectives) -> Figure:
+def front_figure(objectives: Sequence[Objectives], winner: Objectives) -> style.Drawing:
     """All genomes, the front of them and the winner, one panel for each pair of objectives."""
     names = list(winner)
     pairs = list(itertools.combinations(range(len(names)), 2))[:PANELS]
@@ -31,6 +30,9 @@ def front_figure(objectives: Sequence[Objectives], winner: Objectives) -> Figure
         axes.scatter(chosen[x], chosen[y], s=90, marker="*", color=style.colour(1), label="winner", zorder=3)
         axes.set(xlabel=_label(names[x]), ylabel=_label(names[y]))
         style.gridded(axes)
+    front = set(_best(objectives))
+    shown = [(*numbers, at in front, numbers == chosen) for at, numbers in enumerate(every.tolist())]
+    figure.shows((*(name.removeprefix("-") for name in names), "on the front", "winner"), shown)
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=3)
     return figure
 

@@ -3,8 +3,6 @@
 import json
 from collections.abc import Iterator, Sequence
 
-from matplotlib.figure import Figure
-
 from evohydra.files import Plain, read_json
 from evohydra.report import style
 from evohydra.report.blocks import Block, FigureBlock
@@ -58,10 +56,12 @@ def gene_blocks(jobs: Sequence[Job]) -> Iterator[Block]:
         )
 
 
-def ablation_figure(ablations: Sequence[Plain]) -> Figure:
+def ablation_figure(ablations: Sequence[Plain]) -> style.Drawing:
     """Gains with their intervals, largest first."""
     ranked = sorted(ablations, key=lambda each: -each["difference"])
     figure = style.new_figure(0.7 + 0.19 * len(ranked))
+    heads = ("name", "difference", "low", "high")
+    figure.shows(heads, [tuple(each[head] for head in heads) for each in ranked])
     axes = figure.add_subplot()
     axes.axvline(0, color=style.MUTED, linewidth=0.8)
     for place, each in enumerate(ranked):

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.inspection import permutation_importance
@@ -76,10 +75,12 @@ def _column(name: str, records: Sequence[Plain]) -> NDArray[np.float64]:
     return np.array([np.nan if number is None else number for number in numbers], dtype=np.float64)
 
 
-def importance_figure(found: Importance) -> Figure:
+def importance_figure(found: Importance) -> style.Drawing:
     """A bar for each of the most important genes."""
     count = min(SHOWN, len(found.genes))
     figure = style.new_figure(0.7 + 0.19 * count)
+    rows = list(zip(found.genes, found.mean.tolist(), found.spread.tolist(), strict=True))
+    figure.shows(("gene", "loss of R2", "standard deviation"), rows)
     axes = figure.add_subplot()
     places = range(count)
     axes.barh(places, found.mean[:count], height=0.66, color=style.colour(0))

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 
 import numpy as np
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from evohydra.recipe import Checkpoint, Merge, Node, Stack
@@ -12,20 +11,20 @@ from evohydra.report import style
 NUMBERED = 60  # groups up to which each cell holds its number
 
 
-def recipe_figures(recipe: Node) -> Mapping[str, Figure]:
+def recipe_figures(recipe: Node) -> Mapping[str, style.Drawing]:
     """What there is to see of a recipe: its genome if it is a merge, its path, and the genome of a merge on it."""
     if isinstance(recipe, Merge):
         figure = genome_figure(recipe)
         return {"genome": figure} if figure else {}
     if isinstance(recipe, Checkpoint):
         return {}
-    figures: dict[str, Figure] = {"path": path_figure(recipe)}
+    figures: dict[str, style.Drawing] = {"path": path_figure(recipe)}
     for source in recipe.sources:
         figures |= recipe_figures(source)
     return figures
 
 
-def genome_figure(recipe: Merge) -> Figure | None:
+def genome_figure(recipe: Merge) -> style.Drawing | None:
     """Groups by sources, one panel for each parameter that is a number; None where none is."""
     groups = recipe.groups
     names = [name for name, value in groups[0].parameters.items() if not isinstance(value, str | bool)]
@@ -33,12 +32,19 @@ def genome_figure(recipe: Merge) -> Figure | None:
         return None
     tables = {name: np.array([np.atleast_1d(group.parameters[name]) for group in groups], float) for name in names}
     columns = sum(table.shape[1] for table in tables.values())
-    width = max(style.WIDTH, 1.3 + 0.55 * columns)
+    width = max(style.usual_width(), 1.3 + 0.55 * columns)
     figure = style.new_figure(1.3 + 0.24 * len(groups), width)
+    rows: list[tuple[object, ...]] = []
     panels = figure.subplots(1, len(names), squeeze=False, width_ratios=[t.shape[1] for t in tables.values()])[0]
     for position, (axes, (name, values)) in enumerate(zip(panels, tables.items(), strict=True)):
         per_source = values.shape[1] == len(recipe.models) and values.shape[1] > 1
         labels = [getattr(model, "name", "merge") for model in recipe.models] if per_source else ["all"]
+        known = labels if len(labels) == values.shape[1] else [str(number) for number in range(values.shape[1])]
+        rows += [
+            (group.name, name, label, value)
+            for group, line in zip(groups, values.tolist(), strict=True)
+            for label, value in zip(known, line, strict=True)
+        ]
         span = max(1.0, float(np.abs(values).max()))
         low = -span if (values < 0).any() else 0.0
         mesh = axes.pcolormesh(values, cmap="RdBu_r" if low < 0 else "viridis", vmin=low, vmax=span,
@@ -57,13 +63,14 @@ def genome_figure(recipe: Merge) -> Figure | None:
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
         axes.invert_yaxis()
+    figure.shows(("group", "parameter", "source", "value"), rows)
     return figure
 
 
-def path_figure(recipe: Stack) -> Figure:
+def path_figure(recipe: Stack) -> style.Drawing:
     """Hops against layers, in the colour of the source, as large as the scale, as in arXiv 2403.13187, figure 4."""
     depth = 1 + max(hop.layer for hop in recipe.hops)
-    figure = style.new_figure(1.5 + 0.075 * depth, max(style.WIDTH, 1.0 + 0.09 * len(recipe.hops)))
+    figure = style.new_figure(1.5 + 0.075 * depth, max(style.usual_width(), 1.0 + 0.09 * len(recipe.hops)))
     axes = figure.add_subplot()
     numbers, layers = np.arange(len(recipe.hops)), np.array([hop.layer for hop in recipe.hops])
     scales = np.array([hop.scale for hop in recipe.hops])
@@ -82,4 +89,7 @@ def path_figure(recipe: Stack) -> Figure:
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     style.gridded(axes)
     figure.legend(loc="outside upper left", ncols=3)
+    names = [getattr(source, "name", "merge") for source in recipe.sources]
+    rows = [(number, hop.layer, names[hop.source], hop.scale) for number, hop in enumerate(recipe.hops)]
+    figure.shows(("hop", "layer", "source", "scale"), rows)
     return figure

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from evohydra.files import Plain
 from evohydra.report import style
@@ -76,13 +75,18 @@ def too_few(jobs: Sequence[Job]) -> Iterator[tuple[str, str]]:
         yield strategy, f"{len(scores)} runs are too few for an interval of {strategy or 'these runs'}: {told}"
 
 
-def held_out_figure(jobs: Sequence[Job]) -> Figure | None:
+def held_out_figure(jobs: Sequence[Job]) -> style.Drawing | None:
     """Scores on test with 95 % intervals; None where no run has ended."""
     told = [(name, score, each) for name, score, each in held_out(jobs) if score["score"] is not None]
     if not told:
         return None
+    lines: list[tuple[object, ...]] = []
+    for name, score, each in told:
+        lines.append((name, "mean" if each else "", score["score"], score["low"], score["high"]))
+        lines += [(name, number, value, None, None) for number, value in enumerate(each, start=1)]
     winners = {"winner": 1} if len(finished(jobs)) == 1 else {s: index for index, s in enumerate(strategies(jobs))}
     figure = style.new_figure(0.7 + 0.27 * len(told))
+    figure.shows(("model", "run", "score", "low", "high"), lines)
     axes = figure.add_subplot()
     for place, (name, score, each) in enumerate(told):
         shade = style.colour(winners[name]) if name in winners else style.MUTED
@@ -100,13 +104,15 @@ def held_out_figure(jobs: Sequence[Job]) -> Figure | None:
     return figure
 
 
-def optimism_figure(jobs: Sequence[Job]) -> Figure | None:
+def optimism_figure(jobs: Sequence[Job]) -> style.Drawing | None:
     """The scores of winners from the split that chose them to the one that nobody has seen; None without any."""
     done = finished(jobs)
     if not done:
         return None
     figure = style.new_figure(2.7)
     axes = figure.add_subplot()
+    lines = [(job.strategy or "winner", job.name, *by_split(job).values()) for job in done]
+    figure.shows(("strategy", "run", *SPLITS), lines)
     for index, (strategy, members) in enumerate(strategies(done).items()):
         table = np.array([[np.nan if v is None else v for v in by_split(job).values()] for job in members], float)
         if len(members) > 1:

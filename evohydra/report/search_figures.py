@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
@@ -15,6 +14,7 @@ from evohydra.scoring.benchmarks.likelihood import measure_of
 
 CLOUD = 600  # points from which on an SVG holds them as a picture
 GRID = 200  # places at which curves of several runs are compared
+Row = tuple[object, ...]  # of the numbers that a figure shows
 
 
 def examples_scored(record: Plain) -> int:
@@ -38,15 +38,17 @@ def best_so_far(job: Job) -> NDArray[np.float64]:
     return np.maximum.accumulate(np.array(fitness, dtype=np.float64))
 
 
-def fitness_figure(jobs: Sequence[Job], by: str) -> Figure:
+def fitness_figure(jobs: Sequence[Job], by: str) -> style.Drawing:
     """Best-so-far fitness against evaluations or examples: of one run with its genomes, of several as quartiles."""
     figure = style.new_figure(3.0)
     axes = figure.add_subplot()
     if len(jobs) == 1:
-        _one_run(axes, jobs[0], by)
+        rows = _one_run(axes, jobs[0], by)
+        figure.shows(("genome", "generation", by, "fitness", "best so far"), rows)
     else:
-        for index, (strategy, members) in enumerate(strategies(jobs).items()):
-            _quartiles(axes, index, strategy, members, by)
+        told = enumerate(strategies(jobs).items())
+        rows = [row for index, (strategy, members) in told for row in _quartiles(axes, index, strategy, members, by)]
+        figure.shows(("strategy", "runs", by, "lower quartile", "median", "upper quartile"), rows)
     what = _measure(jobs)
     axes.set(
         xlabel="genomes evaluated" if by == "evaluations" else "examples scored",
@@ -65,7 +67,7 @@ def _measure(jobs: Sequence[Job]) -> str:
     return next(iter(found)) or "fitness" if len(found) == 1 else "fitness"
 
 
-def _one_run(axes: Axes, job: Job, by: str) -> None:
+def _one_run(axes: Axes, job: Job, by: str) -> list[Row]:
     at, best = spent(job, by), best_so_far(job)
     fitness = np.array([np.nan if r["fitness"] is None else r["fitness"] for r in job.records], dtype=np.float64)
     known, failed = np.isfinite(fitness), ~np.isfinite(fitness)
@@ -83,13 +85,17 @@ def _one_run(axes: Axes, job: Job, by: str) -> None:
         low = axes.get_ylim()[0]
         axes.scatter(at[failed], np.full(failed.sum(), low), marker="x", s=14, linewidths=1, color=style.colour(3),
                      label="failed")  # fmt: skip
+    return [
+        (record["index"], record["generation"], place, record["fitness"], top if np.isfinite(top) else None)
+        for record, place, top in zip(job.records, at.tolist(), best.tolist(), strict=True)
+    ]
 
 
-def _quartiles(axes: Axes, index: int, strategy: str, jobs: Sequence[Job], by: str) -> None:
+def _quartiles(axes: Axes, index: int, strategy: str, jobs: Sequence[Job], by: str) -> list[Row]:
     """The median over seeds and the band between the quartiles; a search that has ended keeps its best."""
     finished = [job for job in jobs if job.summary is not None and job.records]
     if not finished:
-        return
+        return []
     curves = [(spent(job, by), best_so_far(job)) for job in finished]
     first = max(at[np.isfinite(best)][0] for at, best in curves)
     grid = np.linspace(first, max(at[-1] for at, _ in curves), GRID)
@@ -98,9 +104,11 @@ def _quartiles(axes: Axes, index: int, strategy: str, jobs: Sequence[Job], by: s
     axes.fill_between(grid, low, high, color=style.colour(index), alpha=0.18, linewidth=0)
     runs = f" ({len(finished)} run{'s' if len(finished) > 1 else ''})"
     axes.plot(grid, median, linewidth=1.6, label=(strategy or "all") + runs, **style.line(index))
+    known = zip(grid.tolist(), low.tolist(), median.tolist(), high.tolist(), strict=True)
+    return [(strategy or "all", len(finished), *row) for row in known]
 
 
-def population_figure(jobs: Sequence[Job]) -> tuple[Figure, float] | None:
+def population_figure(jobs: Sequence[Job]) -> tuple[style.Drawing, float] | None:
     """The genomes of each strategy on the two directions in which all differ most (PCA), early to late.
 
     Returns the figure and the share of the variance that it shows; None where genomes cannot be laid on one map.
@@ -137,6 +145,13 @@ def population_figure(jobs: Sequence[Job]) -> tuple[Figure, float] | None:
         axes.set_visible(False)
     figure.colorbar(dots, ax=grid, label="first to last genome", ticks=[], fraction=0.04, pad=0.02)
     figure.legend(*grid.flat[0].get_legend_handles_labels(), loc="outside upper left")
+    every = [(strategy, job, record) for strategy, members in told.items() for job in members for record in job.records]
+    shown_rows = [
+        (strategy, job.name, record["index"], *place, record["fitness"])
+        for (strategy, job, record), place in zip(every, placed.tolist(), strict=True)
+    ]
+    parts = ("first component", "second component")[: placed.shape[1]]
+    figure.shows(("strategy", "run", "genome", *parts, "fitness"), shown_rows)
     return figure, share
 
 
@@ -160,7 +175,7 @@ def seconds_by_part(job: Job) -> dict[str, float]:
     }
 
 
-def time_figure(jobs: Sequence[Job]) -> Figure | None:
+def time_figure(jobs: Sequence[Job]) -> style.Drawing | None:
     """Mean seconds of a run of each strategy, by part; None where no run has ended."""
     told = {
         strategy: [seconds_by_part(job) for job in members if job.summary is not None]
@@ -172,12 +187,16 @@ def time_figure(jobs: Sequence[Job]) -> Figure | None:
     figure = style.new_figure(1.15 + 0.3 * len(told))
     axes = figure.add_subplot()
     left = np.zeros(len(told))
+    each: dict[str, list[float]] = {}
     for index, part in enumerate(next(iter(told.values()))[0]):
         means = np.array([np.mean([seconds[part] for seconds in parts]) for parts in told.values()])
         axes.barh(range(len(told)), means, left=left, height=0.62, color=style.colour(index), label=part,
                   edgecolor=style.PAPER, linewidth=0.6)  # fmt: skip
         left += means
-    axes.set_yticks(range(len(told)), [strategy or "this run" for strategy in told])
+        each[part] = means.tolist()
+    names = [strategy or "this run" for strategy in told]
+    figure.shows(("strategy", *each), list(zip(names, *each.values(), strict=True)))
+    axes.set_yticks(range(len(told)), names)
     axes.invert_yaxis()
     axes.set_xlabel("seconds of a run")
     style.gridded(axes, "x")

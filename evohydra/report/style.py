@@ -1,17 +1,22 @@
 """How figures look: colours that most colour-blind readers tell apart, as PNG on white and as SVG in light and dark."""
 
+import csv
 import re
-from io import BytesIO
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any, Literal
 
-from matplotlib import rc_context
+from matplotlib import rc_context, rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from evohydra.files import write_whole
 
 WIDTH = 4.4  # inches: on a phone's screen the letters keep their size
+COLUMN = 3.35  # inches: a column of a page with two
 DPI = 200  # of PNGs
 # Light colour: dark colour. The first six after the greys are Okabe and Ito's hues, at a contrast of 3 or more.
 PALETTE = {
@@ -51,13 +56,54 @@ SETTINGS = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "svg.fonttype": "none",
+    "pdf.fonttype": 42,  # TrueType: letters can be searched and edited, and publishers take it
     "image.composite_image": False,
+    "figure.figsize": (WIDTH, 3.0),
 }
+SMALLER = {
+    "font.size": 8.0,
+    "axes.titlesize": 8.0,
+    "axes.labelsize": 8.0,
+    "legend.fontsize": 7.5,
+    "xtick.labelsize": 7.5,
+    "ytick.labelsize": 7.5,
+    "figure.figsize": (COLUMN, 2.4),
+}
+Look = Literal["screen", "paper"]
+LOOKS: dict[Look, dict[str, Any]] = {"screen": SETTINGS, "paper": {**SETTINGS, **SMALLER}}
+_look: ContextVar[Look] = ContextVar("look", default="screen")
 
 
-def new_figure(height: float, width: float = WIDTH) -> Figure:
-    """An empty figure of `width` x `height` inches; draw inside of `rc_context(SETTINGS)`."""
-    return Figure(figsize=(width, height), layout="constrained", facecolor="none")
+class Drawing(Figure):
+    """A figure and the numbers that it shows: `heads` are the names of columns, `rows` what stands in them."""
+
+    heads: Sequence[str] = ()
+    rows: Sequence[Sequence[object]] = ()
+
+    def shows(self, heads: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        """Keep the numbers."""
+        self.heads, self.rows = heads, rows
+
+
+@contextmanager
+def looking(look: Look) -> Iterator[None]:
+    """Figures that are made and saved within are for a screen, or for a column of a paper that may be printed grey."""
+    token = _look.set(look)
+    try:
+        with rc_context(LOOKS[look]):
+            yield
+    finally:
+        _look.reset(token)
+
+
+def usual_width() -> float:
+    """How wide figures are, in inches."""
+    return float(rcParams["figure.figsize"][0])
+
+
+def new_figure(height: float, width: float | None = None) -> Drawing:
+    """An empty figure of `width` x `height` inches; draw inside of `looking`."""
+    return Drawing(figsize=(width or usual_width(), height), layout="constrained", facecolor="none")
 
 
 def colour(index: int) -> str:
@@ -66,8 +112,12 @@ def colour(index: int) -> str:
 
 
 def line(index: int) -> dict[str, Any]:
-    """Colour and dashes of series number `index`, which differ from those of every other of the first 24."""
-    return {"color": colour(index), "linestyle": DASHES[index // len(SERIES) % len(DASHES)]}
+    """Colour and dashes of series number `index`, which differ from those of every other of the first 24.
+
+    In a paper the first four differ in their dashes too: it may be printed without colours.
+    """
+    dashes = index if _look.get() == "paper" else index // len(SERIES)
+    return {"color": colour(index), "linestyle": DASHES[dashes % len(DASHES)]}
 
 
 def marker(index: int) -> str:
@@ -86,6 +136,30 @@ def save(figure: Figure, path: Path, dpi: int = 100) -> Path:
     picture = BytesIO()
     figure.savefig(picture, format="png", dpi=dpi, facecolor=PAPER)
     write_whole(path, picture.getvalue())
+    return path
+
+
+def save_for_paper(figure: Drawing, path: Path) -> list[Path]:
+    """The figure without a background as `path`.svg, its letters as text, and as `path`.pdf with its fonts within."""
+    written = []
+    with rc_context({"svg.hashsalt": path.name}):
+        for suffix, nothing in (("svg", ("Creator", "Date")), ("pdf", ("Creator", "Producer", "CreationDate"))):
+            drawn = BytesIO()
+            figure.savefig(drawn, format=suffix, facecolor="none", metadata=dict.fromkeys(nothing))
+            written.append(path.with_name(f"{path.name}.{suffix}"))
+            write_whole(written[-1], drawn.getvalue())
+    return written
+
+
+def save_data(figure: Drawing, path: Path) -> Path:
+    """The numbers that a figure shows as a CSV at `path`; ValueError where it has none, which is our fault."""
+    if not figure.heads:
+        raise ValueError(f"{path.name}: the figure does not say which numbers it shows")
+    text = StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(figure.heads)
+    table.writerows(figure.rows)
+    write_whole(path, text.getvalue().encode())
     return path
 
 

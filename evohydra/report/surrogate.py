@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
@@ -165,11 +164,13 @@ def _order(found: Surrogate) -> NDArray[np.intp]:
     return np.argsort(found.learnt.length_scales, kind="stable")
 
 
-def relevance_figure(found: Surrogate) -> Figure:
+def relevance_figure(found: Surrogate) -> style.Drawing:
     """A bar for each of the genes with the shortest length scales."""
     order = _order(found)[:SHOWN]
     figure = style.new_figure(0.7 + 0.19 * len(order))
     axes = figure.add_subplot()
+    rows = [(found.names[at], 1 / float(found.learnt.length_scales[at])) for at in _order(found)]
+    figure.shows(("gene", "1 / length scale"), rows)
     axes.barh(range(len(order)), 1 / found.learnt.length_scales[order], height=0.66, color=style.colour(0))
     axes.set_yticks(range(len(order)), [found.names[at] for at in order], fontsize=8)
     axes.invert_yaxis()
@@ -178,12 +179,13 @@ def relevance_figure(found: Surrogate) -> Figure:
     return figure
 
 
-def slices_figure(found: Surrogate) -> Figure:
+def slices_figure(found: Surrogate) -> style.Drawing:
     """Mean and 95 % band along each of a few genes, through the best genome."""
     order = _order(found)[:SLICES]
     best = np.array(found.records[found.best].genome)
     figure = style.new_figure(1.7 * -(-len(order) // 2) + 0.3)
     grid = figure.subplots(-(-len(order) // 2), min(2, len(order)), sharey=True, squeeze=False)
+    rows: list[tuple[object, ...]] = []
     for axes, at in zip(grid.flat, order, strict=False):
         units = np.linspace(0, 1, STEPS)
         points = np.repeat(best[None], STEPS, axis=0)
@@ -191,6 +193,8 @@ def slices_figure(found: Surrogate) -> Figure:
         mean, deviation = found.learnt.predict(points)
         scale = _values_of(found, int(at))
         half = NORMAL_95 * deviation
+        shown = (scale(units).tolist(), mean.tolist(), (mean - half).tolist(), (mean + half).tolist())
+        rows += [(found.names[at], *row) for row in zip(*shown, strict=True)]
         axes.fill_between(scale(units), mean - half, mean + half, color=style.colour(0), alpha=0.2, linewidth=0)
         axes.plot(scale(units), mean, color=style.colour(0), linewidth=1.4)
         axes.axvline(float(scale(best[at : at + 1])[0]), color=style.colour(1), linewidth=1)
@@ -200,6 +204,7 @@ def slices_figure(found: Surrogate) -> Figure:
         axes.set_visible(False)
     for axes in grid[:, 0]:
         axes.set_ylabel(found.measure, fontsize=8)
+    figure.shows(("gene", "value", found.measure, "low", "high"), rows)
     return figure
 
 
@@ -223,7 +228,7 @@ def _values_of(found: Surrogate, at: int) -> _Scale:
     return _Scale(1.0, 0.0)
 
 
-def predictions_figure(found: Surrogate) -> Figure:
+def predictions_figure(found: Surrogate) -> style.Drawing:
     """Predicted against real fitness of each genome; the best one is marked."""
     mean, deviation, fitness = found.predicted, found.deviation, found.fitness
     figure = style.new_figure(3.2)
@@ -245,6 +250,9 @@ def predictions_figure(found: Surrogate) -> Figure:
     axes.scatter(*best, marker="*", s=90, color=style.colour(1), zorder=3, label="the best one")
     axes.set(xlabel=f"{found.measure}, predicted from the others", ylabel=f"{found.measure}, as scored")
     axes.xaxis.set_major_locator(MaxNLocator(4))
+    shown = zip(found.records, mean.tolist(), deviation.tolist(), fitness.tolist(), strict=True)
+    rows = [(record.index, predicted, of_it, scored) for record, predicted, of_it, scored in shown]
+    figure.shows(("genome", "predicted", "standard deviation", "scored"), rows)
     low, high = float(mean.min()), float(mean.max())
     axes.set_xlim(low - 0.1 * (high - low), high + 0.1 * (high - low))
     style.gridded(axes)

@@ -2,8 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 
-from matplotlib.figure import Figure
-
 from evohydra.files import Plain
 from evohydra.report import style
 from evohydra.report.blocks import Block, FigureBlock, Table
@@ -37,11 +35,14 @@ def worker_blocks(jobs: Sequence[Job]) -> Iterator[Block]:
         yield Table(("worker", "where", "why it died"), ends[:DEATHS], "Workers that died.", words=True)
 
 
-def workers_figure(sessions: Sequence[Sequence[Plain]]) -> Figure:
+def workers_figure(sessions: Sequence[Sequence[Plain]]) -> style.Drawing:
     """What each worker did when, sessions one after the other, without the time between them; deaths are crosses."""
     workers = sorted({turn["worker"] for session in sessions for turn in session})[:MOST]
     figure = style.new_figure(1.2 + ROW * len(workers))
     axes = figure.add_subplot()
+    heads = ("worker", "began", "ended", *COLOURS, "outcome")
+    shown = [(number, *(turn[head] for head in heads)) for number, session in enumerate(sessions) for turn in session]
+    figure.shows(("session", *heads), shown)
     offset = 0.0
     bars: dict[str, list[tuple[int, float, float]]] = {part: [] for part in COLOURS}
     deaths: list[tuple[float, int]] = []

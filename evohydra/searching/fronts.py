@@ -51,6 +51,9 @@ def knee(values: Values, fitness: NDArray[np.float64]) -> NDArray[np.float64]:
     return total
 
 
+RULES: dict[str, Rule] = {"fitness": best_fitness, "ideal": nearest_to_ideal, "knee": knee}  # as in conf/pick
+
+
 def _scaled(values: Values) -> Values:
     low = values.min(axis=0, initial=np.inf)
     span = values.max(axis=0, initial=-np.inf) - low

@@ -15,7 +15,7 @@ from evohydra.scoring.statistics import interval, paired_gain
 from evohydra.searching.driver import Candidate
 from evohydra.searching.ends import AtTheEnds
 from evohydra.searching.fitness.likelihood import agreement
-from evohydra.searching.fronts import on_front
+from evohydra.searching.fronts import RULES, on_front, picked
 from evohydra.searching.ledger import Record
 from evohydra.searching.objectives import Objective
 from evohydra.searching.references import Told
@@ -55,18 +55,20 @@ class Tested(TypedDict):
 
 
 class Validated(TypedDict):
-    """Scores on the validation split, and of each candidate those that it was chosen by; `front`: see `Searched`."""
+    """Scores on the validation split, and what each candidate was chosen by; for the others see `Searched`."""
 
     winner: Score
     candidates: list[dict[str, object]]
     front: NotRequired[list[dict[str, object]]]
+    picks: NotRequired[dict[str, int]]
 
 
 class Searched(TypedDict):
     """What the search has found.
 
     front: where there are several objectives. It is that of all genomes, or where generations were scored on different
-    examples that of the candidates on the validation split, which is told there. likelihood: the rank correlation of
+    examples that of the candidates on the validation split, which is told there. picks: by the names of the rules of
+    conf/pick the genome of the front that each prefers. likelihood: the rank correlation of
     fitness and metric (`value`, `low`, `high`, `n` genomes), where a search by log-likelihoods has checked it.
     references: where they are verified ones. measure:
     of `best`, where it is another number than the benchmarks' metric. at_the_ends: see `evohydra.searching.ends`.
@@ -85,6 +87,7 @@ class Searched(TypedDict):
     failed: int
     transferred: NotRequired[float]
     front: NotRequired[list[dict[str, object]]]
+    picks: NotRequired[dict[str, int]]
 
 
 class Summary(TypedDict):
@@ -145,10 +148,13 @@ def summarise(
             {"index": c.record.index, "search": c.record.fitness, "validation": c.validation} for c in candidates
         ],
     }
-    if best := front([(r.index, r.objectives) for r in records] if comparable else []):
+    genomes = [(r.index, r.objectives) for r in records] if comparable else []
+    if best := front(genomes):
         searched["front"] = best
+        searched["picks"] = picks(best, {r.index: r.fitness for r in records if r.fitness is not None})
     elif best := front([(c.record.index, c.objectives) for c in candidates]):
         chosen["front"] = best
+        chosen["picks"] = picks(best, {c.record.index: c.validation for c in candidates if c.validation is not None})
     return {
         "test": {
             "winner": scored(tested["winner"], objective),
@@ -246,3 +252,10 @@ def front(genomes: Sequence[tuple[int, Mapping[str, float]]]) -> list[dict[str, 
     best = np.flatnonzero(on_front(np.array([list(objectives.values()) for _, objectives in found])))
     told = [{"index": found[at][0], **found[at][1]} for at in best]
     return sorted(told, key=lambda one: [-v if n.startswith("-") else v for n, v in one.items() if n != "index"])
+
+
+def picks(best: Sequence[Mapping[str, Any]], fitness: Mapping[int, float]) -> dict[str, int]:
+    """Which genome of a front each rule prefers; `fitness` by the genomes' indices."""
+    values = np.array([[value for name, value in one.items() if name != "index"] for one in best], dtype=np.float64)
+    of_each = np.array([fitness[one["index"]] for one in best], dtype=np.float64)
+    return {name: best[picked(values, of_each, rule, 1)[0]]["index"] for name, rule in RULES.items()}

@@ -28,6 +28,10 @@ logger = logging.getLogger(__name__)
 PATIENCE = 10.0  # seconds for an answer
 LOGIN = "run `wandb login`, or set WANDB_API_KEY to the key from https://wandb.ai/authorize"
 WHERE = "where.json"
+SENT = (
+    "Weights & Biases, project {project}: sent are settings, the command, the commit of this directory, scores, genes, "
+    "figures, the report with its examples, the winner's card and recipe, and how busy this machine is"
+)
 MODES = {"online": "online", "run": "online", "offline": "offline", "dryrun": "offline", "disabled": "disabled"}
 TAG = 64  # characters that W&B allows
 
@@ -40,8 +44,9 @@ class WandbTracker:
     for a WANDB_MODE that is none.
     Where W&B cannot be reached a run is recorded offline, with a warning.
     A run that goes on logs under the same id again. Its job type is the strategy; jobs of a sweep (`group`) are called
-    by what tells them apart. Offline, the winner's artifact refers to the files in the run directory; online they are
-    uploaded (`artifact`: auto, upload, reference, none). Sources and data are artifacts that the run has used.
+    by what tells them apart. The winner's artifact holds its small files and refers to its weights, which stay where
+    they are unless `upload` is "winner". Sources and data are artifacts that the run has used. A new run that is logged
+    online says what is sent.
     """
 
     def __init__(
@@ -57,7 +62,7 @@ class WandbTracker:
         entity: str | None = None,
         mode: Literal["auto", "online", "offline", "disabled"] = "auto",
         tags: Sequence[str] = (),
-        artifact: Literal["auto", "upload", "reference", "none"] = "auto",
+        upload: Literal["winner"] | None = None,
     ) -> None:
         self._mode = _mode() if mode == "auto" else mode
         if self._mode == "online" and not _answers():
@@ -66,13 +71,16 @@ class WandbTracker:
                 "Weights & Biases cannot be reached: the run is recorded offline; `wandb sync` uploads it later (%s)",
                 directory / "wandb",
             )
-        self._artifact, self._times = artifact, directory / WORKERS
+        self._upload, self._times = upload, directory / WORKERS
         self._best = -math.inf
         self._rows: list[tuple[int, int, float | None, str | None, Mapping[str, object]]] = []
         if self._mode == "disabled":
             return
         project = project or os.environ.get("WANDB_PROJECT") or "evohydra"
         elsewhere = os.environ.get("WANDB_DIR")
+        if self._mode == "online" and run_id(directory, new=False) is None:
+            weights = "and the winner's weights" if upload else "no weights (tracker.upload=winner sends the winner's)"
+            logger.warning("%s; %s. tracker=none sends nothing", SENT.format(project=project), weights)
         self._run = wandb.init(
             project=project,
             entity=entity,
@@ -85,10 +93,9 @@ class WandbTracker:
             tags=[*tags, *_tags(), *(text[:TAG] for text in differing)],
             dir=elsewhere or str(directory),
             mode="online" if self._mode == "online" else "offline",
-            # No metadata: it holds the command line, and with it any secret that was given there.
-            settings=wandb.Settings(
-                silent=True, console="off", x_disable_stats=True, x_disable_meta=True, disable_git=True, save_code=False
-            ),
+            # No metadata of W&B's own: they hold the command line with all that was given there, and addresses of git.
+            # What is told of both is in the configuration, without secrets.
+            settings=wandb.Settings(silent=True, console="off", x_disable_meta=True, disable_git=True, save_code=False),
         )
         place = {"project": project, "files": str(Path(self._run.dir).parent) if elsewhere else None}
         (directory / "wandb" / WHERE).write_text(json.dumps(place))
@@ -132,9 +139,8 @@ class WandbTracker:
             self._use(_source(each, recipe.get("commits", {}).get(each.name)))
         for benchmark, splits in summary["data"].items():
             self._use(_data(benchmark, splits))
-        if self._artifact != "none":
-            told = {"score": summary["test"]["winner"], "recipe": summary["recipe_digest"], "commit": commit()}
-            self._run.log_artifact(self._winner(winner, {**told, "versions": summary["versions"]}))
+        told = {"score": summary["test"]["winner"], "recipe": summary["recipe_digest"], "commit": commit()}
+        self._run.log_artifact(self._winner(winner, {**told, "versions": summary["versions"]}))
 
     def _workers(self) -> wandb.Table:
         """What each worker did over all sessions of the run."""
@@ -149,8 +155,7 @@ class WandbTracker:
 
     def _winner(self, directory: Path, metadata: Plain) -> wandb.Artifact:
         artifact = wandb.Artifact(f"winner-{self._run.id}", type="model", metadata=dict(metadata))
-        upload = self._artifact == "upload" or (self._artifact == "auto" and self._mode == "online")
-        if upload:
+        if self._upload == "winner":
             artifact.add_dir(str(directory), policy="immutable")
         else:
             whole = directory.resolve()

@@ -13,6 +13,7 @@ from evohydra.files import together
 from evohydra.recipe import Node
 from evohydra.report import say
 from evohydra.scoring.executors import Executor
+from evohydra.winner.publishing import push
 from evohydra.winner.writer import RESULT, UNVERIFIED, WINNER, WinnerError, WinnerForm, write_winner
 
 
@@ -24,6 +25,7 @@ class UnsearchedRecipe:
     recipe: Node
     form: WinnerForm
     make_executor: Callable[[], Executor]
+    push: str | None = None
 
     def __call__(self, console: Console) -> dict[str, Any]:
         """Write it as the winner of a run; returns a summary whose scores are not known.
@@ -37,4 +39,6 @@ class UnsearchedRecipe:
             say(console, f"  {file}: {what}")
         if unverified:
             raise WinnerError(f"{unverified}; it is kept as {target}")
+        if self.push is not None:
+            say(console, f"  {push(target, self.push)}: the merged model on the hub")
         return {split: {"winner": {"score": math.nan}} for split in ("validation", "search")}

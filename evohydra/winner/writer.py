@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,10 @@ from evohydra.families import ADAPTERS, Family, LiveModel, Rules
 from evohydra.families.settings_files import differing_files
 from evohydra.families.sources import OpenSources
 from evohydra.files import write_json
+from evohydra.hub.cards import card_beside, card_of
 from evohydra.hub.commits import PICKLE, commit_of, commit_of_weights
 from evohydra.hub.hashes import converted_pin
+from evohydra.hub.licences import OUR_OWN, languages_of, of_card
 from evohydra.mergekit import writer as mergekit
 from evohydra.merging.engine import Engine
 from evohydra.pages import in_markdown
@@ -21,13 +23,14 @@ from evohydra.recipe import Checkpoint, Node, Stack, checkpoints
 from evohydra.report.samples import Sample, write_samples
 from evohydra.scoring.worker import Worker
 from evohydra.winner.directories import keep_own_files, list_files, whole_directory
-from evohydra.winner.formats import Format
-from evohydra.winner.model_card import model_card
+from evohydra.winner.formats import FORMATS, Format
+from evohydra.winner.model_card import Kind, model_card
 from evohydra.winner.recipe_files import made_from, recipe_file
 
 WINNER = "winner"  # where in a run's directory the checkpoint is
 UNVERIFIED = "winner-unverified"  # where it is if it is not the live model; in summary and recipe the reason stands
 RESULT = (WINNER, UNVERIFIED, "recipe.json", "summary.json", "answers-*.html", "pictures-*.png")  # of one winner
+ZOO = "zoo://"  # what paths of models begin with that come along
 REASON = "winner_unverified"  # under this key
 # Of config.json, what mergekit sets itself or what changes nothing.
 NOT_IN_A_CONFIGURATION = ("_name_or_path", "dtype", "torch_dtype", "transformers_version")
@@ -45,12 +48,18 @@ class WinnerError(RuntimeError):
 
 @dataclass(frozen=True)
 class WinnerForm:
-    """How a run's winner is written, as far as it is plain data: `licences` of the sources, by name."""
+    """How a run's winner is written, as far as it is plain data.
+
+    licences, languages: of the sources by name, as the configuration has them; the sources' own cards come first.
+    datasets: names of the hub, of what the search asked.
+    """
 
     licences: Mapping[str, str | None]
     rules: Rules
     format: Format
     shard_bytes: int
+    languages: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    datasets: Sequence[str] = ()
 
 
 def write_winner(
@@ -143,10 +152,24 @@ class WinnerWriter:
             self._mergekit(node, directory) + self._adapters() + write_samples(samples, directory) + self._warnings()
         )
         notes = f"**Not verified**: {in_markdown(reason)}.\n\n{notes}" if reason else notes
-        family = self.family
-        card = model_card(name, node, form.licences, summary, notes, family.library, family.task)
-        (directory / "README.md").write_text(card)
+        (directory / "README.md").write_text(model_card(name, node, self._kind(node), summary, notes))
         return recipe
+
+    def _kind(self, node: Node) -> Kind:
+        """What the card says of the winner's kind; licences and languages by the sources' cards, else as configured."""
+        family, form = self.family, self.form
+        licences, languages = dict(form.licences), dict(form.languages)
+        for each in checkpoints(node):
+            told = of_card(card := card_beside(self.sources.paths[each.name]) or "") or licences.get(each.name)
+            if each.path.startswith(ZOO):
+                told = OUR_OWN
+            elif not told:  # then it is asked for
+                told = of_card(card := card_of(each.path, each.revision) or card)
+            licences[each.name] = told
+            languages[each.name] = languages_of(card) or languages.get(each.name, ())
+        spoken = [code for codes in languages.values() for code in codes]
+        written_as = FORMATS.name_of(form.format)
+        return Kind(family.library, family.task, written_as, licences, spoken, form.datasets)
 
     def _verify(self, node: Node, directory: Path) -> str | None:
         """Why the checkpoint in `directory` is not the live model; None where it is."""

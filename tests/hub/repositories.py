@@ -66,6 +66,7 @@ class Repository:
     commits: dict[str, dict[str, Content]] = field(default_factory=dict)
     history: dict[str, str | None] = field(default_factory=dict)
     requests: list[PullRequest] = field(default_factory=list)
+    private: bool = False
 
     def commit(self, files: Mapping[str, bytes | Path], ref: str = "main", sha: str | None = None) -> str:
         """Put `files`, all of them, on a branch; returns the commit, `sha` or one that follows from names and bytes."""

@@ -1,4 +1,4 @@
-"""A stand-in of the Hugging Face hub on loopback: what its clients ask for a download, and what goes wrong there."""
+"""A stand-in of the Hugging Face hub on loopback: what its clients ask, to download or upload, and what goes wrong."""
 
 import json
 import re
@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 import traceback
+from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -46,12 +47,17 @@ class Asked:
 
 @dataclass
 class Hub:
-    """The repositories, the faults by the end of a file's path, and every request that came."""
+    """The repositories, the faults by the end of a file's path, and every request that came.
+
+    role: what the token may do. uploaded: large files by their hashes, before a commit names them.
+    """
 
     repositories: dict[tuple[str, str], Repository] = field(default_factory=dict)
     faults: dict[str, Fault] = field(default_factory=dict)
     asked: list[Asked] = field(default_factory=list)
     url: str = ""
+    role: str = "write"
+    uploaded: dict[str, bytes] = field(default_factory=dict)
 
     def add(self, repository: Repository) -> Repository:
         self.repositories[repository.kind, repository.name] = repository
@@ -102,6 +108,9 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer()
 
     def do_POST(self) -> None:
+        self._answer()
+
+    def do_PUT(self) -> None:
         self._answer()
 
     def _answer(self) -> None:
@@ -215,6 +224,63 @@ class _Handler(BaseHTTPRequestHandler):
         extra = {"pullRequests": pulls} if self.query.get("include_prs") else {}
         self._json({"branches": listed, "converts": [], "tags": [], **extra})
 
+    def whoami(self) -> None:
+        if not self._login():
+            raise _RefusedError(401, None, "Invalid credentials in Authorization header")
+        token = {"displayName": "stand-in", "role": self.hub.role}
+        self._json({"name": "somebody", "type": "user", "auth": {"accessToken": token}, "orgs": []})
+
+    def _may_write(self) -> None:
+        if not self._login() or self.hub.role == "read":
+            raise _RefusedError(403, None, "You don't have the rights to write")
+
+    def create(self) -> None:
+        self._may_write()
+        asked = json.loads(self.body)
+        name = f"{asked['organization']}/{asked['name']}"
+        told, known = {"url": f"{self.hub.url}/{name}"}, ("models", name) in self.hub.repositories
+        if known:
+            told["error"] = "You already created this model repo"
+        else:
+            self.hub.add(Repository(name, private=asked.get("visibility") == "private")).commit({})
+        self._send(409 if known else 200, json.dumps(told).encode(), {"Content-Type": "application/json"})
+
+    def valid(self) -> None:
+        assert json.loads(self.body)["content"].startswith("---\n")
+        self._json({"errors": [], "warnings": []})
+
+    def upload_modes(self, kind: str, name: str, revision: str) -> None:
+        self._may_write()
+        files = [each["path"] for each in json.loads(self.body)["files"]]
+        modes = [(path, "lfs" if path.endswith(LARGE) else "regular") for path in files]
+        self._json({"files": [{"path": path, "uploadMode": mode, "shouldIgnore": False} for path, mode in modes]})
+
+    def batch(self, name: str) -> None:
+        self._may_write()
+        place = f"{self.hub.store}/put/"
+        objects = [
+            {**each, "actions": {"upload": {"href": place + each["oid"]}}} for each in json.loads(self.body)["objects"]
+        ]
+        self._json({"transfer": "basic", "objects": objects})
+
+    def put(self, sha: str) -> None:
+        assert Content(self.body).sha256 == sha
+        self.hub.uploaded[sha] = self.body
+        self._send(200, b"", {})
+
+    def add_commit(self, kind: str, name: str, revision: str) -> None:
+        self._may_write()
+        repository = self._known(kind, name)
+        files = {path: content.source for path, content in repository.commits[repository.refs["main"]].items()}
+        for line in map(json.loads, self.body.splitlines()):
+            told = line["value"]
+            if line["key"] == "file":
+                files[told["path"]] = b64decode(told["content"])
+            elif line["key"] == "lfsFile":
+                files[told["path"]] = self.hub.uploaded[told["oid"]]
+        made = repository.commit(files)
+        self._json({"success": True, "commitOid": made, "commitUrl": f"{self.hub.url}/{name}/commit/{made}"})
+
     def auth_check(self, kind: str, name: str) -> None:
         if self._known(kind, name).gated and not self._login():
             raise _RefusedError(401, "GatedRepo", f"Access to {name} is restricted. You must be authenticated.")
@@ -302,6 +368,13 @@ class _Handler(BaseHTTPRequestHandler):
 
 ROUTES: dict[str, Callable[..., None]] = {
     r"/api/(?P<kind>models|datasets)": _Handler.search,
+    r"/api/whoami-v2": _Handler.whoami,
+    r"/api/repos/create": _Handler.create,
+    r"/api/validate-yaml": _Handler.valid,
+    rf"{API}/preupload/(?P<revision>[^/]+)": _Handler.upload_modes,
+    rf"{API}/commit/(?P<revision>[^/]+)": _Handler.add_commit,
+    rf"/{NAME}\.git/info/lfs/objects/batch": _Handler.batch,
+    r"/put/(?P<sha>[0-9a-f]{64})": _Handler.put,
     API: _Handler.info,
     rf"{API}/revision/(?P<revision>[^/]+)": _Handler.info,
     rf"{API}/tree/(?P<revision>[^/]+)(/(?P<path>.+))?": _Handler.tree,

@@ -73,6 +73,16 @@ class GivenAnswer:
     cut: bool | None = None
 
 
+@runtime_checkable
+class FromHub(Protocol):
+    """A benchmark that says which data sets of the Hugging Face hub its examples are from."""
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """Their names; none where the examples are from files."""
+        ...
+
+
 Change = Literal["none", "length", "wording"]  # of how examples are asked: nothing, twice the limit, another prompt
 
 

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from evohydra.scoring.benchmarks import SPLITS, Benchmark, Described
+from evohydra.scoring.benchmarks import SPLITS, Benchmark, Described, FromHub
 
 
 def data_fingerprints(benchmarks: Mapping[str, Benchmark]) -> dict[str, dict[str, dict[str, object]]]:
@@ -23,6 +23,12 @@ def data_fingerprints(benchmarks: Mapping[str, Benchmark]) -> dict[str, dict[str
 def titles(benchmarks: Mapping[str, Benchmark]) -> list[str]:
     """What benchmarks are called above their scores: by name, and by their own title where they have one."""
     return [str(getattr(benchmark, "title", name)) for name, benchmark in benchmarks.items()]
+
+
+def datasets(benchmarks: Mapping[str, Benchmark]) -> tuple[str, ...]:
+    """The data sets of the hub that examples are from, as far as benchmarks say."""
+    told = [name for each in benchmarks.values() if isinstance(each, FromHub) for name in each.datasets]
+    return tuple(dict.fromkeys(told))
 
 
 def _digest(benchmark: Benchmark, split: Any) -> str | None:

@@ -2,7 +2,9 @@
 
 import copy
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from lm_eval.api.instance import Instance
@@ -41,6 +43,7 @@ from evohydra.scoring.benchmarks.sampling import DRAWS
 from evohydra.scoring.benchmarks.splits import Slice, check_disjoint, slice_of
 
 logger = logging.getLogger(__name__)
+OF_HUB = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # the name of a data set there
 TOLD = 32  # examples whose length is looked at
 
 
@@ -117,6 +120,12 @@ class LMEvalBenchmark:
         named = self.name if task in self.name else f"{self.name}: {task}"
         known = self._measure == self._metric
         return named if known else f"{named} ({self._measure} instead of {self._metric})"
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """The data sets of the hub that its splits are from."""
+        paths = [str(task.config.dataset_path or "") for task in self._tasks.values()]
+        return tuple(dict.fromkeys(path for path in paths if OF_HUB.fullmatch(path) and not Path(path).exists()))
 
     def size(self, split: Split) -> int:
         """The number of examples in `split`."""

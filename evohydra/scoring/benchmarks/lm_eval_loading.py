@@ -55,7 +55,9 @@ def load_tasks(
     if data_dir is not None:
         if not Path(data_dir).is_dir():
             raise BenchmarkError(f"data_dir: no such directory: {data_dir}")
-        overrides["dataset_path"] = str(Path(data_dir).resolve())
+        overrides |= {"dataset_path": str(Path(data_dir).resolve()), "custom_dataset": None}
+        given = (entry.cfg or {}).get("dataset_kwargs") or {}  # the files that it names are those of another place
+        overrides["dataset_kwargs"] = {key: value for key, value in given.items() if key != "data_files"} or None
     members = _members(manager, {"task": task, **overrides})
     try:
         with as_they_are_now(*(_data_set(manager, member) for member in members)):

@@ -1,4 +1,4 @@
-"""The licences of sources, by their cards, and what they mean together. It is a reading aid, and no legal advice."""
+"""Licences and languages of sources, by their cards, and what licences mean together: an aid, and no legal advice."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -7,7 +7,11 @@ from pathlib import Path
 
 import yaml
 
+from evohydra.hub.cards import card_beside
+
 FRONT_MATTER = re.compile(r"\A---\s*\n(.*?)\n---\s*(\n|\Z)", re.DOTALL)
+LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*")
+OUR_OWN = "apache-2.0"  # of the models that come with evohydra
 PERMISSIVE = ("apache-2.0", "mit", "bsd", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "unlicense", "isc", "zlib",
               "wtfpl", "afl-3.0", "ecl-2.0", "cdla-permissive-1.0", "cdla-permissive-2.0", "openmdw")  # fmt: skip
 # By the beginning of the hub's names.
@@ -26,15 +30,36 @@ class Licences:
     together: tuple[str, ...]
 
 
-def of_card(text: str) -> str | None:
-    """The `license` of a card's front matter; `license_name` where that is "other"; None where there is none."""
+def languages_of(text: str) -> tuple[str, ...]:
+    """The codes of languages in a card's front matter."""
+    told = _front_matter(text).get("language")
+    codes = told if isinstance(told, list) else [told]
+    return tuple(code.lower() for code in codes if isinstance(code, str) and LANGUAGE.fullmatch(code))
+
+
+def common(each: Mapping[str, str | None]) -> str | None:
+    """The licence that all sources have, as the hub names it; None where they differ, and where one is not known."""
+    names = {licence.lower() if licence else None for licence in each.values()}
+    return next(iter(names)) if len(names) == 1 else None
+
+
+def known_to_the_hub(licence: str) -> bool:
+    """Whether it is one of the licences that cards name by these words, rather than as `other`."""
+    return _known(licence)
+
+
+def _front_matter(text: str) -> Mapping[str, object]:
     found = FRONT_MATTER.match(text.lstrip("\ufeff"))
     try:
         data = yaml.safe_load(found[1]) if found else None
     except yaml.YAMLError:
-        return None
-    if not isinstance(data, Mapping):
-        return None
+        return {}
+    return data if isinstance(data, Mapping) else {}
+
+
+def of_card(text: str) -> str | None:
+    """The `license` of a card's front matter; `license_name` where that is "other"; None where there is none."""
+    data = _front_matter(text)
     told = data.get("license") or data.get("licence")
     told = told[0] if isinstance(told, list) and told else told
     if told == "other":
@@ -44,11 +69,8 @@ def of_card(text: str) -> str | None:
 
 def of_directory(place: Path) -> str | None:
     """The licence that README.md in a directory names."""
-    card = (place if place.is_dir() else place.parent) / "README.md"
-    try:
-        return of_card(card.read_text(encoding="utf-8", errors="replace"))
-    except OSError:
-        return None
+    card = card_beside(place)
+    return of_card(card) if card else None
 
 
 def together(each: Mapping[str, str | None]) -> Licences:
