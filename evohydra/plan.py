@@ -14,6 +14,7 @@ HELP = """\
 python -m evohydra.plan OVERRIDES   what `python -m evohydra OVERRIDES` will cost and can show
   calibrate=auto|true|false         measure a few merges and examples here (auto: where all sources are here, and small)
   gpu=NAME                          plan for this GPU instead of the device of this machine: h100, rtx4090, ...
+  gpu_gb=N gpu_tflops=N gpu_bandwidth=N   its memory (GB), teraflops (dense, 16 bits) and GB a second
   workers=N                         plan for so many workers too
   memory_gb=N                       the CPU memory of the machine that is planned for
   json=FILE                         write the plan as JSON

@@ -148,7 +148,7 @@ def test_limits_and_the_audit_are_counted(measured: dict[str, Any]) -> None:
     given = ["benchmark=[tiny_gsm_ja,tiny_gsm_en]", guard, "guard_examples=8", "budget=20", "top=2", "calibrate=false"]
     stages = plan(given).document["work"]["stages"]
     assert set(stages["search"]["examples"]).isdisjoint({"tiny_gsm_en"})
-    limits = stages["limits"]["examples"]["tiny_gsm_en"]
+    limits = stages["limits"]["examples"]["score of tiny_gsm_en"]
     assert 20 * 8 < limits["low"] == limits["likely"] < limits["high"]
     assert stages["audit"]["examples"]["tiny_gsm_ja"]["likely"] >= 2 * 300
     kept = plan([*given, "audit=none", "answers=1"]).document["work"]["stages"]["audit"]

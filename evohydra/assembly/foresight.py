@@ -86,8 +86,8 @@ def sizes_of(benchmarks: Mapping[str, Benchmark]) -> dict[str, dict[str, int]]:
 
 
 def lengths_of(run: Run, parts: Parts) -> dict[str, Lengths]:
-    """How long examples are, of the benchmarks that tell; counted by the tokenizer of the merge."""
-    telling = {name: each for name, each in run.benchmarks.items() if isinstance(each, TellsLengths)}
+    """How long examples are, of all benchmarks that tell, limits' too; counted by the tokenizer of the merge."""
+    telling = {name: each for name, each in parts.benchmarks.items() if isinstance(each, TellsLengths)}
     if not telling:
         return {}
     tokens = functools.lru_cache(_counter(parts))

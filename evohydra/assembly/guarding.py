@@ -1,22 +1,50 @@
 """The limits of a run from its configuration: `guard`, a list."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from evohydra.checks import check
 from evohydra.files import Plain
 from evohydra.recipe import Node
 from evohydra.scoring.benchmarks import SPLITS, Benchmark, BenchmarkError
-from evohydra.scoring.measures import DISTANCE, MEASURES, SCORE, check_measurable
+from evohydra.scoring.benchmarks.held_out import HeldOutText, held_out_text
+from evohydra.scoring.measures import DISTANCE, MEASURES, PERPLEXITY, SCORE, check_measurable
 from evohydra.searching.bounds import parse_bound
 from evohydra.searching.guard import Guard, Limit
 
-KEYS = ("benchmark", "measure", "of", "at_least", "at_most")
+KEYS = ("benchmark", "measure", "of", "text", "at_least", "at_most")
 USUAL = {"truncated": "source best + 0.02", "refusals": "source best + 0.02", "repetition": "source best + 0.02"}
 
 
 def guarding(guard: Sequence[Plain] | None) -> frozenset[str]:
-    """The benchmarks that limits are set on, which do not count in the fitness."""
-    return frozenset(str(each["benchmark"]) for each in guard or () if each.get("benchmark"))
+    """The benchmarks and texts that limits are set on, which do not count in the fitness."""
+    named = {str(each["benchmark"]) for each in guard or () if each.get("benchmark")}
+    return frozenset(named | {Path(file).name for file in files_of(guard)})
+
+
+def files_of(guard: Sequence[Plain] | None) -> list[str]:
+    """The files with held-out texts that limits are set on, each once."""
+    given = [str(each["text"]) for each in guard or () if each.get("measure") == PERPLEXITY and each.get("text")]
+    return list(dict.fromkeys(given))
+
+
+def texts_of(guard: Sequence[Plain] | None, examples: int, batch_size: int | str) -> dict[str, Benchmark]:
+    """The held-out texts that limits are set on, by the name of their file; BenchmarkError for what is no text.
+
+    examples: passages of the search split, at most.
+    """
+    found: dict[str, Benchmark] = {}
+    for file in files_of(guard):
+        text = held_out_text(file, examples, batch_size)
+        if text.name in found:
+            raise BenchmarkError(f"guard: expected texts in files of different names, got two of {text.name!r}")
+        found[text.name] = text
+    return found
+
+
+def by_content(guard: Sequence[Plain]) -> list[Plain]:
+    """The limits as part of what a run is: a text is known by its name and its content, wherever its file is."""
+    return [{**each, "text": Path(str(each["text"])).name} if each.get("text") else each for each in guard]
 
 
 def counted(guard: Sequence[Plain] | None, benchmarks: Mapping[str, Benchmark]) -> dict[str, Benchmark]:
@@ -50,6 +78,8 @@ def limits_of(
         if len(sides) != 1:
             raise ValueError(f"{key}: expected at_least or at_most, one of them, got {dict(entry)}")
         ((side, given),) = sides.items()
+        if measure == PERPLEXITY and side == "at_least":
+            raise ValueError(f"{key}.at_least: of perplexity less is better; expected at_most, such as 1.1 x source")
         if measure == SCORE and side == "at_most":
             raise ValueError(
                 f"{key}.at_most: of every benchmark's score more is better, also where its metric is shown with "
@@ -58,6 +88,8 @@ def limits_of(
         bound = parse_bound(f"{key}.{side}", given, tuple(sources))
         if not based and (bound.reference == "base" or measure == DISTANCE):
             raise ValueError(f"{key}: it refers to the base, and this run has none")
+        if measure == PERPLEXITY and bound.reference is None and bound.offset < 1.0:
+            raise ValueError(f"{key}.at_most: a perplexity is 1 or more; expected such as 1.1 x source, got {given!r}")
         found.append(Limit(measure, name, 1 if side == "at_least" else -1, bound, str(given)))
     if len({limit.text for limit in found}) < len(found):
         raise ValueError("guard: expected each limit once")
@@ -70,6 +102,14 @@ def _benchmark(
     """The benchmark that a limit is about; None for the distance from the base."""
     if measure not in (*MEASURES, SCORE) or ("measure" in entry and measure == SCORE):
         raise ValueError(f"{key}.measure: expected one of {', '.join(MEASURES)}, got {measure!r}")
+    if measure == PERPLEXITY:
+        if not entry.get("text") or "of" in entry:
+            raise ValueError(
+                f"{key}.text: expected a file of held-out text (.txt, .jsonl), without of; got {dict(entry)}"
+            )
+        return Path(str(entry["text"])).name
+    if "text" in entry:
+        raise ValueError(f"{key}.text: texts are for measure: {PERPLEXITY}; got {dict(entry)}")
     if measure == DISTANCE:
         return None
     name = entry.get("benchmark") or entry.get("of") or (next(iter(count)) if len(count) == 1 else None)
@@ -96,7 +136,8 @@ def guard_of(
 
 def has_validation(benchmarks: Mapping[str, Benchmark]) -> bool:
     """Whether there are validation splits; ValueError where some benchmarks have one and others not."""
-    sizes = {name: benchmark.size("validation") for name, benchmark in benchmarks.items()}
+    asked = {name: each for name, each in benchmarks.items() if not isinstance(each, HeldOutText)}
+    sizes = {name: benchmark.size("validation") for name, benchmark in asked.items()}
     if any(sizes.values()) and not all(sizes.values()):
         raise ValueError(f"validation examples for some benchmarks only: {sizes}; give all a validation split, or none")
     return all(sizes.values())

@@ -11,6 +11,7 @@ import hydra
 import torch
 from hydra.errors import InstantiationException
 
+from evohydra.assembly.guarding import texts_of
 from evohydra.assembly.settings import Settings, Spec
 from evohydra.families import AddedAdapter, Family, Rules, declared, sources
 from evohydra.families.kinds import family_at
@@ -161,6 +162,10 @@ def benchmarks_of(settings: Settings, family: Family) -> dict[str, Benchmark]:
                 f"{name} to benchmark=[...], or drop the settings with ~benchmark.{name}"
             )
         benchmarks.update(instantiate(spec)(name))
+    texts = texts_of(settings.guard, settings.guard_examples, settings.batch_size)
+    if both := sorted(set(texts) & set(benchmarks)):
+        raise BenchmarkError(f"guard: expected a text whose file is not called as a benchmark is, got {both}")
+    benchmarks.update(texts)
     for benchmark in benchmarks.values():
         if not callable(getattr(benchmark, "identity", None)):
             raise BenchmarkError(f"benchmark {benchmark.name!r} lacks identity(), by which a run knows its data")

@@ -1,5 +1,6 @@
 """The plan of a run: all that the run checks before it scores anything, then its cost and what it can show."""
 
+import math
 import os
 import tempfile
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from evohydra.files import Plain
 from evohydra.hub.headers import Headers, headers_only, is_stand_in
 from evohydra.planning import advice as advised
 from evohydra.planning.calibration import Both, Calibrated, calibrated, since
-from evohydra.planning.devices import chosen
+from evohydra.planning.devices import Device, Figures, chosen
 from evohydra.planning.document import document
 from evohydra.planning.outlook import Outlook
 from evohydra.planning.words import plain, screen
@@ -26,7 +27,8 @@ from evohydra.planning.work import work_of
 from evohydra.run import Run
 from evohydra.searching.secret_overrides import check_configuration, check_overrides
 
-OWN = ("calibrate", "gpu", "workers", "json", "memory_gb")
+FIGURES = ("gpu_gb", "gpu_tflops", "gpu_bandwidth")
+OWN = ("calibrate", "gpu", *FIGURES, "workers", "json", "memory_gb")
 SMALL = 2 * 10**9  # bytes of sources that calibrate=auto reads
 NAMES = {"SepCMAES": "sep_cmaes"}  # whose module has another name
 
@@ -36,7 +38,7 @@ class Options:
     """The plan's own options."""
 
     calibrate: str = "auto"
-    gpu: str | None = None
+    gpu: Device | None = None
     workers: int | None = None
     json: str | None = None
     memory_gb: float | None = None
@@ -83,16 +85,30 @@ def parsed(overrides: Sequence[str]) -> tuple[Options, list[str]]:
     workers = given.get("workers")
     if workers is not None and not (workers.isdecimal() and int(workers) > 0):
         raise ValueError(f"workers: expected a number from 1 on, got {workers!r}")
+    figures = [_positive(key, given.get(key)) for key in FIGURES]
+    gpu = None
+    if "gpu" not in given and any(key in given for key in FIGURES):
+        raise ValueError(f"{', '.join(key for key in FIGURES if key in given)}: of which GPU? give gpu=NAME too")
     if "gpu" in given:
-        chosen(given["gpu"])
+        gpu = chosen(given["gpu"], Figures(*figures))
         if calibrate == "true":
             raise ValueError(f"calibrate=true measures this machine, not gpu={given['gpu']}; give one of both")
         calibrate = "false"
+    memory = _positive("memory_gb", given.get("memory_gb"))
+    return Options(calibrate, gpu, int(workers) if workers else None, given.get("json"), memory), rest
+
+
+def _positive(key: str, given: str | None) -> float | None:
+    """A number above 0, or None where none is given; ValueError, which names the key, for anything else."""
+    if given is None:
+        return None
     try:
-        memory = float(given["memory_gb"]) if "memory_gb" in given else None
-    except ValueError as error:
-        raise ValueError(f"memory_gb: expected a number, got {given['memory_gb']!r}") from error
-    return Options(calibrate, given.get("gpu"), int(workers) if workers else None, given.get("json"), memory), rest
+        number = float(given)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise ValueError(f"{key}: expected a number above 0, got {given!r}")
+    return number
 
 
 def _planned(config: Plain, given: Sequence[str], options: Options, headers: Headers, began: Both) -> Planned:
@@ -103,7 +119,7 @@ def _planned(config: Plain, given: Sequence[str], options: Options, headers: Hea
     run, parts = made.run, made.parts
     if not isinstance(run, Run):
         raise ValueError("nothing to plan: every gene is frozen, and there is no benchmark; the run writes one recipe")
-    device = chosen(options.gpu) if options.gpu else device_here(parts.engine.device)
+    device = options.gpu or device_here(parts.engine.device)
     found = None
     whole = not headers.downloads and _all_here(made)
     if options.calibrate == "true" and not whole:

@@ -17,7 +17,7 @@ import numpy as np
 from evohydra.assembly.automatic import AUTO, with_benchmark, with_search
 from evohydra.assembly.begun import as_begun, commits_of
 from evohydra.assembly.foresight import beginning
-from evohydra.assembly.guarding import counted, guard_of, has_validation, limits_of
+from evohydra.assembly.guarding import by_content, counted, guard_of, has_validation, limits_of
 from evohydra.assembly.own_code import own_code
 from evohydra.assembly.parts import (
     Parts,
@@ -316,7 +316,7 @@ def _identity(settings: Settings, parts: Parts, kept: Mapping[str, int]) -> Iden
         start=settings.start or [],
         warm_start=None,
         search=None if settings.search == "generations" else settings.search,
-        guard=[*settings.guard, {"examples": settings.guard_examples}] if settings.guard else None,
+        guard=[*by_content(settings.guard), {"examples": settings.guard_examples}] if settings.guard else None,
         code=own_code(settings.optimizer, settings.fitness, settings.objective),
         own=own_keys(settings.all),
     )

@@ -7,7 +7,7 @@ from evohydra.audit.asking import WINNER, Asking
 from evohydra.audit.plan import AuditPlan
 from evohydra.audit.texts import near_duplicates
 from evohydra.files import Plain
-from evohydra.scoring.benchmarks import Audited, Benchmark, Described
+from evohydra.scoring.benchmarks import Audited, Benchmark, Described, ShowsImages
 from evohydra.scoring.job import Scores
 
 MOST_TEXTS = 3000  # of a split, that are compared with those of another
@@ -68,7 +68,7 @@ def _duplicates(benchmarks: Mapping[str, Benchmark], winner: Scores, source: Sco
     """For each benchmark the test examples that are nearly search examples or shots, and the gain without them."""
     found: dict[str, object] = {}
     for name, benchmark in benchmarks.items():
-        if not isinstance(benchmark, Described):
+        if not isinstance(benchmark, Described) or isinstance(benchmark, ShowsImages):
             continue
         asked = {
             split: [benchmark.describe(split, place)[0] for place in range(min(MOST_TEXTS, benchmark.size(split)))]
@@ -93,4 +93,8 @@ def _not_checked(benchmarks: Mapping[str, Benchmark]) -> list[str]:
         reason = "its models write no texts" if not isinstance(benchmark, Audited) else benchmark.lacks("none")
         if reason:
             said.append(f"Of {name} length, wording, errors and the checkpoint read anew were not checked: {reason}.")
+        if isinstance(benchmark, ShowsImages):
+            said.append(
+                f"Near duplicates among the images of {name} were not looked for; none is in two splits pixel by pixel."
+            )
     return said

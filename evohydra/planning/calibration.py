@@ -19,6 +19,7 @@ from evohydra.recipe import Node
 from evohydra.run import Run
 from evohydra.scoring.benchmarks.fingerprints import data_fingerprints
 from evohydra.scoring.job import Job
+from evohydra.scoring.measures import is_measure, measured_on
 from evohydra.scoring.statistics import interval, paired_gain
 from evohydra.scoring.worker import Worker
 from evohydra.searching.optimizers import Optimizer, Points, StateIsData
@@ -223,7 +224,9 @@ def _most(run: Run, work: Work, name: str) -> int:
     sizes: Mapping[str, int] = run.plan.sizes
     if name in sizes:
         return sizes[name]
-    stage = next(each for each in work.stages if name in each.examples)  # of limits: a benchmark beside the fitness
+    if run.guard is not None and is_measure(name):  # of limits: a benchmark or a text beside the fitness
+        return min(run.guard.examples, run.guard.sizes["search"][measured_on(name)])
+    stage = next(each for each in work.stages if name in each.examples)
     return max(1, round(stage.examples[name].high / max(stage.models, 1)))
 
 

@@ -26,6 +26,15 @@ class Device:
     at_once: int | None = None
 
 
+@dataclass(frozen=True)
+class Figures:
+    """Of a GPU, as a user gives them: GB of memory, teraflops (dense, 16 bits), GB a second; None: the table's."""
+
+    gigabytes: float | None = None
+    teraflops: float | None = None
+    bandwidth: float | None = None
+
+
 def _gpu(name: str, gigabytes: float, teraflops: float, bandwidth: float) -> Device:
     """transformers' layers take some 15 kernels of 20 to 50 microseconds each to be started."""
     return Device(name, int(gigabytes * GB), teraflops * 1e12, bandwidth * GB, 0.0006)
@@ -75,8 +84,17 @@ def _seconds(call: Callable[[], object]) -> float:
     return time.thread_time() - began
 
 
-def chosen(name: str) -> Device:
-    """The GPU of this name; ValueError with those that are known."""
-    if name not in DEVICES:
-        raise ValueError(f"gpu: expected one of {', '.join(DEVICES)}, got {name!r}")
-    return DEVICES[name]
+def chosen(name: str, figures: Figures) -> Device:
+    """The GPU of this name, with a user's own figures in the place of the table's, or of one that is not in it.
+
+    ValueError, with the GPUs that are known, for another name without all figures.
+    """
+    given = (figures.gigabytes, figures.teraflops, figures.bandwidth)
+    known = DEVICES.get(name)
+    if known is None and None in given:
+        raise ValueError(
+            f"gpu: expected one of {', '.join(DEVICES)}, got {name!r}; of another one give all of gpu_gb (memory), "
+            "gpu_tflops (dense, 16 bits) and gpu_bandwidth (GB a second), from its data sheet"
+        )
+    usual = (known.memory / GB, known.flops / 1e12, known.bandwidth / GB) if known else (0.0, 0.0, 0.0)
+    return _gpu(name, *(mine if mine is not None else table for mine, table in zip(given, usual, strict=True)))

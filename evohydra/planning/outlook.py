@@ -12,6 +12,7 @@ from evohydra.planning.power import Disagreement
 from evohydra.planning.work import Work
 from evohydra.scoring.benchmarks import Lengths
 from evohydra.scoring.benchmarks.likelihood import benchmark_of
+from evohydra.scoring.measures import measured_on
 
 STARTING = 8.0  # seconds of importing libraries and of the report on a quiet core
 WRITING = 1e9  # bytes a second that a disk reads and writes
@@ -54,7 +55,7 @@ def estimated(work: Work, model: Model, lengths: Mapping[str, Lengths], device: 
     """How fast a run is by the device's figures."""
     rates, unknown = {}, []
     for name in work.examples():
-        found = lengths.get(benchmark_of(name))
+        found = lengths.get(measured_on(benchmark_of(name)))
         if found is None or model.shape is None:
             unknown.append(name)
             continue

@@ -101,11 +101,14 @@ def _stages(run: Run, course: Course, expected: Expected) -> list[Stage]:
 
 
 def _limits(guard: Guard, genomes: int, candidates: int, tested: int) -> Stage:
-    """The answers that limits are measured on: of each genome, of candidates on validation, and of all on test."""
-    names = {limit.benchmark for limit in guard.limits if limit.benchmark is not None}
+    """What limits are measured on: of each genome, of candidates on validation, and of all on test.
+
+    By the name of the first number that is measured on a benchmark: it is asked once for all.
+    """
+    names = {limit.benchmark: limit.name for limit in reversed(guard.limits) if limit.benchmark is not None}
     rounds = Between(1, 1, ROUNDS).times(candidates if guard.validated else 0)
     examples = {
-        name: Between.known(genomes * min(guard.sizes["search"][name], guard.examples))
+        names[name]: Between.known(genomes * min(guard.sizes["search"][name], guard.examples))
         + rounds.times(guard.sizes["validation"][name])
         + Between.known(tested * guard.sizes["test"][name])
         for name in sorted(names)

@@ -17,6 +17,7 @@ from evohydra.families.sources import OpenSources
 from evohydra.scoring.benchmarks import Audited, Benchmark, BenchmarkError, GivenAnswer, Split
 
 SCORE, TOKENS, DISTANCE = "score", "mean_tokens", "distance"
+PERPLEXITY = "perplexity"  # per byte of a held-out text, whose numbers are nats per byte (see `HeldOutText`)
 FROM_BASE = "distance from the base"
 JAPANESE = re.compile(r"[\u3041-\u309f\u30a0-\u30ff\u3400-\u4dbf\u4e00-\u9fff]")
 LATIN = re.compile(r"[A-Za-z]")
@@ -54,8 +55,8 @@ OF_ANSWERS: Mapping[str, Callable[[GivenAnswer], float]] = {
     "refusals": lambda answer: float(bool(REFUSAL.match(answer.text))),
     "repetition": lambda answer: float(repeats_itself(answer.text)),
 }
-MEASURES = (*OF_ANSWERS, DISTANCE)
-NAME = re.compile(rf"(?P<measure>{'|'.join((SCORE, *OF_ANSWERS))}) of (?P<benchmark>.+)", re.DOTALL)
+MEASURES = (*OF_ANSWERS, PERPLEXITY, DISTANCE)
+NAME = re.compile(rf"(?P<measure>{'|'.join((SCORE, PERPLEXITY, *OF_ANSWERS))}) of (?P<benchmark>.+)", re.DOTALL)
 
 
 def name_of(measure: str, benchmark: str | None) -> str:
@@ -82,13 +83,19 @@ class Measures:
         found = NAME.fullmatch(name)
         assert found is not None
         benchmark = self.benchmarks[found["benchmark"]]
-        if found["measure"] == SCORE:
+        if found["measure"] in (SCORE, PERPLEXITY):
             return benchmark(live, split, list(examples))
         assert isinstance(benchmark, Audited)
         key = f"{split} of {benchmark.name}"
         if key not in self._answers or self._answers[key][0] != tuple(examples):
             self._answers[key] = tuple(examples), benchmark.asked(live, split, list(examples))
         return np.array([OF_ANSWERS[found["measure"]](answer) for answer in self._answers[key][1]], dtype=np.float64)
+
+
+def measured_on(name: str) -> str:
+    """The benchmark or text that numbers of this name are of; the name itself where it is none of a measure."""
+    found = NAME.fullmatch(name)
+    return found["benchmark"] if found else name
 
 
 def is_measure(name: str) -> bool:

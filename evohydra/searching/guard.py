@@ -12,7 +12,7 @@ from scipy.stats import t
 from evohydra.recipe import Node
 from evohydra.scoring.benchmarks import Split
 from evohydra.scoring.job import Job
-from evohydra.scoring.measures import DISTANCE, TOKENS, name_of
+from evohydra.scoring.measures import DISTANCE, PERPLEXITY, TOKENS, name_of
 from evohydra.searching.bounds import BEST, Bound
 from evohydra.searching.ledger import Record
 from evohydra.searching.scheduler import Pending, Scheduler
@@ -49,8 +49,8 @@ class Kept:
     """How a model keeps a limit on `n` examples of a split.
 
     value, bound: of the measure. margin: by how much the limit is kept, below 0 where it is broken, as a share of the
-    bound for numbers of tokens. low: the end of the margin's interval, which is one-sided (95 %) unless `high` is
-    given, and two-sided then.
+    bound for numbers of tokens, and for perplexities the logarithm of bound / value. low: the end of the margin's
+    interval, which is one-sided (95 %) unless `high` is given, and two-sided then.
     """
 
     limit: str
@@ -111,10 +111,10 @@ class Guard:
                 f"guard: {limit.text}: a multiple of {float(np.mean(reference)):.3f}, which is below 0, is not what it "
                 "looks like; expected a difference, such as source best - 0.1"
             )
-        bounds = limit.bound.factor * np.asarray(reference) + limit.bound.offset if reference else limit.bound.offset
+        bounds = _bounds(limit, reference)
         above = limit.sign * (np.asarray(values) - bounds)  # (n,)
         demanded = self._size(limit, "validation") if split == "search" and self.validated else len(above)
-        share = limit.measure not in (TOKENS, DISTANCE)
+        share = limit.measure not in (TOKENS, DISTANCE, PERPLEXITY)
         half = half_width(above, max(demanded, 1), TWO_SIDED if two_sided else ONE_SIDED, share=share)
         bound = float(np.mean(bounds))
         scale = abs(bound) if limit.measure == TOKENS and bound else 1.0
@@ -124,7 +124,10 @@ class Guard:
             ends = limit.sign * -bound, limit.sign * (1.0 - bound)  # where a share is 0, and 1
             low, high = max(low, min(ends)), min(high, max(ends))
         told = high if two_sided else None
-        return Kept(limit.text, float(np.mean(values)), bound, margin, low, told, len(above))
+        value = float(np.mean(values))
+        if limit.measure == PERPLEXITY:
+            value, bound = math.exp(value), math.exp(bound)
+        return Kept(limit.text, value, bound, margin, low, told, len(above))
 
     def _reference(self, scheduler: Scheduler, limit: Limit, split: Split) -> Sequence[float] | None:
         if limit.bound.reference is None:
@@ -163,6 +166,24 @@ class Guard:
         if kept is not None:
             found = {each.limit: round(each.low, 9) for each in kept}
         return replace(record, limits=found)
+
+
+def _bounds(limit: Limit, reference: Sequence[float] | None) -> "float | Numbers":
+    """What the numbers of a model are compared with, example by example where the bound is a model's.
+
+    Those of a perplexity are its logarithm's, and the bound is moved there: the mean of these numbers is the logarithm
+    of factor x perplexity + offset.
+    """
+    factor, offset = limit.bound.factor, limit.bound.offset
+    if limit.measure != PERPLEXITY:
+        return factor * np.asarray(reference) + offset if reference else offset
+    if not reference:
+        return math.log(offset)
+    mean = float(np.mean(reference))
+    at_most = factor * math.exp(mean) + offset
+    if at_most < 1:
+        raise ValueError(f"guard: {limit.text}: that is {at_most:.3f}, and a perplexity is 1 or more")
+    return np.asarray(reference) + (math.log(at_most) - mean)
 
 
 def half_width(above: Numbers, count: int, level: float, *, share: bool) -> float:

@@ -174,6 +174,15 @@ class Described(Protocol):
 
 
 @runtime_checkable
+class ShowsImages(Protocol):
+    """A benchmark of questions about images: the same question about another image is another example."""
+
+    def pixels(self, split: Split) -> Sequence[str]:
+        """For each example of `split` a digest of its image's pixels; no image is in two splits."""
+        ...
+
+
+@runtime_checkable
 class AsksInWords(Protocol):
     """A benchmark whose prompts are texts, so that one can see whether they are what a model was trained on."""
 

@@ -13,6 +13,7 @@ from evohydra.scoring.benchmarks.splits import slice_of
 from evohydra.scoring.benchmarks.visual_data import rows_of
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
+TABLES = (*SEPARATORS, ".json", ".jsonl", ".parquet")
 REFERENCES = "references"  # what the rows are called that are known, and in no split
 
 
@@ -70,12 +71,13 @@ def cut_tables(
             raise BenchmarkError(f"benchmark.{name}.{key}.task: expected local data_files, got {bounds.task!r}")
         if isinstance(bounds.data_files, Mapping):
             raise BenchmarkError(f"benchmark.{name}.{key}.data_files: expected one file, got {dict(bounds.data_files)}")
-        rows = _rows(name, bounds.data_files or common, columns)
+        rows = table_rows(name, bounds.data_files or common, columns)
         found[part] = [rows[at] for at in bounds.indices(len(rows), shuffle, most)]
     return found
 
 
-def _rows(name: str, file: str | None, columns: Sequence[str]) -> list[Row]:
+def table_rows(name: str, file: str | None, columns: Sequence[str]) -> list[Row]:
+    """The rows of a file; BenchmarkError, about benchmark `name`, where it is not there, not readable or empty."""
     if file is None:
         raise BenchmarkError(
             f"benchmark {name!r}: no data: expected benchmark.{name}.data_files=/data/FILE.jsonl (.json, .csv, .tsv, "

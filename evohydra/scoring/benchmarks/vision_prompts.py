@@ -4,6 +4,7 @@ import functools
 import inspect
 from collections.abc import Hashable, Mapping, Sequence
 from contextlib import nullcontext
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,11 @@ from evohydra.families.chat_templates import ChatTemplateError, rendered
 from evohydra.scoring.benchmarks import BenchmarkError
 from evohydra.scoring.benchmarks.sampling import may_sample, row_draws
 from evohydra.scoring.benchmarks.vision_features import VisionFeatures
+from evohydra.scoring.benchmarks.visual_options import LIMIT, ends_of
 
 PLACES = ("{image}", "{question}")
 ANSWER = "answer_mask"
+NONE: Mapping[str, object] = MappingProxyType({})
 KEPT = "logits_to_keep"  # what models of transformers call the number of last places that they give logits of
 
 
@@ -34,6 +37,13 @@ def processor_of(name: str, live: LiveModel) -> Any:
             f"benchmark {name!r} shows images, and the model has no image processor (preprocessor_config.json)"
         )
     return processor
+
+
+def check_prompt(name: str, key: str, prompt: str) -> None:
+    """BenchmarkError, about benchmark `name`, for a text without {image} and {question}, each once."""
+    for place in PLACES:
+        if prompt.count(place) != 1:
+            raise BenchmarkError(f"benchmark {name!r}: {key}: expected {place} in it once, got {prompt!r}")
 
 
 class Asker:
@@ -59,11 +69,12 @@ class Asker:
         self.features = VisionFeatures(live.module, feature_bytes)
         self._generation = {**generation, "pad_token_id": self._pad_token()}
 
-    def text(self, question: str) -> str:
-        """The prompt for `question`, with the processor's own token in the place of the image."""
-        if self._prompt is not None:
+    def text(self, question: str, prompt: str | None = None) -> str:
+        """The prompt for `question`, or that of another `prompt`, with the processor's own token for the image."""
+        prompt = prompt or self._prompt
+        if prompt is not None:
             image = str(getattr(self._processor, "image_token", "<image>"))
-            before, after = self._prompt.split("{question}", 1)
+            before, after = prompt.split("{question}", 1)
             return before.replace("{image}", image) + question + after.replace("{image}", image)
         content = [{"type": "image"}, {"type": "text", "text": question}]
         system = [{"role": "system", "content": [{"type": "text", "text": self._system}]}] if self._system else []
@@ -82,9 +93,11 @@ class Asker:
         last = self.text(question)[-1:]
         return ("", " ") if last.isascii() and not last.isspace() else ("",)
 
-    def inputs(self, questions: Sequence[str], images: Sequence[Image.Image]) -> BatchFeature:
-        """What the model is given for a batch, on the CPU; prompts are padded on the left."""
-        return self._processed([self.text(question) for question in questions], images, padding_side="left")
+    def inputs(
+        self, questions: Sequence[str], images: Sequence[Image.Image], prompt: str | None = None
+    ) -> BatchFeature:
+        """What the model is given for a batch, on the CPU; prompts (of another `prompt`) are padded on the left."""
+        return self._processed([self.text(question, prompt) for question in questions], images, padding_side="left")
 
     def answered(self, questions: Sequence[str], images: Sequence[Image.Image], answers: Sequence[str]) -> BatchFeature:
         """What the model is given for a batch with its `answers`, on the CPU, padded on the right.
@@ -123,17 +136,33 @@ class Asker:
                 f"({type(error).__name__}: {str(error)[:300]}); the first prompt of the batch is {texts[0][:300]!r}"
             ) from error
 
-    def answers(self, key: Hashable, inputs: BatchFeature, draws: Sequence[tuple[object, ...]]) -> list[str]:
-        """The model's answers to `inputs`; the same `key` means the same images.
+    def answers(
+        self,
+        key: Hashable,
+        inputs: BatchFeature,
+        draws: Sequence[tuple[object, ...]],
+        changes: Mapping[str, object] = NONE,
+    ) -> tuple[list[str], list[tuple[int, bool | None]]]:
+        """The model's answers to `inputs`, and how each has ended, see `ends_of`; the same `key` means the same images.
 
-        draws: for each answer what the random numbers follow from, where it is sampled.
+        draws: for each answer what the random numbers follow from, where it is sampled. changes: of the generation.
         """
+        generation = {**self._generation, **changes}
         given = inputs.to(self.live.device, dtype=self.live.dtype)  # floating-point entries alone get the type
         drawing = row_draws(draws) if may_sample(self._generation) else nullcontext()
         with self.features.batch(key), torch.no_grad(), drawing:
-            tokens = self.live.module.generate(**given, **self._generation)  # type: ignore[operator]
+            tokens = self.live.module.generate(**given, **generation)  # type: ignore[operator]
         new = tokens[:, given["input_ids"].shape[1] :]
-        return [text.strip() for text in self.live.tokenizer.batch_decode(new, skip_special_tokens=True)]
+        texts = [text.strip() for text in self.live.tokenizer.batch_decode(new, skip_special_tokens=True)]
+        limit = generation.get(LIMIT)
+        return texts, ends_of(new, self._end_tokens(), limit if isinstance(limit, int) else None)
+
+    def _end_tokens(self) -> set[int]:
+        """With which answers end, or are filled up."""
+        of_model = getattr(self.live.module.generation_config, "eos_token_id", None)
+        several = of_model if isinstance(of_model, list) else [of_model]
+        tokens = {self.live.tokenizer.eos_token_id, self._generation["pad_token_id"], *several}
+        return {int(str(token)) for token in tokens if token is not None}
 
     def log_probabilities(self, key: Hashable, inputs: BatchFeature) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """(n,) both: of what `answered` gives the log-probability of each answer, and of how many tokens it is the sum.
@@ -155,11 +184,7 @@ class Asker:
 
     def _check_prompt(self) -> None:
         if self._prompt is not None:
-            for place in PLACES:
-                if self._prompt.count(place) != 1:
-                    raise BenchmarkError(
-                        f"benchmark {self._name!r}: prompt: expected {place} in it once, got {self._prompt!r}"
-                    )
+            check_prompt(self._name, "prompt", self._prompt)
         elif getattr(self._processor, "chat_template", None) is None:
             raise BenchmarkError(
                 f"benchmark {self._name!r}: the model's processor has no chat template; give benchmark.{self._name}"

@@ -3,60 +3,33 @@
 import functools
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from annotated_types import Ge
 from numpy.typing import NDArray
 from PIL import Image
 
-from evohydra.checks import Count, check_settings
+from evohydra.checks import check_settings
 from evohydra.families import LiveModel
 from evohydra.files import Plain
-from evohydra.scoring.benchmarks import SPLITS, BenchmarkError, Split, visual_data
+from evohydra.scoring.benchmarks import SPLITS, BenchmarkError, Change, GivenAnswer, Split, visual_data
 from evohydra.scoring.benchmarks.contents import code_of, digest_of, libraries_of, versions_of
 from evohydra.scoring.benchmarks.generation_settings import check_generation
-from evohydra.scoring.benchmarks.images import MAX_PIXELS, decoded
+from evohydra.scoring.benchmarks.images import decoded
 from evohydra.scoring.benchmarks.likelihood import LOWEST, Per, Texts
 from evohydra.scoring.benchmarks.not_numbers import check_log_likelihoods
 from evohydra.scoring.benchmarks.run_cache import RunCache
 from evohydra.scoring.benchmarks.sampling import DRAWS, may_sample
 from evohydra.scoring.benchmarks.splits import check_disjoint
-from evohydra.scoring.benchmarks.vision_prompts import Asker
+from evohydra.scoring.benchmarks.vision_prompts import Asker, check_prompt
 from evohydra.scoring.benchmarks.visual_data import Example, Source
 from evohydra.scoring.benchmarks.visual_metric import checked_metric
+from evohydra.scoring.benchmarks.visual_options import GENERATION, VQAOptions, doubled, lacking
 from evohydra.scoring.benchmarks.visual_splits import cut, split_source
 
 GIB = 1024**3
-# The paper's: beam search, and long answers.
-GENERATION = {"do_sample": False, "num_beams": 5, "repetition_penalty": 1.5, "max_new_tokens": 512}
 PACKAGES = ("transformers", "tokenizers", "torch", "pillow")  # that scores depend on
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class VQAOptions:
-    """How questions are asked and scored.
-
-    metric is a function (`Metric`) as package.module:function. prompt is a text with {image} and {question}, None the
-    processor's chat template, which `system_prompt` may begin. generation_kwargs are merged over the paper's. shuffle
-    is the seed of the order in which splits are cut, limit caps the images of each split. cache_gb bounds the decoded
-    and preprocessed images in memory, features_gb the vision features. sampling_seed: where answers are sampled, their
-    random numbers follow from it and the example.
-    """
-
-    metric: str = "evohydra.scoring.benchmarks.rouge:rouge_l"
-    prompt: str | None = None
-    system_prompt: str | None = None
-    generation_kwargs: Plain = field(default_factory=dict)
-    batch_size: Count = 4
-    limit: Count | None = None
-    shuffle: int | None = None
-    cache_gb: Annotated[float, Ge(0)] = 4.0
-    features_gb: Annotated[float, Ge(0)] = 8.0
-    max_pixels: Count = MAX_PIXELS
-    sampling_seed: int = 0
 
 
 def visual_qa(name: str, *, splits: Mapping[str, Plain | None], **options: Any) -> "dict[str, VisualQA]":
@@ -107,6 +80,9 @@ class VisualQA:
         self._examples, self._options = examples, options
         self._cache = RunCache(int(options.cache_gb * GIB))
         self._asker: Asker | None = None
+        self._ends: list[tuple[int, bool | None]] = []  # of the answers of the last call
+        if options.second_prompt is not None:
+            check_prompt(name, "second_prompt", options.second_prompt)
         check_generation(f"benchmark.{name}.generation_kwargs", options.generation_kwargs, self._generation)
         self._check_images()
         self._metric = checked_metric(name, options.metric, examples["search"][0].references)
@@ -122,6 +98,10 @@ class VisualQA:
     def examples(self, split: Split) -> Sequence[Example]:
         """The examples of `split`, in its order."""
         return self._examples.get(split, ())
+
+    def pixels(self, split: Split) -> Sequence[str]:
+        """For each example of `split` a digest of its image, see `ShowsImages`."""
+        return self._pixels[split]
 
     def identity(self) -> dict[str, object]:
         """What scores depend on: questions, references and pixels of each split, prompt, generation and metric."""
@@ -171,18 +151,47 @@ class VisualQA:
         pairs = zip(answers, (self._examples[split][place] for place in places), strict=True)
         return np.array([self._metric(answer, example.references) for answer, example in pairs], dtype=np.float64)
 
+    def ends(self) -> tuple[int, int, int]:
+        """How the answers of the last call have ended, see `Audited`."""
+        return len(self._ends), sum(cut is True for _, cut in self._ends), sum(tokens for tokens, _ in self._ends)
+
+    def lacks(self, change: Change) -> str | None:
+        """Why questions cannot be asked with this change, see `Audited`."""
+        return lacking(change, self._generation, self._options.second_prompt)
+
+    def shots(self) -> list[str]:
+        """None: questions about images are asked without examples."""
+        return []
+
+    def asked(
+        self, live: LiveModel, split: Split, examples: Sequence[int], change: Change = "none"
+    ) -> list[GivenAnswer]:
+        """What the live model answers, see `Audited`."""
+        answers = self._written(live, split, examples, change)
+        scores = self._scores(answers, split, examples).tolist()
+        told = zip(answers, scores, self._ends, strict=True)
+        return [GivenAnswer(text, score, tokens=tokens, cut=cut) for text, score, (tokens, cut) in told]
+
     def answers(self, live: LiveModel, split: Split, examples: Sequence[int]) -> list[str]:
         """What the model answers to the examples of `split` at `examples` (n,), in their order."""
+        return self._written(live, split, examples, "none")
+
+    def _written(self, live: LiveModel, split: Split, examples: Sequence[int], change: Change) -> list[str]:
         asker, options = self._ready(live), self._options
+        prompt = options.second_prompt if change == "wording" else None
+        longer = doubled(self._generation) if change == "length" else {}
+        self._ends = []
         self._cache.begin_round()
         asker.features.begin_genome()
         before = asker.features.saved
         answers: list[str] = []
         for start in range(0, len(examples), options.batch_size):
             batch = tuple(examples[start : start + options.batch_size])
-            inputs = self._cache.once((split, batch), functools.partial(self._inputs, asker, split, batch), _bytes)
+            made = functools.partial(self._inputs, asker, split, batch, prompt)
+            inputs = self._cache.once((split, batch, prompt), made, _bytes)
             draws = [(options.sampling_seed, split, place) for place in batch]
-            answers += asker.answers((split, batch), inputs, draws)
+            found, ends = asker.answers((split, batch), inputs, draws, longer)
+            answers, self._ends = answers + found, self._ends + ends
         logger.info("%s: reused vision features saved %.2f s", self.name, asker.features.saved - before)
         return answers
 
@@ -246,9 +255,9 @@ class VisualQA:
         """The seconds that reused vision features have saved so far."""
         return self._asker.features.saved if self._asker is not None else 0.0
 
-    def _inputs(self, asker: Asker, split: Split, batch: Sequence[int]) -> object:
+    def _inputs(self, asker: Asker, split: Split, batch: Sequence[int], prompt: str | None) -> object:
         asked = [self._examples[split][place] for place in batch]
-        return asker.inputs([example.question for example in asked], [self.image(example) for example in asked])
+        return asker.inputs([each.question for each in asked], [self.image(each) for each in asked], prompt)
 
     def _ready(self, live: LiveModel) -> Asker:
         if self._asker is None or self._asker.live is not live:
