@@ -246,7 +246,8 @@ def told(number: int, each: Kill) -> str:
 
 def workers_of(process: int) -> list[int]:
     """The processes of the workers of a driver, with executor=processes or a Ray of its own."""
-    found = [child for child in children(process) if b"spawn_main" in command_line(child)]
+    begun = [child for child in children(process) if b"multiprocessing.forkserver" in command_line(child)]
+    found = [worker for each in begun for worker in children(each)]
     deeper = [each for child in children(process) for each in children(child)]
     return [*found, *(each for each in deeper if command_line(each).startswith(b"ray::Desk"))]
 

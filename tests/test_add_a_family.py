@@ -1,7 +1,10 @@
 """The example of docs/add_a_family.md, run from outside of the package exactly as the page prints it."""
 
+import atexit
+import functools
 import json
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,12 +15,21 @@ import evohydra
 from evohydra.families import OpensSources, RunsModels, WritesCheckpoints
 from tests import commands
 from tests.commands import json_lines
+from tests.warm import Warm
 
 PAGE = (Path(evohydra.__file__).parent / "docs" / "add_a_family.md").read_text()
 BLOCKS = {
     kind: re.findall(rf"^```{kind}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL) for kind in ("python", "yaml", "sh")
 }
 MORE = ("tracker=none", "report=false", "threads=1")
+
+
+@functools.cache
+def warm(root: Path) -> Warm:
+    """What starts commands of a user who has the directory on the path of modules."""
+    made = Warm(commands.environment(PYTHONPATH=f"{root}:{commands.REPOSITORY}"))
+    atexit.register(made.close)
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +43,16 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def ended(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`python ARGUMENTS`, to its end."""
+    if arguments[0] == "-m":
+        return warm(root).run(arguments[1], list(arguments[2:]), root)
+    return commands.python(*arguments, cwd=root, fresh=True, PYTHONPATH=warm(root).environment["PYTHONPATH"])
+
+
 def run(root: Path, *arguments: str) -> str:
-    """`python ARGUMENTS` as a user would who has the directory on the path of modules; what it prints."""
-    path = f"{root}:{commands.REPOSITORY}"
-    done = commands.python(*arguments, cwd=root, fresh=True, PYTHONPATH=path)
+    """What a command prints that ends well."""
+    done = ended(root, *arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -75,8 +93,7 @@ def test_the_page_s_command_finds_a_better_network(place: Path) -> None:
 def test_its_recipe_is_rebuilt_where_its_code_is_allowed(place: Path) -> None:
     (line,) = BLOCKS["sh"][1].splitlines()
     words = line.split()[1:]
-    path = f"{place}:{commands.REPOSITORY}"
-    refused = commands.python(*words[:-2], cwd=place, fresh=True, PYTHONPATH=path)
+    refused = ended(place, *words[:-2])
     assert refused.returncode != 0
     assert "if you have read and trust the code of 'points', say --allow points" in refused.stderr + refused.stdout
     assert not (place / "again").exists()
@@ -94,12 +111,11 @@ def test_the_example_is_a_family_and_refuses_in_sentences(place: Path) -> None:
     )
     printed = run(place, "-c", code)
     assert printed.splitlines() == ["True", str(sorted(load_file(place / "left" / "model.safetensors")))]
-    path = f"{place}:{commands.REPOSITORY}"
     for more, message in {
         "model.sources.right.path=broken": "expected width, a whole number, got 'wide'",
         "merge=dfs": "points: expected merge=METHOD, got a path through layers",
         "fitness=likelihood": "benchmark 'sides' has no likelihood of right answers",
     }.items():
-        done = commands.python(*command(place)[:-1], *MORE, more, "run=other", cwd=place, fresh=True, PYTHONPATH=path)
+        done = ended(place, *command(place)[:-1], *MORE, more, "run=other")
         assert done.returncode != 0
         assert message in done.stderr + done.stdout

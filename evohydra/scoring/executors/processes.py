@@ -1,13 +1,16 @@
 """Workers in processes of their own on this machine: each with its own model, and its own threads or GPU."""
 
 import multiprocessing
+import os
 import pickle
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from multiprocessing.context import ForkServerContext, SpawnContext
+from multiprocessing.process import BaseProcess
 from typing import Annotated
 
 from annotated_types import Gt
@@ -20,13 +23,14 @@ from evohydra.scoring.executors.serving import serve
 
 TO_END = 10.0  # seconds that a worker has to end by itself
 OFTEN = 3.0  # seconds between looks at workers, where stragglers or a limit are looked for
+IMPORTED = ("evohydra.", "transformers.models.")  # what is imported for workers, as far as this process has it
 
 
 @dataclass
 class _Process(Seat):
     """A worker's process."""
 
-    process: SpawnProcess
+    process: BaseProcess
     connection: Connection
 
 
@@ -46,7 +50,7 @@ class Processes(Pool[_Process]):
         self._places: Places = places(workers, threads, worker_bytes)
         self.workers = self._places.workers
         self._make = pickle.dumps(make)
-        self._context = multiprocessing.get_context("spawn")
+        self._context = _context(self._places)
 
     def _begin(self) -> None:
         for seat in self._seats:
@@ -59,7 +63,7 @@ class Processes(Pool[_Process]):
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
             target=serve,
-            args=(theirs, self._make, self._places.environment(number), self._places.threads),
+            args=(theirs, self._make, {**os.environ, **self._places.environment(number)}, self._places.threads),
             name=f"evohydra-worker-{number}",
         )
         with holding_interrupts():
@@ -111,6 +115,18 @@ class Processes(Pool[_Process]):
                 seat.process.kill()
                 seat.process.join()
         self._seats = []
+
+
+def _context(places: Places) -> ForkServerContext | SpawnContext:
+    """How processes begin. On Linux without GPUs they part from one that has imported what this process has imported.
+
+    So that is imported once, and not by each worker. A process must not part from one that has looked at a GPU.
+    """
+    if sys.platform != "linux" or places.gpus:
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([name for name in sys.modules if name.startswith(IMPORTED)])
+    return context
 
 
 def _end_of(dead: _Process) -> str:

@@ -28,8 +28,9 @@ Kind = Literal["ready", "done", "machine", "sick", "raised"]
 def serve(connection: Connection, make: bytes, environment: Mapping[str, str], threads: int) -> None:
     """Answer requests, pairs of a pickled function and its arguments, until the connection is closed.
 
-    `make` is the pickled function that makes the worker; it is not read before the environment is set.
+    `make` is the pickled function that makes the worker; it is not read before `environment` is all of the environment.
     """
+    os.environ.clear()
     os.environ.update(environment)
     begin(threads)
     try:
