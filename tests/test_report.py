@@ -24,7 +24,7 @@ from evohydra.report.paired_tests import strategies_against_each_other, winner_a
 from evohydra.report.score_figures import finished, held_out
 from evohydra.report.search_figures import best_so_far, fitness_figure, population_figure, spent
 from evohydra.report.style import looking
-from evohydra.report.tables import unsearched_sentence
+from evohydra.report.tables import score_sentence, unsearched_sentence
 from evohydra.report.writing import write_report
 from evohydra.searching.json_lines import alone_in
 from tests.browser import BROWSER, Page, open_browser
@@ -357,6 +357,18 @@ def test_ablations_are_drawn(tmp_path: Path) -> None:
     digest = json.loads((run / "summary.json").read_text())["recipe_digest"]
     (run / "ablations.json").write_text(json.dumps({"recipe": digest, "ablations": ablations}))
     assert "ablations" in drawn_of(run)
+
+
+def test_the_score_stands_beside_the_best_of_all_that_it_is_compared_with() -> None:
+    winner = {"score": 0.4, "low": 0.3, "high": 0.5}
+    test: Any = {"sources": {"a": {"score": 0.1}, "b": {"score": None}}, "base": {"score": 0.45}, "uniform": None,
+                 "baselines": {"ties": {"score": 0.2}}, "winner": winner}  # fmt: skip
+    assert score_sentence(test) == (
+        "The winner scores 0.400 on the test split (95 % 0.300 to 0.500). The best of all that it is compared with is "
+        "base with 0.450."
+    )
+    assert "is ties at its defaults with 0.200" in (score_sentence({**test, "base": None}) or "")
+    assert score_sentence({**test, "winner": {"score": None}}) is None
 
 
 def test_models_that_all_score_the_same_are_said_to_tell_nothing() -> None:

@@ -66,6 +66,24 @@ def unsearched_sentence(test: Plain) -> str | None:
     return " ".join(f"{how} without a search: {', '.join(names)}." for how, names in found.items() if names) or None
 
 
+def score_sentence(test: Plain) -> str | None:
+    """The winner's score beside the best of all that it is compared with, base and merges without a search too.
+
+    `test` as in summary.json; None where the winner or all others have failed.
+    """
+    scored = [(name, each) for name, each in rows({**test, "baselines": test["baselines"] or {}}) if name != "winner"]
+    known = [(name, each["score"]) for name, each in scored if each["score"] is not None]
+    winner = test["winner"]
+    if winner["score"] is None or not known:
+        return None
+    name, best = max(known, key=lambda one: one[1])
+    between = f"95 % {winner['low']:.3f} to {winner['high']:.3f}"
+    return (
+        f"The winner scores {winner['score']:.3f} on the test split ({between}). "
+        f"The best of all that it is compared with is {name} with {best:.3f}."
+    )
+
+
 def gain_sentence(gain: Plain) -> str:
     """The paired comparison of the winner with the best source in a sentence; sources that failed in another one."""
     if gain["difference"] is None:
