@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from evohydra.audit import gains
+from evohydra.audit.asking import Asking
 from evohydra.audit.findings import at_the_limit
 from evohydra.audit.plan import PARTS, audit_plan
 from evohydra.audit.texts import errors, kind_of_error, near_duplicates, nearest
@@ -172,6 +173,22 @@ def test_the_length_of_answers_is_a_score_of_its_own() -> None:
     assert made.identity() == {"kind": "counted", "counted": "tokens"}
     with pytest.raises(ValueError, match=r"benchmark\.length\.of: expected one benchmark whose models write answers"):
         answer_length("length", of=lambda name: {name: Counted("its models choose")})
+
+
+def test_gains_of_changed_prompts_count_benchmarks_as_the_fitness_does() -> None:
+    """Weights 3 and 0: of a gain of 0.5 in one benchmark alone and none in the other, 1.5 and not 0.25."""
+
+    def ask(recipe: Any, name: str, split: str, examples: Any, change: str) -> tuple[list[GivenAnswer], str | None]:
+        scores = [1.0, 1.0, 0.5] if recipe == "merge" and name == "sums" else [0.5, 0.5, 0.0]
+        return [GivenAnswer("", score, tokens=1, cut=False) for score in scores], None
+
+    def found(weights: Any) -> Any:
+        models: Any = {"winner": "merge", "ja": "source"}
+        benchmarks: Any = {"sums": Counted(), "length": Counted()}
+        return Asking(audit_plan("all", 3, 8), benchmarks, models, ask, weights).changed("wording", "ja")["difference"]
+
+    assert found(None) == pytest.approx(0.25)
+    assert found({"sums": 3.0, "length": 0.0}) == pytest.approx(1.5)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from evohydra.planning import power
 from evohydra.planning.advice import suited
 from evohydra.planning.calibration import line
 from evohydra.planning.cost import Asked, Rate, Shape, Speed, cost, language_rate
-from evohydra.planning.devices import DEVICES, chosen, of_name
+from evohydra.planning.devices import DEVICES, Figures, chosen, of_name
 from evohydra.planning.memory import Rooms, Sizes, memory
 from evohydra.planning.work import Stage, Work, course_of
 from evohydra.searching.fitness.expected import Between
@@ -213,6 +213,7 @@ def test_exit_statuses(room: tuple[Path, list[str]], tmp_path: Path) -> None:
         ("gpu=abacus", "gpu: expected one of l4"),
         ("workers=none", "workers: expected a number"),
         ("memory_gb=much", "memory_gb: expected a number"),
+        ("gpu_gb=24", "gpu_gb: of which GPU"),
     ],
 )
 def test_options_of_the_plan(given: str, told: str) -> None:
@@ -222,7 +223,7 @@ def test_options_of_the_plan(given: str, told: str) -> None:
 
 def test_own_options_do_not_reach_the_run() -> None:
     options, rest = parsed(["calibrate=false", "gpu=h100", "workers=3", "seed=2", "model.sources.a.path=b"])
-    assert (options.gpu, options.workers, rest) == ("h100", 3, ["seed=2", "model.sources.a.path=b"])
+    assert (options.gpu, options.workers, rest) == (DEVICES["h100"], 3, ["seed=2", "model.sources.a.path=b"])
 
 
 # What tests can show.
@@ -358,7 +359,14 @@ def test_rates_are_found_again_from_jobs() -> None:
 
 
 def test_devices_by_name() -> None:
-    assert chosen("h100").memory == 80e9
+    assert chosen("h100", Figures()) == DEVICES["h100"]
+    assert chosen("h100", Figures(gigabytes=94.0)).memory == 94e9
+    mine = chosen("abacus", Figures(24.0, 100.0, 500.0))
+    assert (mine.memory, mine.flops, mine.bandwidth) == (24e9, 100e12, 500e9)
+    with pytest.raises(ValueError, match="of another one give all of gpu_gb"):
+        chosen("abacus", Figures(24.0, 100.0))
+    with pytest.raises(ValueError, match="gpu_tflops: expected a number above 0, got 'nan'"):
+        parsed(["gpu=h100", "gpu_tflops=nan"])
     assert of_name("NVIDIA H100 80GB HBM3") == DEVICES["h100"]
     assert of_name("NVIDIA GeForce RTX 4090") == DEVICES["rtx4090"]
     assert of_name("NVIDIA L40S") == DEVICES["l40s"]

@@ -32,6 +32,7 @@ class Asking:
     benchmarks: Mapping[str, Benchmark]
     models: Mapping[str, Node]  # winner, and best source by its name
     ask: Ask
+    weights: Mapping[str, float] | None = None  # of benchmarks in the fitness; None: all the same
     _known: dict[tuple[str, str, Change], Told] = field(default_factory=dict)
 
     def told(self, model: str, name: str, change: Change = "none") -> Told:
@@ -65,8 +66,14 @@ class Asking:
         unchanged = bool(same) and len(same) == len(scores[WINNER])
         found: dict[str, object] = {"not_checked": lacking, "unchanged": unchanged}
         if scores[WINNER]:
-            found |= gains.gain(scores[WINNER], scores[source])
+            found |= gains.gain(self._weighted(scores[WINNER]), self._weighted(scores[source]))
         return found
+
+    def _weighted(self, scores: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
+        """Scores of some benchmarks whose mean of means is their part of the fitness."""
+        if self.weights is None:
+            return {name: list(values) for name, values in scores.items()}
+        return {name: [self.weights[name] * len(scores) * value for value in each] for name, each in scores.items()}
 
     def _any_cut(self, name: str, source: str) -> bool:
         return any(each.cut is not False for model in (WINNER, source) for each in self.told(model, name)[0])

@@ -49,7 +49,8 @@ class Audit:
         source = summary["gain"]["best_source"]
         if source is None or not self.plan.parts:
             return
-        self._asking = Asking(self.plan, self.benchmarks, {WINNER: winner, source: models[source]}, self._answers)
+        compared = {WINNER: winner, source: models[source]}
+        self._asking = Asking(self.plan, self.benchmarks, compared, self._answers, objective.weights)
         scores = {name: objective.weighted(each.scores) for name, each in tested.items() if each.scores}
         ours = (line for line in scored if _counts(line, summary))
         summary["audit"] = audited(self.plan, self._asking, scores, self.sources, source, ours)

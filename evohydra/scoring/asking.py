@@ -33,7 +33,7 @@ def reloaded(
     try:
         live = family.live_model(directory, device, family.dtype(directory))
         live.become(Checkpoint(STORED, str(directory)), Engine({STORED: CheckpointReader(directory)}, device=device))
-    except (ArithmeticError, ValueError, OSError, RuntimeError, MemoryError) as reason:
+    except (ArithmeticError, LookupError, ValueError, OSError, RuntimeError, MemoryError) as reason:
         return [], f"it could not be read beside the search's model ({type(reason).__name__}: {reason})"
     return _told(worker.benchmarks[benchmark], live, split, examples, "none")
 
