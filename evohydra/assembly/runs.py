@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from evohydra.assembly.automatic import AUTO, with_benchmark, with_search
 from evohydra.assembly.begun import as_begun, commits_of
 from evohydra.assembly.foresight import beginning
 from evohydra.assembly.guarding import by_content, counted, guard_of, has_validation, limits_of
+from evohydra.assembly.merge_spaces import baselines_of, located_in, space_of
 from evohydra.assembly.own_code import own_code
 from evohydra.assembly.parts import (
     Parts,
@@ -34,12 +34,13 @@ from evohydra.assembly.prompts import doubts_about_prompts
 from evohydra.assembly.ranges import with_ranges_for
 from evohydra.assembly.reading import WHOLE, Reading
 from evohydra.assembly.recorded import recorded
-from evohydra.assembly.settings import Settings, Spec
+from evohydra.assembly.settings import Settings
 from evohydra.assembly.sizes import fitted
+from evohydra.assembly.warming import optimizer_of, warm_genomes, warmed
 from evohydra.assembly.workers import WorkerMaker, scores_depend_on
 from evohydra.audit.plan import audit_plan
 from evohydra.families import Rules
-from evohydra.families.sources import FoundSources, OpenSources
+from evohydra.families.sources import FoundSources
 from evohydra.files import Plain
 from evohydra.recipe import Node
 from evohydra.run import SCORES, Models, Run
@@ -49,14 +50,8 @@ from evohydra.scoring.executors import Executor
 from evohydra.scoring.worker import Worker
 from evohydra.searching.fitness import check_references
 from evohydra.searching.identity import IDENTITY, Identity, OfSearch, own_keys
-from evohydra.searching.optimizers import Optimizer, Points
-from evohydra.searching.optimizers.gaussian.transfer import Earlier
 from evohydra.searching.plan import SearchPlan, check_budget, known_points
-from evohydra.searching.warm_start import best_genomes, earlier_genomes
-from evohydra.searching.warm_start import identity as warm_identity
 from evohydra.spaces import Space
-from evohydra.spaces.genes import Axis
-from evohydra.spaces.hybrid import HybridSpace
 from evohydra.spaces.parameter import uniform_merge
 from evohydra.winner.publishing import check_push
 from evohydra.winner.recipe_files import made_from
@@ -102,7 +97,7 @@ def assembled(
     found = found_sources(settings)
     settings, fits, kept = fitted(settings, found)
     merge = with_ranges_for(settings.merge, instantiate(settings.optimizer))
-    space = _space(merge, _located(found), found)
+    space = space_of(merge, located_in(found), found)
     _check_budget(settings, space)
     every = benchmarks_of(settings, found.family)
     benchmarks = counted(settings.guard, every)
@@ -110,22 +105,22 @@ def assembled(
     settings, searched = with_search(settings, benchmarks, given)
     for doubt in doubts_about_prompts(chosen_sources(settings.model), found.directories, every):
         logger.warning("%s", doubt)
-    _baselines(settings, _located(found))
+    baselines_of(settings, located_in(found))
     form = _form(settings, found.rules, every)
     instantiate(settings.executor)(make=_unmade, worker_bytes=0).close()  # its options are checked
     plan = replace(_plan(settings, benchmarks, space), validated=has_validation(every))
     if benchmarks:
         plan.check()
         check_references(plan.fitness, benchmarks)
-        _warm(settings, space)
+        warm_genomes(settings, space)
     elif space.names:
         raise BenchmarkError("no benchmark: choose one or more, for example benchmark=[mgsm_ja]")
 
     opened = as_begun(reading.read(found), directory / IDENTITY)
     parts = opened_parts(settings, found, opened, every, device)
     suit_threads(settings.threads, shapes_of(parts))
-    located = _located(found, parts.sources)
-    space = _space(merge, located, found)
+    located = located_in(found, parts.sources)
+    space = space_of(merge, located, found)
     form.format.check(space.default(), parts.family, parts.sources)
     made_from(space.default(), parts.sources.directories)  # warns now, not after the search
     reading.probe(parts.engine.uncached(), space.default())  # where workers are elsewhere, no tensor stays here
@@ -134,19 +129,14 @@ def assembled(
         return Assembled(
             UnsearchedRecipe(directory, space.decode(np.empty(0)), form, make_executor, settings.push), found, parts
         )
-    warm, identity = _warm(settings, space), _identity(settings, parts, kept)
-    if settings.warm_start:
-        earlier = _earlier(settings, space)
-        plan = replace(plan, make_optimizer=functools.partial(_optimizer, settings, earlier))
-        warmed = warm_identity(Path(settings.warm_start), warm, identity.scores.benchmarks, earlier)
-        identity = replace(identity, search=replace(identity.search, warm_start=warmed))
+    plan, identity = warmed(settings, replace(plan, space=space), _identity(settings, parts, kept))
     models = _models(settings, located, parts, reading)
     based = {"base": models.base} if models.base else {}
     run = Run(
         directory=directory,
         models=models,
         guard=guard_of(limits, every, {**models.sources, **based}, settings.guard_examples),
-        plan=replace(plan, space=space, warm=warm),
+        plan=plan,
         benchmarks=benchmarks,
         make_executor=make_executor,
         make_tracker=lambda: instantiate(settings.tracker)(
@@ -193,28 +183,6 @@ def _form(settings: Settings, rules: Rules, benchmarks: Mapping[str, Benchmark])
     )
 
 
-def _warm(settings: Settings, space: Space) -> Points:
-    """The genomes of an earlier run to begin with, (k, dim)."""
-    if not settings.warm_start:
-        return np.empty((0, len(space.names)))
-    return best_genomes(Path(settings.warm_start), space, settings.warm_start_top)
-
-
-def _earlier(settings: Settings, space: Space) -> Earlier | None:
-    """All genomes of an earlier run, for a strategy that takes them as data."""
-    strategy = getattr(instantiate(settings.optimizer), "func", None)
-    if not (getattr(strategy, "takes_earlier", False) and settings.optimizer.get("transfer", True)):
-        return None
-    return earlier_genomes(Path(str(settings.warm_start)), space)
-
-
-def _optimizer(settings: Settings, earlier: Earlier | None, axes: Sequence[Axis], start: Points) -> Optimizer:
-    """The strategy, with the genomes of an earlier run where these are data of it."""
-    data = {} if earlier is None else {"earlier": earlier}
-    made: Optimizer = instantiate(settings.optimizer)(axes=axes, seed=settings.seed, start=start, **data)
-    return made
-
-
 def _plan(settings: Settings, benchmarks: Mapping[str, Benchmark], space: Space) -> SearchPlan:
     """The search, without a warm start."""
     sizes = {name: benchmark.size("search") for name, benchmark in benchmarks.items()}
@@ -224,7 +192,7 @@ def _plan(settings: Settings, benchmarks: Mapping[str, Benchmark], space: Space)
         objective=instantiate(settings.objective),
         pick=instantiate(settings.pick),
         fitness=instantiate(settings.fitness)(sizes=sizes, seed=settings.seed),
-        make_optimizer=functools.partial(_optimizer, settings, None),
+        make_optimizer=functools.partial(optimizer_of, settings, None),
         budget=settings.genomes,
         seed=settings.seed,
         top=settings.top,
@@ -246,48 +214,12 @@ def _executor(settings: Settings, parts: Parts) -> Executor:
     return made
 
 
-def _located(found: FoundSources, opened: OpenSources | None = None) -> dict[str, object]:
-    """What spaces of merges are made of: models, base, and where tensors sit."""
-    known = opened or found
-    copied = opened.copied if opened else frozenset()
-    return {"models": known.models, "base": known.base, "locations": found.locations(copied)}
-
-
-def _space(merge: Spec, located: Plain, found: FoundSources) -> Space:
-    """The space of merges, of paths, or of both, as far as they are configured."""
-    merges = instantiate(merge["parameter"])(**located) if merge.get("parameter") else None
-    if not merge.get("dataflow"):
-        if merges is None:
-            raise ValueError("nothing to search: choose merge=METHOD, merge=dfs or merge=METHOD+dfs")
-        return cast("Space", merges)
-    aligned = found.aligned
-    paths = instantiate(merge["dataflow"])(
-        models=located["models"],
-        layers=[found.family.depth(found.directories[model.name]) for model in found.models],
-        layout=found.family.layout(
-            found.directories[aligned.files_from], tuple(aligned.tensors[aligned.files_from].shapes)
-        ),
-    )
-    return HybridSpace(merges, paths) if merges else paths
-
-
-def _baselines(settings: Settings, located: Plain) -> dict[str, Space]:
-    """By name the spaces of merges whose defaults a winner is compared with; ValueError for settings of theirs."""
-    made: dict[str, Space] = {}
-    for name, spec in (settings.baselines or {}).items():
-        try:
-            made[name] = instantiate(spec)(**located)
-        except ValueError as error:
-            raise ValueError(f"baselines.{name}: {error}") from error
-    return made
-
-
 def _models(settings: Settings, located: Plain, parts: Parts, reading: Reading) -> Models:
     """The models that a winner is compared with."""
     opened, engine = parts.sources, parts.engine.uncached()
     alike = len({tuple(sorted(engine.shapes(model).items())) for model in opened.models}) == 1
     baselines: dict[str, Node] = {}
-    for name, space in _baselines(settings, located).items():
+    for name, space in baselines_of(settings, located).items():
         try:
             reading.probe(engine, space.default())
             baselines[name] = space.default()
