@@ -167,7 +167,7 @@ def test_likelihood_is_counted_too(room: tuple[Path, list[str]]) -> None:
 
 
 def test_the_document_keeps_its_keys(measured: dict[str, Any]) -> None:
-    assert measured["version"] == 1
+    assert measured["version"] == 2
     assert list(measured) == [
         "version", "fits", "lacking", "chosen", "sources", "merge", "doubts", "not_checked", "licences", "genes",
         "optimizer", "examples", "work", "cost", "memory", "power", "advice",

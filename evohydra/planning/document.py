@@ -11,7 +11,7 @@ from evohydra.planning.memory import Held
 from evohydra.planning.outlook import Outlook
 from evohydra.searching.fitness.expected import Between
 
-VERSION = 1
+VERSION = 2
 
 
 def document(
