@@ -155,3 +155,11 @@ def test_every_page_is_named_in_the_guide_and_the_guide_in_the_readme() -> None:
     index = (GUIDE / "README.md").read_text(encoding="utf-8")
     assert [page.name for page in GUIDE.glob("*.md") if f"]({page.name})" not in index] == ["README.md"]
     assert "](evohydra/docs/README.md)" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_an_empty_line_ends_each_table(page: Path) -> None:
+    """Without one the text below would be a row of it."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    pairs = zip(text.splitlines(), text.splitlines()[1:], strict=False)
+    assert [below for row, below in pairs if row.startswith("|") and below and not below.startswith("|")] == []
