@@ -212,9 +212,9 @@ def of_itself(directory: Path) -> dict[str, Any]:
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description="Lose parts of a Ray cluster; a run has to end as if left alone.")
-    kinds = {"worker": 30, "node": 5, "command": 10, "head": 1}
-    for kind, count in kinds.items():
-        parser.add_argument(f"--{kind}s", type=int, default=count)
+    kinds = {"worker": ("--workers", 30), "node": ("--nodes", 5), "command": ("--commands", 10), "head": ("--heads", 1)}
+    for flag, count in kinds.values():
+        parser.add_argument(flag, type=int, default=count)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--budget", type=int, default=600)
     parser.add_argument("--search", choices=["generations", "steady"], default="generations")

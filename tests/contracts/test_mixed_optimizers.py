@@ -232,7 +232,10 @@ def test_the_lean_catcma_is_that_of_the_package() -> None:
     np.testing.assert_allclose(means[0], means[1], rtol=1e-7)
 
 
-@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow) if name == "optuna" else name for name in SEARCHES],  # 12 s a genome
+)
 def test_holds_the_papers_genome(name: str) -> None:
     """192 slots and a matrix of 64 x 64 scales, in a memory that does not grow with the generation."""
     axes = (Axis("categorical", 2, 2.0),) * 32 + (Axis("categorical", 2),) * 160 + (Axis(),) * 4096
@@ -242,7 +245,7 @@ def test_holds_the_papers_genome(name: str) -> None:
         return
     optimizer = make(name, axes, population=8)
     try:
-        for _ in range(1 if name == "optuna" else 3):  # its TPESampler takes 10 s for a genome from the second on
+        for _ in range(1 if name == "optuna" else 3):
             genomes = optimizer.ask()
             assert genomes.shape == (8, 4288)
             assert ((genomes >= 0) & (genomes <= 1)).all()
