@@ -8,6 +8,7 @@ before each new line is kept.
 
 import os
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from rich.console import Console
 from rich.text import Text
 
 WIDTH = 110  # columns
+MOVES = re.compile(r"\x1b\[(\d+)A|(\n|\r|\x1b\[2K)|((?:[^\n\r\x1b]|\x1b(?!\[\d+A|\[2K))+)")  # up, where to, text
 
 
 def recorded(command: list[str]) -> str:
@@ -39,11 +41,20 @@ def recorded(command: list[str]) -> str:
 
 
 def last_state(text: str) -> str:
-    """The lines as they stand at the end: what was drawn over is gone, and one state of a progress bar stays."""
-    lines = []
-    for line in text.replace("\r\n", "\n").split("\n"):
-        states = [state for state in line.split("\r") if Text.from_ansi(state).plain.strip()]
-        lines.append(states[-1] if states else "")
+    """The lines as they stand at the end: what was drawn over is gone, and one state of a progress display stays."""
+    lines, row, over = [""], 0, False
+    for up, move, written in MOVES.findall(text):
+        if up:
+            row = max(0, row - int(up))
+        elif move == "\n":
+            row, over = row + 1, True
+            lines += [""] * (row == len(lines))
+        elif move:
+            over = True  # what comes next takes the place of the line
+        else:
+            lines[row] = written if over else lines[row] + written
+            over = False
+    lines = [line if Text.from_ansi(line).plain.strip() else "" for line in lines]
     kept = [line for line, after in zip(lines, [*lines[1:], ""], strict=True) if line or after]
     return "\n".join(kept)
 
