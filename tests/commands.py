@@ -21,7 +21,7 @@ from evohydra.assembly.runs import make_run
 from evohydra.run import Run
 from evohydra.searching.json_lines import sealed, whole_lines
 from tests.tiny_models import overrides, save_conf, save_task, save_trio
-from tests.warm import Warm
+from tests.warm import Parted, Warm
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -71,6 +71,15 @@ def python(*arguments: object, cwd: Path, fresh: bool = False, **changes: str) -
 def evohydra(*arguments: str, cwd: Path, fresh: bool = False, **changes: str) -> subprocess.CompletedProcess[str]:
     """`python -m evohydra ARGUMENTS` to its end, see `python`."""
     return python("-m", "evohydra", *arguments, cwd=cwd, fresh=fresh, **changes)
+
+
+def warm_start(overrides: list[str], directory: Path) -> Parted:
+    """`python -m evohydra OVERRIDES` in `directory`, begun with everything imported; its output goes to output.txt.
+
+    For tests/kill_repeatedly.py, in place of a process that begins from nothing.
+    """
+    log = directory.parent / "output.txt"
+    return warm().start("evohydra", [*overrides, f"hydra.run.dir={directory}"], Path.cwd(), log)
 
 
 def built(arguments: list[str], directory: Path) -> Run:

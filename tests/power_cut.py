@@ -11,25 +11,10 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
-RUN = """
-import json, os, sys
-from pathlib import Path
-
-synchronise, log = os.fsync, os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-
-def fsync(file):
-    where = os.readlink(f"/proc/self/fd/{file if isinstance(file, int) else file.fileno()}")
-    size = os.stat(where).st_size
-    names = {each.name: each.inode() for each in os.scandir(where)} if os.path.isdir(where) else None
-    synchronise(file)
-    line = {"inode": os.stat(where).st_ino, "size": size, "names": names}
-    os.write(log, json.dumps(line).encode() + b"\\n")
-
-os.fsync = fsync
-from tests.commands import carried_out
-carried_out(sys.argv[3:], Path(sys.argv[2]))
-"""
+from tests.commands import carried_out, warm
+from tests.warm import Parted
 
 
 @dataclass
@@ -40,14 +25,26 @@ class OnDisk:
     names: dict[int, dict[str, int]] = field(default_factory=dict)
 
 
-def begin_recorded(overrides: list[str], directory: Path) -> subprocess.Popen[bytes]:
+def begin_recorded(overrides: list[str], directory: Path) -> Parted:
     """The run in a process of its own, which tells beside the directory what it waits for."""
     directory.mkdir(parents=True, exist_ok=True)
-    with (directory.parent / "output.txt").open("ab") as log:
-        return subprocess.Popen(
-            [sys.executable, "-c", RUN, str(record_of(directory)), str(directory), *overrides],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-        )  # fmt: skip
+    arguments = [str(record_of(directory)), str(directory), *overrides]
+    return warm().start("tests.power_cut", arguments, Path.cwd(), directory.parent / "output.txt")
+
+
+def record_synchronised(record: Path) -> None:
+    """Write to `record` what os.fsync puts on the disk from now on."""
+    synchronise, log = os.fsync, os.open(record, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+    def fsync(file: int | IO[bytes]) -> None:
+        where = os.readlink(f"/proc/self/fd/{file if isinstance(file, int) else file.fileno()}")
+        size = os.stat(where).st_size
+        names = {each.name: each.inode() for each in os.scandir(where)} if os.path.isdir(where) else None
+        synchronise(file)
+        line = {"inode": os.stat(where).st_ino, "size": size, "names": names}
+        os.write(log, json.dumps(line).encode() + b"\n")
+
+    os.fsync = fsync  # type: ignore[assignment]
 
 
 def record_of(directory: Path) -> Path:
@@ -91,3 +88,8 @@ def cut_power(directory: Path, *, zeros: bool) -> list[str]:
                 if zeros:
                     os.truncate(path, found.st_size)
     return lost
+
+
+if __name__ == "__main__":
+    record_synchronised(Path(sys.argv[1]))
+    carried_out(sys.argv[3:], Path(sys.argv[2]))

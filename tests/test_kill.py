@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import REPOSITORY, carried_out, environment, json_lines, python, workspace, write_lines
+from tests.commands import REPOSITORY, carried_out, environment, json_lines, python, warm_start, workspace, write_lines
 from tests.contracts.discovery import SEARCHES, names
 from tests.kill_repeatedly import content, differences, kill, scored_twice
 from tests.soak import FITNESS, PLACES, VERIFIED, cases
@@ -41,7 +41,7 @@ VERIFIED_ANSWERS = [
 def test_killed_at_random_moments(tmp_path: Path, searched: list[str]):
     overrides = [*workspace(tmp_path), "budget=14", "top=3", "baselines=null", *searched]
     save_lucky(tmp_path / "task")
-    kills, differing = differences(2, 3, overrides, tmp_path / "runs")
+    kills, differing = differences(2, 3, overrides, tmp_path / "runs", warm_start)
     assert differing == []
     assert any(each.alive for each in kills)
     genomes = [each.genomes for each in kills]
@@ -109,7 +109,7 @@ def test_killed_while_the_winner_is_written(tmp_path: Path):
     alone, killed = tmp_path / "alone" / "run", tmp_path / "killed" / "run"
     carried_out(overrides, alone)
     before = 6 + len(json_lines(alone / "scores.jsonl"))
-    last = kill(overrides, killed, 6, after=600.0, more=before + 1, longer=0.0)
+    last = kill(overrides, killed, 6, after=600.0, more=before + 1, longer=0.0, begin=warm_start)
     assert last.alive
     assert last.phase == "writing the winner"
     assert not (killed / "summary.json").exists()

@@ -281,6 +281,7 @@ def test_an_interrupt_reaches_the_run(tmp_path: Path):
     assert ended.exists()
 
 
+@pytest.mark.slow
 def test_the_page_runs_as_it_stands(tmp_path: Path):
     page = (REPOSITORY / "evohydra/docs/library.md").read_text(encoding="utf-8")
     code = page.split("```python\n")[1].split("```")[0]

@@ -27,7 +27,7 @@ from evohydra.searching.scheduler import Scheduler
 from evohydra.searching.scores import ScoreStore
 from evohydra.searching.search_parts import SearchParts
 from evohydra.searching.steady import Steady, search_steadily
-from tests.commands import evohydra, json_lines, python, workspace, write_lines
+from tests.commands import evohydra, json_lines, python, warm_start, workspace, write_lines
 from tests.contracts.discovery import composed
 from tests.contracts.test_fitness import SIZES, Levels, Responses
 from tests.kill_repeatedly import differences, kill, lines, on_file, scored_twice
@@ -353,24 +353,24 @@ def test_killed_again_and_again_with_two_workers(begun: tuple[Path, list[str]], 
     arguments = [*begun[1], *WORKERS, "optimizer=bo"]
     run, chance = tmp_path / "run", random.Random(5)
     alive = 0
-    for more in (2, 9, 7, 12):
+    for more in (2, 9, 16):
         known = on_file(run)
-        done = kill(arguments, run, 18, after=300.0, more=more, longer=chance.uniform(0, 0.3))
+        done = kill(arguments, run, 18, after=300.0, more=more, longer=chance.uniform(0, 0.3), begin=warm_start)
         alive += done.alive
         assert done.lost == 0
         assert (known - on_file(run)).total() == 0
         assert scored_twice(run) == 0
     assert alive >= 2
-    ended = evohydra(*arguments, f"hydra.run.dir={run}", cwd=tmp_path, fresh=True)
+    ended = evohydra(*arguments, f"hydra.run.dir={run}", cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr
     assert lines(run / "ledger.jsonl") == 18
     assert scored_twice(run) == 0
-    proof = python("-m", "evohydra.replay", run, cwd=tmp_path, fresh=True)
+    proof = python("-m", "evohydra.replay", run, cwd=tmp_path)
     assert (proof.returncode, proof.stdout.splitlines()[-1][:18]) == (0, "ok: 18 genomes of "), proof.stderr
 
 
 def test_killed_with_one_worker_it_ends_with_the_same_bits(begun: tuple[Path, list[str]], tmp_path: Path) -> None:
-    kills, differing = differences(3, 3, [*begun[1], "optimizer=de"], tmp_path / "runs")
+    kills, differing = differences(3, 3, [*begun[1], "optimizer=de"], tmp_path / "runs", warm_start)
     assert differing == []
     assert any(each.alive for each in kills)
 

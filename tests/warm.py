@@ -8,10 +8,13 @@ import gc
 import json
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -45,11 +48,40 @@ class Warm:
             assert answer, "the process that commands part from has ended"
             return subprocess.CompletedProcess([module, *arguments], int(answer), out.read_text(), err.read_text())
 
+    def start(self, module: str, arguments: list[str], cwd: Path, output: Path) -> "Parted":
+        """Start the command in a process group of its own, whose output is added to a file."""
+        assert self._server.stdin is not None
+        assert self._server.stdout is not None
+        status = Path(tempfile.mkdtemp()) / "status"
+        request = {"module": module, "arguments": arguments, "cwd": str(cwd), "out": str(output), "err": str(output)}
+        print(json.dumps({**request, "status": str(status)}), file=self._server.stdin, flush=True)
+        return Parted(int(self._server.stdout.readline()), status)
+
+
+class Parted:
+    """A command that has been started, as Popen knows it."""
+
+    def __init__(self, pid: int, status: Path) -> None:
+        self.pid, self._status = pid, status
+
+    def poll(self) -> int | None:
+        """What it ended with, None while it is at work."""
+        return int(self._status.read_text()) if self._status.exists() else None
+
+    def wait(self, timeout: float = float("inf")) -> int:
+        """What it ends with; TimeoutExpired after so many seconds."""
+        until = time.monotonic() + timeout
+        while (ended := self.poll()) is None:
+            if time.monotonic() > until:
+                raise subprocess.TimeoutExpired(str(self.pid), timeout)
+            time.sleep(0.002)
+        return ended
+
 
 def become(request: Mapping[str, str]) -> None:
     """Take on the files and the directory of a command."""
     for number, (file, flags) in enumerate(
-        [(os.devnull, os.O_RDONLY), *((request[key], os.O_WRONLY | os.O_CREAT) for key in ("out", "err"))]
+        [(os.devnull, os.O_RDONLY), *((request[key], os.O_WRONLY | os.O_CREAT | os.O_APPEND) for key in ("out", "err"))]
     ):
         opened = os.open(file, flags)
         os.dup2(opened, number)
@@ -57,6 +89,28 @@ def become(request: Mapping[str, str]) -> None:
     sys.stdin = open(0, closefd=False)  # noqa: SIM115 - it stays open to the end
     os.chdir(request["cwd"])
     sys.path[0] = request["cwd"]
+
+
+def fork_watched(status: Path) -> int:
+    """As os.fork, but the child leads a group of its own, and a process between writes what it ends with to a file."""
+    reading, writing = os.pipe()
+    if os.fork():
+        os.close(writing)
+        with open(reading) as pipe:
+            return int(pipe.read())
+    if child := os.fork():
+        os.close(writing)
+        _, ended = os.waitpid(child, 0)
+        partial = status.with_suffix(".partial")
+        partial.write_text(str(os.waitstatus_to_exitcode(ended)))
+        partial.replace(status)
+        os._exit(0)
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a command in a shell's background has it ignored
+    os.write(writing, str(os.getpid()).encode())
+    os.close(reading)
+    os.close(writing)
+    return 0
 
 
 def main() -> None:
@@ -70,12 +124,18 @@ def main() -> None:
     gc.freeze()  # so that a collection does not copy every page that is shared
     for line in sys.stdin:
         request = json.loads(line)
-        child = os.fork()
+        with suppress(ChildProcessError):  # those that watched earlier commands
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        child = os.fork() if "status" not in request else fork_watched(Path(request["status"]))
         if child == 0:
             become(request)
             sys.argv = [request["module"], *request["arguments"]]
             runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
             sys.exit()
+        if "status" in request:
+            print(child, flush=True)
+            continue
         _, status = os.waitpid(child, 0)
         print(os.waitstatus_to_exitcode(status), flush=True)
 
