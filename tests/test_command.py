@@ -134,7 +134,7 @@ def test_ledger(finished: Finished):
 
 def test_figures_are_pictures(finished: Finished):
     drawn = {path.stem: path for path in (finished.directory / "figures").glob("*.png")}
-    expected = {"fitness", "fitness_by_examples", "scores", "optimism", "genome", "population", "time", "workers"}
+    expected = {"fitness", "scores", "optimism", "genome", "population", "time", "workers"}
     assert expected == set(drawn)
     for path in drawn.values():
         picture = imread(path)  # (height, width, channel)

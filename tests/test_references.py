@@ -341,13 +341,10 @@ def test_a_report_does_not_draw_fitness_by_other_references_together(tmp_path: P
         block.name: block.caption
         for section in contents(jobs, tmp_path)
         for block in section.blocks
-        if isinstance(block, FigureBlock) and block.name.startswith("fitness_by")
+        if isinstance(block, FigureBlock) and block.name.startswith("fitness")
     }
-    assert (
-        "of verified references here, which each run has of its own"
-        in captions["fitness_by_examples_by_verified_likelihood"]
-    )
-    assert "Fitness is by likelihood here." in captions["fitness_by_examples"]
+    assert "of verified references here, which each run has of its own" in captions["fitness_by_verified_likelihood"]
+    assert "Fitness is by likelihood here." in captions["fitness"]
     (text,) = [
         str(block) for block in verdict([job for job in jobs if job.name == "verified"]) if "Verified" in str(block)
     ]

@@ -22,7 +22,7 @@ from evohydra.report.gene_blocks import gene_blocks
 from evohydra.report.importance import importance
 from evohydra.report.paired_tests import strategies_against_each_other, winner_against_others
 from evohydra.report.score_figures import finished, held_out
-from evohydra.report.search_figures import best_so_far, fitness_figure, population_figure, spent
+from evohydra.report.search_figures import best_so_far, examples_each, fitness_figure, population_figure, spent
 from evohydra.report.style import looking
 from evohydra.report.tables import score_sentence, unsearched_sentence
 from evohydra.report.writing import write_report
@@ -31,7 +31,7 @@ from tests.browser import BROWSER, Page, open_browser
 from tests.commands import python
 from tests.saved_runs import NAMES, save_run, save_sweep
 
-FIGURES = {"fitness", "fitness_by_examples", "scores", "optimism", "importance", "population", "time"}
+FIGURES = {"fitness", "scores", "optimism", "importance", "population", "time"}
 
 
 @pytest.fixture(scope="module")
@@ -184,6 +184,23 @@ def test_a_style_belongs_to_figures(sweep: Path, capsys: pytest.CaptureFixture[s
         assert said in capsys.readouterr().err
 
 
+def test_fitness_against_examples_is_drawn_where_genomes_do_not_cost_the_same(sweep: Path, tmp_path: Path) -> None:
+    equal = [job for job in gather([sweep]) if job.records]
+    assert examples_each(equal) == pytest.approx(60, rel=0.05)  # one genome in 40 has failed
+    other = save_run(tmp_path / "run", "de", 1, 0.1)
+    records = [json.loads(line) for line in (other / "ledger.jsonl").read_text().splitlines()[:-1]]
+    for record in records[20:]:  # a race that has become shorter
+        record["scored"] = 20
+    (other / "ledger.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    assert examples_each(gather([other])) is None
+    assert "fitness_by_examples" in write_report([other], other)
+    for record in records:  # all its genomes cost the same, but not the same as those of the others
+        record["scored"] = 20
+    (other / "ledger.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    assert examples_each(gather([other])) == 20
+    assert examples_each([*equal, *gather([other])]) is None
+
+
 def test_a_run_in_progress_and_one_with_nothing(tmp_path: Path) -> None:
     run = save_run(tmp_path / "run", "de", 1, 0.1, genomes=12, ended=False)
     with alone_in(run):  # as a search is
@@ -191,7 +208,7 @@ def test_a_run_in_progress_and_one_with_nothing(tmp_path: Path) -> None:
     assert gather([run])[0].state == "ended early, 12 of 40 genomes"
     (run / "evohydra.log").write_text("the run ended with an error\nTraceback\n  x\nOSError: no space left\n")
     written = write_report([run], run)
-    assert set(written) == {"fitness", "fitness_by_examples", "population", "report"}
+    assert set(written) == {"fitness", "population", "report"}
     assert "ended early, 12 of 40 genomes; OSError: no space left." in written["report"].read_text()
     empty = save_run(tmp_path / "empty", "de", 1, 0.1, genomes=0, ended=False)
     assert set(write_report([empty], empty)) == {"report"}
@@ -223,7 +240,7 @@ def test_a_run_that_goes_on_with_a_larger_budget_is_not_finished(tmp_path: Path,
     with alone_in(run):
         assert gather([run])[0].state == f"running, {progress}"
         written = write_report([run], run)
-    assert set(written) == {"fitness", "fitness_by_examples", "population", "importance", "report"}
+    assert set(written) == {"fitness", "population", "importance", "report"}
     page = written["report"].read_text()
     assert f"running, {progress}" in page
     assert "best source" not in page

@@ -16,7 +16,7 @@ from evohydra.report.gene_blocks import gene_blocks
 from evohydra.report.origin import origin_blocks
 from evohydra.report.recipe_figures import recipe_figures
 from evohydra.report.score_figures import finished, held_out, held_out_figure, optimism_figure, too_few
-from evohydra.report.search_figures import fitness_figure, seconds_by_part, time_figure
+from evohydra.report.search_figures import examples_each, fitness_figure, seconds_by_part, time_figure
 from evohydra.report.style import Look, looking
 from evohydra.report.sweeps import sweep_sentences
 from evohydra.report.tables import gain_sentence, score_sentence, search_sentences, unsearched_sentence
@@ -133,9 +133,14 @@ def _search(jobs: Sequence[Job]) -> Iterator[Block]:
     kinds = {kind: members for kind, members in kinds.items() if members}
     for kind, members in kinds.items():
         suffix = f"_by_{kind.replace(' ', '_')}" if kind != next(iter(kinds)) else ""
+        each = examples_each(members)
         for by, what in (("evaluations", "genomes evaluated"), ("examples", "examples scored")):
+            if by == "examples" and each is not None:
+                continue
             caption = f"{FITNESS[len(members) > 1]}, against {what}. {PATIENCE if len(members) > 1 else ''}"
             caption += CAPTIONS[kind]
+            if each is not None:
+                caption += f" A genome costs some {each:.0f} examples all through."
             name = "fitness" if by == "evaluations" else "fitness_by_examples"
             yield FigureBlock(name + suffix, fitness_figure(members, by), caption)
 

@@ -13,6 +13,7 @@ from evohydra.report.gathering import Job, strategies
 from evohydra.scoring.benchmarks.likelihood import measure_of
 
 CLOUD = 600  # points from which on an SVG holds them as a picture
+ALIKE = 0.05  # of the width of a figure
 GRID = 200  # places at which curves of several runs are compared
 Row = tuple[object, ...]  # of the numbers that a figure shows
 
@@ -30,6 +31,18 @@ def spent(job: Job, by: str) -> NDArray[np.float64]:
     # Where the fitness is fitted to the sources' answers, these were scored first.
     before = float((job.summary or {}).get("examples_scored", scored[-1]) - scored[-1])
     return np.asarray(scored + before, dtype=np.float64)
+
+
+def examples_each(jobs: Sequence[Job]) -> float | None:
+    """How many examples a genome costs, where that is the same all through these runs; else None.
+
+    Then fitness against examples is the picture of fitness against genomes.
+    """
+    found = [spent(job, "examples") for job in jobs]
+    each = sum(scored[-1] for scored in found) / sum(map(len, found))
+    near = ALIKE * max(scored[-1] for scored in found)
+    same = (np.allclose(scored, each * np.arange(1, len(scored) + 1), atol=near) for scored in found)
+    return float(each) if each > 0 and all(same) else None
 
 
 def best_so_far(job: Job) -> NDArray[np.float64]:
