@@ -14,11 +14,13 @@ from evohydra.assembly.foresight import device_here, foreseen, model_of, sizes_o
 from evohydra.assembly.inspection import fit_of
 from evohydra.assembly.reading import BY_HEADERS, WHOLE
 from evohydra.assembly.runs import Assembled, assembled
+from evohydra.assembly.sizes import fitting_batch
 from evohydra.assembly.workers import WorkerMaker
 from evohydra.files import Plain
 from evohydra.hub.headers import Headers, headers_only, is_stand_in
 from evohydra.planning import advice as advised
 from evohydra.planning.calibration import Both, Calibrated, calibrated, since
+from evohydra.planning.cost import saved
 from evohydra.planning.devices import Device, Figures, chosen
 from evohydra.planning.document import document
 from evohydra.planning.outlook import Outlook
@@ -165,7 +167,7 @@ def _told(made: Assembled, run: Run, found: Outlook, headers: Headers) -> Planne
     lines = advised.advice(
         axes=run.plan.space.axes, budget=run.plan.budget, objectives=objectives, optimizer=optimizer, sizes=sizes,
         apart=found.apart.values, smallest=found.smallest, optimism=found.optimism, validated=run.plan.validated,
-        fitness=kind, likely=no_likelihood(run.benchmarks) is None,
+        fitness=kind, likely=no_likelihood(run.benchmarks) is None, batches=_batches(made, found),
     )  # fmt: skip
     used = {
         "optimizer": optimizer,
@@ -178,6 +180,15 @@ def _told(made: Assembled, run: Run, found: Outlook, headers: Headers) -> Planne
         optimizer=optimizer, suited=f"{best} suits: {reason}",
     )  # fmt: skip
     return Planned(written, found)
+
+
+def _batches(made: Assembled, found: Outlook) -> advised.Batches | None:
+    """Of language models, whose prompts are what fills the memory."""
+    size = made.parts.settings.batch_size
+    if not isinstance(size, int) or model_of(made.parts).shape is None:
+        return None
+    fitting = fitting_batch(made.parts.settings, made.found, found.device.memory if found.device.gpu else None)
+    return None if fitting == size else advised.Batches(size, fitting, saved(found.work, found.speed, fitting))
 
 
 def _name(part: Plain) -> str:

@@ -39,9 +39,7 @@ def fitted(settings: Settings, found: FoundSources) -> tuple[Settings, str | Non
     dtype: that of the first source, but bfloat16 where float32 does not fit. device: cuda, but cpu where the weights do
     not fit into the GPU. batch_size: a power of two, at most 512; the same for the same model on the same machine.
     """
-    shapes = found.aligned.tensors[found.aligned.files_from].shapes
-    models, longer = _on_paths(settings, found)
-    parameters = models * sum(math.prod(shape) for shape in shapes.values())
+    parameters = _parameters(settings, found)
     memory = _memory(settings, settings.device)
     dtype = _out_dtype(settings, found)
     if settings.dtype == AUTO and dtype is torch.float32 and not _fits(parameters, dtype, memory):
@@ -64,9 +62,28 @@ def fitted(settings: Settings, found: FoundSources) -> tuple[Settings, str | Non
         memory = _memory(settings, "cpu")
     if settings.batch_size != AUTO:
         return settings, None, {}
-    prompts = batch_size(shapes, dtype, _room(settings, parameters * dtype.itemsize, memory), longer)
+    prompts = _prompts(settings, found, dtype, memory)
     said = f"batch_size=auto: {prompts} prompts a forward pass fit into {_gigabytes(memory.bytes)}"
     return _with_batch_size(settings, prompts), said if prompts < MOST else None, {"batch_size": prompts}
+
+
+def fitting_batch(settings: Settings, found: FoundSources, gpu: int | None = None) -> int:
+    """What batch_size=auto would be with the settings' type and device, or on a GPU of so many bytes."""
+    device = "cpu" if settings.device == AUTO and not torch.cuda.is_available() else settings.device
+    memory = Memory("cuda", gpu) if gpu is not None else _memory(settings, device)
+    return _prompts(settings, found, _out_dtype(settings, found), memory)
+
+
+def _parameters(settings: Settings, found: FoundSources) -> int:
+    """Of all models in memory."""
+    shapes = found.aligned.tensors[found.aligned.files_from].shapes
+    return _on_paths(settings, found)[0] * sum(math.prod(shape) for shape in shapes.values())
+
+
+def _prompts(settings: Settings, found: FoundSources, dtype: torch.dtype, memory: Memory) -> int:
+    shapes = found.aligned.tensors[found.aligned.files_from].shapes
+    room = _room(settings, _parameters(settings, found) * dtype.itemsize, memory)
+    return batch_size(shapes, dtype, room, _on_paths(settings, found)[1])
 
 
 def batch_size(shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype, room: int, longer: int = 1) -> int:

@@ -2,13 +2,24 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from evohydra.planning.power import examples_for
 from evohydra.spaces.genes import Axis
 
+WORTH = 0.1  # a share of the scoring time that is worth a word
 WANTED = 0.05  # a gain that most searches would be glad of
 MANY, MOST = 32, 400  # genes up to which a Gaussian process was measured to be ahead; that it takes at most
 FEW_GENOMES, SHORT = 60, 250  # budgets that it was measured with
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Prompts a forward pass: as chosen, as fit into the memory, and the share of the scoring time that these save."""
+
+    chosen: int
+    fitting: int
+    saved: float
 
 
 def kinds(axes: Sequence[Axis]) -> dict[str, int]:
@@ -46,10 +57,12 @@ def advice(
     validated: bool,
     fitness: str,
     likely: bool,
+    batches: Batches | None = None,
 ) -> list[str]:
     """One line each; nothing where all is well.
 
     sizes: examples by split and benchmark. fitness: the kind that is used; likely: whether that of likelihoods may be.
+    batches: None where batches are of the size that fits.
     """
     said = []
     best, reason = suited(axes, budget, objectives)
@@ -71,6 +84,16 @@ def advice(
         said.append("fitness=likelihood takes one forward pass an example, and writes no answers")
     elif fitness == "full" and min(sizes["search"].values(), default=0) > 400:
         said.append("fitness=irt or fitness=racing scores most genomes on a part of so many search examples")
+    if batches is not None and batches.chosen > batches.fitting:
+        said.append(
+            f"batch_size={batches.chosen} may run out of memory: some {batches.fitting} prompts fit "
+            "(batch_size=auto takes so many)"
+        )
+    elif batches is not None and batches.saved > WORTH:
+        said.append(
+            f"batch_size={batches.fitting} fits and saves {batches.saved:.0%} of the scoring time; "
+            f"{batches.chosen} is chosen (batch_size=auto takes what fits)"
+        )
     if len(axes) > max(budget / 4, 1) and best != "sep_cmaes":
         said.append(
             f"granularity: {len(axes)} genes for {budget} genomes; larger blocks (merge.parameter.granularity.layers) "

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from evohydra.planning.devices import Device
 from evohydra.planning.work import Stage, Work
@@ -79,6 +79,15 @@ def cost(work: Work, speed: Speed, workers: int = 1, at_once: int | None = None)
         sum(max(examples[name].likely / rate.batch, 1) for name, rate in rates.items()),
         speed.unknown,
     )
+
+
+def saved(work: Work, speed: Speed, batch: int) -> float:
+    """The share of the scoring time that batches of so many examples would save; below 0 where they cost more."""
+    larger = replace(speed, rates={name: replace(rate, batch=batch) for name, rate in speed.rates.items()})
+    now, then = (
+        sum(_serial(stage, replace(each, merge=0.0)).likely for stage in work.stages) for each in (speed, larger)
+    )
+    return 1 - then / now if now > 0 else 0.0
 
 
 def _serial(stage: Stage, speed: Speed) -> Between:

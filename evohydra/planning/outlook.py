@@ -35,10 +35,11 @@ class Model:
 
 @dataclass(frozen=True)
 class Outlook:
-    """What is said of a run. power and optimism are of the mean over benchmarks."""
+    """What is said of a run. power and optimism are of the mean over benchmarks. speed: on the wall."""
 
     work: Work
     device: Device
+    speed: Speed
     processor: Sequence[Cost]
     wall: Sequence[Cost]
     measured: bool
@@ -96,6 +97,7 @@ def outlook(
     return Outlook(
         work,
         device,
+        speeds[1],
         [cost(work, speeds[0], count) for count in workers],
         [cost(work, speeds[1], count, device.at_once) for count in workers],
         found is not None,
