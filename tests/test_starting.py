@@ -26,6 +26,7 @@ HEAVY = "{'torch', 'transformers', 'scipy', 'pandas', 'lm_eval', 'wandb', 'matpl
         (["run=../x"], "run: expected the name of a directory in outputs/, got '../x'"),
         (["-m", "run=a,'../b'"], "run: expected the name of a directory in outputs/, got '../b'"),
         (["model=tiny_ja+tiny_ja"], "tiny_ja is named twice"),
+        (["model=tiny_ja"], "model=tiny_ja: expected two sources or more, joined by + (model=tiny_ja+OTHER), got one"),
     ],
 )
 def test_one_sentence_and_nothing_left(given: list[str], told: str, tmp_path: Path):

@@ -34,7 +34,7 @@ from evohydra.assembly.prompts import doubts_about_prompts
 from evohydra.assembly.ranges import with_ranges_for
 from evohydra.assembly.reading import WHOLE, Reading
 from evohydra.assembly.recorded import recorded
-from evohydra.assembly.settings import Settings
+from evohydra.assembly.settings import Settings, check_several
 from evohydra.assembly.sizes import fitted
 from evohydra.assembly.warming import optimizer_of, warm_genomes, warmed
 from evohydra.assembly.workers import WorkerMaker, scores_depend_on
@@ -88,6 +88,7 @@ def assembled(
     `given` are the overrides that it was made with, as far as they are known. Where every gene is frozen and there is
     no benchmark, what writes that one recipe.
     """
+    check_several(plain, given)
     plain, said = with_benchmark(plain, given)
     settings = Settings.parse(plain)
     if settings.push is not None:

@@ -18,6 +18,18 @@ QUICK = ("optimizer", "objective", "pick")  # parts whose code loads no more tha
 PARTS_OF_MERGE = {"parameter": Spec | None, "dataflow": Spec | None}
 
 
+def check_several(plain: Plain, given: Sequence[str]) -> None:
+    """ValueError where `given`, overrides, choose one source and no merge: a name was forgotten, more likely than not."""
+    sources = (plain.get("model") or {}).get("sources") or {}
+    chosen = [text.removeprefix("model=") for text in given if text.startswith("model=")]
+    if chosen and len(sources) == 1 and not any(text.startswith(("merge=", "experiment=")) for text in given):
+        name = chosen[-1]
+        raise ValueError(
+            f"model={name}: expected two sources or more, joined by + (model={name}+OTHER), got one. To search how far "
+            "one model should be from its base, name the merge, too: merge=task_arithmetic"
+        )
+
+
 @dataclass(frozen=True)
 class Settings:
     """The settings of a run, see conf/config.yaml; `all` is the whole configuration, other keys included."""
@@ -88,6 +100,7 @@ class Settings:
         for each in fields(cls):
             if each.name in plain:
                 check(each.name, each.type, plain[each.name])
+        check_several(plain, given)
         for name in QUICK:
             if any(text.lstrip("+~").startswith(name) for text in given):
                 check_below(plain[name], name)
