@@ -19,7 +19,7 @@ PARTS_OF_MERGE = {"parameter": Spec | None, "dataflow": Spec | None}
 
 
 def check_several(plain: Plain, given: Sequence[str]) -> None:
-    """ValueError where `given`, overrides, choose one source and no merge: a name was forgotten, more likely than not."""
+    """ValueError where `given`, overrides, choose one source and no merge: most likely a name was forgotten."""
     sources = (plain.get("model") or {}).get("sources") or {}
     chosen = [text.removeprefix("model=") for text in given if text.startswith("model=")]
     if chosen and len(sources) == 1 and not any(text.startswith(("merge=", "experiment=")) for text in given):
