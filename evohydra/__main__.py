@@ -40,7 +40,7 @@ COMMANDS = {
 
 def place_in_sweep(directory: Path, seed: int) -> dict[str, object]:
     """What trackers call a run: alone by its directory, in a multirun by what tells it apart from the other jobs."""
-    from evohydra.report.gathering import strategy_of, telling
+    from evohydra.report.naming import strategy_of, telling
 
     settings = HydraConfig.get()
     optimizer = str(settings.runtime.choices["optimizer"])
