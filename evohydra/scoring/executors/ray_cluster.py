@@ -4,7 +4,9 @@ import logging
 import math
 import os
 import re
+import signal
 import socket
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -125,7 +127,10 @@ def _initialise(**settings: object) -> None:
     ray = ray_library()
     if ray.is_initialized():
         raise ValueError("executor=ray: this process is connected to a Ray already; expected none, call ray.shutdown()")
+    chosen = signal.getsignal(signal.SIGTERM)
     ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **settings)
+    if chosen is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, chosen)  # Ray's own would end this process without a word
 
 
 def room(nodes: Sequence[Node], share: Share, worker_bytes: int) -> dict[str, int]:
