@@ -25,7 +25,7 @@ from evohydra.library.commands import ENDS_WITH_CALLER
 from evohydra.report.sweep_callback import report_sweeps
 
 logger = logging.getLogger(__name__)
-INTERRUPTED = 130  # the exit code of shells for Ctrl-C
+INTERRUPTED, ENDED = 130, 143  # the exit codes of shells for Ctrl-C, and for SIGTERM
 # The commands beside a search, with the modules that carry them out: `evohydra merge recipe.json out`.
 COMMANDS = {
     "merge": "evohydra.rebuild",
@@ -40,7 +40,7 @@ COMMANDS = {
 
 def place_in_sweep(directory: Path, seed: int) -> dict[str, object]:
     """What trackers call a run: alone by its directory, in a multirun by what tells it apart from the other jobs."""
-    from evohydra.report.gathering import strategy_of, telling
+    from evohydra.report.naming import strategy_of, telling
 
     settings = HydraConfig.get()
     optimizer = str(settings.runtime.choices["optimizer"])
@@ -66,6 +66,28 @@ def _interrupts(handler: Callable[[int, FrameType | None], object] | signal.Hand
     """What Ctrl-C does from now on; as it is where somebody has chosen that, or in a thread."""
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
         signal.signal(signal.SIGINT, handler)
+
+
+class _Ended(KeyboardInterrupt):
+    """SIGTERM: what `kill` sends, and Slurm when the time of a job is over."""
+
+
+def _ends_plainly() -> None:
+    """Let SIGTERM end this run as Ctrl-C does, unless somebody (submitit) has chosen what it does; a second one kills.
+
+    Processes that part from this one end at once.
+    """
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        return
+    here = os.getpid()
+
+    def end(number: int, _: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        if os.getpid() == here:
+            raise _Ended
+        os.kill(os.getpid(), number)
+
+    signal.signal(signal.SIGTERM, end)
 
 
 def _end_with_caller() -> None:
@@ -115,6 +137,8 @@ def job(config: DictConfig) -> float:
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     directory = Path(settings.runtime.output_dir)
     _interrupts(signal.default_int_handler)
+    if settings.mode != RunMode.MULTIRUN:
+        _ends_plainly()
     _back_to(settings.runtime.cwd)
     secrets = secret_values(os.environ)
     mask_logs(secrets)
@@ -146,14 +170,15 @@ def job(config: DictConfig) -> float:
         if settings.mode == RunMode.MULTIRUN:  # the other jobs go on
             raise composition.JobError(message) from None
         sys.exit(message)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
+        ended = isinstance(error, _Ended)
         whole = Path(settings.sweep.dir) if settings.mode == RunMode.MULTIRUN else directory
         print(
-            f"\nevohydra: interrupted. What was scored is in {directory}; "
+            f"\nevohydra: {'ended by SIGTERM' if ended else 'interrupted'}. What was scored is in {directory}; "
             f"the same command with run={whole.name} goes on.",
             file=sys.stderr,
         )
-        sys.exit(INTERRUPTED)
+        sys.exit(ENDED if ended else INTERRUPTED)
     validation = summary["validation"]["winner"]["score"]
     score = summary["search"]["winner"]["score"] if validation is None else validation
     return math.nan if score is None else score

@@ -3,7 +3,7 @@
 import json
 import tracemalloc
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from evohydra.recipe import Checkpoint
 from evohydra.scoring.job import Evaluation, Job
+from evohydra.searching.fitness.rejection import _lowest_of
 from evohydra.searching.json_lines import JsonLines, LedgerError
 from evohydra.searching.kept import Index, PackedPlaces, PackedScores, Span, Spill
 from evohydra.searching.ledger import Ledger, Record
@@ -52,6 +53,21 @@ def test_a_record_is_what_it_was_during_a_search_and_after_it(tmp_path: Path) ->
     assert kept.genome[1:3] == made[4].genome[1:3]
     assert kept != made[3]
     assert json_lines(tmp_path / "ledger.jsonl") == [json.loads(json.dumps(asdict(each))) for each in made]
+
+
+def test_the_lowest_scores_are_known_without_a_look_at_each_record(tmp_path: Path) -> None:
+    """What early rejection asks for at each genome, of as many records as there were when it was asked."""
+    made = [record(index, 2) for index in range(40)]
+    made[7] = replace(made[7], fitness=None, scores={}, error="ValueError: not finite")
+    with closing(Ledger(tmp_path, {})) as ledger:
+        for each in made:
+            ledger.add(each)
+        for count in range(41):
+            for name in ("right", "any", "other"):
+                known = [min(each.scores[name]) for each in made[:count] if name in each.scores]
+                assert ledger.records.lowest(name, count) == (min(known) if known else None)
+        spans = [Span(ledger.records, 0, count) for count in (0, 3, 40)]
+        assert [_lowest_of(span, "any") for span in spans] == [_lowest_of(list(span), "any") for span in spans]
 
 
 @given(st.lists(st.one_of(st.sampled_from([0.0, -0.0, 1.0, 255.0, 256.0, -1.0, 0.5]), st.floats(allow_nan=False))))

@@ -45,6 +45,18 @@ def actors(room: Path, **settings: Any) -> RayActors:
 
 
 @pytest.mark.parametrize(
+    ("settings", "why"),
+    [({"resources": {"CPU": 2}}, "expected none called CPU, which executor.cpus_per_worker gives"),
+     ({"environment": {"": "x"}}, "a name without '='"),
+     ({"environment": {"A=B": "x"}}, "a name without '='"),
+     ({"environment": {"A": "a\0b"}}, "a text without a zero byte")],
+)  # fmt: skip
+def test_names_that_ray_would_refuse_late(tmp_path: Path, settings: dict[str, Any], why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        actors(tmp_path, address="127.0.0.1:1", **settings)
+
+
+@pytest.mark.parametrize(
     ("address", "why"),
     [("nowhere", "expected the address of a running Ray, host:port.*got 'nowhere'"),
      ("ray://127.0.0.1:10001", "expected the address of a running Ray"),

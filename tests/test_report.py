@@ -1,10 +1,12 @@
 """Reports: what they say of runs that have ended or not, and what a real browser makes of their page."""
 
 import csv
+import functools
 import io
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,10 @@ from evohydra.report.__main__ import main
 from evohydra.report.blocks import FigureBlock
 from evohydra.report.comparison import compare
 from evohydra.report.contents import best_job, verdict
-from evohydra.report.gathering import gather, strategies, strategy_of
+from evohydra.report.gathering import gather, strategies
 from evohydra.report.gene_blocks import gene_blocks
-from evohydra.report.importance import importance
+from evohydra.report.importance import Genes, importance
+from evohydra.report.naming import strategy_of
 from evohydra.report.paired_tests import strategies_against_each_other, winner_against_others
 from evohydra.report.score_figures import finished, held_out
 from evohydra.report.search_figures import best_so_far, examples_each, fitness_figure, population_figure, spent
@@ -288,7 +291,7 @@ def test_curves_are_the_best_so_far(sweep: Path) -> None:
     (job,) = gather([sweep / "0"])
     best, expected = best_so_far(job), -np.inf
     for at, record in enumerate(job.records):
-        expected = max(expected, record["fitness"] if record["fitness"] is not None else -np.inf)
+        expected = max(expected, record.fitness if record.fitness is not None else -np.inf)
         assert best[at] == expected
     assert spent(job, "evaluations").tolist() == list(range(1, 41))
     assert spent(job, "examples")[-1] == 39 * 60  # one genome failed
@@ -323,29 +326,34 @@ def test_the_best_run_is_chosen_on_validation(sweep: Path, tmp_path: Path) -> No
     assert best_job(gather([save_run(tmp_path / "a", "de", 1, 0.1, ended=False)])) is None
 
 
+def pairs_of(records: list[dict[str, Any]]) -> list[tuple[float, Genes]]:
+    return [(record["fitness"], functools.partial(record.get, "genes")) for record in records]
+
+
 def test_importance_finds_the_gene_that_matters(sweep: Path) -> None:
-    records = [record for job in gather([sweep]) for record in job.records]
-    found = importance(records)
+    records = [record for job in gather([sweep]) for record in job.lines if record["fitness"] is not None]
+    found = importance(pairs_of(records))
     assert found is not None
     assert found.genes[0] == NAMES[0]
     assert found.mean[0] > 5 * found.mean[1]
     assert found.r2 > 0.5
     order = np.random.default_rng(0).permutation(len(records))
     shuffled = [r | {"fitness": records[at]["fitness"]} for r, at in zip(records, order, strict=True)]
-    nothing = importance(shuffled)
+    nothing = importance(pairs_of(shuffled))
     assert nothing is not None
     assert nothing.r2 < 0.1  # and then the report shows no order
-    assert importance(records[:20]) is None
+    assert importance(pairs_of(records[:20])) is None
     words = [r | {"genes": {**r["genes"], "merge/kind": "ab"[r["index"] % 2]}} for r in records]
     lacking = [r | {"genes": {k: v for k, v in r["genes"].items() if k != NAMES[2]}} for r in words[:50]] + words[50:]
-    assert importance(lacking).genes[0] == NAMES[0]  # type: ignore[union-attr]
+    assert importance(pairs_of(lacking)).genes[0] == NAMES[0]  # type: ignore[union-attr]
 
 
 def test_genomes_of_different_spaces_are_not_drawn_on_one_map(sweep: Path) -> None:
     jobs = gather([sweep])
     assert population_figure(jobs) is not None
-    jobs[0].records[0]["genome"].append(0.5)  # type: ignore[attr-defined]
-    assert population_figure(jobs) is None
+    longer = replace(jobs[0].records[0], dimension=9)
+    other = replace(jobs[0], records=[longer, *jobs[0].records[1:]])
+    assert population_figure([other, *jobs[1:]]) is None
 
 
 def test_the_command(sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

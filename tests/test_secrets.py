@@ -9,7 +9,7 @@ import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from evohydra.report.gathering import differences, strategy_of
+from evohydra.report.naming import differences, strategy_of
 from evohydra.searching.hydra_files import mask_hydra_files
 from evohydra.searching.json_lines import LedgerError
 from evohydra.searching.masking import MASK, looks_like_a_secret, names_a_secret, with_digests, without_secrets

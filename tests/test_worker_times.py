@@ -49,9 +49,13 @@ def test_several_sessions_are_kept_and_summed_up(tmp_path: Path) -> None:
     assert table(found) == [(0, 2, 1.0, 4.0, 2.0, 0), (1, 0, 0.0, 0.0, 4.0, 1)]
     axes = workers_figure(found).axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["0", "1"]
-    merging, scoring = axes.containers
-    assert [bar.get_x() for bar in merging if bar.get_width()] == [0.0, 4.0]  # type: ignore[union-attr]
-    assert [bar.get_width() for bar in scoring if bar.get_width()] == [2.0, 2.0]  # type: ignore[union-attr]
+    ends = [[(path.vertices[:, 0].min(), path.vertices[:, 0].max()) for path in each.get_paths()]  # type: ignore[union-attr]
+            for each in axes.collections[:4]]  # fmt: skip
+    bars = [
+        [(low, high) for low, high in each if high > low] for each in ends
+    ]  # merging of 0 and 1, scoring of 0 and 1
+    assert [low for each in bars[:2] for low, _ in each] == [0.0, 4.0]
+    assert [high - low for each in bars[2:] for low, high in each] == [2.0, 2.0]
 
 
 def test_a_dead_worker_is_noted_with_its_job() -> None:

@@ -139,6 +139,25 @@ def test_an_interrupted_run_ends_in_one_sentence(tmp_path: Path, workers: list[s
     assert left == []
 
 
+@pytest.mark.parametrize("workers", [WORKERS, pytest.param(RAY, marks=pytest.mark.slow)], ids=["processes", "Ray"])
+def test_a_run_that_is_sent_sigterm_ends_in_one_sentence(tmp_path: Path, workers: list[str]):
+    """As Slurm does when the time of a job is over: it goes to the driver alone, and no process is left."""
+    run = tmp_path / "run"
+    process = start([*workspace(tmp_path), "budget=300", "baselines=null", *workers], run)
+    while process.poll() is None and lines(run / "ledger.jsonl") < 1:
+        time.sleep(0.01)
+    started = below(process.pid)
+    process.terminate()
+    assert process.wait(timeout=60) == 143
+    output = (tmp_path / "output.txt").read_text()
+    assert "ended by SIGTERM. What was scored is in" in output
+    assert "Traceback" not in output
+    until = time.monotonic() + 15
+    while (left := [*alive(process.pid), *filter(None, map(command_line, started))]) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert left == []
+
+
 def alive(group: int) -> list[str]:
     """The command lines of a process group, but of processes that have ended."""
     found = []

@@ -84,11 +84,11 @@ class Run:
 
         summary = self.summary
         index = summary["search"]["index"]
-        record = next((each for each in self._job.records if each["index"] == index), {})
+        at = next((at for at, each in enumerate(self._job.records) if each.index == index), None)
         validation, tested = summary["validation"]["winner"]["score"], summary["test"]["winner"]
         place = self.directory / (UNVERIFIED if "winner_unverified" in summary else "winner")
         recipe = read_json(current(self.directory, "recipe.json"))
-        genes = record.get("genes")
+        genes = None if at is None else self._job.lines[at].get("genes")
         return Winner(
             "winner", **_score(tested), validation=validation, path=place, recipe=recipe, genes=genes, index=index
         )
@@ -115,7 +115,7 @@ class Run:
         """
         import pandas as pd
 
-        return pd.DataFrame([_row(each) for each in self._job.records])
+        return pd.DataFrame([_row(each) for each in self._job.lines])
 
     def report(self) -> Path:
         """Write report.html and its figures anew, also of a run that goes on; returns its path."""

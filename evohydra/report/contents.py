@@ -223,13 +223,13 @@ def _winners(jobs: Sequence[Job], target: Path) -> Iterator[Block]:
         suffix = f"_{strategy.replace(' ', '_').replace('/', '-')}" if several else ""
         for name, figure in recipe_figures(job.recipe).items():
             yield FigureBlock(f"{name}{suffix}", figure, f"{whose}: {RECIPES[name]}")
-        if job.summary and (chosen := job.records[job.summary["search"]["index"]]).get("objectives"):
-            compared = [record for record in job.records if record.get("objectives")]
+        if job.summary and (chosen := job.records[job.summary["search"]["index"]]).objectives:
+            compared = [record for record in job.records if record.objectives]
             others = "all other genomes"
             if "front" in job.summary["validation"]:  # for generations were scored on different examples
-                compared = [record for record in compared if record["generation"] == chosen["generation"]]
+                compared = [record for record in compared if record.generation == chosen.generation]
                 others = "those of its generation, which were scored on the same examples,"
-            figure = front_figure([record["objectives"] for record in compared], chosen["objectives"])
+            figure = front_figure([record.objectives for record in compared], chosen.objectives)
             told = f"its objectives on the search split, with {others} and the front of them."
             yield FigureBlock(f"front{suffix}", figure, f"{whose}: {told}")
             if found := front_rows(job.summary):

@@ -1,5 +1,6 @@
 """What runs have left on disk, whether they have ended or not, and what tells their strategies apart."""
 
+import itertools
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -12,16 +13,17 @@ import yaml
 from evohydra.files import Plain, current, read_json, write_json
 from evohydra.recipe import Node, from_dict
 from evohydra.report.comparability import Begun, groups, told
+from evohydra.report.genomes import Genome, genomes_of
+from evohydra.report.naming import differences, strategy_of
 from evohydra.scoring.benchmarks.likelihood import benchmark_of, verified_in
 from evohydra.scoring.job import Scores
 from evohydra.searching.fitness.likelihood_scale import is_likelihood
-from evohydra.searching.json_lines import in_use, whole_lines
-from evohydra.searching.masking import shown_overrides
+from evohydra.searching.json_lines import in_use
+from evohydra.searching.lines_on_file import each_line
 from evohydra.searching.objectives import Objective
 from evohydra.spaces.genes import Axis
 
 SETTINGS = "settings.json"  # of the last command that a run accepted
-ASIDE = ("run", "seed", "tracker", "ablate", "report")  # of command lines
 AUTO = "auto"
 
 
@@ -31,21 +33,23 @@ class Job:
 
     begun: what it depends on. group: which of the runs' groups it belongs to, where these cannot be compared with each
     other ("" where all can); its strategy says so too.
-    records, finals: the lines of its ledgers. summary, recipe: of its winner, None while there is none. ended_at: how
-    many genomes it had at an earlier end, from where it goes on with another budget; None if it does not.
+    records, finals: its genomes, and the lines of all else that was scored on whole splits. lines: those of its ledger,
+    each read when it is asked for. summary, recipe: of its winner, None while there is none. ended_at: how many genomes
+    it had at an earlier end, from where it goes on with another budget; None if it does not.
     """
 
     directory: Path
     overrides: tuple[str, ...]
     strategy: str
     config: Plain
-    records: Sequence[Plain]
+    records: Sequence[Genome]
     finals: Sequence[Plain]
     summary: Plain | None
     recipe: Node | None
     ended_at: int | None = None
     begun: Begun = field(default_factory=lambda: Begun({}, {}))
     group: str = ""
+    lines: Sequence[Plain] = ()
 
     @property
     def name(self) -> str:
@@ -60,13 +64,14 @@ class Job:
     @property
     def benchmarks(self) -> tuple[str, ...]:
         """The names of what it scores, as far as it has scored."""
-        names: Iterable[str] = next((r["scores"] for r in (*self.finals, *self.records) if r.get("scores")), {})
-        return tuple(dict.fromkeys(map(benchmark_of, names)))
+        of_finals = (tuple(line["scores"]) for line in self.finals if line.get("scores"))
+        of_genomes = (record.names for record in self.records if record.names)
+        return tuple(dict.fromkeys(map(benchmark_of, next(itertools.chain(of_finals, of_genomes), ()))))
 
     @property
     def fitness_is(self) -> Literal["metric", "likelihood", "verified likelihood"]:
         """What it searched by; fitness of different kinds cannot be compared."""
-        names = {name for record in self.records for name in record.get("scores", ())}
+        names = {name for record in self.records for name in record.names}
         if not is_likelihood(names):
             return "metric"
         return "verified likelihood" if any(verified_in(name) for name in names) else "likelihood"
@@ -190,33 +195,6 @@ def runs_below(directory: Path) -> list[Path]:
     return sorted(below, key=lambda path: (len(path.name), path.name))
 
 
-def differences(overrides: Mapping[Path, Sequence[str]]) -> dict[Path, tuple[str, ...]]:
-    """What tells the command lines of runs apart: nothing of what all have in common, and no secrets."""
-    common = set.intersection(*map(set, overrides.values())) if overrides else set()
-    return {
-        run: tuple(
-            shown_overrides([text for text in each if text not in common and not text.startswith("run=")]).values()
-        )
-        for run, each in overrides.items()
-    }
-
-
-def telling(overrides: Sequence[str]) -> list[str]:
-    """Those that make a strategy: not the seed, not where things are written, and no secrets."""
-    keys = {text: text.lstrip("+~").split("=")[0] for text in shown_overrides(overrides).values()}
-    return [text for text in keys if keys[text] not in ASIDE and not keys[text].startswith(("tracker.", "hydra"))]
-
-
-def strategy_of(overrides: Sequence[str]) -> str:
-    """A name for readers: of a group its option alone, of any other key its last part too."""
-    words = []
-    for text in telling(overrides):
-        key, _, value = text.lstrip("+~").partition("=")
-        group = "." not in key and not value.replace(".", "").lstrip("-").isdigit()
-        words.append(value if group else f"{key.rsplit('.', 1)[-1]}={value}")
-    return " ".join(words)
-
-
 def strategies(jobs: Iterable[Job]) -> dict[str, list[Job]]:
     """The jobs of each strategy, in the order in which they come first."""
     found: dict[str, list[Job]] = {}
@@ -248,7 +226,7 @@ def _by_hydra(run: Path, name: str, otherwise: object) -> Any:
 def _job(run: Path, overrides: tuple[str, ...]) -> Job:
     identity = _json(run / "run.json") or {}
     config = (_json(run / SETTINGS) or {}).get("config") or _by_hydra(run, "config", identity.get("search") or {})
-    records = whole_lines(run / "ledger.jsonl")
+    records, lines = genomes_of(run / "ledger.jsonl")
     summary, recipe = _json(current(run, "summary.json")), _json(current(run, "recipe.json"))
     ended_at = None
     if summary is not None and not _is_end(summary, _number(config.get("budget")), len(records)):
@@ -259,12 +237,18 @@ def _job(run: Path, overrides: tuple[str, ...]) -> Job:
         strategy=strategy_of(overrides),
         config=config,
         records=records,
-        finals=[line for line in whole_lines(run / "scores.jsonl") if line["examples"] is None],
+        finals=[line for line in each_line(run / "scores.jsonl") if line["examples"] is None and not _of_search(line)],
         summary=summary,
         recipe=from_dict(recipe["recipe"]) if recipe else None,
         ended_at=ended_at,
         begun=Begun(identity, config),
+        lines=lines,
     )
+
+
+def _of_search(line: Plain) -> bool:
+    """Whether a line of scores.jsonl is of a genome of the search, whose scores are in the ledger."""
+    return line["split"] == "search" and str(line["label"]).startswith("genome ")
 
 
 def _number(budget: object) -> int | None:

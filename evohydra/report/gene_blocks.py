@@ -1,14 +1,15 @@
 """The part of a report about genes: importance, ablations, and how the population moved."""
 
+import functools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from evohydra.files import Plain, read_json
 from evohydra.report import style
 from evohydra.report.blocks import Block, FigureBlock
 from evohydra.report.gathering import Job, strategies
 from evohydra.report.importance import importance, importance_figure
-from evohydra.report.search_figures import population_figure
+from evohydra.report.search_figures import MAPPED, population_figure
 from evohydra.report.surrogate import surrogate_blocks
 
 TRUSTED = 0.1  # R^2 below which the order of genes is not shown
@@ -17,7 +18,8 @@ TRUSTED = 0.1  # R^2 below which the order of genes is not shown
 def gene_blocks(jobs: Sequence[Job]) -> Iterator[Block]:
     """What there is to say of the genes of these jobs."""
     for number, alike in enumerate(_same_genes(jobs)):
-        found = importance([record for job in alike for record in job.records])
+        known = [(job, at) for job in alike for at, record in enumerate(job.records) if record.fitness is not None]
+        found = importance([(job.records[at].fitness or 0.0, functools.partial(_genes, job, at)) for job, at in known])
         if found is None:
             continue
         of = f" of {', '.join(strategies(alike))}" if len(strategies(jobs)) > len(strategies(alike)) else ""
@@ -48,12 +50,18 @@ def gene_blocks(jobs: Sequence[Job]) -> Iterator[Block]:
     moved = population_figure(jobs)
     if moved is not None:
         figure, shown = moved
+        which = "all" if sum(len(job.records) for job in jobs) <= MAPPED else f"{MAPPED} of them, drawn at random"
         yield FigureBlock(
             "population",
             figure,
-            "Genomes in the plane in which they differ most (principal components of all, "
+            f"Genomes in the plane in which they differ most (principal components of {which}, "
             f"{shown:.0%} of their variance), from the first (dark) to the last (bright); one plane in all panels.",
         )
+
+
+def _genes(job: Job, at: int) -> Mapping[str, object]:
+    genes: Mapping[str, object] = job.lines[at]["genes"]
+    return genes
 
 
 def ablation_figure(ablations: Sequence[Plain]) -> style.Drawing:
@@ -80,5 +88,5 @@ def _same_genes(jobs: Sequence[Job]) -> list[list[Job]]:
     for job in jobs:
         if job.records:
             space = json.dumps(job.config.get("merge", {}), sort_keys=True, default=str)
-            spaces.setdefault((len(job.records[0]["genome"]), space), []).append(job)
+            spaces.setdefault((job.records[0].dimension, space), []).append(job)
     return list(spaces.values())

@@ -1,6 +1,8 @@
 """Which genes mattered: how much worse a random forest predicts fitness once a gene's values are shuffled."""
 
-from collections.abc import Sequence
+import math
+from array import array
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,12 +12,12 @@ from sklearn.inspection import permutation_importance
 from sklearn.metrics import r2_score
 from sklearn.model_selection import KFold
 
-from evohydra.files import Plain
 from evohydra.report import style
 
 LEAST, MOST = 30, 1500  # genomes: below there is nothing to learn, beyond a random sample is enough
 TREES, FOLDS, SHUFFLES, SEED = 40, 3, 3, 0
 SHOWN = 16  # genes in the figure
+Genes = Callable[[], Mapping[str, object]]
 
 
 @dataclass(frozen=True)
@@ -32,21 +34,22 @@ class Importance:
     genomes: int
 
 
-def importance(records: Sequence[Plain]) -> Importance | None:
+def importance(scored: Sequence[tuple[float, Genes]]) -> Importance | None:
     """Permutation importance (Breiman 2001, Machine Learning 45, 5-32, section 10) on held-out genomes.
 
+    scored: the fitness of each genome, and what gives its genes by name; it is asked once, of `MOST` genomes at most.
     None for fewer than `LEAST` genomes, and where all have the same fitness. A gene that does not bear on a genome is a
     missing value to the forest; choices are numbered in the order of their names.
     """
-    scored = [record for record in records if record["fitness"] is not None]
     generator = np.random.default_rng(SEED)
     if len(scored) > MOST:
         scored = [scored[index] for index in generator.choice(len(scored), MOST, replace=False)]
-    fitness = np.array([record["fitness"] for record in scored], dtype=np.float64)
-    names = tuple(dict.fromkeys(gene for record in scored for gene in record["genes"]))
-    if len(scored) < LEAST or not names or np.ptp(fitness) == 0.0:
+    fitness = np.array([each for each, _ in scored], dtype=np.float64)
+    if len(scored) < LEAST or np.ptp(fitness) == 0.0:
         return None
-    values = np.stack([_column(name, scored) for name in names], axis=1)  # (genome, gene)
+    names, values = _table([genes for _, genes in scored])
+    if not names:
+        return None
     predicted = np.zeros_like(fitness)
     lost = []
     for fitted, held_out in KFold(FOLDS, shuffle=True, random_state=SEED).split(values):
@@ -68,11 +71,36 @@ def importance(records: Sequence[Plain]) -> Importance | None:
     )
 
 
-def _column(name: str, records: Sequence[Plain]) -> NDArray[np.float64]:
-    values = [record["genes"].get(name) for record in records]
-    words = sorted({value for value in values if isinstance(value, str)})
-    numbers = [words.index(value) if isinstance(value, str) else value for value in values]
-    return np.array([np.nan if number is None else number for number in numbers], dtype=np.float64)
+def _table(genomes: Sequence[Genes]) -> tuple[tuple[str, ...], NDArray[np.float64]]:
+    """The names of genes, and their values, (genome, gene): of choices the place in the order of their names.
+
+    One genome at a time is in memory beside the table.
+    """
+    places: dict[str, int] = {}  # of genes, in the order in which they come first
+    words: dict[int, dict[str, int]] = {}  # of the choice at a place, numbered as they come
+    rows: list[array[float]] = []
+    chosen: list[array[int]] = []  # of each genome, the places of its choices
+    for genes in genomes:
+        row, here = array("d", [math.nan]) * len(places), array("I")
+        for name, value in genes().items():
+            at = places.setdefault(name, len(places))
+            if at == len(row):
+                row.append(math.nan)
+            if isinstance(value, str):
+                known = words.setdefault(at, {})
+                row[at] = known.setdefault(value, len(known))
+                here.append(at)
+            elif value is not None:
+                row[at] = float(value)  # type: ignore[arg-type]
+        rows.append(row)
+        chosen.append(here)
+    values = np.full((len(rows), len(places)), np.nan)
+    order = {at: {known[word]: place for place, word in enumerate(sorted(known))} for at, known in words.items()}
+    for number, (row, here) in enumerate(zip(rows, chosen, strict=True)):
+        for at in here:
+            row[at] = order[at][int(row[at])]
+        values[number, : len(row)] = row
+    return tuple(places), values
 
 
 def importance_figure(found: Importance) -> style.Drawing:

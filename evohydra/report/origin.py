@@ -65,7 +65,7 @@ def _source(node: Plain) -> str:
 
 def _merge(merge: Plain, job: Job) -> str:
     parts = [str(_mapping(part).get("method") or name) for name, part in merge.items() if isinstance(part, Mapping)]
-    genes = len(job.records[0].get("genome") or ()) if job.records else 0
+    genes = job.records[0].dimension if job.records else 0
     return f"{' + '.join(parts)}, {genes} genes" if parts and genes else " + ".join(parts)
 
 

@@ -7,27 +7,22 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from evohydra.files import Plain
 from evohydra.report import style
 from evohydra.report.gathering import Job, strategies
 from evohydra.scoring.benchmarks.likelihood import measure_of
 
+MAPPED = 1500  # genomes from whose principal components a map is made
 CLOUD = 600  # points from which on an SVG holds them as a picture
 ALIKE = 0.05  # of the width of a figure
 GRID = 200  # places at which curves of several runs are compared
 Row = tuple[object, ...]  # of the numbers that a figure shows
 
 
-def examples_scored(record: Plain) -> int:
-    """How many examples were scored for this genome, and not copied from the same recipe."""
-    return int(record.get("scored", sum(map(len, record["scores"].values()))))
-
-
 def spent(job: Job, by: str) -> NDArray[np.float64]:
     """(record,) what had been spent when each genome was known: evaluations or examples."""
     if by == "evaluations":
         return np.arange(1, len(job.records) + 1, dtype=np.float64)
-    scored = np.cumsum([examples_scored(record) for record in job.records], dtype=np.float64)
+    scored = np.cumsum([record.scored for record in job.records], dtype=np.float64)
     # Where the fitness is fitted to the sources' answers, these were scored first.
     before = float((job.summary or {}).get("examples_scored", scored[-1]) - scored[-1])
     return np.asarray(scored + before, dtype=np.float64)
@@ -47,7 +42,7 @@ def examples_each(jobs: Sequence[Job]) -> float | None:
 
 def best_so_far(job: Job) -> NDArray[np.float64]:
     """(record,) the best fitness up to each genome; -inf before the first that could be scored."""
-    fitness = [record["fitness"] if record["fitness"] is not None else -np.inf for record in job.records]
+    fitness = [-np.inf if record.fitness is None else record.fitness for record in job.records]
     return np.maximum.accumulate(np.array(fitness, dtype=np.float64))
 
 
@@ -76,15 +71,15 @@ def fitness_figure(jobs: Sequence[Job], by: str) -> style.Drawing:
 
 def _measure(jobs: Sequence[Job]) -> str:
     """What fitness is called: a likelihood where it is one for all of them."""
-    found = {measure_of(job.records[0]["scores"]) for job in jobs if job.records}
+    found = {measure_of(job.records[0].names) for job in jobs if job.records}
     return next(iter(found)) or "fitness" if len(found) == 1 else "fitness"
 
 
 def _one_run(axes: Axes, job: Job, by: str) -> list[Row]:
     at, best = spent(job, by), best_so_far(job)
-    fitness = np.array([np.nan if r["fitness"] is None else r["fitness"] for r in job.records], dtype=np.float64)
+    fitness = np.array([np.nan if r.fitness is None else r.fitness for r in job.records], dtype=np.float64)
     known, failed = np.isfinite(fitness), ~np.isfinite(fitness)
-    generation = np.array([record["generation"] for record in job.records])
+    generation = np.array([record.generation for record in job.records])
     axes.scatter(at[known], fitness[known], s=7, color=style.MUTED, alpha=0.55, linewidths=0,
                  rasterized=len(at) > CLOUD, label="a genome")  # fmt: skip
     axes.plot(at[np.isfinite(best)], best[np.isfinite(best)], drawstyle="steps-post", label="best so far",
@@ -99,7 +94,7 @@ def _one_run(axes: Axes, job: Job, by: str) -> list[Row]:
         axes.scatter(at[failed], np.full(failed.sum(), low), marker="x", s=14, linewidths=1, color=style.colour(3),
                      label="failed")  # fmt: skip
     return [
-        (record["index"], record["generation"], place, record["fitness"], top if np.isfinite(top) else None)
+        (record.index, record.generation, place, record.fitness, top if np.isfinite(top) else None)
         for record, place, top in zip(job.records, at.tolist(), best.tolist(), strict=True)
     ]
 
@@ -124,29 +119,29 @@ def _quartiles(axes: Axes, index: int, strategy: str, jobs: Sequence[Job], by: s
 def population_figure(jobs: Sequence[Job]) -> tuple[style.Drawing, float] | None:
     """The genomes of each strategy on the two directions in which all differ most (PCA), early to late.
 
+    Of more than `MAPPED` genomes the directions are those of a random sample of so many.
     Returns the figure and the share of the variance that it shows; None where genomes cannot be laid on one map.
     """
     told = {strategy: [job for job in members if job.records] for strategy, members in strategies(jobs).items()}
     told = {strategy: members for strategy, members in told.items() if members}
-    lengths = {len(record["genome"]) for members in told.values() for job in members for record in job.records}
-    if len(lengths) != 1 or lengths == {1} or sum(len(j.records) for m in told.values() for j in m) < 3:
+    every = [(strategy, job, at) for strategy, members in told.items() for job in members for at in
+             range(len(job.records))]  # fmt: skip
+    lengths = {job.records[at].dimension for _, job, at in every}
+    if len(lengths) != 1 or lengths == {1} or len(every) < 3:
         return None
-    points = np.array([r["genome"] for members in told.values() for job in members for r in job.records])
-    centred = points - points.mean(axis=0)
-    _, sizes, directions = np.linalg.svd(centred, full_matrices=False)
-    if not sizes.any():
+    found = _placed([(job, at) for _, job, at in every])
+    if found is None:
         return None
-    placed = centred @ directions[:2].T  # (record, 2)
-    share = float((sizes[:2] ** 2).sum() / (sizes**2).sum())
+    placed, share = found
     columns = min(2, len(told))
     rows = -(-len(told) // columns)
     figure = style.new_figure(0.75 + (2.1 if columns == 1 else 1.65) * rows)
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     start = 0
     for axes, (strategy, members) in zip(grid.flat, told.items(), strict=False):
-        records = [record for job in members for record in job.records]
-        here = placed[start : start + len(records)]
-        start += len(records)
+        count = sum(len(job.records) for job in members)
+        here = placed[start : start + count]
+        start += count
         when = np.concatenate([np.linspace(0, 1, len(job.records)) for job in members])
         dots = axes.scatter(*here.T, c=when, s=6, cmap="viridis", vmin=0, vmax=1, linewidths=0, alpha=0.8,
                             rasterized=len(here) > CLOUD)  # fmt: skip
@@ -158,20 +153,40 @@ def population_figure(jobs: Sequence[Job]) -> tuple[style.Drawing, float] | None
         axes.set_visible(False)
     figure.colorbar(dots, ax=grid, label="first to last genome", ticks=[], fraction=0.04, pad=0.02)
     figure.legend(*grid.flat[0].get_legend_handles_labels(), loc="outside upper left")
-    every = [(strategy, job, record) for strategy, members in told.items() for job in members for record in job.records]
     shown_rows = [
-        (strategy, job.name, record["index"], *place, record["fitness"])
-        for (strategy, job, record), place in zip(every, placed.tolist(), strict=True)
+        (strategy, job.name, job.records[at].index, *place, job.records[at].fitness)
+        for (strategy, job, at), place in zip(every, placed.tolist(), strict=True)
     ]
     parts = ("first component", "second component")[: placed.shape[1]]
     figure.shows(("strategy", "run", "genome", *parts, "fitness"), shown_rows)
     return figure, share
 
 
+def _placed(genomes: Sequence[tuple[Job, int]]) -> tuple[NDArray[np.float64], float] | None:
+    """(genome, 2) on the first two principal components, and the share of the variance that these hold.
+
+    A genome is a job and a place in it. None where all are the same.
+    """
+    sample = genomes
+    if len(genomes) > MAPPED:
+        chosen = np.random.default_rng(0).choice(len(genomes), MAPPED, replace=False)
+        sample = [genomes[at] for at in sorted(chosen.tolist())]
+    points = np.array([job.lines[at]["genome"] for job, at in sample], dtype=np.float64)
+    mean = points.mean(axis=0)
+    points -= mean
+    _, sizes, directions = np.linalg.svd(points, full_matrices=False)
+    if not sizes.any():
+        return None
+    share = float((sizes[:2] ** 2).sum() / (sizes**2).sum())
+    if sample is genomes:
+        return points @ directions[:2].T, share
+    return np.array([directions[:2] @ (np.array(job.lines[at]["genome"]) - mean) for job, at in genomes]), share
+
+
 def _bests(jobs: Sequence[Job], placed: NDArray[np.float64]) -> list[NDArray[np.float64]]:
     found, start = [], 0
     for job in jobs:
-        fitness = [-np.inf if record["fitness"] is None else record["fitness"] for record in job.records]
+        fitness = [-np.inf if record.fitness is None else record.fitness for record in job.records]
         found.append(placed[start + int(np.argmax(fitness))])
         start += len(job.records)
     return found

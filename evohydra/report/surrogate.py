@@ -12,6 +12,7 @@ from evohydra.files import read_json
 from evohydra.report import style
 from evohydra.report.blocks import Block, FigureBlock
 from evohydra.report.gathering import SETTINGS, Job
+from evohydra.report.genomes import Genome
 from evohydra.scoring.benchmarks.likelihood import measure_of
 from evohydra.searching.feedback import tell
 from evohydra.searching.fitness.likelihood import BY_METRIC
@@ -71,10 +72,11 @@ def surrogate(job: Job) -> Surrogate | None:
     kept = read_json(job.directory / SETTINGS) if (job.directory / SETTINGS).is_file() else {}
     if str(_target(job)).rpartition(".")[2] != BayesianOptimization.__name__ or not kept.get("axes"):
         return None
-    records = _since_last_start([Record(**record) for record in job.records])
-    scored = [record for record in records if record.fitness is not None]
-    if not LEAST <= len(records) <= MOST or len({record.fitness for record in scored}) < 2:
+    places = _since_last_start(job.records)
+    if not LEAST <= len(places) <= MOST or len({job.records[at].fitness for at in places} - {None}) < 2:
         return None
+    records = [Record(**job.lines[at]) for at in places]
+    scored = [record for record in records if record.fitness is not None]
     axes = [Axis(**{**axis["axis"], "begins": tuple(axis["axis"]["begins"])}) for axis in kept["axes"]]
     learnt = _model(axes, records)
     if learnt is None:
@@ -107,12 +109,13 @@ def _target(job: Job) -> object:
     return (job.config.get("optimizer") or {}).get("_target_")
 
 
-def _since_last_start(records: Sequence[Record]) -> Sequence[Record]:
-    """The genomes that the last optimizer of a run was told of: where the metric took over, it had begun anew."""
+def _since_last_start(records: Sequence[Genome]) -> Sequence[int]:
+    """The places of genomes that the last optimizer of a run was told of: where the metric took over, it began anew."""
     anew = [at for at, r in enumerate(records) if r.note and r.note.endswith("the search begins anew by the metric")]
     if not anew:
-        return records
-    return [record for record in records[anew[-1] :] if record.note and record.note.startswith(BY_METRIC)]
+        return range(len(records))
+    notes = ((at, records[at].note) for at in range(anew[-1], len(records)))
+    return [at for at, note in notes if note and note.startswith(BY_METRIC)]
 
 
 def _model(axes: Sequence[Axis], records: Sequence[Record]) -> Learnt | None:

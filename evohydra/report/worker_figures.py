@@ -9,6 +9,7 @@ from evohydra.report.gathering import Job
 from evohydra.searching.worker_times import WORKERS, sessions, table
 
 ROW = 0.32  # inches
+HEIGHT = 0.7  # of a bar, in rows
 MOST = 64  # workers that are drawn
 CLOUD = 300  # bars from which on an SVG holds them as a picture
 COLOURS = {"merge": 1, "score": 0}
@@ -44,7 +45,7 @@ def workers_figure(sessions: Sequence[Sequence[Plain]]) -> style.Drawing:
     shown = [(number, *(turn[head] for head in heads)) for number, session in enumerate(sessions) for turn in session]
     figure.shows(("session", *heads), shown)
     offset = 0.0
-    bars: dict[str, list[tuple[int, float, float]]] = {part: [] for part in COLOURS}
+    bars: dict[str, dict[int, list[tuple[float, float]]]] = {part: {} for part in COLOURS}  # starts and widths by row
     deaths: list[tuple[float, int]] = []
     for session in sessions:
         first, last = min(turn["began"] for turn in session), max(turn["ended"] for turn in session)
@@ -55,23 +56,21 @@ def workers_figure(sessions: Sequence[Sequence[Plain]]) -> style.Drawing:
                 continue
             row, at = workers.index(turn["worker"]), offset + turn["began"] - first
             for part in COLOURS:
-                bars[part].append((row, at, turn[part]))
+                bars[part].setdefault(row, []).append((at, turn[part]))
                 at += turn[part]
             if turn["outcome"] == "died":
                 deaths.append((offset + turn["ended"] - first, row))
         offset += last - first
     for part, index in COLOURS.items():
-        rows, starts, widths = zip(*bars[part], strict=True)
-        axes.barh(
-            rows,
-            widths,
-            left=starts,
-            height=0.7,
-            color=style.colour(index),
-            linewidth=0,
-            label=WORDS[part],
-            rasterized=len(rows) > CLOUD,
-        )
+        for at_row, (row, spans) in enumerate(sorted(bars[part].items())):  # a bar of its own for each takes kilobytes
+            axes.broken_barh(
+                spans,
+                (row - HEIGHT / 2, HEIGHT),
+                facecolors=style.colour(index),
+                linewidth=0,
+                label=WORDS[part] if at_row == 0 else None,
+                rasterized=sum(map(len, bars[part].values())) > CLOUD,
+            )
     if deaths:
         at, rows = zip(*deaths, strict=True)
         axes.scatter(at, rows, marker="x", s=22, color=style.INK, zorder=3, label="died")

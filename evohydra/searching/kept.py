@@ -4,6 +4,7 @@ A search of 10,000 genomes with 4000 genes would else keep gigabytes that hardly
 """
 
 import errno
+import math
 import os
 import pickle
 import sys
@@ -11,7 +12,6 @@ import tempfile
 import weakref
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from math import copysign
 from pathlib import Path
 from typing import Generic, TypeVar, overload
 
@@ -275,6 +275,6 @@ def _of(pairs: Iterable[tuple[str, Values]], wanted: str) -> Values:
 
 
 def _packed(values: Sequence[float]) -> "bytes | array[float]":
-    if all(0 <= value <= 255 and value == int(value) and copysign(1, value) > 0 for value in values):
+    if all(0 <= value <= 255 and value == int(value) and math.copysign(1, value) > 0 for value in values):
         return bytes(map(int, values))
     return array("d", values)

@@ -2,7 +2,10 @@
 
 import hashlib
 import json
+import math
 import pickle
+from array import array
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
@@ -62,6 +65,28 @@ class Record:
         return {name: dict(zip(examples[name], values, strict=True)) for name, values in self.scores.items()}
 
 
+class Lowest:
+    """The lowest score of each benchmark up to each record: in memory is where a lower one came."""
+
+    def __init__(self) -> None:
+        self._steps: dict[str, tuple[array[int], array[float]]] = {}  # (places, values)
+
+    def add(self, place: int, scores: Mapping[str, Sequence[float]]) -> None:
+        """The scores of the record at `place`, one behind that of the call before."""
+        for name, values in scores.items():
+            places, lowest = self._steps.setdefault(name, (array("Q"), array("d")))
+            here = min(values, default=math.inf)
+            if here < (lowest[-1] if lowest else math.inf):
+                places.append(place)
+                lowest.append(here)
+
+    def of(self, name: str, count: int) -> float | None:
+        """The lowest score on a benchmark among the first `count` records; None where none has one."""
+        places, lowest = self._steps.get(name, ((), ()))
+        steps = bisect_left(places, count)
+        return lowest[steps - 1] if steps else None
+
+
 class Records(Sequence[Record]):
     """The records of a search so far, in order. In memory are some 60 bytes of each, whatever it holds.
 
@@ -72,7 +97,7 @@ class Records(Sequence[Record]):
     def __init__(self, directory: Path, read: Read) -> None:
         self._read = read
         self._fields, self._scores, self._places = Spill(directory), Spill(directory), Spill(directory)
-        self._same = Index()  # by recipe
+        self._same, self._lowest = Index(), Lowest()  # by recipe, and by benchmark
 
     def append(self, record: Record) -> None:
         """The next record."""
@@ -83,6 +108,7 @@ class Records(Sequence[Record]):
         self._scores.append(pickle.dumps(scores.pairs))
         self._places.append(pickle.dumps(places.pairs))
         self._same.add(_start(record.recipe), len(self))
+        self._lowest.add(len(self), record.scores)
         self._fields.append(pickle.dumps((fields, len(record.genome), *names)))
 
     def __len__(self) -> int:
@@ -113,6 +139,10 @@ class Records(Sequence[Record]):
             scores=Spilled(self._scores, number, names, float),
             examples=None if placed is None else Spilled(self._places, number, placed, int),
         )
+
+    def lowest(self, name: str, count: int) -> float | None:
+        """The lowest score on a benchmark among the first `count` of them; None where none has one."""
+        return self._lowest.of(name, count)
 
     def same(self, recipe: str) -> list[Record]:
         """Those of the recipe with this digest."""

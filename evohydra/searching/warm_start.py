@@ -1,18 +1,19 @@
 """Warm starts: the best genomes of an earlier run as starting points of another one."""
 
 import hashlib
+import itertools
 import json
 import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from evohydra.files import Plain, read_json
 from evohydra.searching.fitness.likelihood_scale import is_likelihood
-from evohydra.searching.json_lines import whole_lines
+from evohydra.searching.lines_on_file import LinesOnFile
 from evohydra.searching.optimizers import Points
 from evohydra.searching.optimizers.gaussian.transfer import Earlier
 from evohydra.spaces import Space
@@ -30,13 +31,13 @@ def best_genomes(directory: Path, space: Space, top: int) -> Points:
     ledger = directory / "ledger.jsonl"
     if not ledger.is_file():
         raise ValueError(f"warm_start: expected the directory of a run, got {directory}, which has no ledger.jsonl")
-    records = [record for record in whole_lines(ledger) if record["fitness"] is not None]
-    best: dict[str, dict[str, object]] = {}
-    for record in sorted(records, key=lambda r: (is_likelihood(r["scores"]), -r["fitness"], r["index"])):
-        best.setdefault(record["recipe"], record)
+    known, lines = _scored(ledger)
+    best: dict[str, int] = {}
+    for each in sorted(known, key=lambda each: (each.likely, -each.fitness, each.number)):
+        best.setdefault(each.recipe, each.line)
     if not best:
         raise ValueError(f"warm_start: {ledger} has no genome with a score")
-    chosen = list(best.values())[:top]
+    chosen = [lines[at] for at in itertools.islice(best.values(), top)]
     for record in chosen:
         _check(record, space, ledger)
     return np.array([record["genome"] for record in chosen], dtype=np.float64)
@@ -47,15 +48,38 @@ def earlier_genomes(directory: Path, space: Space) -> Earlier:
 
     Where a run has scored some by likelihood and others by the metric, those of which there are more.
     """
-    records = [record for record in whole_lines(directory / "ledger.jsonl") if record["fitness"] is not None]
-    kinds = [[r for r in records if is_likelihood(r["scores"]) == likely] for likely in (True, False)]
-    different = {record["recipe"]: record for record in max(kinds, key=len)}
-    for record in different.values():
-        _check(record, space, directory / "ledger.jsonl")
-    return Earlier(
-        np.array([record["genome"] for record in different.values()], dtype=np.float64),
-        np.array([record["fitness"] for record in different.values()], dtype=np.float64),
-    )
+    known, lines = _scored(directory / "ledger.jsonl")
+    kinds = [[each for each in known if each.likely == likely] for likely in (True, False)]
+    different = {each.recipe: each for each in max(kinds, key=len)}.values()
+    genomes = []
+    for each in different:
+        line = lines[each.line]
+        _check(line, space, directory / "ledger.jsonl")
+        genomes.append(np.array(line["genome"], dtype=np.float64))
+    return Earlier(np.array(genomes), np.array([each.fitness for each in different], dtype=np.float64))
+
+
+class _Scored(NamedTuple):
+    """What is kept of a genome that was scored; `line` is its place in the ledger, where the rest is."""
+
+    likely: bool
+    fitness: float
+    number: int
+    recipe: str
+    line: int
+
+
+def _scored(ledger: Path) -> tuple[list[_Scored], LinesOnFile]:
+    """The genomes of a ledger that have a fitness, and all its lines."""
+    known: list[_Scored | None] = []
+
+    def look(line: Plain) -> None:
+        scored = line["fitness"] is not None
+        likely = scored and is_likelihood(line["scores"])
+        known.append(_Scored(likely, line["fitness"], line["index"], line["recipe"], len(known)) if scored else None)
+
+    lines = LinesOnFile(ledger, look)
+    return [each for each in known if each is not None], lines
 
 
 def _check(record: Plain, space: Space, ledger: Path) -> None:

@@ -4,10 +4,12 @@
     python -m tests.benchmarks.memory --genomes 2000 --genes 4000
     python -m tests.benchmarks.memory --genomes 2000 --trace 15
     python -m tests.benchmarks.memory --genomes 10000 --ray
+    python -m tests.benchmarks.memory --genomes 10000 --report
 
 Scores come from a function (100 examples, right or wrong; with --continuous any number). With --ray two workers over a
 local Ray give them. The table has the resident memory of this process after each tenth of the search, and at its end
 the kB that a genome has added since the second tenth. --trace shows which lines of code hold what was added.
+--report has another process write the report of the run, and says how much memory that took at most.
 """
 
 import argparse
@@ -15,7 +17,10 @@ import functools
 import gc
 import hashlib
 import importlib
+import subprocess
+import sys
 import tempfile
+import time
 import tracemalloc
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
@@ -50,6 +55,15 @@ from tests.scripted import ScriptedWorker
 EXAMPLES = 100
 BLOCKS = 10
 MODELS = (Checkpoint("one", "/models/one"), Checkpoint("two", "/models/two"))
+
+
+REPORT = """
+import resource, sys
+from pathlib import Path
+from evohydra.report.writing import write_report
+write_report([Path(sys.argv[1])], Path(sys.argv[1]) / "page")
+print(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000:.0f} MB at most", flush=True)
+"""
 
 
 class Genes:
@@ -117,6 +131,19 @@ def carry_out(given: argparse.Namespace, observe: Callable[[Record], None]) -> N
             search_steadily(parts, events)
         else:
             search(parts)
+        if given.report:
+            report_of(Path(root))
+
+
+def report_of(run: Path) -> None:
+    """Say how much memory the report of a run takes at most, and that of a run without genomes, and how long."""
+    empty = run / "empty"
+    empty.mkdir()
+    (empty / "run.json").write_text("{}")
+    for name, directory in (("no genomes", empty), ("all genomes", run)):
+        began = time.monotonic()
+        subprocess.run([sys.executable, "-c", REPORT, str(directory)], check=True)
+        print(f"the report of {name}: {time.monotonic() - began:.0f} s", flush=True)
 
 
 def main() -> None:
@@ -129,6 +156,7 @@ def main() -> None:
     parser.add_argument("--continuous", action="store_true", help="scores that are any numbers")
     parser.add_argument("--ray", action="store_true")
     parser.add_argument("--steady", action="store_true")
+    parser.add_argument("--report", action="store_true", help="the memory of the report of the run, too")
     parser.add_argument("--trace", type=int, default=0, help="show so many lines of code that hold memory")
     given = parser.parse_args()
     block, told, taken = given.genomes // BLOCKS, [], []

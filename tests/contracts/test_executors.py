@@ -72,6 +72,11 @@ def refused() -> Worker:
     raise ValueError("no such model")
 
 
+def killed() -> Worker:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("unreachable")
+
+
 def doubled(worker: Any, number: int) -> int:
     return 2 * number
 
@@ -239,6 +244,13 @@ def test_workers_that_were_killed_while_idle_are_replaced(several: Callable[...,
     found = scored(executor, *(f"number-{i}" for i in range(6)))
     assert [found[f"number-{i}"].scores for i in range(6)] == [{"task": [float(i)]} for i in range(6)]
     assert executor.ask(pid) != victim
+
+
+def test_workers_that_are_killed_before_they_are_ready_end_the_run() -> None:
+    with closing(Processes(make=killed, workers=1, threads=1, retries=1)) as executor:
+        executor.submit([Job(Checkpoint("number-1", "-"), "search")])
+        with pytest.raises(MachineError, match=r"signal 9 .*memory.*, 2 times in a row. All scores so far are kept"):
+            executor.completed()
 
 
 def test_a_recipe_that_kills_every_worker_is_given_up(several: Callable[..., Executor]) -> None:

@@ -19,6 +19,7 @@ from evohydra.scoring.executors.watch import Watch
 from evohydra.scoring.job import Evaluation, Job, MachineError
 
 logger = logging.getLogger(__name__)
+GO_ON = "All scores so far are kept; give the same command again when the machine is well"
 LOOK = 60.0  # seconds between looks at workers that say nothing
 
 
@@ -180,7 +181,7 @@ class Pool(ABC, Generic[AnySeat]):
         if not seat.ready:
             self._deaths += 1
             if self._deaths > self._attempts.retries:
-                raise MachineError(f"{reason}, before it was ready, {self._deaths} times in a row")
+                raise MachineError(f"{reason}, before it was ready, {self._deaths} times in a row. {GO_ON}")
         if seat.ticket is None:
             logger.warning("%s; another one is started", reason)
         seat.ready, seat.asked, seat.layouts = False, True, {}
@@ -205,7 +206,7 @@ class Pool(ABC, Generic[AnySeat]):
                 result: Result = content
                 return result
             logger.warning("%s", content)
-        raise MachineError(f"{content}, {self._attempts.retries + 1} times")
+        raise MachineError(f"{content}, {self._attempts.retries + 1} times. {GO_ON}")
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from evohydra.scoring.executors.pool import LOOK, Pool, Said, Seat, holding_inte
 from evohydra.scoring.executors.resources import Places, places
 from evohydra.scoring.executors.serving import serve
 
+KILLED = -9  # exit code of a process that SIGKILL has ended
 TO_END = 10.0  # seconds that a worker has to end by itself
 OFTEN = 3.0  # seconds between looks at workers, where stragglers or a limit are looked for
 IMPORTED = ("evohydra.", "transformers.models.")  # what is imported for workers, as far as this process has it
@@ -134,4 +135,6 @@ def _end_of(dead: _Process) -> str:
     dead.process.join(TO_END)
     code = dead.process.exitcode
     how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+    if code == KILLED:
+        how += " (by hand, or by the system where memory is short)"
     return f"worker {dead.number} ({dead.where}) died: {how}"

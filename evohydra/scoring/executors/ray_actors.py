@@ -17,7 +17,16 @@ from evohydra.checks import CountOrAuto, Natural, NotNegative, Positive
 from evohydra.scoring.executors import MakeWorker
 from evohydra.scoring.executors.parcels import Layout
 from evohydra.scoring.executors.pool import Pool, Said, Seat
-from evohydra.scoring.executors.ray_cluster import Lifelines, Share, connect, has_gpus, ray_library, room, start
+from evohydra.scoring.executors.ray_cluster import (
+    Lifelines,
+    Share,
+    check_names,
+    connect,
+    has_gpus,
+    ray_library,
+    room,
+    start,
+)
 from evohydra.scoring.executors.resources import places, usable_cores
 from evohydra.scoring.executors.serving import begin, carried_out, packed, unpacked
 from evohydra.scoring.job import MachineError
@@ -65,6 +74,7 @@ class RayActors(Pool[_Actor]):
         limit: Positive | None = None, environment: Mapping[str, str] | None = None, worker_bytes: int = 0,
     ) -> None:  # fmt: skip
         super().__init__(retries, straggler, limit)
+        check_names(resources or {}, environment or {})
         self._ray = ray_library()
         self._make = make
         self._address, self._workers = address, workers

@@ -4,7 +4,9 @@ import logging
 import math
 import os
 import re
+import signal
 import socket
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -24,6 +26,7 @@ OFF = {
 OWN = {"RAY_worker_niceness": "0"}  # of a local Ray, whose workers are all that this machine has to do
 HTTP2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"  # a client's first words: RFC 9113, 3.4 and 6.5
 SETTINGS = b"\4"  # the kind of a server's first frame
+OTHER_OPTIONS = {"CPU": "cpus_per_worker", "GPU": "gpus_per_worker"}  # of resources
 HOST_AND_PORT = re.compile(r"(?P<host>[^:/\s]+|\[[^\]\s]+\]):(?P<port>\d{1,5})")
 Node = Plain  # as ray.nodes() tells it
 
@@ -39,6 +42,21 @@ class Share:
     def __str__(self) -> str:
         named = {"CPU": self.cpus, "GPU": self.gpus, **self.resources}
         return ", ".join(f"{amount:g} {name}" for name, amount in named.items() if amount)
+
+
+def check_names(resources: Mapping[str, float], environment: Mapping[str, str]) -> None:
+    """ValueError where Ray has another option for a resource, or where no variable can have this name or value."""
+    for name in resources:
+        if name in OTHER_OPTIONS:
+            raise ValueError(
+                f"executor.resources: expected none called {name}, which executor.{OTHER_OPTIONS[name]} gives"
+            )
+    for name, value in environment.items():
+        if not name or "=" in name or "\0" in name + value:
+            raise ValueError(
+                "executor.environment: expected a name without '=' and a text without a zero byte, "
+                f"got {name!r}: {value!r}"
+            )
 
 
 def ray_library() -> ModuleType:
@@ -125,7 +143,10 @@ def _initialise(**settings: object) -> None:
     ray = ray_library()
     if ray.is_initialized():
         raise ValueError("executor=ray: this process is connected to a Ray already; expected none, call ray.shutdown()")
+    chosen = signal.getsignal(signal.SIGTERM)
     ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **settings)
+    if chosen is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, chosen)  # Ray's own would end this process without a word
 
 
 def room(nodes: Sequence[Node], share: Share, worker_bytes: int) -> dict[str, int]:

@@ -11,6 +11,8 @@ from evohydra.files import Plain
 from evohydra.scoring.job import Examples
 from evohydra.searching.fitness.generation import Generation, Judged, Member, Requests, Scored, Wanted
 from evohydra.searching.fitness.order import Example, beginning, by_benchmark
+from evohydra.searching.kept import Span
+from evohydra.searching.ledger import Record, Records
 
 
 @dataclass(frozen=True)
@@ -70,9 +72,15 @@ def _lowest(generation: Generation) -> dict[str, float]:
     low: dict[str, float] = {}
     for name in generation.sizes:
         now = [min(member.has(name).values()) for member in generation.members if member.has(name)]
-        before = [min(record.scores[name]) for record in generation.earlier if record.scores.get(name)]
-        low[name] = min([*now, *before], default=0.0)
+        before = _lowest_of(generation.earlier, name)
+        low[name] = min(now if before is None else [*now, before], default=0.0)
     return low
+
+
+def _lowest_of(records: Sequence[Record], name: str) -> float | None:
+    if isinstance(records, Span) and isinstance(records.whole, Records) and records.first == 0:
+        return records.whole.lowest(name, len(records))  # without a look at each
+    return min((min(record.scores[name]) for record in records if record.scores.get(name)), default=None)
 
 
 def _scores_nothing(member: Member, probe: Examples, low: Mapping[str, float]) -> bool:
