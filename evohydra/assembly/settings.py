@@ -100,7 +100,6 @@ class Settings:
         for each in fields(cls):
             if each.name in plain:
                 check(each.name, each.type, plain[each.name])
-        check_several(plain, given)
         for name in QUICK:
             if any(text.lstrip("+~").startswith(name) for text in given):
                 check_below(plain[name], name)
