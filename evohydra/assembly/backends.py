@@ -23,16 +23,22 @@ from evohydra.merging.checkpoints import SourceError
 from evohydra.scoring.benchmarks import Benchmark, BenchmarkError
 from evohydra.scoring.benchmarks.held_out import HeldOutText
 from evohydra.scoring.benchmarks.lm_eval import LMEvalBenchmark
+from evohydra.scoring.executors.elsewhere import versions_in
 
 LONGEST = 8192  # tokens that context=auto gives to a text and its answer, at most
+IMPORTS = 1_500_000_000  # bytes of a process that has imported vLLM
 HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)  # of vLLM's kernels on a CPU
 logger = logging.getLogger(__name__)
 
 
 class Backend(Protocol):
-    """How a worker runs the models of recipes. libraries: that it needs besides, whose versions scores depend on."""
+    """How a worker runs the models of recipes. libraries: that it needs besides, whose versions scores depend on.
+
+    more_bytes: of memory that a worker takes besides.
+    """
 
     libraries: tuple[str, ...]
+    more_bytes: int
 
     def identity(self) -> object:
         """What scores depend on besides, as JSON data; None: nothing."""
@@ -57,6 +63,7 @@ class Transformers:
     """The reference: the model of transformers, written in place."""
 
     libraries: tuple[str, ...] = ()
+    more_bytes = 0
 
     def identity(self) -> object:
         """Nothing."""
@@ -84,6 +91,7 @@ class VLLM:
         cache_gb: Positive = 1.0,
     ) -> None:
         self.context, self.sequences, self.memory, self.cache_gb = context, sequences, memory, cache_gb
+        self.more_bytes = IMPORTS + int(cache_gb * 1024**3)
 
     def identity(self) -> object:
         """Its name, and how many texts it works on at once: answers are rounded by that."""
@@ -104,10 +112,14 @@ class VLLM:
                     f"backend=vllm answers tasks of lm-eval and texts of guard; benchmark {name!r} asks the model in "
                     "another way; choose backend=transformers"
                 )
-        target = str(settings.executor.get("_target_", ""))
-        if target.endswith("RayActors"):
+        if str(settings.executor.get("_target_", "")).endswith("RayActors"):
             raise ValueError("backend=vllm runs with executor=local or executor=processes, got executor=ray")
-        if settings.executor.get("python") is None and not is_installed():
+        python = settings.executor.get("python")
+        if python is not None:
+            found = versions_in(str(python))
+            if not any(found[name] for name in self.libraries):
+                raise ValueError(f"backend=vllm: the Python of the workers, executor.python={python}, has no vLLM")
+        elif not is_installed():
             raise ValueError(
                 f"backend=vllm: this Python ({sys.executable}) has no vLLM; give the one of an environment that "
                 "has it: executor=processes executor.python=/path/to/python (docs/backends.md says how to make one)"

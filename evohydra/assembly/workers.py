@@ -21,6 +21,7 @@ from evohydra.merging.checkpoints import Survey
 from evohydra.merging.stamps import Stamps
 from evohydra.scoring.benchmarks import Benchmark
 from evohydra.scoring.benchmarks.contents import versions_of
+from evohydra.scoring.executors.elsewhere import versions_in
 from evohydra.scoring.worker import Worker
 from evohydra.searching.identity import Alignment, OfScores, check_same_scores
 
@@ -137,4 +138,5 @@ def scores_depend_on(parts: Parts) -> OfScores:
         code=own_code(settings.model, settings.merge, settings.benchmark),
         versions=versions_of((*LIBRARIES, *backend.libraries)),
         benchmarks={name: benchmark.identity() for name, benchmark in parts.benchmarks.items()},
+        workers=None if (python := settings.executor.get("python")) is None else versions_in(str(python)),
     )
