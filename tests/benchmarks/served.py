@@ -6,9 +6,9 @@
     PYTHON -m tests.benchmarks.served disk MODELS OUT
     PYTHON -m tests.benchmarks.served table OUT
 
-PYTHON has vLLM and evohydra (docs/backends.md). MODELS is what tests.benchmarks.smollm2_tune has written. Genomes are the
-two sources, their average and random ones of task arithmetic; each answers the first search examples greedily, and is
-asked for the log-likelihood of references to some of them. `score ... transformers` comes after the others: where an
+PYTHON has vLLM and evohydra (docs/backends.md). MODELS is what tests.benchmarks.smollm2_tune has written. Genomes are
+the two sources, their average and random ones of task arithmetic; each answers the first search examples greedily, and
+is asked for the log-likelihood of references to some of them. `score ... transformers` comes after the first: where an
 answer differs from vLLM's, it looks at the logits of both tokens. `disk` is the other way: a genome is written as a
 checkpoint, and an engine is started on it. All times are given as seconds of the clock and of the processor.
 """
@@ -83,7 +83,7 @@ def noting(worker: Worker, name: str, noted: list[tuple[list[int], list[int]]]) 
     lm._model_generate = watched
 
 
-def score(models: Path, out: Path, backend: str, *, backwards: bool) -> None:
+def score(models: Path, out: Path, backend: str, *, backwards: bool, answered: int, likely: int) -> None:
     """Score all genomes; a file for each."""
     with Spent() as starting:
         run, worker, recipes = made(models, out, backend)
@@ -100,15 +100,13 @@ def score(models: Path, out: Path, backend: str, *, backwards: bool) -> None:
         with Spent() as merging:
             worker.become(node)
         with Spent() as answering:
-            written = worker.evaluate(Job(node, "search", {name: list(range(ANSWERED))}))
+            written = worker.evaluate(Job(node, "search", {name: list(range(answered))}))
         with Spent() as reading:
-            likely = worker.evaluate(
-                Job(node, "search", {name: [], likelihood_name(name, "token"): list(range(LIKELY))})
-            )
+            told = worker.evaluate(Job(node, "search", {name: [], likelihood_name(name, "token"): list(range(likely))}))
         found = {
-            "scores": {**written.scores, **likely.scores}, "merging": merging.seconds, "answering": answering.seconds,
-            "reading": reading.seconds, "answers": sorted(noted), "errors": [written.error, likely.error],
-            "ends": written.ends, "tokens": [written.tokens, likely.tokens],
+            "scores": {**written.scores, **told.scores}, "merging": merging.seconds, "answering": answering.seconds,
+            "reading": reading.seconds, "answers": sorted(noted), "errors": [written.error, told.error],
+            "ends": written.ends, "tokens": [written.tokens, told.tokens],
         }  # fmt: skip
         if backend == "transformers":
             found["apart"] = apart(worker, json.loads((out / "vllm" / f"{label}.json").read_text())["answers"], noted)
@@ -205,10 +203,19 @@ def main() -> None:
         if command == "score":
             of.add_argument("backend", choices=["vllm", "transformers"])
             of.add_argument("--backwards", action="store_true")
+            of.add_argument("--answered", type=int, default=ANSWERED)
+            of.add_argument("--likely", type=int, default=LIKELY)
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     if given.command == "score":
-        score(given.models, given.out, given.backend, backwards=given.backwards)
+        score(
+            given.models,
+            given.out,
+            given.backend,
+            backwards=given.backwards,
+            answered=given.answered,
+            likely=given.likely,
+        )
     elif given.command == "disk":
         disk(given.models, given.out)
     else:

@@ -85,7 +85,7 @@ class ServedLM(LiveLM):
         ended = {*ends, filling}
         for prompt, each in zip(self._prompts, answers, strict=False):
             count = next((n for n, token in enumerate(each.tokens) if token in ended), len(each.tokens))
-            self.ends[prompt] = count, each.at_limit
+            self.ends[prompt] = count, each.at_limit and count >= limit
         return torch.cat([context, torch.tensor(rows, dtype=context.dtype).reshape(len(rows), longest)], dim=1)
 
     def _settings(self, options: Mapping[str, object]) -> tuple[float, list[int]]:
@@ -111,5 +111,6 @@ class ServedLM(LiveLM):
         if prompt + answer > self._served.engine.context:
             raise BenchmarkError(
                 f"a prompt of {prompt} tokens and an answer of up to {answer} do not fit into backend.context, which "
-                f"is {self._served.engine.context}: expected at least {prompt + answer}"
+                f"is {self._served.engine.context}: expected at least {prompt + answer}; a text of the model's whole "
+                "length leaves no room for the token after it, and needs backend=transformers"
             )
