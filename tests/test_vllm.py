@@ -16,18 +16,25 @@ from evohydra.recipe import Group, Merge
 from evohydra.scoring.benchmarks.likelihood import likelihood_name
 from evohydra.scoring.executors import Executor
 from evohydra.scoring.job import Job
-from evohydra.scoring.worker import answers
+from evohydra.scoring.worker import Worker, answers
 from tests.commands import built, carried_out, environment, json_lines, workspace
-from tests.stand_in import worker
 
 PYTHON = os.environ.get("EVOHYDRA_VLLM_PYTHON")
 HEADS_OF_32 = {"hidden_size": 96, "num_attention_heads": 3, "num_key_value_heads": 3, "intermediate_size": 128,
                "max_position_embeddings": 256}  # fmt: skip
-IN_ANOTHER = ["executor=processes", "executor.workers=1", "executor.threads=1", f"executor.python={PYTHON}"]
+VLLM = [
+    "backend=vllm", "backend.cache_gb=0.2", "executor=processes", "executor.workers=1", "executor.threads=1",
+    f"executor.python={PYTHON}",
+]  # fmt: skip
+
+
+def itself(worker: Worker) -> Worker:
+    """The worker, which is in this process."""
+    return worker
 
 
 @pytest.fixture(scope="module")
-def by_vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Executor]]:
+def by_vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[list[str], Executor]]:
     """A run on small random models with heads of 32, and its worker, which vLLM serves."""
     if PYTHON is None:
         pytest.skip("needs a Python with vLLM: EVOHYDRA_VLLM_PYTHON=/path/to/python")
@@ -35,16 +42,16 @@ def by_vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Ex
     with pytest.MonkeyPatch.context() as patched:
         for key, value in environment().items():
             patched.setenv(key, value)
-        arguments = [*workspace(root, **HEADS_OF_32), "budget=6", "backend=vllm", "backend.cache_gb=0.2", *IN_ANOTHER]
-        with closing(built(arguments, root / "run").make_executor()) as executor:
-            yield root, executor
+        arguments = [*workspace(root, **HEADS_OF_32), "budget=6"]
+        with closing(built([*arguments, *VLLM], root / "run").make_executor()) as executor:
+            yield arguments, executor
 
 
 @pytest.mark.slow
-def test_vllm_scores_as_transformers(by_vllm: tuple[Path, Executor], tmp_path: Path) -> None:
+def test_vllm_scores_as_transformers(by_vllm: tuple[list[str], Executor], tmp_path: Path) -> None:
     """Answers and likelihoods of a source, a merge with another head, one that is not finite, and the source again."""
-    root, executor = by_vllm
-    plain = worker(tmp_path, None, root)
+    arguments, executor = by_vllm
+    plain = built(arguments, tmp_path / "run").make_executor().ask(itself)
     first, second = plain.sources.models
     (name,) = plain.benchmarks
     likely = likelihood_name(name, "token")
@@ -69,9 +76,9 @@ def test_vllm_scores_as_transformers(by_vllm: tuple[Path, Executor], tmp_path: P
 
 
 @pytest.mark.slow
-def test_a_worker_of_vllm_that_is_killed_is_replaced(by_vllm: tuple[Path, Executor]) -> None:
-    root, executor = by_vllm
-    first = built([*workspace(root, **HEADS_OF_32), "budget=6"], root / "other").models.sources
+def test_a_worker_of_vllm_that_is_killed_is_replaced(by_vllm: tuple[list[str], Executor], tmp_path: Path) -> None:
+    arguments, executor = by_vllm
+    first = built(arguments, tmp_path / "run").models.sources
     jobs = [Job(node, "search", None) for node in first.values()]
     before = [executor.submit([job]) and executor.completed()[1].scores for job in jobs]
     executor.submit(jobs)
@@ -81,19 +88,20 @@ def test_a_worker_of_vllm_that_is_killed_is_replaced(by_vllm: tuple[Path, Execut
 
 
 @pytest.mark.slow
-def test_heads_that_vllm_has_no_kernel_for(by_vllm: tuple[Path, Executor], tmp_path: Path) -> None:
-    run = built([*workspace(tmp_path), "budget=6", "backend=vllm", *IN_ANOTHER], tmp_path / "run")
+def test_heads_that_vllm_has_no_kernel_for(by_vllm: tuple[list[str], Executor], tmp_path: Path) -> None:
+    run = built([*workspace(tmp_path), "budget=6", *VLLM], tmp_path / "run")
     with closing(run.make_executor()) as executor, pytest.raises(SourceError, match="the heads of this model have 8"):
         executor.ask(answers, run.models.sources["one"], "lm_eval", "search", [0])
 
 
 @pytest.mark.slow
-def test_a_search_by_vllm_finds_what_one_by_transformers_finds(by_vllm: tuple[Path, Executor]) -> None:
+def test_a_search_by_vllm_finds_what_one_by_transformers_finds(
+    by_vllm: tuple[list[str], Executor], tmp_path: Path
+) -> None:
     """To the written winner; the same command again scores nothing anew."""
-    root, _ = by_vllm
-    arguments = [*workspace(root, **HEADS_OF_32), "budget=6", "top=2", "baselines=null", "audit=none"]
+    root, arguments = tmp_path, [*by_vllm[0], "top=2", "baselines=null", "audit=none"]
     plain = carried_out(arguments, root / "plain" / "run")
-    vllm = [*arguments, "backend=vllm", "backend.cache_gb=0.2", *IN_ANOTHER]
+    vllm = [*arguments, *VLLM]
     served = carried_out(vllm, root / "served" / "run")
     assert served["test"] == pytest.approx(plain["test"])
     assert "winner_unverified" not in served
