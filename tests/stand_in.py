@@ -76,9 +76,9 @@ def served(directory: Path, engine: StandIn) -> Served:
     return Served(live.module.to("meta"), live.tokenizer, engine, cpu, torch.float32, whole)
 
 
-def worker(tmp_path: Path, made: StandIn | None, models: Path | None = None) -> Worker:
+def worker(tmp_path: Path, made: StandIn | None) -> Worker:
     """That of a run on tiny models; its model is the stand-in's, if any."""
-    run = built([*workspace(models or tmp_path), "budget=6"], tmp_path / "run")
+    run = built([*workspace(tmp_path), "budget=6"], tmp_path / "run")
     plain = run.make_executor().ask(lambda worker: worker)
     if made is None:
         return plain
