@@ -1,10 +1,11 @@
 """Models that an inference engine runs instead of transformers: a recipe goes in, answers come out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
+from torch import Tensor
 
 from evohydra.families import LiveModel
 from evohydra.merging.engine import Engine
@@ -86,7 +87,7 @@ class Served:
         self._of_twin: Node | None = None
 
     @property
-    def tokenizer(self) -> Any:
+    def tokenizer(self) -> object:
         """The model's tokenizer."""
         return self._tokenizer
 
@@ -96,7 +97,7 @@ class Served:
         return self._in_transformers().module
 
     @property
-    def parameters(self) -> Any:
+    def parameters(self) -> Mapping[str, Tensor]:
         """Its parameters by checkpoint name, see `LiveModel`."""
         return self._in_transformers().parameters
 

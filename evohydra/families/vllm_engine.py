@@ -126,20 +126,20 @@ class VLLMEngine:
     def not_numbers(self) -> tuple[int, int]:
         """See `TextEngine`."""
         with _failing():
-            bad, seen = self._call("evohydra_not_numbers")
+            found = self._call("evohydra_not_numbers")
+        assert isinstance(found, tuple)
+        bad, seen = found
         return int(bad), int(seen)
 
     def _told(self, texts: Sequence[Sequence[int]], asked: object) -> list[Any]:
         start = time.perf_counter()
         with _failing():
-            told: list[Any] = self._llm.generate(
-                [{"prompt_token_ids": list(text)} for text in texts], asked, use_tqdm=False
-            )
+            told = self._llm.generate([{"prompt_token_ids": list(text)} for text in texts], asked, use_tqdm=False)
         self.seconds += time.perf_counter() - start
         self.tokens += sum(map(len, texts))
-        return told
+        return list(told)
 
-    def _call(self, method: str, *given: object) -> Any:
+    def _call(self, method: str, *given: object) -> object:
         (found,) = self._llm.collective_rpc(method, args=given)
         return found
 

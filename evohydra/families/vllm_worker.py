@@ -23,8 +23,8 @@ class MergeExtension:
         compute = model.compute_logits
         self._seen, self._bad = 0, torch.zeros((), dtype=torch.int64, device=self.model_runner.device)
 
-        def watched(*given: Any, **named: Any) -> Any:
-            logits = compute(*given, **named)
+        def watched(*given: object, **named: object) -> Tensor | None:
+            logits: Tensor | None = compute(*given, **named)
             if logits is not None:
                 self._bad += (~logits.amax(dim=-1).isfinite()).sum()  # the largest is NaN where one of them is
                 self._seen += len(logits)
