@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from evohydra.assembly.automatic import AUTO, with_benchmark, with_search
+from evohydra.assembly.backends import backend_of
 from evohydra.assembly.begun import as_begun, commits_of
 from evohydra.assembly.foresight import beginning
 from evohydra.assembly.guarding import by_content, counted, guard_of, has_validation, limits_of
@@ -101,6 +102,7 @@ def assembled(
     space = space_of(merge, located_in(found), found)
     _check_budget(settings, space)
     every = benchmarks_of(settings, found.family)
+    backend_of(settings).check(settings, found.family, every)
     benchmarks = counted(settings.guard, every)
     limits = limits_of(settings.guard, every, [model.name for model in found.models], based=found.base is not None)
     settings, searched = with_search(settings, benchmarks, given)
@@ -207,7 +209,8 @@ def _plan(settings: Settings, benchmarks: Mapping[str, Benchmark], space: Space)
 
 def _executor(settings: Settings, parts: Parts) -> Executor:
     """The executor with its workers; people are asked in one process only."""
-    made: Executor = instantiate(settings.executor)(make=WorkerMaker(parts), worker_bytes=worker_bytes(parts))
+    needed = worker_bytes(parts) + backend_of(settings).more_bytes
+    made: Executor = instantiate(settings.executor)(make=WorkerMaker(parts), worker_bytes=needed)
     asking = [name for name, each in parts.benchmarks.items() if isinstance(each, Asking) and each.asks]
     if asking and made.workers > 1:
         made.close()

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le
 
@@ -78,7 +78,7 @@ class Settings:
     shard_gb: Annotated[float, Gt(0), Le(10**6)]
     benchmark: Plain | None = None  # Spec by name
     baselines: Plain | None = None
-    backend: Any = None
+    backend: Spec | None = None
 
     @property
     def genomes(self) -> int:

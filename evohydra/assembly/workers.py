@@ -1,12 +1,14 @@
 """Workers from what a run is made of: in this process, or in others from the configuration alone."""
 
 import contextlib
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock
 
+from evohydra.assembly.backends import backend_of
 from evohydra.assembly.guarding import counted
 from evohydra.assembly.own_code import own_code
 from evohydra.assembly.parts import Parts, benchmarks_of, found_sources, opened_parts, shapes_of
@@ -19,6 +21,7 @@ from evohydra.merging.checkpoints import Survey
 from evohydra.merging.stamps import Stamps
 from evohydra.scoring.benchmarks import Benchmark
 from evohydra.scoring.benchmarks.contents import versions_of
+from evohydra.scoring.executors.elsewhere import versions_in
 from evohydra.scoring.worker import Worker
 from evohydra.searching.identity import Alignment, OfScores, check_same_scores
 
@@ -57,7 +60,8 @@ class WorkerMaker:
         parts = self._parts or _parts_elsewhere(self._known)
         settings, opened = parts.settings, parts.sources
         on_paths = opened.models if settings.merge.get("dataflow") else ()
-        live = parts.family.live_model(
+        whole = functools.partial(
+            parts.family.live_model,
             opened.directories[opened.files_from],
             parts.engine.device,
             parts.out_dtype,
@@ -65,6 +69,7 @@ class WorkerMaker:
             sources={model.name: opened.directories[model.name] for model in on_paths},
             prefix_bytes=int(settings.prefix_gb * 1024**3),
         )
+        live = backend_of(settings).live(parts, whole)
         opened.check_settings()  # which the model has read again
         count = counted(settings.guard, parts.benchmarks)
         return Worker(parts.engine, live, count, opened, parts.family, opened.models[0], parts.benchmarks)
@@ -110,7 +115,7 @@ def _found_here(known: _Known) -> tuple[FoundSources, dict[str, Benchmark]]:
 def scores_depend_on(parts: Parts) -> OfScores:
     """What the scores of a run depend on."""
     settings, opened, rules = parts.settings, parts.sources, parts.rules
-    nodes = (*opened.models, *filter(None, [opened.base]))
+    nodes, backend = (*opened.models, *filter(None, [opened.base])), backend_of(settings)
     return OfScores(
         sources={
             node.name: {"fingerprint": node.fingerprint, "settings": opened.settings[node.name]} for node in nodes
@@ -129,8 +134,9 @@ def scores_depend_on(parts: Parts) -> OfScores:
         dtype=str(parts.engine.dtype),
         out_dtype=str(parts.out_dtype),
         device=parts.engine.device.type if settings.device == "auto" else settings.device,
-        backend=settings.backend,
+        backend=backend.identity(),
         code=own_code(settings.model, settings.merge, settings.benchmark),
-        versions=versions_of(LIBRARIES),
+        versions=versions_of((*LIBRARIES, *backend.libraries)),
         benchmarks={name: benchmark.identity() for name, benchmark in parts.benchmarks.items()},
+        workers=None if (python := settings.executor.get("python")) is None else versions_in(str(python)),
     )

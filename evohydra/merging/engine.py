@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -113,6 +113,15 @@ class Engine:
         """One merged tensor, in the type of the merge where it was merged and as stored where it was copied."""
         with compiling(self.compile_kernels):
             return self._tensor(node, name, _group_by_tensor(node))
+
+    @torch.inference_mode()
+    def tensors(self, node: Node, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
+        """Each of `names` with its merged tensor, one after the other, see `tensor`."""
+        groups, needed = _group_by_tensor(node), sorted({checkpoint.name for checkpoint in checkpoints(node)})
+        for name in self._transfers.ahead(names, lambda name: self._missing(needed, name)):
+            with compiling(self.compile_kernels):
+                merged = self._tensor(node, name, groups)
+            yield name, merged
 
     @torch.inference_mode()
     def probe(self, node: Node) -> None:
@@ -230,13 +239,7 @@ class Engine:
         return merged
 
     def _supply(
-        self,
-        method: Method,
-        node: Merge,
-        name: str,
-        base: Tensor | None,
-        models: Sequence[Tensor],
-        given: Plain,
+        self, method: Method, node: Merge, name: str, base: Tensor | None, models: Sequence[Tensor], given: Plain
     ) -> dict[str, object]:
         """The parameters that the engine supplies, see `evohydra.merging.methods`."""
         supplied: dict[str, object] = {}

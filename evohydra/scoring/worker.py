@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from evohydra.families import Family, LiveModel
+from evohydra.families.serving import EngineError
 from evohydra.families.sources import OpenSources
 from evohydra.merging.engine import Engine
 from evohydra.recipe import Node
@@ -27,8 +28,8 @@ from evohydra.scoring.benchmarks import (
     TellsAnswers,
 )
 from evohydra.scoring.benchmarks.likelihood import Likelihood, Verifiable, likelihoods_of, of_verified
-from evohydra.scoring.benchmarks.not_numbers import LogitsWatch
 from evohydra.scoring.benchmarks.sampling import own_randomness
+from evohydra.scoring.forward import clock_of, watch_of
 from evohydra.scoring.job import DeviceError, Evaluation, Examples, Job, MachineError, Written, broken_by, checked
 from evohydra.scoring.measures import Measures, is_measure
 
@@ -70,8 +71,7 @@ class Worker:
         self._reference: tuple[Node, ...] = (reference,) if reference else ()
         self._expected: tuple[Node, ...] = ()
         self._referred: set[Split] = set()  # splits on which people have a reference
-        self._clock = _ForwardClock(live)
-        self._watch = LogitsWatch(live.module)
+        self._clock, self._watch = clock_of(live), watch_of(live)
 
     def expect(self, recipes: Sequence[Node]) -> None:
         """Tell which recipes will be evaluated next, in this order."""
@@ -86,7 +86,7 @@ class Worker:
         (memory that runs out, a lost device), BenchmarkError for a wrong configuration, SourceError for weights that
         were written to in the meantime, OSError for a full disk.
         """
-        self._clock.seconds, self._clock.tokens = 0.0, 0
+        self._clock.begin()
         start = merged = time.perf_counter()
         scores: dict[str, list[float]] = {}
         positions: dict[str, list[int]] = {}
@@ -214,6 +214,8 @@ class Worker:
 def _machines(reason: Exception) -> type[MachineError] | None:
     """Which failure of the machine this is; None where it is the model's."""
     text = str(reason)
+    if isinstance(reason, EngineError):
+        return DeviceError
     if isinstance(reason, MemoryError | torch.OutOfMemoryError) or any(words in text for words in MEMORY):
         return MachineError
     accelerator = getattr(torch, "AcceleratorError", None)  # of newer releases
@@ -237,28 +239,3 @@ def written(worker: Worker, recipe: Node, benchmark: str, split: Split, examples
 def probe(worker: Worker, recipe: Node) -> None:
     """Merge a little of each group of `recipe`; ValueError or MergeError where a method refuses it."""
     worker.engine.probe(recipe)
-
-
-class _ForwardClock:
-    """Seconds spent in the live model's forward passes, and the tokens that went through them."""
-
-    def __init__(self, live: LiveModel) -> None:
-        self.seconds, self.tokens = 0.0, 0
-        self._started = 0.0
-        self._cuda = live.device.type == "cuda"
-        live.module.register_forward_pre_hook(self._start, with_kwargs=True)
-        live.module.register_forward_hook(self._stop)
-
-    def _start(self, _: torch.nn.Module, inputs: tuple[object, ...], named: dict[str, object]) -> None:
-        tokens = named.get("input_ids", inputs[0] if inputs else None)
-        if isinstance(tokens, torch.Tensor) and not tokens.is_floating_point():  # latents are no tokens
-            self.tokens += tokens.numel()
-        self._started = self._now()
-
-    def _stop(self, *_: object) -> None:
-        self.seconds += self._now() - self._started
-
-    def _now(self) -> float:
-        if self._cuda:  # kernels run behind the caller's back
-            torch.cuda.synchronize()
-        return time.perf_counter()

@@ -58,7 +58,8 @@ class OfScores:
 
     sources: by name the fingerprint of the tensors, and that of configuration and tokenizer. configured_by: the one
     that gives both to the merge. code: digests of the modules of one's own that merge or score. versions: of what runs
-    models and merges them. benchmarks: what each says of itself (`Benchmark.identity`).
+    models and merges them. benchmarks: what each says of itself (`Benchmark.identity`). workers: versions of what is in
+    the Python of workers where that is another one (executor.python); None: there is none.
     """
 
     sources: Mapping[str, Mapping[str, object]]
@@ -71,6 +72,7 @@ class OfScores:
     code: Mapping[str, str]
     versions: Mapping[str, str | None]
     benchmarks: Mapping[str, Mapping[str, object]]
+    workers: Mapping[str, str | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,10 @@ def _plain(of: Identity | OfScores) -> dict[str, Any]:
 
 def check_same_scores(of_driver: OfScores, of_worker: OfScores) -> None:
     """LedgerError where a worker has read other things than the driver when the run began."""
-    if found := differences(_plain(of_driver), _plain(of_worker), ("scores",)):
+    found = differences(_plain(of_driver), _plain(of_worker), ("scores",))
+    if of_driver.workers is not None:  # whose versions are compared among `workers`
+        found = [each for each in found if not _of_versions(each[0]) or each[0][1] == "workers"]
+    if found:
         raise LedgerError(
             "a worker that began now has found other sources, data or code than the run began with "
             f"({listed(found)}). What it would score is not recorded. Give the files their old content to go on, or "
@@ -253,7 +258,9 @@ def listed(found: Sequence[Difference]) -> str:
 
 
 def _of_versions(at: tuple[str, ...]) -> bool:
-    return at[:2] == ("scores", "versions") or (at[:2] == ("scores", "benchmarks") and at[3:4] == ("versions",))
+    return at[:2] in (("scores", "versions"), ("scores", "workers")) or (
+        at[:2] == ("scores", "benchmarks") and at[3:4] == ("versions",)
+    )
 
 
 def _told(at: tuple[str, ...], was: Any, now: Any) -> str:

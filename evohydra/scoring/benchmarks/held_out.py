@@ -16,6 +16,7 @@ from evohydra.scoring.benchmarks.likelihood import LOWEST
 from evohydra.scoring.benchmarks.live_lm import LiveLM
 from evohydra.scoring.benchmarks.lm_eval_identity import PACKAGES
 from evohydra.scoring.benchmarks.not_numbers import check_log_likelihoods
+from evohydra.scoring.benchmarks.served_lm import language_model
 from evohydra.scoring.benchmarks.text_tables import TABLES, table_rows
 
 COLUMN = "text"
@@ -69,7 +70,7 @@ class HeldOutText:
     def __call__(self, live: LiveModel, split: Split, examples: Sequence[int] | None = None) -> NDArray[np.float64]:
         """(n,): nats of each passage, by the mean number of bytes of all passages of the split. Fewer are better."""
         if self._lm is None or self._live is not live:
-            self._lm, self._live = LiveLM(live.module, live.tokenizer, self._batch), live
+            self._lm, self._live = language_model(live, self._batch), live
         every = self._passages[split]
         sizes = np.array([len(text.encode()) for text in every], dtype=np.float64)
         places = list(range(len(every)) if examples is None else examples)

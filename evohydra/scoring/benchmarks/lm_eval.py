@@ -19,7 +19,6 @@ from evohydra.scoring.benchmarks.chat_templates import Prompts, choose_template
 from evohydra.scoring.benchmarks.contents import versions_of
 from evohydra.scoring.benchmarks.images import text_of
 from evohydra.scoring.benchmarks.likelihood import Per, Texts
-from evohydra.scoring.benchmarks.live_lm import LiveLM
 from evohydra.scoring.benchmarks.lm_eval_asking import answer, changed, ends_of, given_answers, lacking
 from evohydra.scoring.benchmarks.lm_eval_identity import PACKAGES, of_split, samples
 from evohydra.scoring.benchmarks.lm_eval_loading import load_tasks, unequal
@@ -40,6 +39,7 @@ from evohydra.scoring.benchmarks.parts import part_of_batches
 from evohydra.scoring.benchmarks.private_lm_eval import by_document, set_instances
 from evohydra.scoring.benchmarks.prompt_formats import QUESTION, wrap
 from evohydra.scoring.benchmarks.sampling import DRAWS
+from evohydra.scoring.benchmarks.served_lm import language_model
 from evohydra.scoring.benchmarks.splits import Slice, check_disjoint, slice_of
 
 logger = logging.getLogger(__name__)
@@ -287,7 +287,7 @@ class LMEvalBenchmark:
             from evohydra.scoring.benchmarks.live_vlm import LiveMultimodalLM  # takes seconds to import
 
             return LiveMultimodalLM(self.name, live, self._options.batch_size, self._options.sampling_seed)
-        return LiveLM(live.module, live.tokenizer, self._options.batch_size, self._options.sampling_seed)
+        return language_model(live, self._options.batch_size, self._options.sampling_seed)
 
     def _built_requests(self, lm: HFLM, task: Task, split: Split) -> list[list[object]]:
         """The requests of each example of `split`, in the order of the split; lm-eval keeps that of the data."""

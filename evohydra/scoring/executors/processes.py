@@ -17,6 +17,7 @@ from annotated_types import Gt
 
 from evohydra.checks import CountOrAuto, Natural, Positive
 from evohydra.scoring.executors import MakeWorker
+from evohydra.scoring.executors.elsewhere import OtherProcess, begun, versions_in
 from evohydra.scoring.executors.pool import LOOK, Pool, Said, Seat, holding_interrupts
 from evohydra.scoring.executors.resources import Places, places
 from evohydra.scoring.executors.serving import serve
@@ -31,7 +32,7 @@ IMPORTED = ("evohydra.", "transformers.models.")  # what is imported for workers
 class _Process(Seat):
     """A worker's process."""
 
-    process: BaseProcess
+    process: BaseProcess | OtherProcess
     connection: Connection
 
 
@@ -39,14 +40,19 @@ class Processes(Pool[_Process]):
     """`workers` processes of this machine; "auto": one for each GPU, or what cores and memory allow.
 
     threads: CPU threads of each, "auto" shares the cores. A worker that dies (killed, out of memory) is replaced, and
-    its job is tried again up to `retries` times. straggler, limit: see `Pool`.
+    its job is tried again up to `retries` times. straggler, limit: see `Pool`. python: of another environment, in which
+    workers run; None: this one.
     """
 
     def __init__(
         self, *, make: MakeWorker, workers: CountOrAuto = "auto", threads: CountOrAuto = "auto", retries: Natural = 2,
-        straggler: Annotated[float, Gt(1)] | None = None, limit: Positive | None = None, worker_bytes: int = 0,
+        straggler: Annotated[float, Gt(1)] | None = None, limit: Positive | None = None, python: str | None = None,
+        worker_bytes: int = 0,
     ) -> None:  # fmt: skip
         super().__init__(retries, straggler, limit)
+        if python is not None:
+            versions_in(python)  # which it is looked at for
+        self._python = python
         self._look = LOOK if straggler is None and limit is None else OFTEN
         self._places: Places = places(workers, threads, worker_bytes)
         self.workers = self._places.workers
@@ -61,10 +67,16 @@ class Processes(Pool[_Process]):
             self._seats.append(self._started(len(self._seats)))
 
     def _started(self, number: int) -> _Process:
+        environment = {**os.environ, **self._places.environment(number)}
+        process: BaseProcess | OtherProcess
+        if self._python is not None:
+            with holding_interrupts():
+                process, ours = begun(self._python, self._make, environment, self._places.threads)
+            return _Process(number, process, ours, where=f"process {process.pid}")
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
             target=serve,
-            args=(theirs, self._make, {**os.environ, **self._places.environment(number)}, self._places.threads),
+            args=(theirs, self._make, environment, self._places.threads),
             name=f"evohydra-worker-{number}",
         )
         with holding_interrupts():

