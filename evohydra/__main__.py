@@ -22,7 +22,7 @@ import evohydra
 from evohydra.assembly import composition, starting
 from evohydra.checks.terminal import harmless, quiet
 from evohydra.library.commands import ENDS_WITH_CALLER
-from evohydra.report.sweep_callback import report_sweeps
+from evohydra.report.sweep_callback import SWEEP, report_sweeps
 
 logger = logging.getLogger(__name__)
 INTERRUPTED, ENDED = 130, 143  # the exit codes of shells for Ctrl-C, and for SIGTERM
@@ -185,9 +185,15 @@ def job(config: DictConfig) -> float:
     return math.nan if score is None else score
 
 
-def _explain(arguments: Sequence[str]) -> None:
-    """Say what is wrong with a command line that Hydra cannot compose; where we do not know, Hydra's words stay."""
-    if hints := composition.explain([*arguments]):
+def _explain(arguments: Sequence[str], reason: BaseException | None) -> None:
+    """Say what is wrong with a command line that Hydra cannot compose; where we do not know, Hydra's words stay.
+
+    What a launcher fails with before any job begins is told without its traceback.
+    """
+    hints = composition.explain([*arguments])
+    if not hints and reason is not None and not composition.is_hydras(reason) and starting.keeps_messages():
+        hints = [f"{type(reason).__name__}: {reason}"]
+    if hints:
         starting.drop_messages()
     for hint in hints:
         print(f"evohydra: {hint}", file=sys.stderr)
@@ -236,13 +242,14 @@ def main() -> None:
                 job()
             except SystemExit as ending:
                 if ending.code == 1:  # Hydra could not compose the configuration, and says so at length
-                    _explain(sys.argv[1:])
+                    _explain(sys.argv[1:], ending.__context__)
                 raise
     except KeyboardInterrupt:
         print("\nevohydra: interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
     finally:
-        report_sweeps()
+        for sweep in report_sweeps():
+            starting.leave_nothing(sweep, None, SWEEP)
 
 
 if __name__ == "__main__":

@@ -38,6 +38,24 @@ def test_one_sentence_and_nothing_left(given: list[str], told: str, tmp_path: Pa
     assert not [each for each in tmp_path.rglob("*") if each != tmp_path / "outputs"]
 
 
+def test_a_sweep_of_which_no_job_begins_leaves_nothing(tmp_path: Path):
+    """A choice that is not there, and a launcher for a cluster that is not there; what was there before stays."""
+    (tmp_path / "outputs" / "old").mkdir(parents=True)
+    (tmp_path / "outputs" / "old" / "multirun.yaml").write_text("hydra: {}\n")
+    for given, told in (
+        ("optimizer=cmaes,dee", "unknown optimizer dee. Known:"),
+        ("hydra/launcher=submitit_slurm", "are you indeed on a slurm cluster?"),
+    ):
+        process = evohydra("-m", given, "seed=1,2", cwd=tmp_path)
+        assert process.returncode == 1
+        (line,) = filter(None, process.stderr.splitlines())
+        assert line.startswith("evohydra: ")
+        assert told in line
+        assert [each.name for each in (tmp_path / "outputs").iterdir()] == ["old"]
+    evohydra("-m", "run=old", "optimizer=cmaes,dee", cwd=tmp_path)
+    assert (tmp_path / "outputs" / "old" / "multirun.yaml").exists()
+
+
 def test_a_wrong_value_is_refused_before_libraries_are_loaded(tmp_path: Path):
     code = (
         "import sys; from evohydra.__main__ import main\n"
@@ -131,7 +149,9 @@ def test_help_shows_the_yaml_of_a_choice_and_of_one_s_own(tmp_path: Path):
 
 @pytest.mark.parametrize("asked", ["foo", "../conf", "merge=foo", "merge/ties", ""])
 def test_help_names_what_there_is(asked: str):
-    with pytest.raises(ValueError, match=r"--help .*(expected one of backend, benchmark, executor|known are arcee_fusion)"):
+    with pytest.raises(
+        ValueError, match=r"--help .*(expected one of backend, benchmark|known are arcee_fusion)"
+    ):
         pages.topic(asked)
 
 

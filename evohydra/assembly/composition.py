@@ -160,6 +160,11 @@ def _apart() -> Iterator[None]:
         Singleton.set_state(before)
 
 
+def is_hydras(error: BaseException) -> bool:
+    """Whether Hydra or OmegaConf says what is wrong, which is short and has no traceback."""
+    return isinstance(error, HydraException | OmegaConfBaseException)
+
+
 def explain(arguments: list[str]) -> list[str]:
     """For each override that names what does not exist: what the known names at that place are."""
     given = [argument for argument in arguments if not argument.startswith("-") and "=" in argument]

@@ -58,6 +58,11 @@ def let_through() -> None:
         sys.stderr.write(kept)
 
 
+def keeps_messages() -> bool:
+    """Whether messages are kept back still: no job has begun in this process."""
+    return isinstance(sys.stderr, _Held)
+
+
 def drop_messages() -> None:
     """Forget what was kept back, and keep nothing back from now on."""
     if isinstance(sys.stderr, _Held):

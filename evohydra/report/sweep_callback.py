@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from evohydra.searching.secret_overrides import check_swept
 
+SWEEP = "multirun.yaml"  # in which Hydra keeps a sweep's configuration
 _begun: list[tuple[Path, bool]] = []
 
 
@@ -27,10 +28,15 @@ class SweepReport(Callback):
         _begun.append((Path(config.hydra.sweep.dir), bool(config.report)))
 
 
-def report_sweeps() -> None:
-    """Print the table and write the report of each sweep that began in this process, of whatever has ended."""
+def report_sweeps() -> list[Path]:
+    """Print the table and write the report of each sweep that began in this process, of whatever has ended.
+
+    Returns the directories of sweeps of which no job has begun: there is Hydra's own file alone.
+    """
+    empty = [sweep for sweep, _ in _begun if sweep.is_dir() and [each.name for each in sweep.iterdir()] == [SWEEP]]
+    _begun[:] = [(sweep, wanted) for sweep, wanted in _begun if sweep not in empty]
     if not _begun:
-        return
+        return empty
     from evohydra.report import make_console, say
     from evohydra.report.comparison import compare
     from evohydra.report.gathering import runs_below
@@ -44,3 +50,4 @@ def report_sweeps() -> None:
         compare([sweep], console)
         if wanted:
             say(console, f"  {write_report([sweep], sweep)['report']}: the report")
+    return empty
