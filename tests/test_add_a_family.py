@@ -72,8 +72,13 @@ def test_the_page_has_one_file_and_one_yaml_and_names_every_member() -> None:
         assert members <= set(re.findall(r"`(\w+)`", table)), protocol
 
 
-def test_the_page_s_command_finds_a_better_network(place: Path) -> None:
-    printed = run(place, *command(place), *MORE, "executor=processes", "executor.workers=2")
+@pytest.fixture(scope="module")
+def printed(place: Path) -> str:
+    """What the page's command prints; its run is in outputs/points."""
+    return run(place, *command(place), *MORE, "executor=processes", "executor.workers=2")
+
+
+def test_the_page_s_command_finds_a_better_network(place: Path, printed: str) -> None:
     out = place / "outputs" / "points"
     summary = json.loads((out / "summary.json").read_text())
     test = summary["test"]
@@ -90,6 +95,7 @@ def test_the_page_s_command_finds_a_better_network(place: Path) -> None:
     assert json_lines(out / "ledger.jsonl")[:54] == lines[:54]  # the last generation was cut short
 
 
+@pytest.mark.usefixtures("printed")
 def test_its_recipe_is_rebuilt_where_its_code_is_allowed(place: Path) -> None:
     (line,) = BLOCKS["sh"][1].splitlines()
     words = line.split()[1:]
