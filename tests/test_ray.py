@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from evohydra.recipe import Checkpoint
-from evohydra.scoring.executors import ray_actors
+from evohydra.scoring.executors import ray_actors, ray_cluster
 from evohydra.scoring.executors.ray_actors import RayActors
 from evohydra.scoring.executors.ray_cluster import Share, room
 from evohydra.scoring.job import Job, MachineError
@@ -78,6 +78,20 @@ def test_a_port_at_which_something_else_listens(
     executor = actors(tmp_path, address=f"127.0.0.1:{silent_port}")
     with closing(executor), pytest.raises(ValueError, match="no Ray answers: timed out"):
         executor.ask(doubled, 1)
+
+
+@pytest.mark.parametrize("mode", ["disabled", "token"])
+def test_a_ray_that_may_ask_for_a_token(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's own error does not say it."""
+
+    def refused(**_: object) -> None:
+        raise ConnectionError("Failed to connect to Ray cluster at 10.0.0.1:6379")
+
+    monkeypatch.setenv("RAY_AUTH_MODE", mode)
+    monkeypatch.setattr(ray_cluster, "_initialise", refused)
+    with pytest.raises(ValueError, match="Failed to connect to Ray cluster") as caught:
+        ray_cluster.connect("auto")
+    assert ("set RAY_AUTH_MODE=token for this command" in str(caught.value)) == (mode != "token")
 
 
 def test_a_cluster_of_another_version_is_a_sentence(

@@ -59,6 +59,12 @@ def check_names(resources: Mapping[str, float], environment: Mapping[str, str]) 
             )
 
 
+ASKS_FOR_A_TOKEN = (  # Ray's own error is the same as that of a Ray that has gone
+    ". A Ray that was begun with `ray start` may ask for a token: then set RAY_AUTH_MODE=token for this command, too "
+    "(the token is in ~/.ray/auth_token, or in RAY_AUTH_TOKEN)"
+)
+
+
 def ray_library() -> ModuleType:
     """The library; ValueError where it is not installed."""
     os.environ.update(OFF)  # before it is imported
@@ -91,7 +97,8 @@ def connect(address: str) -> None:
         _initialise(address=address)
     except (OSError, RuntimeError, ValueError, ray_library().exceptions.RayError) as error:
         said = " ".join(str(error).split())
-        raise ValueError(f"executor.address: {expected}, got {given!r}: {said}") from error
+        token = "" if os.environ.get("RAY_AUTH_MODE") == "token" else ASKS_FOR_A_TOKEN
+        raise ValueError(f"executor.address: {expected}, got {given!r}: {said}{token}") from error
 
 
 def silence(host: str, port: int) -> str:
