@@ -7,7 +7,7 @@ import json
 import logging
 import os
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, overload
@@ -105,17 +105,24 @@ def whole_lines(path: Path) -> list[Entry]:
         check_plain_file(path)
     content = path.read_bytes() if path.is_file() else b""
     lines = content[: content.rfind(b"\n") + 1].splitlines()
-    of_earlier_versions = not any(f'"{CHECK}": "'.encode() in line for line in lines)
-    entries = []
+    return list(entries_of(path, lines, checked=any(map(has_check_sum, lines))))
+
+
+def has_check_sum(line: bytes) -> bool:
+    """Whether a line has one, as all do but those of earlier versions."""
+    return f'"{CHECK}": "'.encode() in line
+
+
+def entries_of(path: Path, lines: Iterable[bytes], *, checked: bool) -> Iterator[Entry]:
+    """The entries of whole lines of a file, with check sums if `checked`. LedgerError for a damaged one."""
     for number, line in enumerate(lines, start=1):
         try:
-            entries.append(json.loads(line) if of_earlier_versions else unsealed(line))
+            yield unsealed(line) if checked else json.loads(line)
         except ValueError as error:
             raise LedgerError(f"{path}: line {number} is damaged ({error})") from error
-    return entries
 
 
-class _OnFile(Sequence[Entry]):
+class OnFile(Sequence[Entry]):
     """The entries of a file as they are now, each read when it is asked for."""
 
     def __init__(self, read: Callable[[int], Entry], count: int) -> None:
@@ -182,7 +189,7 @@ class JsonLines:
     @property
     def entries(self) -> Sequence[Entry]:
         """The entry of each line; LedgerError where one that is read again is not what was written."""
-        return _OnFile(self.read, len(self._ends)) if self._kept is None else self._kept
+        return OnFile(self.read, len(self._ends)) if self._kept is None else self._kept
 
     def read(self, number: int) -> Entry:
         """The entry of line `number`, counted from 0, from the file."""

@@ -3,12 +3,11 @@
 import hashlib
 import json
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import overload
 
 from evohydra.files import check_plain_file
-from evohydra.searching.json_lines import CHECK, Entry, LedgerError, unsealed
+from evohydra.searching.json_lines import CHECK, Entry, LedgerError, OnFile, entries_of, has_check_sum
 
 
 def each_line(path: Path) -> Iterator[Entry]:
@@ -16,32 +15,19 @@ def each_line(path: Path) -> Iterator[Entry]:
 
     A torn last line is left out, and there are none where there is no file. LedgerError for a damaged line.
     """
-    yield from (entry for _, entry in _read(path))
+    yield from entries_of(path, _lines(path), checked=any(map(has_check_sum, _lines(path))))
 
 
-def _read(path: Path) -> Iterator[tuple[bytes, Entry]]:
+def _lines(path: Path) -> Iterator[bytes]:
+    """Those that are whole."""
     if path.exists():
         check_plain_file(path)
-    if not path.is_file():
-        return
-    read = json.loads if _of_earlier_versions(path) else unsealed
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.endswith(b"\n"):
-                return
-            try:
-                yield line, read(line)
-            except ValueError as error:
-                raise LedgerError(f"{path}: line {number} is damaged ({error})") from error
+    if path.is_file():
+        with path.open("rb") as file:
+            yield from (line for line in file if line.endswith(b"\n"))
 
 
-def _of_earlier_versions(path: Path) -> bool:
-    """Whether no line has a check sum."""
-    with path.open("rb") as file:
-        return not any(f'"{CHECK}": "'.encode() in line for line in file if line.endswith(b"\n"))
-
-
-class LinesOnFile(Sequence[Entry]):
+class LinesOnFile(OnFile):
     """The whole lines that a file has now; each is read again when it is asked for. In memory are 16 bytes of each.
 
     look: is given each entry once, in the order of the file. LedgerError for a damaged line, and where a line is asked
@@ -51,24 +37,19 @@ class LinesOnFile(Sequence[Entry]):
     def __init__(self, path: Path, look: Callable[[Entry], None]) -> None:
         self._path = path
         self._ends, self._digests = array("Q"), array("Q")
-        for line, entry in _read(path):
+        checked = any(map(has_check_sum, _lines(path)))
+        for entry in entries_of(path, self._noted(), checked=checked):
+            look(entry)
+        super().__init__(self._line, len(self._ends))
+
+    def _noted(self) -> Iterator[bytes]:
+        """The lines, with where each ends and a digest of it kept."""
+        for line in _lines(self._path):
             self._ends.append((self._ends[-1] if self._ends else 0) + len(line))
             self._digests.append(_digest(line))
-            look(entry)
+            yield line
 
-    def __len__(self) -> int:
-        return len(self._ends)
-
-    @overload
-    def __getitem__(self, at: int) -> Entry: ...
-
-    @overload
-    def __getitem__(self, at: slice) -> list[Entry]: ...
-
-    def __getitem__(self, at: int | slice) -> Entry | list[Entry]:
-        if isinstance(at, slice):
-            return [self[each] for each in range(*at.indices(len(self)))]
-        number = range(len(self))[at]
+    def _line(self, number: int) -> Entry:
         begin = self._ends[number - 1] if number else 0
         with self._path.open("rb") as file:
             file.seek(begin)
