@@ -68,8 +68,14 @@ def expected(live: LiveModel, engine: Engine, node: Node) -> Expected:
     return Expected(likely.tolist(), written, [list(each) for each in zip(*margins, strict=True)])
 
 
-def prove(served: TextEngine, engine: Engine, models: dict[str, Node], known: dict[str, Expected], dtype: torch.dtype,
-          vocabulary: int) -> float:  # fmt: skip
+def prove(
+    served: TextEngine,
+    engine: Engine,
+    models: dict[str, Node],
+    known: dict[str, Expected],
+    dtype: torch.dtype,
+    vocabulary: int,
+) -> float:
     """The largest difference of a prompt's mean log-probability; ProofError, with both numbers, where it is too large.
 
     The first model comes once more at the end: the one before it must have left nothing.

@@ -124,8 +124,9 @@ def population_figure(jobs: Sequence[Job]) -> tuple[style.Drawing, float] | None
     """
     told = {strategy: [job for job in members if job.records] for strategy, members in strategies(jobs).items()}
     told = {strategy: members for strategy, members in told.items() if members}
-    every = [(strategy, job, at) for strategy, members in told.items() for job in members for at in
-             range(len(job.records))]  # fmt: skip
+    every = [
+        (strategy, job, at) for strategy, members in told.items() for job in members for at in range(len(job.records))
+    ]
     lengths = {job.records[at].dimension for _, job, at in every}
     if len(lengths) != 1 or lengths == {1} or len(every) < 3:
         return None

@@ -104,10 +104,15 @@ def score(models: Path, out: Path, backend: str, *, backwards: bool, answered: i
         with Spent() as reading:
             told = worker.evaluate(Job(node, "search", {name: [], likelihood_name(name, "token"): list(range(likely))}))
         found = {
-            "scores": {**written.scores, **told.scores}, "merging": merging.seconds, "answering": answering.seconds,
-            "reading": reading.seconds, "answers": sorted(noted), "errors": [written.error, told.error],
-            "ends": written.ends, "tokens": [written.tokens, told.tokens],
-        }  # fmt: skip
+            "scores": {**written.scores, **told.scores},
+            "merging": merging.seconds,
+            "answering": answering.seconds,
+            "reading": reading.seconds,
+            "answers": sorted(noted),
+            "errors": [written.error, told.error],
+            "ends": written.ends,
+            "tokens": [written.tokens, told.tokens],
+        }
         if backend == "transformers":
             found["apart"] = apart(worker, json.loads((out / "vllm" / f"{label}.json").read_text())["answers"], noted)
         (target / f"{label}.json").write_text(json.dumps(found))
@@ -127,8 +132,15 @@ def apart(worker: Worker, theirs: list[Any], ours: list[tuple[list[int], list[in
             end = worker.live.tokenizer.eos_token_id
             tokens = [each[at] if at < len(each) else end for each in (answer, other)]
             best = logits.topk(2).values.tolist()
-            found.append({"place": at, "ours": float(logits[tokens[0]]), "theirs": float(logits[tokens[1]]),
-                          "largest": best[0], "next": best[1]})  # fmt: skip
+            found.append(
+                {
+                    "place": at,
+                    "ours": float(logits[tokens[0]]),
+                    "theirs": float(logits[tokens[1]]),
+                    "largest": best[0],
+                    "next": best[1],
+                }
+            )
     return found
 
 
@@ -146,23 +158,35 @@ def disk(models: Path, out: Path) -> None:
             save_file(tensors, Path(room) / "model.safetensors", {"format": "pt"})
             worker.family.copy_files(opened.directories[opened.files_from], Path(room), worker.live.dtype)
         with Spent() as starting:
-            llm = LLM(room, dtype="float32", max_model_len=8192, max_num_seqs=64, enforce_eager=True,
-                      kv_cache_memory_bytes=1024**3)  # fmt: skip
+            llm = LLM(
+                room,
+                dtype="float32",
+                max_model_len=8192,
+                max_num_seqs=64,
+                enforce_eager=True,
+                kv_cache_memory_bytes=1024**3,
+            )
         with Spent() as answering:
             told = llm.generate(
                 [{"prompt_token_ids": prompt} for prompt, _ in known],
                 SamplingParams(temperature=0, max_tokens=max(len(answer) for _, answer in known), stop=["\n"]),
             )
-    found = {"writing": writing.seconds, "starting": starting.seconds, "answering": answering.seconds,
-             "answers": len(told)}  # fmt: skip
+    found = {
+        "writing": writing.seconds,
+        "starting": starting.seconds,
+        "answering": answering.seconds,
+        "answers": len(told),
+    }
     (out / "disk.json").write_text(json.dumps(found))
     print(found)
 
 
 def table(out: Path) -> None:
     """What the files hold."""
-    files = {kind: {f.stem: json.loads(f.read_text()) for f in (out / kind).glob("*.json") if f.stem != "start"}
-             for kind in ("vllm", "vllm backwards", "transformers")}  # fmt: skip
+    files = {
+        kind: {f.stem: json.loads(f.read_text()) for f in (out / kind).glob("*.json") if f.stem != "start"}
+        for kind in ("vllm", "vllm backwards", "transformers")
+    }
     ours, theirs = files["vllm"], files["transformers"]
     print(f"{len(ours)} genomes")
     again = files["vllm backwards"]
