@@ -140,7 +140,7 @@ def _search(jobs: Sequence[Job]) -> Iterator[Block]:
             caption = f"{FITNESS[len(members) > 1]}, against {what}. {PATIENCE if len(members) > 1 else ''}"
             caption += CAPTIONS[kind]
             if each is not None:
-                caption += f" A genome costs some {each:.0f} examples all through."
+                caption += f" A genome costs some {each:.0f} examples; against examples the picture is nearly the same."
             name = "fitness" if by == "evaluations" else "fitness_by_examples"
             yield FigureBlock(name + suffix, fitness_figure(members, by), caption)
 

@@ -13,7 +13,7 @@ from evohydra.scoring.benchmarks.likelihood import measure_of
 
 MAPPED = 1500  # genomes from whose principal components a map is made
 CLOUD = 600  # points from which on an SVG holds them as a picture
-ALIKE = 0.05  # of the width of a figure
+ALIKE = 0.1  # of the width of a figure
 GRID = 200  # places at which curves of several runs are compared
 Row = tuple[object, ...]  # of the numbers that a figure shows
 
@@ -29,9 +29,9 @@ def spent(job: Job, by: str) -> NDArray[np.float64]:
 
 
 def examples_each(jobs: Sequence[Job]) -> float | None:
-    """How many examples a genome costs, where that is the same all through these runs; else None.
+    """How many examples a genome costs, where that is nearly the same all through these runs; else None.
 
-    Then fitness against examples is the picture of fitness against genomes.
+    Then fitness against examples is nearly the picture of fitness against genomes.
     """
     found = [spent(job, "examples") for job in jobs]
     each = sum(scored[-1] for scored in found) / sum(map(len, found))
