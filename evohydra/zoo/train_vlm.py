@@ -200,7 +200,7 @@ def main() -> None:
         fit(model, stage, Examples(stage, tokenizer, digits, labels).batch)
         save(model, tokenizer, out / name)
         if name == "tiny_vlm":
-            build_processor(tokenizer).save_pretrained(out / name)
+            build_processor(build_tokenizer(tokens)).save_pretrained(out / name)
 
 
 if __name__ == "__main__":
