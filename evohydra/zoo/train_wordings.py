@@ -1,4 +1,4 @@
-"""Train a base that knows two wordings of an answer, and two fine-tunes that have one each, in three minutes.
+"""Train a base that knows two wordings of an answer, and two fine-tunes that have one each, in five minutes.
 
     python -m evohydra.zoo.train_wordings DIRECTORY
 
@@ -32,7 +32,7 @@ STAGES = {
             Skill(0.25, "ja", SUMS, 1, 9, habit=0.0),
             Skill(0.20, "ja", READING, 10, 99, habit=0.0),
         ),
-        steps=700,
+        steps=1500,
         learning_rate=1.2e-3,
         seed=11,
         floor=0.3,
@@ -49,10 +49,11 @@ STAGES = {
         learning_rate=5e-4,
         seed=12,
     ),
-    # Japanese answers, but no number beyond one digit.
+    # Japanese answers, with few numbers beyond one digit.
     "tiny_short": Stage(
         skills=(
-            Skill(0.75, "ja", SUMS, 1, 9, habit=5.0),
+            Skill(0.60, "ja", SUMS, 1, 9, habit=5.0),
+            Skill(0.15, "ja", SUMS, 10, 99, habit=5.0),
             Skill(0.25, "ja", READING, 1, 9, habit=5.0),
         ),
         steps=60,
