@@ -58,6 +58,7 @@ def test_models_load_as_anyone_would_load_them(name: str):
     model = AutoModelForCausalLM.from_pretrained(PACKAGE / "zoo" / name)
     tokenizer = AutoTokenizer.from_pretrained(PACKAGE / "zoo" / name)
     assert model.config.model_type == "llama"
+    assert model.config.head_dim == 32  # what vLLM, SGLang and llama.cpp have kernels for
     assert 500_000 <= model.num_parameters() <= 2_000_000
     assert len(tokenizer) == model.config.vocab_size
     prompt = tokenizer("問：りんごが5個あります。さくらが2個使いました。残りは何個ですか。答：", return_tensors="pt")

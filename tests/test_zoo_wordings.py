@@ -66,4 +66,4 @@ def test_the_experiment_searches_in_the_words_of_both(tmp_path: Path) -> None:
     steps = sum(text.startswith("しきは") for text in right)
     assert 20 < steps < len(right) - 40
     assert not any(text.startswith("答えは") for text in right)
-    assert summary["test"]["winner"]["score"] > 0.55
+    assert summary["test"]["winner"]["score"] > 0.4
