@@ -1,0 +1,130 @@
+"""Tokens that all prompts of a batch begin with: their keys and values are computed once for each model."""
+
+import inspect
+import itertools
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import DynamicCache, DynamicLayer
+
+from evohydra.families.proof import TOLERANCE
+
+STEP = 32  # tokens: whole steps are shared, so that the batches of a split, whose own words differ, share the same ones
+CHANGING = ("dynamic", "longrope")  # rotary angles that depend on the length of the whole text
+logger = logging.getLogger(__name__)
+
+
+class SharedPrefixes:
+    """What a model keeps of the beginnings of prompts, until `begin`.
+
+    Nothing is shared in a model that keeps more, or less, than the keys and values of every token in every layer
+    (windows, recurrent layers), or whose rotary angles follow the length of the text. Before something is shared for
+    the first time, its logits are compared with those without; where they differ, nothing is shared any more.
+    """
+
+    def __init__(self, model: Any, wanted: bool) -> None:
+        self._model = model
+        known = inspect.signature(model.forward).parameters
+        self._wanted = wanted and "past_key_values" in known
+        self._last = {"logits_to_keep": 1} if "logits_to_keep" in known else {}
+        self._kept: dict[tuple[int, ...], list[tuple[Tensor, Tensor]]] = {}
+        self._proven: dict[str, bool] = {}
+
+    def begin(self) -> None:
+        """Another model may be in the module."""
+        self._kept = {}
+
+    def length(self, kind: str, rows: Sequence[list[int]]) -> int:
+        """How many tokens all rows begin with, in whole steps; 0 where nothing is shared.
+
+        `kind`: what is asked, as in `holds`.
+        """
+        if not self._wanted or len(rows) < 2 or not self._proven.get(kind, True):
+            return 0
+        first, last = min(rows), max(rows)
+        alike = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
+        found = sum(1 for _ in alike) // STEP * STEP
+        return found if found and self._keeps(tuple(rows[0][:found])) else 0
+
+    def _keeps(self, prefix: tuple[int, ...]) -> bool:
+        """Whether keys and values of `prefix` are there, computed if need be."""
+        if prefix not in self._kept and self._suits():
+            made = DynamicCache(config=self._model.config)
+            tokens = torch.tensor([prefix], device=self._model.device)
+            with torch.no_grad():
+                self._model(tokens, past_key_values=made, use_cache=True, **self._last)
+            if all(layer.get_seq_length() == len(prefix) for layer in made.layers):
+                self._kept[prefix] = [(layer.keys, layer.values) for layer in made.layers]
+        self._wanted = prefix in self._kept
+        return self._wanted
+
+    def _suits(self) -> bool:
+        config = self._model.config.get_text_config(decoder=True)
+        angles = getattr(config, "rope_parameters", None) or {}
+        each = [angles, *(value for value in angles.values() if isinstance(value, Mapping))]
+        layers = DynamicCache(config=config).layers
+        plain = bool(layers) and all(type(layer) is DynamicLayer for layer in layers)
+        return plain and not any(angle.get("rope_type") in CHANGING for angle in each)
+
+    def cache(self, prefix: Sequence[int], rows: int, *, grows: bool) -> DynamicCache:
+        """A cache for `rows` texts that begin with `prefix`, whose `length` was asked for.
+
+        It may be changed: what is kept is not. With `grows` it takes up what comes, for the generation of texts;
+        without, layers see the prefix and what they are given, and nothing is added.
+        """
+        cache = DynamicCache()
+        cache.layers = []
+        for keys, values in self._kept[tuple(prefix)]:
+            layer = DynamicLayer() if grows else _Read()
+            layer.lazy_initialization(keys, values)
+            layer.keys, layer.values = keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1)
+            cache.layers.append(layer)
+        return cache
+
+    def holds(self, kind: str, compare: Callable[[], tuple[Tensor, Tensor]]) -> bool:
+        """Whether logits with a shared beginning are those without; `compare` gives those without, and those with.
+
+        It is asked once. Logits that are not numbers, or all the same, say nothing.
+        """
+        if kind not in self._proven:
+            without, given = (logits.float() for logits in compare())
+            spread = float(without.std())
+            if not 0 < spread < torch.inf:
+                return False
+            apart, allowed = (
+                float((without - given).abs().max()) / spread,
+                TOLERANCE.get(self._model.dtype, min(TOLERANCE.values())),
+            )
+            self._proven[kind] = apart <= allowed
+            if apart > allowed:
+                logger.warning(
+                    "prefix_cache: %s computes other logits with the keys and values of a shared beginning (they "
+                    "differ by %.2g of their spread, expected at most %.2g). Each prompt is read whole",
+                    type(self._model).__name__, apart, allowed,
+                )  # fmt: skip
+        return self._proven[kind]
+
+
+class _Read(DynamicLayer):  # type: ignore[misc]
+    """Keys and values that are there, and nothing is added to."""
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
+        """Those that are there, and these behind them: (rows, heads, tokens, width) each."""
+        return torch.cat([self.keys, key_states], dim=-2), torch.cat([self.values, value_states], dim=-2)
+
+
+def rows_of(tokens: Tensor, mask: Tensor) -> list[list[int]]:
+    """The prompts in a padded batch, (rows, length) with its mask, without the last token of each."""
+    return [row[keep][:-1].tolist() for row, keep in zip(tokens.cpu(), mask.cpu().bool(), strict=True)]
+
+
+def moved(tokens: Tensor, mask: Tensor, prefix: int) -> tuple[Tensor, Tensor]:
+    """A batch that is padded on the left, (rows, length) with its mask, with the padding behind a shared beginning."""
+    length = tokens.shape[1]
+    padding = length - mask.sum(dim=1, keepdim=True)  # (rows, 1)
+    at = torch.arange(length, device=tokens.device).expand_as(tokens)
+    source = torch.where(at < prefix, at + padding, torch.where(at < prefix + padding, at - prefix, at))
+    return tokens.gather(1, source), mask.gather(1, source)
