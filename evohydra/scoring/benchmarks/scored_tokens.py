@@ -9,7 +9,7 @@ from torch import Tensor
 
 from evohydra.scoring.benchmarks import BenchmarkError
 
-LOGITS = 2**27  # logits at once: half a gigabyte in float32
+LOGITS = 2**26  # at once: a quarter of a gigabyte in float32
 
 
 @dataclass(frozen=True)
