@@ -11,7 +11,7 @@ import torch
 from evohydra.assembly.settings import Settings
 from evohydra.families.sources import FoundSources
 from evohydra.families.vocabulary import embeddings_of
-from evohydra.scoring.benchmarks.scored_tokens import LOGITS
+from evohydra.scoring.benchmarks.room import LOGITS
 from evohydra.scoring.executors.resources import total_memory
 
 logger = logging.getLogger(__name__)

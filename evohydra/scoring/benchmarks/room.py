@@ -8,6 +8,7 @@ from typing import TypeVar
 import torch
 
 T = TypeVar("T")
+LOGITS = 2**26  # that log-likelihoods are made from at once: a quarter of a gigabyte in float32
 logger = logging.getLogger(__name__)
 # What torch says where memory does not suffice; it has a type of its own only for CUDA.
 MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")

@@ -2,14 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from evohydra.scoring.benchmarks import BenchmarkError
-
-LOGITS = 2**26  # at once: a quarter of a gigabyte in float32
+from evohydra.scoring.benchmarks.room import LOGITS
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ def padded(rows: Sequence[Sequence[int]], device: torch.device) -> Tensor:
 
 
 def scored(
-    model: Any, tokens: Tensor, texts: Sequence[Text], positions: Sequence[int], **options: object
+    model: PreTrainedModel, tokens: Tensor, texts: Sequence[Text], positions: Sequence[int], **options: object
 ) -> list[tuple[int, float, bool]]:
     """For each request of `texts` its place, its log-probability, and whether it is the greedy continuation.
 
@@ -92,7 +91,9 @@ def scored(
     return [(place, float(value.sum()), bool(same.all())) for place, value, same in parts]
 
 
-def logits_at(model: Any, tokens: Tensor, at: tuple[Tensor, Tensor], **options: object) -> Iterator[tuple[int, Tensor]]:
+def logits_at(
+    model: PreTrainedModel, tokens: Tensor, at: tuple[Tensor, Tensor], **options: object
+) -> Iterator[tuple[int, Tensor]]:
     """The logits `at` rows and columns, (n,) both, of a batch: at most LOGITS at once, with the number of the first.
 
     Only hidden states of these positions go through the head. What models do behind it (scales, caps) is left to them:

@@ -4,10 +4,10 @@ import inspect
 import itertools
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from evohydra.families.proof import TOLERANCE
@@ -25,7 +25,7 @@ class SharedPrefixes:
     the first time, its logits are compared with those without; where they differ, nothing is shared any more.
     """
 
-    def __init__(self, model: Any, wanted: bool) -> None:
+    def __init__(self, model: PreTrainedModel, wanted: bool) -> None:
         self._model = model
         known = inspect.signature(model.forward).parameters
         self._wanted = wanted and "past_key_values" in known
