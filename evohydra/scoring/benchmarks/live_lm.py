@@ -9,14 +9,13 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from torch import Tensor
 from torch.nn import functional
-from transformers.generation import GenerateDecoderOnlyOutput
 
 from evohydra.scoring.benchmarks import BenchmarkError
 from evohydra.scoring.benchmarks.generation_settings import GREEDY, beyond_greedy
 from evohydra.scoring.benchmarks.room import Room
 from evohydra.scoring.benchmarks.run_cache import RunCache
 from evohydra.scoring.benchmarks.sampling import PromptStreams
-from evohydra.scoring.benchmarks.scored_tokens import Text, logits_at, padded, scored, texts_of
+from evohydra.scoring.benchmarks.scored_tokens import Text, padded, scored, texts_of
 from evohydra.scoring.benchmarks.shared_prefixes import SharedPrefixes, moved, rows_of
 from evohydra.scoring.benchmarks.stop_strings import StopStrings, StopTokens
 
@@ -113,10 +112,10 @@ class LiveLM(HFLM):  # type: ignore[misc]
         found: dict[int, tuple[float, bool]] = {}
         for start in range(0, len(texts), size):
             batch = texts[start : start + size]
-            before = self._shared.length(LIKELIHOOD, [text.tokens[: -text.scored] for text in batch])
-            if before and not self._shared.holds(LIKELIHOOD, functools.partial(self._two_logits, batch[-1], before)):
-                before = 0
             tokens = padded([text.tokens for text in batch], self.device)
+            before = self._shared.length(LIKELIHOOD, [text.tokens[: -text.scored] for text in batch])
+            if before and not self._shared.holds(LIKELIHOOD, before, tokens[-1:, : len(batch[-1].tokens)]):
+                before = 0
             compute = functools.partial(self._scored, batch, tokens, before)
             for part in self._room.over(len(batch), compute, f"a text of {tokens.shape[1]} tokens"):
                 found.update((place, (value, greedy)) for place, value, greedy in part)
@@ -135,17 +134,6 @@ class LiveLM(HFLM):  # type: ignore[misc]
             return {"use_cache": False}
         cache = self._shared.cache(tokens[0, :before].tolist(), rows, grows=False)
         return {"use_cache": True, "past_key_values": cache}
-
-    @torch.no_grad()
-    def _two_logits(self, text: Text, before: int) -> tuple[Tensor, Tensor]:
-        """(1, vocabulary) each: the last logits of a text, read whole, and behind its first `before` tokens."""
-        tokens = padded([text.tokens], self.device)
-        last = tokens.new_tensor([-1])
-        whole, behind = (
-            next(logits_at(self.model, tokens[:, start:], (last + 1, last), **self._behind(tokens, start, 1)))[1]
-            for start in (0, before)
-        )
-        return whole, behind
 
     def _model_generate(self, context: Tensor, max_length: int, stop: list[str], **options: object) -> Tensor:
         """(batch, longest prompt + longest answer); of prompts nobody needs the tokens again."""
@@ -200,23 +188,7 @@ class LiveLM(HFLM):  # type: ignore[misc]
             return 0
         kind = ANSWERS if bool(mask[-1].all()) else f"{ANSWERS} behind padding"
         before = self._shared.length(kind, rows_of(tokens, mask))
-        compare = functools.partial(self._two_first_logits, tokens[-1:], mask[-1:], before)
-        return before if before and self._shared.holds(kind, compare) else 0
-
-    def _two_first_logits(self, tokens: Tensor, mask: Tensor, before: int) -> tuple[Tensor, Tensor]:
-        """(1, vocabulary) each: those of an answer's first token, the prompt read whole and behind `before` tokens."""
-        asked = {
-            "do_sample": False,
-            "output_logits": True,
-            "return_dict_in_generate": True,
-            **asked_length(self.model, 1),
-        }
-        asked["max_length"] = tokens.shape[1] + 1
-        whole = self._generated(tokens, mask, 0, asked)
-        behind = self._generated(*moved(tokens, mask, before), before, asked)
-        assert isinstance(whole, GenerateDecoderOnlyOutput)
-        assert isinstance(behind, GenerateDecoderOnlyOutput)
-        return whole.logits[0], behind.logits[0]
+        return before if before and self._shared.holds(kind, before, tokens[-1:], mask[-1:]) else 0
 
     def _stop_tokens(self, stop: Sequence[str], device: torch.device) -> StopTokens:
         key = tuple(stop)

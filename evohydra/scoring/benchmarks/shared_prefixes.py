@@ -3,7 +3,7 @@
 import inspect
 import itertools
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -22,7 +22,8 @@ class SharedPrefixes:
 
     Nothing is shared in a model that keeps more, or less, than the keys and values of every token in every layer
     (windows, recurrent layers), or whose rotary angles follow the length of the text. Before something is shared for
-    the first time, its logits are compared with those without; where they differ, nothing is shared any more.
+    the first time, its logits are compared with those without; where they differ, nothing is shared any more. Both are
+    work of a worker's that no genome is charged with: hooks of the module (clocks, counters) do not see it.
     """
 
     def __init__(self, model: PreTrainedModel, wanted: bool) -> None:
@@ -30,6 +31,7 @@ class SharedPrefixes:
         known = inspect.signature(model.forward).parameters
         self._wanted = wanted and "past_key_values" in known
         self._last = {"logits_to_keep": 1} if "logits_to_keep" in known else {}
+        self._counts = "position_ids" in known
         self._kept: dict[tuple[int, ...], list[tuple[Tensor, Tensor]]] = {}
         self._proven: dict[str, bool] = {}
 
@@ -55,7 +57,7 @@ class SharedPrefixes:
             made = DynamicCache(config=self._model.config)
             tokens = torch.tensor([prefix], device=self._model.device)
             with torch.no_grad():
-                self._model(tokens, past_key_values=made, use_cache=True, **self._last)
+                self._model.forward(tokens, past_key_values=made, use_cache=True, **self._last)
             if all(layer.get_seq_length() == len(prefix) for layer in made.layers):
                 self._kept[prefix] = [(layer.keys, layer.values) for layer in made.layers]
         self._wanted = prefix in self._kept
@@ -84,28 +86,42 @@ class SharedPrefixes:
             cache.layers.append(layer)
         return cache
 
-    def holds(self, kind: str, compare: Callable[[], tuple[Tensor, Tensor]]) -> bool:
-        """Whether logits with a shared beginning are those without; `compare` gives those without, and those with.
+    def holds(self, kind: str, before: int, tokens: Tensor, mask: Tensor | None = None) -> bool:
+        """Whether the last logits of a prompt, (1, length), are the same behind its first `before` tokens.
 
-        It is asked once. Logits that are not numbers, or all the same, say nothing.
+        mask: of a prompt that is padded on the left. It is asked once for each `kind`. Logits that are not numbers, or
+        all the same, say nothing: with these a model fails, or cannot be wrong.
         """
         if kind not in self._proven:
-            without, given = (logits.float() for logits in compare())
-            spread = float(without.std())
-            if not 0 < spread < torch.inf:
-                return False
-            apart, allowed = (
-                float((without - given).abs().max()) / spread,
-                TOLERANCE.get(self._model.dtype, min(TOLERANCE.values())),
-            )
-            self._proven[kind] = apart <= allowed
-            if apart > allowed:
+            whole = self._last_logits(0, tokens, mask)
+            behind = self._last_logits(before, *(moved(tokens, mask, before) if mask is not None else (tokens, None)))
+            known = whole.isfinite()
+            spread = float(whole[known].std()) if known.any() else 0.0
+            if not spread or bool((whole.isnan() | (whole == torch.inf)).any()):
+                return True
+            apart = float((whole - behind)[known].abs().max()) / spread
+            allowed = TOLERANCE.get(self._model.dtype, min(TOLERANCE.values()))
+            self._proven[kind] = apart <= allowed and torch.equal(whole[~known], behind[~known])
+            if not self._proven[kind]:
                 logger.warning(
                     "prefix_cache: %s computes other logits with the keys and values of a shared beginning (they "
                     "differ by %.2g of their spread, expected at most %.2g). Each prompt is read whole",
                     type(self._model).__name__, apart, allowed,
                 )  # fmt: skip
         return self._proven[kind]
+
+    @torch.no_grad()
+    def _last_logits(self, before: int, tokens: Tensor, mask: Tensor | None) -> Tensor:
+        """(1, vocabulary), float32."""
+        given: dict[str, object] = {**self._last, "use_cache": bool(before)}
+        if before:
+            given["past_key_values"] = self.cache(tokens[0, :before].tolist(), 1, grows=False)
+        if mask is not None:
+            given["attention_mask"] = mask
+            if self._counts:
+                given["position_ids"] = (mask.cumsum(dim=-1) - 1).clamp(min=0)[:, before:]
+        logits: Tensor = self._model.forward(tokens[:, before:], **given).logits
+        return logits[:, -1].float()
 
 
 class _Read(DynamicLayer):  # type: ignore[misc]
