@@ -207,3 +207,13 @@ def test_parts_of_a_split_are_cut_as_if_everything_fitted(language: LiveCausalLM
     asked(language, "search")
     memory.free()
     assert [asked.part(language, "search", None, index, 2) for index in range(2)] == parts
+
+
+def test_auto_of_a_benchmark_alone_is_a_number(language: LiveCausalLM, tasks: Path) -> None:
+    """lm-eval finds one by passes over texts of the model's whole length, with all their logits."""
+    memory = Memory(language.module, 512, ERRORS["cuda"])
+    asked = benchmark("sums", tasks, batch_size="auto")
+    asked(language, "search")
+    memory.free()
+    assert set(memory.asked) == {24}
+    assert len(asked.part(language, "search", None, 0, 2)) == 24

@@ -1,11 +1,12 @@
 """What scoring costs beside the model: a benchmark of lm-eval against a plain loop over tokenizer, generate and decode.
 
     python -m tests.benchmarks.lm_eval_cost [--examples 64] [--batch 16] [--shared 500] [--answer 32] [--rounds 3]
+        [--width 384] [--layers 14]
 
-The model is a random Llama of 30 million parameters, whose tokens are characters. Prompts begin with `--shared`
-characters that are the same for all, as few-shot examples are, and `0` as in tasks without. Seconds are those of the
-processor, the least of some rounds in turn; a round is what a genome costs, when tokens are known from genomes before.
-Answers of the loop and of the benchmark are compared. Log-likelihoods are held against lm-eval's HFLM.
+The model is a random Llama, of 30 million parameters by default, whose tokens are characters. Prompts begin with
+`--shared` characters that are the same for all, as few-shot examples are, and with none as in tasks without. Seconds
+are those of the processor, the least of some rounds in turn; a round is what a genome costs, when tokens are known from
+genomes before. Answers of the loop and of the benchmark are compared. Log-likelihoods are held against lm-eval's HFLM.
 """
 
 import argparse
@@ -25,12 +26,19 @@ from evohydra.scoring.benchmarks.lm_eval import LMEvalBenchmark, lm_eval_benchma
 from evohydra.scoring.benchmarks.lm_eval_references import of_texts
 from tests import tiny_models
 
-SHAPE = {
-    "hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 14, "num_attention_heads": 6,
-    "num_key_value_heads": 3, "max_position_embeddings": 2048, "vocab_size": 16384,
-}  # fmt: skip
+VOCABULARY = 16384
 SHOT = "0+1=1 and 2+3=5 so 7 is 3+4, "
 Found = dict[str, tuple[float, object]]  # seconds and what came out, by way
+
+
+def shape(width: int, layers: int) -> dict[str, int]:
+    """Of a model with heads of 64 numbers, two of them for one of keys and values."""
+    heads = max(1, width // 64)
+    return {
+        "hidden_size": width, "intermediate_size": 8 * width // 3, "num_hidden_layers": layers,
+        "num_attention_heads": heads, "num_key_value_heads": max(1, heads // 2), "vocab_size": VOCABULARY,
+        "max_position_embeddings": 2048,
+    }  # fmt: skip
 
 
 def task(root: Path, examples: int, shared: int) -> Path:
@@ -97,7 +105,15 @@ def rows(shared: int, what: str, found: Found) -> None:
 def main() -> None:
     """Measure answers and log-likelihoods, with and without a shared beginning."""
     parser = argparse.ArgumentParser()
-    for name, default in (("examples", 64), ("batch", 16), ("shared", 500), ("answer", 32), ("rounds", 3)):
+    for name, default in (
+        ("examples", 64),
+        ("batch", 16),
+        ("shared", 500),
+        ("answer", 32),
+        ("rounds", 3),
+        ("width", 384),
+        ("layers", 14),
+    ):
         parser.add_argument(f"--{name}", type=int, default=default)
     options = parser.parse_args()
     logging.disable(logging.WARNING)
@@ -105,9 +121,8 @@ def main() -> None:
     print("| work | by | processor seconds | ratio |\n|---|---|---|---|")
     with tempfile.TemporaryDirectory() as place:
         root = Path(place)
-        live = CausalLM().live_model(
-            tiny_models.save_model(root / "model", 0, **SHAPE), torch.device("cpu"), torch.float32
-        )
+        saved = tiny_models.save_model(root / "model", 0, **shape(options.width, options.layers))
+        live = CausalLM().live_model(saved, torch.device("cpu"), torch.float32)
         live.module.generation_config.eos_token_id = None  # type: ignore[union-attr]
         for shared in dict.fromkeys((0, options.shared)):
             tasks = task(root / f"tasks {shared}", options.examples, shared)
