@@ -3,7 +3,7 @@
     python -m tests.benchmarks.lm_eval_cost [--examples 64] [--batch 16] [--shared 500] [--answer 32] [--rounds 3]
         [--width 384] [--layers 14]
 
-The model is a random Llama, of 30 million parameters by default, whose tokens are characters. Prompts begin with
+The model is a random Llama, of 35 million parameters by default, whose tokens are characters. Prompts begin with
 `--shared` characters that are the same for all, as few-shot examples are, and with none as in tasks without. Seconds
 are those of the processor, the least of some rounds in turn; a round is what a genome costs, when tokens are known from
 genomes before. Answers of the loop and of the benchmark are compared. Log-likelihoods are held against lm-eval's HFLM.

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,10 @@ import transformers
 from lm_eval.api.instance import Instance
 from torch import Tensor
 
+from evohydra.families.causal_lm import CausalLM
+from evohydra.merging.checkpoints import CheckpointReader
+from evohydra.merging.engine import Engine
+from evohydra.recipe import Checkpoint, Hop, Stack
 from evohydra.scoring.benchmarks.live_lm import LiveLM
 from evohydra.scoring.benchmarks.shared_prefixes import STEP, moved
 from tests import tiny_models
@@ -199,3 +204,40 @@ def test_padding_goes_behind_the_beginning() -> None:
     found, left = moved(tokens, mask, 2)
     assert found.tolist() == [[5, 6, 0, 0, 7], [5, 6, 8, 9, 4]]
     assert left.tolist() == [[1, 1, 0, 0, 1], [1, 1, 1, 1, 1]]
+
+
+def test_paths_through_layers_share_beginnings_too(tmp_path: Path) -> None:
+    """Beside hidden states that paths have in common (prefix_gb)."""
+    places = {name: tiny_models.save_model(tmp_path / name, seed) for seed, name in enumerate("ab")}
+    engine = Engine({name: CheckpointReader(place) for name, place in places.items()}, device=torch.device("cpu"))
+    family = CausalLM()
+    models, layout = tuple(Checkpoint(name, "-") for name in places), family.layout(places["a"])
+    recipes = [
+        Stack(models, tuple(Hop(*hop) for hop in hops), layout)
+        for hops in (((0, 0), (1, 0), (0, 1)), ((0, 0), (1, 0), (1, 1), (0, 1)))
+    ]
+    found = []
+    for shared in (False, True):
+        live = family.live_model(places["a"], torch.device("cpu"), torch.float32, sources=places, prefix_bytes=10**7)
+        asked, passes = lm(live.module, shared=shared), Passes(live.module)
+        live.expect(recipes)
+        numbers = []
+        for recipe in (*recipes, models[1], models[0]):
+            live.become(recipe, engine)
+            numbers += [value for value, _ in likelihoods(asked)]
+            answers(asked)
+        found.append((torch.tensor(numbers), passes.tokens))
+    torch.testing.assert_close(found[1][0], found[0][0], rtol=2e-5, atol=2e-5)
+    assert len(set(found[0][0].tolist())) > 60
+    assert found[1][1] < 0.7 * found[0][1]
+
+
+def test_a_model_under_another_configuration_says_itself_what_it_keeps() -> None:
+    """A source may be scored under its own; that another one came first must not show."""
+    module = model("no windows")
+    asked, passes = lm(module, shared=True), Passes(module)
+    module.config.sliding_window = 16
+    likelihoods(asked)
+    tokens, module.config.sliding_window = passes.tokens, None
+    likelihoods(asked)
+    assert passes.tokens - tokens < 0.7 * tokens

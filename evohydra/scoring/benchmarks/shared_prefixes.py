@@ -52,16 +52,21 @@ class SharedPrefixes:
         return found if found and self._keeps(tuple(rows[0][:found])) else 0
 
     def _keeps(self, prefix: tuple[int, ...]) -> bool:
-        """Whether keys and values of `prefix` are there, computed if need be."""
-        if prefix not in self._kept and self._suits():
-            made = DynamicCache(config=self._model.config)
-            tokens = torch.tensor([prefix], device=self._model.device)
-            with torch.no_grad():
-                self._model.forward(tokens, past_key_values=made, use_cache=True, **self._last)
-            if all(layer.get_seq_length() == len(prefix) for layer in made.layers):
-                self._kept[prefix] = [(layer.keys, layer.values) for layer in made.layers]
-        self._wanted = prefix in self._kept
-        return self._wanted
+        """Whether keys and values of `prefix` are there, computed if need be.
+
+        It is the present model that says so: a source may be scored under a configuration of its own.
+        """
+        if prefix not in self._kept:
+            self._kept[prefix] = self._computed(prefix) if self._suits() else []
+        return bool(self._kept[prefix])
+
+    @torch.no_grad()
+    def _computed(self, prefix: tuple[int, ...]) -> list[tuple[Tensor, Tensor]]:
+        made = DynamicCache(config=self._model.config)
+        tokens = torch.tensor([prefix], device=self._model.device)
+        self._model.forward(tokens, past_key_values=made, use_cache=True, **self._last)
+        whole = all(layer.get_seq_length() == len(prefix) for layer in made.layers)
+        return [(layer.keys, layer.values) for layer in made.layers] if whole else []
 
     def _suits(self) -> bool:
         config = self._model.config.get_text_config(decoder=True)
