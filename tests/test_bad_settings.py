@@ -89,6 +89,8 @@ def refused(arguments: list[str], directory: Path, expected: str, kind: type[Exc
         ("budget=5", r"budget=5 is smaller than the first generation of 6 genomes; raise the"),
         ("executor.retries=-1", r"executor.retries: expected a whole number of at least 0, got -1"),
         ("benchmark.lm_eval.batch_size=a", r"batch_size: expected a whole number of at least 1 or auto, got 'a'"),
+        ("prefix_cache=never", r"prefix_cache: expected .*auto.*, got 'never'"),
+        ("benchmark.lm_eval.prefix_cache=2", r"benchmark.lm_eval.prefix_cache: expected .*auto.*, got 2"),
         ("benchmark.lm_eval.batch_size=0", r"batch_size: expected a whole number of at least 1 or auto, got 0"),
         ("prefix_gb=x", r"prefix_gb: expected a number of at least 0 and at most 1000000, got 'x'"),
         ("cache_gb=-1", r"cache_gb: expected a number of at least 0 and at most 1000000, got -1"),

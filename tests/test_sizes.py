@@ -13,7 +13,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
-from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig
+from transformers import AutoModelForCausalLM, Gemma3TextConfig, LlamaConfig, MistralConfig
 
 from evohydra.assembly import composition, process, sizes
 from evohydra.assembly.parts import found_sources
@@ -26,6 +26,10 @@ from tests.commands import built, carried_out, json_lines, workspace
 GIGABYTE = 10**9
 ZOO = Path(sizes.__file__).parents[1] / "zoo"
 MISTRAL = MistralConfig(sliding_window=4096, num_key_value_heads=8)  # 7B
+GEMMA = Gemma3TextConfig(  # 270M, with a large vocabulary
+    vocab_size=262144, hidden_size=640, num_hidden_layers=18, num_attention_heads=4, num_key_value_heads=1,
+    intermediate_size=2048, head_dim=256,
+)  # fmt: skip
 LLAMA_13B = LlamaConfig(hidden_size=5120, intermediate_size=13824, num_hidden_layers=40, num_attention_heads=40)
 
 
@@ -43,16 +47,24 @@ def prompts(config: Any, gigabytes: float, dtype: torch.dtype = torch.bfloat16) 
 
 @pytest.mark.parametrize(
     ("config", "gigabytes", "expected"),
-    [(MISTRAL, 16, 1), (MISTRAL, 24, 4), (MISTRAL, 80, 64), (MISTRAL, 141, 128), (LLAMA_13B, 80, 16)],
+    [
+        (MISTRAL, 16, 1),
+        (MISTRAL, 24, 8),
+        (MISTRAL, 80, 128),
+        (MISTRAL, 141, 256),
+        (LLAMA_13B, 80, 32),
+        (GEMMA, 16, 128),
+    ],
 )
 def test_batches_of_published_sizes_on_known_gpus(config: Any, gigabytes: float, expected: int) -> None:
     assert prompts(config, gigabytes) == expected
 
 
-def test_a_token_takes_what_its_keys_values_and_logits_take() -> None:
+def test_a_prompt_takes_what_keys_and_values_of_its_tokens_and_the_logits_of_one_take() -> None:
     cached = 32 * 2 * 8 * 128 * 2  # layers, keys and values, heads, width, bytes
     logits, inside = 32000 * (2 + 4 + 4), 4 * 14336 * 2
-    assert sizes.bytes_of_a_token(shapes(MISTRAL), torch.bfloat16) == cached + logits + inside
+    assert sizes.bytes_of_a_token(shapes(MISTRAL), torch.bfloat16) == cached + inside
+    assert sizes.bytes_of_a_prompt(shapes(MISTRAL), torch.bfloat16, 100) == 100 * (cached + inside) + logits
 
 
 @pytest.mark.parametrize("model", ["base", "tiny_ja", "tiny_vlm", "tiny_ja_lm"])

@@ -23,7 +23,8 @@ from evohydra.scoring.job import Job
 from evohydra.scoring.statistics import Interval, interval
 from evohydra.scoring.worker import Worker, answers
 
-OPTIONS = ("benchmark", "device", "dtype", "threads", "batch_size", "hydra.searchpath")  # that mean something here
+# That mean something here.
+OPTIONS = ("benchmark", "device", "dtype", "threads", "batch_size", "prefix_cache", "hydra.searchpath")
 OF_SOURCE = ("family", "revision", "adapter", "variant", "convert")  # options of a model that is no name of conf/model
 ONE = "model"  # what such a model is called
 logger = logging.getLogger(__name__)

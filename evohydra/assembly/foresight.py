@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from evohydra.assembly.parts import Parts, worker_bytes
-from evohydra.assembly.sizes import bytes_of_a_token
+from evohydra.assembly.sizes import bytes_of_a_prompt, bytes_of_a_token
 from evohydra.families import tokenizers
 from evohydra.families.vocabulary import embeddings_of
 from evohydra.files import Plain
@@ -159,7 +159,9 @@ def held_by(
     return Sizes(
         live=model.bytes,
         tables=worker_bytes(parts) - 2 * model.bytes - hidden,
-        token=bytes_of_a_token(shapes, parts.out_dtype, paths) if model.shape and lengths else 0.0,
+        token=bytes_of_a_prompt(shapes, parts.out_dtype, round(length), paths) / length
+        if model.shape and lengths
+        else 0.0,
         batch=max(1, min(batch, most)),
         length=length,
         hidden=hidden,

@@ -72,6 +72,7 @@ class Settings:
     ablate: Literal["genes", "groups"] | None
     threads: Threads
     batch_size: int | str
+    prefix_cache: Literal["auto"] | bool
     cache_gb: Gigabytes
     share_scores: bool
     prefix_gb: Gigabytes

@@ -11,6 +11,7 @@ import torch
 from evohydra.assembly.settings import Settings
 from evohydra.families.sources import FoundSources
 from evohydra.families.vocabulary import embeddings_of
+from evohydra.scoring.benchmarks.room import LOGITS
 from evohydra.scoring.executors.resources import total_memory
 
 logger = logging.getLogger(__name__)
@@ -21,7 +22,10 @@ TOKENS = 1024  # of a prompt and its answer, where the model takes as many: prob
 SHARE = 0.8  # of a memory that weights and batches may take; the rest is for libraries and what lies between blocks
 PATHS = 2  # times the layers of a model that the paths of a search have: more are possible, and few searches go there
 PASS = 4  # tensors of a layer that are in memory at once while prompts are read
-LOGITS = 8  # bytes beside the model's own type: log-likelihoods are float32, and so are the logits that they come from
+COPIES = 8  # bytes of a logit beside the model's own type: `generate` has it in float32, before and after its settings
+SCORES = (
+    2 * LOGITS * 4
+)  # bytes of the logits that log-likelihoods come from, and of these, however many prompts there are
 KEYS_AND_VALUES = re.compile(r"[._](k_proj|v_proj|key|value|c_attn|qkv|qkv_proj|query_key_value|Wqkv|in_proj)\.weight$")
 
 
@@ -93,18 +97,25 @@ def batch_size(shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype, room: 
     """
     if sum(math.prod(shape) for shape in shapes.values()) * dtype.itemsize <= SMALL:
         return MOST
-    fitting = max(1, room // (TOKENS * bytes_of_a_token(shapes, dtype, longer)))
+    fitting = max(1, (room - min(SCORES, room // 4)) // bytes_of_a_prompt(shapes, dtype, TOKENS, longer))
     return min(MOST, 1 << (fitting.bit_length() - 1))
 
 
+def bytes_of_a_prompt(shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype, tokens: int, longer: int = 1) -> int:
+    """What a prompt with its answer takes: its tokens, and the logits of one of them at a time."""
+    embeddings = embeddings_of(shapes)
+    rows = shapes[embeddings][0] if embeddings else 0
+    return tokens * bytes_of_a_token(shapes, dtype, longer) + rows * (dtype.itemsize + COPIES)
+
+
 def bytes_of_a_token(shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype, longer: int = 1) -> int:
-    """Keys and values of all layers, one layer's activations, and a row of logits, as far as shapes tell."""
+    """Keys and values of all layers, and one layer's activations, as far as shapes tell."""
     matrices = {name: shape for name, shape in shapes.items() if len(shape) == 2}
     embeddings = embeddings_of(shapes)
     rows, width = shapes[embeddings] if embeddings else (0, max((shape[0] for shape in matrices.values()), default=1))
     cached = sum(shape[0] for name, shape in matrices.items() if KEYS_AND_VALUES.search(name))
     inside = max((max(shape) for name, shape in matrices.items() if max(shape) != rows), default=width)
-    return (longer * cached + PASS * inside + rows) * dtype.itemsize + LOGITS * rows
+    return (longer * cached + PASS * inside) * dtype.itemsize
 
 
 def _on_paths(settings: Settings, found: FoundSources) -> tuple[int, int]:

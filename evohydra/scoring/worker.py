@@ -28,6 +28,7 @@ from evohydra.scoring.benchmarks import (
     TellsAnswers,
 )
 from evohydra.scoring.benchmarks.likelihood import Likelihood, Verifiable, likelihoods_of, of_verified
+from evohydra.scoring.benchmarks.room import out_of_memory
 from evohydra.scoring.benchmarks.sampling import own_randomness
 from evohydra.scoring.forward import clock_of, watch_of
 from evohydra.scoring.job import DeviceError, Evaluation, Examples, Job, MachineError, Written, broken_by, checked
@@ -35,7 +36,6 @@ from evohydra.scoring.measures import Measures, is_measure
 
 logger = logging.getLogger(__name__)
 # What torch says where the machine fails and not the model; it has types of its own only for some of these.
-MEMORY = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
 DEVICE = (
     "CUDA error", "CUDA driver error", "device-side assert", "cuDNN error", "CUBLAS_STATUS", "CUSOLVER_STATUS",
     "CUSPARSE_STATUS", "CUFFT_", "cuFFT error", "NCCL", "HIP error",
@@ -216,7 +216,7 @@ def _machines(reason: Exception) -> type[MachineError] | None:
     text = str(reason)
     if isinstance(reason, EngineError):
         return DeviceError
-    if isinstance(reason, MemoryError | torch.OutOfMemoryError) or any(words in text for words in MEMORY):
+    if out_of_memory(reason):
         return MachineError
     accelerator = getattr(torch, "AcceleratorError", None)  # of newer releases
     of_device = accelerator is not None and isinstance(reason, accelerator)

@@ -28,7 +28,7 @@ OF_THE_SEARCH = (
 # What no score depends on, or (budget, top, pick) what may change when a run goes on.
 INCIDENTAL = (
     "run", "budget", "top", "pick", "tracker", "executor", "threads", "cache_gb", "prefix_gb", "shard_gb", "batch_size",
-    "baselines", "push", "report", "audit", "audit_examples",
+    "prefix_cache", "baselines", "push", "report", "audit", "audit_examples",
     "answers", "ablate", "share_scores", "format", "allow_other_base", "allow_other_versions",
 )  # fmt: skip
 LEDGER, SCORES = "ledger.jsonl", "scores.jsonl"  # the files of a run that hold scores

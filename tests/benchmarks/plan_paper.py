@@ -11,7 +11,7 @@ import torch
 import transformers
 from torch.utils.flop_counter import FlopCounterMode
 
-from evohydra.assembly.sizes import SHARE, batch_size, bytes_of_a_token
+from evohydra.assembly.sizes import SHARE, batch_size, bytes_of_a_prompt, bytes_of_a_token
 from evohydra.planning.cost import COMPUTE, Asked, Rate, Shape, Speed, cost, language_rate, merge_seconds
 from evohydra.planning.devices import DEVICES, Device
 from evohydra.planning.memory import Rooms, Sizes, memory
@@ -79,11 +79,11 @@ def of_language(
     shapes, kind = mistral(), torch.bfloat16
     numbers = sum(torch.Size(shape).numel() for shape in shapes.values())
     live = paths * numbers * 2 + visual * 2
-    token = bytes_of_a_token(shapes, kind, paths)
+    token = bytes_of_a_prompt(shapes, kind, length, paths) / length
     room = int(SHARE * device.memory) - int(live) - TABLES
     fitting = batch_size(shapes, kind, room, paths)
     if asked.beams > 1 or length > 1024:
-        fitting = max(1, min(8, room // (asked.beams * length * token)))  # experiment=evovlm_jp asks 8
+        fitting = max(1, min(8, int(room // (asked.beams * length * token))))  # experiment=evovlm_jp asks 8
     rows = shapes["model.embed_tokens.weight"]
     hops = 65 / 32 if paths > 1 else 1.0
     cached = (bytes_of_a_token(shapes, kind, 1) - bytes_of_a_token(shapes, kind, 0)) * hops

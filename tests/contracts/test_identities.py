@@ -139,7 +139,7 @@ KINDS = {
     ),
     "lm_eval": Kind(
         tiny_models.save_task, language, change_answer, {"num_fewshot": 2},
-        {"generation_kwargs": {"max_gen_toks": 3}}, {"batch_size": 3},
+        {"generation_kwargs": {"max_gen_toks": 3}, "prefix_cache": False}, {"batch_size": 3, "prefix_cache": "auto"},
     ),
     "lm_eval_multimodal": Kind(
         save_pictures, multimodal, lambda root: save_pictures(root, changed=6), {"system_prompt": "x"},

@@ -10,6 +10,7 @@ from torch import Tensor
 from evohydra.families.live_encoder import LiveEncoder
 from evohydra.families.sentences import POOLINGS
 from evohydra.scoring.benchmarks import BenchmarkError
+from evohydra.scoring.benchmarks.room import Room
 
 Pooling = Literal["auto", "cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
 assert set(get_args(Pooling)) == {"auto", *POOLINGS}
@@ -25,7 +26,8 @@ class Embedder:
     """
 
     def __init__(self, name: str, batch_size: int, pooling: Pooling, prompt: str | None) -> None:
-        self._name, self._batch_size, self._pooling, self._prompt = name, batch_size, pooling, prompt
+        self._name, self._pooling, self._prompt = name, pooling, prompt
+        self._room = Room(batch_size)
         self._live: LiveEncoder | None = None
         self._tokens: dict[tuple[object, ...], list[int]] = {}
         self._cut: set[int] = set()
@@ -63,10 +65,8 @@ class Embedder:
         tokens = [self._tokens_of(live, text, longest) for text in texts]
         self._say_cuts(live, texts, tokens, longest)
         order = sorted(range(len(texts)), key=lambda at: -len(tokens[at]))
-        parts = [
-            compute(live, [tokens[at] for at in order[start : start + self._batch_size]])
-            for start in range(0, len(order), self._batch_size)
-        ]
+        what = f"a text of {len(tokens[order[0]])} tokens"
+        parts = self._room.over(len(order), lambda rows: compute(live, [tokens[at] for at in order[rows]]), what)
         found = torch.cat(parts)
         if bad := int((~found.isfinite()).any(dim=1).sum()):
             raise FloatingPointError(f"the {what} of {bad} of {len(texts)} texts are not numbers")

@@ -70,7 +70,7 @@ class HeldOutText:
     def __call__(self, live: LiveModel, split: Split, examples: Sequence[int] | None = None) -> NDArray[np.float64]:
         """(n,): nats of each passage, by the mean number of bytes of all passages of the split. Fewer are better."""
         if self._lm is None or self._live is not live:
-            self._lm, self._live = language_model(live, self._batch), live
+            self._lm, self._live = language_model(live, self._batch, prefix_cache=False), live
         every = self._passages[split]
         sizes = np.array([len(text.encode()) for text in every], dtype=np.float64)
         places = list(range(len(every)) if examples is None else examples)

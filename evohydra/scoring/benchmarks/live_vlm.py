@@ -1,5 +1,6 @@
 """lm-eval's multimodal model over the live model, without what it repeats for each genome."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,8 @@ from lm_eval.models.hf_vlms import HFMultimodalLM
 
 from evohydra.families import LiveModel
 from evohydra.scoring.benchmarks.images import digest
-from evohydra.scoring.benchmarks.live_lm import asked_length
+from evohydra.scoring.benchmarks.live_lm import MOST, asked_length
+from evohydra.scoring.benchmarks.room import Room
 from evohydra.scoring.benchmarks.run_cache import RunCache
 from evohydra.scoring.benchmarks.sampling import PromptStreams, may_sample
 from evohydra.scoring.benchmarks.vision_features import VisionFeatures
@@ -27,6 +29,7 @@ class LiveMultimodalLM(HFMultimodalLM):  # type: ignore[misc]
 
     def __init__(self, name: str, live: LiveModel, batch_size: int | str, sampling_seed: int = 0) -> None:
         self._streams = PromptStreams(sampling_seed)
+        self._room = Room(batch_size if isinstance(batch_size, int) else MOST)
         self._live_processor = processor_of(name, live)
         self._encoded = RunCache(CACHE_BYTES)
         self._features = VisionFeatures(live.module, CACHE_BYTES)
@@ -40,11 +43,20 @@ class LiveMultimodalLM(HFMultimodalLM):  # type: ignore[misc]
 
     def generate_until(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[str]:
         """The answers to `requests` by the model as it is now."""
-        self._streams.begin(requests)
         self._encoded.begin_round()
         self._features.begin_genome()
-        answers: list[str] = super().generate_until(requests, disable_tqdm=disable_tqdm)
-        return answers
+        prompts = [request.args[0] for request in requests]
+        order = sorted(range(len(requests)), key=lambda at: (-len(self.tok_encode(prompts[at])), prompts[at]))
+        asked = [requests[at] for at in order]  # as lm-eval sorts them: these are its batches
+
+        def some(rows: slice) -> list[str]:
+            self._streams.begin(asked[rows], asked[: rows.start])
+            found: list[str] = super(LiveMultimodalLM, self).generate_until(asked[rows], disable_tqdm=disable_tqdm)
+            return found
+
+        parts = self._room.over(len(asked), some, "a prompt with its images")
+        answers = dict(zip(order, itertools.chain.from_iterable(parts), strict=True))
+        return [answers[at] for at in range(len(requests))]
 
     def tok_batch_multimodal_encode(self, strings: Sequence[str], images: Sequence[Any], **options: object) -> object:
         """The processor's tensors for a batch, on the model's device."""

@@ -148,6 +148,7 @@ class LMEvalBenchmark:
             "chat_template": options.chat_template,
             "system_prompt": options.system_prompt,
             "fewshot_as_multiturn": options.fewshot_as_multiturn,
+            **({} if options.prefix_cache else {"prefix_cache": False}),
             **({"prompt_format": options.prompt_format} if options.prompt_format else {}),
             **({"sampling": {"seed": options.sampling_seed, "draws": DRAWS}} if sampled else {}),
             "splits": {split: found for split, (found, _) in splits.items()},
@@ -287,7 +288,8 @@ class LMEvalBenchmark:
             from evohydra.scoring.benchmarks.live_vlm import LiveMultimodalLM  # takes seconds to import
 
             return LiveMultimodalLM(self.name, live, self._options.batch_size, self._options.sampling_seed)
-        return language_model(live, self._options.batch_size, self._options.sampling_seed)
+        options = self._options
+        return language_model(live, options.batch_size, options.sampling_seed, bool(options.prefix_cache))
 
     def _built_requests(self, lm: HFLM, task: Task, split: Split) -> list[list[object]]:
         """The requests of each example of `split`, in the order of the split; lm-eval keeps that of the data."""

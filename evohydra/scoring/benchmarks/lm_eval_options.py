@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import StringConstraints
 
@@ -24,7 +24,8 @@ class TaskOptions:
     include_path is a directory with task yamls of one's own, shuffle is the seed of the order in which splits are cut
     (None: as the examples come), limit caps each split. prompt_format is a text with {question}, in whose place each
     prompt of the task stands, with its shots. sampling_seed: where answers are sampled, their random numbers follow
-    from it, the example and the repeat. complete_references: whether references are all that a model should write,
+    from it, the example and the repeat. prefix_cache: whether what the prompts of a batch begin with is read once,
+    where the model allows it. complete_references: whether references are all that a model should write,
     or (false) only the end of it, as the number after a chain of calculation; None: not known. second_prompt: how the
     audit of a winner asks another time, a text with names of the document's fields in braces.
     """
@@ -43,6 +44,7 @@ class TaskOptions:
     data_dir: str | None = None
     include_path: str | None = None
     batch_size: BatchSize = 64
+    prefix_cache: Literal["auto"] | bool = "auto"
     sampling_seed: int = 0
     complete_references: bool | None = None
     second_prompt: str | None = None

@@ -2,7 +2,7 @@
 
 import hashlib
 import random
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -61,12 +61,15 @@ class PromptStreams:
         self._waiting: dict[str, deque[tuple[object, ...]]] = {}
         self._batch: list[tuple[object, ...]] = []
 
-    def begin(self, requests: Sequence[Instance]) -> None:
-        """A call begins, with lm-eval's instances: a request that is to be answered n times is there n times."""
-        repeats: dict[tuple[object, ...], int] = defaultdict(int)
+    def begin(self, requests: Sequence[Instance], before: Sequence[Instance] = ()) -> None:
+        """A call begins, with lm-eval's instances: a request that is to be answered n times is there n times.
+
+        before: those that earlier calls have asked, where `requests` are only a part of all.
+        """
+        repeats = Counter(map(_asked, before))
         self._waiting = defaultdict(deque)
         for request in requests:
-            asked = (request.args[0], request.doc_id, request.idx)
+            asked = _asked(request)
             self._waiting[request.args[0]].append((self._seed, *asked, repeats[asked]))
             repeats[asked] += 1
 
@@ -75,9 +78,13 @@ class PromptStreams:
         waiting = self._waiting
         self._batch = [waiting[prompt].popleft() if waiting.get(prompt) else () for prompt in prompts]
 
-    def drawing(self, options: Mapping[str, object]) -> AbstractContextManager[object]:
-        """For the generation of the answers to the last batch, with its options."""
-        return row_draws(self._batch) if options.get("do_sample") is not False else nullcontext()
+    def drawing(self, options: Mapping[str, object], rows: slice = slice(None)) -> AbstractContextManager[object]:
+        """For the generation of the answers to `rows` of the last batch, with its options."""
+        return row_draws(self._batch[rows]) if options.get("do_sample") is not False else nullcontext()
+
+
+def _asked(request: Instance) -> tuple[object, ...]:
+    return request.args[0], request.doc_id, request.idx
 
 
 def row_draws(keys: Sequence[tuple[object, ...]]) -> AbstractContextManager[object]:

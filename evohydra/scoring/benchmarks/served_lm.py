@@ -8,29 +8,18 @@ from torch import Tensor
 from evohydra.families import LiveModel
 from evohydra.families.serving import Served
 from evohydra.scoring.benchmarks import BenchmarkError
+from evohydra.scoring.benchmarks.generation_settings import GREEDY, PENALTY, beyond_greedy
 from evohydra.scoring.benchmarks.live_lm import LiveLM
 
 AT_ONCE = 4096  # requests that an engine is given together; it makes its own batches of them
-PENALTY = "repetition_penalty"
-GREEDY = {"do_sample", "temperature", "top_p", "top_k", "num_beams", "use_cache", "attention_mask", PENALTY}
-# Of generation_config.json what bears on greedy answers, with the values that change nothing.
-NEUTRAL: Mapping[str, tuple[object, ...]] = {
-    "num_beams": (None, 1), "no_repeat_ngram_size": (None, 0), "encoder_repetition_penalty": (None, 1.0),
-    "encoder_no_repeat_ngram_size": (None, 0), "bad_words_ids": (None,), "min_length": (None, 0),
-    "min_new_tokens": (None, 0), "forced_bos_token_id": (None,), "forced_eos_token_id": (None,),
-    "suppress_tokens": (None,), "begin_suppress_tokens": (None,), "sequence_bias": (None,),
-    "guidance_scale": (None, 1.0), "exponential_decay_length_penalty": (None,), "stop_strings": (None,),
-    "max_time": (None,), "penalty_alpha": (None,), "watermarking_config": (None,), "num_beam_groups": (None, 1),
-    "remove_invalid_values": (None, False), "renormalize_logits": (None, False), "num_return_sequences": (None, 1),
-}  # fmt: skip
 WHY = "choose backend=transformers, or greedy answers (generation_kwargs of the benchmark)"
 
 
-def language_model(live: LiveModel, batch_size: int | str, sampling_seed: int = 0) -> LiveLM:
+def language_model(live: LiveModel, batch_size: int | str, sampling_seed: int = 0, prefix_cache: bool = True) -> LiveLM:
     """The live model for lm-eval: an engine's, or one of transformers."""
     if isinstance(live, Served):
         return ServedLM(live)
-    return LiveLM(live.module, live.tokenizer, batch_size, sampling_seed)
+    return LiveLM(live.module, live.tokenizer, batch_size, sampling_seed, prefix_cache)
 
 
 class ServedLM(LiveLM):
@@ -40,9 +29,6 @@ class ServedLM(LiveLM):
         super().__init__(live.outline, live.tokenizer, AT_ONCE)
         self._device = torch.device("cpu")  # of tokens; the outline is nowhere
         self._served = live
-
-    def _model_call(self, inps: Tensor, attn_mask: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
-        raise AssertionError("logits of an engine")
 
     def _loglikelihood_tokens(
         self,
@@ -97,12 +83,11 @@ class ServedLM(LiveLM):
             what = "sampled answers" if sampled else "beams" if beams else ", ".join(unknown)
             raise BenchmarkError(f"backend=vllm writes greedy answers, and has no {what} (generation_kwargs); {WHY}")
         given = self.model.generation_config
-        for key, neutral in NEUTRAL.items():
-            if (value := getattr(given, key, None)) not in neutral:
-                raise BenchmarkError(
-                    f"generation_config.json of the sources sets {key} to {value!r}, which backend=vllm cannot do; "
-                    "choose backend=transformers"
-                )
+        for key, value in beyond_greedy(given).items():
+            raise BenchmarkError(
+                f"generation_config.json of the sources sets {key} to {value!r}, which backend=vllm cannot do; "
+                "choose backend=transformers"
+            )
         asked = plain.get(PENALTY, getattr(given, PENALTY, None))
         eos = given.eos_token_id if isinstance(given.eos_token_id, list) else [given.eos_token_id]
         return 1.0 if asked is None else float(str(asked)), [token for token in eos if token is not None]

@@ -15,9 +15,11 @@ from evohydra.scoring.benchmarks import BenchmarkError, Split
 from evohydra.scoring.benchmarks.contents import code_of, digest_of, libraries_of, versions_of
 from evohydra.scoring.benchmarks.drawing import Drawing, Painter
 from evohydra.scoring.benchmarks.prompts import Prompt
+from evohydra.scoring.benchmarks.room import Room
 from evohydra.scoring.benchmarks.scorers import AskingScorer, Graded, OnDevice, Scorer
 
 GIB = 1024**3
+PICTURE = "a picture"
 PACKAGES = ("diffusers", "transformers", "tokenizers", "torch", "pillow")  # that scores depend on
 Picture = tuple[Image.Image, Mapping[str, float]]  # and the score of each scorer
 
@@ -64,6 +66,7 @@ class Studio:
         self._options, self._drawing = options, drawing
         self._painter: Painter | None = None
         self._judged = _Judged()
+        self._room = Room(options.batch_size)
 
     def identity(self, scorer: str) -> dict[str, object]:
         """What the scores of `scorer` depend on: prompts with seeds, how pictures are drawn, and the scorer's own."""
@@ -99,23 +102,22 @@ class Studio:
     def _draw_missing(self, live: LiveModel, split: Split, places: Sequence[int]) -> None:
         painter = self._ready(live)
         missing = [place for place in dict.fromkeys(places) if (split, place) not in self._judged.scores]
-        for start in range(0, len(missing), self._options.batch_size):
-            self._draw(painter, split, missing[start : start + self._options.batch_size])
+        self._room.over(len(missing), lambda rows: self._draw(painter, split, missing[rows]), PICTURE)
 
     def pictures(self, live: LiveModel, split: Split, places: Sequence[int]) -> list[Picture]:
         """The pictures of the examples at `places`, each with its scores."""
-        painter, size = self._ready(live), self._options.batch_size
-        batches = [places[start : start + size] for start in range(0, len(places), size)]
-        images = [image for batch in batches for image in self._draw(painter, split, batch)]
+        painter = self._ready(live)
+        batches = self._room.over(len(places), lambda rows: self._draw(painter, split, places[rows]), PICTURE)
+        images = [image for batch in batches for image in batch]
         return [(image, self._judged.scores[split, place]) for image, place in zip(images, places, strict=True)]
 
     def show(self, live: LiveModel, split: Split, places: Sequence[int], scorer: str) -> None:
         """Let a scorer that asks people see the pictures of the examples at `places`."""
-        painter, size, judge = self._ready(live), self._options.batch_size, self.scorers[scorer]
+        painter, judge = self._ready(live), self.scorers[scorer]
         assert isinstance(judge, AskingScorer)
-        for start in range(0, len(places), size):
-            prompts = [self.examples[split][place] for place in places[start : start + size]]
-            judge.show(painter(prompts), prompts)
+        prompts = [self.examples[split][place] for place in places]
+        for images in self._room.over(len(prompts), lambda rows: (painter(prompts[rows]), prompts[rows]), PICTURE):
+            judge.show(*images)
 
     def _draw(self, painter: Painter, split: Split, places: Sequence[int]) -> list[Image.Image]:
         """Pictures of one batch, whose scores are kept."""

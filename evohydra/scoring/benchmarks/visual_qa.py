@@ -1,6 +1,7 @@
 """Questions about images, answered by the live vision-language model and scored one by one."""
 
 import functools
+import itertools
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,6 +19,7 @@ from evohydra.scoring.benchmarks.generation_settings import check_generation
 from evohydra.scoring.benchmarks.images import decoded
 from evohydra.scoring.benchmarks.likelihood import LOWEST, Per, Texts
 from evohydra.scoring.benchmarks.not_numbers import check_log_likelihoods
+from evohydra.scoring.benchmarks.room import Room
 from evohydra.scoring.benchmarks.run_cache import RunCache
 from evohydra.scoring.benchmarks.sampling import DRAWS, may_sample
 from evohydra.scoring.benchmarks.splits import check_disjoint
@@ -28,6 +30,7 @@ from evohydra.scoring.benchmarks.visual_options import GENERATION, VQAOptions, d
 from evohydra.scoring.benchmarks.visual_splits import cut, split_source
 
 GIB = 1024**3
+QUESTION = "a question with its image"
 PACKAGES = ("transformers", "tokenizers", "torch", "pillow")  # that scores depend on
 logger = logging.getLogger(__name__)
 
@@ -79,6 +82,7 @@ class VisualQA:
         self.name, self.title = name, title
         self._examples, self._options = examples, options
         self._cache = RunCache(int(options.cache_gb * GIB))
+        self._room = Room(options.batch_size)
         self._asker: Asker | None = None
         self._ends: list[tuple[int, bool | None]] = []  # of the answers of the last call
         if options.second_prompt is not None:
@@ -185,12 +189,15 @@ class VisualQA:
         asker.features.begin_genome()
         before = asker.features.saved
         answers: list[str] = []
-        for start in range(0, len(examples), options.batch_size):
-            batch = tuple(examples[start : start + options.batch_size])
+
+        def ask(rows: slice) -> tuple[list[str], list[tuple[int, bool | None]]]:
+            batch = tuple(examples[rows])
             made = functools.partial(self._inputs, asker, split, batch, prompt)
             inputs = self._cache.once((split, batch, prompt), made, _bytes)
             draws = [(options.sampling_seed, split, place) for place in batch]
-            found, ends = asker.answers((split, batch), inputs, draws, longer)
+            return asker.answers((split, batch), inputs, draws, longer)
+
+        for found, ends in self._room.over(len(examples), ask, QUESTION):
             answers, self._ends = answers + found, self._ends + ends
         logger.info("%s: reused vision features saved %.2f s", self.name, asker.features.saved - before)
         return answers
@@ -234,13 +241,16 @@ class VisualQA:
             for text in texts[place]
         ]
         best = np.full(len(places), -np.inf)
-        for start in range(0, len(pairs), self._options.batch_size):
-            batch = pairs[start : start + self._options.batch_size]
-            asked = tuple((places[at], text) for at, text in batch)
+
+        def ask(rows: slice) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+            asked = tuple((places[at], text) for at, text in pairs[rows])
             inputs = self._cache.once((split, asked), functools.partial(self._answered, asker, split, asked), _bytes)
-            totals, tokens = asker.log_probabilities((split, asked), inputs)
+            return asker.log_probabilities((split, asked), inputs)
+
+        each = iter(pairs)
+        for totals, tokens in self._room.over(len(pairs), ask, QUESTION):
             check_log_likelihoods(totals.tolist())
-            for (at, text), total, count in zip(batch, totals, tokens, strict=True):
+            for (at, text), total, count in zip(itertools.islice(each, len(totals)), totals, tokens, strict=True):
                 best[at] = max(best[at], total / (count if per == "token" else len(text.encode())))
         clipped: NDArray[np.float64] = best.clip(LOWEST, 0.0)
         return clipped
