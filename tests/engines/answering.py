@@ -15,6 +15,7 @@ import sys
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 Answers = dict[str, object]
 Tokens = list[int]
@@ -121,13 +122,19 @@ def llama_cpp(model: str, asked: "Asked") -> Answers:
     for prompt, reference in asked.pairs:
         row = []
         for place, token in enumerate(reference):
-            asks = prompt + reference[:place]
-            all_of_it = told("/completion", prompt=asks, n_predict=1, n_probs=asked.vocabulary, **greedy)
-            (step,) = all_of_it["completion_probabilities"]  # type: ignore[misc]
-            row.append(next(each["logprob"] for each in step["top_logprobs"] if each["id"] == token))
+            whole = told(
+                "/completion", prompt=prompt + reference[:place], n_predict=1, n_probs=asked.vocabulary, **greedy
+            )
+            row.append(_of_token(token, whole["completion_probabilities"]))
         likely.append(row)
     version = importlib.metadata.version("xllamacpp")
     return {"version": f"xllamacpp {version}", "tokens": tokens, "answers": answers, "likely": likely}
+
+
+def _of_token(token: int, steps: Any) -> float:
+    """The log-probability of a token at the only step that was told."""
+    (step,) = steps
+    return next(float(each["logprob"]) for each in step["top_logprobs"] if each["id"] == token)
 
 
 class Asked:

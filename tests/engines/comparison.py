@@ -3,10 +3,10 @@
 import itertools
 import json
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -15,7 +15,6 @@ from tests.commands import REPOSITORY, environment
 from tests.engines import answering
 
 DOCS = REPOSITORY / "evohydra" / "docs"
-ENGINES = tuple(answering.ENGINES)
 SECONDS = 600.0  # that an engine may take
 
 
@@ -56,7 +55,7 @@ class Reference:
         config = AutoModelForCausalLM.from_pretrained(checkpoint, dtype="float32").config
         texts = [prompt for prompt, _ in asked]
         references = [tokenizer(text, add_special_tokens=False)["input_ids"] for _, text in asked[:likely]]
-        self.questions = {
+        self.questions: dict[str, Any] = {
             "texts": texts,
             "prompts": [tokenizer(text)["input_ids"] for text in texts],
             "references": references,
@@ -64,13 +63,13 @@ class Reference:
             "ends": [tokenizer.eos_token_id],
             "vocabulary": config.vocab_size,
         }
-        self.told: dict[str, object] = {}
+        self.told: dict[str, Any] = {}
 
     def ask(self, room: Path) -> None:
-        """Let transformers answer."""
+        """Write the questions for engines to `room`, and let transformers answer, once."""
         questions = room / "questions.json"
         questions.write_text(json.dumps(self.questions))
-        self.told = answering.transformers(str(self.checkpoint), answering.Asked(questions))
+        self.told = self.told or answering.transformers(str(self.checkpoint), answering.Asked(questions))
 
 
 def converted(engine: str, python: str, checkpoint: Path, room: Path) -> Path:
@@ -103,38 +102,39 @@ def _run(*command: object) -> None:
         raise RuntimeError(f"{' '.join(map(str, command))}: {done.stderr[-2000:]}")
 
 
-def compare(engine: str, python: str, reference: Reference, room: Path) -> Compared:
-    """What `engine`, in `python`, makes of the checkpoint, beside what transformers makes of it here."""
-    if not reference.told:
-        reference.ask(room)
-    form = converted(engine, python, reference.checkpoint, room)
+def compare(engine: str, python: str, reference: Reference, room: Path, served: Path | None = None) -> Compared:
+    """What `engine`, in `python`, makes of the checkpoint, beside what transformers has made of it (`ask`, in `room`).
+
+    served: another checkpoint that the engine is given instead.
+    """
+    form = converted(engine, python, served or reference.checkpoint, room)
     told = room / f"{engine}.json"
     _run(python, Path(answering.__file__), engine, form, room / "questions.json", told)
     found, known = json.loads(told.read_text()), reference.told
-    differences = _differences(reference, known["answers"], found["answers"])  # type: ignore[arg-type]
+    differences = _differences(reference, known["answers"], found["answers"])
     apart = [
         abs(a - b)
-        for one, other in zip(known["likely"], found["likely"], strict=True)  # type: ignore[call-overload]
+        for one, other in zip(known["likely"], found["likely"], strict=True)
         for a, b in zip(one, other, strict=True)
     ]
-    split = found["tokens"] and sum(map(list.__eq__, found["tokens"], known["tokens"]))  # type: ignore[call-overload]
+    split = found["tokens"] and sum(map(list.__eq__, found["tokens"], known["tokens"]))
     count = len(found["answers"])
     return Compared(engine, found["version"], count, count - len(differences), max(apart), split,
-                    len(reference.questions["texts"]), differences)  # type: ignore[arg-type]  # fmt: skip
+                    len(reference.questions["texts"]), differences)  # fmt: skip
 
 
 @torch.inference_mode()
 def _differences(reference: Reference, ours: Sequence[list[int]], theirs: Sequence[list[int]]) -> list[Difference]:
     loaded = None
     found = []
-    (end,) = reference.questions["ends"]  # type: ignore[misc]
+    (end,) = reference.questions["ends"]
     prompts = reference.questions["prompts"]
     for number, (one, other) in enumerate(zip(ours, theirs, strict=True)):
         at = next((n for n, (a, b) in enumerate(itertools.zip_longest(one, other)) if a != b), None)
         if at is None:
             continue
         loaded = loaded or AutoModelForCausalLM.from_pretrained(reference.checkpoint, dtype="float32")
-        text = [*prompts[number], *one[:at]]  # type: ignore[index]
+        text = [*prompts[number], *one[:at]]
         logits = loaded(torch.tensor([text])).logits[0, -1]
         tokens = [each[at] if at < len(each) else end for each in (one, other)]
         found.append(Difference(number, at, float(logits[tokens[0]]), float(logits[tokens[1]])))
@@ -154,8 +154,3 @@ def table(compared: Sequence[Compared]) -> str:
         )
         lines += [f"<!-- {difference} -->" for difference in each.differences]
     return "\n".join(lines)
-
-
-def python_of(engine: str, vllm: str | None, engines: str | None) -> str | None:
-    """The Python in which an engine runs."""
-    return {"vllm": vllm, "transformers": sys.executable}.get(engine, engines)

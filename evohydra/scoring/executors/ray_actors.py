@@ -170,7 +170,7 @@ class RayActors(Pool[_Actor]):
         """A new actor, and the reference of its word that it is ready."""
         passed_on = {key: os.environ[key] for key in PASSED_ON if key in os.environ} if self._address else {}
         environment = {**passed_on, **self._environment}
-        settings = {"env_vars": environment} if environment else {}
+        settings: dict[str, object] = {"env_vars": environment} if environment else {}
         if self._python is not None:
             settings["py_executable"] = self._python
         actor = self._ray.remote(Desk).options(
