@@ -274,9 +274,9 @@ def test_another_python_lacks_vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_the_same_bits_are_asked_for_where_the_gpu_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
     assert invariance(on_cpu=True) == {}
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    for capability, expected in (((9, 0), {"VLLM_BATCH_INVARIANT": "1"}), ((8, 0), {})):
+    for capability, wanted in (((9, 0), {"VLLM_BATCH_INVARIANT": "1"}), ((8, 0), {})):
         monkeypatch.setattr("torch.cuda.get_device_capability", lambda of=capability: of)
-        assert invariance(on_cpu=False) == expected
+        assert invariance(on_cpu=False) == wanted
         assert invariance(on_cpu=True) == {}
     told = VLLM(sequences=8).identity()
     assert isinstance(told, dict)
