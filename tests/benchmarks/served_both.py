@@ -110,7 +110,7 @@ def by_disk(worker: Worker, node: Node, room: Path) -> list[float]:
     os.sync()
     moments.append(time.perf_counter())
     engine._llm.collective_rpc(_read, args=(str(room),))
-    moments.append(time.process_time())
+    moments.append(time.perf_counter())
     return [float(each) for each in np.diff(moments)]
 
 
