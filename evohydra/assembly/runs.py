@@ -102,7 +102,7 @@ def assembled(
     space = space_of(merge, located_in(found), found)
     _check_budget(settings, space)
     every = benchmarks_of(settings, found.family)
-    backend_of(settings).check(settings, found.family, every)
+    backend_of(settings).check(settings, found, every, device)
     benchmarks = counted(settings.guard, every)
     limits = limits_of(settings.guard, every, [model.name for model in found.models], based=found.base is not None)
     settings, searched = with_search(settings, benchmarks, given)

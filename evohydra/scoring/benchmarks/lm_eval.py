@@ -127,6 +127,12 @@ class LMEvalBenchmark:
         paths = [str(task.config.dataset_path or "") for task in self._tasks.values()]
         return tuple(dict.fromkeys(path for path in paths if OF_HUB.fullmatch(path) and not Path(path).exists()))
 
+    @property
+    def generation(self) -> list[Mapping[str, object]]:
+        """How answers are to be written: generation_kwargs of each split whose examples are answered in words."""
+        written = [task for task in self._tasks.values() if task.OUTPUT_TYPE == "generate_until"]
+        return [task.get_config("generation_kwargs") or {} for task in written]
+
     def size(self, split: Split) -> int:
         """The number of examples in `split`."""
         return len(self._indices.get(split, ()))

@@ -8,7 +8,7 @@ from torch import Tensor
 from evohydra.families import LiveModel
 from evohydra.families.serving import Served
 from evohydra.scoring.benchmarks import BenchmarkError
-from evohydra.scoring.benchmarks.generation_settings import GREEDY, PENALTY, beyond_greedy
+from evohydra.scoring.benchmarks.generation_settings import GREEDY, LENGTHS, PENALTY, beyond_greedy
 from evohydra.scoring.benchmarks.live_lm import LiveLM
 
 AT_ONCE = 4096  # requests that an engine is given together; it makes its own batches of them
@@ -20,6 +20,37 @@ def language_model(live: LiveModel, batch_size: int | str, sampling_seed: int = 
     if isinstance(live, Served):
         return ServedLM(live)
     return LiveLM(live.module, live.tokenizer, batch_size, sampling_seed, prefix_cache)
+
+
+def greedy_settings(options: Mapping[str, object], given: object) -> tuple[float, list[int]]:
+    """The penalty of repetition, and the tokens that end an answer; BenchmarkError for what an engine lacks.
+
+    options: of `generate`, as lm-eval gives them. given: the model's GenerationConfig.
+    """
+    plain = {key: value for key, value in options.items() if not isinstance(value, Tensor)}
+    sampled = plain.get("do_sample") or (plain.get("do_sample") is None and plain.get("temperature"))
+    beams = plain.get("num_beams") not in (None, 1)
+    if sampled or beams or (unknown := sorted(plain.keys() - GREEDY)):
+        what = "sampled answers" if sampled else "beams" if beams else ", ".join(unknown)
+        raise BenchmarkError(f"backend=vllm writes greedy answers, and has no {what} (generation_kwargs); {WHY}")
+    for key, value in beyond_greedy(given).items():
+        raise BenchmarkError(
+            f"generation_config.json of the sources sets {key} to {value!r}, which backend=vllm cannot do; "
+            "choose backend=transformers"
+        )
+    asked = plain.get(PENALTY, getattr(given, PENALTY, None))
+    eos = getattr(given, "eos_token_id", None)
+    ends = eos if isinstance(eos, list) else [eos]
+    return 1.0 if asked is None else float(str(asked)), [token for token in ends if token is not None]
+
+
+def check_greedy(benchmark: str, asked: Sequence[Mapping[str, object]], given: object) -> None:
+    """BenchmarkError for generation_kwargs of a benchmark's splits that an engine lacks, see `greedy_settings`."""
+    for kwargs in asked:
+        try:
+            greedy_settings({key: value for key, value in kwargs.items() if key not in ("until", *LENGTHS)}, given)
+        except BenchmarkError as error:
+            raise BenchmarkError(f"benchmark {benchmark!r}: {error}") from None
 
 
 class ServedLM(LiveLM):
@@ -63,7 +94,7 @@ class ServedLM(LiveLM):
             for row, keep in zip(context, mask if isinstance(mask, Tensor) else [None] * len(context), strict=True)
         ]
         self._check_room(max(map(len, prompts), default=0), limit)
-        penalty, ends = self._settings(options)
+        penalty, ends = greedy_settings(options, self.model.generation_config)
         answers = self._served.engine.answers(prompts, limit=limit, stop=stop, ends=ends, penalty=penalty)
         filling = self.tokenizer.pad_token_id
         longest = max((len(each.tokens) for each in answers), default=0)
@@ -73,24 +104,6 @@ class ServedLM(LiveLM):
             count = next((n for n, token in enumerate(each.tokens) if token in ended), len(each.tokens))
             self.ends[prompt] = count, each.at_limit and count >= limit
         return torch.cat([context, torch.tensor(rows, dtype=context.dtype).reshape(len(rows), longest)], dim=1)
-
-    def _settings(self, options: Mapping[str, object]) -> tuple[float, list[int]]:
-        """The penalty of repetition, and the tokens that end an answer; BenchmarkError for what an engine lacks."""
-        plain = {key: value for key, value in options.items() if not isinstance(value, Tensor)}
-        sampled = plain.get("do_sample") or (plain.get("do_sample") is None and plain.get("temperature"))
-        beams = plain.get("num_beams") not in (None, 1)
-        if sampled or beams or (unknown := sorted(plain.keys() - GREEDY)):
-            what = "sampled answers" if sampled else "beams" if beams else ", ".join(unknown)
-            raise BenchmarkError(f"backend=vllm writes greedy answers, and has no {what} (generation_kwargs); {WHY}")
-        given = self.model.generation_config
-        for key, value in beyond_greedy(given).items():
-            raise BenchmarkError(
-                f"generation_config.json of the sources sets {key} to {value!r}, which backend=vllm cannot do; "
-                "choose backend=transformers"
-            )
-        asked = plain.get(PENALTY, getattr(given, PENALTY, None))
-        eos = given.eos_token_id if isinstance(given.eos_token_id, list) else [given.eos_token_id]
-        return 1.0 if asked is None else float(str(asked)), [token for token in eos if token is not None]
 
     def _check_room(self, prompt: int, answer: int) -> None:
         if prompt + answer > self._served.engine.context:

@@ -7,10 +7,12 @@ all requests and answers, cross as pickles of plain data, of which the other Pyt
 """
 
 import functools
+import importlib.metadata
 import json
 import multiprocessing
 import os
 import pickle
+import platform
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -26,6 +28,7 @@ PACKAGES = (
 )  # fmt: skip
 PACKAGE = Path(__file__).resolve().parents[2]
 NEEDED = ("torch", "transformers", "lm-eval", "hydra-core")
+RAY = "ray"
 OF_THIS_PYTHON = ("VIRTUAL_ENV", "PYTHONHOME", "__PYVENV_LAUNCHER__")
 TO_TELL = 60.0  # seconds that another Python has to say what it has
 
@@ -95,9 +98,26 @@ def versions_in(python: str) -> dict[str, str | None]:
     return {key: value for key, value in every.items() if key in ("python", *PACKAGES)}
 
 
+def check_ray(python: str) -> None:
+    """ValueError where another Python has not the Ray of this one: both ends of a connection have to be the same."""
+    versions, _ = _seen(python, _folder())
+    ours, theirs = importlib.metadata.version(RAY), versions[RAY]
+    if ours != theirs:
+        raise ValueError(
+            f"executor.python: expected Ray {ours} in {python} as here, got {theirs or 'none'}; install it there: "
+            f"{python} -m pip install ray=={ours}"
+        )
+    here, there = (version.split(".")[:2] for version in (platform.python_version(), str(versions["python"])))
+    if here != there:
+        raise ValueError(
+            f"executor.python: executor=ray expects Python {'.'.join(here)} as here, {python} is {'.'.join(there)}; "
+            "make its environment with that one, or use executor=processes"
+        )
+
+
 @functools.cache
 def _seen(python: str, folder: str) -> tuple[dict[str, str | None], str | None]:
-    packages = dict.fromkeys((*PACKAGES, *NEEDED))
+    packages = dict.fromkeys((*PACKAGES, *NEEDED, RAY))
     try:
         told = subprocess.run(
             [python, "-P", str(Path(probe.__file__)), folder, *packages],

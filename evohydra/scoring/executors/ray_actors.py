@@ -15,7 +15,7 @@ from annotated_types import Gt
 
 from evohydra.checks import CountOrAuto, Natural, NotNegative, Positive
 from evohydra.scoring.executors import MakeWorker
-from evohydra.scoring.executors.parcels import Layout
+from evohydra.scoring.executors.elsewhere import check_ray, versions_in
 from evohydra.scoring.executors.pool import Pool, Said, Seat
 from evohydra.scoring.executors.ray_cluster import (
     Lifelines,
@@ -27,15 +27,13 @@ from evohydra.scoring.executors.ray_cluster import (
     room,
     start,
 )
+from evohydra.scoring.executors.ray_desk import Desk
 from evohydra.scoring.executors.resources import places, usable_cores
-from evohydra.scoring.executors.serving import begin, carried_out, packed, unpacked
 from evohydra.scoring.job import MachineError
 
 if TYPE_CHECKING:
     from ray import ObjectRef
     from ray.actor import ActorHandle
-
-    from evohydra.scoring.worker import Worker
 
 logger = logging.getLogger(__name__)
 LOOK = 3.0  # seconds between two looks at the nodes
@@ -62,8 +60,9 @@ class RayActors(Pool[_Actor]):
     number is the most there will be: those that find no room wait for it. cpus_per_worker are a worker's threads, too;
     "auto" shares the cores of this machine, and is 1 on a cluster. gpus_per_worker may be fractions; "auto" is 1 where
     there are GPUs. resources: others of the cluster. placement: over as many nodes as can be, or one node after the
-    other. straggler, limit: see `Pool`. environment: variables of the workers. An actor that dies is replaced, and its
-    job tried again up to `retries` times.
+    other. straggler, limit: see `Pool`. environment: variables of the workers. python: of another environment, in which
+    they run, on all nodes; None: this one. An actor that dies is replaced, and its job tried again up to `retries`
+    times.
     """
 
     def __init__(
@@ -71,11 +70,16 @@ class RayActors(Pool[_Actor]):
         cpus_per_worker: CountOrAuto = "auto", gpus_per_worker: NotNegative | Literal["auto"] = "auto",
         resources: Mapping[str, Positive] | None = None, placement: Literal["spread", "pack"] = "spread",
         retries: Natural = 2, straggler: Annotated[float, Gt(1)] | None = None,
-        limit: Positive | None = None, environment: Mapping[str, str] | None = None, worker_bytes: int = 0,
+        limit: Positive | None = None, environment: Mapping[str, str] | None = None, python: str | None = None,
+        worker_bytes: int = 0,
     ) -> None:  # fmt: skip
         super().__init__(retries, straggler, limit)
         check_names(resources or {}, environment or {})
         self._ray = ray_library()
+        if python is not None:
+            versions_in(python)  # which it is looked at for
+            check_ray(python)
+        self._python = python
         self._make = make
         self._address, self._workers = address, workers
         self._cpus, self._gpus, self._resources = cpus_per_worker, gpus_per_worker, dict(resources or {})
@@ -166,10 +170,13 @@ class RayActors(Pool[_Actor]):
         """A new actor, and the reference of its word that it is ready."""
         passed_on = {key: os.environ[key] for key in PASSED_ON if key in os.environ} if self._address else {}
         environment = {**passed_on, **self._environment}
+        settings: dict[str, object] = {"env_vars": environment} if environment else {}
+        if self._python is not None:
+            settings["py_executable"] = self._python
         actor = self._ray.remote(Desk).options(
             num_cpus=self._share.cpus, num_gpus=self._share.gpus, resources=self._resources or None, max_restarts=0,
             max_task_retries=0, scheduling_strategy={"spread": "SPREAD", "pack": "DEFAULT"}[self._placement],
-            runtime_env={"env_vars": environment} if environment else None,
+            runtime_env=settings or None,
         )  # fmt: skip
         handle = actor.remote(os.getcwd(), self._share.cpus)
         return handle, handle.make.remote(self._made)
@@ -240,53 +247,6 @@ class RayActors(Pool[_Actor]):
                 self._ray.kill(seat.handle)
             self._ray.shutdown()
         self._seats, self._connected = [], False
-
-
-class Desk:
-    """The actor: a process with one worker. Its answers are pickled pairs, see `Kind`."""
-
-    def __init__(self, directory: str, threads: int) -> None:
-        self._directory, self._threads = directory, threads
-        self._where = ""
-        self._worker: Worker | None = None
-        self._layouts: dict[int, Layout] = {}
-
-    def make(self, make: bytes) -> bytes:
-        """Make the worker, in the directory in which the command was given."""
-        import ray
-
-        self._where = f"process {os.getpid()} on node {ray.util.get_node_ip_address()}"
-        try:
-            _check_seen([Path(self._directory)], self._where)
-            os.chdir(self._directory)
-            begin(self._threads)
-            self._worker = pickle.loads(make)()
-        except BaseException as error:
-            return packed("raised", error)
-        return self.alive()
-
-    def alive(self) -> bytes:
-        """That it is ready, and where."""
-        return packed("ready", self._where)
-
-    def carry_out(self, request: bytes, seen: list[Path]) -> bytes:
-        """A pickled function with its arguments; `seen` are paths that have to be there."""
-        try:
-            _check_seen(seen, self._where)
-            task, given = unpacked(request, self._layouts)
-            assert self._worker is not None, "it is asked once it is ready"
-        except Exception as error:
-            return packed("raised", error)
-        return packed(*carried_out(self._worker, task, given))
-
-
-def _check_seen(paths: list[Path], where: str) -> None:
-    for path in paths:
-        if not path.exists():
-            raise FileNotFoundError(
-                f"{path} is there for the command, but not for its worker ({where}): expected a directory on a file "
-                "system that all nodes of Ray share"
-            )
 
 
 def _reason(error: Exception) -> str:

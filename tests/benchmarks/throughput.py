@@ -1,0 +1,132 @@
+"""How many answers a second: vLLM beside transformers, on a random model of SmolLM2-135M's shape or of the zoo's.
+
+    PYTHON -m tests.benchmarks.throughput [--texts 64] [--prompt 64] [--tokens 32] [--uneven] [--dtype bfloat16]
+                                          [--rounds 2] [--profile]
+
+PYTHON has vLLM (docs/backends.md). Both engines are in this process, are asked the same prompts in turn, and write so
+many tokens that greedy answers of a random model never end by themselves. --uneven: answers have lengths from 1 to
+--tokens, as those of word problems do (an eighth of all has the longest); vLLM is told the length of each, transformers
+goes on until the longest has ended, as it does with answers that end by themselves. Times are seconds of the processor,
+since the machine may be shared. --profile says which operators take them.
+"""
+
+import argparse
+import itertools
+import os
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+SHAPES = {
+    "135M": {"vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
+             "num_attention_heads": 9, "num_key_value_heads": 3, "max_position_embeddings": 8192},
+    "zoo": {"vocab_size": 246, "hidden_size": 96, "intermediate_size": 256, "num_hidden_layers": 6,
+            "num_attention_heads": 3, "num_key_value_heads": 3, "max_position_embeddings": 512},
+}  # fmt: skip
+TOP = 6  # operators that are told
+Answer = Callable[[Sequence[Sequence[int]], Sequence[int]], int]  # prompts and lengths to tokens that were written
+
+
+def by_transformers(folder: Path, dtype: str) -> Answer:
+    """All prompts in a batch, as the backend does it."""
+    model = LlamaForCausalLM.from_pretrained(folder, dtype=dtype)
+
+    @torch.inference_mode()
+    def answer(prompts: Sequence[Sequence[int]], lengths: Sequence[int]) -> int:
+        longest = max(lengths)
+        given = torch.tensor(prompts)
+        told = model.generate(
+            given, attention_mask=torch.ones_like(given), max_new_tokens=longest, min_new_tokens=longest,
+            do_sample=False, pad_token_id=0,
+        )  # fmt: skip
+        assert told.shape == (len(prompts), len(prompts[0]) + longest)
+        return sum(lengths)
+
+    return answer
+
+
+def by_vllm(folder: Path, dtype: str, texts: int, compiled: bool) -> Answer:
+    """As the backend has it: in this process, without a cache of prefixes that a change of weights empties anyway."""
+    for name, value in {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_LOGGING_LEVEL": "ERROR"}.items():
+        os.environ.setdefault(name, value)
+    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+    from vllm import LLM, SamplingParams
+
+    llm = LLM(
+        str(folder), dtype=dtype, max_model_len=512, max_num_seqs=texts, enforce_eager=not compiled,
+        kv_cache_memory_bytes=1024**3, skip_tokenizer_init=True, disable_log_stats=True,
+    )  # fmt: skip
+
+    def answer(prompts: Sequence[Sequence[int]], lengths: Sequence[int]) -> int:
+        llm.reset_prefix_cache()
+        asked = [SamplingParams(temperature=0, max_tokens=each, ignore_eos=True, detokenize=False) for each in lengths]
+        told = llm.generate([{"prompt_token_ids": list(each)} for each in prompts], asked, use_tqdm=False)
+        return sum(len(each.outputs[0].token_ids) for each in told)
+
+    return answer
+
+
+def lengths_of(texts: int, tokens: int, uneven: bool) -> list[int]:
+    """Of answers: all the same, or from a spread whose mean is near a third of the longest."""
+    if not uneven:
+        return [tokens] * texts
+    steps = itertools.cycle((0.1, 0.3, 0.2, 0.15, 0.5, 0.25, 0.2, 1.0))
+    return [max(1, round(tokens * step)) for step, _ in zip(steps, range(texts), strict=False)]
+
+
+def measured(answer: Answer, prompts: Sequence[Sequence[int]], lengths: Sequence[int]) -> tuple[float, int]:
+    """Seconds of the processor, and tokens."""
+    begun = time.process_time()
+    tokens = answer(prompts, lengths)
+    return time.process_time() - begun, tokens
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description="Throughput of vLLM beside transformers.")
+    parser.add_argument("--shape", choices=SHAPES, default="135M")
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
+    for name, default in (("texts", 64), ("prompt", 64), ("tokens", 32), ("rounds", 2), ("threads", 1)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    for name in ("uneven", "compiled", "profile"):
+        parser.add_argument(f"--{name}", action="store_true")
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    torch.manual_seed(0)
+    lengths = lengths_of(given.texts, given.tokens, given.uneven)
+    with tempfile.TemporaryDirectory() as room:
+        config = LlamaConfig(**SHAPES[given.shape], tie_word_embeddings=False, bos_token_id=None, eos_token_id=1)
+        LlamaForCausalLM(config).to(getattr(torch, given.dtype)).save_pretrained(room)
+        engines = {
+            "vLLM": by_vllm(Path(room), given.dtype, given.texts, given.compiled),
+            "transformers": by_transformers(Path(room), given.dtype),
+        }
+        torch.set_num_threads(given.threads)
+        spent: dict[str, list[float]] = {name: [] for name in engines}
+        for turn in range(given.rounds + 1):  # the first one warms up
+            prompts = torch.randint(2, config.vocab_size, (given.texts, given.prompt)).tolist()
+            for name, answer in engines.items():
+                seconds, tokens = measured(answer, prompts, lengths)
+                if turn:
+                    spent[name].append(seconds)
+                print(f"{turn or 'warm up'}: {name}: {seconds:.1f} s, {tokens} tokens", flush=True)
+        tokens = sum(lengths)
+        best = {name: min(each) for name, each in spent.items()}
+        print({name: f"{tokens / seconds:.1f} tokens a second" for name, seconds in best.items()})
+        print(f"vLLM is {best['transformers'] / best['vLLM']:.2f} times as fast; {vars(given)}")
+        if given.profile:
+            for name, answer in engines.items():
+                with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+                    answer(prompts, lengths)
+                rows = sorted(seen.key_averages(), key=lambda row: -row.self_cpu_time_total)
+                whole = sum(row.self_cpu_time_total for row in rows)
+                shares = {row.key: f"{row.self_cpu_time_total / whole:.0%}" for row in rows[:TOP]}
+                print(f"{name}: {whole / 1e6:.1f} s in operators: {shares}")
+
+
+if __name__ == "__main__":
+    main()
