@@ -13,8 +13,9 @@ from evohydra.assembly.guarding import counted, guard_of, guarding, limits_of
 from evohydra.scoring.benchmarks import GivenAnswer
 from evohydra.scoring.measures import OF_ANSWERS, is_measure, repeats_itself
 from evohydra.searching.bounds import BEST, Bound, parse_bound
+from evohydra.searching.feasible import FLOOR, broken, feasible_first, margins, nearest
 from evohydra.searching.feedback import tell
-from evohydra.searching.guard import FLOOR, broken, feasible_first, half_width, margins, nearest
+from evohydra.searching.guard import half_width
 from evohydra.searching.ledger import Record
 from tests.commands import evohydra, json_lines, python, workspace
 
