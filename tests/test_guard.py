@@ -1,21 +1,31 @@
 """Limits that a winner has to keep: their grammar, their statistics, what strategies are told, and a run with one."""
 
+import io
 import json
 import re
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from evohydra.assembly.guarding import counted, guard_of, guarding, limits_of
-from evohydra.scoring.benchmarks import GivenAnswer
+from evohydra.recipe import Checkpoint
+from evohydra.report.ending import show_job
+from evohydra.report.sweeps import broken_limits
+from evohydra.scoring.benchmarks import SPLITS, GivenAnswer
+from evohydra.scoring.job import Evaluation, Job
 from evohydra.scoring.measures import OF_ANSWERS, is_measure, repeats_itself
 from evohydra.searching.bounds import BEST, Bound, parse_bound
-from evohydra.searching.feedback import tell
-from evohydra.searching.guard import FLOOR, broken, feasible_first, half_width, margins, nearest
+from evohydra.searching.feasible import FLOOR, broken, feasible_first, margins, nearest, that_count
+from evohydra.searching.feedback import example_scores, tell
+from evohydra.searching.guard import half_width
 from evohydra.searching.ledger import Record
+from evohydra.searching.scores import ScoreStore
 from tests.commands import evohydra, json_lines, python, workspace
 
 SOURCES = ("ja", "math-7B")
@@ -106,6 +116,12 @@ BENCHMARKS: dict[str, Any] = {"sums": Sums(), "pictures": Pictures(), "other": S
 def test_limits_that_cannot_be_kept_to_are_refused(entry: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=re.escape(said)):
         limits_of([entry], BENCHMARKS, SOURCES, based=False)
+
+
+def test_paths_have_no_distance_from_the_base() -> None:
+    """The model in memory has the tensors of the path's first source, whatever the path is."""
+    with pytest.raises(ValueError, match=r"guard\[0\]\.measure: a path through layers has other layers than the base"):
+        limits_of([{"measure": "distance", "at_most": 0.1}], BENCHMARKS, SOURCES, based=True, paths=True)
 
 
 def test_a_multiple_of_a_score_below_0_is_refused() -> None:
@@ -199,6 +215,64 @@ def test_strategies_are_told_of_limits_in_their_own_way() -> None:
     assert told.pop() == pytest.approx([FLOOR - 0.5, 0.2])
     tell(Constrained(), genomes, records, records)  # type: ignore[arg-type]
     assert told == [[0.9, 0.2], [[-0.5], [0.1]]]
+
+
+def test_scores_of_genomes_that_break_limits_are_below_all_others_of_their_kind() -> None:
+    """Not by so much that nobody else can be told apart: strategies take shares of the sums of scores."""
+    seen = [record(0, 0.9, -0.2), record(1, 0.2, 0.0), record(2, 0.5, 0.3), record(3, None)]
+    assert example_scores(seen, seen)[:, 0].tolist() == pytest.approx([0.0, 0.2, 0.5, 0.2])
+    assert example_scores(seen[:1], seen)[:, 0].tolist() == pytest.approx([0.0])
+
+
+def test_the_best_and_the_front_are_of_genomes_that_keep_all_limits() -> None:
+    records = [record(0, 0.9, -0.2), record(1, 0.2, 0.0), record(2, 0.5, 0.3), record(3, None)]
+    assert [each.index for each in that_count(records)] == [1, 2]
+    assert [each.index for each in that_count([records[0], records[3]])] == [0]
+    twice = [record(0, 0.9, -0.2), replace(record(1, 0.9, -0.2), recipe="recipe 0"), record(2, 0.5, -0.3)]
+    assert [each.index for each in nearest(twice, 2)] == [0, 2]  # different recipes
+
+
+def test_failures_of_limits_are_forgotten_with_those_of_their_genome(tmp_path: Path) -> None:
+    """Else the same command would find them on file for ever."""
+    recipe, job = Checkpoint("a", "-"), Job(Checkpoint("a", "-"), "validation", {"score of b": (0, 1)})
+    with closing(ScoreStore(tmp_path / "scores.jsonl", {})) as store:
+        store.keep("genome 3", Job(recipe, "validation"), Evaluation({"a": [1.0]}))
+        store.keep("limits of genome 3", job, Evaluation({}, error="ValueError: sick"))
+        store.forget_failures("validation", {"genome 3"})
+        assert store.find("limits of genome 3", job) is None
+        assert store.find("genome 3", Job(recipe, "validation")) is not None
+
+
+def test_jobs_of_a_sweep_share_what_bounds_refer_to(tmp_path: Path) -> None:
+    job = Job(Checkpoint("a", "-"), "search", {"score of b": (0, 1)})
+    so, shared = dict.fromkeys(SPLITS, "so"), tmp_path / "shared.jsonl"
+    stores = [ScoreStore(tmp_path / name, conditions, shared) for name, conditions in (
+        ("1.jsonl", so), ("2.jsonl", so), ("3.jsonl", dict.fromkeys(SPLITS, "other")))]  # fmt: skip
+    stores[0].keep("limits of a", job, Evaluation({"score of b": [1.0, 0.0]}))
+    stores[0].keep(
+        "limits of genome 1", replace(job, recipe=Checkpoint("g", "-")), Evaluation({"score of b": [1.0, 0.0]})
+    )
+    found = [store.find("limits of a", job) for store in stores]
+    assert found[1] == found[0]
+    assert found[2] is None  # scored under other conditions
+    assert stores[1].find("limits of genome 1", other) is None
+    for store in stores:
+        store.close()
+
+
+def test_a_sweep_says_which_runs_keep_no_limits(tmp_path: Path) -> None:
+    kept, broken = (SimpleNamespace(name=name, keeps_limits=keeps) for name, keeps in (("0", True), ("1", False)))
+    (said,) = broken_limits([kept, broken])  # type: ignore[list-item]
+    assert said.startswith("NO GENOME KEEPS ALL LIMITS for sure in 1 of 2 runs (1)")
+    assert list(broken_limits([kept])) == []  # type: ignore[list-item]
+    score = {"winner": {"score": 0.5}}
+    console = Console(file=io.StringIO(), width=200)
+    for keeps in (False, True):
+        summary = {"validation": score, "test": score, "evaluations": 9, "guard": {"kept": keeps}}
+        show_job(console, tmp_path, "0", summary)
+    one, two = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert "9 genomes, NO GENOME KEEPS ALL LIMITS;" in one
+    assert "LIMITS" not in two
 
 
 @pytest.fixture(scope="module")

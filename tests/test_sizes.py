@@ -173,6 +173,16 @@ def test_benchmarks_get_the_number_and_their_own_numbers_stay(arguments: list[st
     assert fitted(arguments, "batch_size=7").kept == {}
 
 
+def test_a_benchmark_that_is_made_of_another_one_gets_the_number_too(arguments: list[str], machine: Any) -> None:
+    """Else lm-eval would look for a size of its own, by passes of the longest prompts, at every call."""
+    machine(40_000)
+    of = "benchmark.answer_length.of=${benchmark.mgsm_ja}"
+    found = fitted(arguments, "benchmark=[mgsm_ja,answer_length]", of).settings
+    assert found.benchmark is not None
+    assert found.benchmark["answer_length"]["of"]["batch_size"] == found.batch_size
+    assert isinstance(found.batch_size, int)
+
+
 def test_a_run_keeps_the_batch_size_that_was_chosen(tmp_path: Path, machine: Any) -> None:
     known = [each for each in workspace(tmp_path) if not each.startswith("batch_size")]
     arguments = [*known, "cache_gb=0", "baselines=null", "top=1"]

@@ -59,9 +59,17 @@ def counted(guard: Sequence[Plain] | None, benchmarks: Mapping[str, Benchmark]) 
 
 
 def limits_of(
-    guard: Sequence[Plain] | None, benchmarks: Mapping[str, Benchmark], sources: Sequence[str], *, based: bool
+    guard: Sequence[Plain] | None,
+    benchmarks: Mapping[str, Benchmark],
+    sources: Sequence[str],
+    *,
+    based: bool,
+    paths: bool = False,
 ) -> list[Limit]:
-    """The limits; ValueError, which names the entry, for what cannot be kept to. based: whether there is a base."""
+    """The limits; ValueError, which names the entry, for what cannot be kept to.
+
+    based: whether there is a base. paths: whether genomes are paths through layers.
+    """
     found = []
     for number, entry in enumerate(guard or ()):
         key = f"guard[{number}]"
@@ -86,6 +94,11 @@ def limits_of(
                 "another sign; expected at_least"
             )
         bound = parse_bound(f"{key}.{side}", given, tuple(sources))
+        if paths and measure == DISTANCE:
+            raise ValueError(
+                f"{key}.measure: a path through layers has other layers than the base, so that there is no distance "
+                "between them; expected another measure, or a merge without dfs"
+            )
         if not based and (bound.reference == "base" or measure == DISTANCE):
             raise ValueError(f"{key}: it refers to the base, and this run has none")
         if measure == PERPLEXITY and bound.reference is None and bound.offset < 1.0:

@@ -11,6 +11,7 @@ import torch
 from evohydra.assembly.settings import Settings
 from evohydra.families.sources import FoundSources
 from evohydra.families.vocabulary import embeddings_of
+from evohydra.files import Plain
 from evohydra.scoring.benchmarks.room import LOGITS
 from evohydra.scoring.executors.resources import total_memory
 
@@ -156,11 +157,14 @@ def _room(settings: Settings, weights: int, memory: Memory) -> int:
 
 
 def _with_batch_size(settings: Settings, prompts: int) -> Settings:
-    benchmarks = {
-        name: {**spec, "batch_size": prompts} if spec.get("batch_size") == AUTO else spec
-        for name, spec in (settings.benchmark or {}).items()
-    }
+    benchmarks = {name: _with_number(spec, prompts) for name, spec in (settings.benchmark or {}).items()}
     return replace(settings, batch_size=prompts, benchmark=benchmarks)
+
+
+def _with_number(spec: Plain, prompts: int) -> Plain:
+    """A benchmark's settings with a number for `auto`, in those of a benchmark that it is made of (`of`) too."""
+    found = {key: _with_number(value, prompts) if isinstance(value, Mapping) else value for key, value in spec.items()}
+    return {**found, "batch_size": prompts} if found.get("batch_size") == AUTO else found
 
 
 def _large(number: int) -> str:

@@ -16,10 +16,11 @@ from evohydra.scoring.asking import asked, reloaded
 from evohydra.scoring.benchmarks import Benchmark, Change, Split
 from evohydra.scoring.job import Evaluation
 from evohydra.searching.objectives import Objective
+from evohydra.searching.scores import LIMITS
 from evohydra.searching.summary import Summary
 
 ANSWERS = "answers.jsonl"
-GENOME, LIMITS = "genome ", "limits of "  # how labels of genomes and of limits begin
+GENOME = "genome "  # how labels of genomes begin
 Ask = Callable[..., object]  # has a worker do something, see `evohydra.scoring.executors.Executor.ask`
 
 

@@ -18,7 +18,7 @@ from evohydra.report.recipe_figures import recipe_figures
 from evohydra.report.score_figures import finished, held_out, held_out_figure, optimism_figure, too_few
 from evohydra.report.search_figures import examples_each, fitness_figure, seconds_by_part, time_figure
 from evohydra.report.style import Look, looking
-from evohydra.report.sweeps import sweep_sentences
+from evohydra.report.sweeps import broken_limits, sweep_sentences
 from evohydra.report.tables import gain_sentence, score_sentence, search_sentences, unsearched_sentence
 from evohydra.report.worker_figures import worker_blocks
 
@@ -55,12 +55,16 @@ def contents(jobs: Sequence[Job], target: Path, look: Look = "screen") -> list[S
 
 
 def best_job(jobs: Sequence[Job]) -> Job | None:
-    """The finished run whose winner is best on validation (else on search): test scores choose nothing."""
+    """The finished run whose winner is best on validation (else on search): test scores choose nothing.
 
-    def key(job: Job) -> float:
+    A run whose winner keeps all limits is before one whose winner does not.
+    """
+
+    def key(job: Job) -> tuple[bool, float]:
         summary = job.summary or {}
         validation = summary["validation"]["winner"]["score"]
-        return float(validation if validation is not None else summary["search"]["winner"]["score"] or 0.0)
+        score = float(validation if validation is not None else summary["search"]["winner"]["score"] or 0.0)
+        return job.keeps_limits, score
 
     return max(finished(jobs), key=key, default=None)
 
@@ -79,6 +83,7 @@ def verdict(jobs: Sequence[Job]) -> Iterator[str]:
             yield f"The winner of {whose} failed on the test split: {reason}."
     if len(jobs) > 1:
         yield f"{len(done)} of {len(jobs)} runs have ended with a winner; all that follows is about those."
+        yield from broken_limits(done)
     if len(done) == 1 and done[0].summary:
         yield from filter(None, [score_sentence(done[0].summary["test"])])
         yield gain_sentence(done[0].summary["gain"])
@@ -266,7 +271,8 @@ def _all(jobs: Sequence[Job], target: Path) -> Iterator[Block]:
         cells = [_number(scores.get(split)) for split in ("search", "validation", "test")]
         page = job.directory / "report.html"
         run = Link(os.path.relpath(page, target), job.name) if page.is_file() else job.name
-        rows.append((run, " ".join(job.overrides), job.state, *cells))
+        state = job.state if job.keeps_limits else f"{job.state}, limits not kept"
+        rows.append((run, " ".join(job.overrides), state, *cells))
     yield Table(("run", "what it was given", "state", "search", "validation", "test"), rows, "", words=True)
 
 

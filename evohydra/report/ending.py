@@ -29,7 +29,8 @@ def show_job(console: Console, directory: Path, name: str, summary: Plain) -> No
     """A job of a sweep that has ended, in a line: the sweep's own end has the table of all."""
     scores = {split: summary[split]["winner"]["score"] for split in ("validation", "test")}
     told = ", ".join(f"{split} {'-' if score is None else f'{score:.3f}'}" for split, score in scores.items())
-    say(console, f"{name}: {told}, {summary['evaluations']} genomes; {near(directory)}")
+    kept = "" if summary.get("guard", {}).get("kept", True) else ", NO GENOME KEEPS ALL LIMITS"
+    say(console, f"{name}: {told}, {summary['evaluations']} genomes{kept}; {near(directory)}")
 
 
 def show_end(console: Console, directory: Path, titles: Sequence[str], summary: Plain) -> None:

@@ -96,6 +96,11 @@ class Job:
         lines = [line for line in log.read_text(errors="replace").splitlines() if line and not line[0].isspace()]
         return next((line for line in reversed(lines) if "Error" in line.split(":")[0]), "")
 
+    @property
+    def keeps_limits(self) -> bool:
+        """Whether its winner keeps all limits for sure, where it has any."""
+        return bool((self.summary or {}).get("guard", {}).get("kept", True))
+
     def final(self, split: str, label: str | None = None) -> Scores | None:
         """The scores, example by example, that stand under `label` for `split`; without one the winner's.
 

@@ -22,6 +22,15 @@ def sweep_sentences(jobs: Sequence[Job]) -> Iterator[str]:
         yield made
 
 
+def broken_limits(done: Sequence[Job]) -> Iterator[str]:
+    """Which finished runs of a sweep have no winner that keeps all limits; nothing where all have one, or no limits."""
+    if broken := [job.name for job in done if not job.keeps_limits]:
+        yield (
+            f"NO GENOME KEEPS ALL LIMITS for sure in {len(broken)} of {len(done)} runs ({', '.join(broken)}): their "
+            "winners are the genomes that lack least. Their scores do not compare with those of winners that keep them."
+        )
+
+
 def _shared(done: Sequence[Job], whose: str) -> Iterator[str]:
     """Whether they have the same examples in each split, and how often what all compare with was scored."""
     splits = [

@@ -93,7 +93,8 @@ class Worker:
         common: dict[str, CommonAnswer | None] = {}
         ends: dict[str, list[int]] = {}
         error = None
-        if self._asking and (self._expected or job.split not in self._referred):
+        shown = job.examples is None or any(job.examples.get(name) for name in self._asking)
+        if self._asking and shown and (self._expected or job.split not in self._referred):
             self._show(job.split, job.examples)
         try:
             self.live.become(job.recipe, self.engine)

@@ -10,11 +10,12 @@ from evohydra.recipe import Node
 from evohydra.scoring.benchmarks import Split
 from evohydra.scoring.job import Job
 from evohydra.searching.asking import asked
+from evohydra.searching.feasible import nearest
 from evohydra.searching.feedback import tell
 from evohydra.searching.fitness import Fitness, Staged
 from evohydra.searching.fitness.generation import Generation, members_of
 from evohydra.searching.fronts import Rule, best_fitness, on_front, picked
-from evohydra.searching.guard import Guard, Kept, nearest
+from evohydra.searching.guard import Guard, Kept
 from evohydra.searching.ledger import Ledger, Record
 from evohydra.searching.objectives import Objective
 from evohydra.searching.optimizers import Points, StateIsData
@@ -28,7 +29,7 @@ from evohydra.spaces import Space
 Group = Callable[[Record], int]
 
 
-ROUNDS = 4  # of candidates, until one keeps all limits
+ROUNDS = 4  # of candidates at most, until one keeps all limits
 
 
 class SearchError(RuntimeError):
@@ -134,8 +135,10 @@ def check_not_all_failed(
     healthy = next((each for each in reversed(ledger.records) if each.fitness is not None), None)
     error: str | None = "none was scored before"
     if healthy is not None:
-        again = scoring.scheduler.again(scoring.job(space.decode(np.array(healthy.genome)), healthy.examples))
-        error = again.error
+        recipe = space.decode(np.array(healthy.genome))
+        error = scoring.scheduler.again(scoring.job(recipe, healthy.examples)).error
+        if error is None and scoring.guard is not None:
+            error = scoring.scheduler.again(scoring.guard.job(recipe, "search")).error
     if healthy is not None and error is None:
         raise SearchError(
             f"{what}. Genome {healthy.index}, which had scores, was scored again, so that these failures are the "
@@ -172,20 +175,22 @@ def choose(
     too high. Without `scheduler` there is no validation, and the best of the search is the winner.
 
     With a `guard` candidates are genomes that keep all limits in the search, as far as there are any, and the winner is
-    one that keeps them on validation for sure. While there is none, the next `top` are looked at, up to ROUNDS times;
-    then it is the one that lacks least.
+    one that keeps them on validation for sure. While there is none, the next `top` (of each group) are looked at, up to
+    ROUNDS times; then it is the one that lacks least.
     """
-    among = ledger.records if guard is None else nearest(ledger.records, top)
-    best = _best(among, top if guard is None or scheduler is None else ROUNDS * top, rule, group)
+    left: Sequence[Record] = ledger.records if guard is None else nearest(ledger.records, top)
     candidates: list[Candidate] = []
-    while guard is not None and len(best) > top:
-        first, best = best[:top], best[top:]
-        candidates += _validated(space, first, scheduler, objective, rule, guard)
+    for _ in range(1 if guard is None or scheduler is None else ROUNDS):
+        best = _best(left, top, rule, group)
+        candidates += _validated(space, best, scheduler, objective, rule, guard)
+        if guard is None or not best:
+            break
         candidates.sort(key=lambda each: (each.validation is None, each.shortfall))
         if candidates[0].validation is not None and not candidates[0].shortfall:
-            return candidates
-    candidates += _validated(space, best, scheduler, objective, rule, guard)
-    return candidates if guard is None else sorted(candidates, key=lambda c: (c.validation is None, c.shortfall))
+            break
+        looked_at = {record.recipe for record in best}
+        left = [record for record in left if record.recipe not in looked_at]
+    return candidates
 
 
 def _validated(

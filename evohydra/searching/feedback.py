@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from evohydra.searching.guard import FeasibleFirst, feasible, feasible_first, margins
+from evohydra.searching.feasible import FeasibleFirst, broken, feasible, feasible_first, margins
 from evohydra.searching.ledger import Record
 from evohydra.searching.objectives import finite
 from evohydra.searching.optimizers import (
@@ -26,7 +26,7 @@ def tell(optimizer: Optimizer, genomes: Points, records: Sequence[Record], seen:
         records, seen = feasible_first(records), FeasibleFirst(seen)
     fitness = np.array(finite([r.fitness for r in records], (r.fitness for r in seen)))
     if isinstance(optimizer, LearnsFromExamples):
-        optimizer.tell_examples(genomes, fitness, example_scores(records, seen))
+        optimizer.tell_examples(genomes, fitness, example_scores(*told))
     elif isinstance(optimizer, LearnsFromEstimates):
         error_bars = np.array([r.error_bar or 0.0 for r in records], dtype=np.float64)
         optimizer.tell_estimates(genomes, objective_values(records, seen), error_bars)
@@ -51,6 +51,7 @@ def result(optimizer: Optimizer, record: Record, seen: Sequence[Record]) -> Resu
 
     One of `seen` at least has a fitness.
     """
+    told = [record], seen
     if not isinstance(optimizer, LearnsFromConstraints):
         record, seen = feasible(record), FeasibleFirst(seen)
     seen = seen if record.fitness is None else [record]  # what else there is counts for failures only
@@ -62,7 +63,7 @@ def result(optimizer: Optimizer, record: Record, seen: Sequence[Record]) -> Resu
         fitness=fitness,
         objectives=objective_values([record], seen)[0] if several else np.array([fitness]),
         error_bar=record.error_bar or 0.0,
-        scores=example_scores([record], seen)[0] if examples else np.empty(0),
+        scores=example_scores(*told)[0] if examples else np.empty(0),
     )
 
 
@@ -82,18 +83,21 @@ def objective_values(records: Sequence[Record], seen: Sequence[Record]) -> NDArr
 def example_scores(records: Sequence[Record], seen: Sequence[Record]) -> NDArray[np.float64]:
     """(genomes, examples of all benchmarks); a failed genome has the worst score seen of each benchmark.
 
+    One that breaks limits has less, by as much as it breaks them: it has nothing that others could take from it.
     Raises ValueError where genomes were scored on different examples.
     """
     first = next((record for record in seen if record.scores), None)
     sizes = {name: len(values) for name, values in first.scores.items()} if first is not None else {}
     worst: dict[str, float] = {}
-    if not all(record.scores for record in records):
+    if not all(record.scores and not broken(record) for record in records):
         worst = {name: min(min(record.scores[name]) for record in seen if record.scores) for name in sizes}
     table = []
     for record in records:
-        scores = record.scores or {name: [worst[name]] * size for name, size in sizes.items()}
+        amount, scores = broken(record), record.scores or {name: [0.0] * size for name, size in sizes.items()}
         if {name: len(values) for name, values in scores.items()} != sizes:
             raise ValueError(EVERY_EXAMPLE)
+        if amount or not record.scores:
+            scores = {name: [worst[name] - amount] * size for name, size in sizes.items()}
         table.append([value for name in sizes for value in scores[name]])
     return np.array(table, dtype=np.float64).reshape(len(records), sum(sizes.values()))
 

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,15 +10,14 @@ from scipy.stats import t
 
 from evohydra.recipe import Node
 from evohydra.scoring.benchmarks import Split
-from evohydra.scoring.job import Job
+from evohydra.scoring.job import Job, MachineError
 from evohydra.scoring.measures import DISTANCE, PERPLEXITY, TOKENS, name_of
 from evohydra.searching.bounds import BEST, Bound
 from evohydra.searching.ledger import Record
 from evohydra.searching.scheduler import Pending, Scheduler
+from evohydra.searching.scores import LIMITS
 
 ONE_SIDED, TWO_SIDED = 0.95, 0.975
-FAILED = -1.0  # the margin of a genome that has no number
-FLOOR = -1e9  # below which genomes are told that break a limit: no fitness is as low
 Numbers = NDArray[np.float64]
 
 
@@ -89,8 +87,9 @@ class Guard:
         return min(size, self.examples) if split == "search" else size
 
     def submit(self, scheduler: Scheduler, labelled: Sequence[tuple[str, Node]], split: Split) -> list[Pending]:
-        """Have recipes scored, whose labels these are."""
-        return scheduler.submit([(f"limits of {label}", self.job(recipe, split)) for label, recipe in labelled])
+        """Have recipes scored, whose labels these are; no job is cut into parts, for measures are of whole ones."""
+        jobs = [(f"{LIMITS}{label}", self.job(recipe, split)) for label, recipe in labelled]
+        return scheduler.submit(jobs, whole=True)
 
     def judged(
         self, scheduler: Scheduler, pending: Pending, split: Split, *, two_sided: bool = False
@@ -153,19 +152,30 @@ class Guard:
             (pending,) = self.submit(scheduler, [(name, self.models[name])], split)
             evaluation = scheduler.result(pending)
             if evaluation.error is not None:
-                raise ValueError(f"guard: {name} could not be scored on the {split} split: {evaluation.error}")
+                failure = MachineError if evaluation.given_up else ValueError
+                raise failure(f"guard: {name} could not be scored on the {split} split: {evaluation.error}")
             self._references[split, name] = evaluation.scores
         return self._references[split, name]
 
     def limited(self, scheduler: Scheduler, record: Record, pending: Pending) -> Record:
-        """The record of a genome with its margins: what has to be 0 or more of each limit."""
-        if record.fitness is None:
-            return record
+        """The record of a genome with its margins: what has to be 0 or more of each limit.
+
+        One whose numbers cannot be had has failed, as one without scores has.
+        """
         kept = self.judged(scheduler, pending, "search")
-        found = {limit.text: FAILED for limit in self.limits}
         if kept is not None:
-            found = {each.limit: round(each.low, 9) for each in kept}
-        return replace(record, limits=found)
+            return replace(record, limits={each.limit: round(each.low, 9) for each in kept})
+        evaluation = scheduler.result(pending)
+        return replace(
+            record,
+            fitness=None,
+            scores={},
+            objectives={},
+            examples=None,
+            error_bar=None,
+            error=evaluation.error,
+            given_up=evaluation.given_up,
+        )
 
 
 def _bounds(limit: Limit, reference: Sequence[float] | None) -> "float | Numbers":
@@ -201,71 +211,6 @@ def half_width(above: Numbers, count: int, level: float, *, share: bool) -> floa
     variance = max(squares / n - (total / n) ** 2, 0.0) * n / max(n - 1, 1)
     size = count + 2 if share else count
     return float(t.ppf(level, max(size - 1, 1))) * math.sqrt(variance / size)
-
-
-def broken(record: Record) -> float:
-    """By how much all limits together are broken; 0 where all are kept, or none is known."""
-    return sum(max(0.0, -margin) for margin in record.limits.values())
-
-
-def feasible_first(records: Sequence[Record]) -> list[Record]:
-    """Records for strategies without a sense of limits, see `feasible`."""
-    return list(map(feasible, records))
-
-
-def feasible(record: Record) -> Record:
-    """A record that breaks limits as one below all that keep them, by how much it does.
-
-    Deb, An efficient constraint handling method for genetic algorithms, 2000: of two that keep all limits the better
-    one is better, of two that do not the one that breaks them less.
-    """
-    if record.fitness is None or (amount := broken(record)) == 0:
-        return record
-    return replace(
-        record,
-        fitness=FLOOR - amount,
-        objectives=dict.fromkeys(record.objectives, FLOOR - amount),
-        error_bar=None,
-        scores={name: [FLOOR - amount] * len(values) for name, values in record.scores.items()},
-    )
-
-
-class FeasibleFirst(Sequence[Record]):
-    """The same without a list of all: each record when it is asked for."""
-
-    def __init__(self, records: Sequence[Record]) -> None:
-        self._records = records
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    @overload
-    def __getitem__(self, at: int) -> Record: ...
-
-    @overload
-    def __getitem__(self, at: slice) -> list[Record]: ...
-
-    def __getitem__(self, at: int | slice) -> Record | list[Record]:
-        return feasible_first(self._records[at]) if isinstance(at, slice) else feasible(self._records[at])
-
-
-def nearest(records: Sequence[Record], most: int) -> list[Record]:
-    """The records that keep all limits in the search; where none does, the `most` that break them least."""
-    scored = [record for record in records if record.fitness is not None]
-    keeping = [record for record in scored if broken(record) == 0]
-    return keeping or sorted(scored, key=lambda record: (broken(record), record.index))[:most]
-
-
-def margins(records: Sequence[Record], seen: Sequence[Record]) -> Numbers:
-    """(genomes, limits): what has to be 0 or more; of genomes without numbers the smallest that was seen."""
-    names = next((tuple(record.limits) for record in seen if record.limits), ())
-    worst: dict[str, float] = {}
-    if not all(record.limits for record in records):
-        worst = {name: min(record.limits[name] for record in seen if record.limits) for name in names}
-    return np.array(
-        [[record.limits[name] if record.limits else worst[name] for name in names] for record in records],
-        dtype=np.float64,
-    )
 
 
 def sentence(kept: Kept) -> str:

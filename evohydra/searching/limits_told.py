@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from evohydra.searching.driver import Candidate
-from evohydra.searching.guard import Guard, Kept, broken, sentence
+from evohydra.searching.feasible import broken
+from evohydra.searching.guard import Guard, Kept, sentence
 from evohydra.searching.ledger import Record
 from evohydra.searching.scheduler import Scheduler
 
@@ -25,6 +26,7 @@ def told_of_limits(
         chosen = guard.judged(scheduler, pending, "search") or []
     (pending,) = guard.submit(scheduler, [("winner", winner.recipe)], "test")
     tested = guard.judged(scheduler, pending, "test", two_sided=True) or []
+    error = scheduler.result(pending).error
     kept = bool(chosen) and all(each.low >= 0 for each in chosen)
     scored = [record for record in records if record.limits]
     keeping = sum(broken(record) == 0 for record in scored)
@@ -36,7 +38,10 @@ def told_of_limits(
         "keeping": keeping,
         "scored": len(scored),
         "candidates": len(candidates),
-        "said": _said(kept, split, chosen, tested, keeping, len(scored), len(candidates)),
+        "said": [
+            *_said(kept, split, chosen, tested, keeping, len(scored), len(candidates)),
+            *([] if error is None else [f"On test the limits could not be scored: {error}."]),
+        ],
     }
 
 

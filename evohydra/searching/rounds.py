@@ -1,5 +1,6 @@
 """Carries out what a kind of fitness asks for: members are scored through the scheduler, on each example only once."""
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -9,7 +10,7 @@ from evohydra.searching.fitness.generation import Generation, Judged, Member, Of
 from evohydra.searching.guard import Guard
 from evohydra.searching.ledger import Ledger, Record
 from evohydra.searching.objectives import Objective
-from evohydra.searching.scheduler import Scheduler
+from evohydra.searching.scheduler import Pending, Scheduler
 
 Missing = Mapping[str, Sequence[int]]  # places of examples in the search split of each benchmark
 
@@ -31,16 +32,36 @@ class Scoring:
     guard: Guard | None = None
 
     def limited(self, generation: Generation, records: Iterable[Record]) -> Iterator[Record]:
-        """The records of a generation with what has to be 0 or more of each limit; as they are without limits."""
+        """The records of a generation with what has to be 0 or more of each limit; as they are without limits.
+
+        Limits are scored of genomes that have a fitness, and once of each recipe: the second one waits for the first.
+        """
         if self.guard is None:
             yield from records
             return
-        asked = [(generation.label(member), member.recipe) for member in generation.members]
-        pending = dict(
-            zip([m.index for m in generation.members], self.guard.submit(self.scheduler, asked, "search"), strict=True)
-        )
+        members = {member.index: member for member in generation.members}
+        asked = set[str]()
+        waiting: deque[tuple[Record, Pending | None]] = deque()
         for record in records:
-            yield self.guard.limited(self.scheduler, record, pending[record.index])
+            twin = record.recipe in asked
+            asked.add(record.recipe)
+            pending = None if twin else self.of_limits(generation, members[record.index], record)
+            waiting.append((record, pending))
+            while waiting and (waiting[0][0].fitness is None or (waiting[0][1] and waiting[0][1].evaluation)):
+                yield self._with_margins(*waiting.popleft())
+        for record, pending in waiting:
+            pending = pending or self.of_limits(generation, members[record.index], record)
+            yield self._with_margins(record, pending)
+
+    def _with_margins(self, record: Record, pending: Pending | None) -> Record:
+        return record if self.guard is None or pending is None else self.guard.limited(self.scheduler, record, pending)
+
+    def of_limits(self, generation: Generation, member: Member, record: Record) -> Pending | None:
+        """The numbers that limits are set on, which are being scored; None without limits, or without a fitness."""
+        if self.guard is None or record.fitness is None:
+            return None
+        (pending,) = self.guard.submit(self.scheduler, [(generation.label(member), member.recipe)], "search")
+        return pending
 
     def job(self, recipe: Node, examples: Examples | None) -> Job:
         """A recipe to be scored on examples of the search split (None: all), with the right answers that it takes."""

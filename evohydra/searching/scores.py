@@ -22,6 +22,7 @@ from evohydra.searching.identity import Identity
 from evohydra.searching.json_lines import JsonLines, LedgerError, sealed, unsealed
 from evohydra.searching.kept import Index
 
+LIMITS = "limits of "  # how the labels of numbers begin that limits are set on; the model's own follows
 FIELDS = tuple(each.name for each in fields(Evaluation) if each.name not in ("given_up", "positions", "common"))
 Key = tuple[str, str, str]  # content of the recipe, split, examples
 
@@ -50,8 +51,8 @@ def conditions(identity: Identity) -> dict[str, str]:
 class ScoreStore:
     """The scores of a run; `conditions` says for each split what its scores depend on beside recipe and examples.
 
-    `shared` is a file of the sweep that the run belongs to: what is scored on a whole split for more than the search
-    (sources, baselines, winners) is looked for and kept there too.
+    `shared` is a file of the sweep that the run belongs to: what is scored for more than the search (sources,
+    baselines, winners, and what bounds of limits refer to) is looked for and kept there too.
     """
 
     def __init__(self, path: Path, conditions: Mapping[str, str], shared: Path | None = None) -> None:
@@ -85,7 +86,8 @@ class ScoreStore:
         """What is on file of this job, from now on under this label too."""
         key = (content(job.recipe), job.split, _places(job.examples))
         entry = next((each for each in self._read(self._known, _short(*key)) if _key(each) == key), None)
-        entry = entry or self._found_in_sweep(key)
+        if entry is None and (not key[2] or not _of_genome(label)):
+            entry = self._found_in_sweep(key)
         if entry is None:
             return None
         labelled = self._read(self._labels, _short(label, *key))
@@ -105,18 +107,17 @@ class ScoreStore:
         at = {"split": job.split, "examples": job.examples, "recipe": content(job.recipe)}
         entry = {"label": label, **at, **scored, "copied": False}
         self._write(entry)
-        whole = job.examples is None and not label.startswith("genome ")
-        if self._shared is not None and whole and evaluation.error is None:  # a failure stays with the job that had it
+        if self._shared is not None and not (_of_genome(label) or evaluation.error):  # failures stay with their job
             with self._shared_lock(), self._shared.open("ab") as file:
                 file.write(sealed({**entry, "conditions": self._conditions[job.split]}))
 
     def forget_failures(self, split: Split, labels: Collection[str]) -> None:
-        """Take the failures of these models on a split off the file, so that they are scored anew."""
+        """Take the failures of these models on a split, those of their limits too, off the file: they come anew."""
         failed = [
             (entry["recipe"], entry["label"]) if entry["error"] is not None and entry["split"] == split else None
             for entry in self._lines.entries
         ]
-        recipes = {each[0] for each in failed if each is not None and each[1] in labels}
+        recipes = {each[0] for each in failed if each is not None and each[1].removeprefix(LIMITS) in labels}
         kept = [each is None or each[0] not in recipes for each in failed]
         if not all(kept):
             self._lines.keep(kept)
@@ -128,14 +129,14 @@ class ScoreStore:
 
     def _found_in_sweep(self, key: Key) -> dict[str, Any] | None:
         """What another job of the sweep has scored under the same conditions."""
-        if self._shared is None or not self._shared.is_file() or key[2]:
+        if self._shared is None or not self._shared.is_file():
             return None
         with self._shared_lock():
             lines = self._shared.read_bytes().splitlines()
         for line in lines:
             with suppress(ValueError, KeyError, TypeError):  # a line that is torn, damaged or changed is no score
                 entry = unsealed(line)
-                if (entry["recipe"], entry["split"], "") == key and entry.pop("conditions") == self._conditions[key[1]]:
+                if _key(entry) == key and entry.pop("conditions") == self._conditions[key[1]]:
                     return entry
         return None
 
@@ -160,6 +161,11 @@ class ScoreStore:
 
 def _key(entry: Mapping[str, Any]) -> Key:
     return entry["recipe"], entry["split"], _places(entry["examples"])
+
+
+def _of_genome(label: str) -> bool:
+    """Whether it is a genome's, whose scores other jobs of a sweep have no use for."""
+    return label.removeprefix(LIMITS).startswith("genome ")
 
 
 def _short(*parts: str) -> bytes:

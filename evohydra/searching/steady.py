@@ -92,7 +92,7 @@ class Steady:
             for trial in self._open.values():
                 if self._ready(trial):
                     trial.go_on(self._scoring, self._ledger)
-                if trial.judged is not None:
+                if trial.ended:
                     return trial
             if self._wants_more():
                 genome = self._ask()
@@ -110,7 +110,7 @@ class Steady:
 
     def _wants_more(self) -> bool:
         workers = self._scoring.scheduler.executor.workers
-        running = sum(trial.pending is not None for trial in self._open.values())
+        running = sum(trial.works for trial in self._open.values())
         wanted = self._asked < self._budget and running < workers and len(self._open) < OPEN * workers
         if wanted:
             self._renew()
@@ -158,15 +158,19 @@ class Steady:
         if known is not None:
             check_replayed(trial.generation, known, self._fitness, self._scoring, self._ledger, cut=False)
             return known[0]
-        while trial.judged is None:
-            trial.go_on(self._scoring, self._ledger)
-            while trial.pending is not None and trial.pending.evaluation is None:
+        while not trial.ended:
+            if trial.works and (trial.pending is None or trial.pending.evaluation is None):
                 self._scoring.scheduler.wait()
+            else:
+                trial.go_on(self._scoring, self._ledger)
         return self._record(trial)
 
     def _record(self, trial: Trial) -> Record:
-        """The next line of the ledger, of a genome that is judged."""
-        (record,) = self._scoring.limited(trial.generation, [trial.generation.record(trial.judgement)])
+        """The next line of the ledger, of a genome of which all is known."""
+        record, scoring = trial.record, self._scoring
+        assert record is not None
+        if scoring.guard is not None and trial.limits is not None:
+            record = scoring.guard.limited(scoring.scheduler, record, trial.limits)
         return replace(record, index=len(self._ledger.records))
 
     def _tell(self, trial: Trial, record: Record) -> None:

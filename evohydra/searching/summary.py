@@ -14,6 +14,7 @@ from evohydra.scoring.repeats import NORMAL_95, bounds_of, within
 from evohydra.scoring.statistics import interval, paired_gain
 from evohydra.searching.driver import Candidate
 from evohydra.searching.ends import AtTheEnds
+from evohydra.searching.feasible import that_count
 from evohydra.searching.fitness.likelihood import agreement
 from evohydra.searching.fronts import RULES, on_front, picked
 from evohydra.searching.ledger import Record
@@ -66,6 +67,8 @@ class Validated(TypedDict):
 class Searched(TypedDict):
     """What the search has found.
 
+    best: the highest fitness. Where there are limits (`guard`) and some genomes keep all of them in the search, it is
+    that of these genomes, and the front is theirs.
     front: where there are several objectives. It is that of all genomes, or where generations were scored on different
     examples that of the candidates on the validation split, which is told there. picks: by the names of the rules of
     conf/pick the genome of the front that each prefers. likelihood: the rank correlation of
@@ -148,7 +151,7 @@ def summarise(
             {"index": c.record.index, "search": c.record.fitness, "validation": c.validation} for c in candidates
         ],
     }
-    genomes = [(r.index, r.objectives) for r in records] if comparable else []
+    genomes = [(r.index, r.objectives) for r in that_count(records)] if comparable else []
     if best := front(genomes):
         searched["front"] = best
         searched["picks"] = picks(best, {r.index: r.fitness for r in records if r.fitness is not None})
@@ -189,7 +192,7 @@ def _searched(
     found: Searched = {
         "winner": scored_on_search(winner.record, objective),
         "index": winner.record.index,
-        "best": max(r.fitness for r in records if r.fitness is not None),
+        "best": max(r.fitness for r in that_count(records) if r.fitness is not None),
         "failed": sum(r.fitness is None for r in records),
     }
     if measure := next(filter(None, (measure_of(record.scores) for record in records)), None):

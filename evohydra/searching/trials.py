@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from evohydra.scoring.job import Examples, Job
 from evohydra.searching.fitness.generation import Generation, Judged, Member, OfSources, Requests, Scored, Wanted
-from evohydra.searching.ledger import Ledger
+from evohydra.searching.ledger import Ledger, Record
 from evohydra.searching.rounds import Scoring
 from evohydra.searching.scheduler import Pending
 
@@ -13,7 +13,8 @@ from evohydra.searching.scheduler import Pending
 class Trial:
     """Genome `number` of the asks, the only member of its generation, and what it waits for.
 
-    pending: its job, and `missing` the examples of that.
+    pending: its job, and `missing` the examples of that. record: what it is judged to be; limits: the job of its
+    limits, which is open then.
     """
 
     number: int
@@ -23,6 +24,8 @@ class Trial:
     judged: Judged | None = None
     pending: Pending | None = None
     missing: dict[str, list[int]] = field(default_factory=dict)
+    record: Record | None = None
+    limits: Pending | None = None
 
     @property
     def member(self) -> Member:
@@ -30,13 +33,17 @@ class Trial:
         return self.generation.members[0]
 
     @property
-    def judgement(self) -> Judged:
-        """What the kind of fitness has judged."""
-        assert self.judged is not None
-        return self.judged
+    def ended(self) -> bool:
+        """Whether all of it is known."""
+        return self.record is not None and (self.limits is None or self.limits.evaluation is not None)
+
+    @property
+    def works(self) -> bool:
+        """Whether a job of it is open, or scored and not yet taken over."""
+        return self.pending is not None or (self.record is not None and not self.ended)
 
     def go_on(self, scoring: Scoring, ledger: Ledger) -> None:
-        """Carry on until the genome is judged, or until a job of it is open.
+        """Carry on until the genome is judged, and its limits are asked for, or until a job of it is open.
 
         Nothing is scored that the same recipe was scored on before. Others of its recipe that were asked earlier have
         their records in the ledger.
@@ -51,6 +58,9 @@ class Trial:
             try:
                 request = self.requests.send(answer)
             except StopIteration:
+                assert self.judged is not None
+                self.record = self.generation.record(self.judged)
+                self.limits = scoring.of_limits(self.generation, self.member, self.record)
                 return
             answer = None
             if isinstance(request, Judged):
