@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
@@ -36,6 +36,7 @@ from evohydra.searching.guard import Guard
 from evohydra.searching.identity import Identity
 from evohydra.searching.ledger import Ledger
 from evohydra.searching.limits_told import told_of_limits
+from evohydra.searching.masks import with_masks
 from evohydra.searching.optimizers import TakesEarlier
 from evohydra.searching.plan import SearchPlan
 from evohydra.searching.references import REFERENCES, Told, check_same_references, told_of, verified_references
@@ -55,13 +56,17 @@ OWN = ("run.json", SETTINGS, SCORES, "ablations.json", "examples.json", ANSWERS)
 
 @dataclass(frozen=True)
 class Models:
-    """What a winner is compared with; `files_from` names the source that gives configuration and tokenizer."""
+    """What a winner is compared with; `files_from` names the source that gives configuration and tokenizer.
+
+    masks: of baselines with random masks the same merge by mask seed, its own first.
+    """
 
     sources: Mapping[str, Node]
     base: Node | None
     uniform: Node | None
     baselines: Mapping[str, Node]
     files_from: str
+    masks: Mapping[str, Mapping[int, Node]] = field(default_factory=dict)
 
     def all(self) -> dict[str, Node]:
         """By name; the order is that of tables."""
@@ -135,7 +140,8 @@ class Run:
             chosen_by = plan.objective, plan.pick, groups, self.guard
             candidates = choose(plan.space, ledger, validate, plan.top, *chosen_by)
             self._check_candidates(store, candidates)
-            tested = scheduler.scored({**self.models.all(), WINNER: candidates[0].recipe}, "test")
+            compared = with_masks({**self.models.all(), WINNER: candidates[0].recipe}, self.models.masks)
+            tested = scheduler.scored(compared, "test")
             check_any_scored(store, "test", {name: evaluation.error for name, evaluation in tested.items()})
             summary = self._summarise(scheduler, ledger, candidates, tested, references)
             summary["budget"] = plan.budget
@@ -221,7 +227,7 @@ class Run:
             validated,
             tested,
             list(self.models.sources),
-            list(self.models.baselines),
+            {name: list(self.models.masks.get(name, ())) for name in self.models.baselines},
             scheduler.store.examples_of(self.models.sources, "search"),
             data_fingerprints(self.benchmarks),
             comparable=self.plan.fitness.comparable,

@@ -22,7 +22,7 @@ from evohydra.families.vllm_engine import VLLMEngine, is_installed
 from evohydra.merging.checkpoints import SourceError
 from evohydra.scoring.benchmarks import Benchmark, BenchmarkError
 from evohydra.scoring.benchmarks.held_out import HeldOutText
-from evohydra.scoring.benchmarks.lm_eval import LMEvalBenchmark
+from evohydra.scoring.benchmarks.lm_eval_benchmark import LMEvalBenchmark
 from evohydra.scoring.executors.elsewhere import versions_in
 
 LONGEST = 8192  # tokens that context=auto gives to a text and its answer, at most
