@@ -128,7 +128,7 @@ def job(config: DictConfig) -> float:
     """One run; returns the winner's score on validation (on search where there is none), larger is better."""
     starting.let_through()
     quiet()
-    from evohydra.assembly.settings import Settings, check_several
+    from evohydra.assembly.ahead import check_ahead
     from evohydra.searching.hydra_files import mask_hydra_files
     from evohydra.searching.masking import mask_logs, shown_text
     from evohydra.searching.secret_overrides import check_configuration, check_names, secret_values
@@ -153,8 +153,7 @@ def job(config: DictConfig) -> float:
         _nothing_left(directory, settings)
         sys.exit(harmless(f"evohydra: {shown_text(str(error), secrets)}"))
     try:
-        check_several(plain, settings.overrides.task)
-        Settings.check_types(plain, settings.overrides.task)
+        check_ahead(plain, settings.overrides.task)
         from evohydra.assembly.runs import make_run  # takes seconds
         from evohydra.report import make_console
 

@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
@@ -15,7 +15,7 @@ from evohydra.audit.plan import AuditPlan
 from evohydra.files import finish, tidy, together, write_json
 from evohydra.recipe import Node, digest
 from evohydra.report import say
-from evohydra.report.answers import Pictured, answers_page, shown
+from evohydra.report.answers import answers_pages
 from evohydra.report.ending import show_end, show_job
 from evohydra.report.examples import WINNER, keep_examples
 from evohydra.report.gathering import SETTINGS, keep_settings
@@ -36,6 +36,7 @@ from evohydra.searching.guard import Guard
 from evohydra.searching.identity import Identity
 from evohydra.searching.ledger import Ledger
 from evohydra.searching.limits_told import told_of_limits
+from evohydra.searching.masks import with_masks
 from evohydra.searching.optimizers import TakesEarlier
 from evohydra.searching.plan import SearchPlan
 from evohydra.searching.references import REFERENCES, Told, check_same_references, told_of, verified_references
@@ -55,13 +56,17 @@ OWN = ("run.json", SETTINGS, SCORES, "ablations.json", "examples.json", ANSWERS)
 
 @dataclass(frozen=True)
 class Models:
-    """What a winner is compared with; `files_from` names the source that gives configuration and tokenizer."""
+    """What a winner is compared with; `files_from` names the source that gives configuration and tokenizer.
+
+    masks: of baselines with random masks the same merge by mask seed, its own first.
+    """
 
     sources: Mapping[str, Node]
     base: Node | None
     uniform: Node | None
     baselines: Mapping[str, Node]
     files_from: str
+    masks: Mapping[str, Mapping[int, Node]] = field(default_factory=dict)
 
     def all(self) -> dict[str, Node]:
         """By name; the order is that of tables."""
@@ -135,7 +140,8 @@ class Run:
             chosen_by = plan.objective, plan.pick, groups, self.guard
             candidates = choose(plan.space, ledger, validate, plan.top, *chosen_by)
             self._check_candidates(store, candidates)
-            tested = scheduler.scored({**self.models.all(), WINNER: candidates[0].recipe}, "test")
+            compared = with_masks({**self.models.all(), WINNER: candidates[0].recipe}, self.models.masks)
+            tested = scheduler.scored(compared, "test")
             check_any_scored(store, "test", {name: evaluation.error for name, evaluation in tested.items()})
             summary = self._summarise(scheduler, ledger, candidates, tested, references)
             summary["budget"] = plan.budget
@@ -148,7 +154,7 @@ class Run:
             audit = Audit(self.audit, self.benchmarks, self.models.all(), list(self.models.sources), executor.ask)
             scored = (line for split in SPLITS for line in store.entries(split))
             audit.before(self.directory, candidates[0].recipe, tested, plan.objective, summary, scored)
-            self._write(executor, tracker, summary, candidates[0], audit)
+            self._write(executor, tracker, summary, candidates[0], audit, tested)
         if self.swept is None:
             show_end(console, self.directory, titles(self.benchmarks), summary)
         else:
@@ -221,7 +227,7 @@ class Run:
             validated,
             tested,
             list(self.models.sources),
-            list(self.models.baselines),
+            {name: list(self.models.masks.get(name, ())) for name in self.models.baselines},
             scheduler.store.examples_of(self.models.sources, "search"),
             data_fingerprints(self.benchmarks),
             comparable=self.plan.fitness.comparable,
@@ -240,17 +246,26 @@ class Run:
         answers_of = functools.partial(scheduler.executor.ask, answers)
         keep_examples(self.directory / "examples.json", self.benchmarks, scored, answers_of)
 
-    def _write(self, executor: Executor, tracker: Guarded, summary: Summary, winner: Candidate, audit: Audit) -> None:
+    def _write(
+        self,
+        executor: Executor,
+        tracker: Guarded,
+        summary: Summary,
+        winner: Candidate,
+        audit: Audit,
+        tested: Mapping[str, Evaluation],
+    ) -> None:
         with together(self.directory, RESULT) as room:
-            shown, unverified = self._result(executor, summary, winner, room, audit)
+            models: dict[str, Node] = {**self.models.sources, WINNER: winner.recipe}
+            pages = answers_pages(self.benchmarks, models, tested, functools.partial(executor.ask, answers), room)
+            shown, unverified = self._result(executor, summary, winner, room, audit, pages)
         target = self.directory / (UNVERIFIED if unverified else WINNER)
         tracker.finish(summary, {**shown, **self._reported()}, target)
 
     def _result(
-        self, executor: Executor, summary: Summary, winner: Candidate, room: Path, audit: Audit
+        self, executor: Executor, summary: Summary, winner: Candidate, room: Path, audit: Audit, pages: dict[str, Path]
     ) -> tuple[dict[str, Path], str | None]:
         """All files that tell of this winner, in `room`: what is to be shown of them, and why it is not verified."""
-        shown = self._pages_of_answers(executor, winner.recipe, room)
         models: dict[str, Node] = dict(self.models.sources)
         models |= {"uniform": self.models.uniform} if self.models.uniform else {}
         models[WINNER] = winner.recipe
@@ -261,22 +276,7 @@ class Run:
             summary["winner_unverified"] = unverified
         audit.after(room / (UNVERIFIED if unverified else WINNER), summary)
         write_json(room / "summary.json", summary)
-        return {name: self.directory / file.name for name, file in {**shown, **drawn}.items()}, unverified
-
-    def _pages_of_answers(self, executor: Executor, winner: Node, room: Path) -> dict[str, Path]:
-        """For each benchmark with pictures a page with the winner's answers, and of the source whose files it has."""
-        pages = {}
-        first = self.models.files_from
-        known = {**self.models.sources, **({"base": self.models.base} if self.models.base else {})}
-        for name, benchmark in self.benchmarks.items():
-            if isinstance(benchmark, Pictured):
-                models = {f"source {first}": known[first], WINNER: winner}
-                given = {
-                    label: executor.ask(answers, node, name, "test", shown(benchmark)) for label, node in models.items()
-                }
-                file = room / f"answers-{name.replace('/', '-')}.html"
-                pages[f"answers-{name}"] = answers_page(benchmark, given, file)
-        return pages
+        return {name: self.directory / file.name for name, file in {**pages, **drawn}.items()}, unverified
 
     def _reported(self) -> dict[str, Path]:
         """The report's page and figures. The run does not fail for the want of one: all that it shows is on disk."""

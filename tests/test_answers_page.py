@@ -46,13 +46,18 @@ def test_the_same_handful_from_all_over_the_split() -> None:
 def test_pictures_questions_references_and_answers_are_on_the_page(tmp_path: Path) -> None:
     album = Album(2)
     page = answers_page(
-        album, {"source a": ["灰0", "red"], "winner": ["<b>", "灰"]}, tmp_path / "page.html"
+        album,
+        {"a": ["灰0", "red"], "winner": ["<b>", "灰"]},
+        {"a": [1.0, 0.25], "winner": [0.0, 1.0]},
+        tmp_path / "page.html",
     ).read_text()
     assert len(re.findall("<img [^>]*data:image/png;base64,", page)) == 2
     assert "何色 &lt;1&gt;?" in page
     assert "灰1 / 灰" in page
-    assert re.findall(r'<td class="right">([^<]*)<', page) == ["灰0", "灰"]
+    assert re.findall(r'<td class="right">([^<]*)<', page) == ["✓ 灰0", "✓ 灰"]
+    assert re.findall(r'<td class="wrong">([^<]*)<', page) == ["✗ &lt;b&gt;"]
+    assert '<td class="">0.25 red<' in page
     assert "&lt;b&gt;" in page
     assert "<b>" not in page
-    assert re.findall("<th>([^<]*)</th>", page) == ["", "question", "reference", "source a", "winner"]
+    assert re.findall("<th>([^<]*)</th>", page) == ["picture", "question", "reference", "a", "winner"]
     assert "http" not in page  # no network

@@ -78,9 +78,17 @@ def test_summary(finished: Finished):
     assert set(test) == {"winner", "uniform", "sources", "base", "baselines"}
     assert set(test["sources"]) == {"one", "two"}
     assert set(test["baselines"]) == {"ties", "dare_ties"}
+    assert "masks" not in test["baselines"]["ties"]
+    masks = test["baselines"]["dare_ties"]["masks"]
+    assert list(masks) == ["1", "2", "3"]  # of seed 1, and the next ones
+    assert test["baselines"]["dare_ties"]["score"] == pytest.approx(np.mean([*masks.values()]))
+    each = f"{min(masks.values()):.3f} to {max(masks.values()):.3f}"
+    said = f"dare_ties drops entries at random: its score is the mean over 3 mask seeds, which give {each}."
+    assert said in " ".join(finished.process.stdout.split())
+    assert said in " ".join((finished.directory / "report.html").read_text().split())
     every = (test["winner"], test["uniform"], test["base"], *test["sources"].values(), *test["baselines"].values())
     for score in (*every, summary["validation"]["winner"], summary["search"]["winner"]):
-        assert set(score) == SCORE
+        assert set(score) - {"masks"} == SCORE
         assert 0.0 <= score["low"] <= score["score"] <= score["high"] <= 1.0
     assert [summary[split]["winner"]["n"] for split in ("search", "validation")] == [24, 12]
     assert {score["n"] for score in every} == {24}

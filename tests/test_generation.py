@@ -10,7 +10,7 @@ import pytest
 
 from evohydra.recipe import Checkpoint, Node
 from evohydra.scoring.benchmarks import Split, TellsAnswers
-from evohydra.scoring.benchmarks.lm_eval import LMEvalBenchmark
+from evohydra.scoring.benchmarks.lm_eval_benchmark import LMEvalBenchmark
 from evohydra.scoring.job import Evaluation, Examples, broken_by
 from evohydra.searching.fitness.full import Full
 from evohydra.searching.fitness.generation import Generation, Member, Requests, Scored, Wanted, members_of

@@ -193,7 +193,8 @@ def test_prompts_are_those_of_lm_eval(root: Path, live: LiveCausalLM, monkeypatc
     options = {"num_fewshot": 2, "fewshot_as_multiturn": True, "system_prompt": "Sums."}
     ours = ask_with(live, root, template, **options)[0].args[0]
     monkeypatch.setattr(
-        "evohydra.scoring.benchmarks.lm_eval.Prompts", lambda name, lm, *rest: HFLM.apply_chat_template.__get__(lm)
+        "evohydra.scoring.benchmarks.lm_eval_benchmark.Prompts",
+        lambda name, lm, *rest: HFLM.apply_chat_template.__get__(lm),
     )
     assert ours == ask_with(live, root, template, **options)[0].args[0]
     assert ours.startswith("[system]Sums.[user]")

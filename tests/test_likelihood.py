@@ -32,7 +32,8 @@ from evohydra.scoring.benchmarks.likelihood import (
     likelihoods_of,
     measure_of,
 )
-from evohydra.scoring.benchmarks.lm_eval import LMEvalBenchmark, lm_eval_benchmarks
+from evohydra.scoring.benchmarks.lm_eval import lm_eval_benchmarks
+from evohydra.scoring.benchmarks.lm_eval_benchmark import LMEvalBenchmark
 from evohydra.scoring.statistics import rank_correlation
 from evohydra.searching.ends import at_the_ends
 from evohydra.searching.fitness.generation import Generation, Judged, Member, members_of

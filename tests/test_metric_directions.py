@@ -16,7 +16,8 @@ from lm_eval.tasks import TaskManager
 from evohydra.families.causal_lm import CausalLM, LiveCausalLM
 from evohydra.scoring.benchmarks import BenchmarkError
 from evohydra.scoring.benchmarks.likelihood import check_likely
-from evohydra.scoring.benchmarks.lm_eval import LMEvalBenchmark, lm_eval_benchmarks
+from evohydra.scoring.benchmarks.lm_eval import lm_eval_benchmarks
+from evohydra.scoring.benchmarks.lm_eval_benchmark import LMEvalBenchmark
 from tests.tiny_models import save_trio
 
 SPLITS = {"search": {"start": 0, "stop": 8}, "validation": None, "test": {"start": 8, "stop": 16}}

@@ -27,7 +27,8 @@ from evohydra.scoring.benchmarks.likelihood import (
     likelihood_name,
     of_verified,
 )
-from evohydra.scoring.benchmarks.lm_eval import LMEvalBenchmark, lm_eval_benchmarks
+from evohydra.scoring.benchmarks.lm_eval import lm_eval_benchmarks
+from evohydra.scoring.benchmarks.lm_eval_benchmark import LMEvalBenchmark
 from evohydra.scoring.job import Written
 from evohydra.searching.fitness.full import Full
 from evohydra.searching.fitness.likelihood import Likelihood

@@ -10,7 +10,7 @@ import pytest
 
 from evohydra.recipe import Checkpoint
 from evohydra.scoring.benchmarks import CommonAnswer
-from evohydra.scoring.benchmarks.lm_eval import LMEvalBenchmark
+from evohydra.scoring.benchmarks.lm_eval_benchmark import LMEvalBenchmark
 from evohydra.scoring.executors import Executor
 from evohydra.scoring.job import Evaluation, Job, broken_by, joined
 from evohydra.searching.scheduler import Scheduler

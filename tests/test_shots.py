@@ -11,7 +11,8 @@ import torch
 
 from evohydra.families.causal_lm import CausalLM, LiveCausalLM
 from evohydra.scoring.benchmarks import SPLITS, BenchmarkError
-from evohydra.scoring.benchmarks.lm_eval import LMEvalBenchmark, lm_eval_benchmarks
+from evohydra.scoring.benchmarks.lm_eval import lm_eval_benchmarks
+from evohydra.scoring.benchmarks.lm_eval_benchmark import LMEvalBenchmark
 
 BOUNDS = {
     "search": {"start": 0, "stop": 10},

@@ -14,7 +14,8 @@ from evohydra.assembly.parts import chosen_sources
 from evohydra.families.causal_lm import CausalLM, LiveCausalLM
 from evohydra.merging.checkpoints import SourceError
 from evohydra.scoring.benchmarks import BenchmarkError
-from evohydra.scoring.benchmarks.lm_eval import LMEvalBenchmark, lm_eval_benchmarks
+from evohydra.scoring.benchmarks.lm_eval import lm_eval_benchmarks
+from evohydra.scoring.benchmarks.lm_eval_benchmark import LMEvalBenchmark
 from tests import tiny_models
 
 CPU = torch.device("cpu")

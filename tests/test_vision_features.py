@@ -13,7 +13,8 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.hf_vlms import HFMultimodalLM
 
 from evohydra.scoring.benchmarks import SPLITS, BenchmarkError
-from evohydra.scoring.benchmarks.lm_eval import LMEvalBenchmark, lm_eval_benchmarks
+from evohydra.scoring.benchmarks.lm_eval import lm_eval_benchmarks
+from evohydra.scoring.benchmarks.lm_eval_benchmark import LMEvalBenchmark
 from evohydra.scoring.benchmarks.vision_features import VisionFeatures
 from tests import tiny_models, tiny_visual
 

@@ -118,7 +118,7 @@ def main() -> None:
     import evohydra.assembly.runs
     import evohydra.families.causal_lm
     import evohydra.report.gathering
-    import evohydra.scoring.benchmarks.lm_eval
+    import evohydra.scoring.benchmarks.lm_eval_benchmark
     import evohydra.winner.writer  # noqa: F401
 
     gc.freeze()  # so that a collection does not copy every page that is shared

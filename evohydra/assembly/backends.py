@@ -26,7 +26,7 @@ from evohydra.families.vllm_engine import BITS, VLLMEngine, is_installed
 from evohydra.merging.checkpoints import SourceError
 from evohydra.scoring.benchmarks import Benchmark, BenchmarkError
 from evohydra.scoring.benchmarks.held_out import HeldOutText
-from evohydra.scoring.benchmarks.lm_eval import LMEvalBenchmark
+from evohydra.scoring.benchmarks.lm_eval_benchmark import LMEvalBenchmark
 from evohydra.scoring.benchmarks.served_lm import check_greedy
 from evohydra.scoring.executors.elsewhere import versions_in
 

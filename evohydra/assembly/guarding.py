@@ -1,13 +1,13 @@
 """The limits of a run from its configuration: `guard`, a list."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from evohydra.checks import check
 from evohydra.files import Plain
 from evohydra.recipe import Node
 from evohydra.scoring.benchmarks import SPLITS, Benchmark, BenchmarkError
-from evohydra.scoring.benchmarks.held_out import HeldOutText, held_out_text
 from evohydra.scoring.measures import DISTANCE, MEASURES, PERPLEXITY, SCORE, check_measurable
 from evohydra.searching.bounds import parse_bound
 from evohydra.searching.guard import Guard, Limit
@@ -33,6 +33,10 @@ def texts_of(guard: Sequence[Plain] | None, examples: int, batch_size: int | str
 
     examples: passages of the search split, at most.
     """
+    if not files_of(guard):
+        return {}
+    from evohydra.scoring.benchmarks.held_out import held_out_text  # loads lm-eval
+
     found: dict[str, Benchmark] = {}
     for file in files_of(guard):
         text = held_out_text(file, examples, batch_size)
@@ -58,6 +62,17 @@ def counted(guard: Sequence[Plain] | None, benchmarks: Mapping[str, Benchmark]) 
     return left
 
 
+def check_limits(guard: Sequence[Plain] | None, benchmarks: Collection[str], sources: Sequence[str]) -> None:
+    """ValueError, which names the entry, for a limit that cannot be kept to whatever benchmarks and sources hold.
+
+    benchmarks: their names; those in a group of tasks begin with that of the group.
+    """
+    for key, entry, limit in _entries(guard, sources):
+        named = entry.get("benchmark") or entry.get("of")
+        if named is not None and limit.measure not in (PERPLEXITY, DISTANCE):
+            _check_named(key, str(named).partition("/")[0], benchmarks, str(named))
+
+
 def limits_of(
     guard: Sequence[Plain] | None,
     benchmarks: Mapping[str, Benchmark],
@@ -71,6 +86,25 @@ def limits_of(
     based: whether there is a base. paths: whether genomes are paths through layers.
     """
     found = []
+    for key, entry, limit in _entries(guard, sources):
+        found.append(replace(limit, benchmark=_benchmark(key, entry, limit.measure, benchmarks, guard)))
+        if paths and limit.measure == DISTANCE:
+            raise ValueError(
+                f"{key}.measure: a path through layers has other layers than the base, so that there is no distance "
+                "between them; expected another measure, or a merge without dfs"
+            )
+        if not based and (limit.bound.reference == "base" or limit.measure == DISTANCE):
+            raise ValueError(f"{key}: it refers to the base, and this run has none")
+    if len({limit.text for limit in found}) < len(found):
+        raise ValueError("guard: expected each limit once")
+    return found
+
+
+def _entries(guard: Sequence[Plain] | None, sources: Sequence[str]) -> Iterator[tuple[str, Plain, Limit]]:
+    """Where each entry stands, the entry, and its limit without the benchmark.
+
+    ValueError for the first one that makes no sense, whatever the benchmarks are.
+    """
     for number, entry in enumerate(guard or ()):
         key = f"guard[{number}]"
         check(key, Mapping[str, str | int | float], entry)
@@ -79,7 +113,7 @@ def limits_of(
         if ("benchmark" in entry) == ("measure" in entry):
             raise ValueError(f"{key}: expected benchmark or measure, one of them, got {dict(entry)}")
         measure = str(entry.get("measure", SCORE))
-        name = _benchmark(key, entry, measure, benchmarks, counted(guard, benchmarks))
+        _check_measure(key, measure, entry)
         sides = {side: entry[side] for side in ("at_least", "at_most") if side in entry}
         if not sides and measure in USUAL:
             sides = {"at_most": USUAL[measure]}
@@ -94,47 +128,44 @@ def limits_of(
                 "another sign; expected at_least"
             )
         bound = parse_bound(f"{key}.{side}", given, tuple(sources))
-        if paths and measure == DISTANCE:
-            raise ValueError(
-                f"{key}.measure: a path through layers has other layers than the base, so that there is no distance "
-                "between them; expected another measure, or a merge without dfs"
-            )
-        if not based and (bound.reference == "base" or measure == DISTANCE):
-            raise ValueError(f"{key}: it refers to the base, and this run has none")
         if measure == PERPLEXITY and bound.reference is None and bound.offset < 1.0:
             raise ValueError(f"{key}.at_most: a perplexity is 1 or more; expected such as 1.1 x source, got {given!r}")
-        found.append(Limit(measure, name, 1 if side == "at_least" else -1, bound, str(given)))
-    if len({limit.text for limit in found}) < len(found):
-        raise ValueError("guard: expected each limit once")
-    return found
+        yield key, entry, Limit(measure, None, 1 if side == "at_least" else -1, bound, str(given))
+
+
+def _check_measure(key: str, measure: str, entry: Plain) -> None:
+    """ValueError for a measure that there is not, or that is of something else than the entry says."""
+    if measure not in (*MEASURES, SCORE) or ("measure" in entry and measure == SCORE):
+        raise ValueError(f"{key}.measure: expected one of {', '.join(MEASURES)}, got {measure!r}")
+    if measure == PERPLEXITY and (not entry.get("text") or "of" in entry):
+        raise ValueError(f"{key}.text: expected a file of held-out text (.txt, .jsonl), without of; got {dict(entry)}")
+    if measure != PERPLEXITY and "text" in entry:
+        raise ValueError(f"{key}.text: texts are for measure: {PERPLEXITY}; got {dict(entry)}")
 
 
 def _benchmark(
-    key: str, entry: Plain, measure: str, benchmarks: Mapping[str, Benchmark], count: Mapping[str, Benchmark]
+    key: str, entry: Plain, measure: str, benchmarks: Mapping[str, Benchmark], guard: Sequence[Plain] | None
 ) -> str | None:
     """The benchmark that a limit is about; None for the distance from the base."""
-    if measure not in (*MEASURES, SCORE) or ("measure" in entry and measure == SCORE):
-        raise ValueError(f"{key}.measure: expected one of {', '.join(MEASURES)}, got {measure!r}")
     if measure == PERPLEXITY:
-        if not entry.get("text") or "of" in entry:
-            raise ValueError(
-                f"{key}.text: expected a file of held-out text (.txt, .jsonl), without of; got {dict(entry)}"
-            )
         return Path(str(entry["text"])).name
-    if "text" in entry:
-        raise ValueError(f"{key}.text: texts are for measure: {PERPLEXITY}; got {dict(entry)}")
     if measure == DISTANCE:
         return None
+    count = counted(guard, benchmarks)
     name = entry.get("benchmark") or entry.get("of") or (next(iter(count)) if len(count) == 1 else None)
     if name is None:
         raise ValueError(f"{key}.of: expected a benchmark, one of {', '.join(benchmarks)}, as several count; got none")
-    if name not in benchmarks:
-        raise ValueError(
-            f"{key}: expected one of the benchmarks of this run, {', '.join(benchmarks)}, got {name!r}; add it to "
-            "benchmark=[...]"
-        )
+    _check_named(key, str(name), benchmarks, str(name))
     check_measurable(measure, benchmarks[str(name)])
     return str(name)
+
+
+def _check_named(key: str, name: str, benchmarks: Collection[str], given: str) -> None:
+    if name not in benchmarks:
+        raise ValueError(
+            f"{key}: expected one of the benchmarks of this run, {', '.join(benchmarks)}, got {given!r}; add it to "
+            "benchmark=[...]"
+        )
 
 
 def guard_of(
@@ -149,6 +180,8 @@ def guard_of(
 
 def has_validation(benchmarks: Mapping[str, Benchmark]) -> bool:
     """Whether there are validation splits; ValueError where some benchmarks have one and others not."""
+    from evohydra.scoring.benchmarks.held_out import HeldOutText  # loads lm-eval
+
     asked = {name: each for name, each in benchmarks.items() if not isinstance(each, HeldOutText)}
     sizes = {name: benchmark.size("validation") for name, benchmark in asked.items()}
     if any(sizes.values()) and not all(sizes.values()):

@@ -13,6 +13,7 @@ from hydra.errors import InstantiationException
 
 from evohydra.assembly.guarding import texts_of
 from evohydra.assembly.settings import Settings, Spec
+from evohydra.checks import check_given
 from evohydra.families import AddedAdapter, Family, Rules, declared, sources
 from evohydra.families.kinds import family_at
 from evohydra.families.sources import FoundSources, OpenSources
@@ -46,9 +47,7 @@ def instantiate(spec: Mapping[str, object]) -> Any:
     for key, known in MADE_HOW.items():
         if spec.get(key, known[0]) not in known:
             raise ValueError(f"{spec['_target_']}: {key}: expected one of {list(known)}, got {spec[key]!r}")
-    missing = sorted(key for key, value in spec.items() if value == "???")
-    if missing:
-        raise ValueError(f"{spec['_target_']}: expected a value for {', '.join(missing)}, got none; give it one")
+    check_given(str(spec["_target_"]), spec)
     try:
         return hydra.utils.instantiate(dict(spec))
     except InstantiationException as error:

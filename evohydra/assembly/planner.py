@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import cast
 
 from evohydra.assembly import composition, starting
+from evohydra.assembly.ahead import check_ahead
 from evohydra.assembly.automatic import no_likelihood
 from evohydra.assembly.foresight import device_here, foreseen, model_of, sizes_of
 from evohydra.assembly.inspection import fit_of
@@ -73,6 +74,7 @@ def plan(overrides: Sequence[str]) -> Planned:
     config = composition.composed([text for text in rest if not text.startswith("hydra.run.dir=")])
     starting.check_run(config["run"])
     check_configuration(config, os.environ)
+    check_ahead(config, rest)
     with tempfile.TemporaryDirectory(prefix="evohydra-plan-") as room, headers_only(Path(room)) as headers:
         return _planned(config, rest, options, headers, began)
 

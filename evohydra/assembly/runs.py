@@ -51,6 +51,7 @@ from evohydra.scoring.executors import Executor
 from evohydra.scoring.worker import Worker
 from evohydra.searching.fitness import check_references
 from evohydra.searching.identity import IDENTITY, Identity, OfSearch, own_keys
+from evohydra.searching.masks import by_mask
 from evohydra.searching.plan import SearchPlan, check_budget, known_points
 from evohydra.spaces import Space
 from evohydra.spaces.parameter import uniform_merge
@@ -236,6 +237,7 @@ def _models(settings: Settings, located: Plain, parts: Parts, reading: Reading) 
         uniform=uniform_merge(opened.models, opened.base, located["locations"]) if alike else None,
         baselines=baselines,
         files_from=opened.files_from,
+        masks={name: masks for name, node in baselines.items() if (masks := by_mask(node))},
     )
 
 

@@ -1,6 +1,6 @@
 """What a configuration says, by name and with types: the keys of conf/config.yaml."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Annotated, Literal
 
@@ -14,7 +14,8 @@ Spec = Plain  # of a part: what makes it (`_target_`), and its options
 Gigabytes = Annotated[float, Ge(0), Le(10**6)]
 DType = Literal["float32", "bfloat16", "float16"]
 Threads = Annotated[int, Ge(1), Le(4096)] | Literal["auto"]
-QUICK = ("optimizer", "objective", "pick")  # parts whose code loads no more than numpy
+PARTS = ("merge", "optimizer", "fitness", "objective", "pick", "tracker", "executor", "backend", "format")
+AUTO = "auto"
 PARTS_OF_MERGE = {"parameter": Spec | None, "dataflow": Spec | None}
 
 
@@ -96,14 +97,13 @@ class Settings:
     def check_types(cls, plain: Plain, given: Sequence[str] = ()) -> None:
         """ValueError for the first setting that is of another type than its own, or out of range.
 
-        Those of parts (`optimizer.sigma`) only for quick ones that `given`, overrides, name: others load libraries.
+        Those of parts (`optimizer.sigma`) for the parts that `given`, overrides, name.
         """
         for each in fields(cls):
             if each.name in plain:
                 check(each.name, each.type, plain[each.name])
-        for name in QUICK:
-            if any(text.lstrip("+~").startswith(name) for text in given):
-                check_below(plain[name], name)
+        for key, spec in _named(plain, given):
+            check_below(spec, key)
 
     @classmethod
     def parse(cls, plain: Plain) -> "Settings":
@@ -116,3 +116,15 @@ class Settings:
         check_entries("merge", plain["merge"], {"compile": Literal["auto"] | bool}, PARTS_OF_MERGE)
         check_below(plain)
         return cls(all=plain, **known)
+
+
+def _named(plain: Plain, given: Sequence[str]) -> Iterator[tuple[str, Spec]]:
+    """The parts that overrides choose, or give an option of, by their keys; none of what `auto` may choose."""
+    keys = {text.lstrip("+~").partition("=")[0] for text in given}
+    known = {name: spec for name in PARTS if isinstance(spec := plain.get(name), Mapping)}
+    several = plain.get("benchmark") or {}
+    benchmarks = {f"benchmark.{name}": spec for name, spec in several.items() if isinstance(spec, Mapping)}
+    chosen = benchmarks if "benchmark" in keys and AUTO not in several else {}
+    for name, spec in {**known, **benchmarks}.items():
+        if name in chosen or any(key == name or key.startswith(f"{name}.") for key in keys):
+            yield name, spec

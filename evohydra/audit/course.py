@@ -52,7 +52,7 @@ class Audit:
             return
         compared = {WINNER: winner, source: models[source]}
         self._asking = Asking(self.plan, self.benchmarks, compared, self._answers, objective.weights)
-        scores = {name: objective.weighted(each.scores) for name, each in tested.items() if each.scores}
+        scores = {name: objective.weighted(each.scores) for name in models if (each := tested[name]).scores}
         ours = (line for line in scored if _counts(line, summary))
         summary["audit"] = audited(self.plan, self._asking, scores, self.sources, source, ours)
         self._conclude(summary)

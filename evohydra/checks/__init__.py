@@ -38,6 +38,21 @@ STRICT = ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=Tr
 
 
 Made = TypeVar("Made")
+Taker = TypeVar("Taker", bound=Callable[..., object])
+_AHEAD: dict[Callable[..., object], Callable[[str, Mapping[str, Any]], None]] = {}
+
+
+def checked_by(check_ahead: Callable[[str, Mapping[str, Any]], None]) -> Callable[[Taker], Taker]:
+    """Declare what looks at the settings of a function or class beyond their types: quickly, before anything is loaded.
+
+    It gets the key under which they stand, and the settings; ValueError for what cannot work.
+    """
+
+    def declare(taker: Taker) -> Taker:
+        _AHEAD[taker] = check_ahead
+        return taker
+
+    return declare
 
 
 @dataclass(frozen=True)
@@ -58,13 +73,18 @@ def check_settings(
     parameters, takes_all = _parameters(taker)
     for name, value in settings.items():
         key = f"{prefix}.{name}".lstrip(".")
-        if name.startswith("_") and name.endswith("_"):  # Hydra's own: _target_, _partial_
+        if _of_hydra(name):
             continue
         if name not in parameters and (named or not takes_all):
             raise ValueError(f"{key}: there is no such setting; known are {sorted(parameters)}")
         kind = parameters.get(name, inspect.Parameter.empty)
         if kind is not inspect.Parameter.empty and not _is_made(value):
             check(key, kind, value)
+
+
+def _of_hydra(name: str) -> bool:
+    """Whether a setting is Hydra's own: _target_, _partial_."""
+    return name.startswith("_") and name.endswith("_")
 
 
 def checked(prefix: str, kind: Callable[..., Made], settings: Mapping[str, object]) -> Made:
@@ -126,13 +146,25 @@ def shown(value: object) -> str:
 
 
 def check_below(settings: Mapping[str, object], prefix: str = "") -> None:
-    """`check_settings` for everything in `settings` that names what takes it (`_target_`), however deep."""
+    """`check_settings` for everything in `settings` that names what takes it (`_target_`), however deep.
+
+    And what `checked_by` declares of that.
+    """
     target = settings.get("_target_")
     if isinstance(target, str) and (taker := _resolved(target)) is not None:
+        check_given(prefix or target, settings)
         check_settings(prefix, taker, settings)
+        if taker in _AHEAD:
+            _AHEAD[taker](prefix, {name: value for name, value in settings.items() if not _of_hydra(name)})
     for key, value in settings.items():
         if isinstance(value, Mapping):
             check_below(value, f"{prefix}.{key}".lstrip("."))
+
+
+def check_given(where: str, settings: Mapping[str, object]) -> None:
+    """ValueError, about `where`, for a setting that has to be given and is not."""
+    if missing := sorted(key for key, value in settings.items() if value == "???"):
+        raise ValueError(f"{where}: expected a value for {', '.join(missing)}, got none; give it one")
 
 
 def check_name(name: object, where: str) -> None:

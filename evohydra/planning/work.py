@@ -88,7 +88,8 @@ def _stages(run: Run, course: Course, expected: Expected) -> list[Stage]:
         candidates = min(run.plan.top * groups, course.genomes)
         stages.append(Stage("validation", candidates, _whole(sizes["validation"], candidates)))
     tested = len(run.models.all()) + 1
-    stages.append(Stage("test", tested, _whole(sizes["test"], tested)))
+    scored = tested + sum(len(masks) - 1 for masks in run.models.masks.values())
+    stages.append(Stage("test", scored, _whole(sizes["test"], scored)))
     if run.plan.ablate:
         stages.append(
             Stage("ablations", len(run.plan.space.names), _whole(sizes["validation"], len(run.plan.space.names)))

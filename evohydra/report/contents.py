@@ -19,7 +19,7 @@ from evohydra.report.score_figures import finished, held_out, held_out_figure, o
 from evohydra.report.search_figures import examples_each, fitness_figure, seconds_by_part, time_figure
 from evohydra.report.style import Look, looking
 from evohydra.report.sweeps import broken_limits, sweep_sentences
-from evohydra.report.tables import gain_sentence, score_sentence, search_sentences, unsearched_sentence
+from evohydra.report.tables import gain_sentence, masks_sentences, score_sentence, search_sentences, unsearched_sentence
 from evohydra.report.worker_figures import worker_blocks
 
 FITNESS = {
@@ -88,6 +88,7 @@ def verdict(jobs: Sequence[Job]) -> Iterator[str]:
         yield from filter(None, [score_sentence(done[0].summary["test"])])
         yield gain_sentence(done[0].summary["gain"])
         yield from filter(None, [unsearched_sentence(done[0].summary["test"])])
+        yield from masks_sentences(done[0].summary["test"])
         yield from done[0].summary.get("guard", {}).get("said", ())
         yield from done[0].summary.get("audit", {}).get("verdict", ())
         yield from search_sentences(done[0].summary["search"])

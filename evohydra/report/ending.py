@@ -8,7 +8,7 @@ from rich.console import Console
 from evohydra.files import Plain
 from evohydra.report import near, say
 from evohydra.report.front_table import front_table
-from evohydra.report.tables import gain_sentence, search_sentences, summary_table, unsearched_sentence
+from evohydra.report.tables import gain_sentence, masks_sentences, search_sentences, summary_table, unsearched_sentence
 
 FILES = (
     ("winner", "the merged model"),
@@ -41,6 +41,8 @@ def show_end(console: Console, directory: Path, titles: Sequence[str], summary: 
     say(console, gain_sentence(summary["gain"]), wrapped=True)
     if as_good := unsearched_sentence(summary["test"]):
         say(console, as_good, wrapped=True)
+    for sentence in masks_sentences(summary["test"]):
+        say(console, sentence, wrapped=True)
     for sentence in summary.get("guard", {}).get("said", ()):
         say(console, sentence, wrapped=True)
     for sentence in summary.get("audit", {}).get("verdict", ()):

@@ -6,6 +6,7 @@ import numpy as np
 
 from evohydra.checks import shown
 from evohydra.files import Plain, read_json
+from evohydra.report.answers import marked
 from evohydra.report.blocks import Block, Table
 from evohydra.report.examples import WINNER
 from evohydra.report.gathering import Job
@@ -56,5 +57,5 @@ def _words(value: object) -> str:
 
 
 def _answer(text: str | None, score: float) -> str:
-    mark = {0.0: "✗", 1.0: "✓"}.get(score, f"{score:.2f}")
+    mark = marked(score)
     return mark if text is None else f"{mark} {text}"

@@ -10,6 +10,7 @@ from evohydra.report.tables import rows
 from evohydra.scoring.job import Scores
 from evohydra.scoring.repeats import Bounds, runs_to_settle, spread
 from evohydra.scoring.statistics import Gain, differences_of_runs, gain_of_runs, holm, paired_gain
+from evohydra.searching.masks import label, mean_scores
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,9 @@ def winner_against_others(job: Job) -> list[Compared]:
     """The winner of a run against each source, base, merge and baseline, example by example (sign flips)."""
     winner = job.final("test")
     labels = [name for name, _ in rows((job.summary or {})["test"])][:-1]
-    others = [(label, job.final("test", _in_ledger(label))) for label in labels]
+    others = [(row, _on_test(job, row)) for row in labels]
     return _corrected(
-        [("winner", label, 1, paired_gain(winner, scores), None) for label, scores in others if winner and scores]
+        [("winner", row, 1, paired_gain(winner, scores), None) for row, scores in others if winner and scores]
     )
 
 
@@ -105,6 +106,17 @@ def _corrected(compared: Sequence[tuple[str, str, int, Gain, int | None]]) -> li
         Compared(better, other, pairs, gain, p, needed)
         for (better, other, pairs, gain, needed), p in zip(compared, corrected, strict=True)
     ]
+
+
+def _on_test(job: Job, row: str) -> Scores | None:
+    """The scores of a row of the score table, example by example; with random masks their mean over these."""
+    name = _in_ledger(row)
+    masks = ((job.summary or {})["test"]["baselines"].get(name) or {}).get("masks")
+    if not masks or row == name:
+        return job.final("test", name)
+    each = [job.final("test", label(name, seed)) for seed in masks]
+    known = [scores for scores in each if scores]
+    return mean_scores(known) if len(known) == len(each) else None
 
 
 def _in_ledger(row: str) -> str:

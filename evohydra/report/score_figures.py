@@ -27,11 +27,14 @@ def bounds(jobs: Sequence[Job]) -> Bounds | None:
 
 
 def held_out(jobs: Sequence[Job]) -> Iterator[tuple[str, Score, list[float]]]:
-    """Name, score on test with its interval, and the scores of single runs: of all that is no winner, then winners."""
+    """Name, score on test with its interval, and the scores of single runs: of all that is no winner, then winners.
+
+    Of a merge with random masks, the scores of each of these.
+    """
     done = finished(jobs)
     if len(done) == 1:
         for name, score in rows(done[0].summary["test"] if done[0].summary else {}):
-            yield name, score, []
+            yield name, score, _of_masks(score)
         return
     known: set[str] = set()
     for job in done:
@@ -39,7 +42,7 @@ def held_out(jobs: Sequence[Job]) -> Iterator[tuple[str, Score, list[float]]]:
             name = f"{row} ({job.group})" if job.group else row
             if row != "winner" and name not in known and score["score"] is not None:
                 known.add(name)
-                yield name, score, []
+                yield name, score, _of_masks(score)
     for strategy, members in strategies(done).items():
         each = [job.summary["test"]["winner"] for job in members if job.summary]
         scores = [job.final("test") for job in members]
@@ -49,6 +52,10 @@ def held_out(jobs: Sequence[Job]) -> Iterator[tuple[str, Score, list[float]]]:
         over = mean_of_runs([score for score in scores if score], bounds(done))
         interval = {"score": over.difference, "low": over.low, "high": over.high, "n": each[0]["n"]}
         yield strategy, interval, [score["score"] for score in each]
+
+
+def _of_masks(score: Plain) -> list[float]:
+    return [each for each in (score.get("masks") or {}).values() if each is not None]
 
 
 def too_few(jobs: Sequence[Job]) -> Iterator[tuple[str, str]]:

@@ -66,6 +66,17 @@ def unsearched_sentence(test: Plain) -> str | None:
     return " ".join(f"{how} without a search: {', '.join(names)}." for how, names in found.items() if names) or None
 
 
+def masks_sentences(test: Plain) -> Iterator[str]:
+    """That the score of a merge without a search is a mean over random masks, and how far these lie apart."""
+    for name, score in (test["baselines"] or {}).items():
+        known = [each for each in (score.get("masks") or {}).values() if each is not None]
+        if known:
+            yield (
+                f"{name} drops entries at random: its score is the mean over {len(known)} mask seeds, which give "
+                f"{min(known):.3f} to {max(known):.3f}."
+            )
+
+
 def score_sentence(test: Plain) -> str | None:
     """The winner's score beside the best of all that it is compared with, base and merges without a search too.
 

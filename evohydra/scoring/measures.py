@@ -7,14 +7,16 @@ metric. One number for each example, whose mean is the measure.
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from evohydra.families import LiveModel
-from evohydra.families.sources import OpenSources
 from evohydra.scoring.benchmarks import Audited, Benchmark, BenchmarkError, GivenAnswer, Split
+
+if TYPE_CHECKING:
+    from evohydra.families import LiveModel
+    from evohydra.families.sources import OpenSources
 
 SCORE, TOKENS, DISTANCE = "score", "mean_tokens", "distance"
 PERPLEXITY = "perplexity"  # per byte of a held-out text, whose numbers are nats per byte (see `HeldOutText`)
@@ -69,14 +71,14 @@ class Measures:
     """The measures of one worker. Answers are asked for once for all measures of a model, see `begin`."""
 
     benchmarks: Mapping[str, Benchmark]
-    sources: OpenSources
+    sources: "OpenSources"
     _answers: dict[str, tuple[tuple[int, ...], list[GivenAnswer]]] = field(default_factory=dict)
 
     def begin(self) -> None:
         """Another model's numbers are asked for."""
         self._answers = {}
 
-    def __call__(self, name: str, live: LiveModel, split: Split, examples: Sequence[int]) -> NDArray[np.float64]:
+    def __call__(self, name: str, live: "LiveModel", split: Split, examples: Sequence[int]) -> NDArray[np.float64]:
         """(n,): the numbers called `name` for the examples at these places of a split; of a distance one."""
         if name == FROM_BASE:
             return np.array([distance(live, self.sources)])
@@ -110,15 +112,16 @@ def check_measurable(measure: str, benchmark: Benchmark) -> None:
         raise BenchmarkError(f"guard: measure {measure} of {benchmark.name!r}: {reason}")
 
 
-@torch.no_grad()
-def distance(live: LiveModel, sources: OpenSources) -> float:
+def distance(live: "LiveModel", sources: "OpenSources") -> float:
     """The Euclidean distance of all weights from the base's, as a share of the length of the latter."""
+    import torch
+
     assert sources.base is not None
     base = sources.tensors[sources.base.name]
     apart = length = 0.0
     for name, tensor in live.parameters.items():
         if name in base.shapes:
             original = base.read(name).to(tensor.device, torch.float32)
-            apart += float((tensor.float() - original).double().square().sum())
+            apart += float((tensor.detach().float() - original).double().square().sum())
             length += float(original.double().square().sum())
     return float(np.sqrt(apart / length))

@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.stats import t
 
 from evohydra.scoring.job import Scores
 
@@ -97,7 +97,7 @@ def runs_for_half_width(found: Spread, half: float) -> int | None:
 
     None where more runs do not bring it so far: there are too few examples.
     """
-    return _first(lambda runs: float(t.ppf(0.975, found.freedom(runs))) * found.error(runs) <= half)
+    return _first(lambda runs: float(scipy.stats.t.ppf(0.975, found.freedom(runs))) * found.error(runs) <= half)
 
 
 def runs_to_settle(found: Spread, difference: float) -> int | None:
@@ -108,7 +108,9 @@ def runs_to_settle(found: Spread, difference: float) -> int | None:
 
     def enough(runs: int) -> bool:
         freedom = found.freedom(runs)
-        return float(t.ppf(0.975, freedom) + t.ppf(0.8, freedom)) * found.error(runs) <= abs(difference)
+        return float(scipy.stats.t.ppf(0.975, freedom) + scipy.stats.t.ppf(0.8, freedom)) * found.error(runs) <= abs(
+            difference
+        )
 
     return _first(enough) if difference else None
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import scipy  # scipy.stats is loaded at its first use: it takes long
 from numpy.typing import NDArray
-from scipy.stats import binomtest, bootstrap, permutation_test, spearmanr, t
 
 from evohydra.scoring.job import Scores
 from evohydra.scoring.repeats import NORMAL_95, Bounds, spread, within
@@ -57,7 +57,7 @@ def rank_correlation(one: Sequence[float], other: Sequence[float]) -> RankCorrel
     count = len(one)
     if count < 5 or len(set(one)) < 2 or len(set(other)) < 2:
         return None
-    value = float(spearmanr(one, other).statistic)
+    value = float(scipy.stats.spearmanr(one, other).statistic)
     half = NORMAL_95 * math.sqrt(1.06 / (count - 3))
     z = math.atanh(min(max(value, -1 + 1e-12), 1 - 1e-12))
     return RankCorrelation(value, math.tanh(z - half), math.tanh(z + half), count)
@@ -69,7 +69,7 @@ def interval(scores: Scores) -> Interval:
     mean = _mean(arrays)
     count = sum(len(values) for values in arrays)
     if len(arrays) == 1 and np.isin(arrays[0], (0.0, 1.0)).all():
-        wilson = binomtest(int(arrays[0].sum()), count).proportion_ci(method="wilson")
+        wilson = scipy.stats.binomtest(int(arrays[0].sum()), count).proportion_ci(method="wilson")
         return Interval(mean, float(wilson.low), float(wilson.high), count)
     return Interval(mean, *_bootstrapped(arrays), count)
 
@@ -94,10 +94,10 @@ def mean_of_runs(runs: Sequence[Scores], bounds: Bounds | None = None) -> Gain:
     low, high = bounds
     if found.low == found.high and found.difference in bounds and high > low:
         count = sum(len(values) for values in runs[0].values())
-        wilson = binomtest(0 if found.difference == low else count, count).proportion_ci(method="wilson")
+        wilson = scipy.stats.binomtest(0 if found.difference == low else count, count).proportion_ci(method="wilson")
         return replace(found, low=low + (high - low) * wilson.low, high=low + (high - low) * wilson.high)
     told = spread([{name: np.asarray(values, np.float64) for name, values in run.items()} for run in runs])
-    quantile = float(t.ppf(0.975, told.freedom(len(runs))))
+    quantile = float(scipy.stats.t.ppf(0.975, told.freedom(len(runs))))
     low, high = within(found.difference, told.error(len(runs)), quantile, bounds)
     return replace(found, low=low, high=high)
 
@@ -140,8 +140,10 @@ def crossed(runs: Sequence[Mapping[str, NDArray[np.float64]]]) -> Gain:
     if error == 0.0:
         return Gain(difference, difference, difference, float(difference == 0.0))
     freedom = told.freedom(len(runs))
-    half = float(t.ppf(0.975, freedom)) * error
-    return Gain(difference, difference - half, difference + half, float(2 * t.sf(abs(difference) / error, freedom)))
+    half = float(scipy.stats.t.ppf(0.975, freedom)) * error
+    return Gain(
+        difference, difference - half, difference + half, float(2 * scipy.stats.t.sf(abs(difference) / error, freedom))
+    )
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -170,7 +172,9 @@ def _bootstrapped(arrays: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
         means: NDArray[np.float64] = np.mean([values.mean(axis=axis) for values in drawn], axis=0)
         return means
 
-    found = bootstrap(samples, mean, method="percentile", n_resamples=RESAMPLES, batch=BATCH, vectorized=True, rng=SEED)
+    found = scipy.stats.bootstrap(
+        samples, mean, method="percentile", n_resamples=RESAMPLES, batch=BATCH, vectorized=True, rng=SEED
+    )
     return float(found.confidence_interval.low), float(found.confidence_interval.high)
 
 
@@ -185,7 +189,7 @@ def _sign_flip_p(differences: Sequence[NDArray[np.float64]]) -> float:
         return rounded
 
     return float(
-        permutation_test(
+        scipy.stats.permutation_test(
             (shares,), distance, permutation_type="samples", alternative="greater", n_resamples=RESAMPLES,
             batch=BATCH, vectorized=True, rng=SEED,
         ).pvalue

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.stats import t
 
 from evohydra.recipe import Node
 from evohydra.scoring.benchmarks import Split
@@ -210,7 +210,7 @@ def half_width(above: Numbers, count: int, level: float, *, share: bool) -> floa
         n, squares = n + 2, squares + 1.0
     variance = max(squares / n - (total / n) ** 2, 0.0) * n / max(n - 1, 1)
     size = count + 2 if share else count
-    return float(t.ppf(level, max(size - 1, 1))) * math.sqrt(variance / size)
+    return float(scipy.stats.t.ppf(level, max(size - 1, 1))) * math.sqrt(variance / size)
 
 
 def sentence(kept: Kept) -> str:

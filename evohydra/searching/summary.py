@@ -18,6 +18,7 @@ from evohydra.searching.feasible import that_count
 from evohydra.searching.fitness.likelihood import agreement
 from evohydra.searching.fronts import RULES, on_front, picked
 from evohydra.searching.ledger import Record
+from evohydra.searching.masks import label, mean_of
 from evohydra.searching.objectives import Objective
 from evohydra.searching.references import Told
 
@@ -32,6 +33,7 @@ class Score(TypedDict):
     measure: NotRequired[str]  # where it is another number than the benchmarks' metric
     error: NotRequired[str | None]
     benchmarks: NotRequired[dict[str, float]]  # where there are several
+    masks: NotRequired[dict[str, float | None]]  # by mask seed, where this is the mean over several random masks
 
 
 class Gain(TypedDict):
@@ -121,7 +123,7 @@ def summarise(
     validated: Evaluation,
     tested: Mapping[str, Evaluation],
     sources: Sequence[str],
-    baselines: Sequence[str],
+    baselines: Mapping[str, Sequence[int]],
     examples_of_sources: int,
     data: Mapping[str, object],
     *,
@@ -133,7 +135,8 @@ def summarise(
     """The summary of a run but for the seconds that are not the search's.
 
     `comparable`: objectives mean the same in all generations. `validated` are the winner's scores on validation,
-    `tested` those of all models on test by their names ("winner", "uniform", "base", `sources`, `baselines`).
+    `tested` those of all models on test by their names ("winner", "uniform", "base", `sources`, `baselines`, and these
+    with each of their mask seeds, where they have some).
     `ends`: the ranges at whose ends the winner lies; `known_as`: the merge without a search that the winner is.
     `references`: the verified ones, whose generated answers count as examples that were scored.
     """
@@ -164,7 +167,7 @@ def summarise(
             "uniform": on_test("uniform"),
             "sources": {name: scored(tested[name], objective) for name in sources},
             "base": on_test("base"),
-            "baselines": {name: scored(tested[name], objective) for name in baselines},
+            "baselines": {name: _baseline(name, seeds, tested, objective) for name, seeds in baselines.items()},
         },
         "validation": chosen,
         "search": searched,
@@ -180,6 +183,15 @@ def summarise(
         "machine": machine(),
         "recipe_digest": digest(winner.recipe),
     }
+
+
+def _baseline(name: str, seeds: Sequence[int], tested: Mapping[str, Evaluation], objective: Objective) -> Score:
+    """The score of a merge without a search; with random masks the mean over those of `seeds`, each example's first."""
+    if not seeds:
+        return scored(tested[name], objective)
+    each = {seed: tested[label(name, seed)] for seed in seeds}
+    masks = {str(seed): scored(found, objective)["score"] for seed, found in each.items()}
+    return {**scored(mean_of([*each.values()]), objective), "masks": masks}
 
 
 def _searched(

@@ -9,7 +9,6 @@ from annotated_types import Ge, Le
 from numpy.typing import NDArray
 
 from evohydra.checks import Count, Few
-from evohydra.merging.path_tensors import why_not_plain
 from evohydra.recipe import Checkpoint, Hop, LayerNames, Node, Stack
 from evohydra.spaces.genes import Axis, Value
 from evohydra.spaces.scales import Matrix, ScaleRange, Scales
@@ -71,8 +70,11 @@ class DataFlowSpace:
         if not callable(scales):
             raise ValueError(f"scales: expected a class of evohydra.spaces.scales (merge=dfs_slot ...), got {scales!r}")
         self._scales = scales(slots=self._slots, bounds=bounds)
-        if self._scales.names and (reason := why_not_plain(self._lowest(bounds))):
-            raise ValueError(f"{reason}; got scaling={scaling} with low={low}")
+        if self._scales.names:
+            from evohydra.merging.path_tensors import why_not_plain  # loads torch
+
+            if reason := why_not_plain(self._lowest(bounds)):
+                raise ValueError(f"{reason}; got scaling={scaling} with low={low}")
         self.names = (*(self._slots.name(slot) for slot in range(self._slots.end)), *self._scales.names)
         self.axes: tuple[Axis, ...] = (*self._slot_axes(_favour(favour)), *self._scales.axes)
 

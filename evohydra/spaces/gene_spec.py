@@ -1,7 +1,7 @@
 """How a parameter of a merge method is searched, as it stands in conf/merge."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from annotated_types import MinLen
@@ -104,6 +104,23 @@ def parse_spec(name: str, fields: Plain) -> GeneSpec:
         )
     if spec.integer and spec.choices is None:
         whole(f"genes.{name}.default", spec.default)
+    elif spec.choices is None and not spec.simplex and isinstance(spec.default, bool | str):
+        raise ValueError(f"genes.{name}.default: expected a finite number, got {spec.default!r}")
     if spec.per not in ("source", "group", "merge"):
         raise ValueError(f"genes.{name}.per: expected source, group or merge, got {spec.per!r}")
     return spec
+
+
+def check_genes(prefix: str, settings: Plain) -> None:
+    """ValueError for a gene of a space's `settings` that makes no sense, as far as neither method nor tensors say it.
+
+    Whether a range may widen (`widest`) is looked at later: only some optimizers do it.
+    """
+    genes, options = settings.get("genes") or {}, settings.get("options") or {}
+    for name, fields in {"mask_seed": settings.get("mask_seed"), **options, **genes}.items():
+        if isinstance(fields, Mapping):
+            try:
+                spec = parse_spec(name, fields if name in genes else {"per": "merge", **fields})
+                replace(spec, widest=None).gene(name)
+            except ValueError as error:
+                raise ValueError(f"{prefix}: {error}") from None

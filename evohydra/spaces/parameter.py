@@ -2,22 +2,26 @@
 
 import fnmatch
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from evohydra.checks import checked_by
 from evohydra.files import Plain
-from evohydra.merging.methods import resolve
 from evohydra.recipe import Checkpoint, Group, Merge, Node, Parameter
-from evohydra.spaces.gene_spec import SHARE, GeneSpec, parse_spec
+from evohydra.spaces.gene_spec import SHARE, GeneSpec, check_genes, parse_spec
 from evohydra.spaces.genes import Axis, Choice, Gene, Real, Value
 from evohydra.spaces.grouping import Granularity, Location
 from evohydra.spaces.simplex import Simplex
 
+if TYPE_CHECKING:
+    from evohydra.merging.methods import Method
+
 SOURCES, UNIFORM = "sources", "uniform"
 
 
+@checked_by(check_genes)
 class ParameterSpace:
     """Recipes that merge `models` by `method`, each group of tensors with its own genes.
 
@@ -61,8 +65,14 @@ class ParameterSpace:
         self.names = tuple(self._free)
         self.axes: tuple[Axis, ...] = tuple(gene.axis for gene in self._free.values())
 
+    def _resolved(self) -> "Method":
+        """The method, whose module loads torch."""
+        from evohydra.merging.methods import resolve
+
+        return resolve(self._method)
+
     def _check_names(self) -> None:
-        method = resolve(self._method)
+        method = self._resolved()
         known = method.parameters
         given = {*self._specs, *self._constants} - {"mask_seed"}
         if given - known:
@@ -96,7 +106,7 @@ class ParameterSpace:
                 for pattern, value in frozen.items():
                     if fnmatch.fnmatchcase(name, pattern):
                         used.add(pattern)
-                        resolve(self._method).check(parameter, value, f"frozen: gene {name!r}")
+                        self._resolved().check(parameter, value, f"frozen: gene {name!r}")
                         spec.check(name, value)
                         slots[name] = value
         if set(frozen) - used:

@@ -17,7 +17,6 @@ import wandb
 
 from evohydra.checks.libraries import commit, versions
 from evohydra.files import Plain
-from evohydra.merging.finding import locate
 from evohydra.recipe import Checkpoint, checkpoints, from_dict
 from evohydra.searching.ledger import Record
 from evohydra.searching.worker_times import WORKERS, sessions
@@ -236,6 +235,8 @@ def _source(checkpoint: Checkpoint, commit: str | None) -> wandb.Artifact:
     """A reference to where a source model is, on the hub at the `commit` that was read; nothing is read or copied."""
     told = {**checkpoint.to_dict(), **({"commit": commit} if commit else {})}
     artifact = wandb.Artifact(_plain(f"source-{checkpoint.name}"), type="model", metadata=told)
+    from evohydra.merging.finding import locate  # loads torch
+
     local = locate(checkpoint.path) if checkpoint.path.startswith("zoo://") else Path(checkpoint.path)
     hub = f"https://huggingface.co/{checkpoint.path}/tree/{commit or checkpoint.revision or 'main'}"
     address = local.resolve().as_uri() if local.exists() else hub

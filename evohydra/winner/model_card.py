@@ -11,7 +11,7 @@ from evohydra.files import Plain
 from evohydra.hub.licences import common, known_to_the_hub, together
 from evohydra.pages import in_markdown
 from evohydra.recipe import Checkpoint, Node, checkpoints
-from evohydra.report.tables import gain_sentence, markdown, unsearched_sentence
+from evohydra.report.tables import gain_sentence, markdown, masks_sentences, unsearched_sentence
 from evohydra.winner.snippets import loading
 
 HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
@@ -153,6 +153,7 @@ def _scores(summary: Plain | None) -> str:
     if summary is None:
         return ""
     compared = " ".join(filter(None, [gain_sentence(summary["gain"]), unsearched_sentence(summary["test"])]))
+    compared = " ".join([compared, *masks_sentences(summary["test"])])
     names = ", ".join(f"`{in_markdown(each)}`" for each in summary["data"])
     return f"""## Scores on the test split{f" of {names}" if names else ""}
 

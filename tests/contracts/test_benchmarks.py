@@ -18,7 +18,8 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from evohydra.families.causal_lm import CausalLM, LiveCausalLM
 from evohydra.scoring.benchmarks import SPLITS, BenchmarkError
 from evohydra.scoring.benchmarks.live_lm import LiveLM
-from evohydra.scoring.benchmarks.lm_eval import LMEvalBenchmark, lm_eval_benchmarks
+from evohydra.scoring.benchmarks.lm_eval import lm_eval_benchmarks
+from evohydra.scoring.benchmarks.lm_eval_benchmark import LMEvalBenchmark
 from tests import tiny_models
 
 CPU = torch.device("cpu")

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evohydra.families import LiveModel
+if TYPE_CHECKING:
+    from evohydra.families import LiveModel
 
 Split = Literal["search", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -36,7 +37,7 @@ class Benchmark(Protocol):
         """
         ...
 
-    def __call__(self, live: LiveModel, split: Split, examples: Sequence[int] | None = None) -> NDArray[np.float64]:
+    def __call__(self, live: "LiveModel", split: Split, examples: Sequence[int] | None = None) -> NDArray[np.float64]:
         """One score for each example of `split`, or of those at `examples` (n,), in their order; larger is better."""
         ...
 
@@ -103,7 +104,7 @@ class Audited(Protocol):
         ...
 
     def asked(
-        self, live: LiveModel, split: Split, examples: Sequence[int], change: Change = "none"
+        self, live: "LiveModel", split: Split, examples: Sequence[int], change: Change = "none"
     ) -> list[GivenAnswer]:
         """What the live model writes to the examples of `split` at these places."""
         ...
@@ -118,7 +119,7 @@ class Asking(Protocol):
         """Whether it does."""
         ...
 
-    def show(self, live: LiveModel, split: Split, examples: Sequence[int] | None = None) -> None:
+    def show(self, live: "LiveModel", split: Split, examples: Sequence[int] | None = None) -> None:
         """This model will have to be judged on these examples."""
         ...
 
@@ -132,7 +133,7 @@ class Divisible(Protocol):
     """A benchmark whose examples several workers can share without a change of any score."""
 
     def part(
-        self, live: LiveModel, split: Split, examples: Sequence[int] | None, index: int, count: int
+        self, live: "LiveModel", split: Split, examples: Sequence[int] | None, index: int, count: int
     ) -> Sequence[int]:
         """The positions, among `examples` of `split` or all of it, in part `index` of `count`; a part may hold none."""
         ...
@@ -197,6 +198,6 @@ class AsksInWords(Protocol):
 class Answered(Protocol):
     """A benchmark whose answers can be read."""
 
-    def answers(self, live: LiveModel, split: Split, examples: Sequence[int]) -> list[str]:
+    def answers(self, live: "LiveModel", split: Split, examples: Sequence[int]) -> list[str]:
         """What the live model answers to the examples of `split` at these places, in words."""
         ...

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le
-from transformers import GenerationConfig
 
 from evohydra.checks import Count, Natural, Positive, Share, check
 from evohydra.files import Plain
@@ -46,8 +45,8 @@ NEUTRAL: Mapping[str, tuple[object, ...]] = {
 }  # fmt: skip
 
 
-def beyond_greedy(of_model: GenerationConfig) -> dict[str, object]:
-    """What a model's generation_config.json sets beside GREEDY that bears on greedy answers."""
+def beyond_greedy(of_model: object) -> dict[str, object]:
+    """What a model's GenerationConfig, of generation_config.json, sets beside GREEDY that bears on greedy answers."""
     given = {key: getattr(of_model, key, None) for key in NEUTRAL}
     return {key: value for key, value in given.items() if value not in NEUTRAL[key]}
 
@@ -66,6 +65,13 @@ def over_task(key: str, given: Mapping[str, object], of_task: Mapping[str, objec
     return merged
 
 
+def check_kinds(key: str, given: Mapping[str, object]) -> None:
+    """ValueError, which names `key`, for settings `given` by the user of a wrong type or out of range."""
+    for name, value in given.items():
+        if name in KINDS:
+            check(f"{key}.{name}", KINDS[name], value)
+
+
 def check_stops(name: str, task: str, of_task: Mapping[str, object]) -> None:
     """ValueError where a task's own stop strings are none, as `until: null` is."""
     if "until" in of_task:
@@ -80,13 +86,14 @@ def check_generation(
     merged: these over the benchmark's own. own: further names that the benchmark itself takes. Refused are unknown
     names, values out of range, and what has no effect beside the rest, such as a temperature where nothing is sampled.
     """
+    from transformers import GenerationConfig  # takes a second
+
     known = {*vars(GenerationConfig()), *own}
-    for name, value in given.items():
+    for name in given:
         if name not in known or name.startswith("_"):
             close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
             raise ValueError(f"{key}: there is no such setting: {name}{f'; close to it are {close}' if close else ''}")
-        if name in KINDS:
-            check(f"{key}.{name}", KINDS[name], value)
+    check_kinds(key, given)
     if given.get("do_sample") and merged.get("temperature") == 0:
         raise ValueError(f"{key}: do_sample=true needs a temperature above 0, got 0; give temperature too")
     plain = {name: value for name, value in merged.items() if name not in own}

@@ -10,13 +10,15 @@ import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evohydra.families import LiveModel
 from evohydra.scoring.benchmarks import Benchmark, BenchmarkError, Split
+
+if TYPE_CHECKING:
+    from evohydra.families import LiveModel
 
 Per = Literal["token", "byte"]
 PERS: tuple[Per, ...] = get_args(Per)
@@ -50,7 +52,7 @@ class Likely(Protocol):
         ...
 
     def log_likelihoods(
-        self, live: LiveModel, split: Split, examples: Sequence[int] | None, per: Per
+        self, live: "LiveModel", split: Split, examples: Sequence[int] | None, per: Per
     ) -> NDArray[np.float64]:
         """One number for each example of `split`, or of those at `examples` (n,): at most 0, at least LOWEST.
 
@@ -73,12 +75,12 @@ class Verifiable(Protocol):
         """BenchmarkError where models write no answers, or where their scores do not say which are right."""
         ...
 
-    def written(self, live: LiveModel, split: Split, examples: Sequence[int]) -> tuple[list[str], list[float]]:
+    def written(self, live: "LiveModel", split: Split, examples: Sequence[int]) -> tuple[list[str], list[float]]:
         """What the model writes to each of `examples` (n,), up to its stop, and its score: 1 where it is right."""
         ...
 
     def log_likelihoods_of(
-        self, live: LiveModel, split: Split, examples: Sequence[int], per: Per, texts: Texts
+        self, live: "LiveModel", split: Split, examples: Sequence[int], per: Per, texts: Texts
     ) -> NDArray[np.float64]:
         """As `Likely.log_likelihoods`, where `texts` are the right answers to each of `examples` (n,)."""
         ...
@@ -100,7 +102,7 @@ class Likelihood:
         """The number of examples in `split`."""
         return self.benchmark.size(split)
 
-    def __call__(self, live: LiveModel, split: Split, examples: Sequence[int] | None = None) -> NDArray[np.float64]:
+    def __call__(self, live: "LiveModel", split: Split, examples: Sequence[int] | None = None) -> NDArray[np.float64]:
         """(n,), see `Likely.log_likelihoods`; of the scale `probability` in [0, 1]. None: all that have `texts`."""
         if self.texts is None:
             assert isinstance(self.benchmark, Likely)

@@ -1,6 +1,5 @@
 """Finding lm-eval's tasks by name, and their data, on the hub or in local files."""
 
-import difflib
 import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -12,9 +11,9 @@ from lm_eval.tasks import TaskManager
 from evohydra.files import Plain
 from evohydra.scoring.benchmarks import BenchmarkError
 from evohydra.scoring.benchmarks.hub_data import as_they_are_now, check_commit, why_unread
+from evohydra.scoring.benchmarks.lm_eval_files import TASKS, check_data
 from evohydra.scoring.benchmarks.private_lm_eval import Kind
 
-TASKS = Path(__file__).parent / "tasks"
 Member = Plain  # {task: a name, or the members of a group that is written out}, with settings of its own
 SPLIT_KEYS = ("training_split", "validation_split", "test_split", "fewshot_split")
 LOCAL = (
@@ -38,23 +37,17 @@ def load_tasks(
     task: str, data_files: str | Mapping[str, str] | None, data_dir: str | None, include_path: str | None
 ) -> Loaded:
     """The leaf tasks of `task`; BenchmarkError where there is no such task, or its data cannot be had."""
+    check_data(data_files, data_dir, include_path)
     include = [TASKS, *([Path(include_path).resolve()] if include_path else [])]
     manager = TaskManager(include_path=include, include_defaults=False)
     if task not in manager.task_index:
-        ours = manager.all_tasks
         logger.info("reading lm-eval's own tasks to find %r; this takes a while", task)
         manager = TaskManager(include_path=include, include_defaults=True)
         if task not in manager.task_index:
-            close = difflib.get_close_matches(task, manager.all_tasks, n=8, cutoff=0.5)
-            raise BenchmarkError(
-                f"unknown lm-eval task {task!r}; close to it are {close}, evohydra's own are {ours}, and lm-eval "
-                f"has {len(manager.all_tasks)} more (lm-eval ls tasks)"
-            )
+            raise BenchmarkError(f"unknown lm-eval task {task!r}; lm-eval ls tasks lists those that there are")
     entry = manager.task_index[task]
     overrides = _local_data(data_files, entry.cfg, entry.yaml_path)
     if data_dir is not None:
-        if not Path(data_dir).is_dir():
-            raise BenchmarkError(f"data_dir: no such directory: {data_dir}")
         overrides |= {"dataset_path": str(Path(data_dir).resolve()), "custom_dataset": None}
         given = (entry.cfg or {}).get("dataset_kwargs") or {}  # the files that it names are those of another place
         overrides["dataset_kwargs"] = {key: value for key, value in given.items() if key != "data_files"} or None
@@ -141,9 +134,6 @@ def _local_data(
             return {}
         return {"dataset_kwargs": {**given, "data_files": _beside(yaml.parent, given["data_files"])}}
     files = dict(data_files) if isinstance(data_files, Mapping) else _every_split(data_files, config)
-    for file in files.values():
-        if not Path(file).is_file():
-            raise BenchmarkError(f"data_files: no such file: {file}")
     absolute = {split: str(Path(file).resolve()) for split, file in files.items()}
     kind = "parquet" if all(file.endswith(".parquet") for file in absolute.values()) else "json"
     absent = _without_file(files, config)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import torch
 from annotated_types import Gt
 
 from evohydra.checks import CountOrAuto, Natural, NotNegative, Positive
@@ -28,7 +27,7 @@ from evohydra.scoring.executors.ray_cluster import (
     start,
 )
 from evohydra.scoring.executors.ray_desk import Desk
-from evohydra.scoring.executors.resources import places, usable_cores
+from evohydra.scoring.executors.resources import gpus_here, places, usable_cores
 from evohydra.scoring.job import MachineError
 
 if TYPE_CHECKING:
@@ -103,7 +102,7 @@ class RayActors(Pool[_Actor]):
                 f"executor.resources: expected none for a Ray on this machine, got {self._resources}; "
                 "they are a cluster's, which executor.address names"
             )
-        gpus = torch.cuda.device_count()
+        gpus = gpus_here()
         each = (1.0 if gpus else 0.0) if self._gpus == "auto" else float(self._gpus)
         fitting = math.floor(gpus / each + 1e-6) if each else 0
         if each and fitting < (1 if self._workers == "auto" else int(self._workers)):
@@ -137,7 +136,7 @@ class RayActors(Pool[_Actor]):
         if self._address is None:
             start(
                 max(usable_cores(), self.workers * self._share.cpus),
-                torch.cuda.device_count() if self._share.gpus else 0,
+                gpus_here() if self._share.gpus else 0,
             )
         else:
             connect(self._address)

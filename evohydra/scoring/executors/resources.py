@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from evohydra.checks import CountOrAuto
 
 SHARE = 0.8  # of the memory that is free, for workers
@@ -33,12 +31,19 @@ class Places:
         return {"CUDA_VISIBLE_DEVICES": names[number % len(names)]}
 
 
+def gpus_here() -> int:
+    """How many GPUs this machine has."""
+    import torch  # seconds, which a misspelt option need not wait for
+
+    return torch.cuda.device_count()
+
+
 def places(workers: CountOrAuto, threads: CountOrAuto, worker_bytes: int, gpus: int | None = None) -> Places:
     """The places for so many workers, or as many as fit ("auto"), of which each needs `worker_bytes`.
 
     gpus: those of this machine that workers may use; None: all. ValueError for a number that cannot be meant.
     """
-    gpus, cores = torch.cuda.device_count() if gpus is None else gpus, usable_cores()
+    gpus, cores = gpus_here() if gpus is None else gpus, usable_cores()
     if workers == "auto":
         fitting = int(SHARE * _free_memory() // (IMPORTS + worker_bytes))
         each = threads if isinstance(threads, int) else 1

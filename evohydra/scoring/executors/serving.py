@@ -12,7 +12,6 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from tqdm import tqdm
 
 from evohydra.scoring.executors.parcels import Layout, Parcel, unpack
@@ -52,6 +51,8 @@ def serve(connection: Connection, make: bytes, environment: Mapping[str, str], t
 def begin(threads: int) -> None:
     """Set up the process of a worker. threads: of torch on a CPU, unless the run sets them itself."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver ends its workers
+    import torch
+
     torch.set_num_threads(threads)
     tqdm.set_lock(threading.RLock())  # instead of a semaphore, which a worker that is stopped would leave behind
     logging.basicConfig(stream=sys.stderr, level=logging.ERROR)

@@ -166,3 +166,8 @@ def dimension_of(axes: Sequence[Axis]) -> int:
     if not axes:
         raise ValueError("nothing to search: every gene is frozen (benchmark=[] writes that one recipe)")
     return len(axes)
+
+
+def default_population(dimension: int) -> int:
+    """4 + floor(3 ln n) (arXiv 1604.00772, equation 48)."""
+    return 4 + math.floor(3 * math.log(dimension))

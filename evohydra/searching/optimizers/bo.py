@@ -5,8 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from evohydra.searching.optimizers import AtLeastOne, Points, dimension_of, starting_points
-from evohydra.searching.optimizers.cmaes import default_population
+from evohydra.searching.optimizers import AtLeastOne, Points, default_population, dimension_of, starting_points
 from evohydra.searching.optimizers.gaussian.acquisitions import SAMPLES, Improvement, ScalarizedImprovement, scalarized
 from evohydra.searching.optimizers.gaussian.features import Features
 from evohydra.searching.optimizers.gaussian.first import sobol

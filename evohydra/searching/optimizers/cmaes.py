@@ -1,6 +1,5 @@
 """CMA-ES (Hansen, The CMA Evolution Strategy: A Tutorial, arXiv 1604.00772), by the package cmaes."""
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,7 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evohydra.checks import Positive, Share
-from evohydra.searching.optimizers import AtLeastTwo, Points, dimension_of, shortened, starting_points
+from evohydra.searching.optimizers import (
+    AtLeastTwo,
+    Points,
+    default_population,
+    dimension_of,
+    shortened,
+    starting_points,
+)
 from evohydra.searching.optimizers.lean import LeanCMA
 from evohydra.searching.optimizers.restarts import Restarts, same
 from evohydra.searching.optimizers.singles import Blocks, Result
@@ -126,8 +132,3 @@ class SepCMAES(CMAES):
     """CMA-ES with a diagonal covariance (Ros and Hansen 2008): linear time, for hundreds of genes and more."""
 
     strategy = wide = cmaes.SepCMA
-
-
-def default_population(dimension: int) -> int:
-    """4 + floor(3 ln n) (arXiv 1604.00772, equation 48)."""
-    return 4 + math.floor(3 * math.log(dimension))

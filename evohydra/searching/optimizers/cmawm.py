@@ -6,8 +6,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evohydra.checks import Positive, Share
-from evohydra.searching.optimizers import AtLeastTwo, Points, dimension_of, level_of, shortened, starting_points
-from evohydra.searching.optimizers.cmaes import RESAMPLED, default_population
+from evohydra.searching.optimizers import (
+    AtLeastTwo,
+    Points,
+    default_population,
+    dimension_of,
+    level_of,
+    shortened,
+    starting_points,
+)
+from evohydra.searching.optimizers.cmaes import RESAMPLED
 from evohydra.searching.optimizers.lean import LeanCMAwM
 from evohydra.searching.optimizers.singles import Blocks, Result
 from evohydra.spaces.genes import Axis

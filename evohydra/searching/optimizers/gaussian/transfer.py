@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
 
 from evohydra.searching.optimizers import Points
 from evohydra.searching.optimizers.gaussian.features import Features
@@ -55,7 +55,7 @@ class Transfer:
         if len(values) < LEAST:
             return 0.0
         expected = self.mean(features)
-        if np.ptp(expected) == 0 or np.ptp(values) == 0 or spearmanr(expected, values).statistic < HELPS:
+        if np.ptp(expected) == 0 or np.ptp(values) == 0 or scipy.stats.spearmanr(expected, values).statistic < HELPS:
             return 0.0
         centred = expected - expected.mean()
         return float(np.clip(centred @ values / (centred @ centred), 0.0, STEEPEST))

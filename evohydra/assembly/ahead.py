@@ -1,0 +1,18 @@
+"""What can be said against a configuration before torch and the libraries of benchmarks are loaded."""
+
+from collections.abc import Sequence
+
+from evohydra.assembly.guarding import check_limits
+from evohydra.assembly.settings import AUTO, Settings, check_several
+from evohydra.files import Plain
+
+
+def check_ahead(plain: Plain, given: Sequence[str]) -> None:
+    """ValueError for the first setting that cannot work; `given` are the overrides of the command line.
+
+    What needs sources, data or lm-eval itself is looked at later, see `runs.assembled`.
+    """
+    check_several(plain, given)
+    Settings.check_types(plain, given)
+    sources = (plain.get("model") or {}).get("sources") or {}
+    check_limits(plain.get("guard"), [name for name in plain.get("benchmark") or {} if name != AUTO], list(sources))
