@@ -11,16 +11,15 @@ from typing import Annotated, Protocol
 
 import torch
 from annotated_types import Gt, Le
-from transformers import AutoConfig, GenerationConfig
 
 from evohydra.assembly.parts import Parts, instantiate
 from evohydra.assembly.settings import Settings
 from evohydra.checks import Count, CountOrAuto, Positive
 from evohydra.families import LiveModel
-from evohydra.families.generation_files import FILE as GENERATION
+from evohydra.families.configurations import read_configuration
+from evohydra.families.generation_files import generation_of
 from evohydra.families.proof import expected, prove, recipes
 from evohydra.families.serving import PATHS, Served
-from evohydra.families.settings_files import LOCAL
 from evohydra.families.sources import FoundSources
 from evohydra.families.vllm_engine import BITS, VLLMEngine, is_installed
 from evohydra.merging.checkpoints import SourceError
@@ -149,9 +148,8 @@ class VLLM:
             )
         directory = found.directories[found.aligned.files_from]
         if not settings.elsewhere:
-            check_head(AutoConfig.from_pretrained(directory, **LOCAL), on_cpu=device.type == "cpu")
-        told = (directory / GENERATION).is_file()
-        given = GenerationConfig.from_pretrained(directory, **LOCAL) if told else GenerationConfig()
+            check_head(read_configuration(directory, "language model"), on_cpu=device.type == "cpu")
+        given = generation_of(directory)
         for name, benchmark in benchmarks.items():
             if isinstance(benchmark, LMEvalBenchmark):
                 check_greedy(name, benchmark.generation, given)

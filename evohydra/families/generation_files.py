@@ -9,6 +9,7 @@ from annotated_types import Ge, Gt, Le
 from transformers import GenerationConfig
 
 from evohydra.checks import Natural, Share, check, shown
+from evohydra.families.settings_files import LOCAL
 from evohydra.files import Plain, read_json
 from evohydra.merging.checkpoints import SourceError
 
@@ -65,6 +66,11 @@ NOT_TAKEN = {
     **dict.fromkeys(("compile_config", "cache_config", "continuous_batching_config"), "the file is not to choose it"),
 }
 OFF = ("return_dict_in_generate", "token_healing", "use_mtp", "is_assistant", "penalty_alpha", "diversity_penalty")  # 0
+
+
+def generation_of(directory: Path) -> GenerationConfig:
+    """How the model in a checkpoint's directory generates where nobody says otherwise."""
+    return GenerationConfig.from_pretrained(directory, **LOCAL) if (directory / FILE).is_file() else GenerationConfig()
 
 
 def check_generation_file(directory: Path, vocabulary: int) -> None:
