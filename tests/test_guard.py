@@ -3,7 +3,7 @@
 import io
 import json
 import re
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -244,20 +244,18 @@ def test_failures_of_limits_are_forgotten_with_those_of_their_genome(tmp_path: P
 
 
 def test_jobs_of_a_sweep_share_what_bounds_refer_to(tmp_path: Path) -> None:
-    job = Job(Checkpoint("a", "-"), "search", {"score of b": (0, 1)})
-    so, shared = dict.fromkeys(SPLITS, "so"), tmp_path / "shared.jsonl"
-    stores = [ScoreStore(tmp_path / name, conditions, shared) for name, conditions in (
-        ("1.jsonl", so), ("2.jsonl", so), ("3.jsonl", dict.fromkeys(SPLITS, "other")))]  # fmt: skip
-    stores[0].keep("limits of a", job, Evaluation({"score of b": [1.0, 0.0]}))
-    stores[0].keep(
-        "limits of genome 1", replace(job, recipe=Checkpoint("g", "-")), Evaluation({"score of b": [1.0, 0.0]})
-    )
-    found = [store.find("limits of a", job) for store in stores]
-    assert found[1] == found[0]
-    assert found[2] is None  # scored under other conditions
-    assert stores[1].find("limits of genome 1", other) is None
-    for store in stores:
-        store.close()
+    job, other = (Job(Checkpoint(name, "-"), "search", {"score of b": (0, 1)}) for name in ("a", "g"))
+    shared, known = tmp_path / "shared.jsonl", Evaluation({"score of b": [1.0, 0.0]})
+    with ExitStack() as opened:
+        one, two, three = (
+            opened.enter_context(closing(ScoreStore(tmp_path / f"{at}.jsonl", dict.fromkeys(SPLITS, so), shared)))
+            for at, so in enumerate(("so", "so", "otherwise"))
+        )
+        one.keep("limits of a", job, known)
+        one.keep("limits of genome 1", other, known)
+        assert two.find("limits of a", job) == known
+        assert two.find("limits of genome 1", other) is None  # of no use to others
+        assert three.find("limits of a", job) is None  # asked otherwise
 
 
 def test_a_sweep_says_which_runs_keep_no_limits(tmp_path: Path) -> None:

@@ -165,7 +165,7 @@ def test_a_benchmark_that_is_made_of_another_one_gets_the_number_too(arguments: 
     """Else lm-eval would look for a size of its own, by passes of the longest prompts, at every call."""
     machine(40_000)
     of = "benchmark.answer_length.of=${benchmark.mgsm_ja}"
-    found = fitted(arguments, "benchmark=[mgsm_ja,answer_length]", of).settings
+    found = fitted(arguments, "benchmark=[lm_eval,mgsm_ja,answer_length]", of).settings
     assert found.benchmark is not None
     assert found.benchmark["answer_length"]["of"]["batch_size"] == found.batch_size
     assert isinstance(found.batch_size, int)
