@@ -16,6 +16,8 @@ from rich.console import Console
 from evohydra.assembly.guarding import counted, guard_of, guarding, limits_of
 from evohydra.recipe import Checkpoint
 from evohydra.report.ending import show_job
+from evohydra.report.progress import SearchProgress
+from evohydra.report.search_figures import best_so_far
 from evohydra.report.sweeps import broken_limits
 from evohydra.scoring.benchmarks import SPLITS, GivenAnswer
 from evohydra.scoring.job import Evaluation, Job
@@ -23,7 +25,7 @@ from evohydra.scoring.measures import OF_ANSWERS, is_measure, repeats_itself
 from evohydra.searching.bounds import BEST, Bound, parse_bound
 from evohydra.searching.feasible import FLOOR, broken, feasible_first, margins, nearest, that_count
 from evohydra.searching.feedback import example_scores, tell
-from evohydra.searching.guard import half_width
+from evohydra.searching.guard import Kept, half_width, sentence
 from evohydra.searching.ledger import Record
 from evohydra.searching.scores import ScoreStore
 from tests.commands import evohydra, json_lines, python, workspace
@@ -230,6 +232,25 @@ def test_the_best_and_the_front_are_of_genomes_that_keep_all_limits() -> None:
     assert [each.index for each in that_count([records[0], records[3]])] == [0]
     twice = [record(0, 0.9, -0.2), replace(record(1, 0.9, -0.2), recipe="recipe 0"), record(2, 0.5, -0.3)]
     assert [each.index for each in nearest(twice, 2)] == [0, 2]  # different recipes
+
+
+def test_the_best_so_far_is_of_genomes_that_keep_all_limits() -> None:
+    console = Console(file=io.StringIO(), width=200)
+    with SearchProgress(console, 3, 0) as progress:
+        for each in (record(0, 0.9, -0.2), record(1, 0.2, 0.0), record(2, 0.1, 0.3)):
+            progress(each)
+    assert "3/3 genomes, best 0.2000, mean 0.4000" in console.file.getvalue()  # type: ignore[attr-defined]
+    records = [
+        SimpleNamespace(fitness=fitness, keeps=keeps) for fitness, keeps in ((0.9, False), (0.2, True), (None, True))
+    ]
+    assert best_so_far(SimpleNamespace(records=records)).tolist() == [-np.inf, 0.2, 0.2]  # type: ignore[arg-type]
+    assert best_so_far(SimpleNamespace(records=records[:1])).tolist() == [0.9]  # type: ignore[arg-type]
+
+
+def test_a_distance_has_no_interval() -> None:
+    distance = Kept("distance from the base at most 10", 0.05, 10.0, 9.95, 9.95, 9.95, 1)
+    assert sentence(distance) == "distance from the base at most 10: kept (0.050 against 10.000, margin +9.950)"
+    assert sentence(replace(distance, n=24)).endswith("margin +9.950, +9.950 to +9.950 95 %, 24 examples)")
 
 
 def test_failures_of_limits_are_forgotten_with_those_of_their_genome(tmp_path: Path) -> None:
