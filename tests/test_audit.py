@@ -7,7 +7,7 @@ import pytest
 
 from evohydra.audit import gains
 from evohydra.audit.asking import Asking
-from evohydra.audit.findings import at_the_limit
+from evohydra.audit.findings import at_the_limit, audited
 from evohydra.audit.plan import PARTS, audit_plan
 from evohydra.audit.texts import errors, kind_of_error, near_duplicates, nearest
 from evohydra.audit.verdict import verdict
@@ -213,6 +213,29 @@ def test_a_search_that_learns_nothing_is_warned_of(
     for index in range(ENOUGH):
         learning(Record(index, 0, [0.0], {}, "r", index / 10, {}))
     assert not caplog.messages
+
+
+class Drawn:
+    """A benchmark whose models draw."""
+
+    name, families, album = "drawn", ("diffusion",), "drawn"
+
+    def size(self, split: str) -> int:
+        return 3
+
+    def examples(self, split: str) -> list[SimpleNamespace]:
+        texts = {"search": ["a red boat on a wide lake", "b", "c"], "test": ["A red boat on a wide lake", "d", "e"]}
+        return [SimpleNamespace(text=text) for text in texts[split]]
+
+
+def test_prompts_of_pictures_are_compared_and_what_is_not_checked_is_said() -> None:
+    asking = Asking(audit_plan(["duplicates"], 10, 8), {"drawn": Drawn()}, {}, lambda *_: ([], None))  # type: ignore[dict-item]
+    scores = {"winner": {"drawn": [1.0, 0.5, 0.5]}, "ja": {"drawn": [0.0, 0.5, 0.5]}}
+    found: Any = audited(asking.plan, asking, scores, ["ja"], "ja", [])
+    assert (found["duplicates"]["drawn"]["search"]["near"], found["duplicates"]["drawn"]["search"]["of"]) == (1, 3)
+    assert found["duplicates"]["drawn"]["gain_without"]["difference"] == 0.0
+    (said,) = found["not_checked"]
+    assert said.startswith("Of drawn length, wording and errors were not checked: its models draw pictures.")
 
 
 def test_options() -> None:

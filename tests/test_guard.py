@@ -3,7 +3,7 @@
 import io
 import json
 import re
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +16,8 @@ from rich.console import Console
 from evohydra.assembly.guarding import counted, guard_of, guarding, limits_of
 from evohydra.recipe import Checkpoint
 from evohydra.report.ending import show_job
+from evohydra.report.progress import SearchProgress
+from evohydra.report.search_figures import best_so_far
 from evohydra.report.sweeps import broken_limits
 from evohydra.scoring.benchmarks import SPLITS, GivenAnswer
 from evohydra.scoring.job import Evaluation, Job
@@ -23,7 +25,7 @@ from evohydra.scoring.measures import OF_ANSWERS, is_measure, repeats_itself
 from evohydra.searching.bounds import BEST, Bound, parse_bound
 from evohydra.searching.feasible import FLOOR, broken, feasible_first, margins, nearest, that_count
 from evohydra.searching.feedback import example_scores, tell
-from evohydra.searching.guard import half_width
+from evohydra.searching.guard import Kept, half_width, sentence
 from evohydra.searching.ledger import Record
 from evohydra.searching.scores import ScoreStore
 from tests.commands import evohydra, json_lines, python, workspace
@@ -232,6 +234,25 @@ def test_the_best_and_the_front_are_of_genomes_that_keep_all_limits() -> None:
     assert [each.index for each in nearest(twice, 2)] == [0, 2]  # different recipes
 
 
+def test_the_best_so_far_is_of_genomes_that_keep_all_limits() -> None:
+    console = Console(file=io.StringIO(), width=200)
+    with SearchProgress(console, 3, 0) as progress:
+        for each in (record(0, 0.9, -0.2), record(1, 0.2, 0.0), record(2, 0.1, 0.3)):
+            progress(each)
+    assert "3/3 genomes, best 0.2000, mean 0.4000" in console.file.getvalue()  # type: ignore[attr-defined]
+    records = [
+        SimpleNamespace(fitness=fitness, keeps=keeps) for fitness, keeps in ((0.9, False), (0.2, True), (None, True))
+    ]
+    assert best_so_far(SimpleNamespace(records=records)).tolist() == [-np.inf, 0.2, 0.2]  # type: ignore[arg-type]
+    assert best_so_far(SimpleNamespace(records=records[:1])).tolist() == [0.9]  # type: ignore[arg-type]
+
+
+def test_a_distance_has_no_interval() -> None:
+    distance = Kept("distance from the base at most 10", 0.05, 10.0, 9.95, 9.95, 9.95, 1)
+    assert sentence(distance) == "distance from the base at most 10: kept (0.050 against 10.000, margin +9.950)"
+    assert sentence(replace(distance, n=24)).endswith("margin +9.950, +9.950 to +9.950 95 %, 24 examples)")
+
+
 def test_failures_of_limits_are_forgotten_with_those_of_their_genome(tmp_path: Path) -> None:
     """Else the same command would find them on file for ever."""
     recipe, job = Checkpoint("a", "-"), Job(Checkpoint("a", "-"), "validation", {"score of b": (0, 1)})
@@ -244,20 +265,18 @@ def test_failures_of_limits_are_forgotten_with_those_of_their_genome(tmp_path: P
 
 
 def test_jobs_of_a_sweep_share_what_bounds_refer_to(tmp_path: Path) -> None:
-    job = Job(Checkpoint("a", "-"), "search", {"score of b": (0, 1)})
-    so, shared = dict.fromkeys(SPLITS, "so"), tmp_path / "shared.jsonl"
-    stores = [ScoreStore(tmp_path / name, conditions, shared) for name, conditions in (
-        ("1.jsonl", so), ("2.jsonl", so), ("3.jsonl", dict.fromkeys(SPLITS, "other")))]  # fmt: skip
-    stores[0].keep("limits of a", job, Evaluation({"score of b": [1.0, 0.0]}))
-    stores[0].keep(
-        "limits of genome 1", replace(job, recipe=Checkpoint("g", "-")), Evaluation({"score of b": [1.0, 0.0]})
-    )
-    found = [store.find("limits of a", job) for store in stores]
-    assert found[1] == found[0]
-    assert found[2] is None  # scored under other conditions
-    assert stores[1].find("limits of genome 1", other) is None
-    for store in stores:
-        store.close()
+    job, other = (Job(Checkpoint(name, "-"), "search", {"score of b": (0, 1)}) for name in ("a", "g"))
+    shared, known = tmp_path / "shared.jsonl", Evaluation({"score of b": [1.0, 0.0]})
+    with ExitStack() as opened:
+        one, two, three = (
+            opened.enter_context(closing(ScoreStore(tmp_path / f"{at}.jsonl", dict.fromkeys(SPLITS, so), shared)))
+            for at, so in enumerate(("so", "so", "otherwise"))
+        )
+        one.keep("limits of a", job, known)
+        one.keep("limits of genome 1", other, known)
+        assert two.find("limits of a", job) == known
+        assert two.find("limits of genome 1", other) is None  # of no use to others
+        assert three.find("limits of a", job) is None  # asked otherwise
 
 
 def test_a_sweep_says_which_runs_keep_no_limits(tmp_path: Path) -> None:

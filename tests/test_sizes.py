@@ -176,8 +176,8 @@ def test_benchmarks_get_the_number_and_their_own_numbers_stay(arguments: list[st
 def test_a_benchmark_that_is_made_of_another_one_gets_the_number_too(arguments: list[str], machine: Any) -> None:
     """Else lm-eval would look for a size of its own, by passes of the longest prompts, at every call."""
     machine(40_000)
-    of = "benchmark.answer_length.of=${benchmark.mgsm_ja}"
-    found = fitted(arguments, "benchmark=[mgsm_ja,answer_length]", of).settings
+    of = "benchmark.answer_length.of=${benchmark.lm_eval}"
+    found = fitted(arguments, "benchmark=[lm_eval,answer_length]", of).settings
     assert found.benchmark is not None
     assert found.benchmark["answer_length"]["of"]["batch_size"] == found.batch_size
     assert isinstance(found.batch_size, int)

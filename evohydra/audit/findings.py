@@ -7,9 +7,10 @@ from evohydra.audit.asking import WINNER, Asking
 from evohydra.audit.plan import AuditPlan
 from evohydra.audit.texts import near_duplicates
 from evohydra.files import Plain
-from evohydra.scoring.benchmarks import Audited, Benchmark, Described, ShowsImages
+from evohydra.scoring.benchmarks import Audited, Benchmark, Described, Draws, ShowsImages, Split
 from evohydra.scoring.job import Scores
 
+SEEN: tuple[Split, ...] = ("search", "test")  # splits that are compared
 MOST_TEXTS = 3000  # of a split, that are compared with those of another
 
 
@@ -68,12 +69,10 @@ def _duplicates(benchmarks: Mapping[str, Benchmark], winner: Scores, source: Sco
     """For each benchmark the test examples that are nearly search examples or shots, and the gain without them."""
     found: dict[str, object] = {}
     for name, benchmark in benchmarks.items():
-        if not isinstance(benchmark, Described) or isinstance(benchmark, ShowsImages):
+        sizes = {split: benchmark.size(split) for split in SEEN}
+        if isinstance(benchmark, ShowsImages) or not isinstance(benchmark, Described | Draws):
             continue
-        asked = {
-            split: [benchmark.describe(split, place)[0] for place in range(min(MOST_TEXTS, benchmark.size(split)))]
-            for split in ("search", "test")
-        }
+        asked = {split: _texts(benchmark, split, sizes[split]) for split in SEEN}
         shots = benchmark.shots() if isinstance(benchmark, Audited) else []
         others = {"search": asked["search"], **({"shots": shots} if shots else {})}
         near = near_duplicates(asked["test"], others)
@@ -86,12 +85,24 @@ def _duplicates(benchmarks: Mapping[str, Benchmark], winner: Scores, source: Sco
     return found
 
 
+def _texts(benchmark: Described | Draws, split: Split, size: int) -> list[str]:
+    """What the first examples of a split with `size` of them ask."""
+    if isinstance(benchmark, Draws):
+        return [example.text for example in benchmark.examples(split)[:MOST_TEXTS]]
+    return [benchmark.describe(split, place)[0] for place in range(min(MOST_TEXTS, size))]
+
+
 def _not_checked(benchmarks: Mapping[str, Benchmark]) -> list[str]:
     """In sentences, what the audit has not looked at, since a benchmark does not let it."""
     said = []
     for name, benchmark in benchmarks.items():
         reason = "its models write no texts" if not isinstance(benchmark, Audited) else benchmark.lacks("none")
-        if reason:
+        if isinstance(benchmark, Draws):
+            said.append(
+                f"Of {name} length, wording and errors were not checked: its models draw pictures. The written "
+                "pipeline was compared with the live one by the pixels of a small picture, and not by scores."
+            )
+        elif reason:
             said.append(f"Of {name} length, wording, errors and the checkpoint read anew were not checked: {reason}.")
         if isinstance(benchmark, ShowsImages):
             said.append(

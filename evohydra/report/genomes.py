@@ -13,7 +13,7 @@ class Genome:
     """A line of ledger.jsonl without genome, genes and scores, which may take a megabyte.
 
     fitness: None where it failed. scored: how many examples were scored for it, and not copied from the same recipe.
-    dimension: of its genome. names: of its scores.
+    dimension: of its genome. names: of its scores. keeps: whether it keeps all limits in the search, if there are any.
     """
 
     index: int
@@ -24,6 +24,7 @@ class Genome:
     names: tuple[str, ...]
     objectives: Mapping[str, float]
     note: str | None
+    keeps: bool = True
 
 
 def genomes_of(ledger: Path) -> tuple[Sequence[Genome], Sequence[Plain]]:
@@ -47,6 +48,7 @@ def genomes_of(ledger: Path) -> tuple[Sequence[Genome], Sequence[Plain]]:
                 names=known.setdefault(names, names),
                 objectives=line.get("objectives") or {},
                 note=line.get("note"),
+                keeps=all(margin >= 0 for margin in (line.get("limits") or {}).values()),
             )
         )
 

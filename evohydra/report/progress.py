@@ -9,6 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from evohydra.scoring.benchmarks.likelihood import measure_of
+from evohydra.searching.feasible import broken
 from evohydra.searching.ledger import Record
 from evohydra.searching.scheduler import Scheduler
 from evohydra.searching.worker_times import WorkerTimes
@@ -100,7 +101,8 @@ class SearchProgress:
         self._done, self._generation = self._done + 1, max(record.generation, self._generation)
         if record.fitness is not None:
             self._measure = measure_of(record.scores)
-            self._best[self._measure] = max(record.fitness, self._best.get(self._measure, record.fitness))
+            if not broken(record):
+                self._best[self._measure] = max(record.fitness, self._best.get(self._measure, record.fitness))
             self._current.setdefault(self._measure, []).append(record.fitness)
         best, mean = self._fitness()
         self._bar.update(
@@ -108,14 +110,13 @@ class SearchProgress:
         )
 
     def _fitness(self) -> tuple[str, str]:
-        """Best of all so far, and the mean of the current generation; a likelihood is called one.
+        """Best so far of those that keep all limits, and the mean of the generation; a likelihood is called one.
 
         Likelihoods are not compared with scores of the metric: where there are both, the last genome's kind counts.
         """
-        if self._measure not in self._best:
-            return "-", "-"
-        current = self._current.get(self._measure, [])
-        best = f"{f'{self._measure} ' if self._measure else ''}{self._best[self._measure]:.4f}"
+        current, best = self._current.get(self._measure, []), "-"
+        if self._measure in self._best:
+            best = f"{f'{self._measure} ' if self._measure else ''}{self._best[self._measure]:.4f}"
         return best, f"{sum(current) / len(current):.4f}" if current else "-"
 
     def _speed(self) -> float:

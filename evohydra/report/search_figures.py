@@ -41,9 +41,18 @@ def examples_each(jobs: Sequence[Job]) -> float | None:
 
 
 def best_so_far(job: Job) -> NDArray[np.float64]:
-    """(record,) the best fitness up to each genome; -inf before the first that could be scored."""
-    fitness = [-np.inf if record.fitness is None else record.fitness for record in job.records]
-    return np.maximum.accumulate(np.array(fitness, dtype=np.float64))
+    """(record,) the best fitness up to each genome; -inf before the first that could be scored, see `_counting`."""
+    return np.maximum.accumulate(_counting(job))
+
+
+def _counting(job: Job) -> NDArray[np.float64]:
+    """(record,) the fitness of genomes that keep all limits, where any does; else of all. -inf for the others."""
+    any_kept = any(record.keeps and record.fitness is not None for record in job.records)
+    fitness = [
+        -np.inf if record.fitness is None or (any_kept and not record.keeps) else record.fitness
+        for record in job.records
+    ]
+    return np.array(fitness, dtype=np.float64)
 
 
 def fitness_figure(jobs: Sequence[Job], by: str) -> style.Drawing:
@@ -187,8 +196,7 @@ def _placed(genomes: Sequence[tuple[Job, int]]) -> tuple[NDArray[np.float64], fl
 def _bests(jobs: Sequence[Job], placed: NDArray[np.float64]) -> list[NDArray[np.float64]]:
     found, start = [], 0
     for job in jobs:
-        fitness = [-np.inf if record.fitness is None else record.fitness for record in job.records]
-        found.append(placed[start + int(np.argmax(fitness))])
+        found.append(placed[start + int(np.argmax(_counting(job)))])
         start += len(job.records)
     return found
 

@@ -216,9 +216,9 @@ def half_width(above: Numbers, count: int, level: float, *, share: bool) -> floa
 def sentence(kept: Kept) -> str:
     """How a limit is kept, for readers."""
     told = "kept" if kept.low >= 0 else "broken" if kept.margin < 0 else "not kept for sure"
+    found = f"{kept.limit}: {told} ({kept.value:.3f} against {kept.bound:.3f}, margin {kept.margin:+.3f}"
+    if kept.n == 1:  # a distance, which has no error
+        return f"{found})"
     interval = f"{kept.low:+.3f}" if kept.high is None else f"{kept.low:+.3f} to {kept.high:+.3f}"
     end = "at least, 95 %" if kept.high is None else "95 %"
-    return (
-        f"{kept.limit}: {told} ({kept.value:.3f} against {kept.bound:.3f}, margin {kept.margin:+.3f}, {interval} "
-        f"{end}, {kept.n} examples)"
-    )
+    return f"{found}, {interval} {end}, {kept.n} examples)"

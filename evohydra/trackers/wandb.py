@@ -18,6 +18,7 @@ import wandb
 from evohydra.checks.libraries import commit, versions
 from evohydra.files import Plain
 from evohydra.recipe import Checkpoint, checkpoints, from_dict
+from evohydra.searching.feasible import broken
 from evohydra.searching.ledger import Record
 from evohydra.searching.worker_times import WORKERS, sessions
 from evohydra.searching.worker_times import table as times_table
@@ -100,11 +101,11 @@ class WandbTracker:
         (directory / "wandb" / WHERE).write_text(json.dumps(place))
 
     def genome(self, record: Record) -> None:
-        """A row: fitness, best so far, the mean score on each benchmark, every gene, and the seconds."""
+        """A row: fitness, best so far that keeps all limits, mean scores by benchmark, every gene, and the seconds."""
         if self._mode == "disabled":
             return
         self._rows.append((record.index, record.generation, record.fitness, record.error, record.genes))
-        if record.fitness is not None:
+        if record.fitness is not None and not broken(record):
             self._best = max(self._best, record.fitness)
         row: dict[str, object] = {"index": record.index, "generation": record.generation, "recipe": record.recipe}
         if record.fitness is not None:

@@ -183,6 +183,29 @@ class ShowsImages(Protocol):
         ...
 
 
+class Prompted(Protocol):
+    """An example that asks for a picture."""
+
+    @property
+    def text(self) -> str:
+        """The prompt."""
+        ...
+
+
+@runtime_checkable
+class Draws(Protocol):
+    """A benchmark whose models draw pictures of prompts; `album` is the same for those that judge the same pictures."""
+
+    @property
+    def album(self) -> str:
+        """The name of the pictures."""
+        ...
+
+    def examples(self, split: Split) -> Sequence[Prompted]:
+        """The examples of `split`, in its order."""
+        ...
+
+
 @runtime_checkable
 class AsksInWords(Protocol):
     """A benchmark whose prompts are texts, so that one can see whether they are what a model was trained on."""
