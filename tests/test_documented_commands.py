@@ -17,8 +17,8 @@ NOT_HERE = (
     "shisa", "evollm_jp", "evovlm_jp", "evosdxl_jp", "evo_ukiyoe", "sdxl_base", "mine+other", "local_encoder",
     "task=gsm8k", "multimodal", "device=cuda", "submitit_slurm", "address=auto", "gpus_per_worker", "push=",
 )  # fmt: skip
-SMALL = {"budget": "12", "top": "1", "tracker": "none", "audit_examples": "4", "threads": "1", "report": "false"}
-LARGE = {"optimizer.population=32": "32", "experiment=tiny_length": "48", "optimizer.population=16": "16"}
+SMALL = {"budget": "24", "top": "1", "tracker": "none", "audit_examples": "4", "threads": "1", "report": "false"}
+LARGE = {"optimizer.population=32": "32", "experiment=tiny_length": "48"}
 SPLITS = {"search": 24, "validation": 8, "test": 16}  # examples
 Arguments = tuple[str, ...]
 
@@ -39,7 +39,7 @@ def few_examples(arguments: list[str]) -> Iterator[str]:
     )
     for name, spec in with_benchmark(plain, arguments)[0]["benchmark"].items():
         for split, count in SPLITS.items():
-            bounds = spec["splits"][split]
+            bounds = spec.get("splits", {}).get(split, {})
             if isinstance(bounds.get("start"), int):
                 yield f"benchmark.{name}.splits.{split}.stop={bounds['start'] + count}"
 

@@ -3,6 +3,7 @@
 import importlib.util
 import re
 import shlex
+import textwrap
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -68,8 +69,12 @@ def test_there_are_commands_to_check():
 
 @pytest.fixture(scope="module")
 def conf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory of configuration with the two models that the pages call mine and other."""
+    """A directory of configuration with the two models that the pages call mine and other, and their task."""
     root = tmp_path_factory.mktemp("conf")
+    page = (GUIDE / "your_models.md").read_text(encoding="utf-8")
+    task = next(part for part in page.split("\n\n") if part.startswith("    task: problems"))
+    (root / "tasks").mkdir()
+    (root / "tasks" / "problems.yaml").write_text(textwrap.dedent(task))
     for name in ("mine", "other"):
         save_source(root, name)
     return root
@@ -83,7 +88,8 @@ def test_a_command_composes_and_passes_what_is_checked_before_anything_is_loaded
     overrides = [argument for argument in arguments if argument not in ("-m", "...")]
     if "-m" in arguments:  # one job of the sweep
         overrides = [argument.split(",")[0] for argument in overrides]
-    overrides = [each.replace("/my/conf", str(conf)) for each in overrides]
+    for place, here in (("/my/conf", conf), ("/my/tasks", conf / "tasks"), ("/data/MMMU", conf)):
+        overrides = [each.replace(place, str(here)) for each in overrides]
     if not any(each.startswith("hydra.searchpath=") for each in overrides):
         overrides.append(f"hydra.searchpath=[file://{conf}]")
     with initialize_config_dir(composition.conf_dir(), version_base="1.3"):

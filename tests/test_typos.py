@@ -99,6 +99,9 @@ def test_what_files_leave_open_is_left_to_lm_eval(tmp_path: Path) -> None:
     (tmp_path / "common").write_text(
         "tag:\n  - some_tag\nfilter_list:\n  - {name: kept, filter: [{function: take_first}]}\n"
     )
+    (tmp_path / "data.txt").write_bytes(b"no_task\n" * 2**18)  # no part of a yaml, by its size
+    with pytest.raises(BenchmarkError, match="key: unknown lm-eval task 'no_task'"):
+        check_task("key", "where", "no_task", TaskOptions(include_path=str(tmp_path)))
     options = TaskOptions(metric="length", include_path=str(tmp_path))
     check_task("key", "where", "own", options)
     check_task("key", "where", "made", options)

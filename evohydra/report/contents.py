@@ -161,6 +161,8 @@ def _held_out(jobs: Sequence[Job]) -> Iterator[Block]:
         if len(done) > 1
         else ""
     )
+    if any(score.get("masks") for _, score, _ in held_out(jobs)):
+        seeds += " Of merges that drop entries at random: the mean over mask seeds (small dots)."
     benchmarks = ", ".join(done[0].benchmarks)
     yield FigureBlock("scores", figure, f"Scores on the test split of {benchmarks} with 95 % intervals.{seeds}")
     few = dict(too_few(jobs))
@@ -175,7 +177,7 @@ def _held_out(jobs: Sequence[Job]) -> Iterator[Block]:
     ]
     examples = (done[0].summary or {})["test"]["winner"]["n"]
     told = f"The same in numbers, on {examples} examples. They chose nothing: not the genomes, not the winner."
-    yield Table(("", "score", "95 % interval", "runs"), rows, told)
+    yield Table(("", "score", "95 % interval", "models"), rows, told)
     if len(done) == 1:
         pairs = paired_tests.winner_against_others(done[0])
         test = "Paired over the test examples: bootstrap intervals, p of a sign-flip test."

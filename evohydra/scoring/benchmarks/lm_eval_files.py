@@ -8,6 +8,7 @@ import functools
 import importlib.util
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import yaml
@@ -19,6 +20,7 @@ from evohydra.scoring.benchmarks.lm_eval_options import TaskOptions
 TASKS = Path(__file__).parent / "tasks"
 NOT_YAML = {".py", ".pyc", ".md", ".sh", ".json", ".jsonl", ".parquet"}  # files without a suffix are included by others
 NAMED = re.compile(rb"^(?:task|group|tag):[ \t]*['\"]?([^\s'\"#\[]+)", re.MULTILINE)
+MOST = 2**20  # bytes of a file that others include
 FUNCTION = object()  # the value of a key that is a function
 Texts = Mapping[Path, bytes]
 
@@ -64,9 +66,14 @@ def check_data(data_files: str | Mapping[str, str] | None, data_dir: str | None,
 
 
 def _texts(directory: Path) -> dict[Path, bytes]:
-    """Everything below it that may be part of a task's yaml."""
-    files = (file for file in sorted(directory.rglob("*")) if file.suffix not in NOT_YAML and file.is_file())
-    return {file: file.read_bytes() for file in files}
+    """Everything below it that may be part of a task's yaml; data may lie there too, and are not read."""
+    found = {}
+    for file in sorted(directory.rglob("*")):
+        with suppress(OSError):  # lm-eval leaves such files out, too
+            small = file.suffix == ".yaml" or (file.suffix not in NOT_YAML and file.stat().st_size <= MOST)
+            if small and file.is_file():
+                found[file] = file.read_bytes()
+    return found
 
 
 @functools.cache
