@@ -32,7 +32,7 @@ TWO = {
 }
 EMBEDDED = [
     "model=tiny_ja+tiny_math", "optimizer=bo", "budget=16", "start=[sources,uniform]", "top=2", "baselines=null",
-    "audit=none", "tracker=none", "report=false", "answers=0", "threads=1",
+    "audit=none", "tracker=none", "report=false", "answers=1", "threads=1",
 ]  # fmt: skip
 
 
