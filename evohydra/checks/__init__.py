@@ -39,13 +39,14 @@ STRICT = ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=Tr
 
 Made = TypeVar("Made")
 Taker = TypeVar("Taker", bound=Callable[..., object])
-_AHEAD: dict[Callable[..., object], Callable[[str, Mapping[str, Any]], None]] = {}
+Ahead = Callable[[str, Mapping[str, object]], None]  # the key under which settings stand, and the settings
+_AHEAD: dict[Callable[..., object], Ahead] = {}
 
 
-def checked_by(check_ahead: Callable[[str, Mapping[str, Any]], None]) -> Callable[[Taker], Taker]:
+def checked_by(check_ahead: Ahead) -> Callable[[Taker], Taker]:
     """Declare what looks at the settings of a function or class beyond their types: quickly, before anything is loaded.
 
-    It gets the key under which they stand, and the settings; ValueError for what cannot work.
+    ValueError for what cannot work.
     """
 
     def declare(taker: Taker) -> Taker:
