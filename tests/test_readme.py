@@ -87,7 +87,7 @@ def test_a_command_composes_and_passes_what_is_checked_before_anything_is_loaded
     composition.register()
     overrides = [argument for argument in arguments if argument not in ("-m", "...")]
     if "-m" in arguments:  # one job of the sweep
-        overrides = [argument.split(",")[0] for argument in overrides]
+        overrides = [each if "=[" in each else each.split(",")[0] for each in overrides]
     for place, here in (("/my/conf", conf), ("/my/tasks", conf / "tasks"), ("/data/MMMU", conf)):
         overrides = [each.replace(place, str(here)) for each in overrides]
     if not any(each.startswith("hydra.searchpath=") for each in overrides):
