@@ -1,4 +1,4 @@
-"""Any lm-evaluation-harness task or group as benchmarks; this module loads lm-eval only to make them."""
+"""The tasks and groups of lm-evaluation-harness as benchmarks; this module loads lm-eval only to make them."""
 
 import logging
 from collections.abc import Mapping
