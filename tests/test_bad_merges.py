@@ -84,7 +84,10 @@ def test_shares_outside_0_and_1(merge: str, gene: str, value: float, root: Path,
     given = on(merge, arguments, root)
     message = rf"{gene}( must lie in|: expected a share in) \[0, 1\].*got .*{value}"
     refused([*given, f"++merge.parameter.genes.{gene}={value}"], tmp_path / "run", message)
-    where, message = "low" if value < 0 else "high", rf"gene '.*/{gene}.*': expected values in \[0, 1\], got {value}"
+    where, message = (
+        "low" if value < 0 else "high",
+        rf"gene '(.*/)?{gene}(/.*)?': expected values in \[0, 1\], got {value}",
+    )
     refused([*given, f"++merge.parameter.genes.{gene}.{where}={value}"], tmp_path / "run", message)
     refused([*given, f"merge.parameter.frozen={{*/{gene}*: {value}}}"], tmp_path / "run", message)
 
@@ -94,7 +97,7 @@ def test_numbers_that_are_not_negative(merge: str, gene: str, root: Path, argume
     given = on(merge, arguments, root)
     message = rf"{gene}( of model 1)?: expected a number of at least 0, got -0.5"
     refused([*given, f"++merge.parameter.genes.{gene}=-0.5"], tmp_path / "run", message)
-    message = rf"gene '.*/{gene}.*': expected values in \[0, inf\], got -0.5"
+    message = rf"gene '(.*/)?{gene}(/.*)?': expected values in \[0, inf\], got -0.5"
     refused([*given, f"++merge.parameter.genes.{gene}.low=-0.5"], tmp_path / "run", message)
     refused([*given, f"merge.parameter.frozen={{*/{gene}*: -0.5}}"], tmp_path / "run", message)
 

@@ -39,8 +39,8 @@ def test_wide_tables_have_a_row_for_themselves() -> None:
 
 
 def test_a_value_that_a_template_lacks_is_an_error() -> None:
-    with pytest.raises(UndefinedError, match="height"):
-        render("answers.html", models=[], rows=[{"picture": ""}])
+    with pytest.raises(UndefinedError, match="rows"):
+        render("answers.html", name="", variables="", models=[])
 
 
 def test_a_picture_in_an_address() -> None:

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import scipy
 from numpy.typing import NDArray
 
 from evohydra.recipe import Node
@@ -210,7 +209,9 @@ def half_width(above: Numbers, count: int, level: float, *, share: bool) -> floa
         n, squares = n + 2, squares + 1.0
     variance = max(squares / n - (total / n) ** 2, 0.0) * n / max(n - 1, 1)
     size = count + 2 if share else count
-    return float(scipy.stats.t.ppf(level, max(size - 1, 1))) * math.sqrt(variance / size)
+    from scipy import stats  # late: limits are parsed before libraries are loaded
+
+    return float(stats.t.ppf(level, max(size - 1, 1))) * math.sqrt(variance / size)
 
 
 def sentence(kept: Kept) -> str:

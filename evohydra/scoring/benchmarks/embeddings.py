@@ -65,8 +65,8 @@ class Embedder:
         tokens = [self._tokens_of(live, text, longest) for text in texts]
         self._say_cuts(live, texts, tokens, longest)
         order = sorted(range(len(texts)), key=lambda at: -len(tokens[at]))
-        what = f"a text of {len(tokens[order[0]])} tokens"
-        parts = self._room.over(len(order), lambda rows: compute(live, [tokens[at] for at in order[rows]]), what)
+        text = f"a text of {len(tokens[order[0]])} tokens"
+        parts = self._room.over(len(order), lambda rows: compute(live, [tokens[at] for at in order[rows]]), text)
         found = torch.cat(parts)
         if bad := int((~found.isfinite()).any(dim=1).sum()):
             raise FloatingPointError(f"the {what} of {bad} of {len(texts)} texts are not numbers")

@@ -26,6 +26,7 @@ def options() -> dict[str, Any]:
     return {key: value for key, value in said.items() if not key.startswith("_")} | {
         "batch_size": BATCH,
         "sampling_seed": SEED,
+        "prefix_cache": "auto",
     }
 
 
