@@ -58,11 +58,13 @@ def vllm(model: str, asked: "Asked") -> Answers:
         kv_cache_memory_bytes=256 * 1024**2,
     )  # fmt: skip
     greedy = SamplingParams(temperature=0, max_tokens=asked.limit, stop_token_ids=asked.ends, ignore_eos=True)
-    told = llm.generate([{"prompt_token_ids": each} for each in asked.prompts], greedy)
+    told = llm.generate([{"prompt_token_ids": each} for each in asked.prompts], greedy, use_tqdm=False)
     answers = [asked.without_end(list(each.outputs[0].token_ids)) for each in told]
     one = SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=0)
     likely = []
-    read = llm.generate([{"prompt_token_ids": prompt + reference} for prompt, reference in asked.pairs], one)
+    read = llm.generate(
+        [{"prompt_token_ids": prompt + reference} for prompt, reference in asked.pairs], one, use_tqdm=False
+    )
     for (_, reference), each in zip(asked.pairs, read, strict=True):
         known = each.prompt_logprobs[-len(reference) :]
         likely.append([found[token].logprob for token, found in zip(reference, known, strict=True)])
