@@ -90,10 +90,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Throughput of vLLM beside transformers.")
     parser.add_argument("--shape", choices=SHAPES, default="135M")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
-    for name, default in (("texts", 64), ("prompt", 64), ("tokens", 32), ("rounds", 2), ("threads", 1)):
-        parser.add_argument(f"--{name}", type=int, default=default)
-    for name in ("uneven", "compiled", "profile"):
-        parser.add_argument(f"--{name}", action="store_true")
+    for flag, default in (("--texts", 64), ("--prompt", 64), ("--tokens", 32), ("--rounds", 2), ("--threads", 1)):
+        parser.add_argument(flag, type=int, default=default)
+    for flag in ("--uneven", "--compiled", "--profile"):
+        parser.add_argument(flag, action="store_true")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     torch.manual_seed(0)
