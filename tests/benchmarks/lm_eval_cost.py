@@ -57,10 +57,17 @@ def task(root: Path, examples: int, shared: int) -> Path:
 def benchmark(root: Path, examples: int, batch: int, answer: int, **options: Any) -> LMEvalBenchmark:
     """The benchmark over these sums."""
     return lm_eval_benchmarks(
-        "sums", task="sums", metric="closeness", include_path=str(root), data_files=str(root / "sums.jsonl"),
-        shuffle=None, batch_size=batch, generation_kwargs={"until": [], "max_gen_toks": answer},
-        splits={"search": {"stop": examples}, "validation": None, "test": {"start": examples}}, **options,
-    )["sums"]  # fmt: skip
+        "sums",
+        task="sums",
+        metric="closeness",
+        include_path=str(root),
+        data_files=str(root / "sums.jsonl"),
+        shuffle=None,
+        batch_size=batch,
+        generation_kwargs={"until": [], "max_gen_toks": answer},
+        splits={"search": {"stop": examples}, "validation": None, "test": {"start": examples}},
+        **options,
+    )["sums"]
 
 
 @torch.no_grad()

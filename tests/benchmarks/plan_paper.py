@@ -115,8 +115,12 @@ def of_engine(device: Device, examples: int) -> tuple[Rate, float, dict[str, flo
     alone = language_rate(shape, replace(asked, longest=asked.longest - asked.answer), device, 1)
     inside = {"weights": numbers * 2.0, "keys and values": texts * (asked.prompt + asked.longest) * cached}
     needed = sum(inside.values()) + ACTIVATIONS
-    held = {"vLLM needs": needed, "vLLM takes": MEMORY * device.memory, "model, checked": numbers * 2.0,
-            "tables": float(TABLES)}  # fmt: skip
+    held = {
+        "vLLM needs": needed,
+        "vLLM takes": MEMORY * device.memory,
+        "model, checked": numbers * 2.0,
+        "tables": float(TABLES),
+    }
     return rate, alone.per_batch, held
 
 

@@ -42,8 +42,12 @@ def transformers(model: str, asked: "Asked") -> Answers:
             places = range(len(prompt) - 1, len(prompt) + len(reference) - 1)
             likely.append([float(logits[at, token]) for at, token in zip(places, reference, strict=True)])
     tokens = [tokenizer(text, add_special_tokens=True)["input_ids"] for text in asked.texts]
-    return {"version": importlib.metadata.version("transformers"), "tokens": tokens, "answers": answers,
-            "likely": likely}  # fmt: skip
+    return {
+        "version": importlib.metadata.version("transformers"),
+        "tokens": tokens,
+        "answers": answers,
+        "likely": likely,
+    }
 
 
 def vllm(model: str, asked: "Asked") -> Answers:

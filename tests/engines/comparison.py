@@ -119,8 +119,16 @@ def compare(engine: str, python: str, reference: Reference, room: Path, served: 
     ]
     split = found["tokens"] and sum(map(list.__eq__, found["tokens"], known["tokens"]))
     count = len(found["answers"])
-    return Compared(engine, found["version"], count, count - len(differences), max(apart), split,
-                    len(reference.questions["texts"]), differences)  # fmt: skip
+    return Compared(
+        engine,
+        found["version"],
+        count,
+        count - len(differences),
+        max(apart),
+        split,
+        len(reference.questions["texts"]),
+        differences,
+    )
 
 
 @torch.inference_mode()

@@ -21,7 +21,6 @@ def task_matrices(base: Tensor | None, models: Sequence[Tensor]) -> list[Tensor]
 
     They lie row by row in memory: the sums of BLAS depend on it.
     """
-    """theta_k - theta_base, float32 (float64 for float64), not rounded; row by row, for BLAS sums as memory lies."""
     origin = wide(need_base(base))
     return [(wide(model) - origin).contiguous() for model in models]
 
