@@ -22,7 +22,8 @@ import torch
 from lm_eval.models.huggingface import HFLM
 
 from evohydra.families.causal_lm import CausalLM, LiveCausalLM
-from evohydra.scoring.benchmarks.lm_eval import LMEvalBenchmark, lm_eval_benchmarks
+from evohydra.scoring.benchmarks.lm_eval import lm_eval_benchmarks
+from evohydra.scoring.benchmarks.lm_eval_benchmark import LMEvalBenchmark
 from evohydra.scoring.benchmarks.lm_eval_references import of_texts
 from tests import tiny_models
 
