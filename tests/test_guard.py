@@ -47,6 +47,7 @@ def record(index: int, fitness: float | None, *limits: float) -> Record:
         ("0.5", Bound(None, 0.0, 0.5)),
         ("source", Bound(BEST, 1.0, 0.0)),
         ("source best - 0.02", Bound(BEST, 1.0, -0.02)),
+        ("source best-0.02", Bound(BEST, 1.0, -0.02)),
         ("1.2 x source", Bound(BEST, 1.2, 0.0)),
         ("0.9x source math-7B + 1", Bound("math-7B", 0.9, 1.0)),
         (" base-0.01 ", Bound("base", 1.0, -0.01)),

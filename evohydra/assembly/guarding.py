@@ -1,5 +1,6 @@
 """The limits of a run from its configuration: `guard`, a list."""
 
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,11 +9,20 @@ from evohydra.checks import check
 from evohydra.files import Plain
 from evohydra.recipe import Node
 from evohydra.scoring.benchmarks import SPLITS, Benchmark, BenchmarkError
-from evohydra.scoring.measures import DISTANCE, MEASURES, PERPLEXITY, SCORE, check_measurable
+from evohydra.scoring.measures import DISTANCE, MEASURES, PERPLEXITY, SCORE, TOKENS, check_measurable
 from evohydra.searching.bounds import parse_bound
 from evohydra.searching.guard import Guard, Limit
 
 KEYS = ("benchmark", "measure", "of", "text", "at_least", "at_most")
+# Of plain numbers: the lowest, the highest, and what to say of others.
+SHARE = (0.0, 1.0, "expected a share, from 0 to 1, such as 0.02")
+RANGES = {
+    **dict.fromkeys(MEASURES, SHARE),
+    SCORE: (-math.inf, math.inf, ""),
+    TOKENS: (0.0, math.inf, "expected a number of tokens, 0 or more"),
+    DISTANCE: (0.0, math.inf, "expected a distance, 0 or more, such as 0.1"),
+    PERPLEXITY: (1.0, math.inf, "a perplexity is 1 or more; expected such as 1.1 x source"),
+}
 USUAL = {"truncated": "source best + 0.02", "refusals": "source best + 0.02", "repetition": "source best + 0.02"}
 
 
@@ -128,8 +138,9 @@ def _entries(guard: Sequence[Plain] | None, sources: Sequence[str]) -> Iterator[
                 "another sign; expected at_least"
             )
         bound = parse_bound(f"{key}.{side}", given, tuple(sources))
-        if measure == PERPLEXITY and bound.reference is None and bound.offset < 1.0:
-            raise ValueError(f"{key}.at_most: a perplexity is 1 or more; expected such as 1.1 x source, got {given!r}")
+        least, most, such = RANGES[measure]
+        if bound.reference is None and not least <= bound.offset <= most:
+            raise ValueError(f"{key}.{side}: {such}, got {given!r}")
         yield key, entry, Limit(measure, None, 1 if side == "at_least" else -1, bound, str(given))
 
 

@@ -44,13 +44,13 @@ from evohydra.families import Rules
 from evohydra.families.sources import FoundSources
 from evohydra.files import Plain
 from evohydra.recipe import Node
-from evohydra.run import SCORES, Models, Run
+from evohydra.run import Models, Run
 from evohydra.scoring.benchmarks import Asking, Benchmark, BenchmarkError
 from evohydra.scoring.benchmarks.fingerprints import datasets
 from evohydra.scoring.executors import Executor
 from evohydra.scoring.worker import Worker
 from evohydra.searching.fitness import check_references
-from evohydra.searching.identity import IDENTITY, Identity, OfSearch, own_keys
+from evohydra.searching.identity import IDENTITY, SCORES, Identity, OfSearch, own_keys
 from evohydra.searching.masks import by_mask
 from evohydra.searching.plan import SearchPlan, check_budget, known_points
 from evohydra.spaces import Space

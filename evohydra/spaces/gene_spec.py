@@ -1,5 +1,6 @@
 """How a parameter of a merge method is searched, as it stands in conf/merge."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
@@ -9,6 +10,7 @@ from pydantic import AllowInfNan
 
 from evohydra.checks import Words, check_settings
 from evohydra.files import Plain
+from evohydra.merging.signatures import Takes, signature_of
 from evohydra.spaces.genes import Choice, Gene, Real, Value, integer, whole
 
 Pair = Annotated[tuple[float, float], Words("two numbers")]
@@ -111,16 +113,76 @@ def parse_spec(name: str, fields: Plain) -> GeneSpec:
     return spec
 
 
+def check_parameters(name: str, method: Takes, constants: Plain, specs: Mapping[str, GeneSpec]) -> None:
+    """ValueError for values and genes that the merge method called `name` does not take, or lacks."""
+    given = {*specs, *constants} - {"mask_seed"}
+    if unknown := sorted(given - method.parameters):
+        raise ValueError(f"{name} has no parameter {unknown}; its parameters are {sorted(method.parameters)}")
+    if lacking := sorted(method.required - given):
+        raise ValueError(f"{name} needs a gene or option for {lacking}")
+    for parameter, value in constants.items():
+        method.check(parameter, value, parameter)
+    if not isinstance(constants.get("mask_seed", 0), int):
+        raise ValueError(f"mask_seed: expected a whole number, got {constants['mask_seed']!r}")
+    for parameter, spec in specs.items():
+        if not spec.simplex:
+            method.check(parameter, spec.default, f"genes.{parameter}.default")
+        for choice in spec.choices or ():
+            method.check(parameter, choice, f"genes.{parameter}.choices")
+
+
 def check_genes(prefix: str, settings: Plain) -> None:
-    """ValueError for a gene of a space's `settings` that makes no sense, as far as neither method nor tensors say it.
+    """ValueError for genes, values and `frozen` of a space's `settings` that make no sense, whatever the tensors are.
 
     Whether a range may widen (`widest`) is looked at later: only some optimizers do it.
     """
     genes, options = settings.get("genes") or {}, settings.get("options") or {}
-    for name, fields in {"mask_seed": settings.get("mask_seed"), **options, **genes}.items():
-        if isinstance(fields, Mapping):
-            try:
-                spec = parse_spec(name, fields if name in genes else {"per": "merge", **fields})
-                replace(spec, widest=None).gene(name)
-            except ValueError as error:
-                raise ValueError(f"{prefix}: {error}") from None
+    constants: dict[str, object] = {}
+    specs: dict[str, GeneSpec] = {}
+    try:
+        for name, fields in {"mask_seed": settings.get("mask_seed", 0), **options, **genes}.items():
+            if isinstance(fields, Mapping):
+                specs[name] = parse_spec(name, fields if name in genes else {"per": "merge", **fields})
+                replace(specs[name], widest=None).gene(name)
+            else:
+                constants[name] = fields
+        method = signature_of(str(settings["method"])) if "method" in settings else None
+        if method is not None:
+            check_parameters(settings["method"], method, constants, specs)
+        for pattern, value in (settings.get("frozen") or {}).items():
+            _check_frozen(pattern, value, specs, method)
+    except ValueError as error:
+        raise ValueError(f"{prefix}: {error}") from None
+
+
+def _check_frozen(pattern: str, value: Value, specs: Mapping[str, GeneSpec], method: Takes | None) -> None:
+    """ValueError for a pattern that no name of a gene can match, and for a value that none of those may have."""
+    shapes = {
+        name: {"merge": f"merge/{name}", "group": f"*/{name}"}.get(s.per, f"*/{name}/*") for name, s in specs.items()
+    }
+    meant = [name for name, shape in shapes.items() if "[" in pattern or _meet(pattern, shape)]
+    if not meant:
+        known = [shape.replace("*", "GROUP", 1).replace("*", "SOURCE") for shape in shapes.values()]
+        raise ValueError(f"frozen: no gene matches {[pattern]}; genes are {', '.join(known) or 'none'}")
+    refused = []
+    for name in meant:
+        try:
+            if method is not None:
+                method.check(name, value, f"frozen: gene {pattern!r}")
+            specs[name].check(pattern, value)
+        except ValueError as error:
+            refused.append(error)
+    if len(refused) == len(meant):
+        raise refused[0]
+
+
+@functools.cache
+def _meet(one: str, two: str) -> bool:
+    """Whether some text matches both of two patterns of a shell; with * and ? alone."""
+    if one[:1] == "*":
+        return _meet(one[1:], two) or (bool(two) and _meet(one, two[1:]))
+    if two[:1] == "*":
+        return _meet(two, one)
+    if not (one and two):
+        return one == two
+    return (one[0] == two[0] or "?" in (one[0], two[0])) and _meet(one[1:], two[1:])
