@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from evohydra.assembly.ahead import check_ahead
+from evohydra.assembly.composition import composed
 from evohydra.merging.signatures import signature_of
 from evohydra.scoring.benchmarks import BenchmarkError
 from evohydra.scoring.benchmarks.generation_settings import names_on_file
@@ -31,14 +33,15 @@ TYPOS = {
     "benchmark=jp_lmeh benchmark.jp_lmeh.metric=scores": "metric 'scores' is none of ['acc', 'balanced_acc', 'score']",
     "benchmark.tiny_gsm_ja.splits.search.start=x": "tiny_gsm_ja.splits.search.start: expected a whole number",
     "benchmark=mgsm_ja benchmark.mgsm_ja.generation_kwargs={max_gen_toks:x}": "max_gen_toks: expected a whole number",
-    "benchmark.tiny_gsm_ja.generation_kwargs={max_gen_tokss:4}": "there is no such setting: max_gen_tokss; close to it",
-    "benchmark=tiny_vqa_ja benchmark.tiny_vqa_ja.generation_kwargs={num_beems:2}": "close to it are ['num_beams'",
+    "+benchmark.tiny_gsm_ja.generation_kwargs={max_gen_tokss:4}": "no such setting: max_gen_tokss; close to it are",
+    "benchmark=tiny_vqa_ja benchmark.tiny_vqa_ja.generation_kwargs={num_beems:2}": "there is no num_beems, known are",
     "+merge.parameter.options.lambda=1": "task_arithmetic has no parameter ['lambda']; its parameters are",
     "merge=ties +merge.parameter.options.scalin=1": "ties has no parameter ['scalin']; its parameters are",
     "merge=ties merge.parameter.options.normalize=x": "normalize: expected true or false, got 'x'",
     "merge.parameter.method=tise": "merge method 'tise': there is none of that name, known are",
     "merge=ties merge.parameter.frozen={embeddings/wieght/*:0.5}": "frozen: no gene matches ['embeddings/wieght/*']",
     "merge=ties merge.parameter.frozen={layers.*/weight/*:x}": "frozen: gene 'layers.*/weight/*': expected a finite",
+    "merge=ties merge.parameter.frozen={nothing/weight:1}": "frozen: no gene matches ['nothing/weight']",
     "merge=ties merge.parameter.frozen={*/density/*:2}": "gene '*/density/*': expected values in [0, 1], got 2",
     "merge.parameter.genes.weight.widest=[0.5,1]": "gene 'weight': widest: expected, for a real number, two numbers",
     "merge.parameter.genes.weight.low=x": "genes.weight.low: expected a number or null, got 'x'",
@@ -130,6 +133,13 @@ def test_a_typo_of_another_command_is_told(line: str, told: dict[str, str]) -> N
 def test_nothing_large_is_loaded_for_it(told: dict[str, str]) -> None:
     assert told["tracker.mode=offlinee"].startswith("evohydra: tracker.mode: expected auto")
     assert told["loaded"] == []
+
+
+@pytest.mark.parametrize("name", ["tiny_vqa_ja", "ja_vg_vqa_search"])
+def test_a_setting_of_generation_is_told_for_questions_about_images_too(name: str) -> None:
+    line = [f"benchmark={name}", f"+benchmark.{name}.generation_kwargs.num_beems=2"]
+    with pytest.raises(ValueError, match=r"generation_kwargs: there is no such setting: num_beems; close to it are"):
+        check_ahead(composed(line), line)
 
 
 def test_what_files_leave_open_is_left_to_lm_eval(tmp_path: Path) -> None:

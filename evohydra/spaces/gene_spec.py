@@ -16,6 +16,7 @@ from evohydra.spaces.genes import Choice, Gene, Real, Value, integer, whole
 Pair = Annotated[tuple[float, float], Words("two numbers")]
 SHARE = "share"  # as the value of `uniform`, and of the default on a simplex: 1 / number of models
 
+SEGMENT = "\0"  # in the shape of genes' names: any text without a /, as that of a group or of a source
 Bound = Annotated[float, AllowInfNan(True), Words("a number")]  # .inf: none
 
 
@@ -149,7 +150,8 @@ def check_genes(prefix: str, settings: Plain) -> None:
         method = signature_of(str(settings["method"])) if "method" in settings else None
         if method is not None:
             check_parameters(settings["method"], method, constants, specs)
-        for pattern, value in (settings.get("frozen") or {}).items():
+        filters = (settings.get("granularity") or {}).get("filters") or {}
+        for pattern, value in (settings.get("frozen") or {}).items() if "/" not in "".join(filters) else ():
             _check_frozen(pattern, value, specs, method)
     except ValueError as error:
         raise ValueError(f"{prefix}: {error}") from None
@@ -157,12 +159,11 @@ def check_genes(prefix: str, settings: Plain) -> None:
 
 def _check_frozen(pattern: str, value: Value, specs: Mapping[str, GeneSpec], method: Takes | None) -> None:
     """ValueError for a pattern that no name of a gene can match, and for a value that none of those may have."""
-    shapes = {
-        name: {"merge": f"merge/{name}", "group": f"*/{name}"}.get(s.per, f"*/{name}/*") for name, s in specs.items()
-    }
+    by = {"merge": "merge/{}", "group": SEGMENT + "/{}", "source": SEGMENT + "/{}/" + SEGMENT}
+    shapes = {name: by[spec.per].format(name) for name, spec in specs.items()}
     meant = [name for name, shape in shapes.items() if "[" in pattern or _meet(pattern, shape)]
     if not meant:
-        known = [shape.replace("*", "GROUP", 1).replace("*", "SOURCE") for shape in shapes.values()]
+        known = [shape.replace(SEGMENT, "GROUP", 1).replace(SEGMENT, "SOURCE") for shape in shapes.values()]
         raise ValueError(f"frozen: no gene matches {[pattern]}; genes are {', '.join(known) or 'none'}")
     refused = []
     for name in meant:
@@ -177,12 +178,12 @@ def _check_frozen(pattern: str, value: Value, specs: Mapping[str, GeneSpec], met
 
 
 @functools.cache
-def _meet(one: str, two: str) -> bool:
-    """Whether some text matches both of two patterns of a shell; with * and ? alone."""
-    if one[:1] == "*":
-        return _meet(one[1:], two) or (bool(two) and _meet(one, two[1:]))
-    if two[:1] == "*":
-        return _meet(two, one)
-    if not (one and two):
-        return one == two
-    return (one[0] == two[0] or "?" in (one[0], two[0])) and _meet(one[1:], two[1:])
+def _meet(pattern: str, shape: str) -> bool:
+    """Whether a pattern of a shell, with * and ? alone, can match a name of this shape, see `SEGMENT`."""
+    if pattern[:1] == "*":
+        return _meet(pattern[1:], shape) or (bool(shape) and _meet(pattern, shape[1:]))
+    if shape[:1] == SEGMENT:
+        return _meet(pattern, shape[1:]) or (pattern[:1] not in ("", "/") and _meet(pattern[1:], shape))
+    if not (pattern and shape):
+        return pattern == shape
+    return pattern[0] in ("?", shape[0]) and _meet(pattern[1:], shape[1:])

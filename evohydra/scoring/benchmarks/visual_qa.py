@@ -35,14 +35,14 @@ PACKAGES = ("transformers", "tokenizers", "torch", "pillow")  # that scores depe
 logger = logging.getLogger(__name__)
 
 
-def _check(prefix: str, settings: Plain) -> None:
+def check_visual(prefix: str, settings: Plain) -> None:
     """What is wrong with settings of generation, as far as their names and types say it."""
     given = settings.get("generation_kwargs")
     if isinstance(given, Mapping):
         check_ahead(f"{prefix}.generation_kwargs", given)
 
 
-@checked_by(_check)
+@checked_by(check_visual)
 def visual_qa(name: str, *, splits: Mapping[str, Plain | None], **options: Any) -> "dict[str, VisualQA]":
     """The benchmark `name`, by its name.
 
