@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from evohydra.assembly.guarding import counted, guard_of, guarding, limits_of
+from evohydra.assembly.guarding import check_limits, counted, guard_of, guarding, limits_of
 from evohydra.recipe import Checkpoint
 from evohydra.report.ending import show_job
 from evohydra.report.progress import SearchProgress
@@ -124,7 +124,7 @@ def test_limits_that_cannot_be_kept_to_are_refused(entry: dict[str, Any], said: 
 def test_paths_have_no_distance_from_the_base() -> None:
     """The model in memory has the tensors of the path's first source, whatever the path is."""
     with pytest.raises(ValueError, match=r"guard\[0\]\.measure: a path through layers has other layers than the base"):
-        limits_of([{"measure": "distance", "at_most": 0.1}], BENCHMARKS, SOURCES, based=True, paths=True)
+        check_limits([{"measure": "distance", "at_most": 0.1}], BENCHMARKS, SOURCES, paths=True)
 
 
 def test_a_multiple_of_a_score_below_0_is_refused() -> None:

@@ -87,7 +87,11 @@ def test_a_run_that_has_not_begun_and_files_that_make_no_sense(tmp_path: Path):
     empty = tmp_path / "<b>"
     empty.mkdir()
     report = serving.Report([empty], empty)
-    assert "No genome has been scored yet." in report.page()
+    shown = report.page()
+    assert "No genome has been scored yet." in shown
+    assert "prefers-color-scheme:dark" in shown  # as a report is, also on a phone
+    assert 'name="viewport"' in shown
+    assert "/follow.js" in shown
     odd = save_run(tmp_path / "odd", "cmaes", 1, 0.4, genomes=12)
     (odd / "run.json").write_text('{"<script>')
     assert "cannot be read now" in serving.Report([odd], odd).page()

@@ -72,12 +72,20 @@ def counted(guard: Sequence[Plain] | None, benchmarks: Mapping[str, Benchmark]) 
     return left
 
 
-def check_limits(guard: Sequence[Plain] | None, benchmarks: Collection[str], sources: Sequence[str]) -> None:
+def check_limits(
+    guard: Sequence[Plain] | None, benchmarks: Collection[str], sources: Sequence[str], *, paths: bool
+) -> None:
     """ValueError, which names the entry, for a limit that cannot be kept to whatever benchmarks and sources hold.
 
-    benchmarks: their names; those in a group of tasks begin with that of the group.
+    benchmarks: their names; those in a group of tasks begin with that of the group. paths: whether genomes are paths
+    through layers.
     """
     for key, entry, limit in _entries(guard, sources):
+        if paths and limit.measure == DISTANCE:
+            raise ValueError(
+                f"{key}.measure: a path through layers has other layers than the base, so that there is no distance "
+                "between them; expected another measure, or a merge without dfs"
+            )
         named = entry.get("benchmark") or entry.get("of")
         if named is not None and limit.measure not in (PERPLEXITY, DISTANCE):
             _check_named(key, str(named).partition("/")[0], benchmarks, str(named))
@@ -89,20 +97,14 @@ def limits_of(
     sources: Sequence[str],
     *,
     based: bool,
-    paths: bool = False,
 ) -> list[Limit]:
     """The limits; ValueError, which names the entry, for what cannot be kept to.
 
-    based: whether there is a base. paths: whether genomes are paths through layers.
+    based: whether there is a base.
     """
     found = []
     for key, entry, limit in _entries(guard, sources):
         found.append(replace(limit, benchmark=_benchmark(key, entry, limit.measure, benchmarks, guard)))
-        if paths and limit.measure == DISTANCE:
-            raise ValueError(
-                f"{key}.measure: a path through layers has other layers than the base, so that there is no distance "
-                "between them; expected another measure, or a merge without dfs"
-            )
         if not based and (limit.bound.reference == "base" or limit.measure == DISTANCE):
             raise ValueError(f"{key}: it refers to the base, and this run has none")
     if len({limit.text for limit in found}) < len(found):

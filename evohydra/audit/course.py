@@ -85,5 +85,6 @@ def counts(line: Plain, summary: Summary) -> bool:
         return bool(line["recipe"] == summary["recipe_digest"])
     if split == "validation" and label.startswith(GENOME):
         return label in {f"{GENOME}{each['index']}" for each in summary["validation"]["candidates"]}
-    masked = split == "test" and (summary["test"]["baselines"].get(label) or {}).get("masks")
+    baseline = summary["test"]["baselines"].get(label) if split == "test" else None
+    masked = baseline is not None and bool(baseline.get("masks"))
     return not masked and not label.startswith(LIMITS)

@@ -1,6 +1,5 @@
 """A report that follows its runs, in a browser on this machine: python -m evohydra.report RUN --serve."""
 
-import html
 import logging
 import threading
 from collections.abc import Sequence
@@ -8,6 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from evohydra.report.blocks import Section
 from evohydra.report.contents import contents
 from evohydra.report.gathering import gather, runs_below
 from evohydra.report.page import page
@@ -60,7 +60,7 @@ class Report:
         except Exception as error:  # a file that is being written, or was edited
             logger.debug("the report could not be made", exc_info=True)
             told = f"The files of the run cannot be read now ({type(error).__name__}: {error})."
-        return f"<!doctype html><meta charset=utf-8><title>evohydra</title><body><p>{html.escape(told)}</p></body>"
+        return page("evohydra", [Section("The runs", [told])])
 
 
 class Handler(BaseHTTPRequestHandler):
