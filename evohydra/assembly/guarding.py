@@ -11,7 +11,7 @@ from evohydra.recipe import Node
 from evohydra.scoring.benchmarks import SPLITS, Benchmark, BenchmarkError
 from evohydra.scoring.measures import DISTANCE, MEASURES, PERPLEXITY, SCORE, TOKENS, check_measurable
 from evohydra.searching.bounds import parse_bound
-from evohydra.searching.guard import Guard, Limit
+from evohydra.searching.guard import Guard, Limit, examples_for
 
 KEYS = ("benchmark", "measure", "of", "text", "at_least", "at_most")
 # Of plain numbers: the lowest, the highest, and what to say of others.
@@ -110,6 +110,32 @@ def limits_of(
     if len({limit.text for limit in found}) < len(found):
         raise ValueError("guard: expected each limit once")
     return found
+
+
+def doubts_about_examples(limits: Sequence[Limit], benchmarks: Mapping[str, Benchmark], examples: int) -> list[str]:
+    """What limits on shares ask of more examples than there are, in sentences; `examples` are the most of the search.
+
+    ValueError where a limit cannot be kept for sure whatever a model answers.
+    """
+    doubts = []
+    for number, limit in enumerate(limits):
+        key, bound, plain = f"guard[{number}]", limit.bound, limit.bound.reference is None
+        if limit.benchmark is None or limit.measure in (TOKENS, PERPLEXITY) or (plain and limit.measure == SCORE):
+            continue
+        ideal = max(0.0, float(limit.sign))  # a share that is as good as any
+        margin = limit.sign * ((ideal if plain else 0.0) - bound.offset)
+        if margin < 0 or (not plain and bound.factor != 1.0):
+            continue
+        benchmark, needed = benchmarks[limit.benchmark], examples_for(margin)
+        split = "validation" if benchmark.size("validation") else "search"
+        size = benchmark.size("validation") or min(benchmark.size("search"), examples)
+        if needed is not None and needed <= size:
+            continue
+        told = f"{size} {split} examples; " + ("no number of them suffices" if needed is None else f"it takes {needed}")
+        if plain:
+            raise ValueError(f"{key}: {limit.text}: whatever a model answers, that cannot be kept for sure on {told}")
+        doubts.append(f"{key}: {limit.text}: a model that only answers as that one does not keep it for sure on {told}")
+    return doubts
 
 
 def _entries(guard: Sequence[Plain] | None, sources: Sequence[str]) -> Iterator[tuple[str, Plain, Limit]]:

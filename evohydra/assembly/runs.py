@@ -17,7 +17,14 @@ from evohydra.assembly.automatic import AUTO, with_benchmark, with_search
 from evohydra.assembly.backends import backend_of
 from evohydra.assembly.begun import as_begun, commits_of
 from evohydra.assembly.foresight import beginning
-from evohydra.assembly.guarding import by_content, counted, guard_of, has_validation, limits_of
+from evohydra.assembly.guarding import (
+    by_content,
+    counted,
+    doubts_about_examples,
+    guard_of,
+    has_validation,
+    limits_of,
+)
 from evohydra.assembly.merge_spaces import baselines_of, located_in, space_of
 from evohydra.assembly.own_code import own_code
 from evohydra.assembly.parts import (
@@ -106,6 +113,8 @@ def assembled(
     backend_of(settings).check(settings, found, every, device)
     benchmarks = counted(settings.guard, every)
     limits = limits_of(settings.guard, every, [model.name for model in found.models], based=found.base is not None)
+    for doubt in doubts_about_examples(limits, every, settings.guard_examples):
+        logger.warning("%s", doubt)
     settings, searched = with_search(settings, benchmarks, given)
     for doubt in doubts_about_prompts(chosen_sources(settings.model), found.directories, every):
         logger.warning("%s", doubt)
