@@ -2,22 +2,15 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from evohydra.checks.terminal import harmless, log_to_terminal
-from evohydra.families.causal_lm import CausalLM
-from evohydra.families.sdxl import SDXL
-from evohydra.hub import SourceError, fetch, local
-from evohydra.hub.converting import conversion_room, convert_directory, settings_of
+from evohydra.hub import SourceError
 from evohydra.hub.hashes import sha256_of
 from evohydra.hub.listing import PICKLE_SUFFIXES, pickled
-from evohydra.hub.weights_only import convert_file, safe_name
 
-KINDS: dict[str, Callable[[], tuple[str, ...]]] = {
-    "language": lambda: CausalLM().wanted(None),
-    "diffusion": lambda: SDXL().wanted(None),
-}
+KINDS = ("diffusion", "language")
 
 
 def convert(model: str, out: Path, revision: str | None = None, patterns: tuple[str, ...] = ()) -> dict[str, str]:
@@ -26,14 +19,13 @@ def convert(model: str, out: Path, revision: str | None = None, patterns: tuple[
     `patterns` are the files to keep beside weights, and what weights would be called as safetensors. Raises
     SourceError for pickles of more than tensors, for what holds no pickles, and where `out` is there already.
     """
-    if out.is_symlink() or (out.exists() and not (out.is_dir() and not any(out.iterdir()))):
-        raise SourceError(f"{out} exists; give a directory that does not, or an empty one")
-    path = Path(model).expanduser()
+    path = check_places(model, out)
+    from evohydra.hub import fetch, local  # takes seconds
+    from evohydra.hub.converting import convert_directory, settings_of
+    from evohydra.hub.weights_only import safe_name
+
     if path.is_file():
         return _single(path, _free(out))
-    named = model.count("/") == 1 and not (path.is_absolute() or model.startswith((".", "~")))
-    if not (path.is_dir() or named):
-        raise SourceError(f"{model}: no such file or directory; a model of the hub is called owner/name")
     source = path if path.is_dir() else fetch.fetch_pickled(fetch.Wish(model, revision, patterns))
     files = local.listed(source)
     found = pickled(files, patterns)
@@ -47,6 +39,27 @@ def convert(model: str, out: Path, revision: str | None = None, patterns: tuple[
     return {safe_name(name): sha256_of(out / safe_name(name)) for name in pickles}
 
 
+def check_places(model: str, out: Path) -> Path:
+    """Where a model is, if it is on this machine; SourceError where it cannot be converted to `out`."""
+    if out.is_symlink() or (out.exists() and not (out.is_dir() and not any(out.iterdir()))):
+        raise SourceError(f"{out} exists; give a directory that does not, or an empty one")
+    path = Path(model).expanduser()
+    named = model.count("/") == 1 and not (path.is_absolute() or model.startswith((".", "~")))
+    if not (path.exists() or named):
+        raise SourceError(f"{model}: no such file or directory; a model of the hub is called owner/name")
+    if path.is_file() and path.suffix not in PICKLE_SUFFIXES:
+        raise SourceError(f"{path}: expected a file {', '.join(PICKLE_SUFFIXES)}, got {path.suffix or 'no suffix'}")
+    return path
+
+
+def _wanted(kind: str) -> tuple[str, ...]:
+    """The files of a kind of models."""
+    from evohydra.families.causal_lm import CausalLM  # takes seconds
+    from evohydra.families.sdxl import SDXL
+
+    return (SDXL() if kind == "diffusion" else CausalLM()).wanted(None)
+
+
 def _free(out: Path) -> Path:
     """The place, without the empty directory that may be there."""
     if out.exists():
@@ -56,8 +69,9 @@ def _free(out: Path) -> Path:
 
 def _single(file: Path, out: Path) -> dict[str, str]:
     """One pickled file, such as an original .ckpt, into the directory `out`."""
-    if file.suffix not in PICKLE_SUFFIXES:
-        raise SourceError(f"{file}: expected a file {', '.join(PICKLE_SUFFIXES)}, got {file.suffix or 'no suffix'}")
+    from evohydra.hub.converting import conversion_room
+    from evohydra.hub.weights_only import convert_file, safe_name
+
     name = safe_name(file.name)
     with conversion_room(out.absolute()) as room:
         convert_file(file, room / name)
@@ -70,13 +84,13 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("model", help="a directory, a file (.bin, .ckpt, .pt, .pth), or owner/name on the hub")
     parser.add_argument("out", type=Path, help="directory to write; must not exist, or be empty")
     parser.add_argument("--revision", help="of a repository on the hub: a branch, a tag or a commit")
-    parser.add_argument("--kind", choices=sorted(KINDS), default="language", help="of the model (default: language)")
+    parser.add_argument("--kind", choices=KINDS, default="language", help="of the model (default: language)")
     arguments = parser.parse_args(given)
     arguments.out = arguments.out.expanduser()
     log_to_terminal()
     try:
-        patterns = KINDS[arguments.kind]()
-        hashes = convert(arguments.model, arguments.out, arguments.revision, patterns)
+        check_places(arguments.model, arguments.out)
+        hashes = convert(arguments.model, arguments.out, arguments.revision, _wanted(arguments.kind))
     except (ValueError, OSError, RuntimeError) as error:
         sys.exit(harmless(f"convert: {error}"))
     for name, hashed in hashes.items():

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -12,11 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from evohydra.assembly.evaluation import Evaluated, evaluate
-from evohydra.checks.terminal import harmless, log_to_terminal
+from evohydra.checks.terminal import harmless, log_to_terminal, quiet
 from evohydra.files import write_json, write_whole
 from evohydra.report import make_console, say
-
-QUIET = ("lm_eval", "transformers", "datasets", "huggingface_hub")
 
 
 def table(found: Evaluated) -> Table:
@@ -47,8 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--answers", type=Path, metavar="FILE", help="write every example with its answer to FILE")
     given = parser.parse_args(arguments)
     log_to_terminal()
-    for name in QUIET:
-        logging.getLogger(name).setLevel(logging.ERROR)
+    quiet()
     split = next((text.partition("=")[2] for text in reversed(given.options) if text.startswith("split=")), "test")
     overrides = [text for text in given.options if not text.startswith("split=")]
     try:

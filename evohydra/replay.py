@@ -6,22 +6,24 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from evohydra.assembly.composition import composed_before
-from evohydra.assembly.runs import make_run
 from evohydra.checks.terminal import harmless, log_to_terminal
 from evohydra.report import make_console
-from evohydra.run import SCORES, Run
 from evohydra.searching.events import EVENTS
-from evohydra.searching.identity import IDENTITY
+from evohydra.searching.identity import IDENTITY, SCORES
 from evohydra.searching.replay import NotOnFileError, OnFile
 from evohydra.searching.scheduler import Scheduler
 from evohydra.searching.scores import ScoreStore, conditions
 
+if TYPE_CHECKING:
+    from evohydra.run import Run
 
-def replayed(run: Run, console: Console) -> int:
+
+def replayed(run: "Run", console: Console) -> int:
     """Ask, judge and tell again what is on file; the number of genomes.
 
     Raises LedgerError, with the line, for what does not follow from what is before it, and NotOnFileError where
@@ -54,6 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not (directory / IDENTITY).is_file():
             raise ValueError(f"expected the directory of a run, got {directory}, which has no {IDENTITY}")
         plain, where = composed_before(directory)
+        from evohydra.assembly.runs import make_run  # takes seconds
+        from evohydra.run import Run
+
         os.chdir(where)  # paths mean what they meant there
         made = make_run(plain, directory, {"name": directory.name, "group": None})
         if not isinstance(made, Run):

@@ -33,7 +33,7 @@ from evohydra.searching.driver import Candidate, SearchError, check_any_scored, 
 from evohydra.searching.ends import at_the_ends
 from evohydra.searching.fitness import Fitness, WantsReferences
 from evohydra.searching.guard import Guard
-from evohydra.searching.identity import Identity
+from evohydra.searching.identity import SCORES, Identity
 from evohydra.searching.ledger import Ledger
 from evohydra.searching.limits_told import told_of_limits
 from evohydra.searching.masks import with_masks
@@ -50,7 +50,6 @@ from evohydra.winner.publishing import push
 from evohydra.winner.writer import REASON, RESULT, UNVERIFIED, WinnerError, WinnerForm, write_winner
 
 logger = logging.getLogger(__name__)
-SCORES = "scores.jsonl"
 OWN = ("run.json", SETTINGS, SCORES, "ablations.json", "examples.json", ANSWERS)  # written while the run's lock is held
 
 

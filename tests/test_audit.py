@@ -7,6 +7,7 @@ import pytest
 
 from evohydra.audit import gains
 from evohydra.audit.asking import Asking
+from evohydra.audit.course import counts
 from evohydra.audit.findings import at_the_limit, audited
 from evohydra.audit.plan import PARTS, audit_plan
 from evohydra.audit.texts import errors, kind_of_error, near_duplicates, nearest
@@ -38,12 +39,25 @@ def audit(**parts: object) -> dict[str, object]:
         (GivenAnswer("答えは２0です。", 0.0), "答えは20です。", "right number, not accepted"),
         (GivenAnswer("答えは21です。", 0.0), "答えは20です。", "wrong content"),
         (GivenAnswer("Paris", 0.0), "Rome", "wrong content"),
+        (GivenAnswer("It is 1,234.", 0.0), "1234", "right number, not accepted"),
+        (GivenAnswer("12-1=11, so \u221211", 0.0), "11", "wrong content"),
+        (GivenAnswer("12-1=11", 0.0), "11", "right number, not accepted"),
         (GivenAnswer("20", 0.0), "答えは20です。", "right number, not accepted"),
     ],
 )
 def test_kinds_of_errors(answer: GivenAnswer, expected: str, kind: str) -> None:
     assert kind_of_error(answer, expected) == kind
-    assert errors([answer, GivenAnswer(expected, 1.0)], [expected] * 2) == {kind: 1}
+    assert errors([answer, GivenAnswer(expected, 1.0)], [("", expected)] * 2) == {kind: 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [("5は左にあります。", "wrong content"), ("右にあります。", "wrong content"), ("The 5.", "other language")],
+)
+def test_a_number_of_the_question_is_no_right_number(text: str, kind: str) -> None:
+    asked = ("5はどこにありますか。", "5は右にあります。")
+    assert errors([GivenAnswer(text, 0.0)], [asked]) == {kind: 1}
+    assert kind_of_error(GivenAnswer("答えは8です", 0.0), "8です。", "3と5の合計は?") == "right number, not accepted"
 
 
 def test_near_duplicates_are_found_by_their_ngrams() -> None:
@@ -94,6 +108,16 @@ def test_answers_at_the_limit_are_counted_by_model_and_split() -> None:
     }
 
 
+def test_a_merge_with_random_masks_has_a_row_for_each_of_them() -> None:
+    """Its own name would be one row more than was scored; where it has no masks, it has a row."""
+    baselines = {"dare_ties": {"score": 0.5, "masks": {"0": 0.4, "1": 0.6}}, "ties": {"score": 0.5}}
+    summary: Any = {"recipe_digest": "d", "validation": {"candidates": []}, "test": {"baselines": baselines}}
+    labels = ["ja", "ties", "dare_ties", "dare_ties, mask seed 0", "dare_ties, mask seed 1"]
+    lines = [{"split": "test", "label": each, "ends": {"sums": [10, 4, 50]}} for each in labels]
+    found = at_the_limit(line for line in lines if counts(line, summary))
+    assert [*found["test"]] == ["dare_ties, mask seed 0", "dare_ties, mask seed 1", "ja", "ties"]
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -101,6 +125,7 @@ def test_answers_at_the_limit_are_counted_by_model_and_split() -> None:
         ({"difference": -0.01, "low": -0.1, "high": 0.1}, "vanishes at twice the length"),
         ({"difference": 0.05, "low": -0.01, "high": 0.1}, "is not settled at twice the length"),
         ({"unchanged": True, "difference": 0.1, "low": 0.05, "high": 0.15}, "(no answer reached the limit)"),
+        ({"unchanged": True, "difference": -0.01, "low": -0.1, "high": 0.1}, "holds at twice the length (no answer"),
     ],
 )
 def test_the_verdict_follows_from_the_numbers(change: dict[str, object], said: str) -> None:
@@ -121,6 +146,8 @@ def test_the_verdict_says_what_was_not_checked_and_what_is_wrong() -> None:
     assert "(3 of 10 answers differ)" in said
     assert "2 of 10 are nearly the same as search examples" in said
     assert "not told from none" in verdict(found, {**GAIN, "low": -0.01})[0]
+    loss = verdict(found, {**GAIN, "difference": -0.12, "low": -0.16, "high": -0.08})[0]
+    assert loss == "The gain of -0.120 (95 % -0.160 to -0.080) is a loss: the winner is worse than the best source, ja."
     assert "no gain to be audited" in verdict(found, {**GAIN, "difference": None})[0]
 
 

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from evohydra.families.sdxl import SDXL
 from evohydra.merging.checkpoints import SourceError
-from evohydra.rebuild import rebuild
+from evohydra.winner.remaking import rebuild
 from tests import tiny_pipelines as tiny
 from tests.commands import built, carried_out
 from tests.test_simplex import ATTN, CONV

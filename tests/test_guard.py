@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from evohydra.assembly.guarding import counted, guard_of, guarding, limits_of
+from evohydra.assembly.guarding import check_limits, counted, doubts_about_examples, guard_of, guarding, limits_of
 from evohydra.recipe import Checkpoint
 from evohydra.report.ending import show_job
 from evohydra.report.progress import SearchProgress
@@ -25,7 +25,7 @@ from evohydra.scoring.measures import OF_ANSWERS, is_measure, repeats_itself
 from evohydra.searching.bounds import BEST, Bound, parse_bound
 from evohydra.searching.feasible import FLOOR, broken, feasible_first, margins, nearest, that_count
 from evohydra.searching.feedback import example_scores, tell
-from evohydra.searching.guard import Kept, half_width, sentence
+from evohydra.searching.guard import ONE_SIDED, Kept, examples_for, half_width, sentence
 from evohydra.searching.ledger import Record
 from evohydra.searching.scores import ScoreStore
 from tests.commands import evohydra, json_lines, python, workspace
@@ -47,6 +47,7 @@ def record(index: int, fitness: float | None, *limits: float) -> Record:
         ("0.5", Bound(None, 0.0, 0.5)),
         ("source", Bound(BEST, 1.0, 0.0)),
         ("source best - 0.02", Bound(BEST, 1.0, -0.02)),
+        ("source best-0.02", Bound(BEST, 1.0, -0.02)),
         ("1.2 x source", Bound(BEST, 1.2, 0.0)),
         ("0.9x source math-7B + 1", Bound("math-7B", 0.9, 1.0)),
         (" base-0.01 ", Bound("base", 1.0, -0.01)),
@@ -120,10 +121,48 @@ def test_limits_that_cannot_be_kept_to_are_refused(entry: dict[str, Any], said: 
         limits_of([entry], BENCHMARKS, SOURCES, based=False)
 
 
+@pytest.mark.parametrize(
+    ("entry", "refused", "said"),
+    [
+        (
+            {"measure": "truncated", "at_most": 0.02},
+            True,
+            "kept for sure on 10 validation examples; it takes 82",
+        ),
+        ({"measure": "japanese", "at_least": 1}, True, "on 10 validation examples; no number of them suffices"),
+        ({"measure": "truncated"}, False, "does not keep it for sure on 10 validation examples; it takes 82"),
+        ({"benchmark": "other", "at_least": "source a"}, False, "no number of them suffices"),
+        ({"measure": "truncated", "at_most": 0.2}, False, None),
+        ({"benchmark": "other", "at_least": "source best - 0.2"}, False, None),
+        ({"benchmark": "other", "at_least": 0.99}, False, None),
+        ({"measure": "mean_tokens", "at_most": "1.2 x source"}, False, None),
+    ],
+)
+def test_a_limit_says_how_many_examples_it_takes(entry: dict[str, Any], refused: bool, said: str | None) -> None:
+    given = entry if "benchmark" in entry else {**entry, "of": "sums"}
+    limits = limits_of([given], BENCHMARKS, SOURCES, based=True)
+    if refused:
+        with pytest.raises(ValueError, match=re.escape(said or "")):
+            doubts_about_examples(limits, BENCHMARKS, 60)
+    else:
+        doubts = doubts_about_examples(limits, BENCHMARKS, 60)
+        assert [said in each for each in doubts if said] == [True] * (said is not None)
+        assert bool(doubts) == (said is not None)
+
+
+@pytest.mark.parametrize("margin", [0.01, 0.02, 0.1, 0.5])
+def test_the_examples_of_a_margin_are_the_fewest(margin: float) -> None:
+    found = examples_for(margin)
+    assert found is not None
+    low = [margin - half_width(np.full(n, margin), n, ONE_SIDED, share=True) for n in (found - 1, found)]
+    assert low[0] < 0 <= low[1]
+    assert examples_for(0.0) is None
+
+
 def test_paths_have_no_distance_from_the_base() -> None:
     """The model in memory has the tensors of the path's first source, whatever the path is."""
     with pytest.raises(ValueError, match=r"guard\[0\]\.measure: a path through layers has other layers than the base"):
-        limits_of([{"measure": "distance", "at_most": 0.1}], BENCHMARKS, SOURCES, based=True, paths=True)
+        check_limits([{"measure": "distance", "at_most": 0.1}], BENCHMARKS, SOURCES, paths=True)
 
 
 def test_a_multiple_of_a_score_below_0_is_refused() -> None:

@@ -19,8 +19,8 @@ from evohydra.families.sources import OpenSources, open_sources
 from evohydra.mergekit import writer as mergekit
 from evohydra.mergekit.reader import read
 from evohydra.mergekit.writer import NotExpressible, to_yaml
-from evohydra.rebuild import rebuild
 from evohydra.recipe import FORMAT, Group, Merge, from_dict
+from evohydra.winner.remaking import rebuild
 from tests.commands import carried_out, workspace
 from tests.tiny_models import save_model, save_trio
 

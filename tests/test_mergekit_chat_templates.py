@@ -13,7 +13,7 @@ import yaml
 from evohydra.families.causal_lm import CausalLM
 from evohydra.mergekit.chat_templates import NAMED
 from evohydra.mergekit.reader import read
-from evohydra.rebuild import rebuild
+from evohydra.winner.remaking import rebuild
 from tests import tiny_models
 
 RENDERED = json.loads((Path(__file__).parent / "reference" / "mergekit" / "chat_templates.json").read_text())

@@ -14,7 +14,8 @@ import yaml
 from safetensors.torch import load_file
 
 from evohydra.mergekit.documents import documents
-from evohydra.rebuild import main, rebuild, rebuild_yaml
+from evohydra.rebuild import main
+from evohydra.winner.remaking import rebuild, rebuild_yaml
 from tests import tiny_models
 
 CPU = torch.device("cpu")

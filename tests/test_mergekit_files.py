@@ -20,9 +20,9 @@ from evohydra.families.declared import Source, checkpoints
 from evohydra.families.sources import OpenSources, open_sources
 from evohydra.mergekit.reader import read
 from evohydra.merging.engine import Engine
-from evohydra.rebuild import rebuild
 from evohydra.recipe import Group, Merge, Parameter
 from evohydra.winner.formats.plain import Plain
+from evohydra.winner.remaking import rebuild
 from evohydra.winner.writer import WinnerForm, WinnerWriter
 from tests import tiny_models
 

@@ -16,8 +16,8 @@ from torch import Tensor
 from evohydra.families.causal_lm import CausalLM
 from evohydra.mergekit.reader import read
 from evohydra.mergekit.writer import to_yaml
-from evohydra.rebuild import rebuild
 from evohydra.recipe import Group, Merge, from_dict
+from evohydra.winner.remaking import rebuild
 from tests.reference.mergekit.compare import apart, selected, trimmed
 
 HERE = Path(__file__).parent / "reference" / "mergekit"

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from evohydra.families.causal_lm import CausalLM
 from evohydra.mergekit.reader import read
-from evohydra.rebuild import rebuild
+from evohydra.winner.remaking import rebuild
 from tests import tiny_models
 
 ZEROED = [{"filter": "o_proj", "value": 0.0}, {"filter": "down_proj", "value": 0.0}, {"value": 1.0}]

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from evohydra.families.causal_lm import CausalLM
 from evohydra.mergekit.reader import read
-from evohydra.rebuild import rebuild
+from evohydra.winner.remaking import rebuild
 from tests import tiny_models
 
 EMBEDDINGS, CPU = "model.embed_tokens.weight", torch.device("cpu")

@@ -16,8 +16,8 @@ from evohydra.families.padding_tokens import padding_tokens
 from evohydra.families.sources import OpenSources, find_sources, open_sources
 from evohydra.families.vision_language import VisionLanguage
 from evohydra.merging.checkpoints import SourceError
-from evohydra.rebuild import rebuild
 from evohydra.searching.json_lines import LedgerError
+from evohydra.winner.remaking import rebuild
 from tests import tiny_models, tiny_vlms
 from tests.commands import built, carried_out, json_lines, workspace
 from tests.test_tensor_sets import CPU, EMBEDDINGS, FAMILY, HEAD, merged

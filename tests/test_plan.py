@@ -14,14 +14,15 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from scipy.stats import norm
 
-from evohydra.assembly.planner import parsed, plan
 from evohydra.hub.licences import of_card, together
+from evohydra.plan import plan
 from evohydra.planning import power
 from evohydra.planning.advice import Batches, advice, suited
 from evohydra.planning.calibration import line
 from evohydra.planning.cost import Asked, Rate, Shape, Speed, cost, language_rate, saved
 from evohydra.planning.devices import DEVICES, Figures, chosen, of_name
 from evohydra.planning.memory import Rooms, Sizes, memory
+from evohydra.planning.options import parsed
 from evohydra.planning.work import Stage, Work, course_of
 from evohydra.searching.fitness.expected import Between, Course
 from evohydra.spaces.genes import Axis

@@ -406,7 +406,7 @@ def test_an_unknown_device(finished: Path, tmp_path: Path, command: Command):
 def test_a_file_that_is_no_recipe(content: str, tmp_path: Path, command: Command):
     (tmp_path / "recipe.json").write_text(content)
     assert command(tmp_path / "recipe.json", tmp_path / "out").startswith("rebuild: ")
-    assert "No such file" in command(tmp_path / "missing.json", tmp_path / "out")
+    assert "missing.json: no such file; expected recipe.json" in command(tmp_path / "missing.json", tmp_path / "out")
 
 
 def test_a_single_checkpoint_is_a_recipe_too(finished: Path, copied: Path, tmp_path: Path, command: Command):

@@ -27,7 +27,7 @@ from evohydra.report.paired_tests import strategies_against_each_other, winner_a
 from evohydra.report.score_figures import finished, held_out
 from evohydra.report.search_figures import best_so_far, examples_each, fitness_figure, population_figure, spent
 from evohydra.report.style import looking
-from evohydra.report.tables import score_sentence, unsearched_sentence
+from evohydra.report.tables import p_value, score_sentence, unsearched_sentence
 from evohydra.report.writing import write_report
 from evohydra.searching.json_lines import alone_in
 from tests.browser import BROWSER, Page, open_browser
@@ -40,6 +40,9 @@ FIGURES = {"fitness", "scores", "optimism", "importance", "population", "time"}
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = save_sweep(tmp_path_factory.mktemp("reports") / "sweep")
+    for file in root.glob("*/summary.json"):
+        audit = {"verdict": ["The gain holds."], "at_the_limit": {}}
+        file.write_text(json.dumps({**json.loads(file.read_text()), "audit": audit}))
     write_report([root / "0"], root / "0")
     write_report([root], root)
     return root
@@ -258,6 +261,16 @@ def test_a_strategy_that_ends_before_its_budget_is_finished(tmp_path: Path) -> N
     (run / "summary.json").write_text(json.dumps(summary | {"budget": 40}))
     with alone_in(run):  # which writes its own report
         assert gather([run])[0].state == "finished"
+
+
+def test_the_audit_says_of_which_run_it_is(sweep: Path) -> None:
+    best = best_job(gather([sweep]))
+    assert best is not None
+    assert f"The audit of the winner of run {best.name}, the best on validation" in (sweep / "report.html").read_text()
+    alone = (sweep / "0" / "report.html").read_text()
+    assert "The audit of the winner<" in alone
+    assert ">against<" in alone  # a winner may be the lower one
+    assert (p_value(0.0), p_value(0.00012)) == ("< 0.0001", "0.0001")
 
 
 def test_scores_that_are_no_numbers_are_none(tmp_path: Path) -> None:

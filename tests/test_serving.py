@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 import pytest
@@ -83,11 +83,37 @@ def test_other_sites_are_refused(port: int):
     assert asked(port, "/stamp", host="localhost")[0] == 200
 
 
+@pytest.mark.parametrize(
+    ("error", "told"), [(BrokenPipeError(), False), (ConnectionResetError(), False), (KeyError(), True)]
+)
+def test_a_browser_that_leaves_is_nothing_to_tell(
+    port: int,
+    run: Path,
+    error: Exception,
+    told: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    """It may be gone before its answer is written: no traceback of that fills a terminal."""
+
+    def gone(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(serving.Handler, "_answer", gone)
+    with pytest.raises(HTTPException):
+        asked(port, "/")
+    assert ("Traceback" in capsys.readouterr().err) == told
+
+
 def test_a_run_that_has_not_begun_and_files_that_make_no_sense(tmp_path: Path):
     empty = tmp_path / "<b>"
     empty.mkdir()
     report = serving.Report([empty], empty)
-    assert "No genome has been scored yet." in report.page()
+    shown = report.page()
+    assert "No genome has been scored yet." in shown
+    assert "prefers-color-scheme:dark" in shown  # as a report is, also on a phone
+    assert 'name="viewport"' in shown
+    assert "/follow.js" in shown
     odd = save_run(tmp_path / "odd", "cmaes", 1, 0.4, genomes=12)
     (odd / "run.json").write_text('{"<script>')
     assert "cannot be read now" in serving.Report([odd], odd).page()

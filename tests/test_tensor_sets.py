@@ -19,9 +19,9 @@ from evohydra.families.sources import OpenSources, open_sources
 from evohydra.merging.checkpoints import SourceError
 from evohydra.merging.engine import Engine
 from evohydra.merging.relatedness import check_kinship
-from evohydra.rebuild import rebuild
 from evohydra.recipe import Group, Merge
 from evohydra.winner.checkpoint_files import write_weights
+from evohydra.winner.remaking import rebuild
 from tests.commands import carried_out, workspace
 from tests.tiny_models import config, save_model, save_trio
 

@@ -17,7 +17,7 @@ from evohydra.families import Rules
 from evohydra.families.declared import Source, checkpoints
 from evohydra.families.sources import OpenSources, open_sources
 from evohydra.merging.checkpoints import SourceError
-from evohydra.rebuild import rebuild
+from evohydra.winner.remaking import rebuild
 from tests import tiny_models
 from tests.commands import built, carried_out, workspace
 from tests.test_tensor_sets import CPU, EMBEDDINGS, FAMILY, HEAD, merged

@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 
 from evohydra.assembly.guarding import check_limits
+from evohydra.assembly.ranges import check_ranges
 from evohydra.assembly.settings import AUTO, Settings, check_several
+from evohydra.checks import resolved
 from evohydra.files import Plain
 
 
@@ -14,5 +16,9 @@ def check_ahead(plain: Plain, given: Sequence[str]) -> None:
     """
     check_several(plain, given)
     Settings.check_types(plain, given)
+    if (plain.get("merge") or {}).get("parameter"):
+        check_ranges(plain["merge"], resolved(str(plain["optimizer"].get("_target_"))))
     sources = (plain.get("model") or {}).get("sources") or {}
-    check_limits(plain.get("guard"), [name for name in plain.get("benchmark") or {} if name != AUTO], list(sources))
+    benchmarks = [name for name in plain.get("benchmark") or {} if name != AUTO]
+    paths = bool((plain.get("merge") or {}).get("dataflow"))
+    check_limits(plain.get("guard"), benchmarks, list(sources), paths=paths)

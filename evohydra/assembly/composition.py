@@ -237,6 +237,10 @@ def _unknown_option(override: Override, config: DictConfig) -> str | None:
         return f"{key}: expected a mapping or null, got a list; {key}=null is none at all"
     if override.is_add() or not isinstance(node, DictConfig):
         return None
+    given, mapping = override.value(), OmegaConf.select(config, key)
+    if isinstance(given, dict) and isinstance(mapping, DictConfig) and (new := [*set(given) - set(mapping)]):
+        there = ", ".join(sorted(map(str, mapping)))
+        return f"{key}: there is no {', '.join(sorted(map(str, new)))}, known are {there}; +{key}.NAME=VALUE adds one"
     known = sorted(map(str, node))  # also those without a value, which are not "in" the node
     if leaf in known:
         return None

@@ -1,45 +1,25 @@
 """One model, scored without a search."""
 
-import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from evohydra.assembly import composition
-from evohydra.assembly.automatic import with_benchmark
-from evohydra.assembly.parts import Parts, benchmarks_of, chosen_sources, found_sources, opened_parts, shapes_of
-from evohydra.assembly.process import device_of, set_up_process, suit_threads
-from evohydra.assembly.prompts import doubts_about_prompts
-from evohydra.assembly.settings import Settings
-from evohydra.assembly.sizes import fitted
-from evohydra.assembly.workers import WorkerMaker
+from evohydra.assembly.ahead import check_ahead
 from evohydra.checks.libraries import versions
-from evohydra.families import sources
 from evohydra.files import Plain
-from evohydra.scoring.benchmarks import SPLITS, Answered, Benchmark, BenchmarkError, Described, Split
-from evohydra.scoring.benchmarks.fingerprints import data_fingerprints, titles
-from evohydra.scoring.job import Job
+from evohydra.scoring.benchmarks import SPLITS, Split
 from evohydra.scoring.statistics import Interval, interval
-from evohydra.scoring.worker import Worker, answers
+
+if TYPE_CHECKING:
+    from evohydra.assembly.one_model import Answer
 
 # That mean something here.
 OPTIONS = ("benchmark", "device", "dtype", "threads", "batch_size", "prefix_cache", "hydra.searchpath")
 OF_SOURCE = ("family", "revision", "adapter", "variant", "convert")  # options of a model that is no name of conf/model
 ONE = "model"  # what such a model is called
-logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Answer:
-    """An example of a benchmark with what the model answered; None where the benchmark does not show it."""
-
-    benchmark: str
-    index: int
-    question: str | None
-    expected: str | None
-    answer: str | None
-    score: float
 
 
 @dataclass(frozen=True)
@@ -56,7 +36,7 @@ class Evaluated:
     benchmarks: Mapping[str, Interval]
     scores: Mapping[str, Sequence[float]]
     titles: Sequence[str]
-    answers: Sequence[Answer]
+    answers: "Sequence[Answer]"
     data: Plain
     versions: Mapping[str, str]
     seconds: float
@@ -89,30 +69,26 @@ def evaluate(
     chosen: Split = split
     began = time.perf_counter()
     plain = _configuration(model, overrides)
+    check_ahead(plain, overrides)
+    from evohydra.assembly.one_model import scored  # takes seconds
+
     try:
-        parts, model_name = _parts(plain, overrides)
+        found = scored(plain, overrides, chosen, with_answers=with_answers)
     except ValueError as error:  # options of the model are given without the place where configurations have them
         raise type(error)(str(error).replace(f"model.sources.{ONE}.", "")) from error
-    without = [name for name, each in parts.benchmarks.items() if not each.size(chosen)]
-    if without:
-        raise BenchmarkError(f"benchmark {without[0]!r} has no {split} split")
-    worker = WorkerMaker(parts)()
-    node = parts.sources.models[0]
-    evaluation = worker.evaluate(Job(node, chosen))
-    if evaluation.error is not None:
-        raise RuntimeError(f"{model} could not be scored on {split}: {evaluation.error}")
-    found = _answers(worker, parts.benchmarks, chosen, evaluation.scores) if with_answers else []
+    if found.evaluation.error is not None:
+        raise RuntimeError(f"{model} could not be scored on {split}: {found.evaluation.error}")
     return Evaluated(
-        model=model if model_name == ONE else model_name,
+        model=model if found.model == ONE else found.model,
         split=chosen,
-        benchmarks={name: interval({name: values}) for name, values in evaluation.scores.items()},
-        scores=evaluation.scores,
-        titles=titles(parts.benchmarks),
-        answers=found,
-        data=data_fingerprints(parts.benchmarks),
+        benchmarks={name: interval({name: values}) for name, values in found.evaluation.scores.items()},
+        scores=found.evaluation.scores,
+        titles=found.titles,
+        answers=found.answers,
+        data=found.data,
         versions=versions(),
         seconds=time.perf_counter() - began,
-        tokens=evaluation.tokens,
+        tokens=found.evaluation.tokens,
     )
 
 
@@ -153,40 +129,3 @@ def _place(model: str) -> str:
     if (path / "winner").is_dir() and (path / "ledger.jsonl").is_file():
         raise ValueError(f"{model}: expected a model, got the directory of a run; its model is {path / 'winner'}")
     return str(path) if path.exists() else model
-
-
-def _parts(plain: Plain, given: Sequence[str]) -> tuple[Parts, str]:
-    """What a worker is made of, and the name of the model."""
-    plain, said = with_benchmark(plain, given)
-    if said:
-        logger.warning("%s", said)
-    settings = Settings.parse(plain)
-    set_up_process(settings.threads)
-    device = device_of(settings.device)
-    found = found_sources(settings)
-    settings, fits, _ = fitted(settings, found)
-    if fits:
-        logger.warning("%s", fits)
-    benchmarks = benchmarks_of(settings, found.family)
-    if not benchmarks:
-        raise BenchmarkError("no benchmark: choose one or more, for example benchmark=[mgsm_ja]")
-    for doubt in doubts_about_prompts(chosen_sources(settings.model), found.directories, benchmarks):
-        logger.warning("%s", doubt)
-    parts = opened_parts(settings, found, sources.read_sources(found), benchmarks, device)
-    suit_threads(settings.threads, shapes_of(parts))
-    return parts, found.models[0].name
-
-
-def _answers(
-    worker: Worker, benchmarks: Mapping[str, Benchmark], split: Split, scores: Mapping[str, Sequence[float]]
-) -> list[Answer]:
-    """Every example that can be read, with the answer where the benchmark has one; answers are asked for again."""
-    node = worker.sources.models[0]
-    found = []
-    for name, values in scores.items():
-        benchmark, places = benchmarks[name], range(len(values))
-        told = answers(worker, node, name, split, places) if isinstance(benchmark, Answered) else [None] * len(values)
-        for place, answer, score in zip(places, told, values, strict=True):
-            question, expected = benchmark.describe(split, place) if isinstance(benchmark, Described) else (None, None)
-            found.append(Answer(name, place, question, expected, answer, score))
-    return found

@@ -5,6 +5,7 @@ import logging
 import math
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import torch
 from evohydra.assembly.parts import Parts, worker_bytes
 from evohydra.assembly.sizes import bytes_of_a_prompt, bytes_of_a_token
 from evohydra.families import tokenizers
+from evohydra.families.prefixes import most_kept
 from evohydra.families.vocabulary import embeddings_of
 from evohydra.files import Plain
 from evohydra.merging.checkpoints import SourceError
@@ -22,10 +24,13 @@ from evohydra.planning.cost import Shape
 from evohydra.planning.devices import DEVICES, Device, of_name, this_processor
 from evohydra.planning.memory import Rooms, Sizes
 from evohydra.planning.outlook import Model, Outlook, estimated, outlook
-from evohydra.planning.work import work_of
+from evohydra.planning.work import Work, work_of
+from evohydra.recipe import Stack
 from evohydra.run import Run
 from evohydra.scoring.benchmarks import SPLITS, Benchmark, Lengths, TellsLengths
+from evohydra.scoring.benchmarks.likelihood import benchmark_of
 from evohydra.scoring.executors.resources import total_memory, usable_cores
+from evohydra.scoring.measures import measured_on
 from evohydra.spaces.grouping import Location
 
 logger = logging.getLogger(__name__)
@@ -69,7 +74,10 @@ def foreseen(
         work,
         sizes,
         (speed, speed) if found is None else (found.processor, found.wall),
-        held_by(parts, lengths, sizes, peak_memory() if found is None else found.libraries),
+        replace(
+            held_by(parts, lengths, sizes, peak_memory() if found is None else found.libraries),
+            hidden=shared_by_paths(run, work, parts, lengths),
+        ),
         device,
         rooms if memory is None else replace(rooms, memory=memory),
         top=run.plan.top,
@@ -155,19 +163,45 @@ def held_by(
     batch = settings.batch_size if isinstance(settings.batch_size, int) else 1
     most = max((size for split in sizes.values() for size in split.values()), default=1)
     length = max((each.prompt + min(each.limit, 2 * each.longest) for each in lengths.values()), default=USUAL_TOKENS)
-    hidden = settings.prefix_gb * 1024**3 if settings.merge.get("dataflow") else 0.0
+    on_paths = settings.prefix_gb * 1024**3 if settings.merge.get("dataflow") else 0.0
     return Sizes(
         live=model.bytes,
-        tables=worker_bytes(parts) - 2 * model.bytes - hidden,
+        tables=worker_bytes(parts) - 2 * model.bytes - on_paths,
         token=bytes_of_a_prompt(shapes, parts.out_dtype, round(length), paths) / length
         if model.shape and lengths
         else 0.0,
         batch=max(1, min(batch, most)),
         length=length,
-        hidden=hidden,
+        hidden=0.0,
         libraries=libraries,
         sources=model.of_sources,
     )
+
+
+def shared_by_paths(run: Run, work: Work, parts: Parts, lengths: Mapping[str, Lengths]) -> float:
+    """Bytes of hidden states and caches that the paths of the first generation share, at most `prefix_gb`.
+
+    Where benchmarks do not tell how long their prompts are, it is all of that.
+    """
+    if not parts.settings.merge.get("dataflow"):
+        return 0.0
+    plan, model = run.plan, model_of(parts)
+    limit, scored = parts.settings.prefix_gb * 1024**3, work.stage("search").examples
+    if model.shape is None or any(measured_on(benchmark_of(name)) not in lengths for name in scored):
+        return limit
+    with closing(plan.optimizer(plan.starting_points())) as optimizer:
+        decoded = [plan.space.decode(genome) for genome in optimizer.ask()]
+    states, layers = most_kept([node for node in decoded if isinstance(node, Stack)])
+    shapes = parts.sources.tensors[parts.sources.files_from].shapes
+    embeddings = embeddings_of(shapes)
+    state = shapes[embeddings][1] * parts.out_dtype.itemsize if embeddings else 0
+    kept = 0.0
+    for name, count in scored.items():
+        told, writes = lengths[measured_on(benchmark_of(name))], benchmark_of(name) == name
+        tokens = count.likely / work.course.genomes * told.passes * (told.prompt + (0 if writes else told.reference))
+        cached = layers * model.shape.cached / model.shape.layers if writes else 0.0  # likelihoods need no cache
+        kept += tokens * (states * state + cached)
+    return min(limit, kept)
 
 
 def rooms_here(device: Device, directory: Path) -> Rooms:

@@ -1,5 +1,6 @@
 """The limits of a run from its configuration: `guard`, a list."""
 
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,11 +9,20 @@ from evohydra.checks import check
 from evohydra.files import Plain
 from evohydra.recipe import Node
 from evohydra.scoring.benchmarks import SPLITS, Benchmark, BenchmarkError
-from evohydra.scoring.measures import DISTANCE, MEASURES, PERPLEXITY, SCORE, check_measurable
+from evohydra.scoring.measures import DISTANCE, MEASURES, PERPLEXITY, SCORE, TOKENS, check_measurable
 from evohydra.searching.bounds import parse_bound
-from evohydra.searching.guard import Guard, Limit
+from evohydra.searching.guard import Guard, Limit, examples_for
 
 KEYS = ("benchmark", "measure", "of", "text", "at_least", "at_most")
+# Of plain numbers: the lowest, the highest, and what to say of others.
+SHARE = (0.0, 1.0, "expected a share, from 0 to 1, such as 0.02")
+RANGES = {
+    **dict.fromkeys(MEASURES, SHARE),
+    SCORE: (-math.inf, math.inf, ""),
+    TOKENS: (0.0, math.inf, "expected a number of tokens, 0 or more"),
+    DISTANCE: (0.0, math.inf, "expected a distance, 0 or more, such as 0.1"),
+    PERPLEXITY: (1.0, math.inf, "a perplexity is 1 or more; expected such as 1.1 x source"),
+}
 USUAL = {"truncated": "source best + 0.02", "refusals": "source best + 0.02", "repetition": "source best + 0.02"}
 
 
@@ -62,12 +72,20 @@ def counted(guard: Sequence[Plain] | None, benchmarks: Mapping[str, Benchmark]) 
     return left
 
 
-def check_limits(guard: Sequence[Plain] | None, benchmarks: Collection[str], sources: Sequence[str]) -> None:
+def check_limits(
+    guard: Sequence[Plain] | None, benchmarks: Collection[str], sources: Sequence[str], *, paths: bool
+) -> None:
     """ValueError, which names the entry, for a limit that cannot be kept to whatever benchmarks and sources hold.
 
-    benchmarks: their names; those in a group of tasks begin with that of the group.
+    benchmarks: their names; those in a group of tasks begin with that of the group. paths: whether genomes are paths
+    through layers.
     """
     for key, entry, limit in _entries(guard, sources):
+        if paths and limit.measure == DISTANCE:
+            raise ValueError(
+                f"{key}.measure: a path through layers has other layers than the base, so that there is no distance "
+                "between them; expected another measure, or a merge without dfs"
+            )
         named = entry.get("benchmark") or entry.get("of")
         if named is not None and limit.measure not in (PERPLEXITY, DISTANCE):
             _check_named(key, str(named).partition("/")[0], benchmarks, str(named))
@@ -79,25 +97,45 @@ def limits_of(
     sources: Sequence[str],
     *,
     based: bool,
-    paths: bool = False,
 ) -> list[Limit]:
     """The limits; ValueError, which names the entry, for what cannot be kept to.
 
-    based: whether there is a base. paths: whether genomes are paths through layers.
+    based: whether there is a base.
     """
     found = []
     for key, entry, limit in _entries(guard, sources):
         found.append(replace(limit, benchmark=_benchmark(key, entry, limit.measure, benchmarks, guard)))
-        if paths and limit.measure == DISTANCE:
-            raise ValueError(
-                f"{key}.measure: a path through layers has other layers than the base, so that there is no distance "
-                "between them; expected another measure, or a merge without dfs"
-            )
         if not based and (limit.bound.reference == "base" or limit.measure == DISTANCE):
             raise ValueError(f"{key}: it refers to the base, and this run has none")
     if len({limit.text for limit in found}) < len(found):
         raise ValueError("guard: expected each limit once")
     return found
+
+
+def doubts_about_examples(limits: Sequence[Limit], benchmarks: Mapping[str, Benchmark], examples: int) -> list[str]:
+    """What limits on shares ask of more examples than there are, in sentences; `examples` are the most of the search.
+
+    ValueError where a limit cannot be kept for sure whatever a model answers.
+    """
+    doubts = []
+    for number, limit in enumerate(limits):
+        key, bound, plain = f"guard[{number}]", limit.bound, limit.bound.reference is None
+        if limit.benchmark is None or limit.measure in (TOKENS, PERPLEXITY) or (plain and limit.measure == SCORE):
+            continue
+        ideal = max(0.0, float(limit.sign))  # a share that is as good as any
+        margin = limit.sign * ((ideal if plain else 0.0) - bound.offset)
+        if margin < 0 or (not plain and bound.factor != 1.0):
+            continue
+        benchmark, needed = benchmarks[limit.benchmark], examples_for(margin)
+        split = "validation" if benchmark.size("validation") else "search"
+        size = benchmark.size("validation") or min(benchmark.size("search"), examples)
+        if needed is not None and needed <= size:
+            continue
+        told = f"{size} {split} examples; " + ("no number of them suffices" if needed is None else f"it takes {needed}")
+        if plain:
+            raise ValueError(f"{key}: {limit.text}: whatever a model answers, that cannot be kept for sure on {told}")
+        doubts.append(f"{key}: {limit.text}: a model that only answers as that one does not keep it for sure on {told}")
+    return doubts
 
 
 def _entries(guard: Sequence[Plain] | None, sources: Sequence[str]) -> Iterator[tuple[str, Plain, Limit]]:
@@ -128,8 +166,9 @@ def _entries(guard: Sequence[Plain] | None, sources: Sequence[str]) -> Iterator[
                 "another sign; expected at_least"
             )
         bound = parse_bound(f"{key}.{side}", given, tuple(sources))
-        if measure == PERPLEXITY and bound.reference is None and bound.offset < 1.0:
-            raise ValueError(f"{key}.at_most: a perplexity is 1 or more; expected such as 1.1 x source, got {given!r}")
+        least, most, such = RANGES[measure]
+        if bound.reference is None and not least <= bound.offset <= most:
+            raise ValueError(f"{key}.{side}: {such}, got {given!r}")
         yield key, entry, Limit(measure, None, 1 if side == "at_least" else -1, bound, str(given))
 
 

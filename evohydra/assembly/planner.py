@@ -1,15 +1,11 @@
 """The plan of a run: all that the run checks before it scores anything, then its cost and what it can show."""
 
-import math
-import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from evohydra.assembly import composition, starting
-from evohydra.assembly.ahead import check_ahead
 from evohydra.assembly.automatic import no_likelihood
 from evohydra.assembly.foresight import device_here, foreseen, model_of, sizes_of
 from evohydra.assembly.inspection import fit_of
@@ -22,29 +18,15 @@ from evohydra.hub.headers import Headers, headers_only, is_stand_in
 from evohydra.planning import advice as advised
 from evohydra.planning.calibration import Both, Calibrated, calibrated, since
 from evohydra.planning.cost import saved
-from evohydra.planning.devices import Device, Figures, chosen
 from evohydra.planning.document import document
+from evohydra.planning.options import Options
 from evohydra.planning.outlook import Outlook
 from evohydra.planning.words import plain, screen
 from evohydra.planning.work import work_of
 from evohydra.run import Run
-from evohydra.searching.secret_overrides import check_configuration, check_overrides
 
-FIGURES = ("gpu_gb", "gpu_tflops", "gpu_bandwidth")
-OWN = ("calibrate", "gpu", *FIGURES, "workers", "json", "memory_gb")
 SMALL = 2 * 10**9  # bytes of sources that calibrate=auto reads
 NAMES = {"SepCMAES": "sep_cmaes"}  # whose module has another name
-
-
-@dataclass(frozen=True)
-class Options:
-    """The plan's own options."""
-
-    calibrate: str = "auto"
-    gpu: Device | None = None
-    workers: int | None = None
-    json: str | None = None
-    memory_gb: float | None = None
 
 
 @dataclass(frozen=True)
@@ -63,56 +45,15 @@ class Planned:
         return plain(screen(self.document, self.outlook))
 
 
-def plan(overrides: Sequence[str]) -> Planned:
-    """The plan of a run; nothing is written, and of models on the hub no more than headers and small files is fetched.
+def plan(config: Plain, given: Sequence[str], options: Options) -> Planned:
+    """The plan of a run whose configuration was looked at ahead; `given` are the overrides that it was made with.
 
-    Raises what the run would raise before it scores anything.
+    Nothing is written, and of models on the hub no more than headers and small files is fetched. Raises what the run
+    would raise before it scores anything.
     """
     began = since()
-    options, rest = parsed(overrides)
-    check_overrides(list(rest), os.environ)
-    config = composition.composed([text for text in rest if not text.startswith("hydra.run.dir=")])
-    starting.check_run(config["run"])
-    check_configuration(config, os.environ)
-    check_ahead(config, rest)
     with tempfile.TemporaryDirectory(prefix="evohydra-plan-") as room, headers_only(Path(room)) as headers:
-        return _planned(config, rest, options, headers, began)
-
-
-def parsed(overrides: Sequence[str]) -> tuple[Options, list[str]]:
-    """The plan's own options, and the overrides of the run; ValueError for values that make no sense."""
-    given = {key: value for key, at, value in (text.partition("=") for text in overrides) if at and key in OWN}
-    rest = [text for text in overrides if text.partition("=")[0] not in OWN or "=" not in text]
-    calibrate = given.get("calibrate", "auto").lower()
-    if calibrate not in ("auto", "true", "false"):
-        raise ValueError(f"calibrate: expected auto, true or false, got {given['calibrate']!r}")
-    workers = given.get("workers")
-    if workers is not None and not (workers.isdecimal() and int(workers) > 0):
-        raise ValueError(f"workers: expected a number from 1 on, got {workers!r}")
-    figures = [_positive(key, given.get(key)) for key in FIGURES]
-    gpu = None
-    if "gpu" not in given and any(key in given for key in FIGURES):
-        raise ValueError(f"{', '.join(key for key in FIGURES if key in given)}: of which GPU? give gpu=NAME too")
-    if "gpu" in given:
-        gpu = chosen(given["gpu"], Figures(*figures))
-        if calibrate == "true":
-            raise ValueError(f"calibrate=true measures this machine, not gpu={given['gpu']}; give one of both")
-        calibrate = "false"
-    memory = _positive("memory_gb", given.get("memory_gb"))
-    return Options(calibrate, gpu, int(workers) if workers else None, given.get("json"), memory), rest
-
-
-def _positive(key: str, given: str | None) -> float | None:
-    """A number above 0, or None where none is given; ValueError, which names the key, for anything else."""
-    if given is None:
-        return None
-    try:
-        number = float(given)
-    except ValueError:
-        number = math.nan
-    if not 0 < number < math.inf:
-        raise ValueError(f"{key}: expected a number above 0, got {given!r}")
-    return number
+        return _planned(config, given, options, headers, began)
 
 
 def _planned(config: Plain, given: Sequence[str], options: Options, headers: Headers, began: Both) -> Planned:

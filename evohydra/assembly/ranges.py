@@ -4,17 +4,25 @@ from evohydra.assembly.settings import Spec
 from evohydra.checks import check
 from evohydra.files import Plain
 from evohydra.searching.optimizers import WidensRanges
-from evohydra.spaces.gene_spec import Pair
+from evohydra.spaces.gene_spec import Pair, parse_spec
 
 
 def with_ranges_for(merge: Spec, strategy: object) -> Spec:
-    """`merge`, without `widest` of its genes where `strategy`, what makes the optimizer, does not widen ranges."""
+    """`merge`, without `widest` of its genes where `strategy`, which makes the optimizer, does not widen ranges."""
     parameter = merge.get("parameter")
     if not isinstance(parameter, dict) or not isinstance(genes := parameter.get("genes"), dict):
         return merge
-    if isinstance(getattr(strategy, "func", None), WidensRanges):
+    if isinstance(getattr(strategy, "func", strategy), WidensRanges):
         return merge
     return {**merge, "parameter": {**parameter, "genes": {name: _fixed(name, gene) for name, gene in genes.items()}}}
+
+
+def check_ranges(merge: Spec, strategy: object) -> None:
+    """ValueError for a gene of `merge` whose range cannot become as wide as it says, where `strategy` widens ranges."""
+    parameter = with_ranges_for(merge, strategy).get("parameter") or {}
+    for name, fields in (parameter.get("genes") or {}).items():
+        if isinstance(fields, dict) and fields.get("widest") is not None:
+            parse_spec(name, fields).gene(name)
 
 
 def _fixed(name: str, gene: object) -> object:

@@ -17,7 +17,14 @@ from evohydra.assembly.automatic import AUTO, with_benchmark, with_search
 from evohydra.assembly.backends import backend_of
 from evohydra.assembly.begun import as_begun, commits_of
 from evohydra.assembly.foresight import beginning
-from evohydra.assembly.guarding import by_content, counted, guard_of, has_validation, limits_of
+from evohydra.assembly.guarding import (
+    by_content,
+    counted,
+    doubts_about_examples,
+    guard_of,
+    has_validation,
+    limits_of,
+)
 from evohydra.assembly.merge_spaces import baselines_of, located_in, space_of
 from evohydra.assembly.own_code import own_code
 from evohydra.assembly.parts import (
@@ -44,13 +51,13 @@ from evohydra.families import Rules
 from evohydra.families.sources import FoundSources
 from evohydra.files import Plain
 from evohydra.recipe import Node
-from evohydra.run import SCORES, Models, Run
+from evohydra.run import Models, Run
 from evohydra.scoring.benchmarks import Asking, Benchmark, BenchmarkError
 from evohydra.scoring.benchmarks.fingerprints import datasets
 from evohydra.scoring.executors import Executor
 from evohydra.scoring.worker import Worker
 from evohydra.searching.fitness import check_references
-from evohydra.searching.identity import IDENTITY, Identity, OfSearch, own_keys
+from evohydra.searching.identity import IDENTITY, SCORES, Identity, OfSearch, own_keys
 from evohydra.searching.masks import by_mask
 from evohydra.searching.plan import SearchPlan, check_budget, known_points
 from evohydra.spaces import Space
@@ -105,8 +112,9 @@ def assembled(
     every = benchmarks_of(settings, found.family)
     backend_of(settings).check(settings, found, every, device)
     benchmarks = counted(settings.guard, every)
-    names, paths = [model.name for model in found.models], bool(settings.merge.get("dataflow"))
-    limits = limits_of(settings.guard, every, names, based=found.base is not None, paths=paths)
+    limits = limits_of(settings.guard, every, [model.name for model in found.models], based=found.base is not None)
+    for doubt in doubts_about_examples(limits, every, settings.guard_examples):
+        logger.warning("%s", doubt)
     settings, searched = with_search(settings, benchmarks, given)
     for doubt in doubts_about_prompts(chosen_sources(settings.model), found.directories, every):
         logger.warning("%s", doubt)

@@ -72,7 +72,7 @@ class Settings:
     answers: Count | Literal["all"]
     ablate: Literal["genes", "groups"] | None
     threads: Threads
-    batch_size: int | str
+    batch_size: CountOrAuto
     prefix_cache: Literal["auto"] | bool
     cache_gb: Gigabytes
     share_scores: bool

@@ -88,8 +88,8 @@ class Asking:
             for model in (WINNER, source):
                 given, error = self.told(model, name)
                 if error is None:
-                    expected = [benchmark.describe("test", place)[1] for place in range(len(given))]
-                    kinds = {"wrong": sum(each.score < 1 for each in given), **errors(given, expected)}
+                    asked = [benchmark.describe("test", place) for place in range(len(given))]
+                    kinds = {"wrong": sum(each.score < 1 for each in given), **errors(given, asked)}
                     found.setdefault(name, {})[model] = {"of": len(given), **kinds}
         return found
 

@@ -53,7 +53,7 @@ class Audit:
         compared = {WINNER: winner, source: models[source]}
         self._asking = Asking(self.plan, self.benchmarks, compared, self._answers, objective.weights)
         scores = {name: objective.weighted(each.scores) for name in models if (each := tested[name]).scores}
-        ours = (line for line in scored if _counts(line, summary))
+        ours = (line for line in scored if counts(line, summary))
         summary["audit"] = audited(self.plan, self._asking, scores, self.sources, source, ours)
         self._conclude(summary)
 
@@ -75,11 +75,16 @@ class Audit:
         return cast("Told", self.ask(asked, recipe, benchmark, split, examples, change))
 
 
-def _counts(line: Plain, summary: Summary) -> bool:
-    """Whether a line of scores.jsonl is of this run's models: not an earlier end's winner, candidates or limits."""
+def counts(line: Plain, summary: Summary) -> bool:
+    """Whether a line of scores.jsonl is of this run's models: not an earlier end's winner, candidates or limits.
+
+    A merge with random masks counts under the names of its masks, of which the first is the merge itself.
+    """
     label, split = line["label"], line["split"]
     if label == WINNER:
         return bool(line["recipe"] == summary["recipe_digest"])
     if split == "validation" and label.startswith(GENOME):
         return label in {f"{GENOME}{each['index']}" for each in summary["validation"]["candidates"]}
-    return not label.startswith(LIMITS)
+    baseline = summary["test"]["baselines"].get(label) if split == "test" else None
+    masked = baseline is not None and bool(baseline.get("masks"))
+    return not masked and not label.startswith(LIMITS)

@@ -11,18 +11,20 @@ from scipy.sparse import csr_matrix
 from evohydra.scoring.benchmarks import GivenAnswer
 from evohydra.scoring.measures import JAPANESE, LATIN, is_japanese
 
-NUMBER = re.compile(r"\d+(?:\.\d+)?")
+NUMBER = re.compile(r"(?:(?<![0-9A-Za-z)])-)?\d+(?:\.\d+)?")  # the minus of 5-3 is none of a number
+THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 INVALID = "[invalid]"  # what lm-eval's filters give where they find nothing
 GRAM = 8  # characters of an n-gram: some two words
 NEAR = 0.8  # share of the n-grams of two texts that both have, from which on they are nearly the same
 KINDS = ("cut at the limit", "empty", "other language", "no number", "right number, not accepted", "wrong content")
 
 
-def kind_of_error(answer: GivenAnswer, expected: str) -> str:
+def kind_of_error(answer: GivenAnswer, expected: str, question: str = "") -> str:
     """Which of KINDS a wrong answer is, the first one that fits; `expected` is the reference.
 
     other language: in Japanese script where the reference is not, or the other way round. Numbers are the last ones of
-    both texts.
+    both texts. A number of the reference that the question names already, as in "the 5 is on the right", tells nothing
+    about the answer.
     """
     text = answer.text.strip()
     if answer.cut:
@@ -32,17 +34,26 @@ def kind_of_error(answer: GivenAnswer, expected: str) -> str:
     letters = [bool(JAPANESE.search(each) or LATIN.search(each)) for each in (text, expected)]
     if all(letters) and is_japanese(text) != is_japanese(expected):
         return KINDS[2]
-    number, wanted = (NUMBER.findall(unicodedata.normalize("NFKC", each)) for each in (text, expected))
-    if wanted and (not number or answer.extracted == INVALID):
+    number, wanted, asked = map(_numbers, (text, expected, question))
+    if wanted and answer.extracted == INVALID:
         return KINDS[3]
-    if wanted and float(number[-1]) == float(wanted[-1]):
-        return KINDS[4]
+    if wanted and wanted[-1] not in asked:
+        if not number:
+            return KINDS[3]
+        if number[-1] == wanted[-1]:
+            return KINDS[4]
     return KINDS[5]
 
 
-def errors(answers: Sequence[GivenAnswer], expected: Sequence[str]) -> dict[str, int]:
-    """How many answers that score less than 1 are of each kind; those that occur."""
-    found = [kind_of_error(a, e) for a, e in zip(answers, expected, strict=True) if a.score < 1]
+def _numbers(text: str) -> list[float]:
+    plain = THOUSANDS.sub("", unicodedata.normalize("NFKC", text).replace("\N{MINUS SIGN}", "-"))
+    return [float(each) for each in NUMBER.findall(plain)]
+
+
+def errors(answers: Sequence[GivenAnswer], asked: Sequence[tuple[str, str]]) -> dict[str, int]:
+    """How many answers that score less than 1 are of each kind; those that occur. asked: question and reference."""
+    told = zip(answers, asked, strict=True)
+    found = [kind_of_error(answer, expected, question) for answer, (question, expected) in told if answer.score < 1]
     return {kind: found.count(kind) for kind in KINDS if kind in found}
 
 

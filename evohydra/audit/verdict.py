@@ -20,23 +20,31 @@ def verdict(audit: Plain, gain: Plain) -> list[str]:
 
 def _holds(audit: Plain, gain: Plain) -> Iterator[str]:
     whole = f"The gain of {_interval(gain)}"
+    if gain["high"] < 0:
+        yield f"{whole} is a loss: the winner is worse than the best source, {gain['best_source']}."
+        return
     if gain["low"] <= 0:
         yield f"{whole} is not told from none by this test split, so that there is little to be audited."
         return
     checks = {HOW[part]: audit[part] for part in HOW if audit.get(part, {}).get("difference") is not None}
-    held = [f"{how} ({_found(each)})" for how, each in checks.items() if each["low"] > 0]
-    fallen = [f"{how} ({_found(each)})" for how, each in checks.items() if each["difference"] <= 0]
-    unsure = [f"{how} ({_found(each)})" for how, each in checks.items() if each["low"] <= 0 < each["difference"]]
-    if held:
-        yield f"{whole} holds {' and '.join(held)}."
-    if fallen:
-        yield f"{whole} vanishes {' and '.join(fallen)}."
-    if unsure:
-        yield f"{whole} is not settled {' and '.join(unsure)}."
+    words = {True: "holds", False: "vanishes", None: "is not settled"}
+    for survived, verb in words.items():
+        if told := [f"{how} ({_found(each)})" for how, each in checks.items() if _survived(each) is survived]:
+            yield f"{whole} {verb} {' and '.join(told)}."
     for part, how in HOW.items():
         for name, reason in audit.get(part, {}).get("not_checked", {}).items():
             if not any(told in reason for told in ("no texts", "write none")):  # which is said of the whole benchmark
                 yield f"It was not checked {how} on {name}: {reason}."
+
+
+def _survived(each: Plain) -> bool | None:
+    """Whether there still is a gain; None where that is not settled. The same answers have the same gain.
+
+    Of fewer examples than the gain has: their own interval may reach 0.
+    """
+    if each["unchanged"] or each["low"] > 0:
+        return True
+    return False if each["difference"] <= 0 else None
 
 
 def _found(each: Plain) -> str:
@@ -47,7 +55,7 @@ def _found(each: Plain) -> str:
 
 def _rest(audit: Plain, gain: Plain) -> Iterator[str]:
     tenths = audit.get("tenths")
-    if tenths and gain["difference"] > 0:
+    if tenths and gain["low"] > 0:
         ends = f"({tenths['smallest']:+.3f} to {tenths['largest']:+.3f})"
         if tenths["above_0"] == tenths["of"]:
             yield f"It survives leaving out any tenth of the examples {ends}."

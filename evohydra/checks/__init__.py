@@ -152,7 +152,7 @@ def check_below(settings: Mapping[str, object], prefix: str = "") -> None:
     And what `checked_by` declares of that.
     """
     target = settings.get("_target_")
-    if isinstance(target, str) and (taker := _resolved(target)) is not None:
+    if isinstance(target, str) and (taker := resolved(target)) is not None:
         check_given(prefix or target, settings)
         check_settings(prefix, taker, settings)
         if taker in _AHEAD:
@@ -229,7 +229,7 @@ def _parameters(taker: Callable[..., object]) -> tuple[dict[str, Any], bool]:
     return {name: kind for name, kind in found.items() if name != "self"}, True
 
 
-def _resolved(target: str) -> Callable[..., object] | None:
+def resolved(target: str) -> Callable[..., object] | None:
     """The function or class of this name; None where there is none, which those who call it will say."""
     try:
         found: Callable[..., object] = pkgutil.resolve_name(target)

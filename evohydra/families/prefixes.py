@@ -31,6 +31,36 @@ def keys_of(path: Stack) -> Keys:
     return tuple(keys)
 
 
+def shared_depths(keys: Keys, expected: Sequence[Keys]) -> list[int]:
+    """The depths, deepest first, at which the present path is what an expected one has most in common with."""
+    wanted, before = set(), set(keys)
+    for others in expected:
+        shared = sum(key in before for key in others)  # an unbroken run from the start: keys are of all hops so far
+        if 0 < shared <= len(keys) and others[shared - 1] == keys[shared - 1]:
+            wanted.add(shared)
+        before.update(others)
+    return sorted(wanted, reverse=True)
+
+
+def most_kept(paths: Sequence[Stack]) -> tuple[int, int]:
+    """What `Prefixes` keeps of a batch, at most at once, while these paths run in this order and there is room for all.
+
+    The hidden states, and the layers in caches: those that several states have behind them count once.
+    """
+    order = [keys_of(path) for path in paths]
+    kept: dict[str, Keys] = {}
+    states = layers = 0
+    for at, keys in enumerate(order):
+        expected = order[at + 1 :]
+        uses = {key for others in expected for key in others}
+        kept = {key: begins for key, begins in kept.items() if key in uses or key in keys}
+        reached = max((depth for depth, key in enumerate(keys, start=1) if key in kept), default=0)
+        kept |= {keys[d - 1]: keys[:d] for d in shared_depths(keys, expected) if d > reached}
+        states = max(states, len(kept))
+        layers = max(layers, len({key for begins in kept.values() for key in begins}))
+    return states, layers
+
+
 @dataclass(frozen=True)
 class Kept:
     """Hidden states (batch, length, hidden) behind `depth` hops, and what these have in the cache, if any."""
@@ -83,15 +113,7 @@ class Prefixes:
             self._plan()
 
     def _plan(self) -> None:
-        """Find the depths at which the present path is the one that an expected path has most in common with."""
-        wanted = set()
-        before = set(self._keys)
-        for keys in self._expected:
-            shared = sum(key in before for key in keys)  # an unbroken run from the start: keys are of all hops so far
-            if 0 < shared <= len(self._keys) and keys[shared - 1] == self._keys[shared - 1]:
-                wanted.add(shared)
-            before.update(keys)
-        self._wanted = sorted(wanted, reverse=True)
+        self._wanted = shared_depths(self._keys, self._expected)
         self._uses = Counter(key for keys in self._expected for key in keys)
         for key, batch in list(self._kept):
             if not self._uses[key] and key not in self._keys:

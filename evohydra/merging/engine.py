@@ -13,8 +13,9 @@ from evohydra.merging.checkpoints import CheckpointReader, TensorSource
 from evohydra.merging.kernels.compilation import compiling
 from evohydra.merging.kernels.fused import NotFinite, is_finite, largest_entry
 from evohydra.merging.kernels.randomness import stream_key
-from evohydra.merging.methods import OUT, STREAMS, Method, asks, resolve
+from evohydra.merging.methods import Method, asks, resolve
 from evohydra.merging.path_tensors import plain_shapes, plain_tensor
+from evohydra.merging.signatures import OUT, STREAMS
 from evohydra.merging.transfers import Transfers
 from evohydra.recipe import Checkpoint, Group, Merge, Node, Stack, checkpoints, children, digest
 

@@ -4,8 +4,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import torch
-
 GB = 10**9
 
 
@@ -67,6 +65,8 @@ def of_name(name: str) -> Device | None:
 
 def this_processor(memory: int, cores: int) -> Device:
     """The CPU of this machine: the product of two matrices and the copy of a large one, some 20 ms in all."""
+    import torch  # not for those who look a GPU up
+
     with torch.inference_mode():
         one = torch.ones(512, 512)
         one @ one

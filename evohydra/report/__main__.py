@@ -8,7 +8,6 @@ from pathlib import Path
 
 from evohydra.checks.terminal import harmless
 from evohydra.report.style import LOOKS
-from evohydra.report.writing import write_figures, write_report
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         except OSError as error:
             sys.exit(harmless(f"evohydra: port {given.port}: {error.strerror or error}"))
         return
+    from evohydra.report.writing import write_figures, write_report  # takes seconds
+
     try:
         if given.figures:
             written = write_figures(given.directory, given.figures, given.style or "screen")

@@ -19,7 +19,14 @@ from evohydra.report.score_figures import finished, held_out, held_out_figure, o
 from evohydra.report.search_figures import examples_each, fitness_figure, seconds_by_part, time_figure
 from evohydra.report.style import Look, looking
 from evohydra.report.sweeps import broken_limits, sweep_sentences
-from evohydra.report.tables import gain_sentence, masks_sentences, score_sentence, search_sentences, unsearched_sentence
+from evohydra.report.tables import (
+    gain_sentence,
+    masks_sentences,
+    p_value,
+    score_sentence,
+    search_sentences,
+    unsearched_sentence,
+)
 from evohydra.report.worker_figures import worker_blocks
 
 FITNESS = {
@@ -36,17 +43,19 @@ PATIENCE = "A line that lies further left reaches the same fitness for less."
 
 def contents(jobs: Sequence[Job], target: Path, look: Look = "screen") -> list[Section]:
     """The sections that these jobs have something for, on a page in `target`."""
+    best = best_job(jobs)
+    whose = f" of run {best.name}, the best on validation" if best and len(jobs) > 1 else ""
     with looking(look):
         made = [
             Section("In short", list(verdict(jobs))),
             Section("What was run", list(origin_blocks(jobs[0])) if len(jobs) == 1 else []),
             Section("The search", list(_search(jobs))),
             Section("Held-out scores", list(_held_out(jobs))),
-            Section("The audit of the winner", list(audit_blocks(best_job(jobs)))),
+            Section(f"The audit of the winner{whose}", list(audit_blocks(best))),
             Section("From the search to the test split", list(_optimism(jobs))),
             Section("The winning recipes", list(_winners(jobs, target))),
             Section("Which genes mattered", list(gene_blocks(jobs))),
-            Section("What the winner gets right and the sources get wrong", list(example_blocks(best_job(jobs)))),
+            Section("What the winner gets right and the sources get wrong", list(example_blocks(best))),
             Section("Where the time went", list(_time(jobs))),
             Section("What the workers did", list(worker_blocks(jobs))),
             Section("All runs", list(_all(jobs, target))),
@@ -179,20 +188,20 @@ def _held_out(jobs: Sequence[Job]) -> Iterator[Block]:
     told = f"The same in numbers, on {examples} examples. They chose nothing: not the genomes, not the winner."
     yield Table(("", "score", "95 % interval", "models"), rows, told)
     if len(done) == 1:
-        pairs = paired_tests.winner_against_others(done[0])
+        pairs, sides = paired_tests.winner_against_others(done[0]), ("model", "against")
         test = "Paired over the test examples: bootstrap intervals, p of a sign-flip test."
     else:
-        pairs = paired_tests.strategies_against_each_other(jobs)
+        pairs, sides = paired_tests.strategies_against_each_other(jobs), ("higher", "lower")
         test = (
             "Runs of the same seed are paired, and examples in them; seeds and examples both count as samples (two-way "
             "random effects, Hillis 2007). With one common seed two winners are compared, not strategies (sign flips)."
         )
     if pairs:
         yield Table(
-            ("higher", "lower", "difference", "95 % interval", "pairs", "p", "p, Holm"),
+            (*sides, "difference", "95 % interval", "pairs", "p", "p, Holm"),
             [
                 (p.better, p.other, f"{p.gain.difference:+.3f}", f"{p.gain.low:+.3f} to {p.gain.high:+.3f}",
-                 str(p.pairs), f"{p.gain.p:.4f}", f"{p.holm:.4f}")
+                 str(p.pairs), p_value(p.gain.p), p_value(p.holm))
                 for p in pairs
             ],
             f"{test} The last column is corrected for the number of rows (Holm 1979).",

@@ -1,13 +1,14 @@
 """A report that follows its runs, in a browser on this machine: python -m evohydra.report RUN --serve."""
 
-import html
 import logging
+import sys
 import threading
 from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from evohydra.report.blocks import Section
 from evohydra.report.contents import contents
 from evohydra.report.gathering import gather, runs_below
 from evohydra.report.page import page
@@ -60,7 +61,7 @@ class Report:
         except Exception as error:  # a file that is being written, or was edited
             logger.debug("the report could not be made", exc_info=True)
             told = f"The files of the run cannot be read now ({type(error).__name__}: {error})."
-        return f"<!doctype html><meta charset=utf-8><title>evohydra</title><body><p>{html.escape(told)}</p></body>"
+        return page("evohydra", [Section("The runs", [told])])
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -108,10 +109,19 @@ class Handler(BaseHTTPRequestHandler):
         logger.debug(format, *values)
 
 
+class Server(ThreadingHTTPServer):
+    """Says nothing of a browser that left before its answer was written, as one does that loads the page again."""
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Called where a request could not be answered."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
 def make_server(directories: Sequence[Path], target: Path, port: int) -> ThreadingHTTPServer:
     """A server on this machine alone, at `port` (0: any that is free). OSError where the port is taken."""
     handler = type("Handler", (Handler,), {"report": Report(directories, target)})
-    return ThreadingHTTPServer((HOST, port), handler)
+    return Server((HOST, port), handler)
 
 
 def serve(directories: Sequence[Path], target: Path, port: int = 0) -> None:

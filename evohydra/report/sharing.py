@@ -13,6 +13,7 @@ from evohydra.report.contents import verdict
 from evohydra.report.gathering import Job, gather
 from evohydra.report.paired_tests import strategies_against_each_other
 from evohydra.report.score_figures import held_out
+from evohydra.report.tables import p_value
 from evohydra.trackers.wandb import LOGIN, logged_in, run_id, where
 
 Command = Callable[[Sequence[str]], int]
@@ -115,7 +116,7 @@ def _markdown(jobs: Sequence[Job]) -> Iterator[str]:
     for pair in pairs:
         gain = pair.gain
         between = f"{gain.low:+.3f} to {gain.high:+.3f}"
-        yield f"| {pair.better} | {pair.other} | {gain.difference:+.3f} | {between} | {pair.holm:.4f} |"
+        yield f"| {pair.better} | {pair.other} | {gain.difference:+.3f} | {between} | {p_value(pair.holm)} |"
 
 
 def _check_login() -> None:

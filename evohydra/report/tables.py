@@ -95,6 +95,11 @@ def score_sentence(test: Plain) -> str | None:
     )
 
 
+def p_value(p: float) -> str:
+    """As readers of papers know it: none is 0."""
+    return "< 0.0001" if p < 0.0001 else f"{p:.4f}"
+
+
 def gain_sentence(gain: Plain) -> str:
     """The paired comparison of the winner with the best source in a sentence; sources that failed in another one."""
     if gain["difference"] is None:

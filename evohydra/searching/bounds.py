@@ -4,10 +4,11 @@ import re
 from dataclasses import dataclass
 
 NUMBER = r"\d+(?:\.\d+)?"
-GRAMMAR = re.compile(
-    rf"(?:(?P<factor>{NUMBER})\s*x\s+)?(?P<of>source|base)(?:\s+(?P<name>[\w.-]*[A-Za-z_][\w.-]*))?"
+GRAMMAR = (
+    rf"(?:(?P<factor>{NUMBER})\s*x\s+)?(?P<of>source|base)(?:\s+(?P<name>%s))?"
     rf"(?:\s*(?P<sign>[+-])\s*(?P<offset>{NUMBER}))?"
 )
+ANY_NAME = r"[\w.-]*[A-Za-z_][\w.-]*"
 BEST = "source best"
 EXPECTED = (
     "a number, or [NUMBER x] source [best | NAME] [+ NUMBER | - NUMBER], or the same of base; such as 0.98, "
@@ -30,7 +31,10 @@ def parse_bound(key: str, given: object, sources: tuple[str, ...]) -> Bound:
         return Bound(None, 0.0, float(given))
     if isinstance(given, str) and re.fullmatch(NUMBER, given.strip()):
         return Bound(None, 0.0, float(given))
-    found = GRAMMAR.fullmatch(given.strip()) if isinstance(given, str) else None
+    names = sorted(("best", *sources), key=len, reverse=True)
+    known = "|".join(map(re.escape, names))  # so that "best-0.02" is no name
+    text = given.strip() if isinstance(given, str) else ""
+    found = re.fullmatch(GRAMMAR % known, text) or re.fullmatch(GRAMMAR % ANY_NAME, text)
     if found is None:
         raise ValueError(f"{key}: expected {EXPECTED}; got {given!r}")
     if found["of"] == "base" and found["name"]:

@@ -1,6 +1,7 @@
 """Limits that a winner has to keep: scored beside the fitness, told to strategies, and tested on validation."""
 
 import math
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -193,6 +194,18 @@ def _bounds(limit: Limit, reference: Sequence[float] | None) -> "float | Numbers
     if at_most < 1:
         raise ValueError(f"guard: {limit.text}: that is {at_most:.3f}, and a perplexity is 1 or more")
     return np.asarray(reference) + (math.log(at_most) - mean)
+
+
+def examples_for(margin: float, most: int = 10**5) -> int | None:
+    """The examples on which a share is known to be kept (95 %, one-sided) that all of them keep by the same margin.
+
+    None where `most` do not suffice.
+    """
+
+    def sure(count: int) -> bool:
+        return margin >= half_width(np.full(count, margin), count, ONE_SIDED, share=True)
+
+    return bisect_left(range(1, most), True, key=sure) + 1 if sure(most) else None
 
 
 def half_width(above: Numbers, count: int, level: float, *, share: bool) -> float:

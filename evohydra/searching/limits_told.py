@@ -53,8 +53,9 @@ def _said(
         first = f"The winner keeps all limits on {split}. {told}"
     else:
         lacking = " ".join(f"{sentence(each)}." for each in chosen if each.low < 0)
+        verb = "was" if looked_at == 1 else "were"
         first = (
-            f"NO GENOME KEEPS ALL LIMITS for sure on {split} ({looked_at} were looked at there); this is the one that "
-            f"lacks least. {told} {lacking}"
+            f"NO GENOME KEEPS ALL LIMITS for sure on {split} ({looked_at} {verb} looked at there); this is the one "
+            f"that lacks least. {told} {lacking}"
         )
     return [first, *(f"On test, {sentence(each)}." for each in tested)]

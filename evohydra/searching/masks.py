@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from evohydra.merging.methods import STREAMS, resolve
+from evohydra.merging.methods import resolve
+from evohydra.merging.signatures import STREAMS
 from evohydra.recipe import Merge, Node
 from evohydra.scoring.job import Evaluation, Scores
 

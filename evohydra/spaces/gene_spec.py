@@ -1,5 +1,6 @@
 """How a parameter of a merge method is searched, as it stands in conf/merge."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
@@ -9,11 +10,13 @@ from pydantic import AllowInfNan
 
 from evohydra.checks import Words, check_settings
 from evohydra.files import Plain
+from evohydra.merging.signatures import Takes, signature_of
 from evohydra.spaces.genes import Choice, Gene, Real, Value, integer, whole
 
 Pair = Annotated[tuple[float, float], Words("two numbers")]
 SHARE = "share"  # as the value of `uniform`, and of the default on a simplex: 1 / number of models
 
+SEGMENT = "\0"  # in the shape of genes' names: any text without a /, as that of a group or of a source
 Bound = Annotated[float, AllowInfNan(True), Words("a number")]  # .inf: none
 
 
@@ -111,16 +114,76 @@ def parse_spec(name: str, fields: Plain) -> GeneSpec:
     return spec
 
 
+def check_parameters(name: str, method: Takes, constants: Plain, specs: Mapping[str, GeneSpec]) -> None:
+    """ValueError for values and genes that the merge method called `name` does not take, or lacks."""
+    given = {*specs, *constants} - {"mask_seed"}
+    if unknown := sorted(given - method.parameters):
+        raise ValueError(f"{name} has no parameter {unknown}; its parameters are {sorted(method.parameters)}")
+    if lacking := sorted(method.required - given):
+        raise ValueError(f"{name} needs a gene or option for {lacking}")
+    for parameter, value in constants.items():
+        method.check(parameter, value, parameter)
+    if not isinstance(constants.get("mask_seed", 0), int):
+        raise ValueError(f"mask_seed: expected a whole number, got {constants['mask_seed']!r}")
+    for parameter, spec in specs.items():
+        if not spec.simplex:
+            method.check(parameter, spec.default, f"genes.{parameter}.default")
+        for choice in spec.choices or ():
+            method.check(parameter, choice, f"genes.{parameter}.choices")
+
+
 def check_genes(prefix: str, settings: Plain) -> None:
-    """ValueError for a gene of a space's `settings` that makes no sense, as far as neither method nor tensors say it.
+    """ValueError for genes, values and `frozen` of a space's `settings` that make no sense, whatever the tensors are.
 
     Whether a range may widen (`widest`) is looked at later: only some optimizers do it.
     """
     genes, options = settings.get("genes") or {}, settings.get("options") or {}
-    for name, fields in {"mask_seed": settings.get("mask_seed"), **options, **genes}.items():
-        if isinstance(fields, Mapping):
-            try:
-                spec = parse_spec(name, fields if name in genes else {"per": "merge", **fields})
-                replace(spec, widest=None).gene(name)
-            except ValueError as error:
-                raise ValueError(f"{prefix}: {error}") from None
+    constants: dict[str, object] = {}
+    specs: dict[str, GeneSpec] = {}
+    try:
+        for name, fields in {"mask_seed": settings.get("mask_seed", 0), **options, **genes}.items():
+            if isinstance(fields, Mapping):
+                specs[name] = parse_spec(name, fields if name in genes else {"per": "merge", **fields})
+                replace(specs[name], widest=None).gene(name)
+            else:
+                constants[name] = fields
+        method = signature_of(str(settings["method"])) if "method" in settings else None
+        if method is not None:
+            check_parameters(settings["method"], method, constants, specs)
+        filters = (settings.get("granularity") or {}).get("filters") or {}
+        for pattern, value in (settings.get("frozen") or {}).items() if "/" not in "".join(filters) else ():
+            _check_frozen(pattern, value, specs, method)
+    except ValueError as error:
+        raise ValueError(f"{prefix}: {error}") from None
+
+
+def _check_frozen(pattern: str, value: Value, specs: Mapping[str, GeneSpec], method: Takes | None) -> None:
+    """ValueError for a pattern that no name of a gene can match, and for a value that none of those may have."""
+    by = {"merge": "merge/{}", "group": SEGMENT + "/{}", "source": SEGMENT + "/{}/" + SEGMENT}
+    shapes = {name: by[spec.per].format(name) for name, spec in specs.items()}
+    meant = [name for name, shape in shapes.items() if "[" in pattern or _meet(pattern, shape)]
+    if not meant:
+        known = [shape.replace(SEGMENT, "GROUP", 1).replace(SEGMENT, "SOURCE") for shape in shapes.values()]
+        raise ValueError(f"frozen: no gene matches {[pattern]}; genes are {', '.join(known) or 'none'}")
+    refused = []
+    for name in meant:
+        try:
+            if method is not None:
+                method.check(name, value, f"frozen: gene {pattern!r}")
+            specs[name].check(pattern, value)
+        except ValueError as error:
+            refused.append(error)
+    if len(refused) == len(meant):
+        raise refused[0]
+
+
+@functools.cache
+def _meet(pattern: str, shape: str) -> bool:
+    """Whether a pattern of a shell, with * and ? alone, can match a name of this shape, see `SEGMENT`."""
+    if pattern[:1] == "*":
+        return _meet(pattern[1:], shape) or (bool(shape) and _meet(pattern, shape[1:]))
+    if shape[:1] == SEGMENT:
+        return _meet(pattern, shape[1:]) or (pattern[:1] not in ("", "/") and _meet(pattern[1:], shape))
+    if not (pattern and shape):
+        return pattern == shape
+    return pattern[0] in ("?", shape[0]) and _meet(pattern[1:], shape[1:])

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from evohydra.checks import checked_by
 from evohydra.files import Plain
 from evohydra.recipe import Checkpoint, Group, Merge, Node, Parameter
-from evohydra.spaces.gene_spec import SHARE, GeneSpec, check_genes, parse_spec
+from evohydra.spaces.gene_spec import SHARE, GeneSpec, check_genes, check_parameters, parse_spec
 from evohydra.spaces.genes import Axis, Choice, Gene, Real, Value
 from evohydra.spaces.grouping import Granularity, Location
 from evohydra.spaces.simplex import Simplex
@@ -73,23 +73,7 @@ class ParameterSpace:
 
     def _check_names(self) -> None:
         method = self._resolved()
-        known = method.parameters
-        given = {*self._specs, *self._constants} - {"mask_seed"}
-        if given - known:
-            raise ValueError(
-                f"{self._method} has no parameter {sorted(given - known)}; its parameters are {sorted(known)}"
-            )
-        if method.required - given:
-            raise ValueError(f"{self._method} needs a gene or option for {sorted(method.required - given)}")
-        for name, value in self._constants.items():
-            method.check(name, value, name)
-        if not isinstance(self._constants.get("mask_seed", 0), int):
-            raise ValueError(f"mask_seed: expected a whole number, got {self._constants['mask_seed']!r}")
-        for name, spec in self._specs.items():
-            if not spec.simplex:
-                method.check(name, spec.default, f"genes.{name}.default")
-            for choice in spec.choices or ():
-                method.check(name, choice, f"genes.{name}.choices")
+        check_parameters(self._method, method, self._constants, self._specs)
         for name in method.per_model.intersection(self._constants):
             value = self._constants[name]
             values = value if isinstance(value, tuple) else (value,) * len(self._models)

@@ -31,8 +31,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from evohydra.merging.checkpoints import CheckpointReader
-from evohydra.rebuild import rebuild
 from evohydra.recipe import Merge
+from evohydra.winner.remaking import rebuild
 from tests.benchmarks.recipes import as_file, default_merge
 from tests.contracts.discovery import composed, names
 

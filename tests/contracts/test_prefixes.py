@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from evohydra.families.causal_lm import LiveCausalLM
-from evohydra.families.prefixes import keys_of
+from evohydra.families.prefixes import Kept, keys_of, most_kept
 from evohydra.recipe import Checkpoint, Group, Hop, Merge, Stack
 from tests.contracts.test_causal_lm import ARCHITECTURES
 from tests.contracts.test_hops import CPU, DEPTHS, FAMILY, World, batch, positions, save
@@ -135,6 +135,29 @@ def test_longer_beginnings_take_the_place_of_shorter_ones(llamas: World) -> None
         live.module(batch()[0], use_cache=False)
     (kept,) = live.paths.prefixes._kept.values()
     assert kept.depth == 3
+
+
+@pytest.mark.parametrize("cached", [False, True], ids=["without caches", "with caches"])
+@torch.inference_mode()
+def test_what_is_kept_is_foretold(llamas: World, monkeypatch: pytest.MonkeyPatch, cached: bool) -> None:
+    paths = [llamas.path(*hops) for hops in GENERATION]
+    live, tokens = live_with(llamas, GENEROUS), batch()[0]
+    prefixes, add, seen = live.paths.prefixes, live.paths.prefixes._add, []
+
+    def watched(place: tuple[str, str], kept: Kept) -> None:
+        add(place, kept)
+        layers = sum(each.keys.nbytes + each.values.nbytes for each in kept.cache) / kept.depth
+        seen.append((prefixes.nbytes, kept.hidden.nbytes, layers))
+
+    monkeypatch.setattr(prefixes, "_add", watched)
+    live.expect(paths)
+    for path in paths:
+        live.become(path, llamas.engine)
+        live.module(tokens, use_cache=cached)
+    states, layers = most_kept(paths)
+    ((hidden, layer),) = {each[1:] for each in seen}
+    assert (layer > 0) == cached
+    assert max(each[0] for each in seen) == states * hidden + layers * layer
 
 
 def test_nothing_is_kept_of_what_nothing_shares(llamas: World) -> None:

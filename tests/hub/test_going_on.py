@@ -15,9 +15,9 @@ from evohydra.families.causal_lm import CausalLM
 from evohydra.families.sources import published_sources
 from evohydra.hub.commits import commit_of
 from evohydra.merging.checkpoints import SourceError
-from evohydra.rebuild import rebuild
 from evohydra.recipe import Checkpoint
 from evohydra.searching.json_lines import LedgerError
+from evohydra.winner.remaking import rebuild
 from tests.commands import carried_out
 from tests.hub.language_models import ABEL, ARITHMO, METAMATH, MISTRAL, SHISA
 from tests.hub.repositories import PullRequest, Repository

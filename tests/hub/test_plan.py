@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from evohydra.assembly.planner import plan
 from evohydra.hub import headers
 from evohydra.merging.checkpoints import SourceError
+from evohydra.plan import plan
 from tests.commands import built
 from tests.hub.conftest import point_at
 from tests.hub.language_models import ABEL, SHISA

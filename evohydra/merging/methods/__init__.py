@@ -14,7 +14,6 @@ import functools
 import importlib
 import inspect
 import pkgutil
-import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import get_args, get_origin
@@ -22,9 +21,8 @@ from typing import get_args, get_origin
 from torch import Tensor
 
 from evohydra.checks.registry import check_allowed
+from evohydra.merging.signatures import KINDS, OUT, STREAMS, check_kind, no_such_method
 
-OUT, STREAMS = "out", "streams"
-KINDS = {float: "a finite number", int: "a whole number", bool: "true or false", str: "a word"}
 Provider = Callable[..., object]
 
 
@@ -47,17 +45,8 @@ class Method:
     kinds: Mapping[str, type]
 
     def check(self, name: str, value: object, where: str) -> None:
-        """ValueError, naming `where` it stands, for a `value` of another kind than that of the parameter `name`.
-
-        A number is finite; whole ones are numbers too, and 0 and 1 are false and true.
-        """
-        for each in value if name in self.per_model and isinstance(value, tuple | list) else (value,):
-            kind = self.kinds.get(name, object)
-            number = isinstance(each, int | float) and not isinstance(each, bool) and abs(each) <= sys.float_info.max
-            whole = number and isinstance(each, int)
-            fits = {float: number, int: whole, bool: each in (True, False)}.get(kind, isinstance(each, kind))
-            if not fits:
-                raise ValueError(f"{where}: expected {KINDS.get(kind, kind.__name__)}, got {each!r}")
+        """ValueError, naming `where` it stands, for a `value` of another kind than that of the parameter `name`."""
+        check_kind(self.kinds.get(name, object), value, where, several=name in self.per_model)
 
 
 @dataclass
@@ -167,10 +156,7 @@ def _positional(signature: inspect.Signature) -> list[str]:
 def _module(name: str) -> str:
     """The module that holds the method `name`."""
     if (place := known_methods().get(name)) is None:
-        raise ValueError(
-            f"merge method {name!r}: there is none of that name, known are {', '.join(known_methods())}; one of your "
-            "own is package.module:function"
-        )
+        raise no_such_method(name, known_methods())
     return place
 
 

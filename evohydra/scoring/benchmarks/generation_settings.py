@@ -1,7 +1,11 @@
 """Settings of generation that users give to a benchmark, checked before anything is generated."""
 
 import difflib
-from collections.abc import Mapping, Sequence
+import functools
+import importlib.util
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le
@@ -10,6 +14,8 @@ from evohydra.checks import Count, Natural, Positive, Share, check
 from evohydra.files import Plain
 
 LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")  # lm-eval's names, the first wins
+OF_TASKS = ("until", *LENGTHS)  # names that lm-eval's tasks have beside those of transformers
+SETTING = re.compile(r'^        self\.([a-z]\w*) = kwargs\.pop\("\1"', re.MULTILINE)
 NUCLEUS = Annotated[float, Gt(0), Le(1)]
 KINDS: Plain = {
     **dict.fromkeys(LENGTHS, Count),
@@ -61,7 +67,7 @@ def over_task(key: str, given: Mapping[str, object], of_task: Mapping[str, objec
     if len(lengths) > 1:
         raise ValueError(f"{key}: {' and '.join(lengths)} are names of the same length; give one")
     merged = {**of_task, **{LENGTHS[0] if name in LENGTHS else name: value for name, value in given.items()}}
-    check_generation(key, given, merged, own=("until", *LENGTHS))
+    check_generation(key, given, merged, own=OF_TASKS)
     return merged
 
 
@@ -70,6 +76,31 @@ def check_kinds(key: str, given: Mapping[str, object]) -> None:
     for name, value in given.items():
         if name in KINDS:
             check(f"{key}.{name}", KINDS[name], value)
+
+
+def check_ahead(key: str, given: Mapping[str, object], own: Sequence[str] = ()) -> None:
+    """What `check_generation` says of names and types, as far as it can be said without transformers."""
+    if names := names_on_file():
+        _check_names(key, given, {*names, *own})
+    check_kinds(key, given)
+
+
+@functools.cache
+def names_on_file() -> frozenset[str]:
+    """The settings that the file of transformers' GenerationConfig names; none where there is no such file."""
+    found = importlib.util.find_spec("transformers")
+    for place in (found.submodule_search_locations if found else None) or ():
+        file = Path(place) / "generation" / "configuration_utils.py"
+        if file.is_file():
+            return frozenset(SETTING.findall(file.read_text()))
+    return frozenset()
+
+
+def _check_names(key: str, given: Iterable[str], known: Collection[str]) -> None:
+    for name in given:
+        if name not in known or name.startswith("_"):
+            close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+            raise ValueError(f"{key}: there is no such setting: {name}{f'; close to it are {close}' if close else ''}")
 
 
 def check_stops(name: str, task: str, of_task: Mapping[str, object]) -> None:
@@ -88,11 +119,7 @@ def check_generation(
     """
     from transformers import GenerationConfig  # takes a second
 
-    known = {*vars(GenerationConfig()), *own}
-    for name in given:
-        if name not in known or name.startswith("_"):
-            close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
-            raise ValueError(f"{key}: there is no such setting: {name}{f'; close to it are {close}' if close else ''}")
+    _check_names(key, given, {*vars(GenerationConfig()), *own})
     check_kinds(key, given)
     if given.get("do_sample") and merged.get("temperature") == 0:
         raise ValueError(f"{key}: do_sample=true needs a temperature above 0, got 0; give temperature too")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from evohydra.checks import checked_by
 from evohydra.files import Plain
 from evohydra.scoring.benchmarks import SPLITS, BenchmarkError, Split
-from evohydra.scoring.benchmarks.generation_settings import check_kinds
+from evohydra.scoring.benchmarks.generation_settings import OF_TASKS, check_ahead
 from evohydra.scoring.benchmarks.lm_eval_files import check_data, check_task
 from evohydra.scoring.benchmarks.lm_eval_options import TaskOptions, task_options
 from evohydra.scoring.benchmarks.splits import Slice, slice_of
@@ -23,7 +23,7 @@ def _check(prefix: str, settings: Plain) -> None:
     name = prefix.removeprefix("benchmark.")
     options = {key: value for key, value in settings.items() if key not in ("task", "splits")}
     chosen, slices = _parsed(name, settings["splits"], options)
-    check_kinds(f"{prefix}.generation_kwargs", chosen.generation_kwargs or {})
+    check_ahead(f"{prefix}.generation_kwargs", chosen.generation_kwargs or {}, OF_TASKS)
     for split, at in slices.items():
         check_data(at.data_files or chosen.data_files, chosen.data_dir, chosen.include_path)
         key = f"{prefix}.splits.{split}.task" if at.task else f"{prefix}.task"

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from evohydra.checks import check_settings
+from evohydra.checks import check_settings, checked_by
 from evohydra.families import LiveModel
 from evohydra.files import Plain
 from evohydra.scoring.benchmarks import SPLITS, BenchmarkError, Change, GivenAnswer, Split, visual_data
 from evohydra.scoring.benchmarks.contents import code_of, digest_of, libraries_of, versions_of
-from evohydra.scoring.benchmarks.generation_settings import check_generation
+from evohydra.scoring.benchmarks.generation_settings import check_ahead, check_generation
 from evohydra.scoring.benchmarks.images import decoded
 from evohydra.scoring.benchmarks.likelihood import LOWEST, Per, Texts
 from evohydra.scoring.benchmarks.not_numbers import check_log_likelihoods
@@ -35,6 +35,14 @@ PACKAGES = ("transformers", "tokenizers", "torch", "pillow")  # that scores depe
 logger = logging.getLogger(__name__)
 
 
+def check_visual(prefix: str, settings: Plain) -> None:
+    """What is wrong with settings of generation, as far as their names and types say it."""
+    given = settings.get("generation_kwargs")
+    if isinstance(given, Mapping):
+        check_ahead(f"{prefix}.generation_kwargs", given)
+
+
+@checked_by(check_visual)
 def visual_qa(name: str, *, splits: Mapping[str, Plain | None], **options: Any) -> "dict[str, VisualQA]":
     """The benchmark `name`, by its name.
 
