@@ -36,7 +36,8 @@ def test_wudi_is_at_the_bottom_of_its_loss(shape: tuple[int, int], count: int) -
     shares = [1 / step.square().sum() for step in steps]
     a = sum(w * step.T @ step for w, step in zip(shares, steps, strict=True))
     b = sum(w * step @ step.T @ step for w, step in zip(shares, steps, strict=True))
-    torch.testing.assert_close(merged, b @ torch.as_tensor(np.linalg.pinv(a.numpy(), rcond=1e-10)), rtol=1e-6, atol=1e-8)
+    inverse = torch.as_tensor(np.linalg.pinv(a.numpy(), rcond=1e-10))
+    torch.testing.assert_close(merged, b @ inverse, rtol=1e-6, atol=1e-8)
 
 
 def test_wudi_goes_where_the_papers_optimizer_goes() -> None:

@@ -19,7 +19,7 @@ FAR = 40.0  # tanh of more is 1
 
 
 def competition(base: Tensor | None, models: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], ...]:
-    """For each model the scores of its entries, of its shape, the same sorted, (n,), and the clamped range of |tau|, (2,).
+    """For each model the scores of its entries, of its shape, the same sorted, (n,), and the range of |tau|, (2,).
 
     Scores are float32: exp(N * norm(|tau_k|)^2) * tanh(tau_k * sum_j tau_j) of N models, where norm takes the clamped
     magnitudes of the tensor to [0, 1].
