@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from evohydra.merging.kernels.exact import added, added_in_order, arccosine, cosine, root, sine
+from evohydra.merging.kernels.exact import added, added_in_order, arccosine, cosine, exponential_less_one, root, sine
 
 # Angles up to some turns, close to multiples of pi / 2 and close to 0; cosines of all sizes and close to the ends.
 ANGLES = [k * math.pi / 8 + d for k in range(-20, 40) for d in (0.0, 1e-9, -1e-4, 0.3)] + [1e-12, -3e-300, 12345.678]
@@ -23,6 +23,8 @@ KNOWN = [
     "0x1.72ba46065af18p-10",
 ]
 COSINES = [*np.linspace(-1, 1, 401), 1 - 1e-12, -1 + 1e-12, 1e-9, -1e-300, 1 - 2**-53]
+
+EXPONENTS = [*np.linspace(-700, 700, 401), *np.linspace(-2, 2, 401), 0.0, 1e-9, -1e-300, 1e-6, math.log(2) / 2, 40.0]
 
 
 @pytest.mark.parametrize(
@@ -64,3 +66,13 @@ def test_sums_have_one_order():
     assert torch.allclose(added(many), many.sum(dim=-1), rtol=1e-13)
     three = [0.1, 0.7, -0.3]
     assert added_in_order(torch.tensor(three, dtype=torch.float64)).item() == (0.1 + 0.7) + -0.3
+
+
+def test_exponentials():
+    precise = exponential_less_one(torch.tensor(EXPONENTS, dtype=torch.float64))
+    expected = torch.tensor([math.expm1(value) for value in EXPONENTS], dtype=torch.float64)
+    assert torch.allclose(precise, expected, rtol=4 * 2.0**-53, atol=0)
+    found = [float(exponential_less_one(torch.tensor([x], dtype=torch.float64))).hex() for x in (0.7, -2.9, 1e-5, 33.3)]
+    assert found == [math.expm1(x).hex() for x in (0.7, -2.9, 1e-5, 33.3)]
+    short = torch.tensor([0.7, 1e-20, -80.0])
+    assert torch.equal(exponential_less_one(short), torch.tensor([math.expm1(x) for x in short.tolist()]))

@@ -35,9 +35,12 @@ CASES: dict[str, tuple[str, int, dict[str, Any]]] = {
     "iso_cts": ("iso_cts", 2, {"scaling": 0.7, "common": 0.5}),
     "consensus": ("consensus", 3, {"threshold": [0.4, 0.5, 0.6], "scaling": 0.7}),
     "emr": ("emr", 3, {"scaling": 0.7}),
+    "wudi": ("wudi", 2, {"scaling": 0.7, "ridge": 0.1}),
+    "pcb": ("pcb", 3, {"weight": [0.8, 1.0, 1.2], "density": 0.3, "scaling": 0.7}),
 }  # fmt: skip
 SHAPES = [(), (1,), (0,), (3, 0), (0, 3), (1, 5), (5, 1), (7,), (2, 3, 4), (4, 4)]
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
+FACTORS = {"tsv_m", "iso_c", "iso_cts", "wudi"}  # singular vectors and products of matrices, see docs/merging.md
 BASELESS = {name for name in CASES if name.startswith(("nuslerp", "multislerp", "karcher", "passthrough", "geometric"))}
 
 
@@ -105,7 +108,7 @@ def test_the_order_of_strides_does_not_matter(name: str, dtype: torch.dtype) -> 
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize("name", sorted(set(CASES) - {"tsv_m", "iso_c", "iso_cts"}))
+@pytest.mark.parametrize("name", sorted(set(CASES) - FACTORS))
 def test_the_number_of_threads_does_not_show(name: str, dtype: torch.dtype) -> None:
     base, models = sources(name, (512, 600), dtype)
     results = []
@@ -144,6 +147,8 @@ def test_a_missing_base_is_an_error(name: str) -> None:
         ("iso_cts", 0, "iso_cts takes at least 1 model, got 0"),
         ("consensus", 0, "consensus takes at least 1 model, got 0"),
         ("emr", 0, "emr takes at least 1 model, got 0"),
+        ("wudi", 0, "wudi takes at least 1 model, got 0"),
+        ("pcb", 0, "pcb takes at least 1 model, got 0"),
     ],
 )
 def test_the_number_of_models_is_checked(name: str, count: int, message: str) -> None:
@@ -173,6 +178,9 @@ def test_the_number_of_models_is_checked(name: str, count: int, message: str) ->
         ("consensus", {"threshold": [0.4, -0.4, 0.4]}, "threshold of model 2: expected a number of at least 0"),
         ("consensus", {"agree": 4}, "agree: expected a number of models from 1 to 3, got 4"),
         ("consensus", {"agree": 0}, "agree: expected a number of models from 1 to 3, got 0"),
+        ("wudi", {"ridge": -0.1}, "ridge: expected a number of at least 0, got -0.1"),
+        ("pcb", {"density": 1.5}, "density: expected a share from 0 to 1, got 1.5"),
+        ("pcb", {"weight": [1.0, 1.0]}, "expected a weight for each of 3 models, got [1.0, 1.0]"),
     ],
 )  # fmt: skip
 def test_bad_values_are_errors_that_say_what_came(name: str, parameters: dict[str, Any], message: str) -> None:
@@ -181,7 +189,7 @@ def test_bad_values_are_errors_that_say_what_came(name: str, parameters: dict[st
         function(name)(base, models, **{**CASES[name][2], **parameters})
 
 
-@pytest.mark.parametrize("name", sorted(set(CASES) - {"tsv_m", "iso_c", "iso_cts"}))
+@pytest.mark.parametrize("name", sorted(set(CASES) - FACTORS))
 def test_overflow_is_not_passed_on(name: str) -> None:
     base, models = sources(name, (3, 4), torch.float32)
     with pytest.raises(NotFinite):

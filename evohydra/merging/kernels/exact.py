@@ -1,8 +1,9 @@
-"""Sums, roots and angles whose bits are the same on every processor.
+"""Sums, roots, angles and exponentials whose bits are the same on every processor.
 
 IEEE 754 says how sums, products, quotients and roots of numbers round. It does not say in which order a long sum is
-taken, nor how sines round, and libraries differ in both from one processor to the next. torch's roots differ too: MKL's
-are wrong in the last bit on some processors. So sums have one order here, and the rest is made of what IEEE 754 says.
+taken, nor how sines and exponentials round, and libraries differ in both from one processor to the next. torch's roots
+differ too: MKL's are wrong in the last bit on some processors. So sums have one order here, and the rest is made of
+what IEEE 754 says.
 """
 
 import functools
@@ -19,6 +20,7 @@ from evohydra.merging.kernels.arithmetic import wide
 
 Floats = NDArray[np.float64]
 # pi / 2 in three parts, of which the first two have 33 bits: their products with small whole numbers are exact.
+LOG_2 = (float.fromhex("0x1.62e42feep-1"), float.fromhex("0x1.a39ef35793c76p-33"))  # the first part has 32 bits
 HALF_PI = (float.fromhex("0x1.921fb544p+0"), float.fromhex("0x1.0b4611a6p-34"), float.fromhex("0x1.3198a2e037073p-69"))
 
 
@@ -66,6 +68,11 @@ def arccosine(x: Tensor) -> Tensor:
     return _rounded(_arccosine, x)
 
 
+def exponential_less_one(x: Tensor) -> Tensor:
+    """e^x - 1 of numbers from -700 to 700, in the type of `x`."""
+    return _rounded(_exponential_less_one, x)
+
+
 def _rounded(function: Callable[[Floats], Floats], x: Tensor) -> Tensor:
     with np.errstate(all="ignore"):
         made = torch.as_tensor(function(x.to("cpu", torch.float64).numpy()))
@@ -100,8 +107,16 @@ def _arccosine(x: Floats) -> Floats:
     angle = 8 * (tangent + tangent * square * _series([(-1) ** k / (2 * k + 1) for k in range(1, 10)], square))
     whole: Floats = 2 * np.where(steep, math.pi / 2 - angle, angle)
     return whole
-    result: Floats = 2 * np.where(steep, math.pi / 2 - angle, angle)
-    return result
+
+
+def _exponential_less_one(x: Floats) -> Floats:
+    """2^k e^r - 1 with the r that is nearest to 0."""
+    count = np.rint(x / math.log(2))
+    rest = (x - count * LOG_2[0]) - count * LOG_2[1]
+    grown = rest + rest * rest * _series([1 / math.factorial(k) for k in range(2, 15)], rest)
+    power = np.ldexp(1.0, count.astype(np.int64))
+    less: Floats = power * grown + (power - 1)
+    return less
 
 
 def _series(coefficients: list[float], x: Floats) -> Floats:

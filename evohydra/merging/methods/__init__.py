@@ -91,6 +91,11 @@ def once(**providers: Provider) -> Callable[[Callable[..., Tensor]], Callable[..
     return declare
 
 
+def providers_of(function: Callable[..., Tensor]) -> Mapping[str, Provider]:
+    """The parameters of a method that `once` has declared, and what computes each."""
+    return _declared.get(function, _Declared()).providers
+
+
 @functools.cache
 def asks(provider: Provider) -> tuple[str, ...]:
     """The parameters of the method from which a provider computes."""
