@@ -128,7 +128,7 @@ def test_what_cannot_be_an_adapter_is_named(of_llama: OpenSources, tmp_path: Pat
         Lora().check(merge(of_llama, "linear", normalize=False), FAMILY, of_llama)
     of_norms = {"target_modules": ["q_proj"], "r": 2, "lora_alpha": 3, "modules_to_save": ["norm"]}
     sources = opened(tmp_path, {"one": OF_LLAMA["one"], "two": of_norms})
-    with pytest.raises(ValueError, match=r"an adapter cannot be what linear makes of 1 tensors: 'model.norm.weight'"):
+    with pytest.raises(ValueError, match=r"what linear makes of 5 tensors: 'model.layers.0.input_layernorm"):
         Lora(4).check(merge(sources, "linear"), FAMILY, sources)
     plain = tuple(Checkpoint(name, str(tmp_path / "base")) for name in ("one", "two"))
     whole = open_sources(plain, None, FAMILY, ANY_BASE)
