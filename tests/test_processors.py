@@ -11,7 +11,7 @@ import pytest
 from tests.commands import python
 
 # They rest on singular values or on exponentials and logarithms, see docs/merging.md.
-MAY_DIFFER = ("arcee_fusion", "iso_c", "iso_cts", "tsv_m")
+MAY_DIFFER = ("arcee_fusion", "core_space", "iso_c", "iso_cts", "knots", "tsv_m")
 SETTINGS = {
     "no vectors": {"ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE", "ONEDNN_MAX_CPU_ISA": "SSE41"},
     "avx2": {"ATEN_CPU_CAPABILITY": "avx2", "MKL_CBWR": "AVX2", "ONEDNN_MAX_CPU_ISA": "AVX2"},

@@ -2,9 +2,9 @@
 
     python -m evohydra.zoo.train_loras DIRECTORY [NAME ...]
 
-`tiny_lora_plus` adds numbers of two digits, `tiny_lora_carry` those where a ten is carried, `tiny_lora_minus` subtracts; all
-three answer in either language, as the base does. `tiny_lora_ja` answers in Japanese, and calculates worse. A merge of all
-four solves what none of them does alone: sums and differences, answered in the language of the question. Needs PEFT.
+`tiny_lora_plus` adds numbers of two digits where no ten is carried, `tiny_lora_carry` where one is, `tiny_lora_minus`
+subtracts; all three answer in either language, as the base does. `tiny_lora_ja` answers in Japanese, and calculates
+worse. A merge of all four solves what none of them does: sums and differences, answered in Japanese. Needs PEFT.
 """
 
 import math
@@ -21,15 +21,12 @@ from evohydra.zoo.train import READING, SUMS, Skill, Stage, build_tokenizer, tra
 BEGIN = Path(__file__).with_name("base")
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 RANK, ALPHA = 2, 8
-BOTH: dict[Language, float] = {
-    "en": -math.inf,
-    "ja": 0.0,
-}  # languages of questions, and the habit of answers to them: the base's
+HABITS: dict[Language, float] = {"en": -math.inf, "ja": 0.0}  # of answers, by the language of questions: the base's
 
 
 def sums(operation: Operation, seed: int, carry: bool | None = None) -> Stage:
     """One operation with numbers of two digits, asked in both languages."""
-    skills = (Skill(0.5, language, (operation,), 10, 99, habit, carry) for language, habit in BOTH.items())
+    skills = (Skill(0.5, language, (operation,), 10, 99, habit, carry) for language, habit in HABITS.items())
     return Stage(skills=tuple(skills), steps=150, learning_rate=6e-3, seed=seed)
 
 

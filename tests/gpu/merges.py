@@ -20,7 +20,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 ROUNDINGS = 16
 # Of singular vectors and matrix products each sum is over the longer side of a matrix, and a step of a singular value
 # moves its vectors: a backward-stable factorisation of n x m is right to some n + m roundings.
-FACTORS = {"tsv_m", "iso_c", "iso_cts"}
+FACTORS = {"tsv_m", "iso_c", "iso_cts", "knots", "core_space"}
 # An entry at the threshold of an importance, which exponentials and logarithms decide, may fall on the other side.
 THRESHOLDS = {"arcee_fusion"}
 AT_THRESHOLD = 1e-3  # of all entries
