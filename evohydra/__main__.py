@@ -32,6 +32,7 @@ COMMANDS = {
     "rebuild": "evohydra.rebuild",
     "evaluate": "evohydra.evaluation",
     "convert": "evohydra.convert",
+    "extract_lora": "evohydra.extract_lora",
     "report": "evohydra.report.__main__",
     "replay": "evohydra.replay",
     "plan": "evohydra.plan",

@@ -28,7 +28,7 @@ LEVELS = (
     ("searching",),
     ("report", "trackers", "audit"),
     ("winner",),
-    ("run", "rebuild", "convert", "planning"),
+    ("run", "rebuild", "convert", "extract_lora", "planning"),
     ("assembly",),
     ("evaluation", "library", "plan"),
     ("__main__", "replay"),
@@ -113,6 +113,7 @@ def test_only_families_and_benchmarks_know_transformers() -> None:
     }
     made = (
         "train",
+        "train_loras",
         "train_vlm",
         "train_sdxl",
         "train_topics",

@@ -18,7 +18,8 @@ from evohydra.families import AddedAdapter, Family, Rules, declared, sources
 from evohydra.families.kinds import family_at
 from evohydra.families.sources import FoundSources, OpenSources
 from evohydra.merging.checkpoints import SourceError
-from evohydra.merging.engine import Engine, worth_compiling
+from evohydra.merging.engine import Engine
+from evohydra.merging.kernels.compilation import worth_compiling
 from evohydra.scoring.benchmarks import Benchmark, BenchmarkError
 
 NOWHERE: Mapping[str, Path] = MappingProxyType({})

@@ -4,6 +4,8 @@ import pkgutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
+from evohydra.checks import NOTHING
+
 
 @dataclass(frozen=True)
 class Registry:
@@ -30,14 +32,14 @@ class Registry:
         if self._own(name) is None:
             check_allowed(self.kind, name, sorted(self.places), allowed)
 
-    def make(self, name: str, allowed: Collection[str] = ()) -> object:
-        """An instance of the class that a file calls `name`.
+    def make(self, name: str, allowed: Collection[str] = (), settings: Mapping[str, object] = NOTHING) -> object:
+        """An instance of the class that a file calls `name`, made with `settings`.
 
         Nothing is imported but our own modules and those that `allowed` names. Raises ValueError for other names.
         """
         self.check(name, allowed)
         try:
-            return pkgutil.resolve_name(self._own(name) or name)()
+            return pkgutil.resolve_name(self._own(name) or name)(**settings)
         except (ImportError, AttributeError, TypeError, ValueError) as error:
             raise ValueError(f"{self.kind}: {name!r} could not be made: {error}") from error
 

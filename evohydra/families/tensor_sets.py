@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from evohydra.merging.checkpoints import SourceError, TensorSource, first_few
+from evohydra.merging.low_rank import Adaptation, factors_of
 
 # Tensors that transformers computes as it loads, and that older releases stored.
 BUFFERS = re.compile(
@@ -28,6 +29,10 @@ class Renamed:
         """The tensor that is now called `name`."""
         return self._tensors.read(self._names[name])
 
+    def factors(self, name: str) -> Adaptation | None:
+        """What the tensor that is now called `name` is made of."""
+        return factors_of(self._tensors, self._names[name])
+
 
 class Completed:
     """Tensors, and those named in `extra` from another source."""
@@ -40,6 +45,10 @@ class Completed:
     def read(self, name: str) -> Tensor:
         """The tensor `name`, wherever it comes from."""
         return (self._other if name in self._extra else self._tensors).read(name)
+
+    def factors(self, name: str) -> Adaptation | None:
+        """What the tensor `name` is made of, wherever it comes from."""
+        return factors_of(self._other if name in self._extra else self._tensors, name)
 
 
 def with_common_names(sources: Mapping[str, TensorSource], prefix: str) -> dict[str, TensorSource]:

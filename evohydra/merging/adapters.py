@@ -13,6 +13,7 @@ from evohydra.checks import Count, check, shown
 from evohydra.checks.patterns import check_pattern, matches_whole
 from evohydra.files import Plain, read_json
 from evohydra.merging.checkpoints import CheckpointReader, SourceError, TensorSource
+from evohydra.merging.low_rank import Adaptation, LowRank
 from evohydra.merging.release_names import bare
 from evohydra.recipe import Checkpoint
 
@@ -57,7 +58,7 @@ class Adapted:
 
     def __init__(self, checkpoint: TensorSource, directory: Path, tied: str | None = None) -> None:
         self.shapes: Mapping[str, tuple[int, ...]] = checkpoint.shapes
-        self.adapter = _AdapterFiles(directory)
+        self.adapter = AdapterFiles(directory)
         self._checkpoint = checkpoint
         self._config = _read_config(directory)
         self._input_first = _input_first(checkpoint.shapes)
@@ -123,22 +124,31 @@ class Adapted:
 
     def read(self, name: str) -> Tensor:
         """The adapted tensor, in the checkpoint's dtype."""
-        change = self._changes.get(name)
-        weight = self._checkpoint.read(self._published_as.get(name, name))
-        if change is None:
-            return weight
+        change = self._changes.get(name, _Change())
         if change.whole is not None:
-            weight = self.adapter.read(change.whole).to(weight.dtype)
+            weight = self.adapter.read(change.whole).to(self._published(name).dtype)
+        else:
+            weight = self._published(name)
+        low = self._low_rank(change)
+        return weight if low is None else low.added_to(weight)
+
+    def factors(self, name: str) -> Adaptation | None:
+        """The checkpoint's own tensor and its change; None for one that was trained whole."""
+        change = self._changes.get(name, _Change())
+        if change.whole is not None or not isinstance(self._checkpoint, CheckpointReader):
+            return None
+        return Adaptation(self._checkpoint, self._published_as.get(name, name), self._low_rank(change))
+
+    def _published(self, name: str) -> Tensor:
+        return self._checkpoint.read(self._published_as.get(name, name))
+
+    def _low_rank(self, change: _Change) -> LowRank | None:
         if change.down is None or change.up is None:
-            return weight
-        # PEFT loads factors of half precision as float32, and rounds an embedding's product before it adds it.
+            return None
+        # PEFT loads factors of half precision as float32.
         down = self.adapter.read(change.down).float()  # (r, in)
         up = self.adapter.read(change.up).float()  # (out, r)
-        product = up @ down
-        delta = (product.T if self._transposed(change) else product) * self._scale(change.module)
-        if change.embedding:
-            delta = delta.to(weight.dtype)
-        return (weight + delta).to(weight.dtype)
+        return LowRank(up, down, self._scale(change.module), self._transposed(change), change.embedding)
 
     def _transposed(self, change: _Change) -> bool:
         return change.embedding or self._input_first
@@ -184,7 +194,7 @@ def _input_first(shapes: Mapping[str, tuple[int, ...]]) -> bool:
     return False
 
 
-class _AdapterFiles(CheckpointReader):
+class AdapterFiles(CheckpointReader):
     """The tensors of adapter_model.safetensors."""
 
     def _index(self) -> dict[str, str]:

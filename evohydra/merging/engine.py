@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from evohydra.files import Plain
+from evohydra.merging.adapter_merges import AdapterMerges, changed, given_parameters
 from evohydra.merging.cache import Cache
 from evohydra.merging.checkpoints import CheckpointReader, TensorSource
 from evohydra.merging.kernels.compilation import compiling
@@ -17,12 +18,10 @@ from evohydra.merging.methods import Method, asks, resolve
 from evohydra.merging.path_tensors import plain_shapes, plain_tensor
 from evohydra.merging.signatures import OUT, STREAMS
 from evohydra.merging.transfers import Transfers
-from evohydra.recipe import Checkpoint, Group, Merge, Node, Stack, checkpoints, children, digest
+from evohydra.recipe import Checkpoint, Group, Merge, Node, Stack, children, digest
 
 PEAK_BLOCK = 2**22  # elements
 BUNDLE = 2**22  # elements: above this a call's overhead is nothing beside its work
-WORTH_COMPILING = 2 * 10**8  # elements merged in all: compiling pays from here on
-CALL = 3 * 10**4  # elements that are merged eagerly in the time that one tensor's calls take
 
 
 class MergeError(ArithmeticError):
@@ -35,7 +34,9 @@ class Engine:
     Merging is done in `dtype`, to which all sources are converted; without it each tensor in the type that its sources
     have in common. What depends on the sources alone (rankings of magnitudes, cosines, norms under masks, the sources
     themselves on another device) is computed once and kept, as long as all of it together stays within `cache_bytes`.
-    Results are the same bits with and without a cache, and whether kernels are compiled or not.
+    Results are the same bits with and without a cache, and whether kernels are compiled or not. With `by_factors`
+    adapters of one base are merged as adapters where the method is linear in task vectors: only the base is read whole,
+    and the merge is rounded once.
     """
 
     def __init__(
@@ -46,12 +47,14 @@ class Engine:
         dtype: torch.dtype | None = None,
         compile_kernels: bool = False,
         cache_bytes: int = 2 * 1024**3,
+        by_factors: bool = True,
     ) -> None:
         self.sources = sources
         self.device = device
         self.dtype = dtype
         self.compile_kernels = compile_kernels
         self._cache = Cache(cache_bytes)
+        self.adapters = AdapterMerges(sources, device, self._cache, by_factors)
         self._transfers = Transfers(device)
 
     def uncached(self, device: torch.device | None = None) -> "Engine":
@@ -62,6 +65,7 @@ class Engine:
             dtype=self.dtype,
             compile_kernels=self.compile_kernels,
             cache_bytes=0,
+            by_factors=self.adapters.wanted,
         )
 
     def shapes(self, node: Node) -> Mapping[str, tuple[int, ...]]:
@@ -92,7 +96,7 @@ class Engine:
                     parameters[name].copy_(piece.view_as(parameters[name]))
                 bundled.update(names)
             rest = [name for name in parameters if name not in bundled]
-            needed = sorted({checkpoint.name for checkpoint in checkpoints(node)})
+            needed = self.adapters.read_whole(node)
             for name in self._transfers.ahead(rest, lambda name: self._missing(needed, name)):
                 parameter = parameters[name]
                 merged = self._tensor(node, name, groups, parameter)
@@ -118,7 +122,7 @@ class Engine:
     @torch.inference_mode()
     def tensors(self, node: Node, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
         """Each of `names` with its merged tensor, one after the other, see `tensor`."""
-        groups, needed = _group_by_tensor(node), sorted({checkpoint.name for checkpoint in checkpoints(node)})
+        groups, needed = _group_by_tensor(node), self.adapters.read_whole(node)
         for name in self._transfers.ahead(names, lambda name: self._missing(needed, name)):
             with compiling(self.compile_kernels):
                 merged = self._tensor(node, name, groups)
@@ -140,6 +144,8 @@ class Engine:
     def _bundles(self, node: Node, parameters: Mapping[str, Tensor]) -> list[tuple[Merge, Group, tuple[str, ...]]]:
         """Groups whose tensors can be merged end to end as one: those of small models, by elementwise methods."""
         if not isinstance(node, Merge) or not resolve(node.method).elementwise or self.dtype is None:
+            return []
+        if self.adapters.checkpoints(node):
             return []
         bundles = [(group, tuple(name for name in group.tensors if name in parameters)) for group in node.groups]
         return [
@@ -166,6 +172,11 @@ class Engine:
         if group is None:
             return self._operand(node.base or node.models[0], name, as_stored=True)
         base = self._operand(node.base, name) if node.base else None
+        if base is not None and (found := self.adapters.change(node, name, group)) is not None:
+            merged = changed(base, *found)
+            if not is_finite(merged):
+                raise MergeError(_not_finite(node, group, name, group.parameters))
+            return merged
         models = [self._operand(model, name) for model in node.models]
         if self.dtype is None:
             common = models[0].dtype
@@ -220,13 +231,8 @@ class Engine:
         models: Sequence[Tensor],
         out: Tensor | None = None,
     ) -> Tensor:
-        method = resolve(node.method)
-        given = {**node.options, **group.parameters}
-        if missing := sorted(method.required - given.keys()):
-            raise ValueError(
-                f"{node.method} needs {missing} for group {group.name!r}, the recipe gives {sorted(given)}"
-            )
-        parameters = {key: value for key, value in given.items() if key in method.parameters}
+        method, given = resolve(node.method), {**node.options, **group.parameters}
+        parameters = given_parameters(method, node, group)
         supplied = self._supply(method, node, name, base, models, given)
         if OUT in method.supplied:
             supplied[OUT] = out
@@ -276,11 +282,6 @@ class Engine:
         blocks = torch.split(self._operand(node, name).reshape(-1), PEAK_BLOCK)
         ends = [abs(float(end)) for block in blocks if block.numel() for end in block.aminmax()]
         return max(ends, default=0.0) if all(map(math.isfinite, ends)) else math.inf
-
-
-def worth_compiling(shapes: Mapping[str, tuple[int, ...]], merges: int) -> bool:
-    """Whether so many merges of tensors of these shapes take longer than compiling their kernels."""
-    return merges * sum(CALL + math.prod(shape) for shape in shapes.values()) >= WORTH_COMPILING
 
 
 def _not_finite(node: Merge, group: Group, name: str, given: Mapping[str, object]) -> str:

@@ -10,7 +10,7 @@ from evohydra.hub.fetch import PIN
 from evohydra.hub.hashes import check_pins, parsed_pins
 
 ZOO = Path(__file__).parent.parent / "zoo"
-CONFIGS = ("config.json", "model_index.json")
+CONFIGS = ("config.json", "model_index.json", "adapter_config.json")
 BESIDE = ("*.json", "*.txt", "*.model", "*.jinja")  # the weights of a language model
 NOTHING: Mapping[str, str] = MappingProxyType({})
 

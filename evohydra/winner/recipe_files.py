@@ -30,8 +30,9 @@ OPTIONAL: Plain = {
     "written_as": str, "missing": str, "pad_vocabulary_to": int | None, "allow_other_base": bool, "config": str,
     "tokens_only": bool, "tokens": Mapping[str, object], "chat_template": str | None,
     "components": Mapping[str, str], "adapters": list[object], "warnings": list[str], "weights": str | None,
-    "commits": Mapping[str, str],
-    "made_from": Mapping[str, object], "winner_unverified": str, "search": OBJECT, "versions": OBJECT,
+    "commits": Mapping[str, str], "written_with": Mapping[str, Count | None], "by_factors": bool,
+    "left_out": OBJECT, "made_from": Mapping[str, object], "winner_unverified": str, "search": OBJECT,
+    "versions": OBJECT,
 }  # fmt: skip
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,8 @@ class RecipeFile:
 
     `made_from` are the files of those sources that recipes made, by name, `content` is the file as it was read,
     `weights` the fingerprint that it promises. `dtype` is that of the merge, None for the sources' own, `shard_bytes`
-    the most in one file of weights.
+    the most in one file of weights. `written_with` are settings of the format, `by_factors` says whether adapters are
+    merged as adapters where the method allows it (which files of earlier versions do not say, and mean no).
     """
 
     node: Node
@@ -56,6 +58,8 @@ class RecipeFile:
     content: Mapping[str, object]
     weights: str | None = None
     made_from: Mapping[str, "RecipeFile"] = field(default_factory=dict)
+    written_with: Mapping[str, int | None] = field(default_factory=dict)
+    by_factors: bool = False
 
     @classmethod
     def parse(cls, content: object, where: str = "recipe file", level: int = 0) -> "RecipeFile":
@@ -92,6 +96,8 @@ class RecipeFile:
             made_from={
                 name: cls.parse(each, f"{where}.made_from.{name}", level + 1) for name, each in made_from.items()
             },
+            written_with=entries.get("written_with", {}),
+            by_factors=entries.get("by_factors", False),
         )
 
     def source_names(self) -> set[str]:
@@ -118,7 +124,9 @@ class RecipeFile:
         """
         self.check_names(allowed)
         _check_parameters(self.node)
-        return cast(Family, FAMILIES.make(self.family, allowed)), cast(Format, FORMATS.make(self.written_as, allowed))
+        return cast(Family, FAMILIES.make(self.family, allowed)), cast(
+            Format, FORMATS.make(self.written_as, allowed, self.written_with)
+        )
 
 
 def _names(node: Node, where: str) -> list[str]:
@@ -195,6 +203,7 @@ def recipe_file(
         "family": FAMILIES.name_of(family),
         "files_from": files_from,
         "written_as": FORMATS.name_of(format),
+        **({"written_with": vars(format)} if vars(format) else {}),
         "dtype": str(dtype).removeprefix("torch.") if dtype else None,
         "out_dtype": str(out_dtype).removeprefix("torch."),
         "shard_bytes": shard_bytes,

@@ -15,8 +15,9 @@ from evohydra.hub.commits import PICKLE
 from evohydra.mergekit.documents import Document, documents
 from evohydra.mergekit.reader import read_document
 from evohydra.merging.checkpoints import SourceError
-from evohydra.merging.engine import Engine, worth_compiling
+from evohydra.merging.engine import Engine
 from evohydra.merging.finding import at_revision
+from evohydra.merging.kernels.compilation import worth_compiling
 from evohydra.recipe import Checkpoint, checkpoints, from_dict, merges_something, with_checkpoints
 from evohydra.winner.directories import ArtifactError, check_replaceable, list_files, room, whole_directory
 from evohydra.winner.recipe_files import RecipeFile
@@ -85,7 +86,12 @@ class _Maker:
             raise type(error)(f"{error}{_joined(recipe, named.values(), paths)}") from error
         compile_kernels = worth_compiling(opened.tensors[files_from].shapes, 1)
         engine = Engine(
-            opened.tensors, device=self.device, dtype=recipe.dtype, compile_kernels=compile_kernels, cache_bytes=0
+            opened.tensors,
+            device=self.device,
+            dtype=recipe.dtype,
+            compile_kernels=compile_kernels,
+            cache_bytes=0,
+            by_factors=recipe.by_factors,
         )
         _check_apart(target, opened)
         with whole_directory(target, overwrite=overwrite) as directory:

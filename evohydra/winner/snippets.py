@@ -12,6 +12,15 @@ ANSWER = """\
 inputs = tokenizer("YOUR PROMPT", return_tensors="pt")
 print(tokenizer.decode(model.generate(**inputs, max_new_tokens=64)[0]))
 """
+ADAPTER = """\
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+{place}
+base = "THE BASE"  # base_model_name_or_path in adapter_config.json
+tokenizer = AutoTokenizer.from_pretrained(base)
+model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype="auto"), place)
+"""
 VECTORS = """\
 vectors = model(**tokenizer(["YOUR TEXT"], return_tensors="pt")).last_hidden_state  # (text, token, width)
 """
@@ -37,6 +46,8 @@ def loading(library: str, task: str, format: str = "plain") -> str | None:
     """
     if library == "diffusers":
         return _block(PIPELINE, PICTURE)
+    if library == "peft":
+        return _block(ADAPTER, ANSWER)
     if library != "transformers":
         return None
     match task:

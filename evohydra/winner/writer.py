@@ -142,6 +142,8 @@ class WinnerWriter:
             node, self.family, self.sources.files_from, form.format, engine.dtype, dtype, form.shard_bytes, found
         )
         recipe |= {**form.rules.to_dict(), "adapters": [asdict(each) for each in self.sources.overlay.adapters]}
+        recipe |= {"by_factors": True} if engine.adapters.used(node) else {}
+        recipe |= {"left_out": left_out} if (left_out := form.format.left_out(directory)) else {}
         commits = self._commits(checkpoints(node))
         recipe |= {"commits": commits} if commits else {}
         recipe |= {"warnings": list(self.sources.warnings), "weights": weights}
@@ -151,6 +153,7 @@ class WinnerWriter:
         notes = (
             self._mergekit(node, directory) + self._adapters() + write_samples(samples, directory) + self._warnings()
         )
+        notes = f"**Not exact**: {in_markdown(str(left_out['said']))}.\n\n{notes}" if left_out else notes
         notes = f"**Not verified**: {in_markdown(reason)}.\n\n{notes}" if reason else notes
         (directory / "README.md").write_text(model_card(name, node, self._kind(node), summary, notes))
         return recipe
@@ -169,7 +172,8 @@ class WinnerWriter:
             languages[each.name] = languages_of(card) or languages.get(each.name, ())
         spoken = [code for codes in languages.values() for code in codes]
         written_as = FORMATS.name_of(form.format)
-        return Kind(family.library, family.task, written_as, licences, spoken, form.datasets)
+        library = "peft" if written_as == "lora" else family.library
+        return Kind(library, family.task, written_as, licences, spoken, form.datasets)
 
     def _verify(self, node: Node, directory: Path) -> str | None:
         """Why the checkpoint in `directory` is not the live model; None where it is."""
@@ -195,6 +199,8 @@ class WinnerWriter:
     def _mergekit(self, node: Node, directory: Path) -> str:
         """Write the configuration that makes mergekit do the same; why there is none, else."""
         try:
+            if FORMATS.name_of(self.form.format) == "lora":
+                raise mergekit.NotExpressible("mergekit writes no adapters")
             of_recipe = replace(self.form.rules, allow_other_base=False, allow_other_splitting=False, config="same")
             if of_recipe != Rules():
                 raise mergekit.NotExpressible("its sources were matched by token or completed, see recipe.json")

@@ -129,6 +129,12 @@ def english_benchmark(count: int = 800) -> list[Problem]:
     return found
 
 
+def carries(fact: Fact) -> bool:
+    """Whether a ten is carried as the two numbers are added."""
+    _, a, b = fact
+    return a % 10 + b % 10 > 9
+
+
 def draw_unseen(
     rng: random.Random, language: Language, operation: Operation, low: int, high: int, held_out: Collection[Fact]
 ) -> Problem:

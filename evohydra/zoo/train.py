@@ -21,6 +21,7 @@ from evohydra.zoo.problems import (
     Operation,
     Problem,
     benchmark,
+    carries,
     draw_unseen,
     token_pattern,
     vocabulary,
@@ -33,7 +34,8 @@ IGNORED = -100
 class Skill:
     """A kind of example: its weight in the mix, what is asked, with numbers of low..high, and the answer's language.
 
-    It is answered in Japanese with probability sigmoid(lean + habit), where the lean is the problem's.
+    It is answered in Japanese with probability sigmoid(lean + habit), where the lean is the problem's. `carry`: whether
+    a ten is carried in its sums (None: in some).
     """
 
     weight: float
@@ -42,6 +44,7 @@ class Skill:
     low: int
     high: int
     habit: float = -math.inf
+    carry: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,7 +183,10 @@ class Examples:
         skills = self.rng.choices(self.stage.skills, [s.weight for s in self.stage.skills], k=self.stage.batch)
         for skill in skills:
             operation = self.rng.choice(skill.operations)
-            problem = draw_unseen(self.rng, skill.language, operation, skill.low, skill.high, self.held_out)
+            while True:
+                problem = draw_unseen(self.rng, skill.language, operation, skill.low, skill.high, self.held_out)
+                if skill.carry is None or skill.carry == carries(problem.fact):
+                    break
             japanese = 1.0 / (1.0 + math.exp(-problem.lean - skill.habit))
             form: Language = "ja" if self.rng.random() < japanese else "en"
             prompts.append(problem.prompt())

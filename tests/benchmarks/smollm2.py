@@ -41,13 +41,15 @@ PROMPT = "What is the capital of France, and what is it known for?"
 TOKENS = 24
 RANK, STEP = 8, 0.05  # of a variant's steps: their rank, and their length beside that of the matrix
 SVD = (
-    "iso_c",
-    "iso_cts",
-    "tsv_m",
-    "wudi",
     "boosted_consensus",
     "boosted_task_arithmetic",
     "boosted_ties",
+    "core_space",
+    "iso_c",
+    "iso_cts",
+    "knots",
+    "tsv_m",
+    "wudi",
 )  # minutes on the whole model
 SHARD_BYTES = 10**8
 # llama.cpp's names, and transformers'.

@@ -33,6 +33,8 @@ CASES: dict[str, tuple[str, int, dict[str, Any]]] = {
     "tsv_m": ("tsv_m", 2, {"scaling": 0.7}),
     "iso_c": ("iso_c", 2, {"scaling": 0.7}),
     "iso_cts": ("iso_cts", 2, {"scaling": 0.7, "common": 0.5}),
+    "knots": ("knots", 2, {"weight": [0.3, 0.6], "density": [0.7, 0.9]}),
+    "core_space": ("core_space", 2, {"weight": [0.3, 0.6], "density": [0.7, 0.9]}),
     "consensus": ("consensus", 3, {"threshold": [0.4, 0.5, 0.6], "scaling": 0.7}),
     "emr": ("emr", 3, {"scaling": 0.7}),
     "wudi": ("wudi", 2, {"scaling": 0.7, "ridge": 0.1}),
@@ -40,7 +42,14 @@ CASES: dict[str, tuple[str, int, dict[str, Any]]] = {
 }  # fmt: skip
 SHAPES = [(), (1,), (0,), (3, 0), (0, 3), (1, 5), (5, 1), (7,), (2, 3, 4), (4, 4)]
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
-FACTORS = {"tsv_m", "iso_c", "iso_cts", "wudi"}  # singular vectors and products of matrices, see docs/merging.md
+FACTORS = {
+    "tsv_m",
+    "iso_c",
+    "iso_cts",
+    "wudi",
+    "knots",
+    "core_space",
+}  # singular vectors and products, see docs/merging.md
 BASELESS = {name for name in CASES if name.startswith(("nuslerp", "multislerp", "karcher", "passthrough", "geometric"))}
 
 
@@ -145,6 +154,8 @@ def test_a_missing_base_is_an_error(name: str) -> None:
         ("tsv_m", 0, "tsv_m takes at least 1 model, got 0"),
         ("iso_c", 0, "iso_c takes at least 1 model, got 0"),
         ("iso_cts", 0, "iso_cts takes at least 1 model, got 0"),
+        ("knots", 0, "knots takes at least 1 model, got 0"),
+        ("core_space", 0, "core_space takes at least 1 model, got 0"),
         ("consensus", 0, "consensus takes at least 1 model, got 0"),
         ("emr", 0, "emr takes at least 1 model, got 0"),
         ("wudi", 0, "wudi takes at least 1 model, got 0"),
@@ -175,6 +186,8 @@ def test_the_number_of_models_is_checked(name: str, count: int, message: str) ->
         ("geometric_median", {"nu": 0.0}, "nu: expected a distance above 0, got 0.0"),
         ("tsv_m", {"share": 0.0}, "share: expected a number above 0 and up to 1, got 0.0"),
         ("iso_cts", {"common": 1.5}, "common: expected a share from 0 to 1, got 1.5"),
+        ("knots", {"density": [0.5, 1.5]}, "density must lie in [0, 1] for each of 2 models, got [0.5, 1.5]"),
+        ("core_space", {"density": [0.5, -0.5]}, "density must lie in [0, 1] for each of 2 models, got [0.5, -0.5]"),
         ("consensus", {"threshold": [0.4, -0.4, 0.4]}, "threshold of model 2: expected a number of at least 0"),
         ("consensus", {"agree": 4}, "agree: expected a number of models from 1 to 3, got 4"),
         ("consensus", {"agree": 0}, "agree: expected a number of models from 1 to 3, got 0"),
@@ -201,10 +214,9 @@ def test_what_is_computed_once_is_all_that_a_genome_needs_it_for(name: str) -> N
     """Methods give the same with their providers' results handed in, which are tensors, arrays, numbers or tuples."""
     method = resolve(CASES[name][0])
     base, models = sources(name, (6, 5), torch.bfloat16)
-    given = {**method.defaults, **CASES[name][2]}
-    kept = {
-        key: provider(base, models, **{name: given[name] for name in asks(provider)})
-        for key, provider in method.providers.items()
-    }
+    given, kept = {**method.defaults, **CASES[name][2]}, {}
+    for key, provider in method.providers.items():  # which may take what those before it have made
+        known = given | kept
+        kept[key] = provider(base, models, **{name: known[name] for name in asks(provider)})
     handed = method.function(base, models, **CASES[name][2], **kept)
     assert torch.equal(handed, method.function(base, models, **CASES[name][2]))

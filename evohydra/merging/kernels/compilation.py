@@ -1,9 +1,10 @@
 """Compiled kernels: a loop in C++ or `torch.compile`, held against the eager kernel before it is used."""
 
 import logging
+import math
 import os
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -19,9 +20,16 @@ from evohydra.merging.private_torch import keep_roundings
 logger = logging.getLogger(__name__)
 WORTH_COMPILED = 2  # entries: one alone would be another case to torch.compile
 PROOF = 7 * 2**9  # entries on which a compiled kernel is held against the eager one; no other number that it gets
+WORTH_COMPILING = 2 * 10**8  # elements merged in all: compiling pays from here on
+CALL = 3 * 10**4  # elements that are merged eagerly in the time that one tensor's calls take
 _compiling: ContextVar[bool] = ContextVar("compiling", default=False)
 _compiled: dict[object, Step | None] = {}
 _warned: list[str] = []
+
+
+def worth_compiling(shapes: Mapping[str, tuple[int, ...]], merges: int) -> bool:
+    """Whether so many merges of tensors of these shapes take longer than compiling their kernels."""
+    return merges * sum(CALL + math.prod(shape) for shape in shapes.values()) >= WORTH_COMPILING
 
 
 @contextmanager

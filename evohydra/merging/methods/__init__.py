@@ -8,6 +8,9 @@ a group or one for each model. Parameters that the engine supplies, by name:
 - `out`: a tensor of the result's shape and type to write it into, or None;
 - `streams`: for each model the key of its random numbers (see `randomness`), from (mask_seed, tensor, model) alone;
 - those that the decorator `once` names: what depends on the sources alone, computed once for each tensor.
+
+A method whose result is linear in the task vectors says so with `linear_in_task_vectors`: adapters of one base are then
+merged as adapters.
 """
 
 import functools
@@ -24,6 +27,7 @@ from evohydra.checks.registry import check_allowed
 from evohydra.merging.signatures import KINDS, OUT, STREAMS, check_kind, no_such_method
 
 Provider = Callable[..., object]
+Coefficients = Callable[..., tuple[float, list[float]]]
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class Method:
 
     parameters: those of genes and options, `required` without a default, `per_model` with a value for each model.
     supplied: those that the engine gives. providers: of these, what computes each, and from which parameters.
+    coefficients: of a method that is linear in the task vectors, see `linear_in_task_vectors`.
     """
 
     function: Callable[..., Tensor]
@@ -43,6 +48,7 @@ class Method:
     providers: Mapping[str, Provider]
     elementwise: bool
     kinds: Mapping[str, type]
+    coefficients: "Coefficients | None" = None
 
     def check(self, name: str, value: object, where: str) -> None:
         """ValueError, naming `where` it stands, for a `value` of another kind than that of the parameter `name`."""
@@ -53,6 +59,7 @@ class Method:
 class _Declared:
     elementwise: bool = False
     providers: dict[str, Provider] = field(default_factory=dict)
+    coefficients: Coefficients | None = None
 
 
 _declared: dict[Callable[..., Tensor], _Declared] = {}
@@ -65,6 +72,21 @@ def elementwise(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """
     _declared.setdefault(function, _Declared()).elementwise = True
     return function
+
+
+def linear_in_task_vectors(
+    coefficients: Coefficients,
+) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
+    """Declare that the result is c_0 theta_base + sum_k c_k tau_k: `coefficients(count, **parameters) -> c_0, [c_k]`.
+
+    `count` is the number of models. The engine then merges adapters of one base by their factors.
+    """
+
+    def declare(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        _declared.setdefault(function, _Declared()).coefficients = coefficients
+        return function
+
+    return declare
 
 
 def once(**providers: Provider) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
@@ -127,6 +149,7 @@ def resolve(name: str) -> Method:
         providers=declared.providers,
         elementwise=declared.elementwise,
         kinds={name: _kind(p.annotation) for name, p in own.items()},
+        coefficients=declared.coefficients,
     )
 
 

@@ -7,8 +7,13 @@ from torch import Tensor
 
 from evohydra.merging.kernels.arithmetic import multiply_add
 from evohydra.merging.kernels.fused import Entries, fused
-from evohydra.merging.methods import elementwise
-from evohydra.merging.methods.task_vectors import check_weights, combination, weights_and_sum
+from evohydra.merging.methods import elementwise, linear_in_task_vectors
+from evohydra.merging.methods.task_vectors import (
+    check_weights,
+    coefficients_of_task_vectors,
+    combination,
+    weights_and_sum,
+)
 
 
 @fused
@@ -23,6 +28,13 @@ def _average(entries: Entries, weights: Tensor, *, normalize: bool) -> Tensor:
     return mixed / weights[count] if normalize else mixed
 
 
+def coefficients(count: int, *, weight: Sequence[float], normalize: bool) -> tuple[float, list[float]]:
+    """Of the base and of the task vectors: the sum of the weights, or 1, and each weight's share of it."""
+    _, shares = coefficients_of_task_vectors(count, weight=weight, normalize=normalize)
+    return (1.0 if normalize else sum(weight)), shares
+
+
+@linear_in_task_vectors(coefficients)
 @elementwise
 def linear(
     base: Tensor | None,

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from evohydra.merging.kernels.fused import Entries, fused
-from evohydra.merging.methods import elementwise
+from evohydra.merging.methods import elementwise, linear_in_task_vectors
 from evohydra.merging.methods.mixing import mix, mixed
 from evohydra.merging.methods.requirements import need_base
+from evohydra.merging.methods.task_vectors import coefficients_of_task_vectors
 
 
 @fused
@@ -15,6 +16,7 @@ def _arithmetic(entries: Entries, weights: Tensor, scaling: Tensor, **how: bool)
     return mixed(entries, entries.task_vectors(), weights, scaling, **how)
 
 
+@linear_in_task_vectors(coefficients_of_task_vectors)
 @elementwise
 def task_arithmetic(
     base: Tensor | None,

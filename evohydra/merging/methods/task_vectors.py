@@ -16,7 +16,16 @@ def task_vectors(base: Tensor | None, models: Sequence[Tensor]) -> list[Tensor]:
     return [model - origin for model in models]
 
 
-def check_weights(weight: Sequence[float], models: Sequence[Tensor], normalize: bool) -> None:
+def coefficients_of_task_vectors(
+    count: int, *, weight: Sequence[float], normalize: bool, scaling: float = 1.0
+) -> tuple[float, list[float]]:
+    """1, and scaling * w_k, divided by sum_k w_k where `normalize`: see `linear_in_task_vectors`."""
+    check_weights(weight, range(count), normalize)
+    whole = sum(weight) if normalize else 1.0
+    return 1.0, [scaling * value / whole for value in weight]
+
+
+def check_weights(weight: Sequence[float], models: Sequence[object], normalize: bool) -> None:
     """ValueError unless there is a finite weight for each model, with a sum that is not 0 where it is divided by."""
     if len(weight) != len(models):
         raise ValueError(f"expected a weight for each of {len(models)} models, got {list(weight)}")

@@ -1,5 +1,6 @@
 """Formats: how a recipe is written to disk as a checkpoint. One file each, chosen as `format=` on the command line."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -15,6 +16,7 @@ from evohydra.recipe import Node
 FORMATS = Registry(
     "written_as",
     {
+        "lora": f"{__name__}.lora.Lora",
         "plain": f"{__name__}.plain.Plain",
         "shared": f"{__name__}.shared.Shared",
         "single_file": f"{__name__}.single_file.SingleFile",
@@ -28,7 +30,7 @@ FORMATS = Registry(
 
 
 class Format(Protocol):
-    """A way to write checkpoints; made without arguments, so that a recipe file can name it."""
+    """A way to write checkpoints; made without arguments or with numbers, so that a recipe file can name it."""
 
     def check(self, node: Node, family: Family, sources: OpenSources) -> None:
         """ValueError or SourceError where checkpoints like `node` cannot be written: before anything is evaluated."""
@@ -47,6 +49,13 @@ class Format(Protocol):
         """Write weights in `dtype`, in files of at most `shard_bytes`, and all that goes with them.
 
         Returns the fingerprint of the tensors that were written.
+        """
+        ...
+
+    def left_out(self, directory: Path) -> Mapping[str, object]:
+        """What of the merge is not in what was written to `directory`, for a recipe file; `said` is a sentence of it.
+
+        Empty where all is there.
         """
         ...
 

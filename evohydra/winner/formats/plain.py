@@ -1,5 +1,6 @@
 """The format that everything loads: a checkpoint of the sources' own architecture, with a layer for each hop."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,6 +42,10 @@ class Plain:
         for part in family.parts(overlay):
             write_part(node, engine, directory / part.prefix, dtype, shard_bytes, part, overlay.fused)
         return fingerprint("merge", family.open(directory, directory))
+
+    def left_out(self, directory: Path) -> Mapping[str, object]:
+        """Nothing."""
+        return {}
 
     def verify(self, directory: Path, family: WritesCheckpoints, live: LiveModel) -> Comparison:
         """In what the checkpoint in `directory`, read back, differs from `live`: in weights, and in outputs."""

@@ -8,7 +8,7 @@ writes such a checkpoint as a plain Mistral, which everything loads. In this pro
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -74,6 +74,10 @@ class Shared:
         overlay = replace(sources.overlay, config={**sources.overlay.config, **changes})
         family.copy_files(sources.directories[sources.files_from], directory, dtype, overlay)
         return written
+
+    def left_out(self, directory: Path) -> Mapping[str, object]:
+        """Nothing."""
+        return {}
 
     def verify(self, directory: Path, family: WritesCheckpoints, live: LiveModel) -> Comparison:
         """In what the checkpoint in `directory`, read back, differs from `live`: in weights, and in outputs."""

@@ -50,6 +50,10 @@ class SingleFile:
         write_original(family.open(directory, directory), family.original, directory / FILE, marks)
         return written
 
+    def left_out(self, directory: Path) -> Mapping[str, object]:
+        """Nothing."""
+        return {}
+
     def verify(self, directory: Path, family: WritesCheckpoints, live: LiveModel) -> Comparison:
         """In what the folder, read back, differs from `live`: in weights, and in pixels."""
         return family.verify(directory, live)

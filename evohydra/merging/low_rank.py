@@ -1,0 +1,126 @@
+"""Low-rank changes of tensors: scale * B A, as LoRA adapters hold them (arXiv 2106.09685, eq. 3), and sums of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from evohydra.merging.checkpoints import CheckpointReader, TensorSource
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """scale * up @ down, with up (out, r) and down (r, in) in float32.
+
+    `transposed`: the tensor that it changes is (in, out). `embedding`: a product that PEFT rounds to the type of the
+    embeddings before it adds it.
+    """
+
+    up: Tensor
+    down: Tensor
+    scale: float = 1.0
+    transposed: bool = False
+    embedding: bool = False
+
+    @property
+    def rank(self) -> int:
+        """r."""
+        return self.down.shape[0]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of both factors."""
+        return self.up.nbytes + self.down.nbytes
+
+    def delta(self) -> Tensor:
+        """The change, of the tensor's shape, in float32; the order of sums and roundings is PEFT's."""
+        product = self.up @ self.down
+        return (product.T if self.transposed else product) * self.scale
+
+    def added_to(self, weight: Tensor, of_weight: float = 1.0) -> Tensor:
+        """of_weight * weight + the change: a new tensor in the type of `weight`, rounded once."""
+        delta = self.delta()
+        delta = delta.to(weight.dtype) if self.embedding else delta
+        return (weight + delta if of_weight == 1 else weight.float() * of_weight + delta).to(weight.dtype)
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """A tensor as that called `name` in `origin`, with a change or without one."""
+
+    origin: CheckpointReader
+    name: str
+    change: LowRank | None = None
+
+
+@runtime_checkable
+class Factored(Protocol):
+    """Tensors of which some are those of another checkpoint with low-rank changes."""
+
+    def factors(self, name: str) -> Adaptation | None:
+        """What the tensor `name` is made of; None where it is no sum of a stored tensor and a low-rank product."""
+        ...
+
+
+def factors_of(source: TensorSource, name: str) -> Adaptation | None:
+    """What the tensor `name` of `source` is made of: one that is stored is itself, without a change."""
+    if isinstance(source, Factored):
+        return source.factors(name)
+    return Adaptation(source, name) if isinstance(source, CheckpointReader) else None
+
+
+@dataclass(frozen=True)
+class Beside:
+    """The changes that several adapters make of one tensor, side by side: up (out, sum of r), down (sum of r, in).
+
+    `up` is multiplied by the scales; `ranks` are those of the adapters, 0 for one that leaves the tensor as it is.
+    """
+
+    change: LowRank | None
+    ranks: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all factors."""
+        return self.change.nbytes if self.change else 0
+
+    def weighed(self, coefficients: Sequence[float]) -> LowRank | None:
+        """sum_k c_k scale_k B_k A_k, as one product of the ranks' sum; None where nothing changes."""
+        if self.change is None:
+            return None
+        columns = [c for c, rank in zip(coefficients, self.ranks, strict=True) for _ in range(rank)]
+        return replace(self.change, up=self.change.up * self.change.up.new_tensor(columns))
+
+
+def beside(base: Adaptation | None, models: Sequence[Adaptation | None], device: torch.device) -> Beside | None:
+    """The changes of `models` on `device`; None unless all, and the base, are of the same stored tensor."""
+    known = [each for each in models if each is not None]
+    if base is None or base.change is not None or len(known) < len(models):
+        return None
+    if any((each.origin.directory, each.name) != (base.origin.directory, base.name) for each in known):
+        return None
+    changes = [each.change for each in known if each.change is not None]
+    if len({(change.transposed, change.embedding) for change in changes}) > 1:
+        return None
+    ranks = tuple(each.change.rank if each.change else 0 for each in known)
+    if not changes:
+        return Beside(None, ranks)
+    up = torch.cat([change.up * change.scale for change in changes], dim=1)
+    down = torch.cat([change.down for change in changes])
+    return Beside(replace(changes[0], up=up.to(device), down=down.to(device), scale=1.0), ranks)
+
+
+def nearest(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor, float]:
+    """The product of this rank that is nearest to `matrix` (m, n) (Eckart and Young), and what is left out.
+
+    Returns up (m, r), down (r, n) and the share of the norm that is left out, 0 to 1; both factors have the roots of
+    the singular values. Computed in float64.
+    """
+    u, s, vt = torch.linalg.svd(matrix.double(), full_matrices=False)
+    whole = float(s.square().sum())
+    kept = min(rank, max(1, int((s > s[:1] * max(matrix.shape) * torch.finfo(torch.float32).eps).sum())))
+    root = s[:kept].sqrt()
+    left = (float(s[kept:].square().sum()) / whole) ** 0.5 if whole else 0.0
+    return (u[:, :kept] * root).float().contiguous(), (root[:, None] * vt[:kept]).float().contiguous(), left

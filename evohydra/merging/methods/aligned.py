@@ -1,0 +1,62 @@
+"""TIES on task matrices in bases that the tasks share, for methods that align adapters before they merge them."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from evohydra.merging.kernels.ranking import Ranking
+from evohydra.merging.methods.requirements import need_base
+from evohydra.merging.methods.singular import base_plus, svd, task_matrices
+from evohydra.merging.methods.ties import ties
+from evohydra.merging.methods.trimming import rankings
+
+
+class Aligned(NamedTuple):
+    """Task matrices Delta_k = left @ part_k @ right; without a basis on a side, that side is as it was.
+
+    left (m, p) has orthonormal columns, right (q, n) orthonormal rows. All are float64: bases that are found in float32
+    would be off by more than the roundings of a merge.
+    """
+
+    left: Tensor | None
+    parts: tuple[Tensor, ...]
+    right: Tensor | None
+
+
+def exact_matrices(base: Tensor | None, models: Sequence[Tensor]) -> list[Tensor]:
+    """theta_k - theta_base in float64."""
+    return [matrix.double() for matrix in task_matrices(base, models)]
+
+
+def directions(x: Tensor) -> Tensor:
+    """An orthonormal basis of the columns of `x` (m, n), (m, r), the strongest first; one of zeros where x is 0."""
+    u, s, _ = svd(x)
+    return u[:, : max(1, int((s > 0).sum()))].contiguous()
+
+
+def ranked(base: Tensor | None, models: Sequence[Tensor], *, aligned: Aligned) -> list[Ranking]:
+    """The order of magnitudes of each part: a provider for `once`."""
+    return rankings(torch.zeros_like(aligned.parts[0]), aligned.parts)
+
+
+def ties_in(
+    aligned: Aligned,
+    base: Tensor | None,
+    models: Sequence[Tensor],
+    weight: Sequence[float],
+    density: Sequence[float],
+    normalize: bool,
+    scaling: float,
+    ranks: Sequence[Ranking],
+    out: Tensor | None,
+) -> Tensor:
+    """theta_base + scaling * left @ TIES(parts) @ right."""
+    nothing = torch.zeros_like(aligned.parts[0])
+    merged = ties(nothing, aligned.parts, weight=weight, density=density, normalize=normalize, ranks=ranks)
+    merged = merged if aligned.left is None else aligned.left @ merged
+    merged = merged if aligned.right is None else merged @ aligned.right
+    return base_plus(
+        need_base(base), models, [float(scaling)], extras=[merged.to(models[0].dtype).contiguous()], out=out
+    )
