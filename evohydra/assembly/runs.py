@@ -224,6 +224,7 @@ def _models(settings: Settings, located: Plain, parts: Parts, reading: Reading) 
     """The models that a winner is compared with."""
     opened, engine = parts.sources, parts.engine.uncached()
     alike = len({tuple(sorted(engine.shapes(model).items())) for model in opened.models}) == 1
+    several = len(opened.models) > 1  # of one model the average is that model
     baselines: dict[str, Node] = {}
     for name, space in baselines_of(settings, located).items():
         try:
@@ -234,7 +235,7 @@ def _models(settings: Settings, located: Plain, parts: Parts, reading: Reading) 
     return Models(
         sources={model.name: model for model in opened.models},
         base=opened.base,
-        uniform=uniform_merge(opened.models, opened.base, located["locations"]) if alike else None,
+        uniform=uniform_merge(opened.models, opened.base, located["locations"]) if alike and several else None,
         baselines=baselines,
         files_from=opened.files_from,
         masks={name: masks for name, node in baselines.items() if (masks := by_mask(node))},
