@@ -24,7 +24,7 @@ from evohydra.searching.rounds import Rounds, Scoring
 from evohydra.searching.scheduler import Scheduler
 from evohydra.searching.scores import ScoreStore
 from evohydra.searching.search_parts import SearchParts
-from evohydra.searching.shortest import Shortest, against_sources, warn_unless_kept
+from evohydra.searching.shortest import Shortest, against_sources, one_of_each, warn_unless_kept
 from evohydra.spaces import Space
 from evohydra.spaces.parameter import UNIFORM
 
@@ -185,7 +185,7 @@ def choose(
     if isinstance(rule, Shortest):
         sources = {name: node for name, node in space.known_merges().items() if name != UNIFORM}
         rule, on_validation = against_sources(rule, sources, ledger.records, scheduler, objective)
-        top = max(top, len(left))  # the whole front, which is not longer than the longest path
+        left, top = one_of_each(left), max(top, len(left))  # the whole front, not longer than the longest path
     candidates: list[Candidate] = []
     for _ in range(1 if guard is None or scheduler is None else ROUNDS):
         best = _best(left, top, rule, group)

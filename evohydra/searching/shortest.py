@@ -88,6 +88,15 @@ def against_sources(
     return on_search, rule.against(objective.fitness(evaluation.scores))
 
 
+def one_of_each(records: Sequence[Record]) -> list[Record]:
+    """Of records with the same objectives the first one; those without a score are left out."""
+    found: dict[tuple[float, ...], Record] = {}
+    for record in records:
+        if record.fitness is not None:
+            found.setdefault(tuple(record.objectives.values()), record)
+    return list(found.values())
+
+
 def warn_unless_kept(rule: Rule, fitness: float | None) -> None:
     """Say so where a winner, with this fitness on validation, does not keep enough."""
     if isinstance(rule, Shortest) and fitness is not None and not rule.keeps(np.array([fitness]))[0]:
