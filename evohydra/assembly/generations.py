@@ -6,7 +6,6 @@ from pathlib import Path
 
 from evohydra.assembly.automatic import AUTO, usual_budget
 from evohydra.assembly.composition import composed
-from evohydra.assembly.settings import Settings
 from evohydra.files import Plain
 
 MOST_COPIES = 1000  # of recipes in the recipe of the last generation
@@ -24,7 +23,6 @@ def generation(plain: Plain, number: int, directory: Path, given: Sequence[str])
     It has its share of the budget, the changes of `generations_then`, and what the generation before has kept as
     sources. ValueError for settings that do not fit together.
     """
-    Settings.check_types(plain)
     count, then = plain["generations"], list(plain["generations_then"])
     copies = plain["generations_sources"] ** (count - 1)
     if copies > MOST_COPIES:

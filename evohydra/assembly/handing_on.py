@@ -10,6 +10,7 @@ from rich.console import Console
 from evohydra.assembly.continuing import ALIKE, DECIDED, continued
 from evohydra.assembly.generations import generation, room_of
 from evohydra.assembly.runs import Assembled, assembled
+from evohydra.assembly.settings import Settings
 from evohydra.files import Plain, write_json
 from evohydra.recipe import Node
 from evohydra.report import say
@@ -25,6 +26,7 @@ def hand_on(plain: Plain, directory: Path, place: Plain, given: Sequence[str], c
     Each is an ordinary search in a directory of its own, which is asked for again even where it has ended: nothing is
     scored then, and what it hands on is the same. No weights are written, and nothing is scored on validation or test.
     """
+    Settings.check_types(plain)
     count = plain.get("generations", 1)
     if count == 1:
         return
@@ -35,7 +37,7 @@ def hand_on(plain: Plain, directory: Path, place: Plain, given: Sequence[str], c
         made = assembled(settings, room, named, overrides)
         if isinstance(made.run, UnsearchedRecipe):
             raise ValueError("generations: expected genes to search and a benchmark, got none of both")
-        room.mkdir(exist_ok=True)
+        room.mkdir(parents=True, exist_ok=True)
         run = replace(made.run, said=(f"generation {number} of {count}", *made.run.said))
         with run.searched(console) as done:
             found = kept(list(done.ledger.records), plain["generations_keep"], plain["generations_sources"])
