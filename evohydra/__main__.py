@@ -124,6 +124,11 @@ def _nothing_left(directory: Path, settings: HydraConf) -> bool:
     return alone and starting.leave_nothing(directory, settings.output_subdir, f"{settings.job.name}.log")
 
 
+def _searchpath(settings: HydraConf) -> list[str]:
+    """The overrides that say where else parts of the configuration are."""
+    return [text for text in settings.overrides.hydra if text.startswith("hydra.searchpath=")]
+
+
 @hydra.main(version_base="1.3", config_path=composition.conf_dir(), config_name="config")
 def job(config: DictConfig) -> float:
     """One run; returns the winner's score on validation (on search where there is none), larger is better."""
@@ -155,11 +160,14 @@ def job(config: DictConfig) -> float:
         sys.exit(harmless(f"evohydra: {shown_text(str(error), secrets)}"))
     try:
         check_ahead(plain, settings.overrides.task)
-        from evohydra.assembly.runs import make_run  # takes seconds
+        from evohydra.assembly.handing_on import hand_on  # takes seconds
+        from evohydra.assembly.runs import make_run
         from evohydra.report import make_console
 
         place = place_in_sweep(directory, plain["seed"])
-        summary = make_run(plain, directory, place, settings.overrides.task)(make_console())
+        given, console = [*settings.overrides.task, *_searchpath(settings)], make_console()
+        hand_on(plain, directory, place, given, console)
+        summary = make_run(plain, directory, place, given)(console)
     except (ArithmeticError, ValueError, OSError, RuntimeError, MemoryError) as error:
         logger.info("the run ended with an error", exc_info=True)
         if os.environ.get("HYDRA_FULL_ERROR"):

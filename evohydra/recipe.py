@@ -268,8 +268,8 @@ def _as_first_written(data: object) -> object:
     return content
 
 
-def with_checkpoints(node: Node, known: Mapping[str, Checkpoint]) -> Node:
-    """The same recipe over the checkpoints of `known`, by name."""
+def with_checkpoints(node: Node, known: Mapping[str, Node]) -> Node:
+    """The same recipe over the checkpoints (or recipes) of `known`, by the names of its own."""
     if isinstance(node, Checkpoint):
         return known[node.name]
     if isinstance(node, Stack):

@@ -3,9 +3,9 @@
 import functools
 import logging
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -37,7 +37,8 @@ from evohydra.searching.identity import SCORES, Identity
 from evohydra.searching.ledger import Ledger
 from evohydra.searching.limits_told import told_of_limits
 from evohydra.searching.masks import with_masks
-from evohydra.searching.optimizers import TakesEarlier
+from evohydra.searching.models import Models
+from evohydra.searching.optimizers import Optimizer, TakesEarlier
 from evohydra.searching.plan import SearchPlan
 from evohydra.searching.references import REFERENCES, Told, check_same_references, told_of, verified_references
 from evohydra.searching.rounds import Scoring
@@ -54,23 +55,15 @@ OWN = ("run.json", SETTINGS, SCORES, "ablations.json", "examples.json", ANSWERS)
 
 
 @dataclass(frozen=True)
-class Models:
-    """What a winner is compared with; `files_from` names the source that gives configuration and tokenizer.
+class Searched:
+    """What a search has left: the strategy, the kind of fitness that it went by, genomes, and what scores more."""
 
-    masks: of baselines with random masks the same merge by mask seed, its own first.
-    """
-
-    sources: Mapping[str, Node]
-    base: Node | None
-    uniform: Node | None
-    baselines: Mapping[str, Node]
-    files_from: str
-    masks: Mapping[str, Mapping[int, Node]] = field(default_factory=dict)
-
-    def all(self) -> dict[str, Node]:
-        """By name; the order is that of tables."""
-        others = {"uniform": self.uniform, "base": self.base}
-        return {**self.sources, **self.baselines, **{name: node for name, node in others.items() if node is not None}}
+    optimizer: Optimizer
+    fitness: Fitness
+    ledger: Ledger
+    scheduler: Scheduler
+    tracker: Guarded
+    references: Told | None
 
 
 @dataclass(frozen=True)
@@ -102,13 +95,9 @@ class Run:
     said: tuple[str, ...] = ()
     benchmark_options: tuple[str, ...] = ()
 
-    def __call__(self, console: Console) -> Summary:
-        """Carry it out, or go on with it; returns what summary.json holds.
-
-        Raises WinnerError, with all written, where the winner's checkpoint is not the live model, or where the winner
-        fails on test. No other candidate takes its place then: test examples choose nothing.
-        """
-        began = time.perf_counter()
+    @contextmanager
+    def searched(self, console: Console) -> Iterator["Searched"]:
+        """Carry out the search, or go on with it; what it has left is open meanwhile."""
         plan = self.plan
         with ExitStack() as stack:
             start = plan.starting_points()
@@ -133,16 +122,29 @@ class Run:
             with SearchProgress(console, plan.budget, ledger.replayed, Workers(scheduler, times)) as progress:
                 observers = (progress, tracker.genome, Doubts(store))
                 plan.search(optimizer, fitness, self.scoring(scheduler, verified), ledger, observers, start)
+            yield Searched(optimizer, fitness, ledger, scheduler, tracker, references)
+
+    def __call__(self, console: Console) -> Summary:
+        """Carry it out, or go on with it; returns what summary.json holds.
+
+        Raises WinnerError, with all written, where the winner's checkpoint is not the live model, or where the winner
+        fails on test. No other candidate takes its place then: test examples choose nothing.
+        """
+        began = time.perf_counter()
+        plan = self.plan
+        with self.searched(console) as done:
+            ledger, scheduler, tracker = done.ledger, done.scheduler, done.tracker
+            store, executor, optimizer = scheduler.store, scheduler.executor, done.optimizer
             searching = scheduler.busy
             validate = scheduler if plan.validated else None
-            groups = groups_of(fitness)
+            groups = groups_of(done.fitness)
             chosen_by = plan.objective, plan.pick, groups, self.guard
             candidates = choose(plan.space, ledger, validate, plan.top, *chosen_by)
             self._check_candidates(store, candidates)
             compared = with_masks({**self.models.all(), WINNER: candidates[0].recipe}, self.models.masks)
             tested = scheduler.scored(compared, "test")
             check_any_scored(store, "test", {name: evaluation.error for name, evaluation in tested.items()})
-            summary = self._summarise(scheduler, ledger, candidates, tested, references)
+            summary = self._summarise(scheduler, ledger, candidates, tested, done.references)
             summary["budget"] = plan.budget
             if self.guard is not None:
                 summary["guard"] = told_of_limits(self.guard, scheduler, candidates, ledger.records)

@@ -93,7 +93,7 @@ def with_search(
     said = []
     strategy = getattr(instantiate(settings.optimizer), "func", None)
     if settings.budget == AUTO:
-        budget = strategy.usual_budget if isinstance(strategy, UsualBudget) else USUAL_BUDGET
+        budget = usual_budget(settings.optimizer)
         settings, said = replace(settings, budget=budget), [f"budget=auto: {budget} genomes"]
     if set(settings.fitness) == {LIKELIHOOD, FULL}:
         for kind, options in settings.fitness.items():
@@ -111,6 +111,12 @@ def with_search(
         settings = replace(settings, fitness=settings.fitness[kind])
         said.append(f"fitness=auto: {kind}, {reason}")
     return settings, "; ".join(said) or None
+
+
+def usual_budget(optimizer: Plain) -> int:
+    """The genomes that budget=auto stands for with this optimizer, a part of the configuration."""
+    strategy = getattr(instantiate(optimizer), "func", None)
+    return strategy.usual_budget if isinstance(strategy, UsualBudget) else USUAL_BUDGET
 
 
 def no_likelihood(benchmarks: Mapping[str, Benchmark]) -> str | None:

@@ -102,7 +102,8 @@ def found_sources(settings: Settings, paths: Mapping[str, Path] = NOWHERE) -> Fo
         adapters=added,
         texts=tuple(_texts([[source.prompt for source in chosen.values()], settings.benchmark])),
     )
-    merging, path = settings.merge.get("parameter"), settings.merge.get("dataflow")
+    path = settings.merge.get("dataflow")
+    merging = settings.merge.get("parameter") or settings.all.get("continue")  # whose recipes are merges
     models, base = declared.checkpoints(chosen, rules) if merging else (declared.models(chosen), None)
     differing = declared.disagreement(chosen) if merging else None
     first_on_path = (path or {}).get("first") or models[0].name

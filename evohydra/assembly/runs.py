@@ -16,7 +16,9 @@ import numpy as np
 from evohydra.assembly.automatic import AUTO, with_benchmark, with_search
 from evohydra.assembly.backends import backend_of
 from evohydra.assembly.begun import as_begun, commits_of
+from evohydra.assembly.continuing import Nested, continued, over
 from evohydra.assembly.foresight import beginning
+from evohydra.assembly.generations import generation
 from evohydra.assembly.guarding import (
     by_content,
     counted,
@@ -25,7 +27,7 @@ from evohydra.assembly.guarding import (
     has_validation,
     limits_of,
 )
-from evohydra.assembly.merge_spaces import baselines_of, located_in, space_of
+from evohydra.assembly.merge_spaces import Located, baselines_of, located_in, space_of
 from evohydra.assembly.own_code import own_code
 from evohydra.assembly.parts import (
     Parts,
@@ -44,6 +46,8 @@ from evohydra.assembly.reading import WHOLE, Reading
 from evohydra.assembly.recorded import recorded
 from evohydra.assembly.settings import Settings, check_several
 from evohydra.assembly.sizes import fitted
+from evohydra.assembly.stack_starts import by_content as by_content_of
+from evohydra.assembly.stack_starts import known_starts, stack_points
 from evohydra.assembly.warming import optimizer_of, warm_genomes, warmed
 from evohydra.assembly.workers import WorkerMaker, scores_depend_on
 from evohydra.audit.plan import audit_plan
@@ -51,7 +55,7 @@ from evohydra.families import Rules
 from evohydra.families.sources import FoundSources
 from evohydra.files import Plain
 from evohydra.recipe import Node
-from evohydra.run import Models, Run
+from evohydra.run import Run
 from evohydra.scoring.benchmarks import Asking, Benchmark, BenchmarkError
 from evohydra.scoring.benchmarks.fingerprints import datasets
 from evohydra.scoring.executors import Executor
@@ -59,9 +63,9 @@ from evohydra.scoring.worker import Worker
 from evohydra.searching.fitness import check_references
 from evohydra.searching.identity import IDENTITY, SCORES, Identity, OfSearch, own_keys
 from evohydra.searching.masks import by_mask
+from evohydra.searching.models import Models
 from evohydra.searching.plan import SearchPlan, check_budget, known_points
 from evohydra.spaces import Space
-from evohydra.spaces.parameter import uniform_merge
 from evohydra.winner.publishing import check_push
 from evohydra.winner.recipe_files import made_from
 from evohydra.winner.unsearched import UnsearchedRecipe
@@ -98,6 +102,9 @@ def assembled(
     no benchmark, what writes that one recipe.
     """
     check_several(plain, given)
+    if plain.get("generations", 1) > 1:  # the others have been before, in directories of their own
+        plain, given = generation(plain, plain["generations"], directory, given)
+    plain, earlier = continued(plain, given)
     plain, said = with_benchmark(plain, given)
     settings = Settings.parse(plain)
     if settings.push is not None:
@@ -107,7 +114,8 @@ def assembled(
     found = found_sources(settings)
     settings, fits, kept = fitted(settings, found)
     merge = with_ranges_for(settings.merge, instantiate(settings.optimizer))
-    space = space_of(merge, located_in(found), found)
+    located = located_in(found, nested=earlier.as_found())
+    space = space_of(merge, located, found)
     _check_budget(settings, space)
     every = benchmarks_of(settings, found.family)
     backend_of(settings).check(settings, found, every, device)
@@ -118,7 +126,7 @@ def assembled(
     settings, searched = with_search(settings, benchmarks, given)
     for doubt in doubts_about_prompts(chosen_sources(settings.model), found.directories, every):
         logger.warning("%s", doubt)
-    baselines_of(settings, located_in(found))
+    baselines_of(settings, located)
     form = _form(settings, found.rules, every)
     instantiate(settings.executor)(make=_unmade, worker_bytes=0).close()  # its options are checked
     plan = replace(_plan(settings, benchmarks, space), validated=has_validation(every))
@@ -126,13 +134,17 @@ def assembled(
         plan.check()
         check_references(plan.fitness, benchmarks)
         warm_genomes(settings, space)
+        tensors = tuple(found.aligned.tensors[found.aligned.files_from].shapes)
+        plan = replace(plan, warm=stack_points(settings.start or (), space, tensors))
     elif space.names:
         raise BenchmarkError("no benchmark: choose one or more, for example benchmark=[mgsm_ja]")
 
     opened = as_begun(reading.read(found), directory / IDENTITY)
     parts = opened_parts(settings, found, opened, every, device)
     suit_threads(settings.threads, shapes_of(parts))
-    located = located_in(found, parts.sources)
+    nodes = (*opened.models, *filter(None, [opened.base]))
+    nested = over(earlier, nodes, found.rules, str(parts.engine.dtype).removeprefix("torch."))
+    located = located_in(found, parts.sources, nested)
     space = space_of(merge, located, found)
     form.format.check(space.default(), parts.family, parts.sources)
     made_from(space.default(), parts.sources.directories)  # warns now, not after the search
@@ -142,7 +154,7 @@ def assembled(
         return Assembled(
             UnsearchedRecipe(directory, space.decode(np.empty(0)), form, make_executor, settings.push), found, parts
         )
-    plan, identity = warmed(settings, replace(plan, space=space), _identity(settings, parts, kept))
+    plan, identity = warmed(settings, replace(plan, space=space), _identity(settings, parts, kept, nested))
     models = _models(settings, located, parts, reading)
     based = {"base": models.base} if models.base else {}
     run = Run(
@@ -209,7 +221,7 @@ def _plan(settings: Settings, benchmarks: Mapping[str, Benchmark], space: Space)
         budget=settings.genomes,
         seed=settings.seed,
         top=settings.top,
-        start=tuple(settings.start or ()),
+        start=known_starts(settings.start or ()),
         warm=np.empty((0, len(space.names))),
         ablate=settings.ablate,
         validated=False,
@@ -228,10 +240,11 @@ def _executor(settings: Settings, parts: Parts) -> Executor:
     return made
 
 
-def _models(settings: Settings, located: Plain, parts: Parts, reading: Reading) -> Models:
+def _models(settings: Settings, located: Located, parts: Parts, reading: Reading) -> Models:
     """The models that a winner is compared with."""
     opened, engine = parts.sources, parts.engine.uncached()
     alike = len({tuple(sorted(engine.shapes(model).items())) for model in opened.models}) == 1
+    several = len(located.models) > 1  # of one model the average is that model
     baselines: dict[str, Node] = {}
     for name, space in baselines_of(settings, located).items():
         try:
@@ -240,27 +253,30 @@ def _models(settings: Settings, located: Plain, parts: Parts, reading: Reading) 
         except ValueError as reason:
             logger.warning("baseline %s is left out: %s", name, reason)
     return Models(
-        sources={model.name: model for model in opened.models},
+        sources={**located.recipes, **{model.name: model for model in opened.models}},
         base=opened.base,
-        uniform=uniform_merge(opened.models, opened.base, located["locations"]) if alike else None,
+        uniform=located.average() if alike and several else None,
         baselines=baselines,
         files_from=opened.files_from,
         masks={name: masks for name, node in baselines.items() if (masks := by_mask(node))},
     )
 
 
-def _identity(settings: Settings, parts: Parts, kept: Mapping[str, int]) -> Identity:
+def _identity(settings: Settings, parts: Parts, kept: Mapping[str, int], nested: Nested) -> Identity:
     """What the results of a run depend on; `kept` are other choices of `auto`."""
     opened = parts.sources
     search = OfSearch(
-        models=[node.to_dict() for node in opened.models],
+        models=[
+            *(node.to_dict() for node in opened.models),
+            *({"name": name, **node.to_dict()} for name, node in nested.recipes.items()),
+        ],
         base=opened.base.to_dict() if opened.base else None,
         merge={key: value for key, value in settings.merge.items() if key != "compile"},  # changes no bit
         optimizer=settings.optimizer,
         seed=settings.seed,
         fitness=settings.fitness,
         objective=settings.objective,
-        start=settings.start or [],
+        start=by_content_of(settings.start or []),
         warm_start=None,
         search=None if settings.search == "generations" else settings.search,
         guard=[*by_content(settings.guard), {"examples": settings.guard_examples}] if settings.guard else None,

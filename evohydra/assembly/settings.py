@@ -9,6 +9,7 @@ from annotated_types import Ge, Gt, Le
 from evohydra.audit.plan import Part
 from evohydra.checks import Count, CountOrAuto, Seed, check, check_below, check_entries
 from evohydra.files import Plain
+from evohydra.searching.keeping import Rule
 
 Spec = Plain  # of a part: what makes it (`_target_`), and its options
 Gigabytes = Annotated[float, Ge(0), Le(10**6)]
@@ -16,6 +17,7 @@ DType = Literal["float32", "bfloat16", "float16"]
 Threads = Annotated[int, Ge(1), Le(4096)] | Literal["auto"]
 PARTS = ("merge", "optimizer", "fitness", "objective", "pick", "tracker", "executor", "backend", "format")
 AUTO = "auto"
+MOST_GENERATIONS = 10
 PARTS_OF_MERGE = {"parameter": Spec | None, "dataflow": Spec | None}
 
 
@@ -23,7 +25,11 @@ def check_several(plain: Plain, given: Sequence[str]) -> None:
     """ValueError where `given`, overrides, choose one source and no merge: most likely a name was forgotten."""
     sources = (plain.get("model") or {}).get("sources") or {}
     chosen = [text.removeprefix("model=") for text in given if text.startswith("model=")]
-    if chosen and len(sources) == 1 and not any(text.startswith(("merge=", "experiment=")) for text in given):
+    if (
+        chosen
+        and len(sources) == 1
+        and not any(text.startswith(("merge=", "experiment=", "continue=")) for text in given)
+    ):
         name = chosen[-1]
         raise ValueError(
             f"model={name}: expected two sources or more, joined by + (model={name}+OTHER), got one. To search how far "
@@ -49,7 +55,7 @@ class Settings:
     seed: Seed
     search: Literal["generations", "steady"]
     top: Count
-    start: Sequence[Literal["sources", "uniform"]] | None
+    start: Sequence[str] | None
     warm_start: str | None
     warm_start_top: Count
     tokenizer: str
@@ -81,6 +87,10 @@ class Settings:
     benchmark: Plain | None = None  # Spec by name
     baselines: Plain | None = None
     backend: Spec | None = None
+    generations: Annotated[int, Ge(1), Le(MOST_GENERATIONS)] = 1
+    generations_keep: Rule = "diverse"
+    generations_sources: Annotated[int, Ge(1), Le(20)] = 3
+    generations_then: Sequence[str] = ()
 
     @property
     def genomes(self) -> int:

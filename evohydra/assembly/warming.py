@@ -48,6 +48,8 @@ def warmed(settings: Settings, plan: SearchPlan, identity: Identity) -> tuple[Se
     warm, earlier = warm_genomes(settings, plan.space), _earlier(settings, plan.space)
     known = warm_identity(Path(settings.warm_start), warm, identity.scores.benchmarks, earlier)
     return (
-        replace(plan, warm=warm, make_optimizer=functools.partial(optimizer_of, settings, earlier)),
+        replace(
+            plan, warm=np.vstack([plan.warm, warm]), make_optimizer=functools.partial(optimizer_of, settings, earlier)
+        ),
         replace(identity, search=replace(identity.search, warm_start=known)),
     )

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from evohydra.checks.patterns import matches_whole
 from evohydra.files import Plain
 from evohydra.mergekit.settings import Settings, Slice
 from evohydra.merging.checkpoints import TensorSource
@@ -128,3 +129,40 @@ def _linear(models: tuple[Checkpoint, ...], groups: Mapping[tuple[float, ...], S
 
     made = (Group(f"group {i}", tuple(names), parameters(w)) for i, (w, names) in enumerate(groups.items()))
     return Merge("linear", None, models, tuple(made), {"mask_seed": 0})
+
+
+def plain_hops(
+    config: Plain,
+    slices: Sequence[OneSource],
+    places: Mapping[str, int],
+    names: Sequence[str],
+    layout: LayerNames,
+) -> tuple[Hop, ...]:
+    """The stack as a path whose sources are the models as they are, by reference at `places`.
+
+    `names` are the tensors of one of them. A scale of what ends a layer's MLP is that of the next hop (`Stack`), and
+    there is no counterpart of other ones here: ValueError, with the slice.
+    """
+    scales = _Scales(config, slices)
+    first = f"{layout.layers}.0."
+    inside = [name.removeprefix(first) for name in names if name.startswith(first)]
+    edges = [name for name in names if not name.startswith(f"{layout.layers}.")]
+    scaled = {scales.at(each, name, None) for each in (slices[0], slices[-1]) for name in edges}
+    hops: list[Hop] = []
+    before = 1.0
+    for each in slices:
+        for number in range(each.start, each.stop):
+            here = {rest: scales.at(each, f"{layout.layers}.{number}.{rest}", number - each.start) for rest in inside}
+            ends = {scale for rest, scale in here.items() if matches_whole(layout.mlp, rest, "layout.mlp")}
+            others = {s for rest, s in here.items() if not matches_whole(layout.mlp, rest, "layout.mlp")} | scaled
+            if others != {1.0} or len(ends) != 1 or (layout.offset and ends != {1.0}):
+                raise ValueError(
+                    f"slices: layer {number} of {each.model} has scales that a path has no gene for: expected scales "
+                    f"of the last matrix of MLPs alone, got {sorted({*ends, *others})}; without scales the stack can "
+                    "be a start, and `python -m evohydra.rebuild` makes it as it is"
+                )
+            hops.append(Hop(places[each.model], number, before))
+            before = ends.pop()
+    if before != 1.0:
+        raise ValueError("slices: the scale of the last layer has no hop behind it, expected 1")
+    return tuple(hops)

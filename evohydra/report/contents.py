@@ -13,6 +13,7 @@ from evohydra.report.front import front_figure
 from evohydra.report.front_table import front_rows
 from evohydra.report.gathering import Job, apart, by_group, by_split, chosen_by_auto, strategies
 from evohydra.report.gene_blocks import gene_blocks
+from evohydra.report.lineage import lineage_blocks
 from evohydra.report.origin import origin_blocks
 from evohydra.report.recipe_figures import recipe_figures
 from evohydra.report.score_figures import finished, held_out, held_out_figure, optimism_figure, too_few
@@ -54,6 +55,7 @@ def contents(jobs: Sequence[Job], target: Path, look: Look = "screen") -> list[S
             Section(f"The audit of the winner{whose}", list(audit_blocks(best))),
             Section("From the search to the test split", list(_optimism(jobs))),
             Section("The winning recipes", list(_winners(jobs, target))),
+            Section("Where the winner comes from", list(lineage_blocks(best_job(jobs)))),
             Section("Which genes mattered", list(gene_blocks(jobs))),
             Section("What the winner gets right and the sources get wrong", list(example_blocks(best))),
             Section("Where the time went", list(_time(jobs))),

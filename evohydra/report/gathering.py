@@ -81,7 +81,7 @@ class Job:
         """Finished, running, or how far it came."""
         if self.summary is not None:
             return "finished"
-        budget = _number(self.config.get("budget"))
+        budget = _budget(self.config)
         progress = f"{len(self.records)} of {budget} genomes" if budget else f"{len(self.records)} genomes"
         if self.ended_at is not None:
             progress += f" (it goes on from an earlier end at {self.ended_at})"
@@ -234,7 +234,7 @@ def _job(run: Path, overrides: tuple[str, ...]) -> Job:
     records, lines = genomes_of(run / "ledger.jsonl")
     summary, recipe = _json(current(run, "summary.json")), _json(current(run, "recipe.json"))
     ended_at = None
-    if summary is not None and not _is_end(summary, _number(config.get("budget")), len(records)):
+    if summary is not None and not _is_end(summary, _budget(config), len(records)):
         ended_at, summary, recipe = summary["evaluations"], None, None
     return Job(
         directory=run,
@@ -256,9 +256,10 @@ def _of_search(line: Plain) -> bool:
     return line["split"] == "search" and str(line["label"]).startswith("genome ")
 
 
-def _number(budget: object) -> int | None:
-    """None of `auto`."""
-    return budget if isinstance(budget, int) else None
+def _budget(config: Plain) -> int | None:
+    """The genomes of a run, of several generations those of the last one; None of `auto`."""
+    budget, generations = config.get("budget"), config.get("generations", 1)
+    return budget // generations if isinstance(budget, int) else None
 
 
 def _is_end(summary: Plain, budget: int | None, genomes: int) -> bool:

@@ -58,6 +58,8 @@ def _mapping(data: object) -> Plain:
 
 def _source(node: Plain) -> str:
     """A source as its recipe has it: its name, and where it came from."""
+    if node.get("node", "checkpoint") != "checkpoint":
+        return f"{node.get('name')}: a recipe of an earlier search"
     told = f"{node.get('name')}: {node.get('path')}"
     told += f" at {node['revision']}" if node.get("revision") else ""
     return f"{told} with adapter {node['adapter']}" if node.get("adapter") else told

@@ -24,7 +24,9 @@ from evohydra.searching.rounds import Rounds, Scoring
 from evohydra.searching.scheduler import Scheduler
 from evohydra.searching.scores import ScoreStore
 from evohydra.searching.search_parts import SearchParts
+from evohydra.searching.shortest import Shortest, against_sources, one_of_each, warn_unless_kept
 from evohydra.spaces import Space
+from evohydra.spaces.parameter import UNIFORM
 
 Group = Callable[[Record], int]
 
@@ -179,10 +181,15 @@ def choose(
     ROUNDS times; then it is the one that lacks least.
     """
     left: Sequence[Record] = ledger.records if guard is None else nearest(ledger.records, top)
+    on_validation = rule
+    if isinstance(rule, Shortest):
+        sources = {name: node for name, node in space.known_merges().items() if name != UNIFORM}
+        rule, on_validation = against_sources(rule, sources, ledger.records, scheduler, objective)
+        left, top = one_of_each(left), max(top, len(left))  # the whole front, not longer than the longest path
     candidates: list[Candidate] = []
     for _ in range(1 if guard is None or scheduler is None else ROUNDS):
         best = _best(left, top, rule, group)
-        candidates += _validated(space, best, scheduler, objective, rule, guard)
+        candidates += _validated(space, best, scheduler, objective, on_validation, guard)
         if guard is None or not best:
             break
         candidates.sort(key=lambda each: (each.validation is None, each.shortfall))
@@ -190,6 +197,7 @@ def choose(
             break
         looked_at = {record.recipe for record in best}
         left = [record for record in left if record.recipe not in looked_at]
+    warn_unless_kept(on_validation, candidates[0].validation if candidates else None)
     return candidates
 
 

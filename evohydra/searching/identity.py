@@ -23,7 +23,7 @@ OF_SCORES = (
 )  # fmt: skip
 OF_THE_SEARCH = (
     "merge", "optimizer", "seed", "search", "fitness", "objective", "start", "warm_start", "warm_start_top",
-    "guard", "guard_examples",
+    "guard", "guard_examples", "continue", "generations", "generations_keep", "generations_sources", "generations_then",
 )  # fmt: skip
 # What no score depends on, or (budget, top, pick) what may change when a run goes on.
 INCIDENTAL = (

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from evohydra.recipe import Node, Stack
 
 Means = Mapping[str, float]  # of each benchmark
+HOPS = "-hops"  # the objective of path_length
 
 
 def none(means: Means, fitness: float, recipe: Node) -> dict[str, float]:
@@ -67,7 +68,7 @@ def path_length(means: Means, fitness: float, recipe: Node) -> dict[str, float]:
     """The fitness against the number of hops, which costs time and memory."""
     if not isinstance(recipe, Stack):
         raise ValueError("objective=path_length: only paths have a length; choose merge=dfs or merge=METHOD+dfs")
-    return {"score": fitness, "-hops": -float(len(recipe.hops))}
+    return {"score": fitness, HOPS: -float(len(recipe.hops))}
 
 
 def finite(fitness: Sequence[float | None], seen: Iterable[float | None]) -> list[float]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from evohydra.searching.ablations import check_ablations
-from evohydra.searching.driver import search
+from evohydra.searching.driver import groups_of, search
 from evohydra.searching.events import Events
 from evohydra.searching.feedback import EVERY_EXAMPLE
 from evohydra.searching.fitness import Fitness, NeedsGenerations
@@ -20,6 +20,7 @@ from evohydra.searching.optimizers import LearnsFromExamples, Optimizer, Points
 from evohydra.searching.optimizers.singles import one_by_one
 from evohydra.searching.rounds import Scoring
 from evohydra.searching.search_parts import Observer, SearchParts
+from evohydra.searching.shortest import check_shortest
 from evohydra.searching.steady import search_steadily
 from evohydra.spaces import Space
 from evohydra.spaces.genes import Axis
@@ -55,9 +56,13 @@ class SearchPlan:
         """ValueError for options that do not fit together, before anything is scored."""
         unknown = sorted(set(self.start) - {"sources", "uniform"})
         if unknown:
-            raise ValueError(f"start: expected sources, uniform, both or none of them, got {unknown}")
+            raise ValueError(
+                f"start: expected sources, uniform, files of stacks (stack.yaml) or none of them, got {unknown}"
+            )
         check_ablations(self.ablate, self.validated)
         self.objective.check(tuple(self.sizes), self.space.default())
+        several = self.objective.several({name: [0.0] for name in self.sizes}, self.space.default())
+        check_shortest(self.pick, list(several), self.start, alike=groups_of(self.fitness) is None)
         if self.space.names:  # what has none is refused later, once its only recipe has been looked at
             self.optimizer(known_points(self.space, self.start)[0]).close()
 

@@ -21,7 +21,8 @@ ROUNDINGS = 16
 # Of singular vectors and matrix products each sum is over the longer side of a matrix, and a step of a singular value
 # moves its vectors: a backward-stable factorisation of n x m is right to some n + m roundings.
 FACTORS = {
-    "tsv_m", "iso_c", "iso_cts", "wudi", "boosted_consensus", "boosted_task_arithmetic", "boosted_ties", "knots", "core_space",
+    "tsv_m", "iso_c", "iso_cts", "wudi", "boosted_consensus", "boosted_task_arithmetic", "boosted_ties", "knots",
+    "core_space",
 }  # fmt: skip
 # An entry at the threshold of an importance, which exponentials and logarithms decide, may fall on the other side.
 THRESHOLDS = {"arcee_fusion"}
