@@ -18,7 +18,7 @@ from tests.benchmarks.peers.rows import ROWS
 
 SHOWN = ("evohydra", "evohydra_as_many", "evohydra_cmaes", "evohydra_paper", "mergenetic_ga", "mergekit_evolve")
 JOINED = (("evohydra", "evohydra_as_many"), ("evohydra_cmaes", "evohydra_paper"))
-LOW, BELOW, LEFT = ("evohydra", "evohydra_cmaes"), -12, ("mergenetic_ga",)  # labels that would lie on a line
+HEIGHTS, LEFT = {"evohydra": 8, "evohydra_cmaes": -12}, ("mergenetic_ga",)  # of labels that would lie on a line
 OURS, THEIRS = "#0b6e99", "#b04a2f"
 
 
@@ -43,7 +43,7 @@ def main() -> None:
         means[name] = at
         axes.plot(*at, "o", color=colour)
         right = name not in LEFT
-        place = {"xytext": (8 if right else -8, BELOW if name in LOW else -3), "ha": "left" if right else "right"}
+        place = {"xytext": (8 if right else -8, HEIGHTS.get(name, -3)), "ha": "left" if right else "right"}
         axes.annotate(ROWS[name].label, at, textcoords="offset points", fontsize=9, color=colour, **place)
     for pair in JOINED:
         if all(name in means for name in pair):
