@@ -131,7 +131,7 @@ def test_limits_that_cannot_be_kept_to_are_refused(entry: dict[str, Any], said: 
         ),
         ({"measure": "japanese", "at_least": 1}, True, "on 10 validation examples; no number of them suffices"),
         ({"measure": "truncated"}, False, "does not keep it for sure on 10 validation examples; it takes 82"),
-        ({"benchmark": "other", "at_least": "source a"}, False, "no number of them suffices"),
+        ({"benchmark": "other", "at_least": "source ja"}, False, "no number of them suffices"),
         ({"measure": "truncated", "at_most": 0.2}, False, None),
         ({"benchmark": "other", "at_least": "source best - 0.2"}, False, None),
         ({"benchmark": "other", "at_least": 0.99}, False, None),

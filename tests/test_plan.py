@@ -216,6 +216,7 @@ def test_exit_statuses(room: tuple[Path, list[str]], tmp_path: Path) -> None:
         ("workers=none", "workers: expected a number"),
         ("memory_gb=much", "memory_gb: expected a number"),
         ("gpu_gb=24", "gpu_gb: of which GPU"),
+        ("json=/nowhere/plan.json", "json: expected a file in a directory that exists, got '/nowhere/plan.json'"),
     ],
 )
 def test_options_of_the_plan(given: str, told: str) -> None:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from evohydra.planning.devices import Device, Figures, chosen
 
@@ -40,8 +41,11 @@ def parsed(overrides: Sequence[str]) -> tuple[Options, list[str]]:
         if calibrate == "true":
             raise ValueError(f"calibrate=true measures this machine, not gpu={given['gpu']}; give one of both")
         calibrate = "false"
+    file = given.get("json")
+    if file is not None and not (file and Path(file).absolute().parent.is_dir() and not Path(file).is_dir()):
+        raise ValueError(f"json: expected a file in a directory that exists, got {file!r}")
     memory = _positive("memory_gb", given.get("memory_gb"))
-    return Options(calibrate, gpu, int(workers) if workers else None, given.get("json"), memory), rest
+    return Options(calibrate, gpu, int(workers) if workers else None, file, memory), rest
 
 
 def _positive(key: str, given: str | None) -> float | None:
