@@ -22,6 +22,7 @@ from typing import get_args, get_origin
 from torch import Tensor
 
 from evohydra.checks.registry import check_allowed
+from evohydra.merging.group_methods import METHOD
 
 OUT, STREAMS = "out", "streams"
 KINDS = {float: "a finite number", int: "a whole number", bool: "true or false", str: "a word"}
@@ -128,6 +129,8 @@ def resolve(name: str) -> Method:
     keywords = {name: p for name, p in signature.parameters.items() if p.kind is p.KEYWORD_ONLY}
     supplied = frozenset(keywords).intersection({OUT, STREAMS, *declared.providers})
     own = {name: p for name, p in keywords.items() if name not in supplied}
+    if METHOD in own:
+        raise ValueError(f"merge method {path!r}: a parameter called {METHOD} is taken: in recipes it names the method")
     return Method(
         function=function,
         parameters=frozenset(own),
