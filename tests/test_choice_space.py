@@ -1,12 +1,15 @@
 """The choice of a method for each group: conditional genes, recipes, merges that are each method's own, and errors."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import hydra.utils
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from evohydra.assembly.ranges import with_ranges_for
@@ -14,10 +17,12 @@ from evohydra.mergekit.writer import NotExpressible, to_yaml
 from evohydra.merging.engine import Engine, MergeError
 from evohydra.merging.group_methods import method_of, methods_of
 from evohydra.merging.methods import resolve
+from evohydra.rebuild import rebuild
 from evohydra.recipe import Merge, digest, from_dict
 from evohydra.report.recipe_figures import recipe_figures
 from evohydra.spaces.choice import ChoiceSpace
 from evohydra.winner.recipe_files import _check_parameters
+from tests.commands import carried_out, workspace
 from tests.contracts.discovery import composed
 from tests.contracts.test_methods import BASE, LOCATIONS, NAMES, SHAPES, Checkpoint, engine, sources
 
@@ -187,6 +192,21 @@ def test_ranges_of_candidates_widen_only_for_optimizers_that_do_it() -> None:
     assert "widest" in merge["parameter"]["candidates"]["task_arithmetic"]["genes"]["weight"]
     assert "widest" not in fixed["parameter"]["candidates"]["task_arithmetic"]["genes"]["weight"]
     assert fixed["parameter"]["candidates"]["ties"] == merge["parameter"]["candidates"]["ties"]
+
+
+def test_a_winner_of_several_methods_is_rebuilt_to_the_same_bits(tmp_path: Path) -> None:
+    """And its table, figures and card are written."""
+    frozen = "merge.parameter.frozen={embeddings/*: ties, layers.0/*: wudi, head/*: pcb}"
+    small = ("budget=6", "top=1", "start=[]", "baselines=null", "audit=none", "report=true")
+    carried_out([*workspace(tmp_path), "merge=any", frozen, *small], tmp_path / "run")
+    content = json.loads((tmp_path / "run" / "recipe.json").read_text())
+    node = from_dict(content["recipe"])
+    assert isinstance(node, Merge)
+    assert {"ties", "wudi", "pcb"} <= set(methods_of(node))
+    made, promised = rebuild(content, tmp_path / "again", {}, torch.device("cpu"))
+    assert made == promised
+    weights = [load_file(tmp_path / place / "model.safetensors") for place in ("run/winner", "again")]
+    assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
 
 
 def test_a_method_with_a_parameter_of_that_name_is_refused() -> None:
