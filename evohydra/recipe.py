@@ -52,7 +52,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Group:
-    """Tensors that share their genes: `parameters` holds a scalar, or one number for each source model."""
+    """Tensors that share their genes: scalars or a number for each source, and `method` where it is not the merge's."""
 
     name: str
     tensors: tuple[str, ...]

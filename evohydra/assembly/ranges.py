@@ -9,12 +9,21 @@ from evohydra.spaces.gene_spec import Pair, parse_spec
 
 def with_ranges_for(merge: Spec, strategy: object) -> Spec:
     """`merge`, without `widest` of its genes where `strategy`, which makes the optimizer, does not widen ranges."""
-    parameter = merge.get("parameter")
-    if not isinstance(parameter, dict) or not isinstance(genes := parameter.get("genes"), dict):
-        return merge
     if isinstance(getattr(strategy, "func", strategy), WidensRanges):
         return merge
-    return {**merge, "parameter": {**parameter, "genes": {name: _fixed(name, gene) for name, gene in genes.items()}}}
+    return {**merge, "parameter": _all_fixed(merge.get("parameter"))} if merge.get("parameter") else merge
+
+
+def _all_fixed(parameter: object) -> object:
+    """A space without `widest` of its genes, nor of those of its candidates."""
+    if not isinstance(parameter, dict):
+        return parameter
+    fixed = dict(parameter)
+    if isinstance(genes := parameter.get("genes"), dict):
+        fixed["genes"] = {name: _fixed(name, gene) for name, gene in genes.items()}
+    if isinstance(candidates := parameter.get("candidates"), dict):
+        fixed["candidates"] = {name: _all_fixed(each) for name, each in candidates.items()}
+    return fixed
 
 
 def check_ranges(merge: Spec, strategy: object) -> None:

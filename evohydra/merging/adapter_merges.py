@@ -7,6 +7,7 @@ from torch import Tensor
 
 from evohydra.merging.cache import Cache
 from evohydra.merging.checkpoints import TensorSource
+from evohydra.merging.group_methods import method_of, methods_of
 from evohydra.merging.low_rank import Beside, Factored, LowRank, beside, factors_of
 from evohydra.merging.methods import Method, resolve
 from evohydra.recipe import Checkpoint, Group, Merge, Node, Parameter, checkpoints, children
@@ -26,7 +27,7 @@ class AdapterMerges:
         if not self.wanted or not isinstance(node, Merge) or not isinstance(node.base, Checkpoint) or node.base.adapter:
             return ()
         adapters = tuple(model for model in node.models if isinstance(model, Checkpoint) and self._is_adapter(model))
-        if len(adapters) < len(node.models) or resolve(node.method).coefficients is None:
+        if len(adapters) < len(node.models) or any(resolve(each).coefficients is None for each in methods_of(node)):
             return ()
         return (node.base, *adapters)
 
@@ -62,7 +63,7 @@ class AdapterMerges:
 
 def coefficients(node: Merge, group: Group) -> tuple[float, list[float]]:
     """By what the base and the adapters' changes are multiplied in a group; ValueError as from the method."""
-    method = resolve(node.method)
+    method = resolve(method_of(node, group))
     assert method.coefficients is not None
     return method.coefficients(len(node.models), **{**method.defaults, **given_parameters(method, node, group)})
 
@@ -71,7 +72,8 @@ def given_parameters(method: Method, node: Merge, group: Group) -> dict[str, Par
     """The parameters of the method that the recipe gives for a group; ValueError where one is missing."""
     given = {**node.options, **group.parameters}
     if missing := sorted(method.required - given.keys()):
-        raise ValueError(f"{node.method} needs {missing} for group {group.name!r}, the recipe gives {sorted(given)}")
+        chosen = method_of(node, group)
+        raise ValueError(f"{chosen} needs {missing} for group {group.name!r}, the recipe gives {sorted(given)}")
     return {key: value for key, value in given.items() if key in method.parameters}
 
 

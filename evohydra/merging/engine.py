@@ -11,6 +11,7 @@ from evohydra.files import Plain
 from evohydra.merging.adapter_merges import AdapterMerges, changed, given_parameters
 from evohydra.merging.cache import Cache
 from evohydra.merging.checkpoints import CheckpointReader, TensorSource
+from evohydra.merging.group_methods import method_of
 from evohydra.merging.kernels.compilation import compiling
 from evohydra.merging.kernels.fused import NotFinite, is_finite, largest_entry
 from evohydra.merging.kernels.randomness import stream_key
@@ -143,11 +144,12 @@ class Engine:
 
     def _bundles(self, node: Node, parameters: Mapping[str, Tensor]) -> list[tuple[Merge, Group, tuple[str, ...]]]:
         """Groups whose tensors can be merged end to end as one: those of small models, by elementwise methods."""
-        if not isinstance(node, Merge) or not resolve(node.method).elementwise or self.dtype is None:
+        if not isinstance(node, Merge) or self.dtype is None:
             return []
         if self.adapters.checkpoints(node):
             return []
-        bundles = [(group, tuple(name for name in group.tensors if name in parameters)) for group in node.groups]
+        whole = [group for group in node.groups if resolve(method_of(node, group)).elementwise]
+        bundles = [(group, tuple(name for name in group.tensors if name in parameters)) for group in whole]
         return [
             (node, group, names) for group, names in bundles if 0 < sum(parameters[n].numel() for n in names) <= BUNDLE
         ]
@@ -231,7 +233,7 @@ class Engine:
         models: Sequence[Tensor],
         out: Tensor | None = None,
     ) -> Tensor:
-        method, given = resolve(node.method), {**node.options, **group.parameters}
+        method, given = resolve(method_of(node, group)), {**node.options, **group.parameters}
         parameters = given_parameters(method, node, group)
         supplied = self._supply(method, node, name, base, models, given)
         if OUT in method.supplied:
@@ -285,7 +287,7 @@ class Engine:
 
 
 def _not_finite(node: Merge, group: Group, name: str, given: Mapping[str, object]) -> str:
-    return f"{name!r} of group {group.name!r} is not finite after {node.method} with {dict(given)}"
+    return f"{name!r} of group {group.name!r} is not finite after {method_of(node, group)} with {dict(given)}"
 
 
 def _group_by_tensor(node: Node) -> dict[str, Group]:

@@ -1,11 +1,13 @@
 """Pictures of a recipe: the genes of a merge as layers x sources, and the hops of a path."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
-from evohydra.recipe import Checkpoint, Merge, Node, Stack
+from evohydra.merging.group_methods import method_of, methods_of
+from evohydra.recipe import Checkpoint, Group, Merge, Node, Stack
 from evohydra.report import style
 
 NUMBERED = 60  # groups up to which each cell holds its number
@@ -27,10 +29,10 @@ def recipe_figures(recipe: Node) -> Mapping[str, style.Drawing]:
 def genome_figure(recipe: Merge) -> style.Drawing | None:
     """Groups by sources, one panel for each parameter that is a number; None where none is."""
     groups = recipe.groups
-    names = [name for name, value in groups[0].parameters.items() if not isinstance(value, str | bool)]
+    names = list(dict.fromkeys(name for group in groups for name in _numbers(group)))
     if not names:
         return None
-    tables = {name: np.array([np.atleast_1d(group.parameters[name]) for group in groups], float) for name in names}
+    tables = {name: _table(name, groups) for name in names}
     columns = sum(table.shape[1] for table in tables.values())
     width = max(style.usual_width(), 1.3 + 0.55 * columns)
     figure = style.new_figure(1.3 + 0.24 * len(groups), width)
@@ -44,13 +46,16 @@ def genome_figure(recipe: Merge) -> style.Drawing | None:
             (group.name, name, label, value)
             for group, line in zip(groups, values.tolist(), strict=True)
             for label, value in zip(known, line, strict=True)
+            if not np.isnan(value)
         ]
-        span = max(1.0, float(np.abs(values).max()))
+        span = max(1.0, float(np.nanmax(np.abs(values))))
         low = -span if (values < 0).any() else 0.0
         mesh = axes.pcolormesh(values, cmap="RdBu_r" if low < 0 else "viridis", vmin=low, vmax=span,
                                edgecolors=style.PAPER, linewidth=0.5)  # fmt: skip
         if len(groups) <= NUMBERED:
             for (row, column), value in np.ndenumerate(values):
+                if np.isnan(value):
+                    continue
                 red, green, blue, _ = mesh.cmap(mesh.norm(value))
                 bright = 0.3 * red + 0.6 * green + 0.1 * blue > 0.5
                 axes.text(column + 0.5, row + 0.5, f"{value:.2f}", ha="center", va="center", fontsize=7.5,
@@ -59,12 +64,29 @@ def genome_figure(recipe: Merge) -> style.Drawing | None:
             figure.colorbar(mesh, ax=axes, orientation="horizontal", fraction=0.02, pad=0.01)
         axes.set_title(name)
         axes.set_xticks(np.arange(len(labels)) + 0.5, labels, rotation=35, ha="right", rotation_mode="anchor")
-        axes.set_yticks(np.arange(len(groups)) + 0.5, [g.name for g in groups] if position == 0 else [])
+        axes.set_yticks(np.arange(len(groups)) + 0.5, _rows(recipe) if position == 0 else [])
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
         axes.invert_yaxis()
     figure.shows(("group", "parameter", "source", "value"), rows)
     return figure
+
+
+def _rows(recipe: Merge) -> list[str]:
+    """The names of the groups, with their methods where there are several."""
+    several = len(methods_of(recipe)) > 1
+    return [f"{group.name} ({method_of(recipe, group)})" if several else group.name for group in recipe.groups]
+
+
+def _numbers(group: Group) -> list[str]:
+    return [name for name, value in group.parameters.items() if not isinstance(value, str | bool)]
+
+
+def _table(name: str, groups: Sequence[Group]) -> NDArray[np.float64]:
+    """The values of a parameter, (groups, 1 or sources); NaN for a group whose method has no such parameter."""
+    lines = [np.atleast_1d(np.array(group.parameters.get(name, np.nan), float)) for group in groups]
+    width = max(len(line) for line in lines)
+    return np.array([np.broadcast_to(line, width) for line in lines])
 
 
 def path_figure(recipe: Stack) -> style.Drawing:

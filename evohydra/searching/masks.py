@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from evohydra.merging.group_methods import methods_of
 from evohydra.merging.methods import resolve
 from evohydra.merging.signatures import STREAMS
 from evohydra.recipe import Merge, Node
@@ -19,7 +20,7 @@ SEED = "mask_seed"
 
 def by_mask(node: Node) -> dict[int, Node]:
     """By its mask seed a merge, and the same one with the next seeds; none of a model without random masks."""
-    if not isinstance(node, Merge) or STREAMS not in resolve(node.method).supplied:
+    if not isinstance(node, Merge) or not any(STREAMS in resolve(each).supplied for each in methods_of(node)):
         return {}
     first = node.options.get(SEED, 0)
     assert isinstance(first, int)

@@ -16,8 +16,9 @@ from evohydra.families.rules import AUTO
 from evohydra.families.sources import parse_dtype
 from evohydra.families.token_rows import parse_rows
 from evohydra.files import Plain, read_json
+from evohydra.merging.group_methods import METHOD, method_of, methods_of
 from evohydra.merging.methods import check_method, resolve
-from evohydra.recipe import FORMAT, MOST_LEVELS, Checkpoint, Merge, Node, checkpoints, children, from_dict
+from evohydra.recipe import FORMAT, MOST_LEVELS, Checkpoint, Merge, Node, Parameter, checkpoints, children, from_dict
 from evohydra.winner.formats import FORMATS, Format
 
 NUMBER = Annotated[int, Words(f"{FORMAT}")]
@@ -161,7 +162,7 @@ def _rules(entries: Plain) -> Rules:
 
 
 def _methods(node: Node) -> set[str]:
-    own = {node.method} if isinstance(node, Merge) else set()
+    own = set(methods_of(node)) if isinstance(node, Merge) else set()
     return own.union(*map(_methods, children(node)))
 
 
@@ -169,19 +170,24 @@ def _check_parameters(node: Node) -> None:
     for child in children(node):
         _check_parameters(child)
     if isinstance(node, Merge):
-        method, count = resolve(node.method), len(node.models)
-        seed = node.options.get("mask_seed", 0 if "streams" not in method.supplied else None)
+        random = any("streams" in resolve(each).supplied for each in methods_of(node))
+        seed = node.options.get("mask_seed", None if random else 0)
         if type(seed) is not int:
             raise ValueError(f"options: mask_seed: expected a whole number for {node.method}, got {seed!r}")
-        for where, given in [("options", node.options), *((f"group {g.name!r}", g.parameters) for g in node.groups)]:
-            if unknown := sorted(set(given) - method.parameters - {"mask_seed"}):
-                raise ValueError(
-                    f"{where}: {node.method} has no parameter {unknown}; its parameters are {sorted(method.parameters)}"
-                )
-            for name, value in given.items():
-                method.check(name, value, f"{where}: {name}")
-                if name in method.per_model and (not isinstance(value, tuple) or len(value) != count):
-                    raise ValueError(f"{where}: {name}: expected a list of {count}, one for each model, got {value!r}")
+        _check_given("options", node.method, node.options, len(node.models))
+        for group in node.groups:
+            own = {name: value for name, value in group.parameters.items() if name != METHOD}
+            _check_given(f"group {group.name!r}", method_of(node, group), own, len(node.models))
+
+
+def _check_given(where: str, name: str, given: Mapping[str, Parameter], models: int) -> None:
+    method = resolve(name)
+    if unknown := sorted(set(given) - method.parameters - {"mask_seed"}):
+        raise ValueError(f"{where}: {name} has no parameter {unknown}; its parameters are {sorted(method.parameters)}")
+    for key, value in given.items():
+        method.check(key, value, f"{where}: {key}")
+        if key in method.per_model and (not isinstance(value, tuple) or len(value) != models):
+            raise ValueError(f"{where}: {key}: expected a list of {models}, one for each model, got {value!r}")
 
 
 def recipe_file(

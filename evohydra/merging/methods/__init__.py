@@ -24,6 +24,7 @@ from typing import get_args, get_origin
 from torch import Tensor
 
 from evohydra.checks.registry import check_allowed
+from evohydra.merging.group_methods import METHOD
 from evohydra.merging.signatures import KINDS, OUT, STREAMS, check_kind, no_such_method
 
 Provider = Callable[..., object]
@@ -139,6 +140,8 @@ def resolve(name: str) -> Method:
     keywords = {name: p for name, p in signature.parameters.items() if p.kind is p.KEYWORD_ONLY}
     supplied = frozenset(keywords).intersection({OUT, STREAMS, *declared.providers})
     own = {name: p for name, p in keywords.items() if name not in supplied}
+    if METHOD in own:
+        raise ValueError(f"merge method {path!r}: a parameter called {METHOD} is taken: in recipes it names the method")
     return Method(
         function=function,
         parameters=frozenset(own),
