@@ -16,7 +16,8 @@ from evohydra.files import Plain
 from evohydra.rebuild import make
 from evohydra.recipe import Checkpoint, Group, Hop, LayerNames, Merge, Node, Stack, children, from_dict
 from evohydra.report.gathering import gather
-from evohydra.report.lineage import lineage, lineage_blocks
+from evohydra.report.lineage import called, lineage, lineage_blocks
+from evohydra.report.recipe_figures import recipe_figures
 from evohydra.report.style import looking
 from evohydra.searching.keeping import kept, parents
 from evohydra.searching.ledger import Record
@@ -170,6 +171,9 @@ def test_three_generations(tmp_path: Path) -> None:
     for each in models.values():
         assert all(models[name].generation == each.generation - 1 for name in each.parents)
         assert not each.generation or sum(each.parents.values()) == pytest.approx(1)
+    assert set(called(job).values()) == {each.name for each in models.values() if each.generation == 2}
+    rows = recipe_figures(from_dict(content["recipe"]), called(job))["path"].rows
+    assert {row[2] for row in rows} <= set(called(job).values())  # the sources of the path have their names
     with looking("screen"):
         figure, table = lineage_blocks(job)
     assert figure.name == "lineage"  # type: ignore[union-attr]

@@ -15,4 +15,6 @@ def check_ahead(plain: Plain, given: Sequence[str]) -> None:
     check_several(plain, given)
     Settings.check_types(plain, given)
     sources = (plain.get("model") or {}).get("sources") or {}
+    if plain.get("continue"):  # whose sources are those of earlier runs
+        return
     check_limits(plain.get("guard"), [name for name in plain.get("benchmark") or {} if name != AUTO], list(sources))

@@ -147,7 +147,8 @@ def _read(directory: Path) -> tuple[list[Earlier], Plain]:
             "recipe.json"
         )
     parsed = RecipeFile.parse(read_json(recipe), str(recipe))
-    plain, where = composed_before(directory)
+    composed, where = composed_before(directory)
+    plain: Plain = composed
     if plain.get(CONTINUE):  # then its own sources are those of the runs before
         plain = continued(plain, overrides_of(directory))[0]
     return [_earlier(directory.resolve().name, parsed.node, directory, parsed.content)], _placed(plain, where)

@@ -75,6 +75,10 @@ def plan(overrides: Sequence[str]) -> Planned:
     starting.check_run(config["run"])
     check_configuration(config, os.environ)
     check_ahead(config, rest)
+    if config.get("generations", 1) > 1:
+        raise ValueError(
+            "plan: expected one generation, whose sources are there; give generations=1 and its share of the budget"
+        )
     with tempfile.TemporaryDirectory(prefix="evohydra-plan-") as room, headers_only(Path(room)) as headers:
         return _planned(config, rest, options, headers, began)
 

@@ -113,7 +113,7 @@ def assembled(
     every = benchmarks_of(settings, found.family)
     backend_of(settings).check(settings, found, every, device)
     benchmarks = counted(settings.guard, every)
-    names, paths = [model.name for model in found.models], bool(settings.merge.get("dataflow"))
+    names, paths = [*located.recipes, *(model.name for model in found.models)], bool(settings.merge.get("dataflow"))
     limits = limits_of(settings.guard, every, names, based=found.base is not None, paths=paths)
     settings, searched = with_search(settings, benchmarks, given)
     for doubt in doubts_about_prompts(chosen_sources(settings.model), found.directories, every):
