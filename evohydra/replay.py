@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from evohydra.assembly.composition import composed_before
+from evohydra.assembly.composition import composed_before, given_before
 from evohydra.assembly.runs import make_run
 from evohydra.checks.terminal import harmless, log_to_terminal
 from evohydra.report import make_console
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise ValueError(f"expected the directory of a run, got {directory}, which has no {IDENTITY}")
         plain, where = composed_before(directory)
         os.chdir(where)  # paths mean what they meant there
-        made = make_run(plain, directory, {"name": directory.name, "group": None})
+        made = make_run(plain, directory, {"name": directory.name, "group": None}, given_before(directory))
         if not isinstance(made, Run):
             raise ValueError(f"{directory} holds a run without a search")
         genomes = replayed(made, make_console())
