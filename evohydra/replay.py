@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from evohydra.assembly.composition import composed_before
+from evohydra.assembly.composition import composed_before, given_before
 from evohydra.checks.terminal import harmless, log_to_terminal
 from evohydra.report import make_console
 from evohydra.searching.events import EVENTS
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from evohydra.run import Run
 
         os.chdir(where)  # paths mean what they meant there
-        made = make_run(plain, directory, {"name": directory.name, "group": None})
+        made = make_run(plain, directory, {"name": directory.name, "group": None}, given_before(directory))
         if not isinstance(made, Run):
             raise ValueError(f"{directory} holds a run without a search")
         genomes = replayed(made, make_console())

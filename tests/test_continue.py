@@ -13,8 +13,11 @@ from omegaconf import OmegaConf, open_dict
 from safetensors.torch import load_file
 
 from evohydra.assembly import composition
+from evohydra.assembly.continuing import Continued, Earlier, continued, over
+from evohydra.families import Rules
+from evohydra.merging.checkpoints import SourceError
 from evohydra.rebuild import make
-from evohydra.recipe import Merge, from_dict
+from evohydra.recipe import Checkpoint, Group, Hop, LayerNames, Merge, Stack, from_dict
 from tests.commands import carried_out, json_lines, workspace
 
 SHORT = ["budget=6", "top=1", "baselines=null", "audit=none"]
@@ -84,3 +87,72 @@ def test_a_source_alone_is_the_earlier_winner(begun: tuple[Path, list[str]], tmp
     for name in ("first", "second"):
         earlier = json.loads((root / name / "summary.json").read_text())["test"]["winner"]
         assert summary["test"]["sources"][name]["score"] == earlier["score"]
+
+
+def changed_run(root: Path, name: str, recipe: dict[str, object] | None = None, **config: object) -> str:
+    """A copy of the first run called `name`, whose recipe and configuration say something else."""
+    copy = root / "copies" / name
+    shutil.copytree(root / "first", copy, dirs_exist_ok=True)
+    content = json.loads((copy / "recipe.json").read_text())
+    (copy / "recipe.json").write_text(json.dumps({**content, **(recipe or {})}))
+    file = copy / ".hydra" / "config.yaml"
+    file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text()), **config}))
+    return str(copy)
+
+
+def test_models_are_those_of_the_runs_and_those_that_are_named(begun: tuple[Path, list[str]]) -> None:
+    root, arguments = begun
+    named = {"three": {"path": "three", "family": "x"}}
+    plain = {**composition.composed(arguments), "continue": str(root / "first"), "model": {"sources": named}}
+    made, found = continued(plain, ["merge=ties"])
+    assert list(made["model"]["sources"]) == ["one", "two"]
+    assert ([each.name for each in found.earlier], found.beside) == (["first"], ())
+    made, found = continued(plain, ["merge=ties", "model=three"])
+    assert list(made["model"]["sources"]) == ["one", "two", "three"]
+    assert found.beside == ("three",)
+    assert continued({**plain, "continue": None}) == ({**plain, "continue": None}, Continued())
+
+
+def test_runs_that_cannot_be_continued_are_told(begun: tuple[Path, list[str]]) -> None:
+    root, arguments = begun
+    first = str(root / "first")
+    path = Stack((Checkpoint("one", "one"),), (Hop(0, 0),), LayerNames("layers", "e", "a", "m")).to_dict()
+    other_model = {"model": {"sources": {"one": {"path": "elsewhere"}}}}
+    cases: list[tuple[object, list[str], str]] = [
+        (str(root / "none"), [], "expected the directory of a run that has ended, .*none, which has no recipe.json"),
+        (7, [], "continue: expected directories of runs, such as outputs/A"),
+        ("+", [], "continue: expected directories of runs"),
+        (f"{first}+{first}", [], "got 'first' twice"),
+        (changed_run(root, "one"), [], "got 'one' twice, or as the name of a source"),
+        (changed_run(root, "cut", {"out_dtype": "bfloat16"}), [], "merged in float32 and wrote bfloat16"),
+        (changed_run(root, "path", {"recipe": path, "files_from": "one"}), [], "found a path through layers"),
+        (f"{first}+{changed_run(root, 'b', tokenizer='union')}", [], "with the same tokenizer, got 'auto' .* 'union'"),
+        (f"{first}+{changed_run(root, 'c', **other_model)}", [], "source 'one' is another one than in an earlier run"),
+        (first, ["tokenizer=union"], "tokenizer=union: expected 'auto', as the runs to continue have it"),
+    ]
+    for named, given, message in cases:
+        plain = {**composition.composed([*arguments, *given]), "continue": named}
+        with pytest.raises(ValueError, match=message):
+            continued(plain, given)
+
+
+def test_recipes_hold_over_their_own_sources_only() -> None:
+    now = Checkpoint("one", "here", fingerprint="abc")
+    was = Checkpoint("one", "there", fingerprint="abc")
+    rules = Rules().to_dict()
+
+    def earlier(of: Checkpoint, dtype: str = "float32", **other: object) -> Continued:
+        merge = Merge("linear", None, (of,), (Group("x", ("t",), {"weight": (1.0,)}),))
+        return Continued((Earlier("first", merge, Path("first"), dtype, dtype, {**rules, **other}),))
+
+    (node,) = over(earlier(was), [now], Rules(), "float32").recipes.values()
+    assert isinstance(node, Merge)
+    assert node.models == (now,)
+    with pytest.raises(SourceError, match="with the fingerprint abc, got xyz"):
+        over(earlier(was), [Checkpoint("one", "here", fingerprint="xyz")], Rules(), "float32")
+    with pytest.raises(SourceError, match="got no source of that name"):
+        over(earlier(was), [], Rules(), "float32")
+    with pytest.raises(ValueError, match="first merged in bfloat16, this run merges in float32"):
+        over(earlier(was, "bfloat16"), [now], Rules(), "float32")
+    with pytest.raises(ValueError, match="was merged with tokenizer='union', which is 'same' with the sources"):
+        over(earlier(was, tokenizer="union"), [now], Rules(), "float32")

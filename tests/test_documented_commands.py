@@ -16,9 +16,13 @@ from tests.test_readme import COMMANDS
 NOT_HERE = (
     "shisa", "evollm_jp", "evovlm_jp", "evosdxl_jp", "evo_ukiyoe", "sdxl_base", "mine+other", "local_encoder",
     "task=gsm8k", "multimodal", "device=cuda", "submitit_slurm", "address=auto", "gpus_per_worker", "push=",
+    "SmolLM2", "stack.yaml",
 )  # fmt: skip
 SMALL = {"budget": "24", "top": "1", "tracker": "none", "audit_examples": "4", "threads": "1", "report": "false"}
-LARGE = {"optimizer.population=32": "32", "experiment=tiny_length": "48"}
+LARGE = {
+    "optimizer.population=32": "32", "experiment=tiny_length": "48", "experiment=tiny_prune": "64",
+    "generations=2": "48", "generations=3": "72",
+}  # fmt: skip
 SPLITS = {"search": 24, "validation": 8, "test": 16}  # examples
 Arguments = tuple[str, ...]
 
@@ -48,7 +52,7 @@ def few_examples(arguments: list[str]) -> Iterator[str]:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with the runs that commands name."""
     root = tmp_path_factory.mktemp("commands")
-    for arguments in (("run=NAME",), ("run=first", "merge=dare_ties")):
+    for arguments in (("run=NAME",), ("run=first", "merge=dare_ties"), ("run=second", "merge=linear")):
         done = evohydra(*small(arguments), cwd=root)
         assert done.returncode == 0, done.stderr
     shutil.copytree(root / "outputs" / "NAME", root / "outputs" / "EARLIER")

@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,20 @@ import pytest
 from rich.console import Console
 
 from evohydra.assembly import composition
+from evohydra.assembly.composition import given_before
 from evohydra.assembly.generations import generation
 from evohydra.assembly.handing_on import hand_on
+from evohydra.assembly.runs import make_run
 from evohydra.files import Plain
 from evohydra.rebuild import make
 from evohydra.recipe import Checkpoint, Group, Hop, LayerNames, Merge, Node, Stack, children, from_dict
+from evohydra.replay import replayed
 from evohydra.report.gathering import gather
-from evohydra.report.lineage import lineage, lineage_blocks
+from evohydra.report.lineage import called, lineage, lineage_blocks
+from evohydra.report.recipe_figures import recipe_figures
 from evohydra.report.style import looking
+from evohydra.run import Run
+from evohydra.scoring.benchmarks.likelihood import likelihood_name
 from evohydra.searching.keeping import kept, parents
 from evohydra.searching.ledger import Record
 from tests.commands import json_lines, workspace
@@ -64,6 +71,26 @@ def test_scores_are_compared_by_example() -> None:
     turned = [record(0, [1.0, 0.0, 0.5]), record(1, [0.0, 0.4, 1.0], examples={"task": [1, 2, 0]}),
               record(2, [0.3, 1.0, 0.0])]  # fmt: skip
     assert [each.index for each in kept(turned, "diverse", 2)] == [0, 2]
+
+
+def test_of_scores_of_two_kinds_those_that_all_have_are_compared() -> None:
+    """A search by log-likelihoods scores some genomes by the metric, too, on other examples."""
+    likely = likelihood_name("task", "token", "log")
+    rows: list[tuple[list[float], dict[str, list[float]]]] = [
+        ([-1.0, -2.0, -9.0], {}),
+        ([-2.0, -1.5, -9.0], {"task": [1.0]}),
+        ([-9.0, -9.0, -2.0], {}),
+    ]
+    found = [
+        replace(
+            record(at, values),
+            scores={likely: values, **more},
+            examples={likely: [0, 1, 2], **{name: [7] for name in more}},
+        )
+        for at, (values, more) in enumerate(rows)
+    ]
+    assert [each.index for each in kept(found, "best", 2)] == [0, 1]
+    assert [each.index for each in kept(found, "diverse", 2)] == [0, 2]
 
 
 def test_limits_come_first() -> None:
@@ -170,10 +197,16 @@ def test_three_generations(tmp_path: Path) -> None:
     for each in models.values():
         assert all(models[name].generation == each.generation - 1 for name in each.parents)
         assert not each.generation or sum(each.parents.values()) == pytest.approx(1)
+    assert set(called(job).values()) == {each.name for each in models.values() if each.generation == 2}
+    rows = recipe_figures(from_dict(content["recipe"]), called(job))["path"].rows
+    assert {row[2] for row in rows} <= set(called(job).values())  # the sources of the path have their names
     with looking("screen"):
         figure, table = lineage_blocks(job)
     assert figure.name == "lineage"  # type: ignore[union-attr]
     assert len(table.rows) == 5  # type: ignore[union-attr]
+    made = make_run(plain_of(arguments), run, PLACE, given_before(run))
+    assert isinstance(made, Run)
+    assert replayed(made, Console(file=io.StringIO())) == 6  # the last generation follows from what is on file
     # Killed where generation 2 had scored two genomes: nothing but those in flight is scored again.
     before = {room: (room / "scores.jsonl").read_bytes() for room in (run, run / "generation_1", run / "generation_2")}
     ledger = run / "generation_2" / "ledger.jsonl"

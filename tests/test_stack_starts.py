@@ -116,6 +116,11 @@ def test_files_are_known_by_their_content(root: Path, tmp_path: Path) -> None:
         stack_points([str(tmp_path / "ties.yaml")], space(root, "s1"), tensors_of(root, "s1"))
 
 
+def test_a_file_that_is_not_there(root: Path) -> None:
+    with pytest.raises(ValueError, match=r"start: expected .*, got stack\.yaml, which is not there"):
+        stack_points(["stack.yaml"], space(root, "s1"), tensors_of(root, "s1"))
+
+
 def test_edges_of_another_model_are_told_of(root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = stack(tmp_path / "stack.yaml", [("s1", 0, 3, None), ("s2", 3, 4, None)])
     (point,) = stack_points([file], space(root, "s1", "s2"), tensors_of(root, "s1"))

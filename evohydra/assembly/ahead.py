@@ -19,6 +19,8 @@ def check_ahead(plain: Plain, given: Sequence[str]) -> None:
     if (plain.get("merge") or {}).get("parameter"):
         check_ranges(plain["merge"], resolved(str(plain["optimizer"].get("_target_"))))
     sources = (plain.get("model") or {}).get("sources") or {}
+    if plain.get("continue"):  # whose sources are those of earlier runs
+        return
     benchmarks = [name for name in plain.get("benchmark") or {} if name != AUTO]
     paths = bool((plain.get("merge") or {}).get("dataflow"))
     check_limits(plain.get("guard"), benchmarks, list(sources), paths=paths)

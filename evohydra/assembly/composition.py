@@ -114,6 +114,14 @@ def composed_before(directory: Path) -> tuple[dict[str, object], Path]:
     return plain, Path(str(where))
 
 
+def given_before(directory: Path) -> list[str]:
+    """The overrides of the command in a run's directory, as Hydra has left them, and where else it looked for parts."""
+    found = [directory / ".hydra" / f"{name}.yaml" for name in ("overrides", "hydra")]
+    task, settings = (OmegaConf.load(file) if file.is_file() else OmegaConf.create() for file in found)
+    of_hydra = OmegaConf.select(settings, "hydra.overrides.hydra") or []
+    return [*map(str, task), *(text for text in of_hydra if text.startswith("hydra.searchpath="))]
+
+
 def swept(settings: HydraConf) -> list[str]:
     """The overrides of a job of a multirun that its other jobs do not share, as far as the sweep's own file tells."""
     file = Path(settings.sweep.dir) / "multirun.yaml"

@@ -4,13 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from evohydra.assembly.composition import composed_before
+from evohydra.assembly.composition import composed_before, given_before
 from evohydra.checks import check_entries, check_name
 from evohydra.families.rules import Rules
 from evohydra.files import Plain, current, read_json
 from evohydra.merging.checkpoints import SourceError
 from evohydra.recipe import Checkpoint, Node, Stack, checkpoints, children, from_dict, with_checkpoints
-from evohydra.report.gathering import overrides_of
 from evohydra.searching.keeping import KEPT
 from evohydra.winner.recipe_files import RecipeFile
 
@@ -147,9 +146,10 @@ def _read(directory: Path) -> tuple[list[Earlier], Plain]:
             "recipe.json"
         )
     parsed = RecipeFile.parse(read_json(recipe), str(recipe))
-    plain, where = composed_before(directory)
+    composed, where = composed_before(directory)
+    plain: Plain = composed
     if plain.get(CONTINUE):  # then its own sources are those of the runs before
-        plain = continued(plain, overrides_of(directory))[0]
+        plain = continued(plain, given_before(directory))[0]
     return [_earlier(directory.resolve().name, parsed.node, directory, parsed.content)], _placed(plain, where)
 
 

@@ -52,6 +52,10 @@ def plan(config: Plain, given: Sequence[str], options: Options) -> Planned:
     would raise before it scores anything.
     """
     began = since()
+    if config.get("generations", 1) > 1:
+        raise ValueError(
+            "plan: expected one generation, whose sources are there; give generations=1 and its share of the budget"
+        )
     with tempfile.TemporaryDirectory(prefix="evohydra-plan-") as room, headers_only(Path(room)) as headers:
         return _planned(config, given, options, headers, began)
 

@@ -21,6 +21,7 @@ from evohydra.assembly.foresight import beginning
 from evohydra.assembly.generations import generation
 from evohydra.assembly.guarding import (
     by_content,
+    check_limits,
     counted,
     doubts_about_examples,
     guard_of,
@@ -120,7 +121,10 @@ def assembled(
     every = benchmarks_of(settings, found.family)
     backend_of(settings).check(settings, found, every, device)
     benchmarks = counted(settings.guard, every)
-    limits = limits_of(settings.guard, every, [model.name for model in found.models], based=found.base is not None)
+    names = [*located.recipes, *(model.name for model in found.models)]
+    if located.recipes:  # whose names are not known ahead
+        check_limits(settings.guard, list(every), names, paths=bool(settings.merge.get("dataflow")))
+    limits = limits_of(settings.guard, every, names, based=found.base is not None)
     for doubt in doubts_about_examples(limits, every, settings.guard_examples):
         logger.warning("%s", doubt)
     settings, searched = with_search(settings, benchmarks, given)

@@ -41,6 +41,10 @@ def stack_points(start: Sequence[str], space: Space, names: Sequence[str]) -> Po
     """
     points = []
     for file in (each for each in start if each.endswith(SUFFIXES)):
+        if not Path(file).is_file():
+            raise ValueError(
+                f"start: expected sources, uniform, or the file of a stack, got {file}, which is not there"
+            )
         try:
             points.append(space.encode(_stack(read_text(Path(file), MOST_BYTES), space, names)))
         except ValueError as error:

@@ -13,7 +13,7 @@ from evohydra.report.front import front_figure
 from evohydra.report.front_table import front_rows
 from evohydra.report.gathering import Job, apart, by_group, by_split, chosen_by_auto, strategies
 from evohydra.report.gene_blocks import gene_blocks
-from evohydra.report.lineage import lineage_blocks
+from evohydra.report.lineage import called, lineage_blocks
 from evohydra.report.origin import origin_blocks
 from evohydra.report.recipe_figures import recipe_figures
 from evohydra.report.score_figures import finished, held_out, held_out_figure, optimism_figure, too_few
@@ -240,7 +240,7 @@ def _winners(jobs: Sequence[Job], target: Path) -> Iterator[Block]:
             f"Winner of {strategy} (run {job.name}, best of its {len(members)} on validation)" if several else "Winner"
         )
         suffix = f"_{strategy.replace(' ', '_').replace('/', '-')}" if several else ""
-        for name, figure in recipe_figures(job.recipe).items():
+        for name, figure in recipe_figures(job.recipe, called(job)).items():
             yield FigureBlock(f"{name}{suffix}", figure, f"{whose}: {RECIPES[name]}")
         if job.summary and (chosen := job.records[job.summary["search"]["index"]]).objectives:
             compared = [record for record in job.records if record.objectives]

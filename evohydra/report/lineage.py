@@ -1,10 +1,10 @@
 """Who comes from whom, over the generations of a run: a picture and a table."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from evohydra.files import read_json
-from evohydra.recipe import Node, from_dict
+from evohydra.files import Plain, read_json
+from evohydra.recipe import Node, digest, from_dict
 from evohydra.report import style
 from evohydra.report.blocks import Block, FigureBlock, Table
 from evohydra.report.gathering import Job
@@ -26,9 +26,17 @@ class Model:
     parents: Mapping[str, float]
 
 
+def called(job: Job) -> dict[str, str]:
+    """What the recipes that are sources of a run are called, by digest."""
+    search = job.begun.identity.get("search")
+    models = search.get("models") if isinstance(search, Mapping) else None
+    recipes = [each for each in models or () if isinstance(each, Mapping) and each.get("node") in ("merge", "stack")]
+    return {digest(from_dict({key: each[key] for key in each if key != "name"})): each["name"] for each in recipes}
+
+
 def lineage(job: Job) -> list[Model]:
     """All models that generations handed on, the sources that they come from, and the winner; none of other runs."""
-    handed_on = []
+    handed_on: list[Sequence[Plain]] = []
     recipes: dict[str, Node] = {}
     while (file := job.directory / f"generation_{len(handed_on) + 1}" / KEPT).is_file():
         handed_on.append(read_json(file)["recipes"])

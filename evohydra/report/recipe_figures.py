@@ -1,46 +1,57 @@
 """Pictures of a recipe: the genes of a merge as layers x sources, and the hops of a path."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from evohydra.merging.group_methods import method_of, methods_of
-from evohydra.recipe import Checkpoint, Group, Merge, Node, Stack
+from evohydra.recipe import Checkpoint, Group, Merge, Node, Stack, digest
 from evohydra.report import style
 
+NOTHING: Mapping[str, str] = MappingProxyType({})
 NUMBERED = 60  # groups up to which each cell holds its number
 
 
-def recipe_figures(recipe: Node) -> Mapping[str, style.Drawing]:
-    """What there is to see of a recipe: its genome if it is a merge, its path, and the genome of a merge on it."""
+def recipe_figures(recipe: Node, names: Mapping[str, str] = NOTHING) -> Mapping[str, style.Drawing]:
+    """What there is to see of a recipe: its genome if it is a merge, its path, and the genome of a merge on it.
+
+    names: what recipes that are sources are called, by digest; of these there is nothing to see.
+    """
+    if digest(recipe) in names:
+        return {}
     if isinstance(recipe, Merge):
-        figure = genome_figure(recipe)
+        figure = genome_figure(recipe, names)
         return {"genome": figure} if figure else {}
     if isinstance(recipe, Checkpoint):
         return {}
-    figures: dict[str, style.Drawing] = {"path": path_figure(recipe)}
+    figures: dict[str, style.Drawing] = {"path": path_figure(recipe, names)}
     for source in recipe.sources:
-        figures |= recipe_figures(source)
+        figures |= recipe_figures(source, names)
     return figures
 
 
-def genome_figure(recipe: Merge) -> style.Drawing | None:
+def _called(node: Node, names: Mapping[str, str]) -> str:
+    return node.name if isinstance(node, Checkpoint) else names.get(digest(node), "merge")
+
+
+def genome_figure(recipe: Merge, names: Mapping[str, str] = NOTHING) -> style.Drawing | None:
     """Groups by sources, one panel for each parameter that is a number; None where none is."""
     groups = recipe.groups
-    names = list(dict.fromkeys(name for group in groups for name in _numbers(group)))
-    if not names:
+    numbers = list(dict.fromkeys(name for group in groups for name in _numbers(group)))
+    if not numbers:
         return None
-    tables = {name: _table(name, groups) for name in names}
+    tables = {name: _table(name, groups) for name in numbers}
     columns = sum(table.shape[1] for table in tables.values())
     width = max(style.usual_width(), 1.3 + 0.55 * columns)
     figure = style.new_figure(1.3 + 0.24 * len(groups), width)
     rows: list[tuple[object, ...]] = []
-    panels = figure.subplots(1, len(names), squeeze=False, width_ratios=[t.shape[1] for t in tables.values()])[0]
+    panels = figure.subplots(1, len(numbers), squeeze=False, width_ratios=[t.shape[1] for t in tables.values()])[0]
     for position, (axes, (name, values)) in enumerate(zip(panels, tables.items(), strict=True)):
         per_source = values.shape[1] == len(recipe.models) and values.shape[1] > 1
-        labels = [getattr(model, "name", "merge") for model in recipe.models] if per_source else ["all"]
+        labels = [_called(model, names) for model in recipe.models] if per_source else ["all"]
         known = labels if len(labels) == values.shape[1] else [str(number) for number in range(values.shape[1])]
         rows += [
             (group.name, name, label, value)
@@ -89,7 +100,7 @@ def _table(name: str, groups: Sequence[Group]) -> NDArray[np.float64]:
     return np.array([np.broadcast_to(line, width) for line in lines])
 
 
-def path_figure(recipe: Stack) -> style.Drawing:
+def path_figure(recipe: Stack, names: Mapping[str, str] = NOTHING) -> style.Drawing:
     """Hops against layers, in the colour of the source, as large as the scale, as in arXiv 2403.13187, figure 4."""
     depth = 1 + max(hop.layer for hop in recipe.hops)
     figure = style.new_figure(1.5 + 0.075 * depth, max(style.usual_width(), 1.0 + 0.09 * len(recipe.hops)))
@@ -101,7 +112,7 @@ def path_figure(recipe: Stack) -> style.Drawing:
     for index, source in enumerate(recipe.sources):
         here = np.array([hop.source == index for hop in recipe.hops])
         if here.any():
-            name = source.name if isinstance(source, Checkpoint) else "merge"
+            name = _called(source, names)
             shade, form = style.colour(index), style.marker(index)
             axes.scatter([], [], s=30, color=shade, marker=form, label=name)
             filled = np.where(scales[here] < 0, style.PAPER, shade)
@@ -111,7 +122,7 @@ def path_figure(recipe: Stack) -> style.Drawing:
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     style.gridded(axes)
     figure.legend(loc="outside upper left", ncols=3)
-    names = [getattr(source, "name", "merge") for source in recipe.sources]
-    rows = [(number, hop.layer, names[hop.source], hop.scale) for number, hop in enumerate(recipe.hops)]
+    called = [_called(source, names) for source in recipe.sources]
+    rows = [(number, hop.layer, called[hop.source], hop.scale) for number, hop in enumerate(recipe.hops)]
     figure.shows(("hop", "layer", "source", "scale"), rows)
     return figure

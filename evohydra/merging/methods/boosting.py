@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from evohydra.merging.kernels.arithmetic import wide
-from evohydra.merging.methods import OUT, Provider, once, providers_of
+from evohydra.merging.methods import Provider, once, providers_of
 from evohydra.merging.methods.consensus import consensus
 from evohydra.merging.methods.requirements import need_base
 from evohydra.merging.methods.singular import base_plus, has_singular_vectors, svd
 from evohydra.merging.methods.task_arithmetic import task_arithmetic
 from evohydra.merging.methods.ties import ties
+from evohydra.merging.signatures import OUT
 
 
 def raised(x: Tensor, boost: float) -> Tensor:
