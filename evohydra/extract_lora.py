@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,7 +94,7 @@ def _nearest(sources: OpenSources, rank: int, edges: str) -> tuple[Adapter, list
                 adapter.changes[head] = LowRank(change.down.T.contiguous(), change.up.T.contiguous())
         of_kinds.setdefault((_kind(name), form), []).append((norm, left))
     rows = [
-        Row(kind, len(each), *(sum(norms[at] ** 2 for norms in each) ** 0.5 for at in (0, 1)), form=form)
+        Row(kind, len(each), _norm(norm for norm, _ in each), _norm(left for _, left in each), form)
         for (kind, form), each in of_kinds.items()
     ]
     return adapter, rows, modules
@@ -105,6 +105,10 @@ def _tied_head(name: str, shapes: Mapping[str, tuple[int, ...]], modules: Mappin
     if name != embeddings_of(shapes) or any(map(HEADS.search, shapes)):
         return []
     return [module for tensor, module in modules.items() if tensor not in shapes]
+
+
+def _norm(parts: Iterable[float]) -> float:
+    return sum(part**2 for part in parts) ** 0.5
 
 
 def _kind(name: str) -> str:
@@ -119,7 +123,7 @@ def table(rows: Sequence[Row]) -> str:
     for row in sorted(rows, key=lambda each: -each.change):
         share = 100 * row.left_out / row.change
         lines.append(f"{row.kind:<26} {row.tensors:>7} {row.change:>9.3g}  {share:>6.2f} %  {row.form}")
-    whole, left = (sum(getattr(row, at) ** 2 for row in rows) ** 0.5 for at in ("change", "left_out"))
+    whole, left = _norm(row.change for row in rows), _norm(row.left_out for row in rows)
     total = sum(row.tensors for row in rows)
     lines.append(f"{'all':<26} {total:>7} {whole:>9.3g}  {100 * left / whole:>6.2f} %")
     if kept := [row.kind for row in rows if row.form == LEAVE]:

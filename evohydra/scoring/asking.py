@@ -4,14 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from evohydra.families import LiveModel
-from evohydra.merging.checkpoints import CheckpointReader
-from evohydra.merging.engine import Engine
-from evohydra.recipe import Checkpoint, Node
+from evohydra.families.written import read_again
+from evohydra.recipe import Node
 from evohydra.scoring.benchmarks import Audited, Benchmark, Change, GivenAnswer, Split
 from evohydra.scoring.benchmarks.sampling import own_randomness
 from evohydra.scoring.worker import Worker
-
-STORED = "stored"  # what a checkpoint is called that is read anew
 
 
 def asked(
@@ -28,11 +25,9 @@ def asked(
 def reloaded(
     worker: Worker, directory: Path, benchmark: str, split: Split, examples: Sequence[int]
 ) -> tuple[list[GivenAnswer], str | None]:
-    """What the checkpoint in `directory` writes, read anew in the type that its files say."""
-    family, device = worker.family, worker.live.device
+    """What the checkpoint, or adapter, in `directory` writes, read anew in the type that its files say."""
     try:
-        live = family.live_model(directory, device, family.dtype(directory))
-        live.become(Checkpoint(STORED, str(directory)), Engine({STORED: CheckpointReader(directory)}, device=device))
+        live = read_again(worker.family, directory, worker.live.device)
     except (ArithmeticError, LookupError, ValueError, OSError, RuntimeError, MemoryError) as reason:
         return [], f"it could not be read beside the search's model ({type(reason).__name__}: {reason})"
     return _told(worker.benchmarks[benchmark], live, split, examples, "none")

@@ -7,20 +7,20 @@ from pathlib import Path
 
 import torch
 
-from evohydra.families import Family, LiveModel, Overlay, WritesCheckpoints
+from evohydra.families import Family, LiveModel, WritesCheckpoints
 from evohydra.families.adaptable import Module, adaptable
 from evohydra.families.causal_lm import CausalLM
 from evohydra.families.comparison import Comparison
 from evohydra.families.loading import compared
 from evohydra.families.sources import OpenSources
 from evohydra.families.tensor_sets import HEADS
+from evohydra.families.written import with_adapter
 from evohydra.files import read_json
 from evohydra.merging.adapter_merges import AdapterMerges
 from evohydra.merging.adapters import AdapterFiles
 from evohydra.merging.cache import Cache
-from evohydra.merging.checkpoints import CheckpointReader, fingerprint, first_few
+from evohydra.merging.checkpoints import fingerprint, first_few
 from evohydra.merging.engine import Engine
-from evohydra.merging.finding import locate
 from evohydra.merging.low_rank import Adaptation, beside, factors_of
 from evohydra.recipe import Checkpoint, Group, Merge, Node
 from evohydra.winner.adapter_files import CUT, Adapter, unlike, write_adapter
@@ -141,19 +141,7 @@ class Lora:
     def verify(self, directory: Path, family: WritesCheckpoints, live: LiveModel) -> Comparison:
         """In what the base with the adapter in `directory` differs from `live`, beyond what the cut has left out."""
         assert isinstance(family, CausalLM)
-        config, norms = read_json(directory / "adapter_config.json"), _norms(directory)
-        place = locate(config["base_model_name_or_path"], config["revision"], wanted=family.wanted(None))
-        base = CheckpointReader(place)
-        adapted = family.adapted(base, directory)
-        headed = any(map(HEADS.search, adapted.shapes.keys() - base.shapes.keys()))
-        overlay = Overlay(frozenset(adapted.shapes), {"tie_word_embeddings": False} if headed else {})
-        twin = family.live_model(place, live.device, live.dtype, overlay)
-        for name, parameter in twin.parameters.items():
-            found = factors_of(adapted, name)
-            change = found.change if found else None
-            stored = adapted.read(name) if found is None else found.origin.read(found.name)
-            whole = stored.to(live.dtype)
-            parameter.copy_(whole if change is None else change.added_to(whole))
+        norms, twin = _norms(directory), with_adapter(family, directory, live.device, live.dtype)
         theirs, ours = twin.parameters, live.parameters
         apart = [
             name

@@ -1,0 +1,116 @@
+"""The four LoRAs of the embedded example: each is good at another skill, and a search ends with one adapter of all."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import peft
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file
+
+import evohydra
+from evohydra.families.causal_lm import CausalLM
+from evohydra.merging.adapters import Adapted
+from evohydra.merging.checkpoints import CheckpointReader, SourceError
+from evohydra.merging.finding import locate
+from evohydra.scoring.benchmarks.lm_eval import lm_eval_benchmarks
+from evohydra.winner.recipe_files import RecipeFile
+from evohydra.zoo.problems import benchmark, carries
+from evohydra.zoo.train import Examples, build_tokenizer
+from evohydra.zoo.train_loras import STAGES
+from tests.commands import carried_out, python
+
+ZOO = Path(evohydra.__file__).parent / "zoo"
+SPLITS = {"search": {"start": 0, "stop": 60}, "validation": None, "test": {"start": 60, "stop": 70}}
+
+
+def test_training_never_asks_what_the_benchmark_asks() -> None:
+    held_out = frozenset(each.fact for each in benchmark())
+    questions = {each.prompt() for each in benchmark()}
+    tokenizer = build_tokenizer()
+    for stage in STAGES.values():
+        tokens, labels = Examples(stage, tokenizer, held_out).batch()
+        prompts = [row[label == -100] for row, label in zip(tokens, labels, strict=True)]
+        texts = {tokenizer.decode(prompt, skip_special_tokens=True) for prompt in prompts}
+        assert len(texts) > 10
+        assert not texts & questions
+        if "carry" in str(stage) and (wanted := stage.skills[0].carry) is not None:
+            numbers = [[int(each) for each in re.findall(r"\d+", text)] for text in texts]
+            assert {carries(("add", a, b)) for a, b in numbers} == {wanted}
+
+
+def test_they_are_small_adapters_of_the_base() -> None:
+    for name in STAGES:
+        files = {file.name: file for file in (ZOO / name).iterdir()}
+        assert set(files) == {"README.md", "adapter_config.json", "adapter_model.safetensors"}
+        assert files["README.md"].read_text().startswith(f"# {name}\n")
+        assert files["adapter_model.safetensors"].stat().st_size < 100_000
+        assert json.loads(files["adapter_config.json"].read_text())["base_model_name_or_path"] == "zoo://base"
+        assert locate(f"zoo://{name}") == ZOO / name
+    with pytest.raises(SourceError, match=r"zoo://tiny_lora: no such model in the zoo; it holds .*'tiny_lora_ja'"):
+        locate("zoo://tiny_lora")
+
+
+def right(name: str) -> Iterator[tuple[str, bool]]:
+    """Of 60 problems which skill each needs, and whether the adapter has it, in whatever language it answers."""
+    live = CausalLM().live_model(ZOO / "base", torch.device("cpu"), torch.float32)
+    adapted = Adapted(CheckpointReader(ZOO / "base"), ZOO / name)
+    for tensor, parameter in live.parameters.items():
+        parameter.copy_(adapted.read(tensor))
+    asked = lm_eval_benchmarks("tiny", task="tiny_gsm_ja", metric="exact_match", splits=SPLITS)["tiny"]
+    answers, _ = asked.written(live, "search", range(60))
+    for problem, answer in zip(benchmark(), answers, strict=False):
+        skill = "minus" if problem.fact[0] == "sub" else "carry" if carries(problem.fact) else "plus"
+        yield skill, problem.answer in re.findall(r"\d+", answer)
+        yield "ja", "です" in answer
+
+
+def test_each_is_good_at_another_skill() -> None:
+    shares: dict[str, dict[str, float]] = {}
+    for name in STAGES:
+        found: dict[str, list[bool]] = {}
+        for skill, has_it in right(name):
+            found.setdefault(skill, []).append(has_it)
+        shares[name.removeprefix("tiny_lora_")] = {skill: sum(each) / len(each) for skill, each in found.items()}
+    for skill in shares:
+        assert max(shares, key=lambda name: shares[name][skill]) == skill, shares
+        assert shares[skill][skill] > 0.9
+
+
+def test_a_search_ends_with_an_adapter(tmp_path: Path) -> None:
+    """The command of the guide; the recipe makes the same adapter again, and PEFT the model that was scored."""
+    command = ["experiment=tiny_loras", "budget=6", "top=1", "baselines=null", "tracker=none", "report=false"]
+    short = ["audit=[reload]", "audit_examples=20", "threads=1", "benchmark.tiny_gsm_ja.splits.test.stop=520"]
+    summary = carried_out(
+        [*command, *short, "optimizer=random", "optimizer.population=6", "fitness=full"], tmp_path / "run"
+    )
+    winner = tmp_path / "run" / "winner"
+    assert {file.name for file in winner.iterdir()} >= {"adapter_config.json", "adapter_model.safetensors"}
+    assert not (winner / "model.safetensors").exists()
+    recipe = json.loads((winner / "recipe.json").read_text())
+    assert (recipe["written_as"], recipe["written_with"], recipe["by_factors"]) == ("lora", {"rank": None}, True)
+    assert "left_out" not in recipe
+    (again,) = summary["audit"]["reload"].values()
+    assert (again["other_answers"], again["of"]) == (0, 20), again
+    card = (winner / "README.md").read_text()
+    assert "library_name: peft" in card
+    assert "PeftModel.from_pretrained" in card
+    made = python("-m", "evohydra.rebuild", winner / "recipe.json", tmp_path / "again", cwd=tmp_path)
+    assert "identical, bit for bit" in made.stdout, made.stderr
+    name = "adapter_model.safetensors"
+    assert (tmp_path / "again" / name).read_bytes() == (winner / name).read_bytes()
+    base = transformers.AutoModelForCausalLM.from_pretrained(ZOO / "base")
+    model = peft.PeftModel.from_pretrained(base, winner)
+    assert model.peft_config["default"].r == 8
+    (group,) = [g for g in RecipeFile.parse(recipe).node.groups if len(g.tensors) > 10]  # type: ignore[union-attr]
+    merged = model.merge_and_unload().state_dict()["model.layers.3.mlp.up_proj.weight"]
+    plain = load_file(ZOO / "base" / "model.safetensors")["model.layers.3.mlp.up_proj.weight"]
+    adapters = [Adapted(CheckpointReader(ZOO / "base"), ZOO / each) for each in STAGES]
+    weights = group.parameters["weight"]
+    assert isinstance(weights, tuple)
+    steps = [each.read("model.layers.3.mlp.up_proj.weight") - plain for each in adapters]
+    expected = plain + sum(w * step for w, step in zip(weights, steps, strict=True))
+    torch.testing.assert_close(merged, expected, rtol=1e-4, atol=1e-5)
