@@ -6,6 +6,7 @@ import threading
 from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from socket import socket
 from urllib.parse import unquote, urlsplit
 
 from evohydra.report.blocks import Section
@@ -112,7 +113,7 @@ class Handler(BaseHTTPRequestHandler):
 class Server(ThreadingHTTPServer):
     """Says nothing of a browser that left before its answer was written, as one does that loads the page again."""
 
-    def handle_error(self, request: object, client_address: object) -> None:
+    def handle_error(self, request: "socket | tuple[bytes, socket]", client_address: object) -> None:
         """Called where a request could not be answered."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
