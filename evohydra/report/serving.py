@@ -1,12 +1,12 @@
 """A report that follows its runs, in a browser on this machine: python -m evohydra.report RUN --serve."""
 
 import logging
-import socket
 import sys
 import threading
 from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from socket import socket
 from urllib.parse import unquote, urlsplit
 
 from evohydra.report.blocks import Section
@@ -113,7 +113,7 @@ class Handler(BaseHTTPRequestHandler):
 class Server(ThreadingHTTPServer):
     """Says nothing of a browser that left before its answer was written, as one does that loads the page again."""
 
-    def handle_error(self, request: socket.socket | tuple[bytes, socket.socket], client_address: object) -> None:
+    def handle_error(self, request: "socket | tuple[bytes, socket]", client_address: object) -> None:
         """Called where a request could not be answered."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
