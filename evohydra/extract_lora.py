@@ -1,6 +1,7 @@
 """python -m evohydra.extract_lora WINNER BASE rank=16 out=DIR: the PEFT adapter that is nearest to a model."""
 
 import argparse
+import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -108,7 +109,7 @@ def _tied_head(name: str, shapes: Mapping[str, tuple[int, ...]], modules: Mappin
 
 
 def _norm(parts: Iterable[float]) -> float:
-    return sum(part**2 for part in parts) ** 0.5
+    return math.sqrt(sum(part**2 for part in parts))
 
 
 def _kind(name: str) -> str:

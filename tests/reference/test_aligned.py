@@ -101,3 +101,27 @@ def test_what_is_no_matrix_is_merged_by_ties(method: object, shape: tuple[int, .
 def test_tasks_without_a_change(method: object) -> None:
     base = torch.randn(4, 3, generator=torch.Generator().manual_seed(1))
     assert torch.equal(method(base, [base, base], weight=[1.0, 1.0], density=[0.2, 0.2]), base)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("merged_in", [None, torch.float32])
+def test_roundings_of_the_sources_are_no_directions(dtype: torch.dtype, merged_in: torch.dtype | None) -> None:
+    """Else trimming would count them: a fifth of all entries would be all that is not noise."""
+    generator = torch.Generator().manual_seed(2)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, dtype=torch.float64, generator=generator)
+
+    base = (0.1 * draw(96, 64)).to(dtype)
+    exact = [base.double() + draw(96, rank) @ draw(rank, 64) for rank in (2, 1)]
+    models = [model.to(dtype).to(merged_in or dtype) for model in exact]
+    base = base.to(merged_in or dtype)
+    how = {"weight": [1.0, 1.0], "density": [0.2, 0.2]}
+    for method, provider in ((knots, in_shared_basis), (core_space, in_core_space)):
+        aligned = provider(base, models)
+        assert aligned.left is not None
+        assert aligned.left.shape == (96, 3)
+        result = method(base, models, **how).double()
+        expected = method(base.double(), exact, **how)
+        near = float((result - expected).norm() / (expected - base.double()).norm())
+        assert near < 40 * torch.finfo(dtype).eps

@@ -1,5 +1,6 @@
 """TIES on task matrices in bases that the tasks share, for methods that align adapters before they merge them."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -30,10 +31,33 @@ def exact_matrices(base: Tensor | None, models: Sequence[Tensor]) -> list[Tensor
     return [matrix.double() for matrix in task_matrices(base, models)]
 
 
-def directions(x: Tensor) -> Tensor:
-    """An orthonormal basis of the columns of `x` (m, n), (m, r), the strongest first; one of zeros where x is 0."""
+def directions(x: Tensor, models: Sequence[Tensor]) -> Tensor:
+    """An orthonormal basis of the columns of `x` (m, n), (m, r), the strongest first; one of zeros where x is 0.
+
+    `x` are task matrices of `models`, whose roundings have singular values too: adapters of small rank would seem to
+    have full rank, and trimming would count entries that are noise. What is not above these is left out.
+    """
     u, s, _ = svd(x)
-    return u[:, : max(1, int((s > 0).sum()))].contiguous()
+    return u[:, : max(1, int((s > noise(models, x.shape)).sum()))].contiguous()
+
+
+def noise(models: Sequence[Tensor], shape: Sequence[int]) -> float:
+    """A bound for the singular values of a matrix of roundings of the models' entries.
+
+    Roundings are up to eps / 2 of an entry, with a standard deviation of eps / 2 / sqrt(3); the largest singular value
+    of m x n independent numbers is about sqrt(m) + sqrt(n) standard deviations.
+    """
+    peak = max((float(model.abs().max()) for model in models), default=0.0)
+    return 0.5 * _eps(models) * peak * (math.sqrt(shape[0]) + math.sqrt(shape[1]))
+
+
+def _eps(models: Sequence[Tensor]) -> float:
+    """Of the type to which the models were rounded before they were converted to that of the merge."""
+    for dtype in (torch.bfloat16, torch.float16):
+        if all(torch.equal(model, model.to(dtype).to(model.dtype)) for model in models):
+            return torch.finfo(dtype).eps
+    stored = all(torch.equal(model, model.float().to(model.dtype)) for model in models)
+    return torch.finfo(torch.float32 if stored else models[0].dtype).eps
 
 
 def ranked(base: Tensor | None, models: Sequence[Tensor], *, aligned: Aligned) -> list[Ranking]:

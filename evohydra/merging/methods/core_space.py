@@ -20,8 +20,8 @@ def in_core_space(base: Tensor | None, models: Sequence[Tensor]) -> Aligned:
     vectors = exact_matrices(base, models)
     if not has_singular_vectors(vectors[0]):
         return Aligned(None, tuple(vectors), None)
-    left = directions(torch.cat(vectors, dim=1))  # (m, r)
-    right = directions(torch.cat(vectors).T.contiguous())  # (n, q)
+    left = directions(torch.cat(vectors, dim=1), models)  # (m, r)
+    right = directions(torch.cat(vectors).T.contiguous(), models)  # (n, q)
     cores = tuple(left.T @ vector @ right for vector in vectors)
     return Aligned(left, cores, right.T.contiguous())
 

@@ -20,7 +20,7 @@ def in_shared_basis(base: Tensor | None, models: Sequence[Tensor]) -> Aligned:
     vectors = exact_matrices(base, models)
     if not has_singular_vectors(vectors[0]):
         return Aligned(None, tuple(vectors), None)
-    left = directions(torch.cat(vectors, dim=1))  # (m, r)
+    left = directions(torch.cat(vectors, dim=1), models)  # (m, r)
     return Aligned(left, tuple(left.T @ vector for vector in vectors), None)
 
 
