@@ -36,6 +36,9 @@ def test_the_fitness_is_the_mean_or_a_weighted_sum() -> None:
     assert weighted.fitness(SCORES) == 2 * 0.5 - 0.75
     assert interval(weighted.weighted(SCORES)).score == pytest.approx(weighted.fitness(SCORES))
     assert Objective().weighted(SCORES) == SCORES
+    counting = Objective({"ja": 1.0, "math": 0.0}).weighted(SCORES)
+    assert counting == {"ja": SCORES["ja"]}
+    assert interval(counting).n == 4  # examples of what does not count are none
 
 
 def test_several_objectives_by_name() -> None:

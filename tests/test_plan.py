@@ -23,6 +23,7 @@ from evohydra.planning.cost import Asked, Rate, Shape, Speed, cost, language_rat
 from evohydra.planning.devices import DEVICES, Figures, chosen, of_name
 from evohydra.planning.memory import Rooms, Sizes, memory
 from evohydra.planning.options import parsed
+from evohydra.planning.outlook import outlook
 from evohydra.planning.work import Stage, Work, course_of
 from evohydra.searching.fitness.expected import Between, Course
 from evohydra.spaces.genes import Axis
@@ -352,6 +353,23 @@ def test_a_measured_peak_counts_where_it_is_more() -> None:
     ]
     assert [each.worker.total for each in held] == [2e9, 2e9, 3e9]
     assert [each.driver.total - each.worker.total for each in held] == [90e6] * 3
+
+
+def test_gains_are_those_of_the_benchmarks_that_count() -> None:
+    """As many as there are of them in the mean; what counts nothing shows nothing."""
+    work, speed = of(400, Rate(0.1, 0.01, 64))
+
+    def smallest(names: str, weights: dict[str, float] | None) -> float:
+        sizes = {split: dict.fromkeys(names, 100) for split in ("search", "validation", "test")}
+        held, rooms = Sizes(1e9, 0, 0, 1, 1000, 0, 1e9, 0), Rooms(None, None, None)
+        more: dict[str, Any] = {"top": 5, "workers": [1], "here": True, "download": 0.0, "weights": weights}
+        found = outlook(work, sizes, (speed, speed), held, DEVICES["h100"], rooms, **more).smallest
+        assert found is not None
+        return found
+
+    assert smallest("ab", {"a": 1.0, "b": 0.0}) == pytest.approx(smallest("a", None))
+    assert smallest("ab", {"a": 0.5, "b": 0.5}) == pytest.approx(smallest("ab", None))
+    assert smallest("ab", None) < smallest("a", None)
 
 
 def test_rates_are_found_again_from_jobs() -> None:

@@ -85,6 +85,7 @@ def foreseen(
         here=str(parts.settings.executor.get("_target_", "")).endswith(".Local"),
         download=download,
         found=found,
+        weights=run.plan.objective.weights,
     )
 
 

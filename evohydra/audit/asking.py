@@ -53,6 +53,8 @@ class Asking:
         lacking: dict[str, str] = {}
         same = []
         for name, benchmark in self.benchmarks.items():
+            if self.weights is not None and not self.weights[name]:
+                continue
             reason = "its answers are no texts" if not isinstance(benchmark, Audited) else benchmark.lacks(change)
             if reason is None and change == "length" and not self._any_cut(name, source):
                 same.append(name)
@@ -73,7 +75,8 @@ class Asking:
         """Scores of some benchmarks whose mean of means is their part of the fitness."""
         if self.weights is None:
             return {name: list(values) for name, values in scores.items()}
-        return {name: [self.weights[name] * len(scores) * value for value in each] for name, each in scores.items()}
+        counting = {name: each for name, each in scores.items() if self.weights[name]}
+        return {name: [self.weights[name] * len(counting) * value for value in each] for name, each in counting.items()}
 
     def _any_cut(self, name: str, source: str) -> bool:
         return any(each.cut is not False for model in (WINNER, source) for each in self.told(model, name)[0])

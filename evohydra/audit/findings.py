@@ -70,7 +70,7 @@ def _duplicates(benchmarks: Mapping[str, Benchmark], winner: Scores, source: Sco
     found: dict[str, object] = {}
     for name, benchmark in benchmarks.items():
         sizes = {split: benchmark.size(split) for split in SEEN}
-        if isinstance(benchmark, ShowsImages) or not isinstance(benchmark, Described | Draws):
+        if isinstance(benchmark, ShowsImages) or not isinstance(benchmark, Described | Draws) or name not in winner:
             continue
         asked = {split: _texts(benchmark, split, sizes[split]) for split in SEEN}
         shots = benchmark.shots() if isinstance(benchmark, Audited) else []

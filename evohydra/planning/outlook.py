@@ -87,13 +87,20 @@ def outlook(
     here: bool,
     download: float,
     found: Calibrated | None = None,
+    weights: Mapping[str, float] | None = None,
 ) -> Outlook:
-    """Put together. sizes: examples by split and benchmark. speeds: of the processor, and on the wall."""
+    """Put together. sizes: examples by split and benchmark. speeds: of the processor, and on the wall.
+
+    weights: of benchmarks in the fitness; None: it is their mean.
+    """
     names = list(sizes["test"])
     apart = found.apart if found is not None and set(found.apart.values) == set(names) else power.bounded(names)
-    values, test = apart.values, sizes["test"]
-    searched = {name: _each(work, name, size) for name, size in sizes["search"].items()}
-    validated = any(sizes["validation"].values())
+    counting = [name for name in names if weights is None or weights[name]]
+    scale = {name: 1.0 if weights is None else weights[name] * len(counting) for name in counting}
+    values = {name: apart.values[name] * scale[name] ** 2 for name in counting}
+    test, validation = ({name: sizes[split][name] for name in counting} for split in ("test", "validation"))
+    searched = {name: _each(work, name, sizes["search"][name]) for name in counting}
+    validated = any(validation.values())
     return Outlook(
         work,
         device,
@@ -115,7 +122,7 @@ def outlook(
         power.smallest_gain({name: 2 * size for name, size in test.items()}, values),
         power.smallest_gain({name: 4 * size for name, size in test.items()}, values),
         power.optimism(searched, values, work.course.genomes),
-        power.optimism(sizes["validation"], values, top) if validated else None,
+        power.optimism(validation, values, top) if validated else None,
     )
 
 

@@ -35,10 +35,14 @@ class Objective:
         return sum(weight * means[name] for name, weight in self.weights.items())
 
     def weighted(self, scores: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
-        """Scores whose mean over benchmarks of mean scores is the fitness, for statistics of it."""
+        """Scores whose mean over benchmarks of mean scores is the fitness, for statistics of it.
+
+        Benchmarks that do not count are left out.
+        """
         if self.weights is None:
             return {name: list(values) for name, values in scores.items()}
-        return {name: [weight * len(scores) * value for value in scores[name]] for name, weight in self.weights.items()}
+        counting = {name: weight for name, weight in self.weights.items() if weight}
+        return {name: [weight * len(counting) * value for value in scores[name]] for name, weight in counting.items()}
 
     def several(self, scores: Mapping[str, Sequence[float]], recipe: Node) -> dict[str, float]:
         """The objectives by name; empty where there is but the fitness."""
