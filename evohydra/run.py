@@ -12,7 +12,7 @@ from rich.console import Console
 
 from evohydra.audit.course import ANSWERS, Audit
 from evohydra.audit.plan import AuditPlan
-from evohydra.files import finish, tidy, together, write_json
+from evohydra.files import finish, read_json, tidy, together, write_json
 from evohydra.recipe import Node, digest
 from evohydra.report import say
 from evohydra.report.answers import answers_pages
@@ -275,6 +275,8 @@ class Run:
         unverified = executor.ask(write_winner, self.form, self.directory, room, winner.recipe, found, summary, samples)
         if unverified:
             summary["winner_unverified"] = unverified
+        if left_out := read_json(room / "recipe.json").get("left_out"):
+            summary["left_out"] = left_out
         audit.after(room / (UNVERIFIED if unverified else WINNER), summary)
         write_json(room / "summary.json", summary)
         return {name: self.directory / file.name for name, file in {**pages, **drawn}.items()}, unverified

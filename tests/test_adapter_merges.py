@@ -8,13 +8,17 @@ from typing import Any
 import peft
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from evohydra.families import Rules
 from evohydra.families.causal_lm import CausalLM
 from evohydra.families.sources import OpenSources, open_sources
 from evohydra.merging.adapters import Adapted
 from evohydra.merging.engine import Engine, MergeError
+from evohydra.rebuild import rebuild
 from evohydra.recipe import Checkpoint, Group, Merge, Node
+from evohydra.winner.formats.plain import Plain
+from evohydra.winner.recipe_files import recipe_file
 from tests.reference.test_adapters import GPT2, LLAMA, gpt2, llama
 
 CPU = torch.device("cpu")
@@ -161,3 +165,19 @@ def test_a_merge_that_is_not_finite_is_told(of_llama: OpenSources) -> None:
         merged(of_llama, node, dtype=torch.float32)
     with pytest.raises(ValueError, match=r"expected a weight for each of 3 models"):
         merged(of_llama, merge(of_llama, "linear", weight=(1.0,)))
+
+
+def test_recipes_of_earlier_versions_are_made_again_from_copies(of_llama: OpenSources, tmp_path: Path) -> None:
+    """They do not say `by_factors`, and promise the bits of merged copies."""
+    node = merge(of_llama, "linear")
+    written = recipe_file(node, FAMILY, "base", Plain(), torch.float32, torch.float32, 10**9, {})
+    content = written | {"tokenizer": "same", "weights": None}
+    for name, more in {"earlier": {}, "now": {"by_factors": True}}.items():
+        rebuild(content | more, tmp_path / name, {}, CPU)
+        expected = merged(of_llama, node, dtype=torch.float32, by_factors=bool(more))
+        made = load_file(tmp_path / name / "model.safetensors")
+        assert all(torch.equal(made[tensor], expected[tensor]) for tensor in expected), name
+    with pytest.raises(ValueError, match=r"written_with"):
+        rebuild(content | {"written_with": {"rank": "all"}}, tmp_path / "bad", {}, CPU)
+    with pytest.raises(ValueError, match=r"written_as: 'plain' could not be made"):
+        rebuild(content | {"written_with": {"rank": 3}}, tmp_path / "bad", {}, CPU)

@@ -9,7 +9,6 @@ import peft
 import pytest
 import torch
 import transformers
-from safetensors.torch import load_file
 
 import evohydra
 from evohydra.families.causal_lm import CausalLM
@@ -17,7 +16,6 @@ from evohydra.merging.adapters import Adapted
 from evohydra.merging.checkpoints import CheckpointReader, SourceError
 from evohydra.merging.finding import locate
 from evohydra.scoring.benchmarks.lm_eval import lm_eval_benchmarks
-from evohydra.winner.recipe_files import RecipeFile
 from evohydra.zoo.problems import benchmark, carries
 from evohydra.zoo.train import Examples, build_tokenizer
 from evohydra.zoo.train_loras import STAGES
@@ -81,36 +79,28 @@ def test_each_is_good_at_another_skill() -> None:
 
 
 def test_a_search_ends_with_an_adapter(tmp_path: Path) -> None:
-    """The command of the guide; the recipe makes the same adapter again, and PEFT the model that was scored."""
+    """The experiment, cut to fewer ranks than its four adapters have; its recipe makes the same adapter again."""
     command = ["experiment=tiny_loras", "budget=6", "top=1", "baselines=null", "tracker=none", "report=false"]
     short = ["audit=[reload]", "audit_examples=20", "threads=1", "benchmark.tiny_gsm_ja.splits.test.stop=520"]
-    summary = carried_out(
-        [*command, *short, "optimizer=random", "optimizer.population=6", "fitness=full"], tmp_path / "run"
-    )
+    search = ["optimizer=random", "optimizer.population=6", "fitness=full", "format.rank=7"]
+    summary = carried_out([*command, *short, *search], tmp_path / "run")
     winner = tmp_path / "run" / "winner"
     assert {file.name for file in winner.iterdir()} >= {"adapter_config.json", "adapter_model.safetensors"}
     assert not (winner / "model.safetensors").exists()
     recipe = json.loads((winner / "recipe.json").read_text())
-    assert (recipe["written_as"], recipe["written_with"], recipe["by_factors"]) == ("lora", {"rank": None}, True)
-    assert "left_out" not in recipe
+    assert (recipe["written_as"], recipe["written_with"], recipe["by_factors"]) == ("lora", {"rank": 7}, True)
+    assert recipe["left_out"] == summary["left_out"]
+    assert 0 < summary["left_out"]["share"] < 0.2
     (again,) = summary["audit"]["reload"].values()
-    assert (again["other_answers"], again["of"]) == (0, 20), again
+    assert again["of"] == 20
+    assert abs(again["score"] - again["before"]) <= 0.2
     card = (winner / "README.md").read_text()
     assert "library_name: peft" in card
     assert "PeftModel.from_pretrained" in card
+    assert "**Not exact**: The adapter was cut to rank 7: it leaves out " in card
     made = python("-m", "evohydra.rebuild", winner / "recipe.json", tmp_path / "again", cwd=tmp_path)
     assert "identical, bit for bit" in made.stdout, made.stderr
     name = "adapter_model.safetensors"
     assert (tmp_path / "again" / name).read_bytes() == (winner / name).read_bytes()
-    base = transformers.AutoModelForCausalLM.from_pretrained(ZOO / "base")
-    model = peft.PeftModel.from_pretrained(base, winner)
-    assert model.peft_config["default"].r == 8
-    (group,) = [g for g in RecipeFile.parse(recipe).node.groups if len(g.tensors) > 10]  # type: ignore[union-attr]
-    merged = model.merge_and_unload().state_dict()["model.layers.3.mlp.up_proj.weight"]
-    plain = load_file(ZOO / "base" / "model.safetensors")["model.layers.3.mlp.up_proj.weight"]
-    adapters = [Adapted(CheckpointReader(ZOO / "base"), ZOO / each) for each in STAGES]
-    weights = group.parameters["weight"]
-    assert isinstance(weights, tuple)
-    steps = [each.read("model.layers.3.mlp.up_proj.weight") - plain for each in adapters]
-    expected = plain + sum(w * step for w, step in zip(weights, steps, strict=True))
-    torch.testing.assert_close(merged, expected, rtol=1e-4, atol=1e-5)
+    model = peft.PeftModel.from_pretrained(transformers.AutoModelForCausalLM.from_pretrained(ZOO / "base"), winner)
+    assert model.peft_config["default"].r == 7

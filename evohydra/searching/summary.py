@@ -114,6 +114,7 @@ class Summary(TypedDict):
     guard: NotRequired[dict[str, object]]  # see `evohydra.searching.limits_told`
     audit: NotRequired[dict[str, object]]  # see `evohydra.audit`
     winner_unverified: NotRequired[str]
+    left_out: NotRequired[Mapping[str, object]]  # of a winner that is cut to an adapter of small rank
 
 
 def summarise(
