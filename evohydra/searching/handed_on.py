@@ -1,4 +1,4 @@
-"""What a generation hands on: the name of its file, and the rules by which recipes are chosen (no library is loaded)."""
+"""What a generation hands on: the name of its file, and the rules by which recipes are chosen."""
 
 from typing import Literal
 
