@@ -126,7 +126,10 @@ def refused(arguments: list[str], directory: Path, expected: str, kind: type[Exc
         ("optimizer.mean=middle", r"optimizer.mean: expected a number of at least 0 and at most 1, got 'middle'"),
         ("+optimizer.sgima=0.1", r"optimizer.sgima: there is no such setting; known are .*'sigma'"),
         ("ablate=everything", r"ablate: expected genes, groups or null, got 'everything'"),
-        ("start=[sources,nothing]", r"start: expected a list \(sources or uniform each\) or null, got .*'nothing'"),
+        (
+            "start=[sources,nothing]",
+            r"start: expected a list \(sources, uniform or a stack of mergekit .* each\) or null, got .*'nothing'",
+        ),
         ("allow_other_base=perhaps", r"allow_other_base: expected true or false, got 'perhaps'"),
         (
             "optimizer.population=1000000000",

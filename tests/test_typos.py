@@ -50,7 +50,7 @@ TYPOS = {
     "merge.parameter.genes.weight.default=x": "genes.weight.default: expected a finite number, got 'x'",
     "merge.parameter.options.scaling={low:0,high:x,default:1}": "genes.scaling.high: expected a number",
     "merge=dfs merge.dataflow.repeats=x": "merge.dataflow.repeats: expected a whole number",
-    "start=[source]": "start: expected a list (sources or uniform each) or null, got ['source']",
+    "start=[source]": "start: expected a list (sources, uniform or a stack of mergekit (.yaml) each) or null",
     "optimizer.batch=x": "optimizer.batch: expected a whole number",
     "fitness=subset fitness.examples=-1": "fitness.examples: expected a whole number of at least 1, got -1",
     "fitness=irt fitness.precision=x": "fitness.precision: expected a number",

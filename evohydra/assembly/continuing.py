@@ -10,7 +10,7 @@ from evohydra.families.rules import Rules
 from evohydra.files import Plain, current, read_json
 from evohydra.merging.checkpoints import SourceError
 from evohydra.recipe import Checkpoint, Node, Stack, checkpoints, children, from_dict, with_checkpoints
-from evohydra.searching.keeping import KEPT
+from evohydra.searching.handed_on import KEPT
 from evohydra.winner.recipe_files import RecipeFile
 
 CONTINUE = "continue"

@@ -15,7 +15,8 @@ from evohydra.files import Plain, write_json
 from evohydra.recipe import Node
 from evohydra.report import say
 from evohydra.run import Run
-from evohydra.searching.keeping import KEPT, kept, parents
+from evohydra.searching.handed_on import KEPT
+from evohydra.searching.keeping import kept, parents
 from evohydra.searching.ledger import Record
 from evohydra.winner.unsearched import UnsearchedRecipe
 

@@ -5,17 +5,19 @@ from dataclasses import dataclass, fields
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le
+from pydantic import StringConstraints
 
 from evohydra.audit.plan import Part
-from evohydra.checks import Count, CountOrAuto, Seed, check, check_below, check_entries
+from evohydra.checks import Count, CountOrAuto, Seed, Words, check, check_below, check_entries
 from evohydra.files import Plain
-from evohydra.searching.keeping import Rule
+from evohydra.searching.handed_on import Rule
 
 Spec = Plain  # of a part: what makes it (`_target_`), and its options
 Gigabytes = Annotated[float, Ge(0), Le(10**6)]
 DType = Literal["float32", "bfloat16", "float16"]
 Threads = Annotated[int, Ge(1), Le(4096)] | Literal["auto"]
 PARTS = ("merge", "optimizer", "fitness", "objective", "pick", "tracker", "executor", "backend", "format")
+StackFile = Annotated[str, StringConstraints(pattern=r"\.ya?ml$"), Words("a stack of mergekit (.yaml)")]
 AUTO = "auto"
 MOST_GENERATIONS = 10
 PARTS_OF_MERGE = {"parameter": Spec | None, "dataflow": Spec | None}
@@ -55,7 +57,7 @@ class Settings:
     seed: Seed
     search: Literal["generations", "steady"]
     top: Count
-    start: Sequence[str] | None
+    start: Sequence[Literal["sources", "uniform"] | StackFile] | None
     warm_start: str | None
     warm_start_top: Count
     tokenizer: str

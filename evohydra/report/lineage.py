@@ -8,7 +8,8 @@ from evohydra.recipe import Node, digest, from_dict
 from evohydra.report import style
 from evohydra.report.blocks import Block, FigureBlock, Table
 from evohydra.report.gathering import Job
-from evohydra.searching.keeping import KEPT, parents
+from evohydra.searching.handed_on import KEPT
+from evohydra.searching.keeping import parents
 
 WINNER = "winner"
 

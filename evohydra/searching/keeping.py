@@ -1,7 +1,6 @@
 """Which genomes of a search are sources of the next one (generations_keep)."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,12 +8,9 @@ from numpy.typing import NDArray
 from evohydra.recipe import Checkpoint, Node, Stack, digest
 from evohydra.searching.feasible import that_count
 from evohydra.searching.fitness.likelihood_scale import is_likelihood
+from evohydra.searching.handed_on import Rule
 from evohydra.searching.ledger import Record
 from evohydra.searching.optimizers.m2n2 import competition
-
-KEPT = "kept.json"  # of a generation: what it hands on
-Rule = Literal["best", "diverse", "niche"]
-RULES = get_args(Rule)
 
 
 def kept(records: Sequence[Record], rule: Rule, count: int) -> list[Record]:

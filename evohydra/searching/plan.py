@@ -56,9 +56,7 @@ class SearchPlan:
         """ValueError for options that do not fit together, before anything is scored."""
         unknown = sorted(set(self.start) - {"sources", "uniform"})
         if unknown:
-            raise ValueError(
-                f"start: expected sources, uniform, files of stacks (stack.yaml) or none of them, got {unknown}"
-            )
+            raise ValueError(f"start: expected sources, uniform, both or none of them, got {unknown}")
         check_ablations(self.ablate, self.validated)
         self.objective.check(tuple(self.sizes), self.space.default())
         several = self.objective.several({name: [0.0] for name in self.sizes}, self.space.default())

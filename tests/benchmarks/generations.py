@@ -26,7 +26,7 @@ SEARCHES = {
     "three generations, best": (*THREE, "generations_keep=best"),
     "three generations, diverse": (*THREE, "generations_keep=diverse"),
     "three generations, niche": (*THREE, "generations_keep=niche"),
-    "two generations: a merge, then paths": ("generations=2", "generations_then=[merge=dfs_slot optimizer=catcma]"),
+    "two generations: a merge, then paths": ("generations=2", 'generations_then=["merge=dfs_slot optimizer=catcma"]'),
 }
 
 
