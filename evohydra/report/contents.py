@@ -55,7 +55,7 @@ def contents(jobs: Sequence[Job], target: Path, look: Look = "screen") -> list[S
             Section(f"The audit of the winner{whose}", list(audit_blocks(best))),
             Section("From the search to the test split", list(_optimism(jobs))),
             Section("The winning recipes", list(_winners(jobs, target))),
-            Section("Where the winner comes from", list(lineage_blocks(best_job(jobs)))),
+            Section("Where the winner comes from", list(lineage_blocks(best))),
             Section("Which genes mattered", list(gene_blocks(jobs))),
             Section("What the winner gets right and the sources get wrong", list(example_blocks(best))),
             Section("Where the time went", list(_time(jobs))),
