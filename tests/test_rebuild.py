@@ -145,7 +145,7 @@ def inside(key: str, value: Any) -> Callable[[dict[str, Any]], None]:
         ),
         (inside("method", "ranked"), "method: expected one of"),
         (inside("method", "cosines"), "method: expected one of"),
-        (changed("written_as", "os.abort"), "written_as: expected one of lora, plain, shared, single_file, got 'os.abort'"),
+        (changed("written_as", "os.abort"), "written_as: expected one of lora, plain, shared, single_file, got 'os."),
         (changed("shard_bytes", 0), "shard_bytes: expected a whole number of at least 1, got 0"),
         (changed("shard_bytes", 1e9), "shard_bytes: expected a whole number"),
         (changed("shard_bytes", True), "shard_bytes: expected a whole number"),
