@@ -25,11 +25,7 @@ from evohydra.winner.directories import check_replaceable, list_files, whole_dir
 
 MODEL = "winner"
 LOW_RANK, WHOLE, LEAVE = "low_rank", "whole", "leave"
-EDGES = {
-    LOW_RANK: "a product of the same rank",
-    WHOLE: "all of them (modules_to_save)",
-    LEAVE: "as they are in the base",
-}
+EDGES = (LOW_RANK, WHOLE, LEAVE)  # a product of the same rank, all of them (modules_to_save), as in the base
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """A PEFT adapter on disk, as PEFT, transformers and vLLM read it: adapter_config.json, adapter_model.safetensors."""
 
-import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -43,11 +42,6 @@ class Adapter:
         self.changes[module] = LowRank(up, down, 1.0, turned, module.embedding)
         norm = float(delta.double().norm())
         self.norms[name] = (norm, left * norm)
-
-    def share(self) -> float:
-        """Which share of the norm of all changes that are cut is left out."""
-        whole, left = (math.sqrt(sum(each[at] ** 2 for each in self.norms.values())) for at in (0, 1))
-        return left / whole if whole else 0.0
 
 
 def write_adapter(
