@@ -50,6 +50,8 @@ def extract(model: str, base: str, out: Path, rank: int, edges: str = LOW_RANK, 
         raise ValueError(f"rank: expected a whole number from 1 on, got {rank}")
     if edges not in EDGES:
         raise ValueError(f"edges: expected one of {', '.join(EDGES)}, got {edges!r}")
+    if out.resolve() in (Path(model).resolve(), Path(base).resolve()):
+        raise ValueError(f"out={out} is one of the two models, which the adapter would replace; give another directory")
     check_replaceable(out, overwrite)
     sources = open_sources((Checkpoint(MODEL, model),), Checkpoint(BASE, base), CausalLM(), Rules(config="allow"))
     if sources.overlay.config.keys() - {"tie_word_embeddings"}:

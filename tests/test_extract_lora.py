@@ -129,6 +129,8 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "expected out=DIR, the directory to write" in said(model, base, "rank=2")
     assert "expected out=DIR, rank=NUMBER or edges=CHOICE, got 'ranks=2'" in said(model, base, "ranks=2", out)
     assert "edges: expected one of low_rank, whole, leave, got 'all'" in said(model, base, "edges=all", out)
+    for one in (model, base):
+        assert "is one of the two models" in said(model, base, f"out={one}", "--overwrite")
     same = said(base, base, f"out={tmp_path / 'other'}")
     assert "differs from" in same
     assert "in nothing that an adapter could change" in same
