@@ -20,7 +20,7 @@ from evohydra.families.vocabulary import embeddings_of
 from evohydra.merging.checkpoints import first_few
 from evohydra.merging.low_rank import LowRank
 from evohydra.recipe import Checkpoint
-from evohydra.winner.adapter_files import Adapter, unlike, write_adapter
+from evohydra.winner.adapter_files import Adapter, write_adapter
 from evohydra.winner.directories import check_replaceable, list_files, whole_directory
 
 MODEL = "winner"
@@ -50,6 +50,8 @@ def extract(model: str, base: str, out: Path, rank: int, edges: str = LOW_RANK, 
         raise ValueError(f"rank: expected a whole number from 1 on, got {rank}")
     if edges not in EDGES:
         raise ValueError(f"edges: expected one of {', '.join(EDGES)}, got {edges!r}")
+    if out.resolve() in (Path(model).resolve(), Path(base).resolve()):
+        raise ValueError(f"out={out} is one of the two models, which the adapter would replace; give another directory")
     check_replaceable(out, overwrite)
     sources = open_sources((Checkpoint(MODEL, model),), Checkpoint(BASE, base), CausalLM(), Rules(config="allow"))
     if sources.overlay.config.keys() - {"tie_word_embeddings"}:
@@ -71,9 +73,10 @@ def _nearest(sources: OpenSources, rank: int, edges: str) -> tuple[Adapter, list
     adapter = Adapter()
     of_kinds: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for name in tensors.shapes:
-        if not tensors.read(name).is_floating_point() or not unlike(tensors.read(name), before.read(name)):
+        after, published = tensors.read(name), before.read(name)
+        if not after.is_floating_point() or torch.equal(after, published.to(after.dtype)):
             continue
-        delta = tensors.read(name).float() - before.read(name).float()
+        delta = after.float() - published.float()
         norm, module = float(delta.double().norm()), modules.get(name)
         at_edge = module is not None and (module.embedding or HEADS.search(name) is not None)
         form, left = LEAVE, norm

@@ -10,15 +10,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from evohydra.assembly.workers import of_adapters
 from evohydra.families import Rules
 from evohydra.families.causal_lm import CausalLM
 from evohydra.families.sources import OpenSources, open_sources
 from evohydra.merging.adapters import Adapted
 from evohydra.merging.engine import Engine, MergeError
-from evohydra.rebuild import rebuild
 from evohydra.recipe import Checkpoint, Group, Merge, Node
+from evohydra.searching.identity import check_identity
+from evohydra.searching.json_lines import LedgerError
 from evohydra.winner.formats.plain import Plain
 from evohydra.winner.recipe_files import recipe_file
+from evohydra.winner.remaking import rebuild
 from tests.reference.test_adapters import GPT2, LLAMA, gpt2, llama
 
 CPU = torch.device("cpu")
@@ -181,3 +184,18 @@ def test_recipes_of_earlier_versions_are_made_again_from_copies(of_llama: OpenSo
         rebuild(content | {"written_with": {"rank": "all"}}, tmp_path / "bad", {}, CPU)
     with pytest.raises(ValueError, match=r"written_as: 'plain' could not be made"):
         rebuild(content | {"written_with": {"rank": 3}}, tmp_path / "bad", {}, CPU)
+
+
+def test_a_search_that_merged_copies_does_not_go_on_by_factors(of_llama: OpenSources, tmp_path: Path) -> None:
+    """A run of an earlier version: its scores are of merges with other roundings."""
+    engine, any_method = Engine(of_llama.tensors, device=CPU), {"candidates": {"a": {"method": "ties"}}}
+    now = {name: {"parameter": spec} for name, spec in {"linear": {"method": "linear"}, "any": any_method}.items()}
+    assert of_adapters(now["any"], of_llama, engine) == of_adapters({"dataflow": {}}, of_llama, engine) == {}
+    any_method["candidates"]["b"] = {"method": "task_arithmetic"}
+    identities: list[dict[str, object]] = []
+    for before in ({}, of_adapters(now["any"], of_llama, engine), of_adapters(now["linear"], of_llama, engine)):
+        identities.append({"scores": {"versions": before}, "search": {}})
+    check_identity(tmp_path / "run.json", identities[0])
+    with pytest.raises(LedgerError, match=r"merges of adapters was None, is now 'by factors, rounded once \(earlier"):
+        check_identity(tmp_path / "run.json", identities[1])
+    assert identities[1] == identities[2]

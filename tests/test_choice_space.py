@@ -17,11 +17,11 @@ from evohydra.mergekit.writer import NotExpressible, to_yaml
 from evohydra.merging.engine import Engine, MergeError
 from evohydra.merging.group_methods import method_of, methods_of
 from evohydra.merging.methods import resolve
-from evohydra.rebuild import rebuild
 from evohydra.recipe import Merge, digest, from_dict
 from evohydra.report.recipe_figures import recipe_figures
 from evohydra.spaces.choice import ChoiceSpace
 from evohydra.winner.recipe_files import _check_parameters
+from evohydra.winner.remaking import rebuild
 from tests.commands import carried_out, workspace
 from tests.contracts.discovery import composed
 from tests.contracts.test_methods import BASE, LOCATIONS, NAMES, SHAPES, Checkpoint, engine, sources

@@ -76,6 +76,19 @@ def test_at_full_rank_it_is_the_model(tied: bool, edges: str, tmp_path: Path) ->
     assert not torch.allclose(logits(load(base)), logits(load(model)), atol=1e-2)
 
 
+def test_small_changes_in_16_bits_are_found(tmp_path: Path) -> None:
+    """Fine-tuning moves weights by less than the roundings of the largest one."""
+    base = llama(tmp_path / "base", torch.bfloat16)
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(1)
+        for name, parameter in base.named_parameters():
+            if "q_proj" in name or name == "model.norm.weight":
+                parameter.add_(0.008 * torch.randn(parameter.shape).bfloat16())
+    base.save_pretrained(tmp_path / "model")
+    rows = by_kind(extract(str(tmp_path / "model"), str(tmp_path / "base"), tmp_path / "out", 2))
+    assert {name: row.form for name, row in rows.items()} == {"q_proj": "rank 2", "norm": LEAVE}
+
+
 def test_what_is_left_out_is_told(tmp_path: Path) -> None:
     model, base = tuned(tmp_path)
     rows = by_kind(extract(str(model), str(base), tmp_path / "out", 2, LEAVE))
@@ -116,6 +129,8 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "expected out=DIR, the directory to write" in said(model, base, "rank=2")
     assert "expected out=DIR, rank=NUMBER or edges=CHOICE, got 'ranks=2'" in said(model, base, "ranks=2", out)
     assert "edges: expected one of low_rank, whole, leave, got 'all'" in said(model, base, "edges=all", out)
+    for one in (model, base):
+        assert "is one of the two models" in said(model, base, f"out={one}", "--overwrite")
     same = said(base, base, f"out={tmp_path / 'other'}")
     assert "differs from" in same
     assert "in nothing that an adapter could change" in same

@@ -1,6 +1,7 @@
 """Winners as PEFT adapters: loaded by PEFT on the base, they answer as the merged model does."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import peft
 import pytest
 import torch
 import transformers
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from evohydra.families.sources import OpenSources, open_sources
 from evohydra.merging.engine import Engine
@@ -51,6 +52,16 @@ def logits(live: Any) -> torch.Tensor:
 @pytest.fixture(scope="module")
 def of_llama(tmp_path_factory: pytest.TempPathFactory) -> OpenSources:
     return opened(tmp_path_factory.mktemp("llama"), OF_LLAMA)
+
+
+def of_small_steps(root: Path, size: float) -> OpenSources:
+    """Adapters of a base of 16 bits whose second factors are `size` of the usual."""
+    sources = opened(root, {name: OF_LLAMA[name] for name in ("one", "two")}, torch.bfloat16)
+    for name in ("one", "two"):
+        file = root / name / "adapter_model.safetensors"
+        save_file({key: t * (size if "lora_B" in key else 1) for key, t in load_file(file).items()}, file)
+    models = tuple(replace(each, fingerprint=None) for each in sources.models)
+    return open_sources(models, Checkpoint("base", str(root / "base")), FAMILY, ANY_BASE)
 
 
 @pytest.mark.parametrize("kind", ["ranks, rslora, patterns, embeddings", "GPT-2", "a head trained whole"])
@@ -119,6 +130,27 @@ def test_a_cut_says_what_it_costs(method: str, more: dict[str, Any], of_llama: O
     assert form.verify(adapter, FAMILY, live).weights == ()
     live.parameters[name].mul_(1.5)
     assert form.verify(adapter, FAMILY, live).weights == (name,)
+
+
+def test_small_changes_in_16_bits_are_kept(tmp_path: Path) -> None:
+    """Fine-tuning moves weights by less than the roundings of the largest one: these changes are no roundings."""
+    sources = of_small_steps(tmp_path, 4e-4)
+    node, engine = merge(sources, "ties", density=(1.0,) * 2), Engine(sources.tensors, device=CPU, dtype=torch.bfloat16)
+    name = "model.layers.0.self_attn.q_proj.weight"
+    change = engine.tensor(node, name).float() - sources.tensors["base"].read(name).float()
+    assert 0 < float(change.abs().max()) < 4 * 2**-7 * float(sources.tensors["base"].read(name).abs().max())
+    form = Lora(16)
+    form.check(node, FAMILY, sources)
+    adapter = written(node, sources, tmp_path / "adapter", form, engine)
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    layer = "base_model.model.model.layers.0.self_attn.q_proj"
+    product = tensors[f"{layer}.lora_B.weight"] @ tensors[f"{layer}.lora_A.weight"]
+    left = json.loads((adapter / "left_out.json").read_text())[name]["left_out"]
+    assert float((product - change).norm()) <= left + 1e-3 * float(change.norm())
+    live = live_model(node, sources, engine, torch.bfloat16)
+    assert form.verify(adapter, FAMILY, live).weights == ()
+    live.become(Checkpoint("base", ""), engine)  # an adapter that changes nothing would be told
+    assert name in form.verify(adapter, FAMILY, live).weights
 
 
 def test_what_cannot_be_an_adapter_is_named(of_llama: OpenSources, tmp_path: Path) -> None:

@@ -127,7 +127,8 @@ def test_generations_share_the_budget_and_change_the_merge(tmp_path: Path) -> No
     assert all(not text.startswith(("model=", "merge=ties", "merge.par")) for text in made[1][1])
     assert all(settings["generations"] == 1 for settings, _ in made)
     # Without an entry of its own a generation has the last one's; without any nothing changes.
-    given = ["generations=3", "budget=20", 'generations_then=["merge=linear"]']
+    given = ["generations=3", "budget=20", 'generations_then=["merge=linear"]', "+model.sources.tiny_ja.dtype=float32"]
+    assert generation(plain_of(given), 2, tmp_path, given)[1] == [*given[:3], "merge=linear"]
     assert generation(plain_of(given), 3, tmp_path, given)[0]["merge"]["parameter"]["method"] == "linear"
     given = ["generations=2", "budget=auto", "optimizer=cmaes"]
     assert generation(plain_of(given), 2, tmp_path, given)[0]["budget"] == 102
@@ -146,6 +147,10 @@ def test_generations_share_the_budget_and_change_the_merge(tmp_path: Path) -> No
         ),
         (['generations_then=["merge=tis"]'], "generations_then: unknown merge tis"),
         (['generations_then=["merge=ties","merge=ties"]'], "generations_then: expected at most 1 entries"),
+        (
+            ["model=tiny_lora_ja+tiny_lora_plus", "format=lora"],
+            "format=lora: expected merges of adapters, which recipes",
+        ),
         (["merge=dfs"], "a path through layers can only be searched in the last one"),
     ],
 )

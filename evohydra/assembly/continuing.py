@@ -93,14 +93,21 @@ def continued(plain: Plain, given: Sequence[str] = ()) -> tuple[Plain, Continued
                     f"continue: expected runs with the same {key}, got {settings[key]!r} of {directories[0]} and "
                     f"{before.get(key)!r} of {directory}"
                 )
-    own = {text.partition("=")[0] for text in given}
+    names = [text.lstrip("+~").partition("=")[0] for text in given]
+    own = {name.partition(".")[0] for name in names}
+    if "model" in own and "model" not in names:
+        told = next(name for name in names if name.startswith("model."))
+        raise ValueError(
+            f"{told}: the sources of {CONTINUE} are as the earlier runs have them; expected no other settings of "
+            f"theirs, or model=NAME, which adds sources"
+        )
     for key in ALIKE:
         if key in own and plain.get(key) != settings[key]:
             raise ValueError(
                 f"{key}={plain.get(key)}: expected {settings[key]!r}, as the runs to continue have it; their recipes "
                 "mean other models with another one"
             )
-    beside = _sources(plain) if "model" in own else {}
+    beside = _sources(plain) if "model" in names else {}
     _join(models, beside, "model: source")
     _check_names([each.name for each in recipes], models)
     return {**plain, **settings, "model": {"sources": models}}, Continued(tuple(recipes), tuple(beside))

@@ -9,6 +9,7 @@ from evohydra.assembly.composition import composed
 from evohydra.files import Plain
 
 MOST_COPIES = 1000  # of recipes in the recipe of the last generation
+LORA = "evohydra.winner.formats.lora.Lora"
 MAY_CHANGE = ("merge", "optimizer")
 
 
@@ -45,7 +46,13 @@ def generation(plain: Plain, number: int, directory: Path, given: Sequence[str])
     if number > 1:
         made["continue"] = [str(room_of(directory, number - 1))]
         # Sources, and what they are matched by, are those of the generation before.
-        overrides = [text for text in overrides if not text.startswith(("model=", "model.", "continue="))]
+        theirs = ("model=", "model.", "continue=")
+        overrides = [text for text in overrides if not text.lstrip("+~").startswith(theirs)]
+    if count > 1 and str((made["format"] or {}).get("_target_", "")) == LORA:
+        raise ValueError(
+            "format=lora: expected merges of adapters, which recipes of later generations are not: they merge merges; "
+            "choose generations=1, or format=plain and then `python -m evohydra extract_lora`"
+        )
     if number < count and (made["merge"] or {}).get("dataflow"):
         raise ValueError(
             "generations: a path through layers can only be searched in the last one, since its layers are not merged "

@@ -15,10 +15,13 @@ from evohydra.assembly.parts import Parts, benchmarks_of, found_sources, opened_
 from evohydra.assembly.process import device_of, set_up_process, suit_threads
 from evohydra.assembly.settings import Settings
 from evohydra.families import sources
-from evohydra.families.sources import FoundSources
+from evohydra.families.sources import FoundSources, OpenSources
+from evohydra.files import Plain
 from evohydra.hub import cache_directory
 from evohydra.merging.checkpoints import Survey
+from evohydra.merging.engine import Engine
 from evohydra.merging.stamps import Stamps
+from evohydra.recipe import Merge
 from evohydra.scoring.benchmarks import Benchmark
 from evohydra.scoring.benchmarks.contents import versions_of
 from evohydra.scoring.executors.elsewhere import versions_in
@@ -27,6 +30,7 @@ from evohydra.searching.identity import Alignment, OfScores, check_same_scores
 
 LIBRARIES = ("evohydra", "torch", "transformers", "tokenizers")  # that merge and run models, whatever scores them
 
+ADAPTERS = {"merges of adapters": "by factors, rounded once (earlier versions merged copies)"}
 FETCHING = "fetching.lock"  # of the workers of a machine that lacks a source
 
 
@@ -136,7 +140,15 @@ def scores_depend_on(parts: Parts) -> OfScores:
         device=parts.engine.device.type if settings.device == "auto" else settings.device,
         backend=backend.identity(),
         code=own_code(settings.model, settings.merge, settings.benchmark),
-        versions=versions_of((*LIBRARIES, *backend.libraries)),
+        versions={**versions_of((*LIBRARIES, *backend.libraries)), **of_adapters(settings.merge, opened, parts.engine)},
         benchmarks={name: benchmark.identity() for name, benchmark in parts.benchmarks.items()},
         workers=None if (python := settings.executor.get("python")) is None else versions_in(str(python)),
     )
+
+
+def of_adapters(merge: Plain, opened: OpenSources, engine: Engine) -> dict[str, str]:
+    """Beside versions, how adapters are merged, where `merge` has a linear method; earlier versions merged copies."""
+    spec = merge.get("parameter") or {}
+    methods = [each.get("method") for each in (spec, *(spec.get("candidates") or {}).values())]
+    groups = [Merge(each, opened.base, opened.models, ()) for each in methods if each and opened.base]
+    return ADAPTERS if any(map(engine.adapters.used, groups)) else {}

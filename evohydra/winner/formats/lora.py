@@ -61,6 +61,7 @@ class Lora:
         modules, exact, strange = _modules(sources), True, []
         for group, name in _merged(node):
             if (found := merges.change(node, name, _doubled(group))) is not None and found[0] == 1:
+                strange += [name] if found[1] is not None and name not in modules else []
                 continue
             known = beside(*_parts(node, sources, name), CPU)
             if found is None and known is not None and known.change is None:
@@ -146,8 +147,8 @@ class Lora:
         apart = [
             name
             for name in theirs.keys() & ours.keys()
-            if unlike(theirs[name], ours[name])
-            and float((theirs[name] - ours[name]).float().norm()) > 1.01 * norms.get(name, (0.0, 0.0))[1]
+            if float((theirs[name].float() - ours[name].float()).norm())
+            > 1.01 * norms.get(name, (0.0, 0.0))[1] + _roundings(ours[name])
         ]
         found_outputs = compared(twin, live)
         cut = any(left for _, left in norms.values())
@@ -156,6 +157,12 @@ class Lora:
             weights=tuple(sorted({*apart, *(theirs.keys() ^ ours.keys())})),
             rounding=float("inf") if cut else found_outputs.rounding,
         )
+
+
+def _roundings(tensor: torch.Tensor) -> float:
+    """How far apart, as a norm, two ways to the same tensor may be: a product of factors is added in float32."""
+    eps = max(torch.finfo(tensor.dtype).eps / 2, 64 * torch.finfo(torch.float32).eps)
+    return eps * float(tensor.float().norm())
 
 
 def _merged(node: Merge) -> Iterator[tuple[Group, str]]:
