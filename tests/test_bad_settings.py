@@ -247,7 +247,7 @@ WEIGHT = "++merge.parameter.genes.weight={per: source, default: 1, integer: true
         ),
         (
             [f"{WEIGHT}, low: 0, high: 2}}", "merge.parameter.frozen={head/weight/*: 0.5}"],
-            r"gene 'head/weight/one': expected a whole number, got 0.5",
+            r"gene 'head/weight/\*': expected a whole number, got 0.5",
         ),
         (
             ["merge.parameter.granularity.layers=1.7"],

@@ -71,7 +71,8 @@ def test_every_experiment_composes(option: str) -> None:
     assert OmegaConf.to_container(config, resolve=True)
     dimension = 6
     make = hydra.utils.instantiate(OmegaConf.to_container(config.optimizer))
-    optimizer = make(axes=(Axis(),) * dimension, seed=config.seed, start=np.empty((0, dimension)))
+    axis = Axis("categorical", 2) if option == "tiny_prune" else Axis()  # a grid over layers that are taken or not
+    optimizer = make(axes=(axis,) * dimension, seed=config.seed, start=np.empty((0, dimension)))
     try:
         assert config.budget == "auto" or config.budget >= optimizer.population
         assert optimizer.ask().shape == (optimizer.population, dimension)

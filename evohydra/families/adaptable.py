@@ -28,7 +28,7 @@ def adaptable(directory: Path, names: Collection[str]) -> dict[str, Module]:
     """
     with torch.device("meta"):
         config = read_configuration(directory, "causal language model")
-        model = transformers.AutoModelForCausalLM.from_config(config)
+        model = transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     kinds: dict[str, Module] = {}
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear | nn.Embedding | Conv1D):

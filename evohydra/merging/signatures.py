@@ -2,9 +2,10 @@
 
 import ast
 import functools
+import re
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -12,6 +13,7 @@ METHODS = Path(__file__).parent / "methods"
 OUT, STREAMS = "out", "streams"
 KINDS = {float: "a finite number", int: "a whole number", bool: "true or false", str: "a word"}
 BY_NAME = {kind.__name__: kind for kind in KINDS}
+BOOSTED = re.compile(r"^(\w+) = boosted\((\w+)\)$", re.MULTILINE)  # a method on top of another one: methods/boosting.py
 
 
 class Takes(Protocol):
@@ -65,11 +67,14 @@ def signature_of(name: str) -> Signature | None:
     if ":" in name:
         return None
     texts = [file.read_text() for file in sorted(METHODS.glob("*.py"))]
+    boosted = {made: inner for text in texts for made, inner in BOOSTED.findall(text)}
+    if name in boosted and (inner := signature_of(boosted[name])) is not None:
+        return replace(inner, parameters=inner.parameters | {"boost"}, kinds={**inner.kinds, "boost": float})
     likely = [text for text in texts if f"\ndef {name}(" in text]
     for function in _methods(likely):
         if function.name == name:
             return _signature(function)
-    raise no_such_method(name, sorted(each.name for each in _methods(texts)))
+    raise no_such_method(name, sorted([*boosted, *(each.name for each in _methods(texts))]))
 
 
 def no_such_method(name: str, known: Iterable[str]) -> ValueError:

@@ -165,16 +165,16 @@ def _check_frozen(pattern: str, value: Value, specs: Mapping[str, GeneSpec], met
     if not meant:
         known = [shape.replace(SEGMENT, "GROUP", 1).replace(SEGMENT, "SOURCE") for shape in shapes.values()]
         raise ValueError(f"frozen: no gene matches {[pattern]}; genes are {', '.join(known) or 'none'}")
-    refused = []
+    refused: dict[str, ValueError] = {}
     for name in meant:
         try:
             if method is not None:
                 method.check(name, value, f"frozen: gene {pattern!r}")
             specs[name].check(pattern, value)
         except ValueError as error:
-            refused.append(error)
+            refused[name] = error
     if len(refused) == len(meant):
-        raise refused[0]
+        raise next((error for name, error in refused.items() if name in pattern), refused[meant[0]])
 
 
 @functools.cache

@@ -138,7 +138,7 @@ def test_every_method_merges_encoders(method: str, tmp_path: Path) -> None:
         with pytest.raises(SourceError, match="merged in parameter space"):
             FAMILY.layout(directories["one"])
         return
-    models = (Checkpoint("one", "-"), Checkpoint("two", "-"))[: COUNT[method]]
+    models = (Checkpoint("one", "-"), Checkpoint("two", "-"))[: COUNT.get(method, 2)]
     places = FAMILY.locations(directories["one"], tuple(found.tensors["one"].shapes))
     for layers, modules in (("whole", False), ("each", True), (2, False)):
         granularity = {**spec["parameter"]["granularity"], "layers": layers, "modules": modules}

@@ -68,6 +68,7 @@ def _widened(provider: Provider) -> Provider:
     return widened
 
 
+# signatures.py reads these lines as they stand.
 boosted_consensus = boosted(consensus)
 boosted_task_arithmetic = boosted(task_arithmetic)
 boosted_ties = boosted(ties)
