@@ -61,6 +61,7 @@ SEARCHES: dict[str, tuple[str, ...]] = {
     "catcma-full": ("optimizer=catcma", "fitness=full", "budget=408"),
     "catcma-likelihood": ("optimizer=catcma", *LIKELIHOOD, "budget=408"),
     "catcma-likelihood-half": ("optimizer=catcma", *LIKELIHOOD, "fitness.examples=128", "budget=408"),
+    "cmaes-full-408": ("optimizer=cmaes", "fitness=full", "budget=408"),
     "cmaes-likelihood-408": ("optimizer=cmaes", *LIKELIHOOD, "budget=408"),
     "bo-dfs-likelihood": ("optimizer=bo", *LIKELIHOOD, "budget=250"),
 }
