@@ -12,14 +12,16 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from evohydra.assembly import composition
 from evohydra.assembly.ranges import with_ranges_for
+from evohydra.assembly.runs import make_run
 from evohydra.mergekit.writer import NotExpressible, to_yaml
 from evohydra.merging.engine import Engine, MergeError
 from evohydra.merging.group_methods import method_of, methods_of
 from evohydra.merging.methods import resolve
 from evohydra.recipe import Merge, digest, from_dict
 from evohydra.report.recipe_figures import recipe_figures
-from evohydra.spaces.choice import ChoiceSpace
+from evohydra.spaces.choice import ChoiceSpace, defaults_of
 from evohydra.winner.recipe_files import _check_parameters
 from evohydra.winner.remaking import rebuild
 from tests.commands import carried_out, workspace
@@ -217,3 +219,15 @@ def test_a_method_with_a_parameter_of_that_name_is_refused() -> None:
 def with_method(base: Tensor | None, models: list[Tensor], *, method: str) -> Tensor:
     """A method whose parameter would be taken for the name of one."""
     return models[0]
+
+
+def test_each_method_that_a_group_may_have_is_looked_at_before_the_search() -> None:
+    assert [merge.method for merge in defaults_of(choice())] == ["task_arithmetic", "ties", "wudi", "pcb"]
+    frozen = choice(frozen={"*/method": "ties"})
+    assert [merge.method for merge in defaults_of(frozen)] == ["ties"]
+
+
+def test_an_adapter_of_several_methods_needs_a_rank(tmp_path: Path) -> None:
+    given = ["model=tiny_lora_ja+tiny_lora_plus", "merge=any", "format=lora", "tracker=none", "batch_size=8"]
+    with pytest.raises(ValueError, match=r"what ties makes of adapters .* expected format\.rank=NUMBER"):
+        make_run(composition.composed(given), tmp_path / "run", {"name": "run", "group": None}, given)

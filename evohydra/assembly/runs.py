@@ -67,6 +67,7 @@ from evohydra.searching.masks import by_mask
 from evohydra.searching.models import Models
 from evohydra.searching.plan import SearchPlan, check_budget, known_points
 from evohydra.spaces import Space
+from evohydra.spaces.choice import defaults_of
 from evohydra.winner.publishing import check_push
 from evohydra.winner.recipe_files import made_from
 from evohydra.winner.unsearched import UnsearchedRecipe
@@ -150,9 +151,10 @@ def assembled(
     nested = over(earlier, nodes, found.rules, str(parts.engine.dtype).removeprefix("torch."))
     located = located_in(found, parts.sources, nested)
     space = space_of(merge, located, found)
-    form.format.check(space.default(), parts.family, parts.sources)
+    for usual in defaults_of(space):
+        form.format.check(usual, parts.family, parts.sources)
+        reading.probe(parts.engine.uncached(), usual)  # where workers are elsewhere, no tensor stays here
     made_from(space.default(), parts.sources.directories)  # warns now, not after the search
-    reading.probe(parts.engine.uncached(), space.default())  # where workers are elsewhere, no tensor stays here
     make_executor = functools.partial(_executor, settings, parts)
     if not benchmarks:
         return Assembled(

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from evohydra.checks import Seed
 from evohydra.merging.group_methods import METHOD, method_of
 from evohydra.recipe import Checkpoint, Group, Merge, Node, Parameter
+from evohydra.spaces import Space
 from evohydra.spaces.genes import Axis, Choice, Value
 from evohydra.spaces.grouping import Location
 from evohydra.spaces.parameter import ParameterSpace
@@ -111,6 +112,11 @@ class ChoiceSpace:
         name = next(iter(self._candidates))
         return self._all_by(name, self._candidates[name].default())
 
+    def defaults(self) -> tuple[Merge, ...]:
+        """The usual values of each candidate that a group may choose, in all groups."""
+        may = self._candidates if self._choices else dict.fromkeys(self._frozen.values())
+        return tuple(self._all_by(name, self._candidates[name].default()) for name in may)
+
     def _all_by(self, name: str, merge: Merge) -> Merge:
         return self._joined(dict.fromkeys(self._groups, name), {name: merge})
 
@@ -146,6 +152,11 @@ class ChoiceSpace:
             except ValueError as error:
                 reasons.append(f"{name}: {error}")
         raise ValueError(f"this space holds no such merge of {group.name}: {'; '.join(reasons) or 'no such method'}")
+
+
+def defaults_of(space: Space) -> tuple[Node, ...]:
+    """The usual recipe of a space by each of its methods, of which most have one."""
+    return space.defaults() if isinstance(space, ChoiceSpace) else (space.default(),)
 
 
 def _usual(space: ParameterSpace) -> NDArray[np.float64]:
