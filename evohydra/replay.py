@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from evohydra.assembly.composition import composed_before, given_before
-from evohydra.checks.terminal import harmless, log_to_terminal
+from evohydra.checks.terminal import harmless, log_to_terminal, quiet
 from evohydra.report import make_console
 from evohydra.searching.events import EVENTS
 from evohydra.searching.identity import IDENTITY, SCORES
@@ -52,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("run", type=Path, help="the directory of a run, as outputs/NAME")
     directory: Path = parser.parse_args(arguments).run.absolute()
     log_to_terminal()
+    quiet()
     try:
         if not (directory / IDENTITY).is_file():
             raise ValueError(f"expected the directory of a run, got {directory}, which has no {IDENTITY}")
