@@ -24,7 +24,7 @@ FILES = {file.stem: yaml.safe_load(file.read_text()) for file in sorted((REPOSIT
 SPECS = {merge: spec for merge, spec in FILES.items() if "genes" in spec}  # the others are no merges of tensors
 OF_ONE, OF_TWO = ("arcee_fusion", "nearswap", "passthrough"), ("nuslerp", "slerp")
 WITHOUT_BASE = ("geometric_median", "karcher", "linear", "multislerp", "nuslerp", "passthrough", "simplex", "slerp")
-ELECTING = ("breadcrumbs_ties", "dare_ties", "della", "ties")
+ELECTING = ("breadcrumbs_ties", "core_space", "dare_ties", "della", "knots", "ties")
 SHARES = {
     "breadcrumbs": ("density", "gamma"), "breadcrumbs_ties": ("density", "gamma"), "dare_linear": ("density",),
     "dare_ties": ("density",), "della": ("density",), "della_linear": ("density",), "sce": ("select_topk",),
@@ -127,12 +127,7 @@ def test_weights_may_be_negative_elsewhere(merge: str, root: Path, arguments: li
 )
 def test_weights_that_are_all_0(merge: str, root: Path, arguments: list[str], tmp_path: Path):
     given = [*on(merge, arguments, root), "++merge.parameter.genes.weight=0"]
-    if merge in (
-        "nuslerp",
-        "core_space",
-        "knots",
-        "pcb",
-    ):  # half way, as in mergekit; the base, as no weight is divided
+    if merge in ("nuslerp", "pcb"):  # half way, as in mergekit; the base, since weights divide nothing
         built(given, tmp_path / "run")
         return
     if "normalize" in SPECS[merge].get("options", {}):

@@ -129,6 +129,7 @@ def test_runs_that_cannot_be_continued_are_told(begun: tuple[Path, list[str]]) -
         (f"{first}+{changed_run(root, 'b', tokenizer='union')}", [], "with the same tokenizer, got 'auto' .* 'union'"),
         (f"{first}+{changed_run(root, 'c', **other_model)}", [], "source 'one' is another one than in an earlier run"),
         (first, ["model.sources.one.path=here"], "model.sources.one.path: the sources of continue are as the"),
+        (first, ["experiment=tiny_dfs"], "experiment: its models and types would not be used beside continue"),
         (first, ["++dtype=bfloat16"], "dtype=bfloat16: expected 'auto', as the runs to continue have it"),
         (first, ["tokenizer=union"], "tokenizer=union: expected 'auto', as the runs to continue have it"),
     ]

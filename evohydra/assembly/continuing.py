@@ -95,6 +95,11 @@ def continued(plain: Plain, given: Sequence[str] = ()) -> tuple[Plain, Continued
                 )
     names = [text.lstrip("+~").partition("=")[0] for text in given]
     own = {name.partition(".")[0] for name in names}
+    if "experiment" in own and not any((directory / KEPT).is_file() for directory in directories):
+        raise ValueError(
+            f"experiment: its models and types would not be used beside {CONTINUE}, whose sources are those of the "
+            "earlier runs; expected merge, optimizer, benchmark and budget by their own names"
+        )
     if "model" in own and "model" not in names:
         told = next(name for name in names if name.startswith("model."))
         raise ValueError(

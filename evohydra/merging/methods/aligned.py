@@ -26,6 +26,9 @@ class Aligned(NamedTuple):
     right: Tensor | None
 
 
+NOT_ALIGNED = Aligned(None, (), None)  # what stands for the result of a provider that has not been called
+
+
 def exact_matrices(base: Tensor | None, models: Sequence[Tensor]) -> list[Tensor]:
     """theta_k - theta_base in float64."""
     return [matrix.double() for matrix in task_matrices(base, models)]

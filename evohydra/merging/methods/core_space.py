@@ -7,11 +7,9 @@ from torch import Tensor
 
 from evohydra.merging.kernels.ranking import Ranking
 from evohydra.merging.methods import once
-from evohydra.merging.methods.aligned import Aligned, directions, exact_matrices, ranked, ties_in
+from evohydra.merging.methods.aligned import NOT_ALIGNED, Aligned, directions, exact_matrices, ranked, ties_in
 from evohydra.merging.methods.requirements import need_models
 from evohydra.merging.methods.singular import has_singular_vectors
-
-NONE = Aligned(None, (), None)
 
 
 def in_core_space(base: Tensor | None, models: Sequence[Tensor]) -> Aligned:
@@ -35,7 +33,7 @@ def core_space(
     density: Sequence[float],
     normalize: bool = True,
     scaling: float = 1.0,
-    aligned: Aligned = NONE,
+    aligned: Aligned = NOT_ALIGNED,
     ranks: Sequence[Ranking] = (),
     out: Tensor | None = None,
 ) -> Tensor:
