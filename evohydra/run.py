@@ -292,6 +292,8 @@ class Run:
         except Exception as error:
             logger.warning(
                 "the report could not be written (%s: %s); python -m evohydra.report %s tries again",
-                type(error).__name__, error, self.directory,
-            )  # fmt: skip
+                type(error).__name__,
+                error,
+                self.directory,
+            )
             return {}

@@ -174,9 +174,16 @@ class VLLM:
         with tempfile.TemporaryDirectory() as room:
             write_form(parts, Path(room), untied=bool(tied))
             serving = VLLMEngine(
-                Path(room), names, tied, dtype, on_cpu=device.type == "cpu", context=self._context(outline),
-                sequences=self.sequences, memory=self.memory, cache_gb=self.cache_gb,
-            )  # fmt: skip
+                Path(room),
+                names,
+                tied,
+                dtype,
+                on_cpu=device.type == "cpu",
+                context=self._context(outline),
+                sequences=self.sequences,
+                memory=self.memory,
+                cache_gb=self.cache_gb,
+            )
         difference = prove(serving, engine, models, known, dtype, vocabulary)
         logger.info("vLLM serves what was merged: log-likelihoods per token within %.2g of transformers'", difference)
         return Served(outline, tokenizer, serving, device, dtype, whole)

@@ -22,9 +22,16 @@ OF_GENOME: Plain = {"genome": int, "fitness": float, "parents": Mapping[str, flo
 RESERVED = ("base", "uniform", "winner", "merged")
 # What decides what the tensors of the sources are, and so what a recipe over them is.
 ALIKE = (
-    "tokenizer", "missing", "config", "pad_vocabulary_to", "components", "adapters", "dtype", "out_dtype",
+    "tokenizer",
+    "missing",
+    "config",
+    "pad_vocabulary_to",
+    "components",
+    "adapters",
+    "dtype",
+    "out_dtype",
     "allow_other_base",
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)

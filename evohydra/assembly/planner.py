@@ -112,10 +112,19 @@ def _told(made: Assembled, run: Run, found: Outlook, headers: Headers) -> Planne
     objectives = len(run.plan.objective.several(zeros, run.plan.space.default())) or 1
     best, reason = advised.suited(run.plan.space.axes, run.plan.budget, objectives)
     lines = advised.advice(
-        axes=run.plan.space.axes, budget=run.plan.budget, objectives=objectives, optimizer=optimizer, sizes=sizes,
-        apart=found.apart.values, smallest=found.smallest, optimism=found.optimism, validated=run.plan.validated,
-        fitness=kind, likely=no_likelihood(run.benchmarks) is None, batches=_batches(made, found),
-    )  # fmt: skip
+        axes=run.plan.space.axes,
+        budget=run.plan.budget,
+        objectives=objectives,
+        optimizer=optimizer,
+        sizes=sizes,
+        apart=found.apart.values,
+        smallest=found.smallest,
+        optimism=found.optimism,
+        validated=run.plan.validated,
+        fitness=kind,
+        likely=no_likelihood(run.benchmarks) is None,
+        batches=_batches(made, found),
+    )
     used = {
         "optimizer": optimizer,
         "fitness": kind,
@@ -123,9 +132,15 @@ def _told(made: Assembled, run: Run, found: Outlook, headers: Headers) -> Planne
         "batch_size": settings.batch_size,
     }
     written = document(
-        fit, found, sizes, chosen=used, advice=lines, lacking=[*found.memory.lacking, *headers.no_room],
-        optimizer=optimizer, suited=f"{best} suits: {reason}",
-    )  # fmt: skip
+        fit,
+        found,
+        sizes,
+        chosen=used,
+        advice=lines,
+        lacking=[*found.memory.lacking, *headers.no_room],
+        optimizer=optimizer,
+        suited=f"{best} suits: {reason}",
+    )
     return Planned(written, found)
 
 

@@ -72,6 +72,9 @@ def _stack(text: str, space: Space, names: Sequence[str]) -> Stack:
     if first or last:
         logger.warning(
             "start: the stack has its embeddings of %s and its head of %s; in this search both are those of %s "
-            "(merge.dataflow.first)", slices[0].model, slices[-1].model, getattr(usual.sources[0], "name", "the merge")
-        )  # fmt: skip
+            "(merge.dataflow.first)",
+            slices[0].model,
+            slices[-1].model,
+            getattr(usual.sources[0], "name", "the merge"),
+        )
     return replace(usual, hops=plain_hops(config, slices, known, names, usual.layout))

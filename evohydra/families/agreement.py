@@ -22,9 +22,22 @@ ELSEWHERE = re.compile(
 )
 # Types of models that number positions from the padding token's number on (create_position_ids_from_input_ids).
 COUNTED_FROM_PADDING = {
-    "camembert", "data2vec-text", "esm", "ibert", "layoutlmv3", "lilt", "longformer", "luke", "markuplm", "mpnet",
-    "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod",
-}  # fmt: skip
+    "camembert",
+    "data2vec-text",
+    "esm",
+    "ibert",
+    "layoutlmv3",
+    "lilt",
+    "longformer",
+    "luke",
+    "markuplm",
+    "mpnet",
+    "roberta",
+    "roberta-prelayernorm",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+    "xmod",
+}
 PROBE = torch.linspace(-8, 8, 129)  # what activations are told apart by
 LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
 

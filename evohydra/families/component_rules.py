@@ -16,9 +16,7 @@ from evohydra.merging.checkpoints import Changed, SourceError, TensorSource, che
 MERGE = "merge"
 # Keys of a component's configuration that change nothing of what its weights mean.
 INCIDENTAL = ("sample_size", "dropout", "upcast_attention", "force_upcast")
-OF_LANGUAGE_MODELS = (
-    "tokenizer", "missing", "config", "pad_vocabulary_to", "tokens_only", "tokens", "chat_template"
-)  # fmt: skip
+OF_LANGUAGE_MODELS = ("tokenizer", "missing", "config", "pad_vocabulary_to", "tokens_only", "tokens", "chat_template")
 
 
 def aligned_components(

@@ -20,8 +20,17 @@ Length = Annotated[int, Ge(0), Le(MOST_TOKENS)]
 Id = Annotated[int, Ge(-1), Le(MOST_TOKENS)]  # -1: none, in older models
 Penalty = Annotated[float, Gt(0), Le(1000)]
 Bias = Annotated[float, Ge(-(10**6)), Le(10**6)]
-Cache = Literal["dynamic", "static", "hybrid", "hybrid_chunked", "sliding_window", "offloaded", "offloaded_static",
-                "offloaded_hybrid", "offloaded_hybrid_chunked"]  # fmt: skip
+Cache = Literal[
+    "dynamic",
+    "static",
+    "hybrid",
+    "hybrid_chunked",
+    "sliding_window",
+    "offloaded",
+    "offloaded_static",
+    "offloaded_hybrid",
+    "offloaded_hybrid_chunked",
+]
 KINDS: Plain = {
     **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), Id | Sequence[Id] | None),
     "decoder_start_token_id": Id | Sequence[Id] | None,
@@ -45,7 +54,7 @@ KINDS: Plain = {
     "num_beam_groups": Literal[1] | None,
     "num_return_sequences": Literal[1] | None,  # one answer is scored
     "temperature": Literal[0] | Annotated[float, Ge(1e-30), Le(10**6)] | None,
-}  # fmt: skip
+}
 FLOATS = ("repetition_penalty", "encoder_repetition_penalty", "length_penalty", "temperature")
 # What `generate` does otherwise than benchmarks expect, and why it cannot be had.
 NOT_TAKEN = {

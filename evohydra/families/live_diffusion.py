@@ -172,8 +172,13 @@ def draw(pipeline: Any) -> Tensor:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the picture is no picture anyway
         drawn = pipeline(
-            PROMPT, num_inference_steps=STEPS, guidance_scale=0.0, height=side, width=side, generator=noise,
+            PROMPT,
+            num_inference_steps=STEPS,
+            guidance_scale=0.0,
+            height=side,
+            width=side,
+            generator=noise,
             output_type="pt",
-        )  # fmt: skip
+        )
     pixels: Tensor = drawn.images.float()
     return pixels

@@ -25,8 +25,14 @@ NOWHERE: Mapping[str, Path] = MappingProxyType({})
 SIDE_FILES = ("*.json", "*.jinja", "*.model", "vocab.txt", "merges.txt")
 # Of these the ones of a tokenizer, which another tokenizer brings itself.
 OF_TOKENIZER = (
-    "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model", "*.jinja"
-)  # fmt: skip
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.*",
+    "merges.txt",
+    "*.model",
+    "*.jinja",
+)
 TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 NOT_COPIED = ("config.json", "*.safetensors.index.json", "recipe.json", "adapter_config.json", RECORD)
 

@@ -30,7 +30,8 @@ ORIGINAL: Mapping[str, str | tuple[str, ...]] = {
     "double_blocks.N.img_mod.lin": "transformer_blocks.N.norm1.linear",
     "double_blocks.N.txt_mod.lin": "transformer_blocks.N.norm1_context.linear",
     "single_blocks.N.linear1": (
-        *(f"single_transformer_blocks.N.attn.to_{each}" for each in "qkv"), "single_transformer_blocks.N.proj_mlp",
+        *(f"single_transformer_blocks.N.attn.to_{each}" for each in "qkv"),
+        "single_transformer_blocks.N.proj_mlp",
     ),
     "single_blocks.N.linear2": "single_transformer_blocks.N.proj_out",
     "single_blocks.N.modulation.lin": "single_transformer_blocks.N.norm.linear",
@@ -63,7 +64,7 @@ ORIGINAL: Mapping[str, str | tuple[str, ...]] = {
     # Both
     "final_layer.linear": "proj_out",
     "final_layer.adaLN_modulation.1": "norm_out.linear",
-}  # fmt: skip
+}
 # Modulations of two parts, scale and shift, which the original has the other way round; others have three or six.
 SWAPPED = re.compile(r"final_layer\.adaLN_modulation\.1|joint_blocks\.\d+\.context_block\.adaLN_modulation\.1")
 

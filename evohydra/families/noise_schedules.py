@@ -10,8 +10,14 @@ PREDICTION = "prediction_type"
 ZERO_SNR = "rescale_betas_zero_snr"
 # Keys of a scheduler's configuration that say what weights were trained for, not how pictures are drawn.
 TRAINED_WITH = (
-    PREDICTION, ZERO_SNR, "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas",
-)  # fmt: skip
+    PREDICTION,
+    ZERO_SNR,
+    "num_train_timesteps",
+    "beta_start",
+    "beta_end",
+    "beta_schedule",
+    "trained_betas",
+)
 # Tensors by which single files say the first two; what they hold means nothing.
 MARKS: Mapping[str, tuple[str, object]] = {"v_pred": (PREDICTION, "v_prediction"), "ztsnr": (ZERO_SNR, True)}
 # The same in the header of a file, as training scripts write it (modelspec of Stability AI, kohya's ss_), in any case.

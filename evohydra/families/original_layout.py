@@ -10,25 +10,38 @@ from torch import Tensor
 from evohydra.families.denoiser_blocks import Plan
 
 UNET_EDGES = {
-    "conv_in": "input_blocks.0.0", "time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2",
-    "add_embedding.linear_1": "label_emb.0.0", "add_embedding.linear_2": "label_emb.0.2", "conv_norm_out": "out.0",
+    "conv_in": "input_blocks.0.0",
+    "time_embedding.linear_1": "time_embed.0",
+    "time_embedding.linear_2": "time_embed.2",
+    "add_embedding.linear_1": "label_emb.0.0",
+    "add_embedding.linear_2": "label_emb.0.2",
+    "conv_norm_out": "out.0",
     "conv_out": "out.2",
-}  # fmt: skip
+}
 RESNET = {
-    "norm1": "in_layers.0", "conv1": "in_layers.2", "norm2": "out_layers.0", "conv2": "out_layers.3",
-    "time_emb_proj": "emb_layers.1", "conv_shortcut": "skip_connection",
-}  # fmt: skip
+    "norm1": "in_layers.0",
+    "conv1": "in_layers.2",
+    "norm2": "out_layers.0",
+    "conv2": "out_layers.3",
+    "time_emb_proj": "emb_layers.1",
+    "conv_shortcut": "skip_connection",
+}
 MIDDLE = {("resnets", 0): 0, ("attentions", 0): 1, ("resnets", 1): 2}
 UNET_BLOCK = re.compile(r"(?:(down|up)_blocks\.(\d+)|mid_block)\.(\w+)\.(\d+)\.(.+)")
 VAE_BLOCK = re.compile(r"(encoder|decoder)\.(?:(down|up)_blocks\.(\d+)|mid_block)\.(\w+)\.(\d+)\.(.+)")
 VAE_ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
 OPEN_CLIP = {
-    "text_model.embeddings.token_embedding": "token_embedding", "text_model.final_layer_norm": "ln_final",
+    "text_model.embeddings.token_embedding": "token_embedding",
+    "text_model.final_layer_norm": "ln_final",
     "text_model.embeddings.position_embedding.weight": "positional_embedding",
     "text_projection.weight": "text_projection",
-    "text_model.encoder.layers": "transformer.resblocks", "layer_norm1": "ln_1", "layer_norm2": "ln_2",
-    "mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj", "self_attn.out_proj": "attn.out_proj",
-}  # fmt: skip
+    "text_model.encoder.layers": "transformer.resblocks",
+    "layer_norm1": "ln_1",
+    "layer_norm2": "ln_2",
+    "mlp.fc1": "mlp.c_fc",
+    "mlp.fc2": "mlp.c_proj",
+    "self_attn.out_proj": "attn.out_proj",
+}
 STACKED = re.compile(r"(.*)\.self_attn\.(q|k|v)_proj\.(weight|bias)")
 
 

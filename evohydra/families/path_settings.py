@@ -49,8 +49,9 @@ def check_fit(configs: Mapping[str, PretrainedConfig]) -> None:
             if expected.get(key) != came.get(key)
         ]
         if differ:
-            raise SourceError(f"layers of source {name!r} do not fit on a path with those of {host_name!r}: "
-                              f"{'; '.join(differ)}")  # fmt: skip
+            raise SourceError(
+                f"layers of source {name!r} do not fit on a path with those of {host_name!r}: {'; '.join(differ)}"
+            )
 
 
 def of_hops(configs: Mapping[int, object] | Sequence[object], hops: Sequence[Hop]) -> dict[str, object]:

@@ -14,8 +14,14 @@ from evohydra.families.tokenizer_files import check_tokenizer_files
 from evohydra.families.tokenizers import LOCAL
 from evohydra.merging.checkpoints import SourceError
 
-SPECIAL = ("image_token_id", "image_token_index", "video_token_id", "video_token_index",
-           "vision_start_token_id", "vision_end_token_id")  # fmt: skip
+SPECIAL = (
+    "image_token_id",
+    "image_token_index",
+    "video_token_id",
+    "video_token_index",
+    "vision_start_token_id",
+    "vision_end_token_id",
+)
 FILES = ("preprocessor_config.json", "processor_config.json")
 EXTRA = install_command("evohydra[vision]")
 SIDE = 32  # pixels

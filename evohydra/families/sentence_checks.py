@@ -11,11 +11,16 @@ from evohydra.merging.checkpoints import SourceError
 # that change no vector but for rounding.
 ARGUMENTS: Mapping[tuple[str, str], Collection[str]] = {
     ("model_args", "model_kwargs"): {
-        "attn_implementation", "torch_dtype", "dtype", "trust_remote_code", "use_safetensors", "low_cpu_mem_usage",
+        "attn_implementation",
+        "torch_dtype",
+        "dtype",
+        "trust_remote_code",
+        "use_safetensors",
+        "low_cpu_mem_usage",
     },
     ("tokenizer_args", "processor_kwargs"): {"model_max_length", "trust_remote_code", "use_fast"},
     ("config_args", "config_kwargs"): {"trust_remote_code", "attn_implementation", "torch_dtype", "dtype"},
-}  # fmt: skip
+}
 TEXT = {"method": "forward", "method_output_name": "last_hidden_state"}
 # Settings of the encoder by the values that are followed; others say nothing of vectors.
 FOLLOWED: Mapping[str, Sequence[object]] = {

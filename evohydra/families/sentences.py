@@ -14,9 +14,8 @@ MODULES = "modules.json"
 PROMPTS = "config_sentence_transformers.json"  # and how vectors are compared
 # What it says of the encoder itself: how long a text may be, and whether it is in small letters.
 OF_ENCODER = tuple(
-    f"sentence_{kind}_config.json"
-    for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta")
-)  # fmt: skip
+    f"sentence_{kind}_config.json" for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta")
+)
 KINDS = ("Transformer", "Pooling", "Normalize")  # of modules, without weights besides the encoder's
 # As sentence-transformers called them until its version 6; several are put one behind the other in this order.
 MODES = {
@@ -119,9 +118,15 @@ def settings_of(directory: Path) -> SentenceSettings:
             )
         assert isinstance(longest, int | None)
         return SentenceSettings(
-            pooling, longest, lower, _prompt(directory), prompt_pooled, _prompts(directory),
-            any(kind == "Normalize" for kind, _ in modules_of(directory)), _similarity(directory),
-        )  # fmt: skip
+            pooling,
+            longest,
+            lower,
+            _prompt(directory),
+            prompt_pooled,
+            _prompts(directory),
+            any(kind == "Normalize" for kind, _ in modules_of(directory)),
+            _similarity(directory),
+        )
     except SourceError:
         raise
     except (ValueError, OSError) as error:

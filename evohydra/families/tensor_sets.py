@@ -72,8 +72,10 @@ def with_common_names(sources: Mapping[str, TensorSource], prefix: str) -> dict[
 def without_buffers(sources: Mapping[str, TensorSource]) -> dict[str, TensorSource]:
     """The sources without buffers that only some of them hold: transformers computes these again."""
     common = set.intersection(*(set(tensors.shapes) for tensors in sources.values()))
-    return {name: _without(tensors, lambda t: bool(BUFFERS.search(t)) and t not in common)
-            for name, tensors in sources.items()}  # fmt: skip
+    return {
+        name: _without(tensors, lambda t: bool(BUFFERS.search(t)) and t not in common)
+        for name, tensors in sources.items()
+    }
 
 
 def with_common_head(

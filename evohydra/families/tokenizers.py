@@ -21,9 +21,18 @@ from evohydra.merging.checkpoints import SourceError
 LARGEST_ID = 10**7
 # Any of these makes a tokenizer, or says which one it is.
 FILES = (
-    "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt", "merges.txt", "*.spm",
-    "spiece.model", "*.tiktoken", "tekken.json", "tokenizer.model.v*",
-)  # fmt: skip
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "*.spm",
+    "spiece.model",
+    "*.tiktoken",
+    "tekken.json",
+    "tokenizer.model.v*",
+)
 CHOICES = "tokenizer=base or the name of a source gives all models one of them"  # where tokenizers are to be the same
 NEVER = -1e4  # the score of a piece that a Unigram model shall not choose by itself
 

@@ -44,9 +44,7 @@ from evohydra.recipe import LayerNames, Node, Stack
 from evohydra.spaces.grouping import Location
 
 logger = logging.getLogger(__name__)
-OF_TOKENIZER = (
-    "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model"
-)  # fmt: skip
+OF_TOKENIZER = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model")
 
 
 @dataclass

@@ -50,9 +50,12 @@ def embeddings_of(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
     found = (
         name
         for name, shape in shapes.items()
-        if len(shape) == 2 and EMBEDDING.search(name) and not NOT_OF_TOKENS.search(name) and not LAYER.search(name)
+        if len(shape) == 2
+        and EMBEDDING.search(name)
+        and not NOT_OF_TOKENS.search(name)
+        and not LAYER.search(name)
         and "embed_out" not in name
-    )  # fmt: skip
+    )
     return next(found, None)
 
 

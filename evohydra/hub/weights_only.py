@@ -27,8 +27,16 @@ METADATA = "__metadata__"
 CHUNK = 1 << 20
 # What torch raises over files that are damaged or none of its own.
 UNREADABLE = (
-    OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError, IndexError, AttributeError, zipfile.BadZipFile,
-)  # fmt: skip
+    OSError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    KeyError,
+    TypeError,
+    IndexError,
+    AttributeError,
+    zipfile.BadZipFile,
+)
 
 
 def read_pickle(file: Path) -> dict[str, Tensor]:

@@ -7,9 +7,17 @@ from typing import Any
 from evohydra.files import Plain
 
 KNOWN = {
-    "merge_method", "base_model", "models", "slices", "parameters", "dtype", "out_dtype", "tokenizer_source",
-    "tokenizer", "chat_template",
-}  # fmt: skip
+    "merge_method",
+    "base_model",
+    "models",
+    "slices",
+    "parameters",
+    "dtype",
+    "out_dtype",
+    "tokenizer_source",
+    "tokenizer",
+    "chat_template",
+}
 TOKENIZER = {"source", "tokens", "pad_to_multiple_of"}
 logger = logging.getLogger(__name__)
 

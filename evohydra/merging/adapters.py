@@ -19,15 +19,30 @@ from evohydra.recipe import Checkpoint
 
 # Settings whose effect on the weights is not the plain low-rank product.
 UNSUPPORTED = (
-    "use_dora", "lora_bias", "layer_replication", "alora_invocation_tokens", "use_qalora", "target_parameters",
-    "trainable_token_indices", "use_bdlora", "arrow_config", "kasa_config", "monteclora_config", "velora_config",
-)  # fmt: skip
+    "use_dora",
+    "lora_bias",
+    "layer_replication",
+    "alora_invocation_tokens",
+    "use_qalora",
+    "target_parameters",
+    "trainable_token_indices",
+    "use_bdlora",
+    "arrow_config",
+    "kasa_config",
+    "monteclora_config",
+    "velora_config",
+)
 # Initialisations that change the base's weights too.
 RESIDUAL = re.compile(r"pissa|olora|corda|loftq|lora_ga")
 TYPES: Plain = {
-    "peft_type": str, "r": Count, "lora_alpha": float, "rank_pattern": Mapping[str, Count] | None,
-    "alpha_pattern": Mapping[str, float] | None, "use_rslora": bool | None, "fan_in_fan_out": bool | None,
-}  # fmt: skip
+    "peft_type": str,
+    "r": Count,
+    "lora_alpha": float,
+    "rank_pattern": Mapping[str, Count] | None,
+    "alpha_pattern": Mapping[str, float] | None,
+    "use_rslora": bool | None,
+    "fan_in_fan_out": bool | None,
+}
 PREFIX = "base_model.model."
 HEAD = re.compile(r"(?:^|\.)(?:lm_head|embed_out|(?<!\.)head)\.weight$")
 FACTOR = re.compile(r"\.lora_(embedding_)?([AB])(\.weight)?$")

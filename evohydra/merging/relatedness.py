@@ -24,8 +24,11 @@ def cosines(
     up to 2^20 elements from its middle. Matrices that are zero in either are left out; numbers that are not finite give
     a cosine that is not.
     """
-    sizes = {name: shape[0] * shape[1] for name, shape in base.shapes.items()
-             if len(shape) == 2 and (names is None or name in names)}  # fmt: skip
+    sizes = {
+        name: shape[0] * shape[1]
+        for name, shape in base.shapes.items()
+        if len(shape) == 2 and (names is None or name in names)
+    }
     large = [name for name in sizes if sizes[name] >= statistics.median(sizes.values())]
     chosen = [large[i * len(large) // MATRICES] for i in range(MATRICES)] if len(large) > MATRICES else large
     found = {}

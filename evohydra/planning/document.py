@@ -35,8 +35,13 @@ def document(
         "chosen": dict(chosen),
         "sources": {name: asdict(each) for name, each in fit.sources.items()},
         "merge": {
-            "family": fit.family, "files_from": fit.files_from, "tokenizer": fit.tokenizer, "dtype": fit.dtype,
-            "parameters": fit.parameters, "tensors_merged": fit.merged, "tensors_copied": fit.copied,
+            "family": fit.family,
+            "files_from": fit.files_from,
+            "tokenizer": fit.tokenizer,
+            "dtype": fit.dtype,
+            "parameters": fit.parameters,
+            "tensors_merged": fit.merged,
+            "tensors_copied": fit.copied,
         },
         "doubts": list(fit.left_out),
         "not_checked": list(fit.not_checked),
@@ -45,7 +50,8 @@ def document(
         "optimizer": {"chosen": optimizer, "suited": suited},
         "examples": {split: dict(each) for split, each in sizes.items()},
         "work": {
-            "genomes": found.work.course.genomes, "generations": len(found.work.course.generations),
+            "genomes": found.work.course.genomes,
+            "generations": len(found.work.course.generations),
             "stages": {
                 stage.name: {"models": stage.models, "examples": {n: _between(b) for n, b in stage.examples.items()}}
                 for stage in found.work.stages
@@ -53,22 +59,28 @@ def document(
             "assumed": found.work.assumed,
         },
         "cost": {
-            "measured": found.measured, "device": found.device.name,
+            "measured": found.measured,
+            "device": found.device.name,
             "seconds": [_cost(each, found.device.gpu) for each in found.wall],
             "processor_seconds": [_cost(each, False) for each in found.processor] if found.measured else None,
         },
         "memory": {
-            "measured": memory.measured, "mapped_sources": memory.mapped, "download": memory.download,
+            "measured": memory.measured,
+            "mapped_sources": memory.mapped,
+            "download": memory.download,
             **{name: _held(each) for name, each in held.items()},
         },
         "power": {
-            "disagreement": dict(found.apart.values), "measured_on": found.apart.measured,
-            "smallest_gain": found.smallest, "smallest_gain_with_twice_the_test": found.doubled,
+            "disagreement": dict(found.apart.values),
+            "measured_on": found.apart.measured,
+            "smallest_gain": found.smallest,
+            "smallest_gain_with_twice_the_test": found.doubled,
             "smallest_gain_with_four_times_the_test": found.fourfold,
-            "optimism_of_best_on_search": found.optimism, "optimism_of_choice_on_validation": found.optimism_of_choice,
+            "optimism_of_best_on_search": found.optimism,
+            "optimism_of_choice_on_validation": found.optimism_of_choice,
         },
         "advice": list(advice),
-    }  # fmt: skip
+    }
 
 
 def _between(value: Between) -> dict[str, float]:

@@ -41,11 +41,16 @@ def keep_examples(
             answers = {m: answers_of(node, name, "test", places) for m, (node, _) in models.items() if m in scored}
         for number, place in enumerate(places):
             question, expected = benchmark.describe("test", place)
-            kept.append({
-                "benchmark": name, "index": place, "question": question, "expected": expected,
-                "scores": {model: float(each[place]) for model, each in scores.items()},
-                "answers": {model: each[number] for model, each in answers.items()},
-            })  # fmt: skip
+            kept.append(
+                {
+                    "benchmark": name,
+                    "index": place,
+                    "question": question,
+                    "expected": expected,
+                    "scores": {model: float(each[place]) for model, each in scores.items()},
+                    "answers": {model: each[number] for model, each in answers.items()},
+                }
+            )
     write_json(path, {"recipe": winner, "examples": kept})
 
 

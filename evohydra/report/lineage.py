@@ -100,8 +100,14 @@ def lineage_figure(models: list[Model]) -> style.Drawing:
             rows.append((each.name, each.generation, each.fitness, name, share))
         last = each.name == WINNER
         axes.scatter(*here, s=130 if last else 45, marker="*" if last else "o", color=style.colour(int(last)), zorder=2)
-        axes.annotate(f"{each.name} {_score(each)}".strip(), here, xytext=(0, 7), textcoords="offset points",
-                      ha="center", fontsize=8)  # fmt: skip
+        axes.annotate(
+            f"{each.name} {_score(each)}".strip(),
+            here,
+            xytext=(0, 7),
+            textcoords="offset points",
+            ha="center",
+            fontsize=8,
+        )
     names = ["sources", *(f"generation {number}" for number in sorted(columns) if number)]
     axes.set_xticks(sorted(columns), names)
     axes.set_yticks([])

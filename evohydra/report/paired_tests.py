@@ -76,10 +76,13 @@ def tests_made(compared: Sequence[Compared]) -> str | None:
     crossed = sum(each.pairs > 1 for each in compared)
     kinds = [
         f"{crossed} of strategies (runs of the same seed and examples paired, two-way random effects, Student's t, "
-        "two-sided; Hillis 2007)" if crossed else "",
+        "two-sided; Hillis 2007)"
+        if crossed
+        else "",
         f"{len(compared) - crossed} of two winners (examples paired, sign flips, two-sided)"
-        if crossed < len(compared) else "",
-    ]  # fmt: skip
+        if crossed < len(compared)
+        else "",
+    ]
     many = (
         "no correction, as it is the only one"
         if len(compared) == 1

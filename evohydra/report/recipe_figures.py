@@ -61,16 +61,24 @@ def genome_figure(recipe: Merge, names: Mapping[str, str] = NOTHING) -> style.Dr
         ]
         span = max(1.0, float(np.nanmax(np.abs(values))))
         low = -span if (values < 0).any() else 0.0
-        mesh = axes.pcolormesh(values, cmap="RdBu_r" if low < 0 else "viridis", vmin=low, vmax=span,
-                               edgecolors=style.PAPER, linewidth=0.5)  # fmt: skip
+        mesh = axes.pcolormesh(
+            values, cmap="RdBu_r" if low < 0 else "viridis", vmin=low, vmax=span, edgecolors=style.PAPER, linewidth=0.5
+        )
         if len(groups) <= NUMBERED:
             for (row, column), value in np.ndenumerate(values):
                 if np.isnan(value):
                     continue
                 red, green, blue, _ = mesh.cmap(mesh.norm(value))
                 bright = 0.3 * red + 0.6 * green + 0.1 * blue > 0.5
-                axes.text(column + 0.5, row + 0.5, f"{value:.2f}", ha="center", va="center", fontsize=7.5,
-                          color="#000000" if bright else "#ffffff")  # fmt: skip
+                axes.text(
+                    column + 0.5,
+                    row + 0.5,
+                    f"{value:.2f}",
+                    ha="center",
+                    va="center",
+                    fontsize=7.5,
+                    color="#000000" if bright else "#ffffff",
+                )
         else:
             figure.colorbar(mesh, ax=axes, orientation="horizontal", fraction=0.02, pad=0.01)
         axes.set_title(name)

@@ -125,16 +125,24 @@ def optimism_figure(jobs: Sequence[Job]) -> style.Drawing | None:
         if len(members) > 1:
             axes.plot(table.T, color=style.colour(index), linewidth=0.6, alpha=0.35)
         shown = ~np.isnan(table).all(axis=0)
-        axes.plot(np.flatnonzero(shown), np.nanmean(table[:, shown], axis=0), marker=style.marker(index),
-                  markersize=4.5, linewidth=1.8, label=strategy or "winner", **style.line(index))  # fmt: skip
+        axes.plot(
+            np.flatnonzero(shown),
+            np.nanmean(table[:, shown], axis=0),
+            marker=style.marker(index),
+            markersize=4.5,
+            linewidth=1.8,
+            label=strategy or "winner",
+            **style.line(index),
+        )
         summary = members[0].summary or {}
         if len(done) == 1:
             for place, split in enumerate(SPLITS[1:], start=1):
                 score = summary[split]["winner"]
                 if by_split(done[0])[split] is not None:
                     axes.plot([place, place], [score["low"], score["high"]], color=style.colour(index), linewidth=1)
-    axes.set_xticks(range(len(SPLITS)), ["best genome\nof the search", "winner,\nsearch", "winner,\nvalidation",
-                                         "winner,\ntest"])  # fmt: skip
+    axes.set_xticks(
+        range(len(SPLITS)), ["best genome\nof the search", "winner,\nsearch", "winner,\nvalidation", "winner,\ntest"]
+    )
     axes.set_xlim(-0.25, len(SPLITS) - 0.75)
     axes.set_ylabel("score")
     style.gridded(axes, "y")

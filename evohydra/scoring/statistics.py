@@ -190,7 +190,13 @@ def _sign_flip_p(differences: Sequence[NDArray[np.float64]]) -> float:
 
     return float(
         scipy.stats.permutation_test(
-            (shares,), distance, permutation_type="samples", alternative="greater", n_resamples=RESAMPLES,
-            batch=BATCH, vectorized=True, rng=SEED,
+            (shares,),
+            distance,
+            permutation_type="samples",
+            alternative="greater",
+            n_resamples=RESAMPLES,
+            batch=BATCH,
+            vectorized=True,
+            rng=SEED,
         ).pvalue
-    )  # fmt: skip
+    )

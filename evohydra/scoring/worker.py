@@ -37,9 +37,18 @@ from evohydra.scoring.measures import Measures, is_measure
 logger = logging.getLogger(__name__)
 # What torch says where the machine fails and not the model; it has types of its own only for some of these.
 DEVICE = (
-    "CUDA error", "CUDA driver error", "device-side assert", "cuDNN error", "CUBLAS_STATUS", "CUSOLVER_STATUS",
-    "CUSPARSE_STATUS", "CUFFT_", "cuFFT error", "NCCL", "HIP error",
-)  # fmt: skip
+    "CUDA error",
+    "CUDA driver error",
+    "device-side assert",
+    "cuDNN error",
+    "CUBLAS_STATUS",
+    "CUSOLVER_STATUS",
+    "CUSPARSE_STATUS",
+    "CUFFT_",
+    "cuFFT error",
+    "NCCL",
+    "HIP error",
+)
 
 
 Measured = functools.partial[NDArray[np.float64]]  # one measure, called as a benchmark is

@@ -102,5 +102,8 @@ def warn_unless_kept(rule: Rule, fitness: float | None) -> None:
     if isinstance(rule, Shortest) and fitness is not None and not rule.keeps(np.array([fitness]))[0]:
         logger.warning(
             "pick=shortest: no path of the front keeps %g x the source's score on validation (%.3f); the winner is "
-            "the one that keeps most, %.3f", rule.keep, rule.source, fitness
-        )  # fmt: skip
+            "the one that keeps most, %.3f",
+            rule.keep,
+            rule.source,
+            fitness,
+        )

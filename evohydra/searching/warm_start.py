@@ -117,8 +117,9 @@ def identity(
     if _examples(earlier) != _examples(json.loads(json.dumps(benchmarks))):
         logger.warning(
             "warm_start: %s was scored by another benchmark, or on other splits; make sure that none of its search "
-            "examples is in a validation or test split of this run", directory
-        )  # fmt: skip
+            "examples is in a validation or test split of this run",
+            directory,
+        )
     told = {"run": str(directory), "genomes": hashlib.sha256(points.tobytes()).hexdigest()}
     if data is not None:
         told["data"] = hashlib.sha256(data.genomes.tobytes() + data.fitness.tobytes()).hexdigest()

@@ -60,9 +60,19 @@ class DataFlowSpace:
         self.merged = merged
         self._sources: tuple[Node, ...] = tuple(model for model, _ in chosen)
         names, depths = tuple(model.name for model, _ in chosen), tuple(depth for _, depth in chosen)
-        self._options = {"layout": layout, "repeats": repeats, "order": order, "scales": scales, "low": low,
-                         "high": high, "log": log, "scaling": scaling, "ends": ends, "max_hops": max_hops,
-                         "favour": favour}  # fmt: skip
+        self._options = {
+            "layout": layout,
+            "repeats": repeats,
+            "order": order,
+            "scales": scales,
+            "low": low,
+            "high": high,
+            "log": log,
+            "scaling": scaling,
+            "ends": ends,
+            "max_hops": max_hops,
+            "favour": favour,
+        }
         self._chosen = chosen
         self._slots = Slots(names, depths, repeats, ends, max_hops, order)
         self._layout, self._scaling = layout, scaling

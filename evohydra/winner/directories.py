@@ -14,8 +14,16 @@ from evohydra.files import all_on_disk, locked, on_disk, read_json, write_json
 
 # What evohydra writes into a checkpoint's directory.
 WRITTEN = (
-    "*.safetensors", "*.json", "*.jinja", "*.model", "vocab.txt", "merges.txt", "README.md", "mergekit.yaml", "*.png",
-)  # fmt: skip
+    "*.safetensors",
+    "*.json",
+    "*.jinja",
+    "*.model",
+    "vocab.txt",
+    "merges.txt",
+    "README.md",
+    "mergekit.yaml",
+    "*.png",
+)
 LIST = ".evohydra.json"  # of what rebuild wrote, so that nothing else is ever replaced
 PARTIAL = ".partial"  # ends the name of a room
 

@@ -135,11 +135,15 @@ def _results(summary: Plain | None, task: str) -> list[EvalResult]:
     each = score.get("benchmarks") or dict.fromkeys(summary["data"], score["score"])
     return [
         EvalResult(
-            task_type=task, dataset_type=name, dataset_name=name, dataset_split="test", metric_type="score",
+            task_type=task,
+            dataset_type=name,
+            dataset_name=name,
+            dataset_split="test",
+            metric_type="score",
             metric_value=value,
         )
         for name, value in each.items()
-    ]  # fmt: skip
+    ]
 
 
 def _found(summary: Mapping[str, object] | None) -> str:

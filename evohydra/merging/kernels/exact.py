@@ -87,9 +87,10 @@ def _quadrants(x: Floats) -> tuple[Floats, Floats]:
     odd = rest + rest * square * _series([(-1) ** k / math.factorial(2 * k + 1) for k in range(1, 10)], square)
     half = 0.5 * square
     even = 1 - half
-    even = even + (((1 - even) - half) + square * square * _series(
-        [(-1) ** k / math.factorial(2 * k) for k in range(2, 10)], square
-    ))  # fmt: skip
+    even = even + (
+        ((1 - even) - half)
+        + square * square * _series([(-1) ** k / math.factorial(2 * k) for k in range(2, 10)], square)
+    )
     which = np.mod(count, 4)
     sines = np.select([which == 0, which == 1, which == 2], [odd, even, -odd], -even)
     cosines = np.select([which == 0, which == 1, which == 2], [even, -odd, -even], odd)

@@ -128,9 +128,11 @@ class EmbeddingSimilarity:
         asked = [self._pairs[split][at] for at in places]
         known = self._cosines(live, self._references)
         return concordance(
-            self._cosines(live, asked), np.array([each.score for each in asked]),
-            known, np.array([each.score for each in self._references]),
-        )  # fmt: skip
+            self._cosines(live, asked),
+            np.array([each.score for each in asked]),
+            known,
+            np.array([each.score for each in self._references]),
+        )
 
     def answers(self, live: LiveModel, split: Split, examples: Sequence[int]) -> list[str]:
         """The cosines of the pairs of `split` at `examples` (n,), in words."""

@@ -100,8 +100,11 @@ class Embedder:
             self._cut.add(longest)
             logger.warning(
                 "benchmark %s: %d of %d texts are cut: the model reads %d tokens",
-                self._name, longer, len(texts), longest,
-            )  # fmt: skip
+                self._name,
+                longer,
+                len(texts),
+                longest,
+            )
 
     def _padded(self, live: LiveEncoder, tokens: Sequence[list[int]]) -> tuple[Tensor, Tensor]:
         # Padded behind the text, whatever the tokenizer does: positions are counted from the beginning.

@@ -41,14 +41,29 @@ PENALTY = "repetition_penalty"
 GREEDY = {"do_sample", "temperature", "top_p", "top_k", "num_beams", "use_cache", "attention_mask", PENALTY}
 # Of generation_config.json what bears on greedy answers, with the values that change nothing.
 NEUTRAL: Mapping[str, tuple[object, ...]] = {
-    "num_beams": (None, 1), "no_repeat_ngram_size": (None, 0), "encoder_repetition_penalty": (None, 1.0),
-    "encoder_no_repeat_ngram_size": (None, 0), "bad_words_ids": (None,), "min_length": (None, 0),
-    "min_new_tokens": (None, 0), "forced_bos_token_id": (None,), "forced_eos_token_id": (None,),
-    "suppress_tokens": (None,), "begin_suppress_tokens": (None,), "sequence_bias": (None,),
-    "guidance_scale": (None, 1.0), "exponential_decay_length_penalty": (None,), "stop_strings": (None,),
-    "max_time": (None,), "penalty_alpha": (None,), "watermarking_config": (None,), "num_beam_groups": (None, 1),
-    "remove_invalid_values": (None, False), "renormalize_logits": (None, False), "num_return_sequences": (None, 1),
-}  # fmt: skip
+    "num_beams": (None, 1),
+    "no_repeat_ngram_size": (None, 0),
+    "encoder_repetition_penalty": (None, 1.0),
+    "encoder_no_repeat_ngram_size": (None, 0),
+    "bad_words_ids": (None,),
+    "min_length": (None, 0),
+    "min_new_tokens": (None, 0),
+    "forced_bos_token_id": (None,),
+    "forced_eos_token_id": (None,),
+    "suppress_tokens": (None,),
+    "begin_suppress_tokens": (None,),
+    "sequence_bias": (None,),
+    "guidance_scale": (None, 1.0),
+    "exponential_decay_length_penalty": (None,),
+    "stop_strings": (None,),
+    "max_time": (None,),
+    "penalty_alpha": (None,),
+    "watermarking_config": (None,),
+    "num_beam_groups": (None, 1),
+    "remove_invalid_values": (None, False),
+    "renormalize_logits": (None, False),
+    "num_return_sequences": (None, 1),
+}
 
 
 def beyond_greedy(of_model: object) -> dict[str, object]:

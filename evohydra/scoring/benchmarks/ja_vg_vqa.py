@@ -58,9 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     try:
         without = {str(row["image_id"]) for row in rows_of("ja_vg_vqa", given.without, ["image_id"])}
-        rows = search_rows(
-            rows_of("ja_vg_vqa", given.questions), given.images, without, given.count, given.seed
-        )  # fmt: skip
+        rows = search_rows(rows_of("ja_vg_vqa", given.questions), given.images, without, given.count, given.seed)
     except (BenchmarkError, OSError, KeyError) as error:
         parser.exit(1, f"{parser.prog}: {type(error).__name__}: {error}\n")
     lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

@@ -65,9 +65,11 @@ class LiveMultimodalLM(HFMultimodalLM):  # type: ignore[misc]
         self._key = (tuple(strings), tuple(map(len, images)), shown, *sorted(options.items()))
 
         def encode() -> object:
-            return super(LiveMultimodalLM, self).tok_batch_multimodal_encode(
-                list(strings), [list(group) for group in images], **options
-            ).to("cpu")  # fmt: skip
+            return (
+                super(LiveMultimodalLM, self)
+                .tok_batch_multimodal_encode(list(strings), [list(group) for group in images], **options)
+                .to("cpu")
+            )
 
         kept = self._encoded.once(self._key, encode, lambda encoding: sum(each.nbytes for each in encoding.values()))
         return type(kept)({name: tensor.to(self.device) for name, tensor in kept.items()})

@@ -12,9 +12,20 @@ from evohydra.scoring.benchmarks.sampling import may_sample
 PACKAGES = ("lm-eval", "transformers", "tokenizers", "torch", "jinja2")
 # Where the data and the task's file are, which are digested themselves, and what is of no consequence.
 LEFT_OUT = {
-    "task", "task_alias", "tag", "dataset_path", "dataset_name", "dataset_kwargs", "training_split", "validation_split",
-    "test_split", "fewshot_split", "metadata", "should_decontaminate", "doc_to_decontamination_query",
-}  # fmt: skip
+    "task",
+    "task_alias",
+    "tag",
+    "dataset_path",
+    "dataset_name",
+    "dataset_kwargs",
+    "training_split",
+    "validation_split",
+    "test_split",
+    "fewshot_split",
+    "metadata",
+    "should_decontaminate",
+    "doc_to_decontamination_query",
+}
 RENDERED = 8  # examples whose whole prompt is rendered; rendering all would take longer than to read the data
 
 

@@ -38,9 +38,12 @@ PROBES = (-1.0, -3.5)  # log-likelihoods, to see what a task makes of them
 SINGLE = bool | int | float | np.number | np.bool_  # a number for an example
 # Lists that tell a mean from a median, and from a mean of those that are neither among the largest nor the smallest.
 SAMPLES = (
-    [0.0, 1.0, 1.0, 0.25], [3.0, -2.5, 10.0], [0.5], [1.0, 0.0, 0.0, 0.0, 0.0],
+    [0.0, 1.0, 1.0, 0.25],
+    [3.0, -2.5, 10.0],
+    [0.5],
+    [1.0, 0.0, 0.0, 0.0, 0.0],
     [float(number % 7) ** 3 for number in range(500)] + [1e4, -5e3],
-)  # fmt: skip
+)
 
 
 def chosen_metric(name: str, tasks: Mapping[Split, Task], wanted: str | None) -> str:

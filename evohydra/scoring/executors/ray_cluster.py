@@ -78,9 +78,13 @@ def start(cpus: int, gpus: int) -> None:
         os.environ.setdefault(key, value)
     with holding_interrupts():
         _initialise(
-            address="local", num_cpus=cpus, num_gpus=gpus, object_store_memory=OBJECTS, include_dashboard=False,
+            address="local",
+            num_cpus=cpus,
+            num_gpus=gpus,
+            object_store_memory=OBJECTS,
+            include_dashboard=False,
             _node_ip_address="127.0.0.1",
-        )  # fmt: skip
+        )
 
 
 def connect(address: str) -> None:

@@ -177,8 +177,9 @@ class Generation:
         )
 
 
-def members_of(first: int, genomes: NDArray[np.float64], genes: Sequence[Mapping[str, Value]],
-               recipes: Sequence[Node]) -> list[Member]:  # fmt: skip
+def members_of(
+    first: int, genomes: NDArray[np.float64], genes: Sequence[Mapping[str, Value]], recipes: Sequence[Node]
+) -> list[Member]:
     """The members of a generation whose first genome has the number `first`."""
     parts = zip(genomes, genes, recipes, strict=True)
     return [Member(first + i, x, values, recipe, digest(recipe)) for i, (x, values, recipe) in enumerate(parts)]

@@ -52,8 +52,9 @@ def rejection(settings: Plain | None) -> Rejection | None:
     return None if settings is None else Rejection(**settings)
 
 
-def judged_on(generation: Generation, examples: Examples, order: Sequence[Example], reject: Rejection | None
-              ) -> Requests:  # fmt: skip
+def judged_on(
+    generation: Generation, examples: Examples, order: Sequence[Example], reject: Rejection | None
+) -> Requests:
     """Judge all members on `examples`, each as soon as it is scored, but those that `reject` finds broken.
 
     These have scores on the first ones of `order` alone.

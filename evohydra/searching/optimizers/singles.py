@@ -13,9 +13,23 @@ Values = NDArray[np.float64]
 Sample = TypeVar("Sample")
 # The options of conf/optimizer that can do so, for messages.
 NAMES = (
-    "bipop", "bo", "catcma", "cmaes", "cmawm", "de", "ga", "ipop", "lra_cmaes", "m2n2", "map_elites", "nsga2", "optuna",
-    "pso", "random", "sep_cmaes",
-)  # fmt: skip
+    "bipop",
+    "bo",
+    "catcma",
+    "cmaes",
+    "cmawm",
+    "de",
+    "ga",
+    "ipop",
+    "lra_cmaes",
+    "m2n2",
+    "map_elites",
+    "nsga2",
+    "optuna",
+    "pso",
+    "random",
+    "sep_cmaes",
+)
 
 
 @dataclass(frozen=True)
