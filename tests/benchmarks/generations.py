@@ -1,8 +1,10 @@
 """Three generations against one search, at equal numbers of genomes and of scored examples, on the embedded example.
 
     python -m tests.benchmarks.generations OUT --seeds 1 2 3 4 5
+    python -m tests.benchmarks.generations OUT --seeds 1 2 3 4 5 --search default
 
-makes the runs in OUT (an interrupted one goes on) and prints the table of docs/generations.md.
+makes the runs in OUT (an interrupted one goes on) and prints a table of docs/generations.md: of searches with CMA-ES on
+all examples, or with the default (a Gaussian process and the likelihood of right answers).
 """
 
 import argparse
@@ -10,7 +12,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ import numpy as np
 
 from evohydra.searching.lines_on_file import each_line
 
-BUDGET = 204
-COMMON = ("model=tiny_ja+tiny_math", "optimizer=cmaes", "fitness=full", f"budget={BUDGET}", "baselines=null")
+COMMON = {
+    "cmaes": ("model=tiny_ja+tiny_math", "optimizer=cmaes", "fitness=full", "budget=204", "baselines=null"),
+    "default": ("model=tiny_ja+tiny_math", "optimizer=bo", "fitness=likelihood", "budget=130", "baselines=null"),
+}
 THREE = ("generations=3", "generations_sources=3")
 SEARCHES = {
     "one search": (),
@@ -30,11 +33,19 @@ SEARCHES = {
 }
 
 
-def run(name: str, options: Sequence[str], seed: int, out: Path) -> tuple[dict[str, Any], int, int]:
+def run(search: str, name: str, seed: int, out: Path) -> tuple[dict[str, Any], int, int]:
     """The summary of a run below `out`, made now unless it is there; its genomes, and the examples that they cost."""
-    directory = out / "outputs" / f"{name.replace(' ', '_').replace(',', '').replace(':', '')}-{seed}"
+    directory = out / "outputs" / f"{search}-{name.replace(' ', '_').replace(',', '').replace(':', '')}-{seed}"
     if not (directory / "summary.json").is_file():
-        command = [sys.executable, "-m", "evohydra", *COMMON, *options, f"seed={seed}", f"run={directory.name}"]
+        command = [
+            sys.executable,
+            "-m",
+            "evohydra",
+            *COMMON[search],
+            *SEARCHES[name],
+            f"seed={seed}",
+            f"run={directory.name}",
+        ]
         command += ["tracker=none", "threads=1", "report=false", "audit=none"]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, cwd=out, env=environment, capture_output=True, text=True, check=False)
@@ -49,6 +60,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
+    parser.add_argument("--search", choices=COMMON, default="cmaes")
     parser.add_argument("--only", nargs="+", choices=SEARCHES, default=[*SEARCHES])
     arguments = parser.parse_args()
     out = arguments.out.resolve()
@@ -56,7 +68,7 @@ def main() -> None:
     print("| search | test score of each seed | mean | sd of seeds | genomes | examples scored | +- of one test |")
     print("|---|---|---|---|---|---|---|")
     for name in arguments.only:
-        found = [run(name, SEARCHES[name], seed, out) for seed in arguments.seeds]
+        found = [run(arguments.search, name, seed, out) for seed in arguments.seeds]
         winners = [summary["test"]["winner"] for summary, _, _ in found]
         scores = np.array([winner["score"] for winner in winners])
         width = np.mean([(winner["high"] - winner["low"]) / 2 for winner in winners])
