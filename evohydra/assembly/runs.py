@@ -135,7 +135,7 @@ def assembled(
     for doubt in doubts_about_prompts(chosen_sources(settings.model), found.directories, every):
         logger.warning("%s", doubt)
     baselines_of(settings, located)
-    check_statistics(merge, every, nested=bool(earlier.earlier) or settings.generations > 1)
+    check_statistics(merge, benchmarks, nested=bool(earlier.earlier) or settings.generations > 1)
     form = _form(settings, found.rules, every)
     instantiate(settings.executor)(make=_unmade, worker_bytes=0).close()  # its options are checked
     plan = replace(_plan(settings, benchmarks, space), validated=has_validation(every))

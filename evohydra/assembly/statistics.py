@@ -13,6 +13,7 @@ from typing import Annotated, cast
 from annotated_types import Gt
 from filelock import FileLock
 
+from evohydra.assembly.guarding import counted
 from evohydra.assembly.merge_spaces import Located
 from evohydra.assembly.parts import Parts
 from evohydra.assembly.settings import Spec
@@ -156,7 +157,7 @@ def _course(spec: Plain, statistic: Statistic, parts: Parts, located: Located, d
         sources={node: wanted(node) for node in opened.models},
         make_live=make_live,
         engine=parts.engine,
-        benchmarks=cast(Mapping[str, GivesTexts], parts.benchmarks),
+        benchmarks=cast(Mapping[str, GivesTexts], counted(parts.settings.guard, parts.benchmarks)),
         prompts=settings["prompts"],
         most_bytes=int(settings["memory_gb"] * 1e9),
         locations=located.locations,
@@ -178,7 +179,8 @@ def _values(merge: Merge) -> Plain:
 
 def _key(scores: OfScores, node: Checkpoint, parts: Parts) -> dict[str, object]:
     """What the statistics of one source depend on, by content. Versions of libraries are told in the file instead."""
-    asked = {name: {k: v for k, v in each.items() if k != "versions"} for name, each in scores.benchmarks.items()}
+    counting = counted(parts.settings.guard, parts.benchmarks)
+    asked = {name: {k: v for k, v in scores.benchmarks[name].items() if k != "versions"} for name in counting}
     read = {name: {**each, "splits": _search(each.get("splits"))} for name, each in asked.items()}
     rules = parts.rules
     alone = rules.tokenizer == "same" and not (rules.components or rules.adapters or rules.pad_vocabulary_to)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -28,6 +28,22 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 FILE_NAME = re.compile(r"[0-9a-f]{16}\.safetensors")
 HOW: Plain = {"statistic": str, "source": str, "same": Mapping[str, str], "transposed": list[str]}
 AS_WELL: Plain = {"key": Mapping[str, object], "tokens": int, "texts": str, "versions": object}
+
+
+class Mapped(Protocol):
+    """A safetensors file that is open."""
+
+    def keys(self) -> Sequence[str]:
+        """The names of its tensors."""
+        ...
+
+    def metadata(self) -> Mapping[str, str] | None:
+        """What its header says beside them."""
+        ...
+
+    def get_tensor(self, name: str) -> Tensor:
+        """One of its tensors, on the CPU."""
+        ...
 
 
 class StatisticsError(SourceError):
@@ -159,7 +175,7 @@ def named_by(node: Node) -> list[str]:
 
 @dataclass(frozen=True)
 class _Opened:
-    tensors: Any
+    tensors: Mapped
     same: Mapping[str, str]
     transposed: frozenset[str]
 
@@ -179,10 +195,10 @@ def _opened(source: str, file: StatisticsFile) -> _Opened:
     return _Opened(tensors, how["same"], frozenset(how["transposed"]))
 
 
-def opened(path: Path) -> tuple[Any, Mapping[str, Any]]:
+def opened(path: Path) -> tuple[Mapped, Plain]:
     """The tensors of a file of statistics, mapped, and how it was made; StatisticsError for other files."""
     try:
-        tensors: Any = safe_open(path, framework="pt", device="cpu")
+        tensors = cast(Mapped, safe_open(path, framework="pt", device="cpu"))
         how: Plain = check_entries(str(path), json.loads((tensors.metadata() or {})[METADATA]), HOW, AS_WELL)
         if unknown := sorted(set(how["same"].values()) - set(tensors.keys())):
             raise ValueError(f"it has no tensor {shown(unknown[0])}")

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from evohydra.merging.kernels.exact import added
 from evohydra.merging.methods.linear import linear
+from evohydra.merging.methods.requirements import need_at_least
 from evohydra.merging.methods.task_vectors import check_weights, total
 
 LEAST = 1e-6  # of the mean importance: what every entry has at least, so that no two zeros are divided
@@ -16,8 +17,8 @@ BLOCK = 2**20  # entries that are float64 at a time
 def check_shares(weight: Sequence[float], models: Sequence[Tensor]) -> None:
     """ValueError unless there is a weight of at least 0 for each model, and one above 0."""
     check_weights(weight, models, normalize=True)
-    if min(weight) < 0:
-        raise ValueError(f"expected weights of at least 0, got {list(weight)}")
+    for number, value in enumerate(weight, 1):
+        need_at_least(f"weight of model {number}", value, 0.0)
 
 
 def average(models: Sequence[Tensor], weight: Sequence[float], out: Tensor | None = None) -> Tensor:

@@ -59,7 +59,7 @@ def _regression(
 ) -> Tensor:
     check_shares(weight, models)
     if not 0.0 <= alpha <= 1.0:
-        raise ValueError(f"alpha: expected a number from 0 to 1, got {alpha}")
+        raise ValueError(f"alpha: expected a share from 0 to 1, got {alpha}")
     grams = [gram.double() for gram in statistics if gram is not None]
     if (alone := only_one(models, weight)) is not None:
         return alone
