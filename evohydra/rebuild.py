@@ -36,8 +36,12 @@ def make(
     device: str = "cpu",
     allowed: Collection[str] = (),
     overwrite: bool = False,
+    statistics: Path | None = None,
 ) -> Made:
-    """Write the merge of a recipe file or of a mergekit yaml to the directory `out`, see `rebuild`."""
+    """Write the merge of a recipe file or of a mergekit yaml to the directory `out`, see `rebuild`.
+
+    `statistics` is where files are that methods weigh by; None: beside the recipe file, as the run has left them.
+    """
     out = out.expanduser()
     out = out if out.name else out.absolute()  # of "." the name is needed
     check_replaceable(out, overwrite)
@@ -57,7 +61,9 @@ def make(
         on = torch.device(device)
         if isinstance(content, str) and of_mergekit:
             return Made(out, *rebuild_yaml(content, out, paths, on, overwrite))
-        return Made(out, *rebuild(content, out, paths, on, allowed, overwrite))
+        beside = [folder / "statistics" for folder in (file.absolute().parent, file.absolute().parent.parent)]
+        places = beside if statistics is None else [statistics.expanduser()]
+        return Made(out, *rebuild(content, out, paths, on, allowed, overwrite, places))
     except MissingSourceError as error:
         raise MissingSourceError(f"{error}; --source NAME=PATH says where it is now") from error
 
@@ -68,6 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("recipe", type=Path, help="recipe.json of a run or of a winner, or a mergekit yaml")
     parser.add_argument("out", type=Path, help="directory to write; must not exist, or be empty")
     parser.add_argument("--source", action="append", default=[], metavar="NAME=PATH", help="where a source is now")
+    told = "where the files are that some methods weigh sources by; default: statistics/ beside the recipe"
+    parser.add_argument("--statistics", type=Path, metavar="DIRECTORY", help=told)
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     parser.add_argument("--overwrite", action="store_true", help="replace OUT, if evohydra has written it")
     parser.add_argument(
@@ -81,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     log_to_terminal()
     try:
         paths = dict(_moved(item) for item in given.source)
-        made = make(given.recipe, given.out, paths, given.device, given.allow, given.overwrite)
+        made = make(given.recipe, given.out, paths, given.device, given.allow, given.overwrite, given.statistics)
     except (ArithmeticError, ValueError, OSError, RuntimeError, MemoryError) as error:
         sys.exit(harmless(f"rebuild: {error}"))
     print(f"wrote {made.path} (sha256 of the tensors {made.weights})")

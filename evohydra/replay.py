@@ -57,11 +57,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not (directory / IDENTITY).is_file():
             raise ValueError(f"expected the directory of a run, got {directory}, which has no {IDENTITY}")
         plain, where = composed_before(directory)
+        from evohydra.assembly.reading import AS_RECORDED
         from evohydra.assembly.runs import make_run  # takes seconds
         from evohydra.run import Run
 
         os.chdir(where)  # paths mean what they meant there
-        made = make_run(plain, directory, {"name": directory.name, "group": None}, given_before(directory))
+        place = {"name": directory.name, "group": None}
+        made = make_run(plain, directory, place, given_before(directory), AS_RECORDED)
         if not isinstance(made, Run):
             raise ValueError(f"{directory} holds a run without a search")
         genomes = replayed(made, make_console())

@@ -53,6 +53,11 @@ def generation(plain: Plain, number: int, directory: Path, given: Sequence[str])
             "format=lora: expected merges of adapters, which recipes of later generations are not: they merge merges; "
             "choose generations=1, or format=plain and then `python -m evohydra extract_lora`"
         )
+    if ((made["merge"] or {}).get("parameter") or {}).get("statistics"):
+        raise ValueError(
+            "generations: expected a merge method that goes by weights alone, for the sources of later generations are "
+            f"recipes, of which no activations are gathered; got {made['merge']['parameter'].get('method')!r}"
+        )
     if number < count and (made["merge"] or {}).get("dataflow"):
         raise ValueError(
             "generations: a path through layers can only be searched in the last one, since its layers are not merged "

@@ -11,10 +11,14 @@ from evohydra.recipe import Node
 
 @dataclass(frozen=True)
 class Reading:
-    """How sources are read, and how a little of a merge is tried."""
+    """How sources are read, and how a little of a merge is tried.
+
+    gathers: whether sources read texts for statistics that are not on file; None: such files are not looked for.
+    """
 
     read: Callable[[FoundSources], OpenSources]
     probe: Callable[[Engine, Node], None]
+    gathers: bool | None = True
 
 
 def _nothing(engine: Engine, recipe: Node) -> None:
@@ -22,4 +26,5 @@ def _nothing(engine: Engine, recipe: Node) -> None:
 
 
 WHOLE = Reading(sources.read_sources, Engine.probe)
-BY_HEADERS = Reading(sources.sources_by_headers, _nothing)
+AS_RECORDED = Reading(sources.read_sources, Engine.probe, gathers=False)
+BY_HEADERS = Reading(sources.sources_by_headers, _nothing, gathers=None)

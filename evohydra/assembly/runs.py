@@ -49,6 +49,7 @@ from evohydra.assembly.settings import Settings, check_several
 from evohydra.assembly.sizes import fitted
 from evohydra.assembly.stack_starts import by_content as by_content_of
 from evohydra.assembly.stack_starts import known_starts, stack_points
+from evohydra.assembly.statistics import check_statistics, gathered, without_places
 from evohydra.assembly.warming import optimizer_of, warm_genomes, warmed
 from evohydra.assembly.workers import WorkerMaker, scores_depend_on
 from evohydra.audit.plan import audit_plan
@@ -87,9 +88,11 @@ class Assembled:
     parts: Parts
 
 
-def make_run(plain: Plain, directory: Path, place: Plain, given: Sequence[str] = ()) -> Run | UnsearchedRecipe:
+def make_run(
+    plain: Plain, directory: Path, place: Plain, given: Sequence[str] = (), reading: Reading = WHOLE
+) -> Run | UnsearchedRecipe:
     """A run from its configuration, see `assembled`; it begins with a line of what it will cost and can show."""
-    made = assembled(plain, directory, place, given)
+    made = assembled(plain, directory, place, given, reading)
     if not isinstance(made.run, Run):
         return made.run
     return replace(made.run, said=(*made.run.said, *beginning(made.run, made.parts, place)))
@@ -132,6 +135,7 @@ def assembled(
     for doubt in doubts_about_prompts(chosen_sources(settings.model), found.directories, every):
         logger.warning("%s", doubt)
     baselines_of(settings, located)
+    check_statistics(merge, benchmarks, nested=bool(earlier.earlier) or settings.generations > 1)
     form = _form(settings, found.rules, every)
     instantiate(settings.executor)(make=_unmade, worker_bytes=0).close()  # its options are checked
     plan = replace(_plan(settings, benchmarks, space), validated=has_validation(every))
@@ -150,7 +154,9 @@ def assembled(
     nodes = (*opened.models, *filter(None, [opened.base]))
     nested = over(earlier, nodes, found.rules, str(parts.engine.dtype).removeprefix("torch."))
     located = located_in(found, parts.sources, nested)
-    space = space_of(merge, located, found)
+    statistics = gathered(merge, parts, located, directory, gathers=reading.gathers)
+    parts.engine.statistics = statistics.files
+    space = space_of(statistics.merge, located, found)
     for usual in defaults_of(space):
         form.format.check(usual, parts.family, parts.sources)
         reading.probe(parts.engine.uncached(), usual)  # where workers are elsewhere, no tensor stays here
@@ -160,7 +166,9 @@ def assembled(
         return Assembled(
             UnsearchedRecipe(directory, space.decode(np.empty(0)), form, make_executor, settings.push), found, parts
         )
-    plan, identity = warmed(settings, replace(plan, space=space), _identity(settings, parts, kept, nested))
+    plan, identity = warmed(
+        settings, replace(plan, space=space), _identity(settings, parts, kept, nested, statistics.identity)
+    )
     models = _models(settings, located, parts, reading)
     based = {"base": models.base} if models.base else {}
     run = Run(
@@ -182,7 +190,7 @@ def assembled(
         swept=place["name"] if place["group"] else None,
         report=settings.report,
         audit=audit_plan(settings.audit, settings.audit_examples, settings.answers),
-        said=tuple(filter(None, [said, searched, fits])),
+        said=tuple(filter(None, [said, searched, fits, *statistics.said])),
         benchmark_options=tuple(settings.benchmark or ()),
         shared_scores=directory.parent / SCORES if place["group"] and settings.share_scores else None,
     )
@@ -268,7 +276,9 @@ def _models(settings: Settings, located: Located, parts: Parts, reading: Reading
     )
 
 
-def _identity(settings: Settings, parts: Parts, kept: Mapping[str, int], nested: Nested) -> Identity:
+def _identity(
+    settings: Settings, parts: Parts, kept: Mapping[str, int], nested: Nested, statistics: Mapping[str, str]
+) -> Identity:
     """What the results of a run depend on; `kept` are other choices of `auto`."""
     opened = parts.sources
     search = OfSearch(
@@ -277,7 +287,7 @@ def _identity(settings: Settings, parts: Parts, kept: Mapping[str, int], nested:
             *({"name": name, **node.to_dict()} for name, node in nested.recipes.items()),
         ],
         base=opened.base.to_dict() if opened.base else None,
-        merge={key: value for key, value in settings.merge.items() if key != "compile"},  # changes no bit
+        merge={k: v for k, v in without_places(settings.merge).items() if k != "compile"},  # changes no bit
         optimizer=settings.optimizer,
         seed=settings.seed,
         fitness=settings.fitness,
@@ -288,5 +298,6 @@ def _identity(settings: Settings, parts: Parts, kept: Mapping[str, int], nested:
         guard=[*by_content(settings.guard), {"examples": settings.guard_examples}] if settings.guard else None,
         code=own_code(settings.optimizer, settings.fitness, settings.objective),
         own=own_keys(settings.all),
+        statistics=dict(statistics) or None,
     )
     return Identity(scores_depend_on(parts), search, kept, commits_of(opened))

@@ -21,6 +21,7 @@ from evohydra.hub import cache_directory
 from evohydra.merging.checkpoints import Survey
 from evohydra.merging.engine import Engine
 from evohydra.merging.stamps import Stamps
+from evohydra.merging.statistics import Statistics
 from evohydra.recipe import Merge
 from evohydra.scoring.benchmarks import Benchmark
 from evohydra.scoring.benchmarks.contents import versions_of
@@ -43,6 +44,7 @@ class _Known:
     surveys: Mapping[str, Survey]
     weights: Mapping[str, Stamps]
     scores: OfScores
+    statistics: Statistics | None
 
 
 class WorkerMaker:
@@ -54,7 +56,8 @@ class WorkerMaker:
     def __init__(self, parts: Parts) -> None:
         opened = parts.sources
         self._parts: Parts | None = parts
-        self._known = _Known(parts.settings, opened.paths, opened.surveys, opened.weights, scores_depend_on(parts))
+        scores, statistics = scores_depend_on(parts), parts.engine.statistics
+        self._known = _Known(parts.settings, opened.paths, opened.surveys, opened.weights, scores, statistics)
 
     def __getstate__(self) -> dict[str, object]:
         return {"_parts": None, "_known": self._known}
@@ -95,6 +98,7 @@ def _parts_elsewhere(known: _Known) -> Parts:
     found, benchmarks = _found_here(known)
     surveys = {name: each for name, each in known.surveys.items() if known.weights[name] == found.weights[name]}
     parts = opened_parts(settings, found, sources.read_sources(found, surveys), benchmarks, device)
+    parts.engine.statistics = known.statistics
     suit_threads(settings.threads, shapes_of(parts))
     check_same_scores(known.scores, scores_depend_on(parts))
     return parts

@@ -26,12 +26,13 @@ def write_tensors(
     file: Path,
     described: Mapping[str, tuple[torch.dtype, tuple[int, ...]]],
     tensors: Iterable[tuple[str, torch.Tensor]],
+    metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """A safetensors file of the `described` tensors, written one after the other as they come.
+    """A safetensors file of the `described` tensors, written one after the other as they come, with `metadata`.
 
     safetensors itself writes only what is in memory as a whole.
     """
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    header: dict[str, object] = {"__metadata__": {"format": "pt", **(metadata or {})}}
     end = 0
     for name, (dtype, shape) in described.items():
         start, end = end, end + math.prod(shape) * dtype.itemsize

@@ -17,7 +17,8 @@ from evohydra.merging.kernels.fused import NotFinite, is_finite, largest_entry
 from evohydra.merging.kernels.randomness import stream_key
 from evohydra.merging.methods import Method, asks, resolve
 from evohydra.merging.path_tensors import plain_shapes, plain_tensor
-from evohydra.merging.signatures import OUT, STREAMS
+from evohydra.merging.signatures import OUT, STATISTICS, STREAMS
+from evohydra.merging.statistics import Statistics, found_of
 from evohydra.merging.transfers import Transfers
 from evohydra.recipe import Checkpoint, Group, Merge, Node, Stack, children, digest
 
@@ -37,7 +38,7 @@ class Engine:
     themselves on another device) is computed once and kept, as long as all of it together stays within `cache_bytes`.
     Results are the same bits with and without a cache, and whether kernels are compiled or not. With `by_factors`
     adapters of one base are merged as adapters where the method is linear in task vectors: only the base is read whole,
-    and the merge is rounded once.
+    and the merge is rounded once. `statistics` are what passes over texts have found, for methods that weigh by it.
     """
 
     def __init__(
@@ -49,8 +50,10 @@ class Engine:
         compile_kernels: bool = False,
         cache_bytes: int = 2 * 1024**3,
         by_factors: bool = True,
+        statistics: Statistics | None = None,
     ) -> None:
         self.sources = sources
+        self.statistics = statistics
         self.device = device
         self.dtype = dtype
         self.compile_kernels = compile_kernels
@@ -67,6 +70,7 @@ class Engine:
             compile_kernels=self.compile_kernels,
             cache_bytes=0,
             by_factors=self.adapters.wanted,
+            statistics=self.statistics,
         )
 
     def shapes(self, node: Node) -> Mapping[str, tuple[int, ...]]:
@@ -235,7 +239,12 @@ class Engine:
     ) -> Tensor:
         method, given = resolve(method_of(node, group)), {**node.options, **group.parameters}
         parameters = given_parameters(method, node, group)
+        found = found_of(self.statistics, method, node, name, given, self._cache, self.device)
+        if turned := any(each is not None and each.transposed for each in found):
+            base, models, out = base.T if base is not None else None, [model.T for model in models], None
         supplied = self._supply(method, node, name, base, models, given)
+        if STATISTICS in method.supplied:
+            supplied[STATISTICS] = tuple(each and each.values for each in found)
         if OUT in method.supplied:
             supplied[OUT] = out
         try:
@@ -245,7 +254,7 @@ class Engine:
             raise MergeError(_not_finite(node, group, name, given)) from reason
         if merged is not out and not is_finite(merged):  # what is written into `out` has been looked at
             raise MergeError(_not_finite(node, group, name, given))
-        return merged
+        return merged.T.contiguous() if turned else merged
 
     def _supply(
         self, method: Method, node: Merge, name: str, base: Tensor | None, models: Sequence[Tensor], given: Plain

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 METHODS = Path(__file__).parent / "methods"
-OUT, STREAMS = "out", "streams"
+OUT, STREAMS, STATISTICS = "out", "streams", "statistics"
 KINDS = {float: "a finite number", int: "a whole number", bool: "true or false", str: "a word"}
 BY_NAME = {kind.__name__: kind for kind in KINDS}
 BOOSTED = re.compile(r"^(\w+) = boosted\((\w+)\)$", re.MULTILINE)  # a method on top of another one: methods/boosting.py
@@ -105,7 +105,7 @@ def _calls(function: ast.FunctionDef) -> list[ast.Call]:
 
 
 def _signature(function: ast.FunctionDef) -> Signature:
-    supplied = {OUT, STREAMS, *(each.arg for call in _calls(function) for each in call.keywords)}
+    supplied = {OUT, STREAMS, STATISTICS, *(each.arg for call in _calls(function) for each in call.keywords)}
     defaults = zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True)
     own = {each.arg: (each, default) for each, default in defaults if each.arg not in supplied}
     types = {name: ast.unparse(each.annotation) if each.annotation else "" for name, (each, _) in own.items()}

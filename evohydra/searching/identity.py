@@ -83,7 +83,8 @@ class OfSearch:
     digests of the modules of one's own that search. own: keys of the user's own. Parts that score are made from their
     own settings, where such keys can only be referred to, so that scores do not depend on them by themselves; but a run
     with another value is another one until its user says so. search: None is "generations": runs that began before
-    there was a choice go on. guard: the limits with the number of examples; None without any.
+    there was a choice go on. guard: the limits with the number of examples; None without any. statistics: SHA-256 of
+    files of what passes over texts have found of the sources; None without any.
     """
 
     models: Sequence[Mapping[str, object]]
@@ -99,6 +100,7 @@ class OfSearch:
     guard: Sequence[Mapping[str, object]] | None
     code: Mapping[str, str]
     own: Plain
+    statistics: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)

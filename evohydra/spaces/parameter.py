@@ -29,7 +29,8 @@ class ParameterSpace:
     of such names (as in a shell) to the value that they keep; what is frozen is no coordinate. `genes` may also give a
     plain value instead of a range: it then holds everywhere. `options` and `mask_seed`, the seed of random masks, hold
     for the whole merge; a range instead of a value makes them genes. `known_merges` says which ones the method can
-    give: each of its "sources" alone, and their "uniform" average.
+    give: each of its "sources" alone, and their "uniform" average. `statistics`: the digest of what a pass over texts
+    has found of the sources, for methods that weigh by it; how to make it, where that has still to be done.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class ParameterSpace:
         frozen: Mapping[str, Value] | None = None,
         mask_seed: int | Mapping[str, object] = 0,
         known_merges: Sequence[str] = (SOURCES, UNIFORM),
+        statistics: str | Mapping[str, object] | None = None,
     ) -> None:
         self._method, self._models, self._base = method, tuple(models), base
         if not isinstance(known_merges, list | tuple) or set(known_merges) - {SOURCES, UNIFORM}:
@@ -59,6 +61,8 @@ class ParameterSpace:
             else:
                 self._constants[name] = tuple(spec) if isinstance(spec, list) else spec
         self._check_names()
+        if isinstance(statistics, str):
+            self._constants["statistics"] = statistics
         self._slots = self._frozen_or_free(dict(frozen or {}))
         self._simplices = self._on_simplices()
         self._free = {name: slot for name, slot in self._slots.items() if isinstance(slot, Real | Choice)}

@@ -18,6 +18,8 @@ from evohydra.families.token_rows import parse_rows
 from evohydra.files import Plain, read_json
 from evohydra.merging.group_methods import METHOD, method_of, methods_of
 from evohydra.merging.methods import check_method, resolve
+from evohydra.merging.signatures import STATISTICS
+from evohydra.merging.statistics import Files, parse_told
 from evohydra.recipe import FORMAT, MOST_LEVELS, Checkpoint, Merge, Node, Parameter, checkpoints, children, from_dict
 from evohydra.winner.formats import FORMATS, Format
 
@@ -33,7 +35,7 @@ OPTIONAL: Plain = {
     "components": Mapping[str, str], "adapters": list[object], "warnings": list[str], "weights": str | None,
     "commits": Mapping[str, str], "written_with": Mapping[str, Count | None], "by_factors": bool,
     "left_out": OBJECT, "made_from": Mapping[str, object], "winner_unverified": str, "search": OBJECT,
-    "versions": OBJECT,
+    "versions": OBJECT, "statistics": OBJECT,
 }  # fmt: skip
 logger = logging.getLogger(__name__)
 
@@ -46,6 +48,7 @@ class RecipeFile:
     `weights` the fingerprint that it promises. `dtype` is that of the merge, None for the sources' own, `shard_bytes`
     the most in one file of weights. `written_with` are settings of the format, `by_factors` says whether adapters are
     merged as adapters where the method allows it (which files of earlier versions do not say, and mean no).
+    `statistics` are the files that methods weigh by, by their digests, with names alone as paths.
     """
 
     node: Node
@@ -61,6 +64,7 @@ class RecipeFile:
     made_from: Mapping[str, "RecipeFile"] = field(default_factory=dict)
     written_with: Mapping[str, int | None] = field(default_factory=dict)
     by_factors: bool = False
+    statistics: Mapping[str, Files] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, content: object, where: str = "recipe file", level: int = 0) -> "RecipeFile":
@@ -99,6 +103,7 @@ class RecipeFile:
             },
             written_with=entries.get("written_with", {}),
             by_factors=entries.get("by_factors", False),
+            statistics=parse_told(entries.get("statistics", {}), f"{where}.statistics"),
         )
 
     def source_names(self) -> set[str]:
@@ -182,8 +187,12 @@ def _check_parameters(node: Node) -> None:
 
 def _check_given(where: str, name: str, given: Mapping[str, Parameter], models: int) -> None:
     method = resolve(name)
-    if unknown := sorted(set(given) - method.parameters - {"mask_seed"}):
+    if STATISTICS in given and method.reads is None:
+        raise ValueError(f"{where}: {name} reads no statistics, got {given[STATISTICS]!r}")
+    if unknown := sorted(set(given) - method.parameters - {"mask_seed", STATISTICS}):
         raise ValueError(f"{where}: {name} has no parameter {unknown}; its parameters are {sorted(method.parameters)}")
+    if not isinstance(named := given.get(STATISTICS, ""), str):
+        raise ValueError(f"{where}: {STATISTICS}: expected a digest, got {named!r}")
     for key, value in given.items():
         method.check(key, value, f"{where}: {key}")
         if key in method.per_model and (not isinstance(value, tuple) or len(value) != models):

@@ -1,7 +1,7 @@
 """The weights of a recipe again, bit for bit; those of a mergekit yaml."""
 
 import contextlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from evohydra.merging.checkpoints import SourceError
 from evohydra.merging.engine import Engine
 from evohydra.merging.finding import at_revision
 from evohydra.merging.kernels.compilation import worth_compiling
+from evohydra.merging.statistics import StatisticsFiles, located
 from evohydra.recipe import Checkpoint, checkpoints, from_dict, merges_something, with_checkpoints
 from evohydra.winner.directories import ArtifactError, check_replaceable, list_files, room, whole_directory
 from evohydra.winner.recipe_files import RecipeFile
@@ -32,25 +33,31 @@ def rebuild(
     device: torch.device,
     allowed: Collection[str] = (),
     overwrite: bool = False,
+    statistics: Sequence[Path] = (),
 ) -> tuple[str, str | None]:
     """Write the merge of a recipe file's content to `target`; `paths` says where sources are that have moved.
 
     Sources that were winners of runs themselves are made again from theirs first, for as long as it takes, in a room
     beside `target`; nothing is written elsewhere. `allowed` are the modules from outside that the user trusts. With
-    `overwrite` what evohydra wrote to `target` is replaced. Returns the fingerprint of what was written and the one
+    `overwrite` what evohydra wrote to `target` is replaced. `statistics` are directories in which the files are that
+    methods weigh by. Returns the fingerprint of what was written and the one
     that the recipe promises. Raises ValueError for a recipe that makes no sense, or sources that are not those of the
     recipe, ArtifactError for a target that may not be replaced.
     """
     recipe = RecipeFile.parse(content)
-    return _Maker(device, allowed).make(recipe, target, paths, overwrite=overwrite), recipe.weights
+    return _Maker(device, allowed, tuple(statistics)).make(recipe, target, paths, overwrite=overwrite), recipe.weights
 
 
 @dataclass(frozen=True)
 class _Maker:
-    """Makes recipes on `device`, with code from outside in the modules that the user has `allowed`."""
+    """Makes recipes on `device`, with code from outside in the modules that the user has `allowed`.
+
+    statistics: the directories in which files are that methods weigh by.
+    """
 
     device: torch.device
     allowed: Collection[str]
+    statistics: tuple[Path, ...] = ()
 
     def make(self, recipe: RecipeFile, target: Path, paths: Mapping[str, str], *, overwrite: bool = False) -> str:
         """Write `recipe`, and before it what it is made from."""
@@ -92,6 +99,7 @@ class _Maker:
             compile_kernels=compile_kernels,
             cache_bytes=0,
             by_factors=recipe.by_factors,
+            statistics=StatisticsFiles(located(recipe.statistics, self.statistics)),
         )
         _check_apart(target, opened)
         with whole_directory(target, overwrite=overwrite) as directory:

@@ -143,6 +143,8 @@ class WinnerWriter:
         )
         recipe |= {**form.rules.to_dict(), "adapters": [asdict(each) for each in self.sources.overlay.adapters]}
         recipe |= {"by_factors": True} if engine.adapters.used(node) else {}
+        told = engine.statistics.told(node) if engine.statistics else {}
+        recipe |= {"statistics": told} if told else {}
         recipe |= {"left_out": left_out} if (left_out := form.format.left_out(directory)) else {}
         commits = self._commits(checkpoints(node))
         recipe |= {"commits": commits} if commits else {}

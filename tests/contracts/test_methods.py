@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from evohydra.merging.engine import Engine
+from evohydra.merging.methods import resolve
+from evohydra.merging.statistics import Found
 from evohydra.recipe import Checkpoint, Group, Merge, Parameter
 from evohydra.spaces.grouping import Location
 from evohydra.spaces.parameter import ParameterSpace
@@ -57,8 +59,29 @@ def sources(dtype: torch.dtype = torch.float32, shapes: Mapping[str, tuple[int, 
     return {model: Memory({n: t.to(dtype) for n, t in tensors.items()}) for model, tensors in models.items()}
 
 
+class Statistics:
+    """What passes over texts might have found; digests are kinds (`Method.reads`)."""
+
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        self.shapes = shapes
+
+    def read(self, digest: str, source: str, name: str) -> Found | None:
+        shape = self.shapes[name]
+        generator = torch.Generator().manual_seed(len(source) * 31 + sum(map(ord, source)))
+        if digest == "gradient_squares":
+            return Found(torch.randn(shape, generator=generator).square())
+        if len(shape) != 2 or 0 in shape:
+            return None
+        x = torch.randn((64, shape[1]), generator=generator)
+        return Found(x.square().mean(dim=0) if digest == "input_squares" else x.T @ x / 64)
+
+    def told(self, node: object) -> dict[str, dict[str, dict[str, str]]]:
+        return {}
+
+
 def engine(tensors: Mapping[str, Memory], cache: int = 2**24) -> Engine:
-    return Engine(tensors, device=torch.device("cpu"), cache_bytes=cache)
+    statistics = Statistics(tensors["one"].shapes)
+    return Engine(tensors, device=torch.device("cpu"), cache_bytes=cache, statistics=statistics)
 
 
 def space(
@@ -68,7 +91,9 @@ def space(
     count: int | None = None,
 ) -> ParameterSpace:
     """The yaml's own search space over as many models as the method takes."""
-    spec = composed(f"merge={name}")["merge"]["parameter"]
+    spec = {**composed(f"merge={name}")["merge"]["parameter"]}
+    if "statistics" in spec:
+        spec["statistics"] = resolve(spec["method"]).reads
     models = tuple(Checkpoint(model, "-") for model in NAMES[: COUNT[name] if count is None else count])
     built: ParameterSpace = hydra.utils.instantiate(spec)(models=models, base=base, locations=locations)
     return built

@@ -7,6 +7,7 @@ a group or one for each model. Parameters that the engine supplies, by name:
 
 - `out`: a tensor of the result's shape and type to write it into, or None;
 - `streams`: for each model the key of its random numbers (see `randomness`), from (mask_seed, tensor, model) alone;
+- `statistics`: of a method that `reads` some, for each model what a pass over texts has found of this tensor, or None;
 - those that the decorator `once` names: what depends on the sources alone, computed once for each tensor.
 
 A method whose result is linear in the task vectors says so with `linear_in_task_vectors`: adapters of one base are then
@@ -19,16 +20,19 @@ import inspect
 import pkgutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import get_args, get_origin
+from typing import Literal, get_args, get_origin
 
 from torch import Tensor
 
 from evohydra.checks.registry import check_allowed
 from evohydra.merging.group_methods import METHOD
-from evohydra.merging.signatures import KINDS, OUT, STREAMS, check_kind, no_such_method
+from evohydra.merging.signatures import KINDS, OUT, STATISTICS, STREAMS, check_kind, no_such_method
 
 Provider = Callable[..., object]
 Coefficients = Callable[..., tuple[float, list[float]]]
+# Means over the tokens that a source reads: of x x^T of the inputs of a linear layer, (n, n); of their squares, (n,);
+# of x x^T behind the layers of the merge at its usual values. Over examples: of the squared gradients of a tensor.
+Statistic = Literal["inputs", "input_squares", "merged_inputs", "gradient_squares"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ class Method:
 
     parameters: those of genes and options, `required` without a default, `per_model` with a value for each model.
     supplied: those that the engine gives. providers: of these, what computes each, and from which parameters.
-    coefficients: of a method that is linear in the task vectors, see `linear_in_task_vectors`.
+    coefficients: of a method that is linear in the task vectors, see `linear_in_task_vectors`. reads: see `reads`.
     """
 
     function: Callable[..., Tensor]
@@ -50,6 +54,7 @@ class Method:
     elementwise: bool
     kinds: Mapping[str, type]
     coefficients: "Coefficients | None" = None
+    reads: Statistic | None = None
 
     def check(self, name: str, value: object, where: str) -> None:
         """ValueError, naming `where` it stands, for a `value` of another kind than that of the parameter `name`."""
@@ -61,6 +66,7 @@ class _Declared:
     elementwise: bool = False
     providers: dict[str, Provider] = field(default_factory=dict)
     coefficients: Coefficients | None = None
+    reads: Statistic | None = None
 
 
 _declared: dict[Callable[..., Tensor], _Declared] = {}
@@ -85,6 +91,19 @@ def linear_in_task_vectors(
 
     def declare(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         _declared.setdefault(function, _Declared()).coefficients = coefficients
+        return function
+
+    return declare
+
+
+def reads(statistic: Statistic) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
+    """Declare that the method weighs its sources by what a pass over texts finds, which it gets as `statistics`.
+
+    The inputs of a linear layer belong to the last index of its tensor, also where a checkpoint stores it transposed.
+    """
+
+    def declare(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        _declared.setdefault(function, _Declared()).reads = statistic
         return function
 
     return declare
@@ -138,7 +157,7 @@ def resolve(name: str) -> Method:
         raise ValueError(f"merge method {path!r}: expected the parameters (base, models, *, ...), got {signature}")
     declared = _declared.get(function, _Declared())
     keywords = {name: p for name, p in signature.parameters.items() if p.kind is p.KEYWORD_ONLY}
-    supplied = frozenset(keywords).intersection({OUT, STREAMS, *declared.providers})
+    supplied = frozenset(keywords).intersection({OUT, STREAMS, STATISTICS, *declared.providers})
     own = {name: p for name, p in keywords.items() if name not in supplied}
     if METHOD in own:
         raise ValueError(f"merge method {path!r}: a parameter called {METHOD} is taken: in recipes it names the method")
@@ -153,6 +172,7 @@ def resolve(name: str) -> Method:
         elementwise=declared.elementwise,
         kinds={name: _kind(p.annotation) for name, p in own.items()},
         coefficients=declared.coefficients,
+        reads=declared.reads,
     )
 
 

@@ -27,6 +27,8 @@ from evohydra.scoring.benchmarks.lm_eval_references import (
     of_choices,
     of_texts,
     of_written,
+    read_with_references,
+    refusal,
 )
 from evohydra.scoring.benchmarks.lm_eval_settings import FEWSHOT_SEED, check_filter, configure
 from evohydra.scoring.benchmarks.lm_eval_shots import keep_shots_apart, shown_questions
@@ -38,6 +40,7 @@ from evohydra.scoring.benchmarks.prompt_formats import QUESTION, wrap
 from evohydra.scoring.benchmarks.sampling import DRAWS
 from evohydra.scoring.benchmarks.served_lm import language_model
 from evohydra.scoring.benchmarks.splits import Slice, check_disjoint
+from evohydra.scoring.benchmarks.token_texts import TokenText
 
 OF_HUB = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # the name of a data set there
 TOLD = 32  # examples whose length is looked at
@@ -235,6 +238,17 @@ class LMEvalBenchmark:
         if task.OUTPUT_TYPE == "multiple_choice":
             return of_choices(self._lm, task, chosen)
         return of_texts(self._lm, task, chosen, per, templated=bool(self._options.chat_template))
+
+    def lacks_texts(self) -> str | None:
+        """Why its examples cannot be read as texts, see `token_texts.GivesTexts`."""
+        reason = refusal(self._tasks["search"])
+        return None if reason is None else f"its task {reason}"
+
+    def texts(self, live: LiveModel, split: Split, examples: Sequence[int]) -> list[TokenText]:
+        """Examples with their first references, see `token_texts.GivesTexts`."""
+        asked, templated = self._asked(live, split), bool(self._options.chat_template)
+        chosen = [asked[place] for place in examples]
+        return read_with_references(self.name, self._lm, self._tasks[split], chosen, templated=templated)
 
     def check_verifiable(self) -> None:
         """BenchmarkError where its metric does not say which of a model's answers are right."""

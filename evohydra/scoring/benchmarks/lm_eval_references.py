@@ -13,7 +13,8 @@ from evohydra.scoring.benchmarks import BenchmarkError
 from evohydra.scoring.benchmarks.likelihood import LOWEST, Per, Texts
 from evohydra.scoring.benchmarks.lm_eval_metrics import BRIER, sign_of
 from evohydra.scoring.benchmarks.not_numbers import check_choices, check_log_likelihoods
-from evohydra.scoring.benchmarks.private_lm_eval import continuation_tokens
+from evohydra.scoring.benchmarks.private_lm_eval import continuation_tokens, pair_tokens
+from evohydra.scoring.benchmarks.token_texts import TokenText
 
 KINDS = ("generate_until", "multiple_choice")
 
@@ -139,6 +140,25 @@ def of_choices(lm: HFLM, task: ConfigurableTask, asked: Sequence[Sequence[Instan
         totals = np.array([total for total, _ in told])
         found[place] = logsumexp(totals[gold(task, requests[0].doc)]) - logsumexp(totals)
     return found.clip(LOWEST, 0.0)
+
+
+def read_with_references(
+    name: str, lm: HFLM, task: ConfigurableTask, asked: Sequence[Sequence[Instance]], *, templated: bool
+) -> list[TokenText]:
+    """Each example with its first reference behind it, or with its first right choice, see `token_texts.GivesTexts`."""
+    found = []
+    for place, requests in enumerate(asked):
+        if task.OUTPUT_TYPE == "multiple_choice":
+            pairs = [tuple(map(str, requests[right].args[:2])) for right in gold(task, requests[0].doc)]
+        else:
+            delimiter = "" if templated else task.config.target_delimiter
+            pairs = [(str(requests[0].args[0]), delimiter + text) for text in references(task, requests[0].doc)]
+        if not pairs:
+            raise BenchmarkError(f"benchmark {name!r}: example {place} has no right answer that a model could read")
+        context, answer = pair_tokens(lm, *pairs[0])
+        tokens = (*context, *answer)[-lm.max_length :]
+        found.append(TokenText(tokens, min(len(answer), len(tokens) - 1)))
+    return found
 
 
 def _choices(task: ConfigurableTask, requests: Sequence[Instance]) -> int:

@@ -46,6 +46,7 @@ __all__ = [
     "functions_of",
     "let_give",
     "load_yaml",
+    "pair_tokens",
     "set_instances",
     "set_shots_of_class",
     "shots_of_class",
@@ -99,6 +100,12 @@ def set_shots_of_class(task: Task, documents: list[object]) -> None:
 def continuation_tokens(lm: Any, context: str, continuation: str) -> int:
     """How many tokens the log-likelihood of `continuation` after `context` is the sum of."""
     return len(lm._encode_pair(context, continuation)[1])
+
+
+def pair_tokens(lm: Any, context: str, continuation: str) -> tuple[list[int], list[int]]:
+    """The tokens of a text and of what follows it, cut as lm-eval cuts them for log-likelihoods."""
+    before, after = lm._encode_pair(context, continuation)
+    return before, after
 
 
 def by_document(instances: Sequence[Instance]) -> list[list[Instance]]:

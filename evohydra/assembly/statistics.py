@@ -1,0 +1,236 @@
+"""Statistics of activations for merge methods that weigh by them: found on file, or gathered before the search."""
+
+import functools
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, cast
+
+from annotated_types import Gt
+from filelock import FileLock
+
+from evohydra.assembly.guarding import counted
+from evohydra.assembly.merge_spaces import Located
+from evohydra.assembly.parts import Parts
+from evohydra.assembly.settings import Spec
+from evohydra.assembly.workers import scores_depend_on
+from evohydra.checks import Count, check_entries
+from evohydra.files import Plain
+from evohydra.merging.methods import Statistic, resolve
+from evohydra.merging.signatures import STATISTICS
+from evohydra.merging.statistics import DIRECTORY, Files, StatisticsFiles, digest_of
+from evohydra.recipe import Checkpoint, Merge
+from evohydra.scoring.benchmarks import Benchmark, BenchmarkError
+from evohydra.scoring.benchmarks.token_texts import GivesTexts
+from evohydra.scoring.gathering.course import Course, on_file
+from evohydra.scoring.gathering.course import gathered as gathered_by
+from evohydra.scoring.gathering.files import Wanted
+from evohydra.searching.identity import OfScores
+
+logger = logging.getLogger(__name__)
+KEYS: Plain = {"prompts": Count, "directory": str | None, "memory_gb": Annotated[float, Gt(0)]}
+INCIDENTAL = ("directory", "memory_gb")  # what changes no bit
+PASS = 1  # the version of what a pass does; another one makes other files
+LOCK = "gathering.lock"  # in the directory, while files are looked for and made
+UNREAD = "0" * 64  # in the place of a digest, where nothing is read
+BACKWARD = (
+    "merge=%s: each source takes a forward and a backward pass over %d prompts with their references, for the "
+    "gradients of its own log-likelihood; no weight is changed by it, and the merge takes none"
+)
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """A merge with the digests of its statistics, their files, and what of these belongs to a run's identity."""
+
+    merge: Spec
+    files: StatisticsFiles
+    identity: Mapping[str, str]
+    said: tuple[str, ...] = ()
+
+
+def check_statistics(merge: Spec, benchmarks: Mapping[str, Benchmark], *, nested: bool) -> None:
+    """ValueError, before weights are read, where sources cannot read what a method of `merge` needs.
+
+    nested: sources are recipes, or will be.
+    """
+    for spec in _specs(merge.get("parameter")):
+        who = f"merge={spec['method']}"
+        if resolve(str(spec["method"])).reads is None:
+            if spec.get(STATISTICS) is not None:
+                raise ValueError(f"{who}: it reads no statistics; expected none, got statistics={spec[STATISTICS]!r}")
+            continue
+        _settings(spec)
+        if nested:
+            raise ValueError(
+                f"{who}: it weighs sources by their activations, which are gathered of checkpoints alone; expected "
+                "models as sources, such as the checkpoint of a winner, and no recipes (continue, generations)"
+            )
+        if not benchmarks:
+            raise BenchmarkError(
+                f"{who}: its sources read prompts of a benchmark's search split; expected benchmark=[...], got none"
+            )
+        for name, benchmark in benchmarks.items():
+            reason = benchmark.lacks_texts() if isinstance(benchmark, GivesTexts) else "its examples are no texts"
+            if reason is not None:
+                raise BenchmarkError(
+                    f"{who}: its sources read prompts with their references before the search, of which benchmark "
+                    f"{name!r} has none: {reason}"
+                )
+
+
+def without_places(merge: Spec) -> Spec:
+    """`merge` without what changes no bit of its statistics: where they are, and how much memory their sums take."""
+    return _each_spec(merge, lambda spec: {**spec, STATISTICS: _of_identity(spec)} if spec.get(STATISTICS) else spec)
+
+
+def _of_identity(spec: Plain) -> Plain:
+    return {key: value for key, value in spec[STATISTICS].items() if key not in INCIDENTAL}
+
+
+def gathered(merge: Spec, parts: Parts, located: Located, directory: Path, *, gathers: bool | None) -> Gathered:
+    """`merge` with the digests of the statistics that its methods read; they are gathered where they are not on file.
+
+    directory: of the run. gathers: see `Reading`; where it is False StatisticsError for files that are missing.
+    """
+    files: dict[str, Files] = {}
+    identity: dict[str, str] = {}
+    said: list[str] = []
+
+    def of(spec: Plain) -> Plain:
+        method = resolve(str(spec["method"]))
+        if method.reads is None:
+            return spec
+        if gathers is None:
+            return {**spec, STATISTICS: UNREAD}
+        course = _course(spec, method.reads, parts, located, directory)
+        found = on_file(course) if not gathers else _made(course, str(spec["method"]), said)
+        files[digest_of(found)] = found
+        identity.update({f"{method.reads} of {name}": file.sha256 for name, file in found.items()})
+        return {**spec, STATISTICS: digest_of(found)}
+
+    made = _each_spec(merge, of)
+    return Gathered(made, StatisticsFiles(files), identity, tuple(said))
+
+
+def _made(course: Course, method: str, said: list[str]) -> Files:
+    place = next(iter(course.sources.values())).directory
+    place.mkdir(parents=True, exist_ok=True)
+    if course.statistic == "gradient_squares":
+        logger.warning(BACKWARD, method, course.prompts)
+    start = time.perf_counter()
+    with FileLock(place / LOCK):
+        found, count = gathered_by(course)
+    if count:
+        size = sum(file.path.stat().st_size for file in found.values()) / 1e6
+        said.append(
+            f"merge={method}: {len(found)} sources have read the first {course.prompts} examples of each benchmark's "
+            f"search split ({time.perf_counter() - start:.1f} s, {size:.1f} MB in {place})"
+        )
+    return found
+
+
+def _course(spec: Plain, statistic: Statistic, parts: Parts, located: Located, directory: Path) -> Course:
+    settings, opened = _settings(spec), parts.sources
+    place = Path(settings["directory"]) if settings["directory"] else directory / DIRECTORY
+    usual = functools.partial(_usual, spec, located)
+    behind = _values(usual()) if statistic == "merged_inputs" else None
+    scores = scores_depend_on(parts)
+
+    def wanted(node: Checkpoint) -> Wanted:
+        key = {**_key(scores, node, parts), "statistic": statistic, "prompts": settings["prompts"], "behind": behind}
+        return Wanted(place, node.name, statistic, key)
+
+    make_live = functools.partial(
+        parts.family.live_model,
+        opened.directories[opened.files_from],
+        parts.engine.device,
+        parts.out_dtype,
+        opened.overlay,
+    )
+    return Course(
+        statistic=statistic,
+        sources={node: wanted(node) for node in opened.models},
+        make_live=make_live,
+        engine=parts.engine,
+        benchmarks=cast(Mapping[str, GivesTexts], counted(parts.settings.guard, parts.benchmarks)),
+        prompts=settings["prompts"],
+        most_bytes=int(settings["memory_gb"] * 1e9),
+        locations=located.locations,
+        usual=usual,
+    )
+
+
+def _usual(spec: Plain, located: Located) -> Merge:
+    """The merge at the method's usual values, in one group for each layer."""
+    merge = located.merges({**spec, STATISTICS: UNREAD}).default()
+    assert isinstance(merge, Merge)
+    return merge
+
+
+def _values(merge: Merge) -> Plain:
+    """The values of a merge that are the same in all of its groups."""
+    return {"options": {**merge.options, STATISTICS: None}, "genes": dict(merge.groups[0].parameters)}
+
+
+def _key(scores: OfScores, node: Checkpoint, parts: Parts) -> dict[str, object]:
+    """What the statistics of one source depend on, by content. Versions of libraries are told in the file instead."""
+    counting = counted(parts.settings.guard, parts.benchmarks)
+    asked = {name: {k: v for k, v in scores.benchmarks[name].items() if k != "versions"} for name in counting}
+    read = {name: {**each, "splits": _search(each.get("splits"))} for name, each in asked.items()}
+    rules = parts.rules
+    alone = rules.tokenizer == "same" and not (rules.components or rules.adapters or rules.pad_vocabulary_to)
+    names = {node.name, scores.configured_by} if alone and rules.missing == "error" else set(scores.sources)
+    return {
+        "pass": PASS,
+        "evohydra": scores.versions["evohydra"],
+        "source": node.name if len(names) > 2 else None,
+        "fingerprint": node.fingerprint,
+        "sources": sorted(json.dumps(dict(scores.sources[name]), sort_keys=True) for name in names),
+        "configured_by": dict(scores.sources[scores.configured_by]),
+        "alignment": asdict(scores.alignment),
+        "dtype": [scores.dtype, scores.out_dtype],
+        "device": scores.device,
+        "texts": hashlib.sha256(json.dumps(read, sort_keys=True).encode()).hexdigest(),
+    }
+
+
+def _search(splits: object) -> object:
+    return splits.get("search") if isinstance(splits, Mapping) else None
+
+
+def _settings(spec: Plain) -> Plain:
+    """What `statistics` of a method says; ValueError for what makes no sense."""
+    where = f"merge={spec['method']}: statistics"
+    given = spec.get(STATISTICS)
+    if not isinstance(given, Mapping):
+        raise ValueError(f"{where}: expected {', '.join(KEYS)}, got {given!r}")
+    found: Plain = check_entries(where, given, KEYS)
+    return found
+
+
+def _specs(parameter: object) -> list[Plain]:
+    """The settings of a space that has a method, or of its candidates."""
+    if not isinstance(parameter, Mapping):
+        return []
+    candidates = parameter.get("candidates")
+    each = list(candidates.values()) if isinstance(candidates, Mapping) else [parameter]
+    return [spec for spec in each if isinstance(spec, Mapping) and "method" in spec]
+
+
+def _each_spec(merge: Spec, change: Callable[[Plain], Plain]) -> Spec:
+    """`merge` with each of `_specs` changed."""
+    parameter = merge.get("parameter")
+    if not isinstance(parameter, Mapping):
+        return merge
+    if isinstance(candidates := parameter.get("candidates"), Mapping):
+        made = {
+            name: change(spec) if isinstance(spec, Mapping) and "method" in spec else spec
+            for name, spec in candidates.items()
+        }
+        return {**merge, "parameter": {**parameter, "candidates": made}}
+    return {**merge, "parameter": change(parameter) if "method" in parameter else parameter}

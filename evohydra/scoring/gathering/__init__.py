@@ -1,0 +1,1 @@
+"""Passes of source models over texts: sums of the inputs of their linear layers, and of their gradients."""

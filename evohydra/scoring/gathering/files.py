@@ -1,0 +1,63 @@
+"""Files of statistics: one for each source, known by what they were made of, written whole or not at all."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from evohydra.checks.libraries import versions
+from evohydra.files import on_disk, tidy
+from evohydra.files.tensors import write_tensors
+from evohydra.hub.hashes import sha256_of
+from evohydra.merging.statistics import METADATA, StatisticsFile, opened
+from evohydra.scoring.gathering.sums import Sums
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A file of one source. key: all that it is made of, by content, as JSON data."""
+
+    directory: Path
+    source: str
+    statistic: str
+    key: Mapping[str, object]
+
+    @property
+    def path(self) -> Path:
+        """Where it is, or will be."""
+        digest = hashlib.sha256(json.dumps(self.key, sort_keys=True).encode()).hexdigest()
+        return self.directory / f"{digest[:16]}.safetensors"
+
+    def found(self) -> StatisticsFile | None:
+        """The file, where it is there; StatisticsError for another one in its place."""
+        if not self.path.exists():
+            return None
+        opened(self.path)
+        return StatisticsFile(self.path, sha256_of(self.path))
+
+    def write(self, sums: Sums, tokens: int, texts: str) -> StatisticsFile:
+        """Write `sums`, whose `texts` (a digest) had so many tokens; OSError where the disk is full."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        tidy(self.directory, [self.path.name])
+        how = {
+            "statistic": self.statistic,
+            "source": self.source,
+            "same": dict(sums.same),
+            "transposed": list(sums.transposed),
+            "key": dict(self.key),
+            "tokens": tokens,
+            "texts": texts,
+            "versions": versions(),
+        }
+        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
+        try:
+            write_tensors(temporary, sums.described, sums.tensors, {METADATA: json.dumps(how, sort_keys=True)})
+            on_disk(temporary)
+            hashed = sha256_of(temporary)
+            temporary.replace(self.path)
+            on_disk(self.path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return StatisticsFile(self.path, hashed)
