@@ -24,11 +24,21 @@ FILES = {file.stem: yaml.safe_load(file.read_text()) for file in sorted((REPOSIT
 SPECS = {merge: spec for merge, spec in FILES.items() if "genes" in spec}  # the others are no merges of tensors
 OF_ONE, OF_TWO = ("arcee_fusion", "nearswap", "passthrough"), ("nuslerp", "slerp")
 WITHOUT_BASE = ("geometric_median", "karcher", "linear", "multislerp", "nuslerp", "passthrough", "simplex", "slerp")
-ELECTING = ("breadcrumbs_ties", "core_space", "dare_ties", "della", "knots", "ties")
+ELECTING = (
+    "breadcrumbs_ties",
+    "core_space",
+    "core_space_dare_ties",
+    "dare_ties",
+    "della",
+    "knots",
+    "knots_dare_ties",
+    "ties",
+)
 SHARES = {
     "breadcrumbs": ("density", "gamma"), "breadcrumbs_ties": ("density", "gamma"), "dare_linear": ("density",),
     "dare_ties": ("density",), "della": ("density",), "della_linear": ("density",), "sce": ("select_topk",),
-    "ties": ("density",), "knots": ("density",), "core_space": ("density",), "pcb": ("density",),
+    "ties": ("density",), "knots": ("density",), "core_space": ("density",),
+    "knots_dare_ties": ("density",), "core_space_dare_ties": ("density",), "pcb": ("density",),
     "boosted_consensus": ("boost",), "boosted_task_arithmetic": ("boost",), "boosted_ties": ("boost",),
 }  # fmt: skip
 NOT_NEGATIVE = {
@@ -37,7 +47,9 @@ NOT_NEGATIVE = {
 }  # fmt: skip
 ELSEWHERE = (
     "knots",
+    "knots_dare_ties",
     "core_space",
+    "core_space_dare_ties",
     "pcb",
     "boosted_consensus",
     "boosted_task_arithmetic",

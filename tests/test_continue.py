@@ -17,7 +17,7 @@ from evohydra.assembly.continuing import Continued, Earlier, continued, over
 from evohydra.families import Rules
 from evohydra.merging.checkpoints import SourceError
 from evohydra.rebuild import make
-from evohydra.recipe import Checkpoint, Group, Hop, LayerNames, Merge, Stack, from_dict
+from evohydra.recipe import Checkpoint, Group, Hop, LayerNames, Merge, Node, Stack, from_dict
 from tests.commands import carried_out, json_lines, workspace
 
 SHORT = ["budget=6", "top=1", "baselines=null", "audit=none"]
@@ -148,14 +148,20 @@ def test_recipes_hold_over_their_own_sources_only() -> None:
         merge = Merge("linear", None, (of,), (Group("x", ("t",), {"weight": (1.0,)}),))
         return Continued((Earlier("first", merge, Path("first"), dtype, dtype, {**rules, **other}),))
 
-    (node,) = over(earlier(was), [now], Rules(), "float32").recipes.values()
+    def made(found: Continued, opened: list[Checkpoint], by_factors: bool = False) -> list[Node]:
+        return [*over(found, opened, Rules(), "float32", lambda _: by_factors).recipes.values()]
+
+    (node,) = made(earlier(was), [now])
     assert isinstance(node, Merge)
     assert node.models == (now,)
     with pytest.raises(SourceError, match="with the fingerprint abc, got xyz"):
-        over(earlier(was), [Checkpoint("one", "here", fingerprint="xyz")], Rules(), "float32")
+        made(earlier(was), [Checkpoint("one", "here", fingerprint="xyz")])
     with pytest.raises(SourceError, match="got no source of that name"):
-        over(earlier(was), [], Rules(), "float32")
+        made(earlier(was), [])
     with pytest.raises(ValueError, match="first merged in bfloat16, this run merges in float32"):
-        over(earlier(was, "bfloat16"), [now], Rules(), "float32")
+        made(earlier(was, "bfloat16"), [now])
     with pytest.raises(ValueError, match="was merged with tokenizer='union', which is 'same' with the sources"):
-        over(earlier(was, tokenizer="union"), [now], Rules(), "float32")
+        made(earlier(was, tokenizer="union"), [now])
+    assert made(earlier(was, by_factors=True), [now], by_factors=True) == [node]
+    with pytest.raises(ValueError, match=r"expected first to say by_factors.* merged copies with other roundings"):
+        made(earlier(was), [now], by_factors=True)

@@ -101,6 +101,19 @@ def test_the_files(of_llama: OpenSources, tmp_path: Path) -> None:
     assert {t.dtype for t in tensors.values()} == {torch.float32}
 
 
+def test_peft_finds_the_base_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the sources called it: relative paths begin elsewhere there, and zoo:// is ours alone."""
+    assert opened(tmp_path, {"one": OF_LLAMA["one"]}).base
+    monkeypatch.chdir(tmp_path)
+    sources = open_sources((Checkpoint("one", "./base", adapter="one"),), Checkpoint("base", "base"), FAMILY, ANY_BASE)
+    engine = Engine(sources.tensors, device=CPU, dtype=torch.float32)
+    adapter = written(merge(sources, "linear", weight=(1.0,)), sources, tmp_path / "adapter", Lora(), engine)
+    monkeypatch.chdir("/")
+    model = peft.AutoPeftModelForCausalLM.from_pretrained(adapter, dtype=torch.float32).eval()
+    assert torch.equal(by_peft(adapter, sources), model(TOKENS).logits)
+    assert peft.PeftConfig.from_pretrained(adapter).base_model_name_or_path == str(tmp_path / "base")
+
+
 def test_a_source_that_has_won_is_its_own_adapter(of_llama: OpenSources, tmp_path: Path) -> None:
     engine = Engine(of_llama.tensors, device=CPU, dtype=torch.float32)
     node = of_llama.models[1]

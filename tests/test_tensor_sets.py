@@ -18,6 +18,7 @@ from evohydra.families.in_place import check_all_used
 from evohydra.families.sources import OpenSources, open_sources
 from evohydra.merging.checkpoints import SourceError
 from evohydra.merging.engine import Engine
+from evohydra.merging.finding import ZOO
 from evohydra.merging.relatedness import check_kinship
 from evohydra.recipe import Group, Merge
 from evohydra.winner.checkpoint_files import write_weights
@@ -270,6 +271,17 @@ def test_a_named_disagreement_on_the_base_is_a_warning_where_it_is_allowed(root:
     ):
         checkpoints(named)
     assert checkpoints(named, Rules(allow_other_base=True))[1].path == str(root / "base")  # type: ignore[union-attr]
+
+
+def test_a_base_is_one_whatever_its_path_is_called(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root)
+    (root / "link").symlink_to(root / "base")
+    for paths in (("./base", str(root / "base")), ("base", "link"), ("zoo://base", str(ZOO / "base"))):
+        named = {str(number): Source("one", "-", base=path) for number, path in enumerate(paths)}
+        assert checkpoints(named)[1].path == paths[0]  # type: ignore[union-attr]
+    for other in ("owner/base", "two", "zoo://tiny_ja"):
+        with pytest.raises(SourceError, match="disagree on their base model"):
+            checkpoints({"1": Source("one", "-", base="./base"), "2": Source("one", "-", base=other)})
 
 
 def test_warnings_reach_the_model_card_and_the_recipe_which_can_be_rebuilt(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 import peft
 import pytest
 import torch
-import transformers
 
 import evohydra
 from evohydra.families.causal_lm import CausalLM
@@ -102,5 +101,5 @@ def test_a_search_ends_with_an_adapter(tmp_path: Path) -> None:
     assert "identical, bit for bit" in made.stdout, made.stderr
     name = "adapter_model.safetensors"
     assert (tmp_path / "again" / name).read_bytes() == (winner / name).read_bytes()
-    model = peft.PeftModel.from_pretrained(transformers.AutoModelForCausalLM.from_pretrained(ZOO / "base"), winner)
+    model = peft.AutoPeftModelForCausalLM.from_pretrained(winner)  # which has found the base, too
     assert model.peft_config["default"].r == 7

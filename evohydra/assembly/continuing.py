@@ -1,6 +1,6 @@
 """Searches whose sources are recipes that earlier ones have found (`continue`): nothing of them is written first."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -208,10 +208,13 @@ def _has_path(node: Node) -> bool:
     return isinstance(node, Stack) or any(map(_has_path, children(node)))
 
 
-def over(found: Continued, opened: Sequence[Checkpoint], rules: Rules, dtype: str) -> Nested:
+def over(
+    found: Continued, opened: Sequence[Checkpoint], rules: Rules, dtype: str, by_factors: Callable[[Node], bool]
+) -> Nested:
     """The recipes over sources that have been read; SourceError where they are not those that they are of.
 
-    opened: all checkpoints, the base too. rules, dtype: how these are aligned and merged here.
+    opened: all checkpoints, the base too. rules, dtype: how these are aligned and merged here. by_factors: whether a
+    recipe merges adapters as adapters here. ValueError where an earlier run did any of this otherwise.
     """
     known: dict[str, Node] = {each.name: each for each in opened}
     prints = {each.name: each.fingerprint for each in opened}
@@ -233,4 +236,10 @@ def over(found: Continued, opened: Sequence[Checkpoint], rules: Rules, dtype: st
                     "with the sources of this run; give it in all runs"
                 )
         recipes[each.name] = with_checkpoints(each.node, known)
+        if by_factors(recipes[each.name]) != each.rules.get("by_factors", False):
+            raise ValueError(
+                f"continue: expected {each.where} to say by_factors, as adapters are merged by their factors here; its "
+                "recipe is of an earlier version, which merged copies with other roundings. Search again, or take its "
+                f"checkpoint: model=local model.sources.local.path={each.where}/winner"
+            )
     return Nested(recipes, found.beside)

@@ -152,7 +152,8 @@ def assembled(
     parts = opened_parts(settings, found, opened, every, device)
     suit_threads(settings.threads, shapes_of(parts))
     nodes = (*opened.models, *filter(None, [opened.base]))
-    nested = over(earlier, nodes, found.rules, str(parts.engine.dtype).removeprefix("torch."))
+    merged_in = str(parts.engine.dtype).removeprefix("torch.")
+    nested = over(earlier, nodes, found.rules, merged_in, parts.engine.adapters.used)
     located = located_in(found, parts.sources, nested)
     statistics = gathered(merge, parts, located, directory, gathers=reading.gathers)
     parts.engine.statistics = statistics.files

@@ -9,6 +9,7 @@ from evohydra.checks import check_name, check_settings
 from evohydra.families import Rules
 from evohydra.hub.mirrors import readable
 from evohydra.merging.checkpoints import SourceError
+from evohydra.merging.finding import place
 from evohydra.recipe import Checkpoint
 
 BASE = "base"
@@ -96,7 +97,7 @@ def _takes(family: str) -> tuple[str, ...]:
 def disagreement(sources: Mapping[str, Source]) -> str | None:
     """What the bases are that sources name, where it is not one; else None."""
     bases = {name: (source.bases[0], source.base_revision) for name, source in sources.items() if source.bases}
-    if len(set(bases.values())) < 2:
+    if len({(place(path), revision) for path, revision in bases.values()}) < 2:
         return None
     named = ", ".join(f"{name} on {path}{f'@{rev}' if rev else ''}" for name, (path, rev) in bases.items())
     return f"the sources disagree on their base model: {named}. Task vectors need one common base"

@@ -77,8 +77,8 @@ def given_parameters(method: Method, node: Merge, group: Group) -> dict[str, Par
     return {key: value for key, value in given.items() if key in method.parameters}
 
 
-def changed(base: Tensor, of_base: float, change: LowRank | None) -> Tensor:
-    """of_base * base + change in the type of `base`, rounded once."""
+def changed(base: Tensor, of_base: float, change: LowRank | None, out: Tensor | None = None) -> Tensor:
+    """of_base * base + change in the type of `base`, rounded once; maybe in `out`, see `LowRank.added_to`."""
     if change is not None:
-        return change.added_to(base, of_base)
+        return change.added_to(base, of_base, out)
     return base if of_base == 1 else (base.float() * of_base).to(base.dtype)

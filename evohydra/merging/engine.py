@@ -179,7 +179,7 @@ class Engine:
             return self._operand(node.base or node.models[0], name, as_stored=True)
         base = self._operand(node.base, name) if node.base else None
         if base is not None and (found := self.adapters.change(node, name, group)) is not None:
-            merged = changed(base, *found)
+            merged = changed(base, *found, _usable(out, base.dtype))
             if not is_finite(merged):
                 raise MergeError(_not_finite(node, group, name, group.parameters))
             return merged
@@ -189,8 +189,7 @@ class Engine:
             for tensor in (*models, *((base,) if base is not None else ())):
                 common = torch.promote_types(common, tensor.dtype)
             base, models = base.to(common) if base is not None else None, [model.to(common) for model in models]
-        usable = out is not None and out.dtype == models[0].dtype and out.is_contiguous()
-        return self._apply(node, group, name, base, models, out if usable else None)
+        return self._apply(node, group, name, base, models, _usable(out, models[0].dtype))
 
     def _operand(self, node: Node, name: str, as_stored: bool = False) -> Tensor:
         """What a model below a merge has at `name`, in the type of the merge."""
@@ -293,6 +292,11 @@ class Engine:
         blocks = torch.split(self._operand(node, name).reshape(-1), PEAK_BLOCK)
         ends = [abs(float(end)) for block in blocks if block.numel() for end in block.aminmax()]
         return max(ends, default=0.0) if all(map(math.isfinite, ends)) else math.inf
+
+
+def _usable(out: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """`out` where a merge in `dtype` can be written into it as it is."""
+    return out if out is not None and out.dtype == dtype and out.is_contiguous() else None
 
 
 def _not_finite(node: Merge, group: Group, name: str, given: Mapping[str, object]) -> str:

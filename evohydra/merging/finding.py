@@ -41,6 +41,15 @@ def locate(
     return found
 
 
+def place(path: str) -> str:
+    """What a path means from anywhere on this machine: of a directory or file, or of a zoo model, where it is.
+
+    Names of the hub stay what they are, and so does what is not there.
+    """
+    found = ZOO / path.removeprefix("zoo://") if path.startswith("zoo://") else Path(path).expanduser()
+    return str(found.resolve()) if found.exists() else path
+
+
 def at_revision(place: str) -> tuple[str, str | None]:
     """The parts of OWNER/NAME@REVISION, as mergekit too writes it; what is on this machine has no revision."""
     path, at, revision = place.rpartition("@")

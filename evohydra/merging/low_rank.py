@@ -37,12 +37,18 @@ class LowRank:
     def delta(self) -> Tensor:
         """The change, of the tensor's shape, in float32; the order of sums and roundings is PEFT's."""
         product = self.up @ self.down
-        return (product.T if self.transposed else product) * self.scale
+        product = product.T if self.transposed else product
+        return product if self.scale == 1 else product.mul_(self.scale)  # a pass over memory less, the same bits
 
-    def added_to(self, weight: Tensor, of_weight: float = 1.0) -> Tensor:
-        """of_weight * weight + the change: a new tensor in the type of `weight`, rounded once."""
+    def added_to(self, weight: Tensor, of_weight: float = 1.0, out: Tensor | None = None) -> Tensor:
+        """of_weight * weight + the change in the type of `weight`, rounded once: a new tensor, or `out` of that type.
+
+        It is written into `out` where nothing has to be rounded: look at what is returned.
+        """
         delta = self.delta()
         delta = delta.to(weight.dtype) if self.embedding else delta
+        if out is not None and of_weight == 1 and weight.dtype == delta.dtype:
+            return torch.add(weight, delta, out=out)
         return (weight + delta if of_weight == 1 else weight.float() * of_weight + delta).to(weight.dtype)
 
 

@@ -12,6 +12,7 @@ from evohydra.families.adaptable import Module
 from evohydra.files import write_json
 from evohydra.files.tensors import write_tensors
 from evohydra.merging.adapters import PREFIX
+from evohydra.merging.finding import place
 from evohydra.merging.low_rank import LowRank, nearest
 
 CUT = "left_out.json"  # by tensor how large its change is, and what the adapter leaves out of it
@@ -47,8 +48,9 @@ class Adapter:
 def write_adapter(
     adapter: Adapter, directory: Path, modules: Mapping[str, Module], base: str, revision: str | None, task: str
 ) -> None:
-    """Write `adapter` into `directory`; `modules` are all that the base has, by tensor, `base` is its name for PEFT.
+    """Write `adapter` into `directory`; `modules` are all that the base has, by tensor, `base` is its path.
 
+    PEFT knows neither zoo:// nor where a relative path began: what is on this machine is named by its whole path.
     Factors are float32, with which PEFT computes; their product is the change itself, so that a reader who takes all
     scales to be lora_alpha / r, as vLLM does, is right as well.
     """
@@ -60,7 +62,7 @@ def write_adapter(
         {
             "peft_type": "LORA",
             "task_type": task,
-            "base_model_name_or_path": base,
+            "base_model_name_or_path": place(base),
             "revision": revision,
             "inference_mode": True,
             "r": rank,

@@ -17,7 +17,8 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 {place}
-base = "THE BASE"  # base_model_name_or_path in adapter_config.json
+# base_model_name_or_path in adapter_config.json; a directory there is one of the machine that wrote the adapter.
+base = "THE BASE"
 tokenizer = AutoTokenizer.from_pretrained(base)
 model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype="auto"), place)
 """

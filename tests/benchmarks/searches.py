@@ -27,6 +27,9 @@ from tests.commands import environment
 
 ALWAYS = ("tracker=none", "report=false", "baselines=null", "threads=1")
 LAYERS_AND_MODULES = "merge.parameter.granularity.modules=true"
+FOR_LORAS = (
+    "task_arithmetic", "ties", "dare_ties", "knots", "knots_dare_ties", "core_space", "core_space_dare_ties",
+)  # fmt: skip
 EXAMPLES: dict[str, tuple[str, ...]] = {
     "embedded": (),
     "ties": ("merge=ties",),
@@ -38,6 +41,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "tiny_sdxl": ("experiment=tiny_sdxl",),
     "wordings": ("experiment=tiny_wordings",),
     **{name: (f"merge={name}",) for name in ("wudi", "pcb", "boosted_task_arithmetic", "boosted_ties", "any")},
+    # A weight, and a density, for each adapter. Most of these methods make no adapter of small rank.
+    **{f"loras-{name}": ("experiment=tiny_loras", f"merge={name}", "format=plain") for name in FOR_LORAS},
     "any-whole": ("merge=any", "merge.parameter.granularity.layers=whole"),
 }
 LIKELIHOOD = ("fitness=likelihood",)
@@ -46,6 +51,7 @@ VERIFIED = (*LIKELIHOOD, "fitness.references=verified")
 SEARCHES: dict[str, tuple[str, ...]] = {
     "cmaes-full": ("optimizer=cmaes", "fitness=full", "budget=204"),
     "cmaes-full-half": ("optimizer=cmaes", "fitness=full", "budget=102"),
+    "as-is": (),  # optimizer, fitness and budget of the example
     "bo-full-half": ("optimizer=bo", "fitness=full", "budget=102"),
     "bo-full": ("optimizer=bo", "fitness=full", "budget=130"),
     "bo-likelihood": ("optimizer=bo", *LIKELIHOOD, "budget=130"),

@@ -22,7 +22,7 @@ ROUNDINGS = 16
 # moves its vectors: a backward-stable factorisation of n x m is right to some n + m roundings.
 FACTORS = {
     "tsv_m", "iso_c", "iso_cts", "wudi", "boosted_consensus", "boosted_task_arithmetic", "boosted_ties", "knots",
-    "core_space",
+    "core_space", "knots_dare_ties", "core_space_dare_ties",
 }  # fmt: skip
 # An entry at the threshold of an importance, which exponentials and logarithms decide, may fall on the other side.
 THRESHOLDS = {"arcee_fusion"}

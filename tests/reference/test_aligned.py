@@ -1,7 +1,10 @@
 """KnOTS and Core Space: by hand, where the shared bases are known, and what both keep of adapters."""
 
+import functools
 import math
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -9,8 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from evohydra.merging.methods.aligned import Aligned
-from evohydra.merging.methods.core_space import core_space, in_core_space
-from evohydra.merging.methods.knots import in_shared_basis, knots
+from evohydra.merging.methods.core_space import core_space, core_space_dare_ties, in_core_space
+from evohydra.merging.methods.dare import dare_ties
+from evohydra.merging.methods.knots import in_shared_basis, knots, knots_dare_ties
 from evohydra.merging.methods.task_arithmetic import task_arithmetic
 from evohydra.merging.methods.ties import ties
 
@@ -19,6 +23,11 @@ EXACT = {"rtol": 1e-9, "atol": 1e-9}
 # In the bases that they share. Rows side by side are orthogonal and of lengths 5 and sqrt 5, columns one below the
 # other of lengths sqrt 20 and sqrt 10: these bases are all that singular values leave.
 PARTS = (torch.tensor([[4.0, 1.0], [0.0, 2.0]]).double(), torch.tensor([[2.0, -2.0], [0.0, 1.0]]).double())
+STREAMS = (11, -12, 13)
+DROPPING = [
+    functools.partial(knots_dare_ties, streams=STREAMS),
+    functools.partial(core_space_dare_ties, streams=STREAMS),
+]
 MERGED = torch.tensor([[3.0, -2.0], [0.0, 1.5]]).double()  # TIES by hand: 1 and -2 elect the minus
 
 
@@ -74,15 +83,16 @@ def test_nothing_of_an_adapter_is_lost_in_the_shared_bases(seed: int) -> None:
     assert [part.shape for part in in_core_space(base, models).parts] == [(3, 3), (3, 3)]  # the sum of the ranks
 
 
-@pytest.mark.parametrize("method", [knots, core_space])
-def test_known_values(method: object) -> None:
+@pytest.mark.parametrize("method", [knots, core_space, *DROPPING])
+def test_known_values(method: Any) -> None:
     base, models = adapters(3, (2, 2, 1))
-    one_hot = method(base, models, weight=[0.0, 1.0, 0.0], density=[1.0, 1.0, 1.0])  # type: ignore[operator]
+    one_hot = method(base, models, weight=[0.0, 1.0, 0.0], density=[1.0, 1.0, 1.0])
     torch.testing.assert_close(one_hot, models[1], **EXACT)
-    nothing = method(base, models, weight=[0.0, 0.0, 0.0], density=[1.0, 1.0, 1.0])  # type: ignore[operator]
+    nothing = method(base, models, weight=[0.0, 0.0, 0.0], density=[1.0, 1.0, 1.0])
     assert torch.equal(nothing, base)
     # Where all agree on every sign, a weighted sum is one in any basis.
-    twice = method(base, [models[0]] * 2, weight=[0.5, 0.25], density=[1.0, 1.0], normalize=False)  # type: ignore[operator]
+    of_two = functools.partial(method, streams=STREAMS[:2]) if method in DROPPING else method
+    twice = of_two(base, [models[0]] * 2, weight=[0.5, 0.25], density=[1.0, 1.0], normalize=False)
     expected = task_arithmetic(base, [models[0]] * 2, weight=[0.5, 0.25])
     torch.testing.assert_close(twice, expected, **EXACT)
 
@@ -97,10 +107,78 @@ def test_what_is_no_matrix_is_merged_by_ties(method: object, shape: tuple[int, .
     torch.testing.assert_close(method(base, models, **how), expected)  # type: ignore[operator]
 
 
-@pytest.mark.parametrize("method", [knots, core_space])
-def test_tasks_without_a_change(method: object) -> None:
+@pytest.mark.parametrize("method", [knots, core_space, *DROPPING])
+def test_tasks_without_a_change(method: Any) -> None:
     base = torch.randn(4, 3, generator=torch.Generator().manual_seed(1))
-    assert torch.equal(method(base, [base, base], weight=[1.0, 1.0], density=[0.2, 0.2]), base)  # type: ignore[operator]
+    assert torch.equal(method(base, [base] * 3, weight=[1.0] * 3, density=[0.2] * 3), base)
+
+
+@pytest.mark.parametrize("method", DROPPING)
+@pytest.mark.parametrize("shape", [(5,), (2, 3, 4), (0, 3), ()])
+def test_what_is_no_matrix_is_merged_by_dare_ties(method: Any, shape: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(5)
+    base, *models = (torch.randn(shape, generator=generator) for _ in range(4))
+    how = {"weight": [0.5, 1.0, 0.7], "density": [0.5, 0.8, 0.4]}
+    expected = dare_ties(base, models, streams=STREAMS, rescale="density", normalize=True, **how)
+    torch.testing.assert_close(method(base, models, **how), expected)
+
+
+def lowbias32(x: np.ndarray) -> np.ndarray:
+    """As published: C. Wellons, Prospecting for Hash Functions (2018)."""
+    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
+        x = (x ^ (x >> np.uint32(shift))) * np.uint32(factor)
+    return x ^ (x >> np.uint32(16))
+
+
+def kept_at(stream: int, shape: tuple[int, ...], density: float) -> np.ndarray:
+    """Which entries DARE keeps: hashed position times a key's odd factor, whose upper half is below the density."""
+    mixed = lowbias32(np.array([stream], np.int64).astype(np.uint32))
+    factor = lowbias32(mixed ^ np.uint32(0x9E3779B9)) | np.uint32(1)
+    word = ((lowbias32(np.arange(math.prod(shape), dtype=np.uint32)) ^ mixed) * factor).view(np.int32)
+    return ((word >> 16) < round(density * 2**16) - 2**15).reshape(shape)
+
+
+@given(
+    seed=SEEDS, scaling=st.sampled_from([1.0, 0.4]), normalize=st.booleans(), rescale=st.sampled_from(["density", "l1"])
+)
+def test_dare_ties_in_the_shared_bases_as_numpy_computes_it(
+    seed: int, scaling: float, normalize: bool, rescale: str
+) -> None:
+    """Bases of numpy's singular vectors, masks of the published hash, then algorithm 1 of TIES on what is left."""
+    base, models = adapters(seed, (2, 2, 1))
+    weight, density = np.array([0.8, 0.3, 0.5]), [0.7, 0.4, 0.9]
+    deltas = [(model - base).numpy() for model in models]
+    left = np.linalg.svd(np.hstack(deltas))[0][:, :5]
+    right = np.linalg.svd(np.vstack(deltas))[2][:5]
+    for method, there in ((knots_dare_ties, np.eye(9)), (core_space_dare_ties, right)):
+        dropped = []
+        for delta, stream, share in zip(deltas, STREAMS, density, strict=True):
+            part = left.T @ delta @ there.T
+            masked = part * kept_at(stream, part.shape, share)
+            norm = np.abs(masked).sum()
+            grown = np.abs(part).sum() / norm if rescale == "l1" and norm else 1 / share if rescale == "density" else 1
+            dropped.append(masked * grown)
+        weighted = weight[:, None, None] * np.array(dropped)
+        elected = np.sign(weighted.sum(0))
+        agree = np.sign(weighted) == elected
+        total = (weighted * agree).sum(0)
+        if normalize:
+            shares = (weight[:, None, None] * agree * (elected != 0)).sum(0)
+            total = np.divide(total, shares, out=np.zeros_like(total), where=shares > 0)
+        expected = base.numpy() + scaling * left @ total @ there
+        how = {"weight": [*weight], "density": density, "normalize": normalize, "scaling": scaling, "rescale": rescale}
+        result = method(base, models, streams=STREAMS, **how)
+        np.testing.assert_allclose(result.numpy(), expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", [knots_dare_ties, core_space_dare_ties])
+def test_on_average_over_masks_a_task_is_itself(method: Any) -> None:
+    """Dividing by the density makes DARE unbiased, in any basis (arXiv 2311.03099, section 3)."""
+    base, models = adapters(4, (2,))
+    made = [method(base, models, weight=[1.0], density=[0.5], streams=[stream]) for stream in range(400)]
+    assert float((torch.stack(made) - models[0]).norm(dim=(1, 2)).min()) > 0.1 * float((models[0] - base).norm())
+    apart = torch.stack(made).mean(0) - models[0]
+    assert float(apart.norm()) < 0.15 * float((models[0] - base).norm())  # three times 1 / sqrt(400)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

@@ -35,6 +35,10 @@ CASES: dict[str, tuple[str, int, dict[str, Any]]] = {
     "iso_cts": ("iso_cts", 2, {"scaling": 0.7, "common": 0.5}),
     "knots": ("knots", 2, {"weight": [0.3, 0.6], "density": [0.7, 0.9]}),
     "core_space": ("core_space", 2, {"weight": [0.3, 0.6], "density": [0.7, 0.9]}),
+    "knots_dare_ties": ("knots_dare_ties", 2, {"weight": [0.3, 0.6], "density": [0.7, 0.9], "streams": [3, -4]}),
+    "core_space_dare_ties": (
+        "core_space_dare_ties", 2, {"weight": [0.3, 0.6], "density": [0.7, 0.9], "streams": [3, -4]},
+    ),
     "consensus": ("consensus", 3, {"threshold": [0.4, 0.5, 0.6], "scaling": 0.7}),
     "emr": ("emr", 3, {"scaling": 0.7}),
     "wudi": ("wudi", 2, {"scaling": 0.7, "ridge": 0.1}),
@@ -49,6 +53,8 @@ FACTORS = {
     "wudi",
     "knots",
     "core_space",
+    "knots_dare_ties",
+    "core_space_dare_ties",
 }  # singular vectors and products, see docs/merging.md
 BASELESS = {name for name in CASES if name.startswith(("nuslerp", "multislerp", "karcher", "passthrough", "geometric"))}
 
@@ -156,6 +162,8 @@ def test_a_missing_base_is_an_error(name: str) -> None:
         ("iso_cts", 0, "iso_cts takes at least 1 model, got 0"),
         ("knots", 0, "knots takes at least 1 model, got 0"),
         ("core_space", 0, "core_space takes at least 1 model, got 0"),
+        ("knots_dare_ties", 0, "knots takes at least 1 model, got 0"),
+        ("core_space_dare_ties", 0, "core_space takes at least 1 model, got 0"),
         ("consensus", 0, "consensus takes at least 1 model, got 0"),
         ("emr", 0, "emr takes at least 1 model, got 0"),
         ("wudi", 0, "wudi takes at least 1 model, got 0"),
@@ -188,6 +196,8 @@ def test_the_number_of_models_is_checked(name: str, count: int, message: str) ->
         ("iso_cts", {"common": 1.5}, "common: expected a share from 0 to 1, got 1.5"),
         ("knots", {"density": [0.5, 1.5]}, "density must lie in [0, 1] for each of 2 models, got [0.5, 1.5]"),
         ("core_space", {"density": [0.5, -0.5]}, "density must lie in [0, 1] for each of 2 models, got [0.5, -0.5]"),
+        ("knots_dare_ties", {"density": [0.5, 1.5]}, "density must lie in [0, 1] for each of 2 models, got [0.5, 1.5]"),
+        ("core_space_dare_ties", {"rescale": "l2"}, "rescale must be one of none, density, l1, got 'l2'"),
         ("consensus", {"threshold": [0.4, -0.4, 0.4]}, "threshold of model 2: expected a number of at least 0"),
         ("consensus", {"agree": 4}, "agree: expected a number of models from 1 to 3, got 4"),
         ("consensus", {"agree": 0}, "agree: expected a number of models from 1 to 3, got 0"),

@@ -1,4 +1,4 @@
-"""TIES on task matrices in bases that the tasks share, for methods that align adapters before they merge them."""
+"""TIES and DARE-TIES on task matrices in bases that the tasks share, for methods that align adapters first."""
 
 import math
 from collections.abc import Sequence
@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from evohydra.merging.kernels.ranking import Ranking
+from evohydra.merging.methods.dare import dare_ties, kept_norms
+from evohydra.merging.methods.dropping import KeptNorm
 from evohydra.merging.methods.requirements import need_base
 from evohydra.merging.methods.singular import base_plus, svd, task_matrices
 from evohydra.merging.methods.ties import ties
@@ -82,6 +84,40 @@ def ties_in(
     """theta_base + scaling * left @ TIES(parts) @ right."""
     nothing = torch.zeros_like(aligned.parts[0])
     merged = ties(nothing, aligned.parts, weight=weight, density=density, normalize=normalize, ranks=ranks)
+    return _back(aligned, merged, base, models, scaling, out)
+
+
+def kept(
+    base: Tensor | None, models: Sequence[Tensor], *, aligned: Aligned, streams: Sequence[int], rescale: str
+) -> list[KeptNorm]:
+    """The norms of the parts that masks keep: a provider for `once`."""
+    return kept_norms(torch.zeros_like(aligned.parts[0]), aligned.parts, streams=streams, rescale=rescale)
+
+
+def dare_ties_in(
+    aligned: Aligned,
+    base: Tensor | None,
+    models: Sequence[Tensor],
+    weight: Sequence[float],
+    density: Sequence[float],
+    streams: Sequence[int],
+    rescale: str,
+    normalize: bool,
+    scaling: float,
+    norms: Sequence[KeptNorm],
+    out: Tensor | None,
+) -> Tensor:
+    """theta_base + scaling * left @ DARE-TIES(parts) @ right: entries of the parts are dropped, not of the tasks."""
+    nothing = torch.zeros_like(aligned.parts[0])
+    how = {"weight": weight, "density": density, "streams": streams, "rescale": rescale, "normalize": normalize}
+    merged = dare_ties(nothing, aligned.parts, **how, norms=norms)
+    return _back(aligned, merged, base, models, scaling, out)
+
+
+def _back(
+    aligned: Aligned, merged: Tensor, base: Tensor | None, models: Sequence[Tensor], scaling: float, out: Tensor | None
+) -> Tensor:
+    """theta_base + scaling * left @ merged @ right, in the type of the models."""
     merged = merged if aligned.left is None else aligned.left @ merged
     merged = merged if aligned.right is None else merged @ aligned.right
     return base_plus(

@@ -1,4 +1,7 @@
-"""Core Space: adapters in the bases of all their inputs and outputs, then TIES there (arXiv 2509.17786, section 4)."""
+"""Core Space: adapters in the bases of all their inputs and outputs (arXiv 2509.17786, section 4).
+
+There they are merged by TIES, or by DARE with TIES' election of signs.
+"""
 
 from collections.abc import Sequence
 
@@ -7,7 +10,17 @@ from torch import Tensor
 
 from evohydra.merging.kernels.ranking import Ranking
 from evohydra.merging.methods import once
-from evohydra.merging.methods.aligned import NOT_ALIGNED, Aligned, directions, exact_matrices, ranked, ties_in
+from evohydra.merging.methods.aligned import (
+    NOT_ALIGNED,
+    Aligned,
+    dare_ties_in,
+    directions,
+    exact_matrices,
+    kept,
+    ranked,
+    ties_in,
+)
+from evohydra.merging.methods.dropping import KeptNorm
 from evohydra.merging.methods.requirements import need_models
 from evohydra.merging.methods.singular import has_singular_vectors
 
@@ -45,3 +58,27 @@ def core_space(
     those of its code. Tensors that are no matrices are merged by TIES as they are.
     """
     return ties_in(aligned, base, models, weight, density, normalize, scaling, ranks, out)
+
+
+@once(aligned=in_core_space, norms=kept)
+def core_space_dare_ties(
+    base: Tensor | None,
+    models: Sequence[Tensor],
+    *,
+    weight: Sequence[float],
+    density: Sequence[float],
+    streams: Sequence[int],
+    rescale: str = "density",
+    normalize: bool = True,
+    scaling: float = 1.0,
+    aligned: Aligned = NOT_ALIGNED,
+    norms: Sequence[KeptNorm] = (),
+    out: Tensor | None = None,
+) -> Tensor:
+    """theta_base + scaling * U DARE-TIES(M_1, ..., M_K) V^T: entries of the small matrices are dropped at random.
+
+    Each entry of M_k is kept with the probability `density`, and multiplied by 1 / density (`rescale`, see
+    `dare_ties`). The matrices are as wide as the sum of the ranks: where that is small, few entries decide. Tensors
+    that are no matrices are merged by DARE-TIES as they are.
+    """
+    return dare_ties_in(aligned, base, models, weight, density, streams, rescale, normalize, scaling, norms, out)

@@ -1,4 +1,7 @@
-"""KnOTS: adapters aligned by one singular value decomposition of them all, then TIES (arXiv 2410.19735, section 4)."""
+"""KnOTS: adapters aligned by one singular value decomposition of them all (arXiv 2410.19735, section 4).
+
+Then they are merged by TIES, or by DARE with TIES' election of signs.
+"""
 
 from collections.abc import Sequence
 
@@ -7,7 +10,17 @@ from torch import Tensor
 
 from evohydra.merging.kernels.ranking import Ranking
 from evohydra.merging.methods import once
-from evohydra.merging.methods.aligned import NOT_ALIGNED, Aligned, directions, exact_matrices, ranked, ties_in
+from evohydra.merging.methods.aligned import (
+    NOT_ALIGNED,
+    Aligned,
+    dare_ties_in,
+    directions,
+    exact_matrices,
+    kept,
+    ranked,
+    ties_in,
+)
+from evohydra.merging.methods.dropping import KeptNorm
 from evohydra.merging.methods.requirements import need_models
 from evohydra.merging.methods.singular import has_singular_vectors
 
@@ -42,3 +55,27 @@ def knots(
     method instead of TIES this would be task arithmetic.
     """
     return ties_in(aligned, base, models, weight, density, normalize, scaling, ranks, out)
+
+
+@once(aligned=in_shared_basis, norms=kept)
+def knots_dare_ties(
+    base: Tensor | None,
+    models: Sequence[Tensor],
+    *,
+    weight: Sequence[float],
+    density: Sequence[float],
+    streams: Sequence[int],
+    rescale: str = "density",
+    normalize: bool = True,
+    scaling: float = 1.0,
+    aligned: Aligned = NOT_ALIGNED,
+    norms: Sequence[KeptNorm] = (),
+    out: Tensor | None = None,
+) -> Tensor:
+    """theta_base + scaling * U DARE-TIES(Sigma V_1, ..., Sigma V_K): the paper's KnOTS-DARE-TIES.
+
+    Each entry of a part Sigma V_k is kept with the probability `density`, and multiplied by 1 / density as in the
+    paper's code (`rescale`, see `dare_ties`). Masks are drawn anew for each part: by place in it, not in the weights.
+    Tensors that are no matrices are merged by DARE-TIES as they are.
+    """
+    return dare_ties_in(aligned, base, models, weight, density, streams, rescale, normalize, scaling, norms, out)
