@@ -23,3 +23,4 @@ def _nothing(engine: Engine, recipe: Node) -> None:
 
 WHOLE = Reading(sources.read_sources, Engine.probe)
 BY_HEADERS = Reading(sources.sources_by_headers, _nothing)
+BEFORE_OTHERS = Reading(sources.sources_by_headers, Engine.probe)  # of files that are here, which are read whole later
