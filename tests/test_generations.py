@@ -161,6 +161,47 @@ def test_what_does_not_fit_is_refused(given: list[str], message: str, tmp_path: 
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["fitness=racing"], r"generation 1 of 3: generations_keep=diverse: expected a kind of fitness .* got racing"),
+        (["fitness=irt", "generations_keep=niche"], r"generation 1 of 3: generations_keep=niche: .* got"),
+        (["fitness=subset"], r"generation 1 of 3: generations_keep=diverse: .* got subset"),
+        # Only an optimizer of a later generation has generations of 7.
+        (
+            ["budget=18", "optimizer.population=6", 'generations_then=["optimizer=cmaes optimizer.population=7"]'],
+            r"generation 2 of 3: budget=6 is smaller than the first generation of 7 genomes",
+        ),
+        (
+            ['generations_then=["merge=linear","merge=dfs merge.dataflow.first=nobody"]'],
+            r"generation 3 of 3: .*nobody",
+        ),
+        (
+            ['generations_then=["merge=slerp"]', "generations_sources=3"],
+            "generation 2 of 3: slerp takes exactly 2 models, got 3",
+        ),
+    ],
+)
+def test_what_a_later_generation_would_refuse_is_refused_before_anything_is_scored(
+    given: list[str], message: str, tmp_path: Path
+) -> None:
+    run, arguments = tmp_path / "run", [*workspace(tmp_path), "budget=18", "merge=linear", "generations=3", *given]
+    with pytest.raises(ValueError, match=message):
+        hand_on(plain_of(arguments), run, PLACE, arguments, Console(file=io.StringIO()))
+    assert not run.exists()
+
+
+@pytest.mark.parametrize("given", [["fitness=racing", "generations_keep=best"], ["fitness=full"]])
+def test_what_can_begin_is_not_refused(given: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def begin(*_: object) -> None:
+        raise InterruptedError
+
+    monkeypatch.setattr(Run, "searched", begin)
+    arguments = [*workspace(tmp_path), "budget=18", "merge=linear", "generations=3", *given]
+    with pytest.raises(InterruptedError):
+        hand_on(plain_of(arguments), tmp_path / "run", PLACE, arguments, Console(file=io.StringIO()))
+
+
 def carried_out(arguments: list[str], directory: Path) -> tuple[Any, str]:
     """A run of several generations in this process: its summary, and what the earlier ones said."""
     said = Console(file=io.StringIO(), width=200)

@@ -1,15 +1,18 @@
 """A run that is killed at random moments ends as if nothing had happened."""
 
 import itertools
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.commands import REPOSITORY, carried_out, environment, json_lines, python, warm_start, workspace, write_lines
 from tests.contracts.discovery import SEARCHES, names
-from tests.kill_repeatedly import content, differences, kill, scored_twice
+from tests.kill_repeatedly import POLL, content, differences, finish, kill, lines, scored_twice, without_seconds
 from tests.soak import FITNESS, PLACES, VERIFIED, cases
 from tests.tiny_models import save_lucky
 
@@ -120,6 +123,36 @@ def test_killed_while_the_winner_is_written(tmp_path: Path):
         (killed / f".{name}.4711.partial").write_bytes(b"half")
     carried_out(overrides, killed)
     assert content(killed) == content(alone)
+
+
+def test_killed_in_each_of_the_earlier_generations(tmp_path: Path):
+    """kill -9 in the middle of generation 1, then of generation 2: the end is that of a run that was left alone."""
+    overrides = [*workspace(tmp_path), "budget=18", "top=1", "baselines=null", "audit=none", "report=false",
+                 "merge=linear", "generations=3", "generations_sources=2"]  # fmt: skip
+    alone, killed = tmp_path / "alone" / "run", tmp_path / "killed" / "run"
+    for directory in (alone, killed):
+        directory.parent.mkdir()
+    finish(overrides, alone, warm_start)
+    for number in (1, 2):
+        ledger = killed / f"generation_{number}" / "ledger.jsonl"
+        process = warm_start(overrides, killed)
+        while process.poll() is None and lines(ledger) < 2:
+            time.sleep(POLL)
+        assert process.poll() is None
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert 2 <= lines(ledger) <= 6
+        assert not (killed / f"generation_{number}" / "kept.json").exists()
+        assert not (killed / f"generation_{number + 1}").exists()
+    finish(overrides, killed, warm_start)
+    assert content(killed) == content(alone)
+    assert scored_twice(killed) == 0
+    for name in ("generation_1", "generation_2"):
+        for log in ("ledger.jsonl", "scores.jsonl"):
+            expected, found = (without_seconds(json_lines(run / name / log)) for run in (alone, killed))
+            assert found == expected
+        assert (killed / name / "kept.json").read_bytes() == (alone / name / "kept.json").read_bytes()
+        assert scored_twice(killed / name) == 0
 
 
 def test_the_search_of_each_optimizer_in_each_space(tmp_path: Path):

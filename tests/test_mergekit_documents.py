@@ -129,3 +129,22 @@ def test_merges_that_nobody_needs_are_named(root: Path, caplog: pytest.LogCaptur
 def test_files_without_an_end_are_refused(configs: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         documents(yaml.safe_dump_all(configs))
+
+
+def test_sources_of_any_of_the_merges_may_have_moved(root: Path, tmp_path: Path) -> None:
+    soup, last = linear({"ROOT/one": 0.5, "ROOT/two": 0.5}, name="soup"), linear({"soup": 0.5, "ROOT/three": 0.5})
+    written = rebuild_yaml(text(root, soup, last), tmp_path / "here", {}, CPU)
+    gone = text(tmp_path / "gone", soup, last)
+    moved = {name: str(root / name) for name in ("one", "two", "three")}
+    assert rebuild_yaml(gone, tmp_path / "out", moved, CPU) == written
+
+
+def test_an_unknown_source_is_told_before_anything_is_made_or_looked_for(root: Path, tmp_path: Path) -> None:
+    """The models are not even there."""
+    soup, last = linear({"ROOT/one": 0.5, "ROOT/two": 0.5}, name="soup"), linear({"soup": 0.5, "ROOT/three": 0.5})
+    expected = (
+        r"--source: the configuration has no source \['merge1', 'soup'\]; its sources are \['one', 'three', 'two'\]"
+    )
+    with pytest.raises(ValueError, match=expected):
+        rebuild_yaml(text(tmp_path / "gone", soup, last), tmp_path / "out", {"soup": "/x", "merge1": "/x"}, CPU)
+    assert list(tmp_path.iterdir()) == []

@@ -28,3 +28,5 @@ def _nothing(engine: Engine, recipe: Node) -> None:
 WHOLE = Reading(sources.read_sources, Engine.probe)
 AS_RECORDED = Reading(sources.read_sources, Engine.probe, gathers=False)
 BY_HEADERS = Reading(sources.sources_by_headers, _nothing, gathers=None)
+# Of files that are here, which are read whole later.
+BEFORE_OTHERS = Reading(sources.sources_by_headers, Engine.probe, gathers=None)

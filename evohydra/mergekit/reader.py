@@ -21,6 +21,7 @@ from evohydra.mergekit.settings import PASSTHROUGH, Settings, Slice, parameters_
 from evohydra.mergekit.vocabulary import vocabulary
 from evohydra.mergekit.writer import INPUT, METHODS
 from evohydra.merging.checkpoints import TensorSource
+from evohydra.merging.finding import at_revision
 from evohydra.recipe import FORMAT, Checkpoint, Group, LayerNames, Merge, Node, Parameter, Stack, merges_something
 from evohydra.spaces.grouping import EMBEDDINGS, Location
 
@@ -35,8 +36,17 @@ def read(text: str, family: Family, shard_bytes: int) -> dict[str, object]:
     return read_document(found[0].config, family, shard_bytes)
 
 
-def read_document(document: Plain, family: Family, shard_bytes: int) -> dict[str, object]:
+def source_references(document: Plain) -> dict[str, str]:
+    """The models of a mergekit configuration by the names that they get as sources; no file of theirs is looked for."""
+    return {name: reference for reference, name in _named(pieces(checked(document)), document)[0].items()}
+
+
+def read_document(
+    document: Plain, family: Family, shard_bytes: int, moved: Mapping[str, str] | None = None
+) -> dict[str, object]:
     """The recipe file of a mergekit configuration; ValueError, naming the key, for what has no counterpart here.
+
+    `moved` says where sources are now, by name (see `source_references`): a path, or OWNER/NAME@REVISION.
 
     The models are located (and downloaded where they must be) for the names of the tensors that they have in common.
     What is written has mergekit's out_dtype or dtype, without either the smallest type that holds those of all models.
@@ -48,7 +58,7 @@ def read_document(document: Plain, family: Family, shard_bytes: int) -> dict[str
     if method_name not in METHODS:
         raise ValueError(f"merge_method: {method_name!r} is none of {sorted(METHODS)}")
     warn_of_ignored(config, method_name, parameters_known(method_name, METHODS[method_name]))
-    what = _Configuration.of(config, family)
+    what = _Configuration.of(config, family, moved or {})
     words = vocabulary(config, {reference: node.name for reference, node in what.nodes.items()}, what.donor)
     donor = what.nodes[what.donor].name
     matched = words.tokenizer != "same"
@@ -97,14 +107,10 @@ class _Configuration:
     published: Mapping[str, TensorSource]
 
     @classmethod
-    def of(cls, config: Plain, family: Family) -> "_Configuration":
+    def of(cls, config: Plain, family: Family, moved: Mapping[str, str]) -> "_Configuration":
         found = pieces(config)
-        merged = list(dict.fromkeys(model for piece in found for model in piece.models))
-        bases = list(dict.fromkeys(p.base for p in found if p.base is not None and p.base not in merged))
-        donor = config.get("base_model") or next((p.base for p in found if p.base is not None), merged[0])
-        named = _names([*merged, *(bases if len(bases) > 1 else []), *({donor} - {*merged, *bases})])
-        nodes = {reference: _checkpoint(name, reference) for reference, name in named.items()}
-        nodes |= {base: _checkpoint(BASE, base) for base in bases if base not in nodes}
+        named, donor = _named(found, config)
+        nodes = {reference: _checkpoint(name, reference, moved.get(name)) for reference, name in named.items()}
         _, directories, published = published_sources(list(nodes.values()), family)
         return cls(config, family, found, nodes, donor, directories, published)
 
@@ -234,9 +240,24 @@ def _names(references: Sequence[str]) -> dict[str, str]:
     return names
 
 
-def _checkpoint(name: str, reference: str) -> Checkpoint:
+def _named(found: Sequence[Piece], config: Plain) -> tuple[dict[str, str], str]:
+    """A name for each model by its reference, and the reference of the model whose configuration the merge has.
+
+    A single base that takes no part in the merge is called BASE.
+    """
+    merged = list(dict.fromkeys(model for piece in found for model in piece.models))
+    bases = list(dict.fromkeys(p.base for p in found if p.base is not None and p.base not in merged))
+    donor = str(config.get("base_model") or next((p.base for p in found if p.base is not None), merged[0]))
+    named = _names([*merged, *(bases if len(bases) > 1 else []), *({donor} - {*merged, *bases})])
+    return named | {base: BASE for base in bases if base not in named}, donor
+
+
+def _checkpoint(name: str, reference: str, place: str | None) -> Checkpoint:
+    """The model of a reference, or of a place to which it has moved."""
     path, _, adapter = reference.partition("+")
     path, _, revision = path.partition("@")
+    if place is not None:
+        path, revision = at_revision(place)[0], at_revision(place)[1] or ""
     return Checkpoint(name, path, revision or None, adapter or None)
 
 

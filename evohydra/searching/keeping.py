@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from evohydra.recipe import Checkpoint, Node, Stack, digest
 from evohydra.searching.feasible import that_count
+from evohydra.searching.fitness import Fitness, SameOfEachKind
 from evohydra.searching.fitness.likelihood_scale import is_likelihood
 from evohydra.searching.handed_on import Rule
 from evohydra.searching.ledger import Record
@@ -28,6 +29,17 @@ def kept(records: Sequence[Record], rule: Rule, count: int) -> list[Record]:
     scores = _by_example(found)
     places = _niches(scores, count) if rule == "niche" else _complements(scores, count)
     return [found[place] for place in places]
+
+
+def check_rule(rule: Rule, fitness: Fitness) -> None:
+    """ValueError for a rule that compares example by example, where genomes are scored on different examples."""
+    same = fitness.same_examples or (isinstance(fitness, SameOfEachKind) and fitness.same_of_each_kind)
+    if rule != "best" and not same:
+        kind = type(fitness).__name__.lower()
+        raise ValueError(
+            f"generations_keep={rule}: expected a kind of fitness that scores all genomes on the same examples, which "
+            f"this rule compares; got {kind}; choose fitness=full or likelihood, or generations_keep=best"
+        )
 
 
 def _different(records: Sequence[Record]) -> list[Record]:

@@ -13,7 +13,7 @@ from evohydra.families.sources import OpenSources, open_sources
 from evohydra.files import read_json, write_json
 from evohydra.hub.commits import PICKLE
 from evohydra.mergekit.documents import Document, documents
-from evohydra.mergekit.reader import read_document
+from evohydra.mergekit.reader import read_document, source_references
 from evohydra.merging.checkpoints import SourceError
 from evohydra.merging.engine import Engine
 from evohydra.merging.finding import at_revision
@@ -180,24 +180,39 @@ def rebuild_yaml(
 ) -> tuple[str, str | None]:
     """Write what a mergekit YAML is for to `target`, see `rebuild`; merges that it needs are made beside it first.
 
-    The recipe file of the result contains theirs. Raises ValueError for what has no counterpart here.
+    `paths` may name sources of any of these merges. The recipe file of the result contains theirs. Raises ValueError
+    for what has no counterpart here.
     """
     *before, last = documents(text)
-    made: dict[str, Path] = {}
     with contextlib.ExitStack() as until_then:
-        for number, each in enumerate(before, 1):
-            beside = until_then.enter_context(room(target, purpose=f".merge{number}")) / f"merge{number}"
-            content, known = _of_document(each, made)
-            rebuild(content, beside, known, device)
-            made[str(each.name)] = beside  # no name of the file's becomes a path
-        content, known = _of_document(last, made)
-        return rebuild(content, target, {**known, **paths}, device, overwrite=overwrite)
+        made = {
+            str(each.name): until_then.enter_context(room(target, purpose=f".merge{number}")) / f"merge{number}"
+            for number, each in enumerate(before, 1)  # no name of the file's becomes a path
+        }
+        known = frozenset[str]().union(*(_own_sources(each, made) for each in (*before, last)))
+        if unknown := sorted(set(paths) - known):
+            raise ValueError(f"--source: the configuration has no source {unknown}; its sources are {sorted(known)}")
+        for each in before:
+            content, here = _of_document(each, made, paths)
+            rebuild(content, made[str(each.name)], here, device)
+        content, here = _of_document(last, made, paths)
+        return rebuild(content, target, here, device, overwrite=overwrite)
 
 
-def _of_document(document: Document, made: Mapping[str, Path]) -> tuple[dict[str, object], dict[str, str]]:
-    """The recipe file of a merge, and by the names of its sources where those are that the file makes itself."""
+def _own_sources(document: Document, made: Mapping[str, Path]) -> set[str]:
+    """The names of its sources but those that the file makes itself."""
     places = {name: str(path) for name, path in made.items()}
-    content = read_document(document.with_paths(places), CausalLM(), SHARD_BYTES)
+    named = source_references(document.with_paths(places))
+    return {name for name, reference in named.items() if reference not in places.values()}
+
+
+def _of_document(
+    document: Document, made: Mapping[str, Path], paths: Mapping[str, str]
+) -> tuple[dict[str, object], dict[str, str]]:
+    """The recipe file of a merge, and by the names of its sources where those are that the file makes or that moved."""
+    places = {name: str(path) for name, path in made.items()}
+    moved = {name: path for name, path in paths.items() if name in _own_sources(document, made)}
+    content = read_document(document.with_paths(places), CausalLM(), SHARD_BYTES, moved)
     node = from_dict(content["recipe"])
     own = {path: name for name, path in places.items()}
     named = {each.name: each for each in checkpoints(node)}
@@ -205,4 +220,4 @@ def _of_document(document: Document, made: Mapping[str, Path]) -> tuple[dict[str
     called = {name: replace(each, path=own.get(each.path, each.path)) for name, each in named.items()}
     recipes = {name: read_json(Path(path) / "recipe.json") for name, path in here.items()}
     more = {"made_from": recipes} if recipes else {}
-    return {**content, "recipe": with_checkpoints(node, called).to_dict(), **more}, here
+    return {**content, "recipe": with_checkpoints(node, called).to_dict(), **more}, {**here, **moved}

@@ -79,6 +79,13 @@ class NeedsGenerations(Protocol):
 
 
 @runtime_checkable
+class SameOfEachKind(Protocol):
+    """One with scores of several kinds: genomes that have the same kind have it on the same examples."""
+
+    same_of_each_kind: bool
+
+
+@runtime_checkable
 class Staged(Protocol):
     """A kind that scores genomes in one way first and in another way later."""
 

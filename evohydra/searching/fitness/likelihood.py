@@ -44,6 +44,7 @@ class Likelihood:
     """
 
     same_examples = False  # scores of a checked generation are those of two kinds
+    same_of_each_kind = True
     comparable = True
     wants_likelihoods = True
 
