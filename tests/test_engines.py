@@ -1,11 +1,10 @@
-"""A winner of the zoo in other engines: the same answers as in transformers, and the same log-probabilities.
+"""Winners in other engines: the same answers as in transformers, and the same log-probabilities.
 
     EVOHYDRA_VLLM_PYTHON=/path/to/python EVOHYDRA_ENGINES_PYTHON=/path/to/python pytest -m slow tests/test_engines.py
 
-See docs/engines.md for the environments.
+See docs/engines.md for the environments. SmolLM2 needs the package gguf beside, and a package index.
 """
 
-import json
 import os
 from pathlib import Path
 
@@ -13,59 +12,54 @@ import pytest
 import torch
 
 from evohydra.merging.checkpoints import CheckpointReader
-from tests.commands import REPOSITORY, carried_out
-from tests.engines.comparison import Reference, compare
+from tests.benchmarks.smollm2 import Missing
+from tests.engines.comparison import compare
+from tests.engines.winners import WINNERS, Winner
 
 PYTHONS = {"vllm": "EVOHYDRA_VLLM_PYTHON"}
 OTHERS = "EVOHYDRA_ENGINES_PYTHON"
-PROBLEMS, TEST, TOKENS = 64, 500, 8
 NEAR = 0.01  # of two logits: ten times the tolerance of a log-likelihood in float32, as in families/proof.py
 ALLOWED = 1e-3
 
 
-@pytest.fixture(scope="module")
-def winner(tmp_path_factory: pytest.TempPathFactory) -> Reference:
-    """A merge of the zoo as a run writes it, and test problems with their references."""
-    run = tmp_path_factory.mktemp("zoo") / "run"
-    weights = "{*/tiny_ja: 0.55, */tiny_math: 0.6}"
-    arguments = ["model=tiny_ja+tiny_math", "benchmark=[]", f"merge.parameter.frozen={weights}", "tracker=none"]
-    carried_out(arguments, run)
-    lines = (REPOSITORY / "evohydra/scoring/benchmarks/tasks/tiny_gsm_ja" / "problems.jsonl").read_text().splitlines()
-    rows = [json.loads(line) for line in lines[TEST : TEST + PROBLEMS]]
-    asked = [(f"問：{row['question']}答：", f"答えは{row['answer']}です。") for row in rows]
-    return Reference(run / "winner", asked, TOKENS, PROBLEMS)
+@pytest.fixture(scope="module", params=list(WINNERS))
+def winner(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Winner:
+    """A merge as a run writes it with problems, and one of its sources."""
+    try:
+        return WINNERS[request.param](tmp_path_factory.mktemp("winner"))
+    except Missing as missing:
+        pytest.skip(str(missing))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["vllm", "ctranslate2", "llama.cpp"])
-def test_a_winner_answers_the_same_in_other_engines(winner: Reference, engine: str, tmp_path: Path) -> None:
+def test_a_winner_answers_the_same_in_other_engines(winner: Winner, engine: str, tmp_path: Path) -> None:
     python = os.environ.get(variable := PYTHONS.get(engine, OTHERS))
     if python is None:
         pytest.skip(f"needs a Python with {engine}: {variable}=/path/to/python")
-    winner.ask(tmp_path)
-    found = compare(engine, python, winner, tmp_path)
-    assert found.answers == PROBLEMS
-    assert found.equal >= 0.99 * PROBLEMS, found.differences
+    reference, _ = winner
+    reference.ask(tmp_path)
+    found = compare(engine, python, reference, tmp_path)
+    assert found.answers == len(reference.questions["prompts"])
+    assert found.equal >= 0.99 * found.answers, found.differences
     assert all(abs(each.ours - each.theirs) < NEAR for each in found.differences), found.differences
     assert found.likely < ALLOWED
-    assert found.split in (None, PROBLEMS)
+    assert found.split in (None, found.texts)
 
 
 @pytest.mark.slow
-def test_another_model_is_found_out(winner: Reference, tmp_path: Path) -> None:
+def test_another_model_is_found_out(winner: Winner, tmp_path: Path) -> None:
     """What the comparison is worth: a source in the place of the merge differs in answers and log-probabilities."""
-    from evohydra.zoo import __file__ as zoo
-
     python = os.environ.get(OTHERS)
     if python is None:
         pytest.skip(f"needs a Python with CTranslate2: {OTHERS}=/path/to/python")
-    winner.ask(tmp_path)
-    source = Path(zoo).parent / "tiny_math"
+    reference, source = winner
+    reference.ask(tmp_path)
     assert not all(
-        torch.equal(CheckpointReader(source).read(name), CheckpointReader(winner.checkpoint).read(name))
+        torch.equal(CheckpointReader(source).read(name), CheckpointReader(reference.checkpoint).read(name))
         for name in CheckpointReader(source).shapes
     )
-    found = compare("ctranslate2", python, winner, tmp_path, served=source)
+    found = compare("ctranslate2", python, reference, tmp_path, served=source)
     assert found.equal < found.answers
     assert found.likely > ALLOWED
     assert any(abs(each.ours - each.theirs) > NEAR for each in found.differences)

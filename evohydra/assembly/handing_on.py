@@ -133,6 +133,6 @@ def _handed_on(made: Assembled, run: Run, number: int, found: Sequence[_Kept], p
             "dtype": str(made.parts.engine.dtype).removeprefix("torch."),
             "out_dtype": str(made.parts.out_dtype).removeprefix("torch."),
             **{key: rules[key] for key in DECIDED},
-            **({"by_factors": True} if any(map(made.parts.engine.adapters.used, nodes)) else {}),
+            **({"by_factors": True} if any(made.parts.engine.adapters.used(each.recipe) for each in found) else {}),
         },
     }

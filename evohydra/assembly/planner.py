@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import cast
 
 from evohydra.assembly.automatic import no_likelihood
-from evohydra.assembly.foresight import device_here, foreseen, model_of, sizes_of
+from evohydra.assembly.foresight import device_here, foreseen, model_of, serving_of, sizes_of
 from evohydra.assembly.inspection import fit_of
 from evohydra.assembly.reading import BY_HEADERS, WHOLE
 from evohydra.assembly.runs import Assembled, assembled
 from evohydra.assembly.sizes import fitting_batch
 from evohydra.assembly.workers import WorkerMaker
+from evohydra.families.vllm_engine import is_installed
 from evohydra.files import Plain
 from evohydra.hub.headers import Headers, headers_only, is_stand_in
 from evohydra.planning import advice as advised
@@ -76,7 +77,9 @@ def _planned(config: Plain, given: Sequence[str], options: Options, headers: Hea
             "calibrate=true: expected all sources on this machine, but some are headers alone; download them first "
             "(the run does), or plan without"
         )
-    if options.calibrate == "true" or (options.calibrate == "auto" and whole and model_of(parts).of_sources <= SMALL):
+    small = whole and model_of(parts).of_sources <= SMALL
+    elsewhere = serving_of(parts) is not None and not is_installed()  # vLLM is where the workers are
+    if options.calibrate == "true" or (options.calibrate == "auto" and small and not elsewhere):
         if options.calibrate == "auto":  # by headers so far: what a run refuses for its numbers is refused here too
             start = since()
             made = assembled(config, directory, place, given, WHOLE)
@@ -125,7 +128,9 @@ def _told(made: Assembled, run: Run, found: Outlook, headers: Headers) -> Planne
         likely=no_likelihood(run.benchmarks) is None,
         batches=_batches(made, found),
     )
+    serving = serving_of(made.parts)
     used = {
+        "backend": f"vllm, {serving.sequences} texts at once" if serving else "transformers",
         "optimizer": optimizer,
         "fitness": kind,
         "budget": run.plan.budget,
@@ -147,7 +152,7 @@ def _told(made: Assembled, run: Run, found: Outlook, headers: Headers) -> Planne
 def _batches(made: Assembled, found: Outlook) -> advised.Batches | None:
     """Of language models, whose prompts are what fills the memory."""
     size = made.parts.settings.batch_size
-    if not isinstance(size, int) or model_of(made.parts).shape is None:
+    if not isinstance(size, int) or model_of(made.parts).shape is None or serving_of(made.parts) is not None:
         return None
     fitting = fitting_batch(made.parts.settings, made.found, found.device.memory if found.device.gpu else None)
     return None if fitting == size else advised.Batches(size, fitting, saved(found.work, found.speed, fitting))

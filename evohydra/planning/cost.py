@@ -16,19 +16,23 @@ SOON = 1.1  # of an even share of the work: workers wait for each other at the e
 
 @dataclass(frozen=True)
 class Rate:
-    """Seconds of one kind of score: of a batch of up to `batch` examples, and of each example, of so many `tokens`."""
+    """Seconds of one kind of score: of a batch of up to `batch` examples, and of each example, of so many `tokens`.
+
+    per_job: of each model that is asked, besides.
+    """
 
     per_batch: float
     per_example: float
     batch: int
     tokens: float = 0.0
+    per_job: float = 0.0
 
     def seconds(self, examples: float, jobs: float) -> float:
         """Of so many examples in so many jobs of one model each."""
         if examples <= 0 or jobs <= 0:
             return 0.0
         batches = max(jobs, examples / self.batch) if examples >= jobs else examples
-        return self.per_batch * batches + self.per_example * examples
+        return self.per_batch * batches + self.per_example * examples + self.per_job * jobs
 
 
 @dataclass(frozen=True)

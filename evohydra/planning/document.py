@@ -27,7 +27,10 @@ def document(
 ) -> dict[str, object]:
     """Everything that a plan says. fits: whether all of it has room, `lacking` says where not."""
     memory = found.memory
-    held = {"driver": memory.driver, "worker": memory.worker, "gpu": memory.gpu, "disk": memory.disk}
+    held = {
+        "driver": memory.driver, "worker": memory.worker, "gpu": memory.gpu, "disk": memory.disk,
+        "inside_engine": memory.inside,
+    }  # fmt: skip
     return {
         "version": VERSION,
         "fits": not lacking,

@@ -29,7 +29,8 @@ class Held:
 class Memory:
     """What a run holds; `measured`: the worker's part was, in this process.
 
-    mapped: bytes of sources that lie in the page cache, which the system drops where it needs the room.
+    mapped: bytes of sources that lie in the page cache, which the system drops where it needs the room. inside: an
+    inference engine, in the share of the GPU that it takes.
     """
 
     driver: Held
@@ -40,11 +41,17 @@ class Memory:
     download: float
     measured: bool = False
     doubts: tuple[str, ...] = field(default=())
+    inside: Held | None = None
 
     @property
     def lacking(self) -> tuple[str, ...]:
         """In a sentence each, what does not fit."""
-        named = {"CPU memory": self.worker, "GPU memory": self.gpu, "disk": self.disk}
+        named = {
+            "CPU memory": self.worker,
+            "GPU memory": self.gpu,
+            "memory inside vLLM (backend.memory, backend.sequences)": self.inside,
+            "disk": self.disk,
+        }
         return tuple(
             f"{name}: {each.total / 1e9:.1f} GB are needed, there are {(each.room or 0) / 1e9:.1f} GB"
             for name, each in named.items()
@@ -58,7 +65,8 @@ class Sizes:
 
     live: bytes of the model that is asked. tables: of what depends on sources alone. token: of keys, values and
     activations of a token. batch, length: prompts at once and their tokens, answers included. hidden: states that paths
-    share. libraries: of a process that has imported what a run needs. sources: bytes of all sources' files.
+    share. libraries: of a process that has imported what a run needs. sources: bytes of all sources' files. inside: of
+    what an inference engine holds, by part; None: transformers runs the models. share: of a GPU that it takes.
     """
 
     live: float
@@ -69,6 +77,8 @@ class Sizes:
     hidden: float
     libraries: float
     sources: float
+    inside: Mapping[str, float] | None = None
+    share: float = 1.0
 
 
 def memory(
@@ -82,8 +92,7 @@ def memory(
     peak: float | None = None,
 ) -> Memory:
     """The memory of a run. here: whether the driver itself scores; peak: what a worker was measured to hold."""
-    answers = sizes.batch * sizes.length * sizes.token
-    asked = {"model": sizes.live, "tables of sources": sizes.tables, "prompts and answers": answers}
+    asked, engine = _asked(sizes, rooms.gpu if on_gpu else None)
     if sizes.hidden:
         asked["hidden states of paths"] = sizes.hidden
     libraries = {"libraries": sizes.libraries}
@@ -94,7 +103,20 @@ def memory(
     gpu = Held({"libraries": CUDA, **asked}, rooms.gpu) if on_gpu else None
     each = None if rooms.memory is None else rooms.memory / max(1, workers)
     disk = Held({"download": download, "winner, twice while it is written": 2 * sizes.live}, rooms.disk)
-    return Memory(Held(driver, rooms.memory), Held(worker, each), gpu, disk, sizes.sources, download, peak is not None)
+    known = peak is not None
+    return Memory(
+        Held(driver, rooms.memory), Held(worker, each), gpu, disk, sizes.sources, download, known, inside=engine
+    )
+
+
+def _asked(sizes: Sizes, gpu: float | None) -> tuple[dict[str, float], Held | None]:
+    """What models and answers take, and what is inside an engine; gpu: bytes of the one that it shares, None: none."""
+    if sizes.inside is None:
+        answers = sizes.batch * sizes.length * sizes.token
+        return {"model": sizes.live, "tables of sources": sizes.tables, "prompts and answers": answers}, None
+    needed = Held(sizes.inside, None if gpu is None else sizes.share * gpu)
+    taken = {"vLLM": needed.total if needed.room is None else needed.room}
+    return {**taken, "model, to check the winner": sizes.live, "tables of sources": sizes.tables}, needed
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from evohydra.planning import power
 from evohydra.planning.calibration import Calibrated
 from evohydra.planning.cost import Asked, Cost, Shape, Speed, cost, language_rate, merge_seconds
 from evohydra.planning.devices import Device
+from evohydra.planning.engines import served_rate
 from evohydra.planning.memory import Memory, Rooms, Sizes, memory
 from evohydra.planning.power import Disagreement
 from evohydra.planning.work import Work
@@ -52,15 +53,18 @@ class Outlook:
     optimism_of_choice: float | None
 
 
-def estimated(work: Work, model: Model, lengths: Mapping[str, Lengths], device: Device, batch: int) -> Speed:
-    """How fast a run is by the device's figures."""
+def estimated(
+    work: Work, model: Model, lengths: Mapping[str, Lengths], device: Device, batch: int, *, served: bool = False
+) -> Speed:
+    """How fast a run is by the device's figures; `served` by an engine that works on `batch` texts at once."""
+    rate_of = served_rate if served else language_rate
     rates, unknown = {}, []
     for name in work.examples():
         found = lengths.get(measured_on(benchmark_of(name)))
         if found is None or model.shape is None:
             unknown.append(name)
             continue
-        rates[name] = language_rate(model.shape, asked(found, name), device, batch)
+        rates[name] = rate_of(model.shape, asked(found, name), device, batch)
     merge = merge_seconds(model.bytes, model.sources, device, model.kept >= model.of_sources)
     fixed = STARTING + 2 * model.of_sources / WRITING + 3 * model.bytes / WRITING
     return Speed(merge, rates, 0.0, fixed, unknown=tuple(unknown))

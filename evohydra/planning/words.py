@@ -128,6 +128,7 @@ def _search(plan: Plain, found: Outlook) -> Lines:
     one = found.wall[0]
     if not one.unknown:
         lines.append(("tokens", f"{one.tokens:,.0f}, in {one.passes:,.0f} batches"))
+    lines.append(("backend", plan["chosen"]["backend"]))
     lines.append(("optimizer", f"{plan['optimizer']['chosen']}; {plan['optimizer']['suited']}"))
     return [*lines, *([("assumed", work["assumed"])] if work["assumed"] else [])]
 
@@ -135,11 +136,11 @@ def _search(plan: Plain, found: Outlook) -> Lines:
 def _memory(plan: Plain) -> Lines:
     memory = plan["memory"]
     lines = [("download", gigabytes(memory["download"]))]
-    for name in ("driver", "worker", "gpu", "disk"):
+    for name in ("driver", "worker", "gpu", "inside_engine", "disk"):
         if held := memory[name]:
             parts = ", ".join(f"{part} {gigabytes(size)}" for part, size in held["parts"].items() if size >= 1e6)
             room = f" of {gigabytes(held['room'])}" if held["room"] else ""
-            lines.append((name, f"{gigabytes(held['total'])}{room}: {parts}"))
+            lines.append((name.replace("_", " "), f"{gigabytes(held['total'])}{room}: {parts}"))
     if not memory["measured"] and (memory["gpu"] or memory["worker"])["parts"].get("prompts and answers") == 0:
         lines.append(("not known", "prompts and answers: calibrate=true measures them"))
     return [*lines, ("page cache", f"{gigabytes(memory['mapped_sources'])} of sources, where there is room")]

@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from evohydra.assembly.sizes import SHARE, batch_size, bytes_of_a_prompt, bytes_of_a_token
 from evohydra.planning.cost import COMPUTE, Asked, Rate, Shape, Speed, cost, language_rate, merge_seconds
 from evohydra.planning.devices import DEVICES, Device
+from evohydra.planning.engines import Serving, inside, served_rate
 from evohydra.planning.memory import Rooms, Sizes, memory
 from evohydra.planning.power import BOUND, optimism, smallest_gain
 from evohydra.planning.words import duration, gigabytes
@@ -94,50 +95,38 @@ def of_language(
     return rate, held, numbers * 2
 
 
-SEQUENCES, MEMORY = 64, 0.6  # backend.sequences, backend.memory
-ACTIVATIONS = 1e9  # bytes that vLLM takes beside weights, keys and values
+VLLM = Serving(sequences=64, share=0.6, cache=1024.0**3, libraries=1.5e9)  # the defaults of conf/backend/vllm.yaml
 
 
-def of_engine(device: Device, examples: int) -> tuple[Rate, float, dict[str, float]]:
-    """Mistral 7B by vLLM: its rate, seconds that a genome takes besides, and bytes of the GPU by what takes them.
-
-    An answer that has ended makes room for the next one, so that answers of the mean length count; at the end of a
-    genome the longest ones go on alone. While the winner is checked, the model is there a second time.
-    """
+def of_engine(device: Device) -> tuple[Rate, Sizes]:
+    """Mistral 7B by vLLM. While the winner is checked, the model is there a second time."""
     asked, kind = PROBLEM, torch.bfloat16
     shapes = mistral()
     numbers = sum(torch.Size(shape).numel() for shape in shapes.values())
     rows = shapes["model.embed_tokens.weight"]
     cached = bytes_of_a_token(shapes, kind, 1) - bytes_of_a_token(shapes, kind, 0)
     shape = Shape(numbers - rows[0] * rows[1], numbers * 2, cached, int(MISTRAL["num_hidden_layers"]))
-    texts = min(SEQUENCES, examples)
-    rate = language_rate(shape, replace(asked, longest=asked.answer), device, texts)
-    alone = language_rate(shape, replace(asked, longest=asked.longest - asked.answer), device, 1)
-    inside = {"weights": numbers * 2.0, "keys and values": texts * (asked.prompt + asked.longest) * cached}
-    needed = sum(inside.values()) + ACTIVATIONS
-    held = {
-        "vLLM needs": needed,
-        "vLLM takes": MEMORY * device.memory,
-        "model, checked": numbers * 2.0,
-        "tables": float(TABLES),
-    }
-    return rate, alone.per_batch, held
+    length = asked.prompt + asked.longest
+    held = inside(numbers * 2, cached, length, VLLM, on_gpu=device.gpu)
+    sizes = Sizes(numbers * 2, TABLES, 0, 1, length, 0, LIBRARIES, 0, inside=held, share=VLLM.share)
+    return served_rate(shape, asked, device, VLLM.sequences), sizes
 
 
 def row_of_engine(device: Device, workers: int) -> str:
     """A line of the table of vLLM: EvoLLM-JP, with an engine on each GPU."""
-    examples, model = 1069, 14.5e9
-    rate, tail, held = of_engine(device, examples)
-    merge = merge_seconds(model, 4, device, kept=False)
+    examples = 1069
+    rate, sizes = of_engine(device)
+    merge = merge_seconds(sizes.live, 4, device, kept=False)
     plan = work(1000, 9, {"search": (1000, examples), "test": (8, 250)})
-    found = cost(plan, Speed(merge + tail, {"a": rate}, 30.0, FIXED), workers)
-    taken = held["vLLM takes"] + held["model, checked"] + held["tables"]
-    fits = held["vLLM needs"] <= held["vLLM takes"] and taken <= device.memory
-    genome = rate.seconds(examples, 1)
+    found = cost(plan, Speed(merge, {"a": rate}, 30.0, FIXED), workers)
+    held = memory(sizes, on_gpu=True, workers=workers, here=False, rooms=Rooms(None, device.memory, None), download=0)
+    assert held.gpu is not None
+    assert held.inside is not None
     label = f"{workers} x {device.name}" if workers > 1 else device.name
     return (
-        f"| {label} | {gigabytes(held['vLLM needs'])} of {gigabytes(held['vLLM takes'])} | {gigabytes(taken)} of "
-        f"{gigabytes(device.memory)} ({'yes' if fits else 'no'}) | {merge:.0f} s | {genome + tail:.0f} s | "
+        f"| {label} | {gigabytes(held.inside.total)} of {gigabytes(held.inside.room or 0)} | "
+        f"{gigabytes(held.gpu.total)} of {gigabytes(device.memory)} ({'no' if held.lacking else 'yes'}) | "
+        f"{merge:.0f} s | {rate.seconds(examples, 1):.0f} s | "
         f"{duration(found.total.likely)} ({duration(found.total.low)} to {duration(found.total.high)}) |"
     )
 

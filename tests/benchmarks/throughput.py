@@ -1,23 +1,28 @@
 """How many answers a second: vLLM beside transformers, on a random model of SmolLM2-135M's shape or of the zoo's.
 
     PYTHON -m tests.benchmarks.throughput [--texts 64] [--prompt 64] [--tokens 32] [--uneven] [--dtype bfloat16]
-                                          [--rounds 2] [--profile]
+                                          [--rounds 2] [--profile] [--also block_size=16,enforce_eager=false ...]
 
-PYTHON has vLLM (docs/backends.md). Both engines are in this process, are asked the same prompts in turn, and write so
+PYTHON has vLLM (docs/backends.md). All engines are in this process, are asked the same prompts in turn, and write so
 many tokens that greedy answers of a random model never end by themselves. --uneven: answers have lengths from 1 to
 --tokens, as those of word problems do (an eighth of all has the longest); vLLM is told the length of each, transformers
 goes on until the longest has ended, as it does with answers that end by themselves. Times are seconds of the processor,
-since the machine may be shared. --profile says which operators take them.
+since the machine may be shared; the fastest round and the median count. --also: vLLM once more, with these options of
+its LLM class in the place of evohydra's. --profile says which operators take the time.
 """
 
 import argparse
 import itertools
+import json
 import os
+import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -49,17 +54,18 @@ def by_transformers(folder: Path, dtype: str) -> Answer:
     return answer
 
 
-def by_vllm(folder: Path, dtype: str, texts: int, compiled: bool) -> Answer:
-    """As the backend has it: in this process, without a cache of prefixes that a change of weights empties anyway."""
+def by_vllm(folder: Path, dtype: str, texts: int, others: Mapping[str, object]) -> Answer:
+    """As the backend has it, but for `others`: in this process, with a cache of prefixes that is emptied each time."""
     for name, value in {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_LOGGING_LEVEL": "ERROR"}.items():
         os.environ.setdefault(name, value)
     os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
     from vllm import LLM, SamplingParams
 
-    llm = LLM(
-        str(folder), dtype=dtype, max_model_len=512, max_num_seqs=texts, enforce_eager=not compiled,
-        kv_cache_memory_bytes=1024**3, skip_tokenizer_init=True, disable_log_stats=True,
-    )  # fmt: skip
+    options: dict[str, Any] = {
+        "dtype": dtype, "max_model_len": 512, "max_num_seqs": texts, "enforce_eager": True,
+        "kv_cache_memory_bytes": 1024**3, "skip_tokenizer_init": True, "disable_log_stats": True, **others,
+    }  # fmt: skip
+    llm = LLM(str(folder), **options)
 
     def answer(prompts: Sequence[Sequence[int]], lengths: Sequence[int]) -> int:
         llm.reset_prefix_cache()
@@ -68,6 +74,20 @@ def by_vllm(folder: Path, dtype: str, texts: int, compiled: bool) -> Answer:
         return sum(len(each.outputs[0].token_ids) for each in told)
 
     return answer
+
+
+def options_of(text: str) -> dict[str, object]:
+    """`block_size=16,enforce_eager=false` as options; ValueError for what is none."""
+    found: dict[str, object] = {}
+    for each in text.split(","):
+        name, sign, value = each.partition("=")
+        if not (name and sign and value):
+            raise ValueError(f"--also: expected NAME=VALUE, got {each!r}")
+        try:
+            found[name] = json.loads(value)
+        except json.JSONDecodeError:
+            found[name] = value
+    return found
 
 
 def lengths_of(texts: int, tokens: int, uneven: bool) -> list[int]:
@@ -92,8 +112,9 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     for flag, default in (("--texts", 64), ("--prompt", 64), ("--tokens", 32), ("--rounds", 2), ("--threads", 1)):
         parser.add_argument(flag, type=int, default=default)
-    for flag in ("--uneven", "--compiled", "--profile"):
+    for flag in ("--uneven", "--profile"):
         parser.add_argument(flag, action="store_true")
+    parser.add_argument("--also", nargs="*", default=[], help="options of vLLM's LLM: NAME=VALUE,NAME=VALUE")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     torch.manual_seed(0)
@@ -101,10 +122,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as room:
         config = LlamaConfig(**SHAPES[given.shape], tie_word_embeddings=False, bos_token_id=None, eos_token_id=1)
         LlamaForCausalLM(config).to(getattr(torch, given.dtype)).save_pretrained(room)
-        engines = {
-            "vLLM": by_vllm(Path(room), given.dtype, given.texts, given.compiled),
-            "transformers": by_transformers(Path(room), given.dtype),
-        }
+        engines = {"transformers": by_transformers(Path(room), given.dtype)}
+        for text in ("", *given.also):
+            others = options_of(text) if text else {}
+            engines[f"vLLM {text}".strip()] = by_vllm(Path(room), given.dtype, given.texts, others)
         torch.set_num_threads(given.threads)
         spent: dict[str, list[float]] = {name: [] for name in engines}
         for turn in range(given.rounds + 1):  # the first one warms up
@@ -115,9 +136,12 @@ def main() -> None:
                     spent[name].append(seconds)
                 print(f"{turn or 'warm up'}: {name}: {seconds:.1f} s, {tokens} tokens", flush=True)
         tokens = sum(lengths)
-        best = {name: min(each) for name, each in spent.items()}
-        print({name: f"{tokens / seconds:.1f} tokens a second" for name, seconds in best.items()})
-        print(f"vLLM is {best['transformers'] / best['vLLM']:.2f} times as fast; {vars(given)}")
+        print(vars(given))
+        print("| engine | best round, s | median, s | tokens a second | times transformers |\n|---|---|---|---|---|")
+        for name, each in spent.items():
+            best, middle = min(each), statistics.median(each)
+            ratio = statistics.median(np.divide(spent["transformers"], each))
+            print(f"| {name} | {best:.2f} | {middle:.2f} | {tokens / best:.0f} | {ratio:.2f} |")
         if given.profile:
             for name, answer in engines.items():
                 with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:

@@ -22,13 +22,13 @@ Tokens = list[int]
 
 
 def transformers(model: str, asked: "Asked") -> Answers:
-    """Transformers, one prompt after the other."""
+    """Transformers, one prompt after the other. As in all engines here, the arithmetic is float32."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     torch.set_num_threads(1)
     tokenizer = AutoTokenizer.from_pretrained(model)
-    loaded = AutoModelForCausalLM.from_pretrained(model, dtype="auto")
+    loaded = AutoModelForCausalLM.from_pretrained(model, dtype="float32")
     answers, likely = [], []
     with torch.inference_mode():
         for prompt in asked.prompts:
@@ -82,7 +82,7 @@ def ctranslate2(model: str, asked: "Asked") -> Answers:
     import ctranslate2 as library
 
     names = json.loads((Path(model) / "vocabulary.json").read_text())
-    generator = library.Generator(model, device="cpu", compute_type="default", intra_threads=1)
+    generator = library.Generator(model, device="cpu", compute_type="float32", intra_threads=1)
     told = generator.generate_batch(
         [[names[token] for token in prompt] for prompt in asked.prompts], max_length=asked.limit, sampling_topk=1,
         include_prompt_in_result=False, end_token=asked.ends,

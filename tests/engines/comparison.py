@@ -15,7 +15,7 @@ from tests.commands import REPOSITORY, environment
 from tests.engines import answering
 
 DOCS = REPOSITORY / "evohydra" / "docs"
-SECONDS = 600.0  # that an engine may take
+SECONDS = 1800.0  # that an engine may take
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,15 @@ def converted(engine: str, python: str, checkpoint: Path, room: Path) -> Path:
     words = json.loads((checkpoint / "tokenizer.json").read_text())["model"]["type"] == "WordLevel"
     tools, target = Path(python).parent, room / engine
     if engine == "ctranslate2":
-        _run(tools / "ct2-transformers-converter", "--model", checkpoint, "--output_dir", target)
+        _run(
+            tools / "ct2-transformers-converter",
+            "--model",
+            checkpoint,
+            "--output_dir",
+            target,
+            "--quantization",
+            "float32",
+        )
         file = target / "config.json"
         settings = json.loads(file.read_text())
         if (
