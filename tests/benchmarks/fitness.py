@@ -202,7 +202,7 @@ def figure(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
     panels = sorted({(line["on"], line["optimizer"]) for line in lines}, reverse=True)
     drawn = Figure(figsize=(4.6 * len(panels), 4.2), layout="constrained")
     for number, panel in enumerate(panels, 1):
-        axes = drawn.add_subplot(1, len(panels), number)
+        axes = drawn.add_subplot(1, len(panels), number, sharey=drawn.axes[0] if number > 1 else None)
         for at, kind in enumerate(KINDS):
             here = [line for line in lines if (line["on"], line["optimizer"]) == panel and line["kind"] == kind]
             if here:
