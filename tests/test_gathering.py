@@ -37,7 +37,7 @@ def values(sums: Sums) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def trio(tmp_path_factory: pytest.TempPathFactory) -> OpenSources:
-    base, one, two = save_trio(tmp_path_factory.mktemp("trio"))
+    _, one, two = save_trio(tmp_path_factory.mktemp("trio"))
     return open_sources((Checkpoint("one", str(one)), Checkpoint("two", str(two))), None, FAMILY)
 
 

@@ -37,7 +37,20 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "tiny_vlm": ("experiment=tiny_vlm",),
     "tiny_sdxl": ("experiment=tiny_sdxl",),
     "wordings": ("experiment=tiny_wordings",),
-    **{name: (f"merge={name}",) for name in ("wudi", "pcb", "boosted_task_arithmetic", "boosted_ties", "any")},
+    **{
+        name: (f"merge={name}",)
+        for name in (
+            "wudi",
+            "pcb",
+            "boosted_task_arithmetic",
+            "boosted_ties",
+            "any",
+            "regmean",
+            "regmean_plus_plus",
+            "activation",
+            "fisher",
+        )
+    },
     "any-whole": ("merge=any", "merge.parameter.granularity.layers=whole"),
 }
 LIKELIHOOD = ("fitness=likelihood",)
