@@ -39,11 +39,12 @@ SHARES = {
     "dare_ties": ("density",), "della": ("density",), "della_linear": ("density",), "sce": ("select_topk",),
     "ties": ("density",), "knots": ("density",), "core_space": ("density",),
     "knots_dare_ties": ("density",), "core_space_dare_ties": ("density",), "pcb": ("density",),
+    "regmean": ("alpha",), "regmean_plus_plus": ("alpha",),
     "boosted_consensus": ("boost",), "boosted_task_arithmetic": ("boost",), "boosted_ties": ("boost",),
 }  # fmt: skip
 NOT_NEGATIVE = {
     "consensus": "threshold", "geometric_median": "weight", "karcher": "weight", "nearswap": "t", "ramplus": "alpha",
-    "wudi": "ridge",
+    "wudi": "ridge", "regmean": "weight", "regmean_plus_plus": "weight", "activation": "weight", "fisher": "weight",
 }  # fmt: skip
 ELSEWHERE = (
     "knots",

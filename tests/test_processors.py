@@ -13,7 +13,8 @@ from tests.commands import python
 # They rest on singular values or on exponentials and logarithms, see docs/merging.md.
 MAY_DIFFER = (
     "arcee_fusion", "boosted_consensus", "boosted_task_arithmetic", "boosted_ties", "core_space",
-    "core_space_dare_ties", "iso_c", "iso_cts", "knots", "knots_dare_ties", "tsv_m", "wudi",
+    "core_space_dare_ties", "iso_c", "iso_cts", "knots", "knots_dare_ties", "regmean", "regmean_plus_plus", "tsv_m",
+    "wudi",
 )  # fmt: skip
 SETTINGS = {
     "no vectors": {"ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE", "ONEDNN_MAX_CPU_ISA": "SSE41"},

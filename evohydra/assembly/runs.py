@@ -49,13 +49,14 @@ from evohydra.assembly.settings import Settings, check_several
 from evohydra.assembly.sizes import fitted
 from evohydra.assembly.stack_starts import by_content as by_content_of
 from evohydra.assembly.stack_starts import known_starts, stack_points
-from evohydra.assembly.statistics import check_statistics, gathered, without_places
+from evohydra.assembly.statistics import check_statistics, gathered, unread, without_places
 from evohydra.assembly.warming import optimizer_of, warm_genomes, warmed
 from evohydra.assembly.workers import WorkerMaker, scores_depend_on
 from evohydra.audit.plan import audit_plan
 from evohydra.families import Rules
 from evohydra.families.sources import FoundSources
 from evohydra.files import Plain
+from evohydra.merging.statistics import NothingFound
 from evohydra.recipe import Node
 from evohydra.run import Run
 from evohydra.scoring.benchmarks import Asking, Benchmark, BenchmarkError
@@ -155,12 +156,13 @@ def assembled(
     merged_in = str(parts.engine.dtype).removeprefix("torch.")
     nested = over(earlier, nodes, found.rules, merged_in, parts.engine.adapters.used)
     located = located_in(found, parts.sources, nested)
-    statistics = gathered(merge, parts, located, directory, gathers=reading.gathers)
-    parts.engine.statistics = statistics.files
-    space = space_of(statistics.merge, located, found)
-    for usual in defaults_of(space):
+    parts.engine.statistics = NothingFound()  # what is wrong with genes is told before texts are read
+    for usual in defaults_of(space_of(unread(merge), located, found)):
         form.format.check(usual, parts.family, parts.sources)
         reading.probe(parts.engine.uncached(), usual)  # where workers are elsewhere, no tensor stays here
+    statistics = gathered(merge, settings.baselines, parts, located, directory, gathers=reading.gathers)
+    parts.engine.statistics = statistics.files
+    space, settings = space_of(statistics.merge, located, found), replace(settings, baselines=statistics.baselines)
     made_from(space.default(), parts.sources.directories)  # warns now, not after the search
     make_executor = functools.partial(_executor, settings, parts)
     if not benchmarks:

@@ -45,9 +45,10 @@ BACKWARD = (
 
 @dataclass(frozen=True)
 class Gathered:
-    """A merge with the digests of its statistics, their files, and what of these belongs to a run's identity."""
+    """Merges with the digests of their statistics, the files of these, and what of them belongs to a run's identity."""
 
     merge: Spec
+    baselines: Plain | None
     files: StatisticsFiles
     identity: Mapping[str, str]
     said: tuple[str, ...] = ()
@@ -92,35 +93,49 @@ def _of_identity(spec: Plain) -> Plain:
     return {key: value for key, value in spec[STATISTICS].items() if key not in INCIDENTAL}
 
 
-def gathered(merge: Spec, parts: Parts, located: Located, directory: Path, *, gathers: bool | None) -> Gathered:
+def unread(merge: Spec) -> Spec:
+    """`merge` with a digest of statistics that nobody has, to look at it before texts are read."""
+    return _each_spec(merge, lambda spec: {**spec, STATISTICS: UNREAD} if spec.get(STATISTICS) else spec)
+
+
+def gathered(
+    merge: Spec,
+    baselines: Plain | None,
+    parts: Parts,
+    located: Located,
+    directory: Path,
+    *,
+    gathers: bool | None,
+) -> Gathered:
     """`merge` with the digests of the statistics that its methods read; they are gathered where they are not on file.
 
-    directory: of the run. gathers: see `Reading`; where it is False StatisticsError for files that are missing.
+    So for `baselines`, merges by name, which are no part of a run's identity. directory: of the run. gathers: see
+    `Reading`; where it is False StatisticsError for files that are missing.
     """
+    if gathers is None:
+        return Gathered(unread(merge), baselines, StatisticsFiles(), {})
     files: dict[str, Files] = {}
-    identity: dict[str, str] = {}
     said: list[str] = []
 
     def of(spec: Plain) -> Plain:
         method = resolve(str(spec["method"]))
         if method.reads is None:
             return spec
-        if gathers is None:
-            return {**spec, STATISTICS: UNREAD}
         course = _course(spec, method.reads, parts, located, directory)
         found = on_file(course) if not gathers else _made(course, str(spec["method"]), said)
         files[digest_of(found)] = found
-        identity.update({f"{method.reads} of {name}": file.sha256 for name, file in found.items()})
         return {**spec, STATISTICS: digest_of(found)}
 
     made = _each_spec(merge, of)
-    return Gathered(made, StatisticsFiles(files), identity, tuple(said))
+    identity = {f"{file.path.name} of {name}": file.sha256 for found in files.values() for name, file in found.items()}
+    compared = {name: _each_spec({"parameter": spec}, of)["parameter"] for name, spec in (baselines or {}).items()}
+    return Gathered(made, compared if baselines else baselines, StatisticsFiles(files), identity, tuple(said))
 
 
 def _made(course: Course, method: str, said: list[str]) -> Files:
     place = next(iter(course.sources.values())).directory
     place.mkdir(parents=True, exist_ok=True)
-    if course.statistic == "gradient_squares":
+    if course.statistic == "gradient_squares" and not all(each.path.exists() for each in course.sources.values()):
         logger.warning(BACKWARD, method, course.prompts)
     start = time.perf_counter()
     with FileLock(place / LOCK):

@@ -92,6 +92,18 @@ def digest_of(files: Files) -> str:
     return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()
 
 
+class NothingFound:
+    """Statistics of a pass that has found nothing of any tensor: for looking at a merge before there is one."""
+
+    def read(self, digest: str, source: str, name: str) -> Found | None:
+        """As `Statistics.read`, of any digest."""
+        return None
+
+    def told(self, node: Node) -> dict[str, dict[str, dict[str, str]]]:
+        """No files."""
+        return {}
+
+
 @dataclass
 class StatisticsFiles:
     """Statistics in files, by their digests. A file is hashed before anything of it is read."""

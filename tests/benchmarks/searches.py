@@ -27,6 +27,10 @@ from tests.commands import environment
 
 ALWAYS = ("tracker=none", "report=false", "baselines=null", "threads=1")
 LAYERS_AND_MODULES = "merge.parameter.granularity.modules=true"
+METHODS = (
+    "wudi", "pcb", "boosted_task_arithmetic", "boosted_ties", "any", "regmean", "regmean_plus_plus", "activation",
+    "fisher",
+)  # fmt: skip
 FOR_LORAS = (
     "task_arithmetic", "ties", "dare_ties", "knots", "knots_dare_ties", "core_space", "core_space_dare_ties",
 )  # fmt: skip
@@ -40,7 +44,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "tiny_vlm": ("experiment=tiny_vlm",),
     "tiny_sdxl": ("experiment=tiny_sdxl",),
     "wordings": ("experiment=tiny_wordings",),
-    **{name: (f"merge={name}",) for name in ("wudi", "pcb", "boosted_task_arithmetic", "boosted_ties", "any")},
+    **{name: (f"merge={name}",) for name in METHODS},
     # A weight, and a density, for each adapter. Most of these methods make no adapter of small rank.
     **{f"loras-{name}": ("experiment=tiny_loras", f"merge={name}", "format=plain") for name in FOR_LORAS},
     "any-whole": ("merge=any", "merge.parameter.granularity.layers=whole"),

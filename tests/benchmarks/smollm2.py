@@ -225,8 +225,9 @@ def check(method: str, base: Path, variants: Sequence[Path], target: Path, svd_l
 
 
 def methods() -> list[str]:
-    """The methods of conf/merge: what has a parameter space with a method of its own."""
-    return [name for name in names("merge") if "method" in composed(f"merge={name}")["merge"].get("parameter", {})]
+    """The methods of conf/merge: what has a parameter space with a method of its own, and goes by weights alone."""
+    spaces = {name: composed(f"merge={name}")["merge"].get("parameter", {}) for name in names("merge")}
+    return [name for name, space in spaces.items() if "method" in space and "statistics" not in space]
 
 
 def main() -> None:

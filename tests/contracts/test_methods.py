@@ -60,7 +60,7 @@ def sources(dtype: torch.dtype = torch.float32, shapes: Mapping[str, tuple[int, 
 
 
 class Statistics:
-    """What passes over texts might have found; digests are kinds (`Method.reads`)."""
+    """What passes over texts might have found; digests are kinds (`Method.reads`). Sums of whole numbers are exact."""
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         self.shapes = shapes
@@ -69,11 +69,12 @@ class Statistics:
         shape = self.shapes[name]
         generator = torch.Generator().manual_seed(len(source) * 31 + sum(map(ord, source)))
         if digest == "gradient_squares":
-            return Found(torch.randn(shape, generator=generator).square())
+            return Found(torch.randint(0, 1024, shape, generator=generator).square().float())
         if len(shape) != 2 or 0 in shape:
             return None
-        x = torch.randn((64, shape[1]), generator=generator)
-        return Found(x.square().mean(dim=0) if digest == "input_squares" else x.T @ x / 64)
+        x = torch.randint(-512, 512, (64, shape[1]), generator=generator).double()
+        x[:, 1:] += x[:, :-1].clone()
+        return Found((x.square().mean(dim=0) if digest == "input_squares" else x.T @ x / 64).float())
 
     def told(self, node: object) -> dict[str, dict[str, dict[str, str]]]:
         return {}

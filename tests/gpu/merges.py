@@ -10,7 +10,7 @@ from torch import Tensor
 from evohydra.merging.engine import Engine
 from evohydra.recipe import Node
 from evohydra.spaces.grouping import Location
-from tests.contracts.test_methods import METHODS, Memory, space
+from tests.contracts.test_methods import METHODS, Memory, Statistics, space
 from tests.gpu.findings import Finding
 from tests.weights_worker import SHAPES, sources
 
@@ -22,7 +22,7 @@ ROUNDINGS = 16
 # moves its vectors: a backward-stable factorisation of n x m is right to some n + m roundings.
 FACTORS = {
     "tsv_m", "iso_c", "iso_cts", "wudi", "boosted_consensus", "boosted_task_arithmetic", "boosted_ties", "knots",
-    "core_space", "knots_dare_ties", "core_space_dare_ties",
+    "core_space", "knots_dare_ties", "core_space_dare_ties", "regmean", "regmean_plus_plus",
 }  # fmt: skip
 # An entry at the threshold of an importance, which exponentials and logarithms decide, may fall on the other side.
 THRESHOLDS = {"arcee_fusion"}
@@ -59,7 +59,7 @@ def allowed(method: str) -> float:
 
 def merged(node: Node, tensors: Mapping[str, Memory], device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
     """Merged into parameters on the device, as a search does; given back on the CPU."""
-    engine = Engine(tensors, device=device, dtype=dtype, cache_bytes=2**26)
+    engine = Engine(tensors, device=device, dtype=dtype, cache_bytes=2**26, statistics=Statistics(SHAPES))
     found = {}
     for _ in range(2):  # the second time from what is kept
         parameters = {name: torch.zeros(shape, dtype=dtype, device=device) for name, shape in SHAPES.items()}
