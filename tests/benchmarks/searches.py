@@ -55,7 +55,7 @@ VERIFIED = (*LIKELIHOOD, "fitness.references=verified")
 SEARCHES: dict[str, tuple[str, ...]] = {
     "cmaes-full": ("optimizer=cmaes", "fitness=full", "budget=204"),
     "cmaes-full-half": ("optimizer=cmaes", "fitness=full", "budget=102"),
-    "as-is": (),  # optimizer, fitness and budget of the example
+    "as-is-100": ("budget=100",),  # optimizer and fitness of the example
     "bo-full-half": ("optimizer=bo", "fitness=full", "budget=102"),
     "bo-full": ("optimizer=bo", "fitness=full", "budget=130"),
     "bo-likelihood": ("optimizer=bo", *LIKELIHOOD, "budget=130"),
