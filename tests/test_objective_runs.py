@@ -1,11 +1,15 @@
 """Whole runs with several objectives, weights, and baselines that end."""
 
+import io
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from evohydra.report.front_table import front_rows, front_table
+from evohydra.report.tables import summary_table
 from tests.commands import built, carried_out, json_lines, workspace
 
 
@@ -66,7 +70,18 @@ def test_generations_on_different_examples_have_no_common_front(leaning: list[st
     assert set(summary["validation"]["picks"].values()) <= set(candidates)
     assert {each["index"] for each in front} == set(candidates)  # what one gains the other loses
     assert {index // 6 for index in candidates} == {0, 1}  # of both generations
-    assert "those of its generation, which were scored on the same examples" in (run / "report.html").read_text()
+    page = (run / "report.html").read_text()
+    assert "those of its generation, which were scored on the same examples" in page
+    # Whatever the fitness is made of, each model's score on each benchmark is told.
+    assert "Mean scores of each benchmark on the test split." in page
+    console = Console(file=io.StringIO(), width=200)
+    console.print(summary_table(json.loads((run / "summary.json").read_text()), "up, down"))
+    shown = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    card = (run / "winner" / "README.md").read_text().splitlines()
+    for name, score in {"source one": summary["test"]["sources"]["one"], "winner": summary["test"]["winner"]}.items():
+        numbers = [f"{score['benchmarks'][each]:.3f}" for each in ("up", "down")]
+        assert any(line.replace("│", " ").split()[-2:] == numbers for line in shown if name in line)
+        assert any(line.endswith(f"| {' | '.join(numbers)} |") for line in card if line.startswith(f"| {name} |"))
 
 
 def test_weights_decide_what_wins(leaning: list[str], tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from evohydra.planning import power
 from evohydra.planning.advice import Batches, advice, suited
 from evohydra.planning.calibration import line
 from evohydra.planning.cost import Asked, Rate, Shape, Speed, cost, language_rate, saved
-from evohydra.planning.devices import DEVICES, Figures, chosen, of_name
+from evohydra.planning.devices import DEVICES, Device, Figures, chosen, of_name
 from evohydra.planning.engines import served_rate
 from evohydra.planning.memory import Rooms, Sizes, memory
 from evohydra.planning.options import parsed
@@ -381,6 +381,22 @@ def test_a_run_by_vllm_is_planned_as_one(tmp_path: Path, monkeypatch: pytest.Mon
     lacking = plan([*given, "backend=vllm", "backend.sequences=100000000"])
     assert not lacking.fits
     assert ["inside vLLM" in each for each in lacking.document["lacking"]] == [True]
+
+
+def test_a_job_that_does_not_fill_a_batch_costs_what_it_holds() -> None:
+    """24 examples of a batch of 512 on a processor, where arithmetic is what writing takes."""
+    processor = Device("cpu", 16 * 10**9, flops=80e9, bandwidth=400e9, overhead=0.0004, gpu=False)
+    whole, few = (language_rate(SHAPE, ASKED, processor, *given) for given in ((512,), (512, 24)))
+    assert few == replace(language_rate(SHAPE, ASKED, processor, 24), batch=512)
+    assert whole.per_batch > 20 * few.per_batch
+    assert language_rate(SHAPE, ASKED, processor, 512, 4000) == whole
+
+
+def test_how_many_examples_a_model_is_asked_at_once() -> None:
+    stages = (Stage("search", 40, {"a": Between.known(40 * 24)}), Stage("test", 10, {"a": Between.known(10 * 74)}))
+    work = Work(course_of(40, 6, 6), stages)
+    assert work.of_a_job("a") == pytest.approx((40 * 24 + 10 * 74) / 50)
+    assert work.of_a_job("b") == 0.0
 
 
 def test_what_does_not_fit_is_said() -> None:

@@ -8,7 +8,6 @@ from evohydra.planning.devices import Device
 from evohydra.planning.work import Stage, Work
 from evohydra.searching.fitness.expected import NOTHING, Between
 
-COMPUTE, TRANSFER = 0.35, 0.5  # shares of a device's figures that transformers' models reach
 WITHIN = (0.5, 2.0)  # of an estimate from a device's figures
 MEASURED = (0.75, 1.35)  # of one that was measured on a few examples
 SOON = 1.1  # of an even share of the work: workers wait for each other at the end of a generation
@@ -154,20 +153,20 @@ class Asked:
     beams: int = 1
 
 
-def language_rate(shape: Shape, asked: Asked, device: Device, batch: int) -> Rate:
-    """How fast a language model answers, from the device's figures.
+def language_rate(shape: Shape, asked: Asked, device: Device, batch: int, job: float = math.inf) -> Rate:
+    """How fast a language model answers, from the device's figures; `job` examples are asked of a model at once.
 
     Reading is bound by arithmetic, 2 operations for each parameter and token (Kaplan et al., arXiv 2001.08361, section
     2.1). Writing a token of each answer of a batch is bound by reading all weights and the keys and values, or by
     starting the layers' kernels.
     """
-    flops, bandwidth = device.flops * COMPUTE, device.bandwidth * TRANSFER
+    flops, bandwidth = device.flops * device.compute, device.bandwidth * device.transfer
     starting = shape.layers * device.overhead
     read = asked.prompt + (0 if asked.writes else asked.answer)
     per_example = asked.passes * read * asked.beams * 2 * shape.parameters / flops
     per_batch = starting * asked.passes
     if asked.writes:
-        rows = batch * asked.beams
+        rows = min(batch, job) * asked.beams
         cached = rows * (asked.prompt + asked.longest / 2) * shape.cached
         step = max((shape.bytes + cached) / bandwidth, 2 * shape.parameters * rows / flops, starting)
         per_batch += asked.longest * step
@@ -176,5 +175,5 @@ def language_rate(shape: Shape, asked: Asked, device: Device, batch: int) -> Rat
 
 def merge_seconds(bytes_of_model: float, sources: int, device: Device, kept: bool) -> float:
     """One pass over all sources and the result; sources that are not `kept` on the device come over PCIe."""
-    transfer = device.bandwidth * TRANSFER if kept or not device.gpu else 12e9
+    transfer = device.bandwidth * device.transfer if kept or not device.gpu else 12e9
     return bytes_of_model * (sources + 2) / transfer

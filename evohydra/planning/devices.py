@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 GB = 10**9
+COMPUTE, TRANSFER = 0.35, 0.5  # shares of a data sheet's figures that transformers' models reach
+OF_MEASURED = 0.5  # share of what a product of two matrices and a copy reach here: layers are smaller, and more is done
 
 
 @dataclass(frozen=True)
@@ -12,7 +14,8 @@ class Device:
     """memory: bytes. flops: floating-point operations a second, dense, 16 bits. bandwidth: bytes a second.
 
     overhead: seconds that each layer of a model costs in each forward pass, however small it is. at_once: how many
-    workers such a machine carries at once; None: each worker has such a device of its own.
+    workers such a machine carries at once; None: each worker has such a device of its own. compute, transfer: shares of
+    flops and bandwidth that transformers' models reach; less of a data sheet's than of what was measured.
     """
 
     name: str
@@ -22,6 +25,8 @@ class Device:
     overhead: float
     gpu: bool = True
     at_once: int | None = None
+    compute: float = COMPUTE
+    transfer: float = TRANSFER
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,15 @@ def this_processor(memory: int, cores: int) -> Device:
         large = torch.ones(4 * 2**20)
         copied = min(_seconds(lambda: large.clone()) for _ in range(3))
     return Device(
-        f"cpu, {cores} cores", memory, 2 * 512**3 / took, 2 * 4 * large.numel() / copied, 0.0004, False, cores
+        f"cpu, {cores} cores",
+        memory,
+        flops=2 * 512**3 / took,
+        bandwidth=2 * 4 * large.numel() / copied,
+        overhead=0.0004,
+        gpu=False,
+        at_once=cores,
+        compute=OF_MEASURED,
+        transfer=OF_MEASURED,
     )
 
 

@@ -1,5 +1,6 @@
 """What an inference engine (vLLM) costs: seconds where answers that end make room for others, and the memory inside."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -22,15 +23,15 @@ class Serving:
     libraries: float
 
 
-def served_rate(shape: Shape, asked: Asked, device: Device, texts: int) -> Rate:
+def served_rate(shape: Shape, asked: Asked, device: Device, texts: int, job: float = math.inf) -> Rate:
     """How fast a language model answers, from the device's figures, where an engine works on so many texts at once.
 
     An answer that has ended makes room for the next one, so that answers of the mean length count; at the end of a
-    genome the longest one goes on alone.
+    genome the longest one goes on alone. `job` examples are asked of a model at once.
     """
     if not asked.writes:
-        return language_rate(shape, asked, device, texts)
-    rate = language_rate(shape, replace(asked, longest=asked.answer), device, texts)
+        return language_rate(shape, asked, device, texts, job)
+    rate = language_rate(shape, replace(asked, longest=asked.answer), device, texts, job)
     rest = replace(asked, longest=max(0.0, asked.longest - asked.answer))
     return replace(rate, per_job=language_rate(shape, rest, device, 1).per_batch if rest.longest else 0.0)
 

@@ -64,7 +64,7 @@ def estimated(
         if found is None or model.shape is None:
             unknown.append(name)
             continue
-        rates[name] = rate_of(model.shape, asked(found, name), device, batch)
+        rates[name] = rate_of(model.shape, asked(found, name), device, batch, work.of_a_job(name))
     merge = merge_seconds(model.bytes, model.sources, device, model.kept >= model.of_sources)
     fixed = STARTING + 2 * model.of_sources / WRITING + 3 * model.bytes / WRITING
     return Speed(merge, rates, 0.0, fixed, unknown=tuple(unknown))

@@ -35,6 +35,12 @@ class Work:
         """The stage of this name; one without models where the run has none."""
         return next((each for each in self.stages if each.name == name), Stage(name, 0, {}))
 
+    def of_a_job(self, score: str) -> float:
+        """The mean number of examples of this score that a model is asked at once."""
+        stages = [stage for stage in self.stages if score in stage.examples]
+        models = sum(stage.models for stage in stages)
+        return sum(stage.examples[score].likely for stage in stages) / models if models else 0.0
+
     def examples(self) -> dict[str, Between]:
         """Of all stages together."""
         found: dict[str, Between] = {}

@@ -8,6 +8,7 @@ from evohydra.files import Plain
 from evohydra.report import paired_tests
 from evohydra.report.audit_tables import audit_blocks
 from evohydra.report.blocks import Block, FigureBlock, Link, Picture, Section, Table
+from evohydra.report.each_benchmark import cells, several
 from evohydra.report.example_tables import example_blocks
 from evohydra.report.front import front_figure
 from evohydra.report.front_table import front_rows
@@ -28,6 +29,7 @@ from evohydra.report.tables import (
     search_sentences,
     unsearched_sentence,
 )
+from evohydra.report.tables import rows as models_tested
 from evohydra.report.worker_figures import worker_blocks
 
 FITNESS = {
@@ -189,6 +191,10 @@ def _held_out(jobs: Sequence[Job]) -> Iterator[Block]:
     examples = (done[0].summary or {})["test"]["winner"]["n"]
     told = f"The same in numbers, on {examples} examples. They chose nothing: not the genomes, not the winner."
     yield Table(("", "score", "95 % interval", "models"), rows, told)
+    tested = dict(models_tested((done[0].summary or {})["test"])) if len(done) == 1 else {}
+    if names := several(tested.values()):
+        each_told = [(name, *cells(score, names)) for name, score in tested.items()]
+        yield Table(("", *names), each_told, "Mean scores of each benchmark on the test split.")
     if len(done) == 1:
         pairs, sides = paired_tests.winner_against_others(done[0]), ("model", "against")
         test = "Paired over the test examples: bootstrap intervals, p of a sign-flip test."

@@ -7,6 +7,7 @@ from rich.text import Text
 
 from evohydra.files import Plain
 from evohydra.pages import in_markdown
+from evohydra.report.each_benchmark import cells, several
 from evohydra.searching.fitness.likelihood_scale import ENOUGH, LOW
 
 BINDING = 0.2  # share of a winner's numbers at the ends of their ranges, from which on it is said
@@ -26,10 +27,11 @@ def rows(test: Plain) -> Iterator[tuple[str, Plain]]:
 
 
 def summary_table(summary: Plain, benchmarks: str) -> Table:
-    """Every model on the test split with its 95 % interval."""
+    """Every model on the test split with its 95 % interval, and of several benchmarks the mean of each."""
     table = Table(title=Text(f"{benchmarks}, test split: score and 95 % interval"), title_justify="left")
-    for heading in ("model", "score", "95 % interval", "examples"):
-        table.add_column(heading, justify="left" if heading == "model" else "right")
+    each = several(score for _, score in rows(summary["test"]))
+    for heading in ("model", "score", "95 % interval", "examples", *each):
+        table.add_column(Text(heading), justify="left" if heading == "model" else "right")
     for name, score in rows(summary["test"]):
         style = "bold" if name == "winner" else ""
         if score["score"] is None:
@@ -40,6 +42,7 @@ def summary_table(summary: Plain, benchmarks: str) -> Table:
             f"{score['score']:.3f}",
             f"{score['low']:.3f} to {score['high']:.3f}",
             str(score["n"]),
+            *cells(score, each),
             style=style,
         )
     return table
@@ -175,11 +178,14 @@ def search_sentences(searched: Plain) -> Iterator[str]:
 
 def markdown(summary: Plain) -> str:
     """The same table for a model card."""
-    lines = ["| model | score | 95 % interval | examples |", "|---|---|---|---|"]
+    each = several(score for _, score in rows(summary["test"]))
+    heads = ["model", "score", "95 % interval", "examples", *map(in_markdown, each)]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for name, score in rows(summary["test"]):
         if score["score"] is None:
-            lines.append(f"| {in_markdown(name)} | failed: {in_markdown(score.get('error') or '')} | | |")
+            told = [f"failed: {in_markdown(score.get('error') or '')}", "", "", *("" for _ in each)]
         else:
-            interval = f"{score['low']:.3f} to {score['high']:.3f}"
-            lines.append(f"| {in_markdown(name)} | {score['score']:.3f} | {interval} | {score['n']} |")
+            told = [f"{score['score']:.3f}", f"{score['low']:.3f} to {score['high']:.3f}", str(score["n"])]
+            told += cells(score, each)
+        lines.append("".join(f"| {cell} " if cell else "| " for cell in (in_markdown(name), *told)) + "|")
     return "\n".join(lines)

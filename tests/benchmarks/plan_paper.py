@@ -12,7 +12,7 @@ import transformers
 from torch.utils.flop_counter import FlopCounterMode
 
 from evohydra.assembly.sizes import SHARE, batch_size, bytes_of_a_prompt, bytes_of_a_token
-from evohydra.planning.cost import COMPUTE, Asked, Rate, Shape, Speed, cost, language_rate, merge_seconds
+from evohydra.planning.cost import Asked, Rate, Shape, Speed, cost, language_rate, merge_seconds
 from evohydra.planning.devices import DEVICES, Device
 from evohydra.planning.engines import Serving, inside, served_rate
 from evohydra.planning.memory import Rooms, Sizes, memory
@@ -135,7 +135,7 @@ def of_pictures(device: Device) -> tuple[Rate, Sizes, float]:
     """Four steps of SDXL at 1024 x 1024 in float16, 8 pictures at a time, without the judge's time."""
     parameters, step, picture = sdxl()
     live = 2 * (parameters + TEXT_ENCODERS)
-    each = (4 * step + picture) / (device.flops * COMPUTE)
+    each = (4 * step + picture) / (device.flops * device.compute)
     fitting = 8
     activations = 0.9e9  # bytes of a picture: docs/diffusion.md has 3 to 8 GB for 8
     return Rate(0.3, each, fitting), Sizes(live, TABLES, activations, fitting, 1, 0, LIBRARIES, 0), 2 * parameters

@@ -144,6 +144,21 @@ def latin_hypercube(population: int, dimension: int, generator: np.random.Genera
     return points
 
 
+def favoured(points: Points, axes: Sequence[Axis]) -> Points:
+    """`points`, (n, dimension), uniform in the unit cube, drawn to where the axes say that a search may begin.
+
+    As standard normal numbers they move by what is favoured, so that a coordinate is above 1/2 with the probability of
+    a normal number below that. Coordinates of which nothing is favoured stay as they are.
+    """
+    shift = np.array([axis.favoured for axis in axes])
+    if not shift.any():
+        return points
+    from scipy.special import ndtr, ndtri  # takes long to import
+
+    moved: Points = np.where(shift != 0, ndtr(ndtri(points) + shift), points)
+    return moved
+
+
 def shortened(point: Points, mean: Points, sigma: float) -> Points:
     """`point`, (n,), drawn towards `mean` to the length of a long sample of an isotropic normal distribution.
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.optimize import differential_evolution
 
 from evohydra.checks import Share
-from evohydra.searching.optimizers import MOST, Points, dimension_of, latin_hypercube, starting_points
+from evohydra.searching.optimizers import MOST, Points, dimension_of, favoured, latin_hypercube, starting_points
 from evohydra.searching.optimizers.de_trials import Trials
 from evohydra.searching.optimizers.singles import Result
 from evohydra.spaces.genes import Axis
@@ -51,7 +51,7 @@ class DifferentialEvolution:
         self._asked: SimpleQueue[Points | BaseException] = SimpleQueue()
         self._told: SimpleQueue[NDArray[np.float64] | None] = SimpleQueue()
         generator = np.random.default_rng(seed)
-        initial = latin_hypercube(population, dimension, generator)
+        initial = favoured(latin_hypercube(population, dimension, generator), axes)
         known = starting_points(start, dimension, population)
         initial[: len(known)] = known
         factors = float(mutation) if isinstance(mutation, float | int) else (float(mutation[0]), float(mutation[1]))

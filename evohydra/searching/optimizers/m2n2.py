@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from evohydra.searching.optimizers import AtLeastTwo, Points, dimension_of, starting_points
+from evohydra.searching.optimizers import AtLeastTwo, Points, dimension_of, favoured, starting_points
 from evohydra.searching.optimizers.singles import Result
 from evohydra.spaces.genes import Axis
 
@@ -58,7 +58,8 @@ class M2N2:
         self._choices = np.array([axis.kind == "categorical" for axis in axes])
         self._generator = np.random.default_rng(seed)
         known = starting_points(start, self._dimension, population)
-        self._first = np.vstack([known, self._generator.random((population - len(known), self._dimension))])
+        drawn = self._generator.random((population - len(known), self._dimension))
+        self._first = np.vstack([known, favoured(drawn, axes)])
         self._archive = np.empty((0, self._dimension))
         self._scores = np.empty((0, 1))
 

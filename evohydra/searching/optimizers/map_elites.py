@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evohydra.checks.libraries import optional
-from evohydra.searching.optimizers import AtLeastOne, AtLeastTwo, Points, dimension_of, starting_points
+from evohydra.searching.optimizers import AtLeastOne, AtLeastTwo, Points, dimension_of, favoured, starting_points
 from evohydra.searching.optimizers.singles import Result
 from evohydra.spaces.genes import Axis
 
@@ -42,7 +42,8 @@ class MapElites:
         self.population, self._cells, self._iso, self._line = population, cells, iso, line
         self._generator = np.random.default_rng(seed)
         known = starting_points(start, self._dimension, population)
-        self._first = np.vstack([known, self._generator.random((population - len(known), self._dimension))])
+        drawn = self._generator.random((population - len(known), self._dimension))
+        self._first = np.vstack([known, favoured(drawn, axes)])
         self._directions = self._generator.normal(size=(self._dimension, 2))
         self._genomes = np.empty((0, self._dimension))  # the elites of all archives
         self._values = np.empty((0, 1))  # their objectives

@@ -9,7 +9,15 @@ from numpy.typing import NDArray
 
 from evohydra.checks import NotNegative, Positive, Share, check, check_settings
 from evohydra.checks.libraries import optional
-from evohydra.searching.optimizers import MOST, AtLeastOne, Points, dimension_of, latin_hypercube, starting_points
+from evohydra.searching.optimizers import (
+    MOST,
+    AtLeastOne,
+    Points,
+    dimension_of,
+    favoured,
+    latin_hypercube,
+    starting_points,
+)
 from evohydra.searching.optimizers.singles import Result
 from evohydra.spaces.genes import Axis
 
@@ -42,7 +50,8 @@ class Pymoo:
     """The pymoo algorithm whose class is called `algorithm`, a dotted name, with `population` genomes in a generation.
 
     `settings` are the algorithm's own. A setting with the key `of` is an object: of that class of pymoo, made with the
-    other keys. The first generation is a Latin hypercube whose first points are `start`. pymoo draws from a generator
+    other keys. The first generation is a Latin hypercube, drawn to what the space favours, whose first points are
+    `start`. pymoo draws from a generator
     of its own, seeded once.
 
     GA, NSGA2 and PSO can be asked for one genome at a time, other algorithms cannot; nor can a PSO that perturbs its
@@ -62,7 +71,7 @@ class Pymoo:
         dimension = dimension_of(axes)
         self._wanted_by = f"optimizer={algorithm.rpartition('.')[2].lower()}"
         self.population = population
-        first = latin_hypercube(population, dimension, np.random.default_rng([seed, 1]))
+        first = favoured(latin_hypercube(population, dimension, np.random.default_rng([seed, 1])), axes)
         known = starting_points(start, dimension, population)
         first[: len(known)] = known
         self._problem = self._made("pymoo.core.problem.Problem", n_var=dimension, n_obj=1, xl=0.0, xu=1.0)

@@ -16,3 +16,8 @@ def step(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
 def label(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
     """1 where the answer is the right label and nothing else."""
     return {"right": float(results[0].strip() == doc["answer"])}
+
+
+def capital(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
+    """1 where the answer begins with the name of the capital, whatever follows it."""
+    return {"right": float(re.match(re.escape(doc["capital"]) + r"\b", results[0].strip(), re.IGNORECASE) is not None)}
