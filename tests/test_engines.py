@@ -13,7 +13,7 @@ import torch
 
 from evohydra.merging.checkpoints import CheckpointReader
 from tests.benchmarks.smollm2 import Missing
-from tests.engines.comparison import compare
+from tests.engines.comparison import compare, table
 from tests.engines.winners import WINNERS, Winner
 
 PYTHONS = {"vllm": "EVOHYDRA_VLLM_PYTHON"}
@@ -40,6 +40,7 @@ def test_a_winner_answers_the_same_in_other_engines(winner: Winner, engine: str,
     reference, _ = winner
     reference.ask(tmp_path)
     found = compare(engine, python, reference, tmp_path)
+    print(table([found]))  # pytest -s: the row of docs/engines.md
     assert found.answers == len(reference.questions["prompts"])
     assert found.equal >= 0.99 * found.answers, found.differences
     assert all(abs(each.ours - each.theirs) < NEAR for each in found.differences), found.differences

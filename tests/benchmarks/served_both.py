@@ -5,14 +5,18 @@
 PYTHON has vLLM and evohydra (docs/backends.md). MODELS is what tests.benchmarks.smollm2_tune has written, or zoo, or
 7B: random models of Mistral 7B's shape, which write 200 tokens to each problem of the zoo. Each genome is merged,
 answers search examples greedily and is asked for the log-likelihood of references, by both. Then so many other genomes
-go through vLLM, and the first ones come again: the same bits are expected. By way of the disk: a genome is written as a
-checkpoint, and the same engine reads it. Times are seconds of the processor (`seconds`) and of the clock (`wall`).
+go through vLLM, and the first ones come again: the same bits are expected. By way of the disk, each genome: it is
+written as a checkpoint, and the same engine reads it; the last one also by an engine that a new process starts. Times
+are seconds of the processor (`seconds`) and of the clock (`wall`).
 """
 
 import argparse
 import json
 import os
+import resource
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -32,7 +36,7 @@ from evohydra.scoring.worker import Worker
 from tests.benchmarks.plan_paper import MISTRAL
 from tests.benchmarks.served import apart, itself, noting
 from tests.benchmarks.smollm2_search import arguments, random_genomes
-from tests.commands import REPOSITORY, built
+from tests.commands import REPOSITORY, built, environment
 
 ZOO, SEVEN = "zoo", "7B"
 WRITTEN = 200  # tokens of an answer of random models, which do not end by themselves
@@ -97,21 +101,39 @@ def now() -> tuple[float, float]:
     return time.process_time(), time.perf_counter()
 
 
-def by_disk(worker: Worker, node: Node, room: Path) -> list[float]:
-    """Seconds to write a genome as a checkpoint, and for the engine to read it."""
+def by_disk(worker: Worker, node: Node, room: Path) -> Spent:
+    """Seconds, (of the processor, of the clock), to write a genome as a checkpoint, and for the engine to read it."""
     opened, live = worker.sources, worker.live
     room.mkdir(exist_ok=True)
     engine: Any = live.engine  # type: ignore[attr-defined]
-    moments = [time.perf_counter()]
+    moments = [now()]
     tensors = {name: each.clone() for name, each in worker.engine.tensors(node, engine._names)}
     tensors |= {name: tensors[other].clone() for name, other in engine._tied.items()}
     save_file(tensors, room / "model.safetensors", {"format": "pt"})
     worker.family.copy_files(opened.directories[opened.files_from], room, live.dtype)
-    os.sync()
-    moments.append(time.perf_counter())
+    with (room / "model.safetensors").open("rb") as written:
+        os.fsync(written.fileno())
+    moments.append(now())
     engine._llm.collective_rpc(_read, args=(str(room),))
-    moments.append(time.perf_counter())
-    return [float(each) for each in np.diff(moments)]
+    moments.append(now())
+    found: Spent = np.diff(moments, axis=0)
+    return found
+
+
+def started(room: Path, context: int) -> list[float]:
+    """Seconds, (of the processor, of the clock), of a process that starts an engine on a checkpoint, with imports."""
+    options = {
+        "dtype": "float32", "max_model_len": context, "max_num_seqs": 64, "enforce_eager": True,
+        "kv_cache_memory_bytes": 1024**3,
+    }  # fmt: skip
+    text = f"from vllm import LLM\nif __name__ == '__main__':\n    LLM({str(room)!r}, **{options!r})\n"
+    script = room / "start.py"
+    script.write_text(text)
+    begun, clock = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    subprocess.run([sys.executable, str(script)], check=True, env=environment(), stdin=subprocess.DEVNULL)
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    processor = ended.ru_utime + ended.ru_stime - begun.ru_utime - begun.ru_stime
+    return [processor, time.perf_counter() - clock]
 
 
 def _read(worker: Any, room: str) -> None:
@@ -128,6 +150,7 @@ def main() -> None:
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     for name, default in (("genomes", 10), ("answered", 64), ("others", 100), ("seed", 1)):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--start", action="store_true", help="also start an engine in a new process (in float32)")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     begun = time.process_time()
@@ -167,7 +190,9 @@ def main() -> None:
         for one, other in zip(known["vllm"], known["transformers"], strict=True)
     )
     equal = sum(one[name] == other[name] for one, other in zip(known["vllm"], known["transformers"], strict=True))
-    disk = by_disk(vllm, nodes[-1], given.out / "checkpoint")
+    disk = np.mean([by_disk(vllm, node, given.out / "checkpoint") for node in nodes], axis=0)
+    served: Any = vllm.live
+    new = started(given.out / "checkpoint", served.engine.context) if given.start else None
     on_gpu = torch.cuda.is_available()
     told = {
         "genomes": len(nodes), "same bits after others": same, "others": given.others,
@@ -175,7 +200,9 @@ def main() -> None:
         "largest difference of a log-likelihood per token": worst, "starting": starting,
         **{kind: {b: dict(zip(PARTS, np.mean(each, axis=0)[:, column].tolist(), strict=True))
                   for b, each in seconds.items()} for column, kind in enumerate(("seconds", "wall"))},
-        "disk": {"write": disk[0], "read": disk[1]},
+        "disk": {"write": disk[0, 1], "read": disk[1, 1]},
+        "disk of the processor": {"write": disk[0, 0], "read": disk[1, 0]},
+        "an engine in a new process": new,
         "gpu bytes": torch.cuda.mem_get_info()[1] - torch.cuda.mem_get_info()[0] if on_gpu else 0,
         "invariant": os.environ.get(INVARIANT) == "1",
     }  # fmt: skip

@@ -128,10 +128,10 @@ def main() -> None:
             engines[f"vLLM {text}".strip()] = by_vllm(Path(room), given.dtype, given.texts, others)
         torch.set_num_threads(given.threads)
         spent: dict[str, list[float]] = {name: [] for name in engines}
-        for turn in range(given.rounds + 1):  # the first one warms up
+        for turn in range(given.rounds + 1):  # the first one warms up, with short answers
             prompts = torch.randint(2, config.vocab_size, (given.texts, given.prompt)).tolist()
             for name, answer in engines.items():
-                seconds, tokens = measured(answer, prompts, lengths)
+                seconds, tokens = measured(answer, prompts, lengths if turn else [2] * given.texts)
                 if turn:
                     spent[name].append(seconds)
                 print(f"{turn or 'warm up'}: {name}: {seconds:.1f} s, {tokens} tokens", flush=True)

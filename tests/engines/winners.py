@@ -31,7 +31,7 @@ def zoo(root: Path) -> Winner:
 def real(root: Path) -> Winner:
     """A merge of SmolLM2-135M-Instruct and two variants of it, in bfloat16; raises smollm2.Missing.
 
-    Answers may have 24 tokens. Sixteen references are looked at: of llama.cpp each token of them is a request.
+    Sixteen answers of at most 16 tokens, six references: of llama.cpp each token of these is a request.
     """
     base, variants = smollm2.prepare(root, None)
     conf = root / "conf" / "model"
@@ -41,8 +41,8 @@ def real(root: Path) -> Winner:
         (conf / f"{variant.name}.yaml").write_text(text)
     given = [f"hydra.searchpath=[file://{conf.parent}]", "model=one+two", "benchmark=[]", "tracker=none", "threads=1"]
     carried_out([*given, "merge.parameter.frozen={*/one: 0.7, */two: 0.4}"], root / "run")
-    asked = problems("tiny_gsm_en", 32, "Question: {question}\nAnswer:", " The answer is {answer}.")
-    return Reference(root / "run" / "winner", asked, 24, 16), variants[0]
+    asked = problems("tiny_gsm_en", 16, "Question: {question}\nAnswer:", " The answer is {answer}.")
+    return Reference(root / "run" / "winner", asked, 16, 6), variants[0]
 
 
 WINNERS = {"zoo": zoo, "SmolLM2-135M": real}
