@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from torch import Tensor
 from evohydra.files import Plain
 from evohydra.merging.adapter_merges import AdapterMerges, changed, given_parameters
 from evohydra.merging.cache import Cache
-from evohydra.merging.checkpoints import CheckpointReader, TensorSource
+from evohydra.merging.checkpoints import TensorSource
 from evohydra.merging.group_methods import method_of
 from evohydra.merging.kernels.compilation import compiling
 from evohydra.merging.kernels.fused import NotFinite, is_finite, largest_entry
@@ -18,8 +18,8 @@ from evohydra.merging.kernels.randomness import stream_key
 from evohydra.merging.methods import Method, asks, resolve
 from evohydra.merging.path_tensors import plain_shapes, plain_tensor
 from evohydra.merging.signatures import OUT, STATISTICS, STREAMS
+from evohydra.merging.source_tensors import SourceTensors
 from evohydra.merging.statistics import Statistics, found_of
-from evohydra.merging.transfers import Transfers
 from evohydra.recipe import Checkpoint, Group, Merge, Node, Stack, children, digest
 
 PEAK_BLOCK = 2**22  # elements
@@ -59,7 +59,7 @@ class Engine:
         self.compile_kernels = compile_kernels
         self._cache = Cache(cache_bytes)
         self.adapters = AdapterMerges(sources, device, self._cache, by_factors)
-        self._transfers = Transfers(device)
+        self._stored = SourceTensors(sources, device, self._cache)
 
     def uncached(self, device: torch.device | None = None) -> "Engine":
         """An engine over the same sources that keeps nothing, on `device` or this one's."""
@@ -101,8 +101,7 @@ class Engine:
                     parameters[name].copy_(piece.view_as(parameters[name]))
                 bundled.update(names)
             rest = [name for name in parameters if name not in bundled]
-            needed = self.adapters.read_whole(node)
-            for name in self._transfers.ahead(rest, lambda name: self._missing(needed, name)):
+            for name in self._stored.ahead(rest, self.adapters.read_whole(node)):
                 parameter = parameters[name]
                 merged = self._tensor(node, name, groups, parameter)
                 if merged is not parameter:
@@ -127,8 +126,8 @@ class Engine:
     @torch.inference_mode()
     def tensors(self, node: Node, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
         """Each of `names` with its merged tensor, one after the other, see `tensor`."""
-        groups, needed = _group_by_tensor(node), self.adapters.read_whole(node)
-        for name in self._transfers.ahead(names, lambda name: self._missing(needed, name)):
+        groups = _group_by_tensor(node)
+        for name in self._stored.ahead(names, self.adapters.read_whole(node)):
             with compiling(self.compile_kernels):
                 merged = self._tensor(node, name, groups)
             yield name, merged
@@ -171,7 +170,7 @@ class Engine:
 
     def _tensor(self, node: Node, name: str, groups: Mapping[str, Group], out: Tensor | None = None) -> Tensor:
         if isinstance(node, Checkpoint):
-            return self._source(node.name, name)
+            return self._stored.read(node.name, name)
         if isinstance(node, Stack):
             return plain_tensor(node, name, lambda source, at: self._operand(source, at, as_stored=True))
         group = groups.get(name)
@@ -198,34 +197,12 @@ class Engine:
             stored_type = as_stored or self.dtype is None or not made.is_floating_point()
             return made if stored_type else made.to(self.dtype)  # layers of a path come as they are stored
         if as_stored or self.dtype is None:
-            return self._source(node.name, name)
-        stored = self._source(node.name, name)
+            return self._stored.read(node.name, name)
+        stored = self._stored.read(node.name, name)
         if stored.dtype == self.dtype or not stored.is_floating_point():
             return stored
         converted: Tensor = self._cache.kept(("converted", node.name, name), lambda: stored.to(self.dtype))
         return converted
-
-    def _source(self, checkpoint: str, name: str) -> Tensor:
-        key = ("source", checkpoint, name)
-        if key in self._cache:
-            kept: Tensor = self._cache[key]
-            return kept
-        tensor = self._transfers.take((checkpoint, name))
-        if tensor is None:
-            source = self.sources[checkpoint]
-            tensor = source.read(name)
-            if self.device.type == "cpu" and isinstance(source, CheckpointReader):
-                return tensor  # mapped, not made
-        moved: Tensor = self._cache.kept(key, lambda: tensor.to(self.device))
-        return moved
-
-    def _missing(self, names: Sequence[str], tensor: str) -> dict[tuple[str, str], Callable[[], Tensor]]:
-        """How to read what the device does not hold yet of one tensor of each checkpoint."""
-        return {
-            (name, tensor): lambda source=self.sources[name]: source.read(tensor)  # type: ignore[misc]
-            for name in names
-            if ("source", name, tensor) not in self._cache and tensor in self.sources[name].shapes
-        }
 
     def _apply(
         self,
