@@ -10,6 +10,7 @@ from rich.text import Text
 
 from evohydra.files import Plain
 from evohydra.report import make_console, say
+from evohydra.report.cells import interval, mean, number
 from evohydra.report.gathering import Job, apart, by_split, chosen_by_auto, gather, strategies
 
 HEADS = ("strategy", "runs", "search", "validation", "test", "95 % interval", "test of each run", "genomes", "seconds")
@@ -51,7 +52,7 @@ def _rows(done: Sequence[Job]) -> Iterator[tuple[str, float, tuple[str, ...]]]:
     alone = scored[0] if len(scored := finished(done)) == 1 else None
     for strategy, members in strategies(done).items():
         score, each = tested.get("winner" if alone in members else strategy, ({"score": None}, []))
-        means = {split: _mean(by_split(job)[split] for job in members) for split in ("search", "validation")}
+        means = {split: mean(by_split(job)[split] for job in members) for split in ("search", "validation")}
         summaries = [job.summary for job in members if job.summary]
         best = next((value for value in (means["validation"], means["search"]) if value is not None), 0.0)
         yield (
@@ -60,10 +61,10 @@ def _rows(done: Sequence[Job]) -> Iterator[tuple[str, float, tuple[str, ...]]]:
             (
                 _name(strategy, members),
                 str(len(members)),
-                *map(_number, means.values()),
-                _number(score["score"]),
-                "too few runs" if strategy in few and each else _interval(score),
-                ", ".join(map(_number, each[:EACH])) + (", ..." if len(each) > EACH else ""),
+                *map(number, means.values()),
+                number(score["score"]),
+                "too few runs" if strategy in few and each else interval(score),
+                ", ".join(map(number, each[:EACH])) + (", ..." if len(each) > EACH else ""),
                 _range([summary["evaluations"] for summary in summaries]),
                 f"{sum(_seconds(summary) for summary in summaries) / len(summaries):.0f}",
             ),
@@ -81,11 +82,6 @@ def _without_winner(job: Job) -> str:
     return f"run {job.name}{given}: {job.state}{f'; {job.failure}' if job.failure else ''}"
 
 
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
-
-
 def _seconds(summary: Plain) -> float:
     return float(sum(summary["seconds"][part] for part in ("merge", "evaluate", "other")))
 
@@ -93,14 +89,6 @@ def _seconds(summary: Plain) -> float:
 def _range(numbers: Sequence[int]) -> str:
     low, high = min(numbers), max(numbers)
     return str(low) if low == high else f"{low} to {high}"
-
-
-def _interval(score: Plain) -> str:
-    return "-" if score["score"] is None else f"{_number(score['low'])} to {_number(score['high'])}"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
 
 
 def main() -> None:

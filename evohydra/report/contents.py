@@ -8,6 +8,7 @@ from evohydra.files import Plain
 from evohydra.report import paired_tests
 from evohydra.report.audit_tables import audit_blocks
 from evohydra.report.blocks import Block, FigureBlock, Link, Picture, Section, Table
+from evohydra.report.cells import interval, mean, number
 from evohydra.report.each_benchmark import cells, several
 from evohydra.report.example_tables import example_blocks
 from evohydra.report.front import front_figure
@@ -183,7 +184,7 @@ def _held_out(jobs: Sequence[Job]) -> Iterator[Block]:
         (
             name,
             f"failed: {score.get('error')}" if score["score"] is None else f"{score['score']:.3f}",
-            "" if score["score"] is None else "too few runs" if name in few and each else _interval(score),
+            "" if score["score"] is None else "too few runs" if name in few and each else interval(score),
             str(len(each) or 1),
         )
         for name, score, each in held_out(jobs)
@@ -229,9 +230,9 @@ def _optimism(jobs: Sequence[Job]) -> Iterator[Block]:
     )
     rows = []
     for strategy, members in strategies(finished(jobs)).items():
-        means = [_mean([by_split(job)[split] for job in members]) for split in by_split(members[0])]
+        means = [mean([by_split(job)[split] for job in members]) for split in by_split(members[0])]
         gap = means[0] - means[-1] if means[0] is not None and means[-1] is not None else None
-        rows.append((strategy or "winner", *map(_number, means), "-" if gap is None else f"{gap:+.3f}"))
+        rows.append((strategy or "winner", *map(number, means), "-" if gap is None else f"{gap:+.3f}"))
     heads = ("", "best seen", "search", "validation", "test", "best seen - test")
     yield Table(heads, rows, "Means over the runs of each strategy.")
 
@@ -288,7 +289,7 @@ def _all(jobs: Sequence[Job], target: Path) -> Iterator[Block]:
     rows = []
     for job in jobs:
         scores = by_split(job) if job in finished(jobs) else {}
-        cells = [_number(scores.get(split)) for split in ("search", "validation", "test")]
+        cells = [number(scores.get(split)) for split in ("search", "validation", "test")]
         page = job.directory / "report.html"
         run = Link(os.path.relpath(page, target), job.name) if page.is_file() else job.name
         state = job.state if job.keeps_limits else f"{job.state}, limits not kept"
@@ -297,17 +298,4 @@ def _all(jobs: Sequence[Job], target: Path) -> Iterator[Block]:
 
 
 def _between(score: Plain, few: bool) -> str:
-    return f"{score['score']:.3f} ({'too few runs for an interval' if few else f'95 % {_interval(score)}'})"
-
-
-def _interval(score: Plain) -> str:
-    return f"{score['low']:.3f} to {score['high']:.3f}"
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+    return f"{score['score']:.3f} ({'too few runs for an interval' if few else f'95 % {interval(score)}'})"
