@@ -34,7 +34,7 @@ SHARES = {
 }  # fmt: skip
 NOT_NEGATIVE = {
     "consensus": "threshold", "geometric_median": "weight", "karcher": "weight", "nearswap": "t", "ramplus": "alpha",
-    "wudi": "ridge", "regmean": "weight", "regmean_plus_plus": "weight", "activation": "weight", "fisher": "weight",
+    "wudi": "ridge",
 }  # fmt: skip
 ELSEWHERE = (
     "knots",
