@@ -205,7 +205,9 @@ def test_a_named_directory_is_shared_and_what_is_elsewhere_changes_no_run(
     assert fewer.identity.search.statistics != run.identity.search.statistics
 
 
-def test_replay_reads_the_files_and_makes_none(root: Path, tmp_path: Path, capsys) -> None:
+def test_replay_makes_no_files_and_other_searches_do_not_go_on_from_such_a_recipe(
+    root: Path, tmp_path: Path, capsys
+) -> None:
     copy = tmp_path / "run"
     shutil.copytree(root / "regmean", copy)
     made = python("-m", "evohydra", *json.loads((root / "arguments.json").read_text()), "merge=regmean",
@@ -213,6 +215,11 @@ def test_replay_reads_the_files_and_makes_none(root: Path, tmp_path: Path, capsy
     assert made.returncode == 0, made.stderr
     replay.main([str(copy)])
     assert "ok: 6 genomes" in capsys.readouterr().out
+    own = without(json.loads((root / "arguments.json").read_text()), "parameter.statistics")
+    with pytest.raises(StatisticsError, match="whose files are not known here"):
+        built([*own, f"continue={copy}", "merge=linear"], tmp_path / "next")
+    with pytest.raises(ValueError, match="which are gathered of checkpoints alone"):
+        built([*own, f"continue={copy}", "merge=regmean"], tmp_path / "next")
     files_of(copy)[0].unlink()
     with pytest.raises(SystemExit, match="is missing, which the search began with"):
         replay.main([str(copy)])
