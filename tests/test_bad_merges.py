@@ -23,7 +23,11 @@ from tests.tiny_models import save_model
 FILES = {file.stem: yaml.safe_load(file.read_text()) for file in sorted((REPOSITORY / "conf" / "merge").glob("*.yaml"))}
 SPECS = {merge: spec for merge, spec in FILES.items() if "genes" in spec}  # the others are no merges of tensors
 OF_ONE, OF_TWO = ("arcee_fusion", "nearswap", "passthrough"), ("nuslerp", "slerp")
-WITHOUT_BASE = ("geometric_median", "karcher", "linear", "multislerp", "nuslerp", "passthrough", "simplex", "slerp")
+READING = ("activation", "fisher", "regmean", "regmean_plus_plus")  # texts, before the search
+WITHOUT_BASE = (
+    *("geometric_median", "karcher", "linear", "multislerp", "nuslerp", "passthrough", "simplex", "slerp"),
+    *READING,
+)
 ELECTING = ("breadcrumbs_ties", "core_space", "dare_ties", "della", "knots", "ties")
 SHARES = {
     "breadcrumbs": ("density", "gamma"), "breadcrumbs_ties": ("density", "gamma"), "dare_linear": ("density",),

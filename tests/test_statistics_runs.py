@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -232,6 +233,24 @@ def test_a_baseline_reads_texts_too(arguments: list[str], tmp_path: Path) -> Non
     run = built([*given, *baselines], tmp_path / "run")
     assert "regmean" in run.models.baselines
     assert run.identity.search.statistics is None
+
+
+def test_a_group_may_choose_such_a_method(arguments: list[str], tmp_path: Path) -> None:
+    """Of merge=any: its recipe names the statistics in the group, and is made again from the files."""
+    given = [*without(arguments, "parameter.statistics"), "merge=any", "merge.parameter.granularity.layers=whole"]
+    more = ["+merge@merge.parameter.candidates.activation=activation", "merge.parameter.frozen={layers/*: activation}"]
+    few = ["merge.parameter.candidates.activation.statistics.prompts=5", "optimizer=random"]
+    run = tmp_path / "run"
+    carried_out([*given, *more, *few], run)
+    recipe = recipe_of(run)
+    group = next(each for each in recipe["recipe"]["groups"] if each["name"] == "layers")
+    method = group["parameters"].get("method", recipe["recipe"]["method"])
+    assert (method, group["parameters"]["statistics"]) == ("activation", *recipe["statistics"])
+    made = rebuild.make(run / "recipe.json", tmp_path / "out", {})
+    assert made.identical
+    space = built([*given, *more, *few], run).plan.space
+    node = space.decode(np.full(len(space.names), 0.3))
+    assert space.decode(space.encode(node)) == node
 
 
 @pytest.mark.parametrize(
