@@ -23,7 +23,11 @@ from tests.tiny_models import save_model
 FILES = {file.stem: yaml.safe_load(file.read_text()) for file in sorted((REPOSITORY / "conf" / "merge").glob("*.yaml"))}
 SPECS = {merge: spec for merge, spec in FILES.items() if "genes" in spec}  # the others are no merges of tensors
 OF_ONE, OF_TWO = ("arcee_fusion", "nearswap", "passthrough"), ("nuslerp", "slerp")
-WITHOUT_BASE = ("geometric_median", "karcher", "linear", "multislerp", "nuslerp", "passthrough", "simplex", "slerp")
+READING = ("activation", "fisher", "regmean", "regmean_plus_plus")  # texts, before the search
+WITHOUT_BASE = (
+    *("geometric_median", "karcher", "linear", "multislerp", "nuslerp", "passthrough", "simplex", "slerp"),
+    *READING,
+)
 ELECTING = (
     "breadcrumbs_ties",
     "core_space",
@@ -44,7 +48,7 @@ SHARES = {
 }  # fmt: skip
 NOT_NEGATIVE = {
     "consensus": "threshold", "geometric_median": "weight", "karcher": "weight", "nearswap": "t", "ramplus": "alpha",
-    "wudi": "ridge", "regmean": "weight", "regmean_plus_plus": "weight", "activation": "weight", "fisher": "weight",
+    "wudi": "ridge",
 }  # fmt: skip
 ELSEWHERE = (
     "knots",

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -205,7 +206,9 @@ def test_a_named_directory_is_shared_and_what_is_elsewhere_changes_no_run(
     assert fewer.identity.search.statistics != run.identity.search.statistics
 
 
-def test_replay_reads_the_files_and_makes_none(root: Path, tmp_path: Path, capsys) -> None:
+def test_replay_makes_no_files_and_other_searches_do_not_go_on_from_such_a_recipe(
+    root: Path, tmp_path: Path, capsys
+) -> None:
     copy = tmp_path / "run"
     shutil.copytree(root / "regmean", copy)
     made = python("-m", "evohydra", *json.loads((root / "arguments.json").read_text()), "merge=regmean",
@@ -213,6 +216,11 @@ def test_replay_reads_the_files_and_makes_none(root: Path, tmp_path: Path, capsy
     assert made.returncode == 0, made.stderr
     replay.main([str(copy)])
     assert "ok: 6 genomes" in capsys.readouterr().out
+    own = without(json.loads((root / "arguments.json").read_text()), "parameter.statistics")
+    with pytest.raises(StatisticsError, match="whose files are not known here"):
+        built([*own, f"continue={copy}", "merge=linear"], tmp_path / "next")
+    with pytest.raises(ValueError, match="which are gathered of checkpoints alone"):
+        built([*own, f"continue={copy}", "merge=regmean"], tmp_path / "next")
     files_of(copy)[0].unlink()
     with pytest.raises(SystemExit, match="is missing, which the search began with"):
         replay.main([str(copy)])
@@ -225,6 +233,24 @@ def test_a_baseline_reads_texts_too(arguments: list[str], tmp_path: Path) -> Non
     run = built([*given, *baselines], tmp_path / "run")
     assert "regmean" in run.models.baselines
     assert run.identity.search.statistics is None
+
+
+def test_a_group_may_choose_such_a_method(arguments: list[str], tmp_path: Path) -> None:
+    """Of merge=any: its recipe names the statistics in the group, and is made again from the files."""
+    given = [*without(arguments, "parameter.statistics"), "merge=any", "merge.parameter.granularity.layers=whole"]
+    more = ["+merge@merge.parameter.candidates.activation=activation", "merge.parameter.frozen={layers/*: activation}"]
+    few = ["merge.parameter.candidates.activation.statistics.prompts=5", "optimizer=random"]
+    run = tmp_path / "run"
+    carried_out([*given, *more, *few], run)
+    recipe = recipe_of(run)
+    group = next(each for each in recipe["recipe"]["groups"] if each["name"] == "layers")
+    method = group["parameters"].get("method", recipe["recipe"]["method"])
+    assert (method, group["parameters"]["statistics"]) == ("activation", *recipe["statistics"])
+    made = rebuild.make(run / "recipe.json", tmp_path / "out", {})
+    assert made.identical
+    space = built([*given, *more, *few], run).plan.space
+    node = space.decode(np.full(len(space.names), 0.3))
+    assert space.decode(space.encode(node)) == node
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from evohydra.checks import Count, check_entries
 from evohydra.files import Plain
 from evohydra.merging.methods import Statistic, resolve
 from evohydra.merging.signatures import STATISTICS
-from evohydra.merging.statistics import DIRECTORY, Files, StatisticsFiles, digest_of
+from evohydra.merging.statistics import DIRECTORY, UNREAD, Files, StatisticsFiles, digest_of
 from evohydra.recipe import Checkpoint, Merge
 from evohydra.scoring.benchmarks import Benchmark, BenchmarkError
 from evohydra.scoring.benchmarks.token_texts import GivesTexts
@@ -36,7 +36,6 @@ KEYS: Plain = {"prompts": Count, "directory": str | None, "memory_gb": Annotated
 INCIDENTAL = ("directory", "memory_gb")  # what changes no bit
 PASS = 1  # the version of what a pass does; another one makes other files
 LOCK = "gathering.lock"  # in the directory, while files are looked for and made
-UNREAD = "0" * 64  # in the place of a digest, where nothing is read
 BACKWARD = (
     "merge=%s: each source takes a forward and a backward pass over %d prompts with their references, for the "
     "gradients of its own log-likelihood; no weight is changed by it, and the merge takes none"
@@ -203,7 +202,7 @@ def _key(scores: OfScores, node: Checkpoint, parts: Parts) -> dict[str, object]:
     return {
         "pass": PASS,
         "evohydra": scores.versions["evohydra"],
-        "source": node.name if len(names) > 2 else None,
+        "source": node.name,
         "fingerprint": node.fingerprint,
         "sources": sorted(json.dumps(dict(scores.sources[name]), sort_keys=True) for name in names),
         "configured_by": dict(scores.sources[scores.configured_by]),

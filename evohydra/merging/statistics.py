@@ -23,6 +23,7 @@ from evohydra.merging.signatures import STATISTICS
 from evohydra.recipe import Checkpoint, Merge, Node, children
 
 DIRECTORY = "statistics"  # of a run, where its files are unless the configuration names another place
+UNREAD = "0" * 64  # in the place of a digest, where texts have still to be read
 METADATA = "evohydra"  # among the metadata of a file: how it was made, as JSON
 SHA256 = re.compile(r"[0-9a-f]{64}")
 FILE_NAME = re.compile(r"[0-9a-f]{16}\.safetensors")
@@ -92,11 +93,22 @@ def digest_of(files: Files) -> str:
     return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()
 
 
+def unknown(digest: str) -> StatisticsError:
+    """What to say of statistics that no file here is of."""
+    return StatisticsError(
+        f"the recipe names statistics of activations, {digest[:12]}, whose files are not known here. A recipe of such "
+        "a merge is made again by evohydra rebuild, which looks for them; another search can have its winner's "
+        "checkpoint as a source"
+    )
+
+
 class NothingFound:
     """Statistics of a pass that has found nothing of any tensor: for looking at a merge before there is one."""
 
     def read(self, digest: str, source: str, name: str) -> Found | None:
-        """As `Statistics.read`, of any digest."""
+        """As `Statistics.read`; StatisticsError for another digest than `UNREAD`."""
+        if digest != UNREAD:
+            raise unknown(digest)
         return None
 
     def told(self, node: Node) -> dict[str, dict[str, dict[str, str]]]:
@@ -127,11 +139,7 @@ class StatisticsFiles:
 
     def _files(self, digest: str) -> Files:
         if digest not in self.sets:
-            raise StatisticsError(
-                f"the recipe names statistics of activations, {digest[:12]}, whose files are not known here. A recipe "
-                "of such a merge is made again by evohydra rebuild, which looks for them; another search can have its "
-                "winner's checkpoint as a source"
-            )
+            raise unknown(digest)
         return self.sets[digest]
 
     def told(self, node: Node) -> dict[str, dict[str, dict[str, str]]]:

@@ -18,7 +18,7 @@ from evohydra.families.causal_lm import CausalLM
 from evohydra.families.encoder import Encoder
 from evohydra.merging.checkpoints import CheckpointReader, SourceError
 from evohydra.merging.engine import Engine
-from evohydra.merging.statistics import NothingFound
+from evohydra.merging.statistics import UNREAD, NothingFound
 from evohydra.recipe import Checkpoint, Group, Merge, Node
 from evohydra.spaces.grouping import Granularity, Location
 from evohydra.winner.checkpoint_files import write_weights
@@ -144,7 +144,7 @@ def test_every_method_merges_encoders(method: str, tmp_path: Path) -> None:
     for layers, modules in (("whole", False), ("each", True), (2, False)):
         granularity = {**spec["parameter"]["granularity"], "layers": layers, "modules": modules}
         parameter = {**spec["parameter"], "granularity": granularity}
-        parameter |= {"statistics": "-"} if "statistics" in parameter else {}
+        parameter |= {"statistics": UNREAD} if "statistics" in parameter else {}
         space = instantiate(parameter)(models=models, base=Checkpoint("base", "-"), locations=places)
         live = FAMILY.live_model(directories["one"], CPU, torch.float32, found.overlay)
         live.become(space.default(), Engine(found.tensors, device=CPU, statistics=NothingFound()))
