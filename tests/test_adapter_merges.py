@@ -16,6 +16,7 @@ from evohydra.families.causal_lm import CausalLM
 from evohydra.families.sources import OpenSources, open_sources
 from evohydra.merging.adapters import Adapted
 from evohydra.merging.engine import Engine, MergeError
+from evohydra.merging.low_rank import LowRank
 from evohydra.recipe import Checkpoint, Group, Merge, Node
 from evohydra.searching.identity import check_identity
 from evohydra.searching.json_lines import LedgerError
@@ -115,6 +116,28 @@ def test_16_bits_are_rounded_once(tmp_path: Path) -> None:
         if "embed" not in name:  # whose product PEFT rounds before it adds it
             assert torch.equal(tensor, exact[name].bfloat16()), name
         torch.testing.assert_close(copies[name].float(), exact[name], rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(("transposed", "embedding"), [(False, False), (True, False), (True, True)])
+@pytest.mark.parametrize("scale", [1.0, 0.7])
+def test_a_change_is_the_same_bits_in_the_models_memory(
+    dtype: torch.dtype, transposed: bool, embedding: bool, scale: float
+) -> None:
+    generator = torch.Generator().manual_seed(3)
+    up, down, weight = (torch.randn(shape, generator=generator) for shape in ((6, 2), (2, 9), (6, 9)))
+    weight = (weight.T if transposed else weight).contiguous().to(dtype)
+    change, before = LowRank(up, down, scale, transposed, embedding), weight.clone()
+    made, out = change.added_to(weight), torch.empty_like(weight)
+    written = change.added_to(weight, out=out)
+    assert torch.equal(written, made)
+    assert (written is out) == (dtype == torch.float32 or embedding)  # all else is a sum in float32 that is rounded
+    assert torch.equal(weight, before)
+    product = up.double() @ down.double()
+    expected = weight.double() + scale * (product.T if transposed else product)
+    torch.testing.assert_close(
+        made.double(), expected, rtol=2 * torch.finfo(dtype).eps, atol=torch.finfo(dtype).eps * 8
+    )
 
 
 @pytest.mark.parametrize("cache_bytes", [0, 2**30])
