@@ -269,3 +269,12 @@ def test_options() -> None:
     assert audit_plan("all", 5, 8).parts == PARTS
     assert audit_plan("none", 5, 8).parts == audit_plan(False, 5, 8).parts == ()
     assert audit_plan(["tenths"], 5, "all").answers is None
+
+
+def test_difficulty_is_of_scores_without_weights() -> None:
+    """A benchmark that counts 0.7 has scores of 0 and 1.4 in the fitness, and is solved or not all the same."""
+    asking = Asking(audit_plan(["difficulty"], 10, 8), {}, {}, lambda *_: ([], None))
+    plain = {"winner": {"a": [1.0, 0.0]}, "ja": {"a": [0.0, 0.0]}}
+    weighted = {name: {"a": [1.4 * value for value in each["a"]]} for name, each in plain.items()}
+    found = audited(asking.plan, asking, weighted, ["ja"], "ja", [], plain)
+    assert found["difficulty"] == [{"solved_by": 0, "examples": 2, "winner": 0.5}]

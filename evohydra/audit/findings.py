@@ -21,11 +21,13 @@ def audited(
     sources: Sequence[str],
     best_source: str,
     scored: Iterable[Plain],
+    unweighted: Mapping[str, Scores] | None = None,
 ) -> dict[str, object]:
     """All parts of the plan but for the reloaded checkpoint, as JSON data.
 
-    scores: on test, of the winner and of the sources that have any. scored: lines of scores.jsonl, from which the
-    answers at the limit are counted.
+    scores: on test, of the winner and of the sources that have any, as their mean is the fitness. unweighted: the same
+    as the benchmarks gave them; None: there are no weights. scored: lines of scores.jsonl, from which the answers at
+    the limit are counted.
     """
     benchmarks, wanted = asking.benchmarks, set(plan.parts)
     found: dict[str, object] = {"best_source": best_source, "at_the_limit": at_the_limit(scored)}
@@ -35,8 +37,9 @@ def audited(
     if "errors" in wanted:
         found["errors"] = asking.errors(best_source)
     if "difficulty" in wanted:
-        solved = {name: scores[name] for name in sources if name in scores}
-        found["difficulty"] = gains.by_difficulty(scores[WINNER], solved)
+        plain = scores if unweighted is None else unweighted
+        solved = {name: plain[name] for name in sources if name in plain}
+        found["difficulty"] = gains.by_difficulty(plain[WINNER], solved)
     if "duplicates" in wanted:
         found["duplicates"] = _duplicates(benchmarks, scores[WINNER], scores[best_source])
     if "tenths" in wanted:
