@@ -151,6 +151,45 @@ def test_the_verdict_says_what_was_not_checked_and_what_is_wrong() -> None:
     assert "no gain to be audited" in verdict(found, {**GAIN, "difference": None})[0]
 
 
+def test_the_verdict_says_what_a_sceptic_asks() -> None:
+    """What the winner has lost, how much is form, and the gain on the same examples without the change."""
+    rows = [
+        {"solved_by": 0, "examples": 50, "winner": 0.6},
+        {"solved_by": 1, "examples": 30, "winner": 0.9},
+        {"solved_by": 2, "examples": 10, "winner": 0.5},
+    ]
+    wrong = {"of": 100, "wrong": 30, "wrong content": 20}
+    errors = {"sums": {"winner": wrong, "ja": {**wrong, "empty": 4, "right number, not accepted": 6}}}
+    found = audit(best_source="ja", difficulty=rows, errors=errors, wording={**CHANGED, "difference": 0.1, "low": 0.05,
+                  "high": 0.15, "before": 0.2})  # fmt: skip
+    said = verdict(found, GAIN)
+    assert "Of the 50 examples that no source solves it solves 60%." in said
+    assert "Of the 40 that a source solves it fails on 20%." in said  # 3 of 30, and 5 of 10
+    assert any(each.startswith("Wrong in form") for each in said)
+    assert any("are 0 of the winner's 100 answers to sums, and 10 of ja's." in each for each in said)
+    assert "100 examples; without the change +0.200 on these" in said[0]
+    errors = {"sums": {"winner": wrong, "ja": wrong}}
+    assert not any("form" in each for each in verdict(audit(best_source="ja", errors=errors), GAIN))
+
+
+@pytest.mark.parametrize(("examples", "before"), [(2, 0.5), (4, None)])
+def test_the_gain_without_a_change_is_of_the_examples_that_were_asked(examples: int, before: float | None) -> None:
+    def ask(recipe: Any, name: str, split: str, places: Any, change: str) -> tuple[list[GivenAnswer], str | None]:
+        return [GivenAnswer("", float(recipe == "merge"), tokens=1, cut=False) for _ in places], None
+
+    class Four(Counted):
+        def size(self, split: str) -> int:
+            return 4
+
+    models: Any = {"winner": "merge", "ja": "source"}
+    benchmarks: Any = {"sums": Four()}
+    asking = Asking(audit_plan(["wording"], examples, 8), benchmarks, models, ask)
+    scores = {"winner": {"sums": [1.0, 1.0, 1.0, 1.0]}, "ja": {"sums": [1.0, 0.0, 0.0, 0.0]}}
+    found: Any = audited(asking.plan, asking, scores, ["ja"], "ja", [])
+    assert found["wording"]["n"] == examples
+    assert found["wording"].get("before") == before
+
+
 def test_a_second_wording_takes_the_place_of_the_last_question() -> None:
     doc = {"question": "1+1?", "answer": "2"}
     assert reworded("sums", "Q: 1+1? A: 2\n\nQ: 1+1? A:", "Q: 1+1? A:", doc, "What is {question}") == (

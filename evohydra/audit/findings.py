@@ -33,7 +33,8 @@ def audited(
     found: dict[str, object] = {"best_source": best_source, "at_the_limit": at_the_limit(scored)}
     for change in ("length", "wording"):
         if change in wanted:
-            found[change] = asking.changed(change, best_source)
+            changed = asking.changed(change, best_source)
+            found[change] = {**changed, **_before(asking, changed, scores, best_source)}
     if "errors" in wanted:
         found["errors"] = asking.errors(best_source)
     if "difficulty" in wanted:
@@ -46,6 +47,20 @@ def audited(
         found["tenths"] = gains.without_tenths(scores[WINNER], scores[best_source])
     found["not_checked"] = _not_checked(benchmarks)
     return found
+
+
+def _before(asking: Asking, changed: Plain, scores: Mapping[str, Scores], source: str) -> dict[str, object]:
+    """The gain without a change on the examples that were asked with it, where these are not all that there are.
+
+    None of weighted benchmarks of which some were not asked.
+    """
+    names = [name for name in scores[WINNER] if name not in changed["not_checked"]]
+    whole = len(names) == len(scores[WINNER]) or asking.weights is None
+    count = asking.plan.examples
+    if not names or not whole or all(len(scores[WINNER][name]) <= count for name in names):
+        return {}
+    winner, other = ({name: list(scores[model][name])[:count] for name in names} for model in (WINNER, source))
+    return {"before": gains.gain(winner, other)["difference"]}
 
 
 def at_the_limit(scored: Iterable[Plain]) -> dict[str, dict[str, dict[str, float]]]:

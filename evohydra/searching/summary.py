@@ -75,7 +75,8 @@ class Searched(TypedDict):
     generations were scored on different examples that of the candidates on the validation split, which is told there.
     picks: by the names of the rules of conf/pick the genome of the front that each prefers. likelihood: the rank
     correlation of fitness and metric (`value`, `low`, `high`, `n` genomes), where a search by log-likelihoods has
-    checked it. references: where they are verified ones. measure: of `best`, where it is another number than the benchmarks' metric. at_the_ends: see `evohydra.searching.ends`.
+    checked it. references: where they are verified ones. measure: of `best`, where it is another number than the
+    benchmarks' metric. at_the_ends: see `evohydra.searching.ends`.
     transferred: by how much the model of an earlier run counts in that of this search, 0: not at all.
     known_as: the name of a source or of another merge without a search, where the winner is no other model.
     """
