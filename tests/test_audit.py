@@ -145,6 +145,9 @@ def test_the_verdict_says_what_was_not_checked_and_what_is_wrong() -> None:
     assert "cut at the limit of tokens: winner 50%" in said
     assert "(3 of 10 answers differ)" in said
     assert "2 of 10 are nearly the same as search examples" in said
+    none = audit(duplicates={"sums": {"search": {"near": 0, "of": 10, "largest": 0.5}}})
+    expected = "No test example of sums is nearly the same as one of the search examples (the nearest two share 50%"
+    assert any(each.startswith(expected) for each in verdict(none, GAIN))
     assert "not told from none" in verdict(found, {**GAIN, "low": -0.01})[0]
     loss = verdict(found, {**GAIN, "difference": -0.12, "low": -0.16, "high": -0.08})[0]
     assert loss == "The gain of -0.120 (95 % -0.160 to -0.080) is a loss: the winner is worse than the best source, ja."
@@ -163,8 +166,8 @@ def test_the_verdict_says_what_a_sceptic_asks() -> None:
     found = audit(best_source="ja", difficulty=rows, errors=errors, wording={**CHANGED, "difference": 0.1, "low": 0.05,
                   "high": 0.15, "before": 0.2})  # fmt: skip
     said = verdict(found, GAIN)
-    assert "Of the 50 examples that no source solves it solves 60%." in said
-    assert "Of the 40 that a source solves it fails on 20%." in said  # 3 of 30, and 5 of 10
+    assert "Of the 50 examples that no source solves the winner solves 60%." in said
+    assert "Of the 40 that a source solves the winner fails on 20%." in said  # 3 of 30, and 5 of 10
     assert any(each.startswith("Wrong in form") for each in said)
     assert any("are 0 of the winner's 100 answers to sums, and 10 of ja's." in each for each in said)
     assert "100 examples; without the change +0.200 on these" in said[0]
@@ -300,8 +303,9 @@ def test_prompts_of_pictures_are_compared_and_what_is_not_checked_is_said() -> N
     found: Any = audited(asking.plan, asking, scores, ["ja"], "ja", [])
     assert (found["duplicates"]["drawn"]["search"]["near"], found["duplicates"]["drawn"]["search"]["of"]) == (1, 3)
     assert found["duplicates"]["drawn"]["gain_without"]["difference"] == 0.0
-    (said,) = found["not_checked"]
+    said, of_scorer = found["not_checked"]
     assert said.startswith("Of drawn length, wording and errors were not checked: its models draw pictures.")
+    assert of_scorer.startswith("One scorer judged the pictures of drawn in the search and on test.")
 
 
 def test_options() -> None:

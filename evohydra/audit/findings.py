@@ -120,6 +120,10 @@ def _not_checked(benchmarks: Mapping[str, Benchmark]) -> list[str]:
                 f"Of {name} length, wording and errors were not checked: its models draw pictures. The written "
                 "pipeline was compared with the live one by the pixels of a small picture, and not by scores."
             )
+            said.append(
+                f"One scorer judged the pictures of {name} in the search and on test. If the winner draws what pleases "
+                "this scorer alone, the scores do not show it: look at the pictures (pictures-*.png)."
+            )
         elif reason:
             said.append(f"Of {name} length, wording, errors and the checkpoint read anew were not checked: {reason}.")
         if isinstance(benchmark, ShowsImages):

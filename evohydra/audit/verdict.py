@@ -68,7 +68,7 @@ def _rest(audit: Plain, gain: Plain) -> Iterator[str]:
     if tenths and gain["low"] > 0:
         ends = f"({tenths['smallest']:+.3f} to {tenths['largest']:+.3f})"
         if tenths["above_0"] == tenths["of"]:
-            yield f"It survives leaving out any tenth of the examples {ends}."
+            yield f"The gain survives leaving out any tenth of the examples {ends}."
         else:
             left = f"{tenths['above_0']} of {tenths['of']} leave one"
             yield f"Without some tenths of the examples there is no gain: {left} {ends}."
@@ -76,15 +76,20 @@ def _rest(audit: Plain, gain: Plain) -> Iterator[str]:
         for what, told in (("search examples", near.get("search")), ("few-shot examples", near.get("shots"))):
             if told and told["near"]:
                 yield f"Of {name}'s test examples {told['near']} of {told['of']} are nearly the same as {what}."
+            elif told:
+                yield (
+                    f"No test example of {name} is nearly the same as one of the {what} (the nearest two share "
+                    f"{told['largest']:.0%} of their 8-grams)."
+                )
         if without := near.get("gain_without"):
             yield f"Without them its gain is {_interval(without)}."
     rows = audit.get("difficulty") or ()
     if hard := [row for row in rows if row["solved_by"] == 0]:
-        yield f"Of the {hard[0]['examples']} examples that no source solves it solves {hard[0]['winner']:.0%}."
+        yield f"Of the {hard[0]['examples']} examples that no source solves the winner solves {hard[0]['winner']:.0%}."
     if easy := [row for row in rows if row["solved_by"]]:
         count = sum(row["examples"] for row in easy)
         solved = sum(row["examples"] * row["winner"] for row in easy) / count
-        yield f"Of the {count} that a source solves it fails on {1 - solved:.0%}."
+        yield f"Of the {count} that a source solves the winner fails on {1 - solved:.0%}."
 
 
 def _forms(audit: Plain) -> Iterator[str]:
