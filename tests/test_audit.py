@@ -145,10 +145,52 @@ def test_the_verdict_says_what_was_not_checked_and_what_is_wrong() -> None:
     assert "cut at the limit of tokens: winner 50%" in said
     assert "(3 of 10 answers differ)" in said
     assert "2 of 10 are nearly the same as search examples" in said
+    none = audit(duplicates={"sums": {"search": {"near": 0, "of": 10, "largest": 0.5}}})
+    expected = "No test example of sums is nearly the same as one of the search examples (the nearest two share 50%"
+    assert any(each.startswith(expected) for each in verdict(none, GAIN))
     assert "not told from none" in verdict(found, {**GAIN, "low": -0.01})[0]
     loss = verdict(found, {**GAIN, "difference": -0.12, "low": -0.16, "high": -0.08})[0]
     assert loss == "The gain of -0.120 (95 % -0.160 to -0.080) is a loss: the winner is worse than the best source, ja."
     assert "no gain to be audited" in verdict(found, {**GAIN, "difference": None})[0]
+
+
+def test_the_verdict_says_what_a_sceptic_asks() -> None:
+    """What the winner has lost, how much is form, and the gain on the same examples without the change."""
+    rows = [
+        {"solved_by": 0, "examples": 50, "winner": 0.6},
+        {"solved_by": 1, "examples": 30, "winner": 0.9},
+        {"solved_by": 2, "examples": 10, "winner": 0.5},
+    ]
+    wrong = {"of": 100, "wrong": 30, "wrong content": 20}
+    errors = {"sums": {"winner": wrong, "ja": {**wrong, "empty": 4, "right number, not accepted": 6}}}
+    found = audit(best_source="ja", difficulty=rows, errors=errors, wording={**CHANGED, "difference": 0.1, "low": 0.05,
+                  "high": 0.15, "before": 0.2})  # fmt: skip
+    said = verdict(found, GAIN)
+    assert "Of the 50 examples that no source solves the winner solves 60%." in said
+    assert "Of the 40 that a source solves the winner fails on 20%." in said  # 3 of 30, and 5 of 10
+    assert any(each.startswith("Wrong in form") for each in said)
+    assert any("are 0 of the winner's 100 answers to sums, and 10 of ja's." in each for each in said)
+    assert "100 examples; without the change +0.200 on these" in said[0]
+    errors = {"sums": {"winner": wrong, "ja": wrong}}
+    assert not any("form" in each for each in verdict(audit(best_source="ja", errors=errors), GAIN))
+
+
+@pytest.mark.parametrize(("examples", "before"), [(2, 0.5), (4, None)])
+def test_the_gain_without_a_change_is_of_the_examples_that_were_asked(examples: int, before: float | None) -> None:
+    def ask(recipe: Any, name: str, split: str, places: Any, change: str) -> tuple[list[GivenAnswer], str | None]:
+        return [GivenAnswer("", float(recipe == "merge"), tokens=1, cut=False) for _ in places], None
+
+    class Four(Counted):
+        def size(self, split: str) -> int:
+            return 4
+
+    models: Any = {"winner": "merge", "ja": "source"}
+    benchmarks: Any = {"sums": Four()}
+    asking = Asking(audit_plan(["wording"], examples, 8), benchmarks, models, ask)
+    scores = {"winner": {"sums": [1.0, 1.0, 1.0, 1.0]}, "ja": {"sums": [1.0, 0.0, 0.0, 0.0]}}
+    found: Any = audited(asking.plan, asking, scores, ["ja"], "ja", [])
+    assert found["wording"]["n"] == examples
+    assert found["wording"].get("before") == before
 
 
 def test_a_second_wording_takes_the_place_of_the_last_question() -> None:
@@ -261,11 +303,21 @@ def test_prompts_of_pictures_are_compared_and_what_is_not_checked_is_said() -> N
     found: Any = audited(asking.plan, asking, scores, ["ja"], "ja", [])
     assert (found["duplicates"]["drawn"]["search"]["near"], found["duplicates"]["drawn"]["search"]["of"]) == (1, 3)
     assert found["duplicates"]["drawn"]["gain_without"]["difference"] == 0.0
-    (said,) = found["not_checked"]
+    said, of_scorer = found["not_checked"]
     assert said.startswith("Of drawn length, wording and errors were not checked: its models draw pictures.")
+    assert of_scorer.startswith("One scorer judged the pictures of drawn in the search and on test.")
 
 
 def test_options() -> None:
     assert audit_plan("all", 5, 8).parts == PARTS
     assert audit_plan("none", 5, 8).parts == audit_plan(False, 5, 8).parts == ()
     assert audit_plan(["tenths"], 5, "all").answers is None
+
+
+def test_difficulty_is_of_scores_without_weights() -> None:
+    """A benchmark that counts 0.7 has scores of 0 and 1.4 in the fitness, and is solved or not all the same."""
+    asking = Asking(audit_plan(["difficulty"], 10, 8), {}, {}, lambda *_: ([], None))
+    plain = {"winner": {"a": [1.0, 0.0]}, "ja": {"a": [0.0, 0.0]}}
+    weighted = {name: {"a": [1.4 * value for value in each["a"]]} for name, each in plain.items()}
+    found = audited(asking.plan, asking, weighted, ["ja"], "ja", [], plain)
+    assert found["difficulty"] == [{"solved_by": 0, "examples": 2, "winner": 0.5}]

@@ -16,7 +16,7 @@ from evohydra.searching.feedback import example_scores, objective_values, tell
 from evohydra.searching.fronts import best_fitness, knee, nearest_to_ideal, on_front, picked
 from evohydra.searching.ledger import Record
 from evohydra.searching.objectives import Objective, each, path_length
-from evohydra.searching.summary import front, scored_on_search
+from evohydra.searching.summary import different, front, scored_on_search
 
 SCORES = {"ja": [1.0, 0.0, 1.0, 1.0], "math": [0.0, 1.0]}
 MODEL = Checkpoint("a", "-")
@@ -170,3 +170,13 @@ def test_the_score_on_search_is_the_estimate_where_fitness_is_one() -> None:
     low, high = (1 / (1 + np.exp(-(np.log(3) + sign * half))) for sign in (-1, 1))
     expected = {"score": 0.75, "low": low, "high": high, "n": 4}
     assert scored_on_search(estimated, Objective()) == pytest.approx(expected)
+
+
+def test_a_front_has_each_recipe_once() -> None:
+    """A strategy comes to the same path again and again: the same model is one point of the front."""
+    told = [("a", 1.0, -3.0), ("b", 0.5, -2.0), ("a", 1.0, -3.0), ("c", 0.5, -2.0), ("b", 0.5, -2.0)]
+    records = [
+        Record(at, 0, [0.5], {}, recipe, score, {"x": [score]}, objectives={"score": score, "-hops": hops})
+        for at, (recipe, score, hops) in enumerate(told)
+    ]
+    assert [each["index"] for each in front(different(records))] == [1, 3, 0]

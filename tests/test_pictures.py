@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from evohydra.report import picture_grid
+from evohydra.report.picture_captions import caption
 from evohydra.report.picture_grid import fonts_for, grid
 from evohydra.report.pictures import Illustrated, draw_albums, shown
 from evohydra.report.samples import Picture, Sample, write_samples
@@ -78,3 +79,16 @@ def test_samples_in_a_directory_and_in_the_model_card(tmp_path: Path) -> None:
     assert "steps=4" in text
     with Image.open(tmp_path / "samples" / "1.png") as read:
         assert read.tobytes() == red.tobytes()
+
+
+def test_where_no_font_has_the_prompts_they_are_told_beside_the_grid(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "pictures-cats.png"
+    picture_grid.save_grid(["a cat"], {"one": []}, path)
+    assert caption(path) == "what models draw for prompts of the test split of cats, and their scores."
+    monkeypatch.setattr(picture_grid, "findSystemFonts", list)
+    picture_grid.save_grid(["縁側の\n猫", "a dog"], {"one": []}, path)
+    assert path.with_suffix(".txt").read_text(encoding="utf-8") == "prompt 1: 縁側の 猫\nprompt 2: a dog\n"
+    assert caption(path).endswith("and their scores. prompt 1: 縁側の 猫; prompt 2: a dog.")
+    assert caption(tmp_path / "path.png") == "path."

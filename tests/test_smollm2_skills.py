@@ -7,10 +7,11 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from tests.benchmarks import smollm2_data, smollm2_tune
+from tests.benchmarks import smollm2_data, smollm2_facts, smollm2_tune
 from tests.benchmarks.smollm2_data import SKILLS, completion, prompt, step
+from tests.benchmarks.smollm2_facts import CAPITALS, CHOICES, FEW, PRUNED
 from tests.benchmarks.smollm2_search import around, random_genomes
-from tests.benchmarks.smollm2_tasks.scoring import label
+from tests.benchmarks.smollm2_tasks.scoring import capital, label
 from tests.benchmarks.smollm2_tasks.scoring import step as scored
 
 ROW = {
@@ -49,6 +50,31 @@ def test_a_step_is_the_first_line_and_what_counts_are_results_that_are_not_in_th
     assert step({**ROW, "answer": "It takes 4/2=<<4/2=2>>2 bolts\n#### 2"}) is None, "2 is in the question"
     for answer, right in ((" He needs 2/2 = 1 bolt", 1), (" 2+1=3", 1), (" 2+2=4", 0), (" none", 0), (" 1,000", 0)):
         assert scored(found, [answer]) == {"right": right}
+
+
+def test_capitals_are_asked_among_those_of_their_continent() -> None:
+    rows = smollm2_facts.examples()
+    assert rows == smollm2_facts.examples()
+    assert len({row["country"] for row in rows}) == len(rows) == 129
+    continents = [{pair.replace("_", " ").partition(":")[2] for pair in pairs.split()} for pairs in CAPITALS.values()]
+    for row in rows:
+        choices = row["choices"]
+        assert isinstance(choices, list)
+        assert choices[row["at"]] == row["capital"]  # type: ignore[index]
+        assert len(set(choices)) == CHOICES
+        assert any(set(choices) <= capitals for capitals in continents)
+    assert {row["at"] for row in rows} == {0, 1, 2}
+    for splits in (PRUNED, FEW):
+        ends = [bound for split in splits.values() for bound in split]
+        assert ends == sorted(ends)
+        assert ends[-1] <= len(rows)
+
+
+@pytest.mark.parametrize(
+    ("answer", "right"), [(" Paris", 1), (" paris, a city", 1), (" Parisian", 0), (" the city of Paris", 0), ("", 0)]
+)
+def test_a_capital_comes_first_in_its_answer(answer: str, right: int) -> None:
+    assert capital({"capital": "Paris"}, [answer]) == {"right": right}
 
 
 def test_a_label_alone_is_right() -> None:

@@ -16,7 +16,8 @@ def keep_answers(
 ) -> None:
     """Write a line for each model and example: prompt, reference, answer, what was judged of it, and its score.
 
-    The first `most` test examples of each benchmark, None: all. Benchmarks whose models write nothing have none.
+    The first `most` test examples of each benchmark, None: all. Benchmarks whose models write nothing have none;
+    where all are such, there is no file.
     """
     lines: list[bytes] = []
     for name, benchmark in benchmarks.items():
@@ -30,7 +31,8 @@ def keep_answers(
                 lines.append(_line(name, model, place, told, vars(each)))
             if error is not None:
                 lines.append(_line(name, model, -1, (None, None), {"error": error}))
-    write_whole(path, b"".join(lines))
+    if lines:
+        write_whole(path, b"".join(lines))
 
 
 def _line(name: str, model: str, place: int, told: Sequence[str | None], answer: Mapping[str, object]) -> bytes:

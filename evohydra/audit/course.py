@@ -54,7 +54,8 @@ class Audit:
         self._asking = Asking(self.plan, self.benchmarks, compared, self._answers, objective.weights)
         scores = {name: objective.weighted(each.scores) for name in models if (each := tested[name]).scores}
         ours = (line for line in scored if counts(line, summary))
-        summary["audit"] = audited(self.plan, self._asking, scores, self.sources, source, ours)
+        counting = {name: {key: tested[name].scores[key] for key in each} for name, each in scores.items()}
+        summary["audit"] = audited(self.plan, self._asking, scores, self.sources, source, ours, counting)
         self._conclude(summary)
 
     def after(self, directory: Path, summary: Summary) -> None:

@@ -21,28 +21,46 @@ def audited(
     sources: Sequence[str],
     best_source: str,
     scored: Iterable[Plain],
+    unweighted: Mapping[str, Scores] | None = None,
 ) -> dict[str, object]:
     """All parts of the plan but for the reloaded checkpoint, as JSON data.
 
-    scores: on test, of the winner and of the sources that have any. scored: lines of scores.jsonl, from which the
-    answers at the limit are counted.
+    scores: on test, of the winner and of the sources that have any, as their mean is the fitness. unweighted: the same
+    as the benchmarks gave them; None: there are no weights. scored: lines of scores.jsonl, from which the answers at
+    the limit are counted.
     """
     benchmarks, wanted = asking.benchmarks, set(plan.parts)
     found: dict[str, object] = {"best_source": best_source, "at_the_limit": at_the_limit(scored)}
     for change in ("length", "wording"):
         if change in wanted:
-            found[change] = asking.changed(change, best_source)
+            changed = asking.changed(change, best_source)
+            found[change] = {**changed, **_before(asking, changed, scores, best_source)}
     if "errors" in wanted:
         found["errors"] = asking.errors(best_source)
     if "difficulty" in wanted:
-        solved = {name: scores[name] for name in sources if name in scores}
-        found["difficulty"] = gains.by_difficulty(scores[WINNER], solved)
+        plain = scores if unweighted is None else unweighted
+        solved = {name: plain[name] for name in sources if name in plain}
+        found["difficulty"] = gains.by_difficulty(plain[WINNER], solved)
     if "duplicates" in wanted:
         found["duplicates"] = _duplicates(benchmarks, scores[WINNER], scores[best_source])
     if "tenths" in wanted:
         found["tenths"] = gains.without_tenths(scores[WINNER], scores[best_source])
     found["not_checked"] = _not_checked(benchmarks)
     return found
+
+
+def _before(asking: Asking, changed: Plain, scores: Mapping[str, Scores], source: str) -> dict[str, object]:
+    """The gain without a change on the examples that were asked with it, where these are not all that there are.
+
+    None of weighted benchmarks of which some were not asked.
+    """
+    names = [name for name in scores[WINNER] if name not in changed["not_checked"]]
+    whole = len(names) == len(scores[WINNER]) or asking.weights is None
+    count = asking.plan.examples
+    if not names or not whole or all(len(scores[WINNER][name]) <= count for name in names):
+        return {}
+    winner, other = ({name: list(scores[model][name])[:count] for name in names} for model in (WINNER, source))
+    return {"before": gains.gain(winner, other)["difference"]}
 
 
 def at_the_limit(scored: Iterable[Plain]) -> dict[str, dict[str, dict[str, float]]]:
@@ -101,6 +119,10 @@ def _not_checked(benchmarks: Mapping[str, Benchmark]) -> list[str]:
             said.append(
                 f"Of {name} length, wording and errors were not checked: its models draw pictures. The written "
                 "pipeline was compared with the live one by the pixels of a small picture, and not by scores."
+            )
+            said.append(
+                f"One scorer judged the pictures of {name} in the search and on test. If the winner draws what pleases "
+                "this scorer alone, the scores do not show it: look at the pictures (pictures-*.png)."
             )
         elif reason:
             said.append(f"Of {name} length, wording, errors and the checkpoint read anew were not checked: {reason}.")

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator
 
+from evohydra.audit.texts import KINDS
 from evohydra.files import Plain
 
 HOW = {"length": "at twice the length", "wording": "with another prompt"}
+FORM = KINDS[:-1]  # kinds of errors that are none of content
 MUCH = 0.05  # share of answers at the limit that is worth a warning
 
 
@@ -15,7 +17,14 @@ def verdict(audit: Plain, gain: Plain) -> list[str]:
     """
     if gain["difference"] is None:
         return ["There is no gain to be audited: the winner or every source has failed on test."]
-    return [*_holds(audit, gain), *_rest(audit, gain), *_limits(audit), *_reloaded(audit), *audit["not_checked"]]
+    return [
+        *_holds(audit, gain),
+        *_rest(audit, gain),
+        *_forms(audit),
+        *_limits(audit),
+        *_reloaded(audit),
+        *audit["not_checked"],
+    ]
 
 
 def _holds(audit: Plain, gain: Plain) -> Iterator[str]:
@@ -50,7 +59,8 @@ def _survived(each: Plain) -> bool | None:
 def _found(each: Plain) -> str:
     if each["unchanged"]:
         return "no answer reached the limit"
-    return f"{_interval(each)}, {each['n']} examples"
+    before = "" if each.get("before") is None else f"; without the change {each['before']:+.3f} on these"
+    return f"{_interval(each)}, {each['n']} examples{before}"
 
 
 def _rest(audit: Plain, gain: Plain) -> Iterator[str]:
@@ -58,7 +68,7 @@ def _rest(audit: Plain, gain: Plain) -> Iterator[str]:
     if tenths and gain["low"] > 0:
         ends = f"({tenths['smallest']:+.3f} to {tenths['largest']:+.3f})"
         if tenths["above_0"] == tenths["of"]:
-            yield f"It survives leaving out any tenth of the examples {ends}."
+            yield f"The gain survives leaving out any tenth of the examples {ends}."
         else:
             left = f"{tenths['above_0']} of {tenths['of']} leave one"
             yield f"Without some tenths of the examples there is no gain: {left} {ends}."
@@ -66,11 +76,33 @@ def _rest(audit: Plain, gain: Plain) -> Iterator[str]:
         for what, told in (("search examples", near.get("search")), ("few-shot examples", near.get("shots"))):
             if told and told["near"]:
                 yield f"Of {name}'s test examples {told['near']} of {told['of']} are nearly the same as {what}."
+            elif told:
+                yield (
+                    f"No test example of {name} is nearly the same as one of the {what} (the nearest two share "
+                    f"{told['largest']:.0%} of their 8-grams)."
+                )
         if without := near.get("gain_without"):
             yield f"Without them its gain is {_interval(without)}."
-    hard = [row for row in audit.get("difficulty") or () if row["solved_by"] == 0]
-    if hard:
-        yield f"Of the {hard[0]['examples']} examples that no source solves it solves {hard[0]['winner']:.0%}."
+    rows = audit.get("difficulty") or ()
+    if hard := [row for row in rows if row["solved_by"] == 0]:
+        yield f"Of the {hard[0]['examples']} examples that no source solves the winner solves {hard[0]['winner']:.0%}."
+    if easy := [row for row in rows if row["solved_by"]]:
+        count = sum(row["examples"] for row in easy)
+        solved = sum(row["examples"] * row["winner"] for row in easy) / count
+        yield f"Of the {count} that a source solves the winner fails on {1 - solved:.0%}."
+
+
+def _forms(audit: Plain) -> Iterator[str]:
+    """How many answers of both models are wrong in form: a gain in form is no gain in skill."""
+    for name, models in (audit.get("errors") or {}).items():
+        told = {model: sum(counts.get(kind, 0) for kind in FORM) for model, counts in models.items()}
+        if len(told) == 2 and any(told.values()):
+            winner, source = told["winner"], told[audit["best_source"]]
+            yield (
+                f"Wrong in form (cut, empty, in another language, no number, or the right number in other words) are "
+                f"{winner} of the winner's {models['winner']['of']} answers to {name}, and {source} of "
+                f"{audit['best_source']}'s."
+            )
 
 
 def _limits(audit: Plain) -> Iterator[str]:

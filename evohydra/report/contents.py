@@ -17,6 +17,7 @@ from evohydra.report.gathering import Job, apart, by_group, by_split, chosen_by_
 from evohydra.report.gene_blocks import gene_blocks
 from evohydra.report.lineage import called, lineage_blocks
 from evohydra.report.origin import origin_blocks
+from evohydra.report.picture_captions import caption
 from evohydra.report.recipe_figures import recipe_figures
 from evohydra.report.score_figures import finished, held_out, held_out_figure, optimism_figure, too_few
 from evohydra.report.search_figures import examples_each, fitness_figure, seconds_by_part, time_figure
@@ -262,7 +263,7 @@ def _winners(jobs: Sequence[Job], target: Path) -> Iterator[Block]:
                 split, heads, rows = found
                 yield Table(heads, rows, f"The front on the {split} split, and what each rule (`pick`) prefers.")
         for path in sorted(job.directory.glob("*.png")):
-            yield Picture(path, f"{whose}: {path.stem.replace('_', ' ')}.")
+            yield Picture(path, f"{whose}: {caption(path)}")
         for path in sorted(job.directory.glob("answers-*.html")):
             yield Link(os.path.relpath(path, target), f"{whose}: answers about held-out pictures")
 

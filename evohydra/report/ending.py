@@ -54,7 +54,8 @@ def show_end(console: Console, directory: Path, titles: Sequence[str], summary: 
     forward = seconds["forward"] / max(of_genomes, 1e-9)
     console.print(
         f"{summary['evaluations']} genomes: {seconds['merge']:.1f} s to merge, {seconds['evaluate']:.1f} s to "
-        f"evaluate ({forward:.0%} of both in forward passes), {seconds['other']:.1f} s else",
+        f"evaluate ({forward:.0%} of both in forward passes), {seconds['other']:.1f} s else "
+        "(optimizer, validation, test)",
         highlight=False,
     )
     for name, what in FILES:

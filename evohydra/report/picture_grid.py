@@ -8,6 +8,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, findSystemFonts, fontManager, get_font
 
+from evohydra.files import write_whole
 from evohydra.report.samples import Picture, words
 from evohydra.report.style import save
 
@@ -18,7 +19,10 @@ logger = logging.getLogger(__name__)
 
 
 def save_grid(prompts: Sequence[str], columns: Mapping[str, Sequence[Picture]], path: Path) -> Path:
-    """The `grid` as a PNG at `path`."""
+    """The `grid` as a PNG at `path`; where its rows have numbers, what these stand for is in a text file beside it."""
+    if fonts_for("".join([*prompts, *columns])) is None:
+        lines = [f"prompt {number}: {' '.join(prompt.split())}\n" for number, prompt in enumerate(prompts, 1)]
+        write_whole(path.with_suffix(".txt"), "".join(lines).encode())
     return save(grid(prompts, columns), path)
 
 
@@ -27,7 +31,8 @@ def grid(prompts: Sequence[str], columns: Mapping[str, Sequence[Picture]]) -> Fi
     fonts = fonts_for("".join([*prompts, *columns]))
     if fonts is None:
         logger.warning(
-            "no font has all characters of the prompts (install Noto Sans CJK): the grid's rows have numbers"
+            "no font has all characters of the prompts (install Noto Sans CJK): the grid's rows have numbers, "
+            "and a text file beside it has the prompts"
         )
     size = (SIDE * (len(columns) + 1), (SIDE + 0.15) * len(prompts) + 0.3)
     figure = Figure(figsize=size, layout="constrained")

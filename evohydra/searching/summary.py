@@ -71,12 +71,12 @@ class Searched(TypedDict):
 
     best: the highest fitness. Where there are limits (`guard`) and some genomes keep all of them in the search, it is
     that of these genomes, and the front is theirs.
-    front: where there are several objectives. It is that of all genomes, or where generations were scored on different
-    examples that of the candidates on the validation split, which is told there. picks: by the names of the rules of
-    conf/pick the genome of the front that each prefers. likelihood: the rank correlation of
-    fitness and metric (`value`, `low`, `high`, `n` genomes), where a search by log-likelihoods has checked it.
-    references: where they are verified ones. measure:
-    of `best`, where it is another number than the benchmarks' metric. at_the_ends: see `evohydra.searching.ends`.
+    front: where there are several objectives. It is that of all genomes (of those with one recipe the first), or where
+    generations were scored on different examples that of the candidates on the validation split, which is told there.
+    picks: by the names of the rules of conf/pick the genome of the front that each prefers. likelihood: the rank
+    correlation of fitness and metric (`value`, `low`, `high`, `n` genomes), where a search by log-likelihoods has
+    checked it. references: where they are verified ones. measure: of `best`, where it is another number than the
+    benchmarks' metric. at_the_ends: see `evohydra.searching.ends`.
     transferred: by how much the model of an earlier run counts in that of this search, 0: not at all.
     known_as: the name of a source or of another merge without a search, where the winner is no other model.
     """
@@ -155,7 +155,7 @@ def summarise(
             {"index": c.record.index, "search": c.record.fitness, "validation": c.validation} for c in candidates
         ],
     }
-    genomes = [(r.index, r.objectives) for r in that_count(records)] if comparable else []
+    genomes = different(records) if comparable else []
     if best := front(genomes):
         searched["front"] = best
         searched["picks"] = picks(best, {r.index: r.fitness for r in records if r.fitness is not None})
@@ -255,6 +255,14 @@ def gain(winner: Evaluation, sources: Mapping[str, Evaluation], objective: Objec
     found: dict[str, object] = asdict(paired_gain(objective.weighted(winner.scores), scores[best]))
     failed = {name: each.error for name, each in sources.items() if not each.scores}
     return {"best_source": best, **found, **({"failed": failed} if failed else {})}  # type: ignore[typeddict-item]
+
+
+def different(records: Sequence[Record]) -> list[tuple[int, Mapping[str, float]]]:
+    """(index, objectives) of the genomes that count, of those with one recipe the first."""
+    found: dict[str, tuple[int, Mapping[str, float]]] = {}
+    for record in that_count(records):
+        found.setdefault(record.recipe, (record.index, record.objectives))
+    return list(found.values())
 
 
 def front(genomes: Sequence[tuple[int, Mapping[str, float]]]) -> list[dict[str, Any]]:

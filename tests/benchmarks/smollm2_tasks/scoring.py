@@ -1,4 +1,4 @@
-"""Scores answers of the tasks `steps` and `jnli` for lm-eval."""
+"""Scores answers of the tasks `steps`, `jnli` and `capitals` for lm-eval."""
 
 import re
 from collections.abc import Mapping, Sequence
