@@ -1,14 +1,15 @@
 """How many answers a second: vLLM beside transformers, on a random model of SmolLM2-135M's shape or of the zoo's.
 
-    PYTHON -m tests.benchmarks.throughput [--texts 64] [--prompt 64] [--tokens 32] [--uneven] [--dtype bfloat16]
-                                          [--rounds 2] [--profile] [--also block_size=16,enforce_eager=false ...]
+    PYTHON -m tests.benchmarks.throughput [--texts 64] [--prompt 64] [--tokens 32] [--spread even uneven]
+                                          [--dtype bfloat16] [--rounds 2] [--profile]
+                                          [--also block_size=16,enforce_eager=false ...]
 
 PYTHON has vLLM (docs/backends.md). All engines are in this process, are asked the same prompts in turn, and write so
-many tokens that greedy answers of a random model never end by themselves. --uneven: answers have lengths from 1 to
---tokens, as those of word problems do (an eighth of all has the longest); vLLM is told the length of each, transformers
-goes on until the longest has ended, as it does with answers that end by themselves. Times are seconds of the processor,
-since the machine may be shared; the fastest round and the median count. --also: vLLM once more, with these options of
-its LLM class in the place of evohydra's. --profile says which operators take the time.
+many tokens that greedy answers of a random model never end by themselves. --spread uneven: answers have lengths from 1
+to --tokens, as those of word problems do (an eighth of all has the longest); vLLM is told the length of each,
+transformers goes on until the longest has ended, as it does with answers that end by themselves. Times are seconds of
+the processor, since the machine may be shared; the fastest round and the median count. --also: vLLM once more, with
+these options of its LLM class in the place of evohydra's. --profile says which operators take the time.
 """
 
 import argparse
@@ -112,13 +113,12 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     for flag, default in (("--texts", 64), ("--prompt", 64), ("--tokens", 32), ("--rounds", 2), ("--threads", 1)):
         parser.add_argument(flag, type=int, default=default)
-    for flag in ("--uneven", "--profile"):
-        parser.add_argument(flag, action="store_true")
+    parser.add_argument("--spread", nargs="+", choices=["even", "uneven"], default=["even"], help="of answers' lengths")
+    parser.add_argument("--profile", action="store_true")
     parser.add_argument("--also", nargs="*", default=[], help="options of vLLM's LLM: NAME=VALUE,NAME=VALUE")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     torch.manual_seed(0)
-    lengths = lengths_of(given.texts, given.tokens, given.uneven)
     with tempfile.TemporaryDirectory() as room:
         config = LlamaConfig(**SHAPES[given.shape], tie_word_embeddings=False, bos_token_id=None, eos_token_id=1)
         LlamaForCausalLM(config).to(getattr(torch, given.dtype)).save_pretrained(room)
@@ -127,29 +127,45 @@ def main() -> None:
             others = options_of(text) if text else {}
             engines[f"vLLM {text}".strip()] = by_vllm(Path(room), given.dtype, given.texts, others)
         torch.set_num_threads(given.threads)
-        spent: dict[str, list[float]] = {name: [] for name in engines}
-        for turn in range(given.rounds + 1):  # the first one warms up, with short answers
-            prompts = torch.randint(2, config.vocab_size, (given.texts, given.prompt)).tolist()
-            for name, answer in engines.items():
-                seconds, tokens = measured(answer, prompts, lengths if turn else [2] * given.texts)
-                if turn:
-                    spent[name].append(seconds)
-                print(f"{turn or 'warm up'}: {name}: {seconds:.1f} s, {tokens} tokens", flush=True)
-        tokens = sum(lengths)
         print(vars(given))
-        print("| engine | best round, s | median, s | tokens a second | times transformers |\n|---|---|---|---|---|")
-        for name, each in spent.items():
-            best, middle = min(each), statistics.median(each)
-            ratio = statistics.median(np.divide(spent["transformers"], each))
-            print(f"| {name} | {best:.2f} | {middle:.2f} | {tokens / best:.0f} | {ratio:.2f} |")
-        if given.profile:
-            for name, answer in engines.items():
-                with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
-                    answer(prompts, lengths)
-                rows = sorted(seen.key_averages(), key=lambda row: -row.self_cpu_time_total)
-                whole = sum(row.self_cpu_time_total for row in rows)
-                shares = {row.key: f"{row.self_cpu_time_total / whole:.0%}" for row in rows[:TOP]}
-                print(f"{name}: {whole / 1e6:.1f} s in operators: {shares}")
+        for spread in given.spread:
+            lengths = lengths_of(given.texts, given.tokens, spread == "uneven")
+            prompts = torch.randint(2, config.vocab_size, (given.texts, given.prompt)).tolist()
+            print(f"\n{spread}:", flush=True)
+            print(compared(engines, prompts, lengths, given.rounds), flush=True)
+            if given.profile:
+                for name, answer in engines.items():
+                    print(profiled(name, answer, prompts, lengths), flush=True)
+
+
+def compared(
+    engines: Mapping[str, Answer], prompts: Sequence[Sequence[int]], lengths: Sequence[int], rounds: int
+) -> str:
+    """A table of engines, of which the first is transformers; a turn with short answers goes before."""
+    spent: dict[str, list[float]] = {name: [] for name in engines}
+    for answer in engines.values():
+        answer(prompts, [2] * len(prompts))
+    for _ in range(rounds):
+        for name, answer in engines.items():
+            seconds, tokens = measured(answer, prompts, lengths)
+            spent[name].append(seconds)
+            print(f"{name}: {seconds:.1f} s, {tokens} tokens", flush=True)
+    lines = ["| engine | best round, s | median, s | tokens a second | times transformers |", "|---|---|---|---|---|"]
+    for name, each in spent.items():
+        best, middle = min(each), statistics.median(each)
+        ratio = statistics.median(np.divide(spent["transformers"], each))
+        lines.append(f"| {name} | {best:.2f} | {middle:.2f} | {sum(lengths) / best:.0f} | {ratio:.2f} |")
+    return "\n".join(lines)
+
+
+def profiled(name: str, answer: Answer, prompts: Sequence[Sequence[int]], lengths: Sequence[int]) -> str:
+    """Which operators take the time."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+        answer(prompts, lengths)
+    rows = sorted(seen.key_averages(), key=lambda row: -row.self_cpu_time_total)
+    whole = sum(row.self_cpu_time_total for row in rows)
+    shares = {row.key: f"{row.self_cpu_time_total / whole:.0%}" for row in rows[:TOP]}
+    return f"{name}: {whole / 1e6:.1f} s in operators: {shares}"
 
 
 if __name__ == "__main__":
