@@ -205,6 +205,15 @@ def test_a_named_directory_is_shared_and_what_is_elsewhere_changes_no_run(
     assert fewer.identity.search.statistics != run.identity.search.statistics
 
 
+def test_another_run_is_refused_before_its_sources_read_texts(arguments: list[str], root: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(root / "activation", tmp_path / "run"))
+    before = files_of(run)
+    more = ["merge=activation", "budget=12", "merge.parameter.statistics.prompts=6"]
+    with pytest.raises(LedgerError, match=r"another configuration .*statistics.prompts was 5, is now 6"):
+        built([*arguments, *more], run)
+    assert files_of(run) == before
+
+
 def scaled(source: Path, target: Path, by: float) -> Path:
     """A copy of a model whose feed-forward weights are multiplied."""
     shutil.copytree(source, target)

@@ -37,6 +37,12 @@ INCIDENTAL = ("directory", "memory_gb")  # what changes no bit
 PASS = 1  # the version of what a pass does; another one makes other files
 LOCK = "gathering.lock"  # in the directory, while files are looked for and made
 UNREAD = "0" * 64  # in the place of a digest, where nothing is read
+FILE_SIZES: Mapping[Statistic, str] = {
+    "inputs": "4 n^2 bytes for the inputs, n numbers, of linear layers",
+    "merged_inputs": "4 n^2 bytes for the inputs, n numbers, of linear layers",
+    "input_squares": "4 n bytes for the inputs, n numbers, of linear layers",
+    "gradient_squares": "4 bytes for each parameter",
+}
 BACKWARD = (
     "merge=%s: each source takes a forward and a backward pass over %d prompts with their references, for the "
     "gradients of its own log-likelihood; no weight is changed by it, and the merge takes none"
@@ -82,6 +88,25 @@ def check_statistics(merge: Spec, benchmarks: Mapping[str, Benchmark], *, nested
                     f"{who}: its sources read prompts with their references before the search, of which benchmark "
                     f"{name!r} has none: {reason}"
                 )
+
+
+def reads_texts(merge: Spec) -> bool:
+    """Whether a method of `merge` needs what sources find in texts."""
+    return any(resolve(str(spec["method"])).reads is not None for spec in _specs(merge.get("parameter")))
+
+
+def uncounted(merge: Spec) -> list[str]:
+    """What a plan by figures says of the passes over texts before the search of `merge`, which it does not count."""
+    found = []
+    for spec in _specs(merge.get("parameter")):
+        if (statistic := resolve(str(spec["method"])).reads) is not None:
+            often = " once for each layer" if statistic == "merged_inputs" else ""
+            found.append(
+                f"merge={spec['method']}: before the search each source reads the first {_settings(spec)['prompts']} "
+                f"examples of each benchmark{often}. The seconds, memory and disk that this takes are not counted; its "
+                f"files have {FILE_SIZES[statistic]} for each source"
+            )
+    return found
 
 
 def without_places(merge: Spec) -> Spec:
