@@ -148,3 +148,11 @@ def test_an_unknown_source_is_told_before_anything_is_made_or_looked_for(root: P
     with pytest.raises(ValueError, match=expected):
         rebuild_yaml(text(tmp_path / "gone", soup, last), tmp_path / "out", {"soup": "/x", "merge1": "/x"}, CPU)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("method", ["regmean", "knots", "no_such"])
+def test_a_method_that_mergekit_has_not_is_told_before_anything_is_made(method: str, tmp_path: Path) -> None:
+    soup = {**linear({"ROOT/one": 0.5, "ROOT/two": 0.5}, name="soup"), "merge_method": method}
+    with pytest.raises(ValueError, match=f"merge_method: '{method}' is none of .*'linear'"):
+        rebuild_yaml(text(tmp_path / "gone", soup, linear({"soup": 0.5})), tmp_path / "out", {}, CPU)
+    assert list(tmp_path.iterdir()) == []

@@ -172,6 +172,16 @@ def test_likelihood_is_counted_too(room: tuple[Path, list[str]]) -> None:
     assert summary["examples_scored"] == sum(each["likely"] for each in found.values())
 
 
+def test_a_plan_by_figures_says_that_it_does_not_count_what_sources_read_before_the_search(
+    room: tuple[Path, list[str]],
+) -> None:
+    given = [*room[1], "merge=regmean_plus_plus", "merge.parameter.statistics.prompts=7"]
+    *_, said = plan(["calibrate=false", *given]).document["not_checked"]
+    assert "each source reads the first 7 examples of each benchmark once for each layer" in said
+    assert "4 n^2 bytes for the inputs, n numbers, of linear layers for each source" in said
+    assert not any("reads the first" in each for each in plan(["calibrate=false", *room[1]]).document["not_checked"])
+
+
 def test_the_document_keeps_its_keys(measured: dict[str, Any]) -> None:
     assert measured["version"] == 2
     assert list(measured) == [

@@ -206,6 +206,55 @@ def test_a_named_directory_is_shared_and_what_is_elsewhere_changes_no_run(
     assert fewer.identity.search.statistics != run.identity.search.statistics
 
 
+def test_another_run_is_refused_before_its_sources_read_texts(arguments: list[str], root: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(root / "activation", tmp_path / "run"))
+    before = files_of(run)
+    more = ["merge=activation", "budget=12", "merge.parameter.statistics.prompts=6"]
+    with pytest.raises(LedgerError, match=r"another configuration .*statistics.prompts was 5, is now 6"):
+        built([*arguments, *more], run)
+    assert files_of(run) == before
+
+
+def scaled(source: Path, target: Path, by: float) -> Path:
+    """A copy of a model whose feed-forward weights are multiplied."""
+    shutil.copytree(source, target)
+    weights = load_file(source / "model.safetensors")
+    changed = {name: tensor * by if ".mlp." in name else tensor for name, tensor in weights.items()}
+    save_file(changed, target / "model.safetensors", metadata={"format": "pt"})
+    return target
+
+
+def test_files_behind_merges_belong_to_all_sources(arguments: list[str], root: Path, tmp_path: Path) -> None:
+    """What one source reads behind merged layers is another thing beside another second source."""
+    named = [*arguments, "merge=regmean_plus_plus", f"merge.parameter.statistics.directory={tmp_path / 'kept'}"]
+    built(named, tmp_path / "run")
+    before = {file: file.read_bytes() for file in (tmp_path / "kept").glob("*.safetensors")}
+    (tmp_path / "kept" / ".gathering-killed").mkdir()
+    other = scaled(root / "two", tmp_path / "other", 1.5)
+    built([*named, f"model.sources.two.path={other}"], tmp_path / "beside")
+    assert {file: file.read_bytes() for file in before} == before
+    assert len(list((tmp_path / "kept").glob("*.safetensors"))) == 4
+    assert not list((tmp_path / "kept").glob(".gathering-*"))
+
+
+def test_a_file_under_the_name_of_another(arguments: list[str], tmp_path: Path) -> None:
+    built([*arguments, "merge=activation"], tmp_path / "run")
+    one, two = files_of(tmp_path / "run")
+    shutil.copy(one, two)
+    with pytest.raises(StatisticsError, match=r"was made of something else than its name says \(.*fingerprint.*differ"):
+        built([*arguments, "merge=activation"], tmp_path / "run")
+
+
+@pytest.mark.parametrize("merge", ["activation", "regmean_plus_plus"])
+def test_sources_that_overflow_are_named_before_the_search(
+    merge: str, arguments: list[str], root: Path, tmp_path: Path
+) -> None:
+    large = scaled(root / "two", tmp_path / "large", 1e20)
+    with pytest.raises(StatisticsError, match=r"source 'two': what it finds of .*mlp.* is not finite"):
+        built([*arguments, f"merge={merge}", f"model.sources.two.path={large}"], tmp_path / "run")
+    assert not list((tmp_path / "run" / "statistics").glob(".*"))
+
+
 def test_replay_makes_no_files_and_other_searches_do_not_go_on_from_such_a_recipe(
     root: Path, tmp_path: Path, capsys
 ) -> None:

@@ -9,7 +9,10 @@ from evohydra.files import read_json
 from evohydra.hub.commits import PICKLE, commit_of
 from evohydra.hub.hashes import converted_pin
 from evohydra.recipe import Checkpoint
+from evohydra.searching.identity import Identity, differences, listed, of_versions
+from evohydra.searching.json_lines import LedgerError
 
+LATER = (("search", "statistics"), ("search", "warm_start"))  # what is known only once sources have read texts
 PLACES = ("path", "revision", "adapter", "convert")  # say where a source is, not what it holds
 
 
@@ -35,6 +38,26 @@ def as_begun(opened: OpenSources, file: Path) -> OpenSources:
 
     base = placed(opened.base) if opened.base else None
     return replace(opened, models=tuple(map(placed, opened.models)), base=base)
+
+
+def check_before_texts(file: Path, identity: Identity) -> None:
+    """LedgerError where `file` is the run.json of a run with another identity, as far as that is known by now.
+
+    So that no pass over texts is made for a run that is refused after it. What else is wrong with such a file is said
+    where all is compared.
+    """
+    try:
+        known = read_json(file)
+    except (OSError, ValueError):
+        return
+    parts = {key: known.get(key) for key in ("scores", "search")}
+    now = {key: identity.to_dict()[key] for key in parts}
+    found = [each for each in differences(parts, now) if not of_versions(each[0]) and each[0][:2] not in LATER]
+    if found:
+        raise LedgerError(
+            f"{file.parent} holds a run of another configuration or other data ({listed(found)}). Choose another name "
+            "with run=NAME, or delete the directory"
+        )
 
 
 def commits_of(opened: OpenSources) -> dict[str, dict[str, str]]:

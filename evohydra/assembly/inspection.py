@@ -8,6 +8,7 @@ from pathlib import Path
 
 from evohydra.assembly.parts import Parts, chosen_sources
 from evohydra.assembly.runs import Assembled
+from evohydra.assembly.statistics import uncounted
 from evohydra.families import tokenizers
 from evohydra.families.sources import stored_types
 from evohydra.hub.cards import card_of
@@ -43,7 +44,7 @@ def fit_of(made: Assembled, run: Run, *, unread: bool) -> Fit:
         parameters=sum(math.prod(shape) for shape in shapes.values()),
         dtype=str(parts.out_dtype).removeprefix("torch."),
         left_out=tuple(dict.fromkeys((*found.warnings, *opened.warnings))),
-        not_checked=UNREAD if unread else (),
+        not_checked=(*UNREAD, *uncounted(parts.settings.merge)) if unread else (),
         licences=together(licences),
         axes=run.plan.space.axes,
         examples_of_genes=run.plan.space.names[:SUCH],

@@ -15,7 +15,7 @@ import numpy as np
 
 from evohydra.assembly.automatic import AUTO, with_benchmark, with_search
 from evohydra.assembly.backends import backend_of
-from evohydra.assembly.begun import as_begun, commits_of
+from evohydra.assembly.begun import as_begun, check_before_texts, commits_of
 from evohydra.assembly.continuing import Nested, continued, over
 from evohydra.assembly.foresight import beginning
 from evohydra.assembly.generations import generation
@@ -49,7 +49,7 @@ from evohydra.assembly.settings import Settings, check_several
 from evohydra.assembly.sizes import fitted
 from evohydra.assembly.stack_starts import by_content as by_content_of
 from evohydra.assembly.stack_starts import known_starts, stack_points
-from evohydra.assembly.statistics import check_statistics, gathered, unread, without_places
+from evohydra.assembly.statistics import check_statistics, gathered, reads_texts, unread, without_places
 from evohydra.assembly.warming import optimizer_of, warm_genomes, warmed
 from evohydra.assembly.workers import WorkerMaker, scores_depend_on
 from evohydra.audit.plan import audit_plan
@@ -160,6 +160,8 @@ def assembled(
     for usual in defaults_of(space_of(unread(merge), located, found)):
         form.format.check(usual, parts.family, parts.sources)
         reading.probe(parts.engine.uncached(), usual)  # where workers are elsewhere, no tensor stays here
+    if reading.gathers and reads_texts(merge):
+        check_before_texts(directory / IDENTITY, _identity(settings, parts, kept, nested, {}))
     statistics = gathered(merge, settings.baselines, parts, located, directory, gathers=reading.gathers)
     parts.engine.statistics = statistics.files
     space, settings = space_of(statistics.merge, located, found), replace(settings, baselines=statistics.baselines)

@@ -23,7 +23,7 @@ from evohydra.files import Plain
 from evohydra.merging.methods import Statistic, resolve
 from evohydra.merging.signatures import STATISTICS
 from evohydra.merging.statistics import DIRECTORY, UNREAD, Files, StatisticsFiles, digest_of
-from evohydra.recipe import Checkpoint, Merge
+from evohydra.recipe import Checkpoint, Merge, checkpoints
 from evohydra.scoring.benchmarks import Benchmark, BenchmarkError
 from evohydra.scoring.benchmarks.token_texts import GivesTexts
 from evohydra.scoring.gathering.course import Course, on_file
@@ -36,6 +36,12 @@ KEYS: Plain = {"prompts": Count, "directory": str | None, "memory_gb": Annotated
 INCIDENTAL = ("directory", "memory_gb")  # what changes no bit
 PASS = 1  # the version of what a pass does; another one makes other files
 LOCK = "gathering.lock"  # in the directory, while files are looked for and made
+FILE_SIZES: Mapping[Statistic, str] = {
+    "inputs": "4 n^2 bytes for the inputs, n numbers, of linear layers",
+    "merged_inputs": "4 n^2 bytes for the inputs, n numbers, of linear layers",
+    "input_squares": "4 n bytes for the inputs, n numbers, of linear layers",
+    "gradient_squares": "4 bytes for each parameter",
+}
 BACKWARD = (
     "merge=%s: each source takes a forward and a backward pass over %d prompts with their references, for the "
     "gradients of its own log-likelihood; no weight is changed by it, and the merge takes none"
@@ -81,6 +87,25 @@ def check_statistics(merge: Spec, benchmarks: Mapping[str, Benchmark], *, nested
                     f"{who}: its sources read prompts with their references before the search, of which benchmark "
                     f"{name!r} has none: {reason}"
                 )
+
+
+def reads_texts(merge: Spec) -> bool:
+    """Whether a method of `merge` needs what sources find in texts."""
+    return any(resolve(str(spec["method"])).reads is not None for spec in _specs(merge.get("parameter")))
+
+
+def uncounted(merge: Spec) -> list[str]:
+    """What a plan by figures says of the passes over texts before the search of `merge`, which it does not count."""
+    found = []
+    for spec in _specs(merge.get("parameter")):
+        if (statistic := resolve(str(spec["method"])).reads) is not None:
+            often = " once for each layer" if statistic == "merged_inputs" else ""
+            found.append(
+                f"merge={spec['method']}: before the search each source reads the first {_settings(spec)['prompts']} "
+                f"examples of each benchmark{often}. The seconds, memory and disk that this takes are not counted; its "
+                f"files have {FILE_SIZES[statistic]} for each source"
+            )
+    return found
 
 
 def without_places(merge: Spec) -> Spec:
@@ -152,11 +177,12 @@ def _course(spec: Plain, statistic: Statistic, parts: Parts, located: Located, d
     settings, opened = _settings(spec), parts.sources
     place = Path(settings["directory"]) if settings["directory"] else directory / DIRECTORY
     usual = functools.partial(_usual, spec, located)
-    behind = _values(usual()) if statistic == "merged_inputs" else None
+    behind = _behind(usual()) if statistic == "merged_inputs" else None
     scores = scores_depend_on(parts)
 
     def wanted(node: Checkpoint) -> Wanted:
-        key = {**_key(scores, node, parts), "statistic": statistic, "prompts": settings["prompts"], "behind": behind}
+        of = _key(scores, node, parts, behind=behind is not None)
+        key = {**of, "statistic": statistic, "prompts": settings["prompts"], "behind": behind}
         return Wanted(place, node.name, statistic, key)
 
     make_live = functools.partial(
@@ -186,18 +212,26 @@ def _usual(spec: Plain, located: Located) -> Merge:
     return merge
 
 
-def _values(merge: Merge) -> Plain:
-    """The values of a merge that are the same in all of its groups."""
-    return {"options": {**merge.options, STATISTICS: None}, "genes": dict(merge.groups[0].parameters)}
+def _behind(merge: Merge) -> Plain:
+    """What a merge is whose groups all have the same values, by content: its method, its models in order, and these."""
+    return {
+        "method": merge.method,
+        "models": [node.fingerprint for node in checkpoints(merge)],
+        "options": {**merge.options, STATISTICS: None},
+        "genes": dict(merge.groups[0].parameters),
+    }
 
 
-def _key(scores: OfScores, node: Checkpoint, parts: Parts) -> dict[str, object]:
-    """What the statistics of one source depend on, by content. Versions of libraries are told in the file instead."""
+def _key(scores: OfScores, node: Checkpoint, parts: Parts, *, behind: bool) -> dict[str, object]:
+    """What the statistics of one source depend on, by content. Versions of libraries are told in the file instead.
+
+    behind: whether it reads behind merged layers, which depend on all sources.
+    """
     counting = counted(parts.settings.guard, parts.benchmarks)
     asked = {name: {k: v for k, v in scores.benchmarks[name].items() if k != "versions"} for name in counting}
     read = {name: {**each, "splits": _search(each.get("splits"))} for name, each in asked.items()}
     rules = parts.rules
-    alone = rules.tokenizer == "same" and not (rules.components or rules.adapters or rules.pad_vocabulary_to)
+    alone = rules.tokenizer == "same" and not (rules.components or rules.adapters or rules.pad_vocabulary_to or behind)
     names = {node.name, scores.configured_by} if alone and rules.missing == "error" else set(scores.sources)
     return {
         "pass": PASS,

@@ -38,8 +38,13 @@ class Piece:
 
 
 def pieces(config: Plain) -> list[Piece]:
-    """The pieces of a configuration that has been checked; ValueError for models that the method does not take."""
+    """The pieces of a configuration that has been checked.
+
+    ValueError for a method that mergekit has not, or that is not read here, and for models that it does not take.
+    """
     method = str(config["merge_method"])
+    if method not in METHODS:
+        raise ValueError(f"merge_method: {method!r} is none of {sorted(METHODS)}")
     base = config.get("base_model")
     if "models" in config:
         sources = _sources(config["models"])

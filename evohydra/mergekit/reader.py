@@ -55,10 +55,9 @@ def read_document(
     """
     config = checked(document)
     method_name = str(config["merge_method"])
-    if method_name not in METHODS:
-        raise ValueError(f"merge_method: {method_name!r} is none of {sorted(METHODS)}")
+    found = pieces(config)
     warn_of_ignored(config, method_name, parameters_known(method_name, METHODS[method_name]))
-    what = _Configuration.of(config, family, moved or {})
+    what = _Configuration.of(config, found, family, moved or {})
     words = vocabulary(config, {reference: node.name for reference, node in what.nodes.items()}, what.donor)
     donor = what.nodes[what.donor].name
     matched = words.tokenizer != "same"
@@ -107,8 +106,7 @@ class _Configuration:
     published: Mapping[str, TensorSource]
 
     @classmethod
-    def of(cls, config: Plain, family: Family, moved: Mapping[str, str]) -> "_Configuration":
-        found = pieces(config)
+    def of(cls, config: Plain, found: Sequence[Piece], family: Family, moved: Mapping[str, str]) -> "_Configuration":
         named, donor = _named(found, config)
         nodes = {reference: _checkpoint(name, reference, moved.get(name)) for reference, name in named.items()}
         _, directories, published = published_sources(list(nodes.values()), family)

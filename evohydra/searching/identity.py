@@ -143,7 +143,7 @@ def check_same_scores(of_driver: OfScores, of_worker: OfScores) -> None:
     """LedgerError where a worker has read other things than the driver when the run began."""
     found = differences(_plain(of_driver), _plain(of_worker), ("scores",))
     if of_driver.workers is not None:  # whose versions are compared among `workers`
-        found = [each for each in found if not _of_versions(each[0]) or each[0][1] == "workers"]
+        found = [each for each in found if not of_versions(each[0]) or each[0][1] == "workers"]
     if found:
         raise LedgerError(
             "a worker that began now has found other sources, data or code than the run began with "
@@ -190,7 +190,7 @@ def check_identity(path: Path, identity: Mapping[str, object], *, allow_other_ve
     _check_chosen(path.parent, known.pop(CHOSEN, {}), current.get(CHOSEN, {}))
     commits = known.pop(COMMITS, {})
     found = differences(known, {key: value for key, value in current.items() if key not in (CHOSEN, COMMITS)})
-    others = [each for each in found if not _of_versions(each[0])]
+    others = [each for each in found if not of_versions(each[0])]
     shown = listed(others or found)
     if others:
         raise LedgerError(
@@ -259,7 +259,8 @@ def listed(found: Sequence[Difference]) -> str:
     return "; ".join(_told(*each) for each in sorted(found, key=lambda each: each[0])[:5])
 
 
-def _of_versions(at: tuple[str, ...]) -> bool:
+def of_versions(at: tuple[str, ...]) -> bool:
+    """Whether a difference is one of the versions of libraries."""
     return at[:2] in (("scores", "versions"), ("scores", "workers")) or (
         at[:2] == ("scores", "benchmarks") and at[3:4] == ("versions",)
     )

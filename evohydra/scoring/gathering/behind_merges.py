@@ -1,6 +1,7 @@
 """Inputs of each source's layers behind the merged layers before them, layer after layer (RegMean++, 2508.03121)."""
 
 import math
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,8 +18,10 @@ from evohydra.merging.engine import Engine
 from evohydra.merging.statistics import Found
 from evohydra.recipe import Checkpoint, Merge, Node
 from evohydra.scoring.benchmarks.token_texts import TokenText
-from evohydra.scoring.gathering.sums import Described, Sums, input_sums
+from evohydra.scoring.gathering.sums import Described, Sums, finite, input_sums
 from evohydra.spaces.grouping import EMBEDDINGS, Location
+
+SPOOL = ".gathering-"  # directories of sums, of one pass
 
 
 @dataclass
@@ -93,8 +96,10 @@ def sums_behind_merges(
     merger.statistics = memory
     live.become(sources[0], engine)
     room.mkdir(parents=True, exist_ok=True)
+    for left in room.glob(f"{SPOOL}*"):  # by a killed pass: the caller holds the directory's lock
+        shutil.rmtree(left, ignore_errors=True)
     spooled = {source: _Spooled() for source in sources}
-    with tempfile.TemporaryDirectory(prefix=".gathering-", dir=room) as place:
+    with tempfile.TemporaryDirectory(prefix=SPOOL, dir=room) as place:
         for number, names in enumerate(_stages(live.parameters, locations)):
             own = {name: live.parameters[name] for name in names}
             memory.found.clear()
@@ -103,7 +108,7 @@ def sums_behind_merges(
                 sums = input_sums(live, texts, squares=False, most_bytes=most_bytes, only=names)
                 if sums.described:
                     file = Path(place) / f"{index}-{number}.safetensors"
-                    found = spooled[source].add(sums, file)
+                    found = spooled[source].add(finite(sums, source.name), file)
                     memory.found |= {(source.name, name): each for name, each in found.items()}
             merger.merge_into(usual, own)
         yield lambda source: spooled[source].sums()

@@ -16,7 +16,7 @@ from evohydra.scoring.benchmarks import BenchmarkError
 from evohydra.scoring.benchmarks.token_texts import GivesTexts, TokenText
 from evohydra.scoring.gathering.behind_merges import sums_behind_merges
 from evohydra.scoring.gathering.files import Wanted
-from evohydra.scoring.gathering.sums import summing
+from evohydra.scoring.gathering.sums import finite, summing
 from evohydra.spaces.grouping import Location
 
 logger = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ def digest_of_texts(texts: Sequence[TokenText]) -> str:
 def _by_itself(course: Course, live: LiveModel, texts: Sequence[TokenText], node: Checkpoint) -> StatisticsFile:
     live.become(node, course.engine)
     merged = {name for name, place in course.locations.items() if place is not None}
-    sums = summing(course.statistic, course.most_bytes)(live, texts, merged)
+    sums = finite(summing(course.statistic, course.most_bytes)(live, texts, merged), node.name)
     return course.sources[node].write(sums, sum(len(text.tokens) for text in texts), digest_of_texts(texts))
 
 

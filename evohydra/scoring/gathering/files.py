@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from evohydra.checks import shown
 from evohydra.checks.libraries import versions
 from evohydra.files import on_disk, tidy
 from evohydra.files.tensors import write_tensors
 from evohydra.hub.hashes import sha256_of
-from evohydra.merging.statistics import METADATA, StatisticsFile, opened
+from evohydra.merging.statistics import METADATA, StatisticsError, StatisticsFile, opened
 from evohydra.scoring.gathering.sums import Sums
 
 
@@ -34,7 +35,13 @@ class Wanted:
         """The file, where it is there; StatisticsError for another one in its place."""
         if not self.path.exists():
             return None
-        opened(self.path)
+        _, how = opened(self.path)
+        made_of = json.loads(json.dumps(self.key))
+        if other := sorted(name for name in {**made_of, **how["key"]} if made_of.get(name) != how["key"].get(name)):
+            raise StatisticsError(
+                f"statistics of the source {self.source!r}: {self.path} was made of something else than its name says "
+                f"({', '.join(map(shown, other))} differ); without it, the run makes it again"
+            )
         return StatisticsFile(self.path, sha256_of(self.path))
 
     def write(self, sums: Sums, tokens: int, texts: str) -> StatisticsFile:

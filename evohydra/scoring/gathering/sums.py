@@ -3,7 +3,7 @@
 import functools
 import itertools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
@@ -11,6 +11,8 @@ from torch import Tensor
 
 from evohydra.families import LiveModel
 from evohydra.families.linear_layers import Linear, gradients_of, inputs_seen, linear_layers, shared_inputs
+from evohydra.merging.kernels.fused import is_finite
+from evohydra.merging.statistics import StatisticsError
 from evohydra.scoring.benchmarks.token_texts import TokenText
 
 Described = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
@@ -30,6 +32,22 @@ class Sums:
     tensors: Iterator[tuple[str, Tensor]]
     same: Mapping[str, str]
     transposed: tuple[str, ...] = ()
+
+
+def finite(sums: Sums, source: str) -> Sums:
+    """The same; StatisticsError, naming the source, for the first tensor that is not finite when it comes."""
+
+    def checked() -> Iterator[tuple[str, Tensor]]:
+        for name, tensor in sums.tensors:
+            if not is_finite(tensor):
+                raise StatisticsError(
+                    f"statistics of the source {source!r}: what it finds of {name!r} in the texts is not finite. Its "
+                    "weights are not, or what it computes is too large for the type; expected a source that reads the "
+                    "prompts of the benchmark, or out_dtype=float32"
+                )
+            yield name, tensor
+
+    return replace(sums, tensors=checked())
 
 
 def read(live: LiveModel, text: TokenText) -> Tensor:
