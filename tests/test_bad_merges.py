@@ -59,6 +59,8 @@ ELSEWHERE = (
     "boosted_consensus",
     "boosted_task_arithmetic",
     "boosted_ties",
+    "regmean",
+    "regmean_plus_plus",
 )  # not in mergekit
 TENSOR = "model.layers.1.mlp.up_proj.weight"
 
