@@ -65,6 +65,7 @@ def test_a_run_knows_its_files_and_its_winner_is_made_again(merge: str, root: Pa
     assert made.returncode == 0, made.stderr
     assert "identical, bit for bit" in made.stdout
     assert "search" not in recipe["statistics"]
+    assert "`--statistics DIRECTORY` says where they are." in (run / "winner" / "README.md").read_text()
 
 
 @pytest.mark.parametrize("merge", READING)
@@ -310,6 +311,7 @@ def test_a_group_may_choose_such_a_method(arguments: list[str], tmp_path: Path) 
         (["merge=regmean", "merge.parameter.statistics=null"], "statistics: expected prompts, directory, memory_gb"),
         (["merge=regmean", "merge.parameter.statistics.prompts=0"], "prompts: expected a whole number of at least 1"),
         (["merge=regmean", "+merge.parameter.statistics.prompt=1"], "prompt"),
+        (["merge=regmean", f"merge.parameter.statistics.directory={__file__}"], "directory: expected a directory, or"),
         (["merge=linear", "++merge.parameter.statistics.prompts=2"], "merge=linear: it reads no statistics"),
     ],
 )

@@ -22,7 +22,7 @@ from evohydra.checks import Count, check_entries
 from evohydra.files import Plain
 from evohydra.merging.methods import Statistic, resolve
 from evohydra.merging.signatures import STATISTICS
-from evohydra.merging.statistics import DIRECTORY, UNREAD, Files, StatisticsFiles, digest_of
+from evohydra.merging.statistics import DIRECTORY, UNREAD, Files, StatisticsError, StatisticsFiles, digest_of
 from evohydra.recipe import Checkpoint, Merge, checkpoints
 from evohydra.scoring.benchmarks import Benchmark, BenchmarkError
 from evohydra.scoring.benchmarks.token_texts import GivesTexts
@@ -158,7 +158,11 @@ def gathered(
 
 def _made(course: Course, method: str, said: list[str]) -> Files:
     place = next(iter(course.sources.values())).directory
-    place.mkdir(parents=True, exist_ok=True)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        (place / LOCK).touch()
+    except OSError as error:
+        raise StatisticsError(f"merge={method}: statistics cannot be written to {place}: {error}") from error
     if course.statistic == "gradient_squares" and not all(each.path.exists() for each in course.sources.values()):
         logger.warning(BACKWARD, method, course.prompts)
     start = time.perf_counter()
@@ -258,6 +262,8 @@ def _settings(spec: Plain) -> Plain:
     if not isinstance(given, Mapping):
         raise ValueError(f"{where}: expected {', '.join(KEYS)}, got {given!r}")
     found: Plain = check_entries(where, given, KEYS)
+    if (place := found["directory"]) is not None and Path(place).exists() and not Path(place).is_dir():
+        raise ValueError(f"{where}.directory: expected a directory, or a place where one can be made, got {place}")
     return found
 
 

@@ -9,6 +9,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from evohydra.files import Plain
 from evohydra.hub.licences import common, known_to_the_hub, together
+from evohydra.merging.statistics import named_by
 from evohydra.pages import in_markdown
 from evohydra.recipe import Checkpoint, Node, checkpoints
 from evohydra.report.tables import gain_sentence, markdown, masks_sentences, unsearched_sentence
@@ -68,7 +69,7 @@ def model_card(name: str, recipe: Node, kind: Kind, summary: Mapping[str, object
 # {in_markdown(name)}
 
 {_found(summary)}; no gradient step was taken. `recipe.json` says exactly how it is made:
-`python -m evohydra.rebuild recipe.json OUT` makes the same weights again, bit for bit.
+`python -m evohydra.rebuild recipe.json OUT` makes the same weights again, bit for bit{_from_files(recipe)}.
 
 {_scores(summary)}{f"## Use{chr(10) * 2}{load}{chr(10) * 2}" if load else ""}## Sources
 
@@ -83,6 +84,16 @@ def model_card(name: str, recipe: Node, kind: Kind, summary: Mapping[str, object
 {note}
 """)
     return str(card)
+
+
+def _from_files(recipe: Node) -> str:
+    """What rebuilding takes besides the sources: files that do not come along with a winner."""
+    if not named_by(recipe):
+        return ""
+    return (
+        ". For that it needs what the sources have found in texts before the search: files that `statistics` of\n"
+        "`recipe.json` names, which the run has kept. `--statistics DIRECTORY` says where they are"
+    )
 
 
 def _licence(licences: Mapping[str, str | None]) -> dict[str, str]:
