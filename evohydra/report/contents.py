@@ -9,29 +9,27 @@ from evohydra.report import paired_tests
 from evohydra.report.audit_tables import audit_blocks
 from evohydra.report.blocks import Block, FigureBlock, Link, Picture, Section, Table
 from evohydra.report.cells import interval, mean, number
-from evohydra.report.each_benchmark import cells, several
 from evohydra.report.example_tables import example_blocks
 from evohydra.report.front import front_figure
 from evohydra.report.front_table import front_rows
 from evohydra.report.gathering import Job, apart, by_group, by_split, chosen_by_auto, strategies
 from evohydra.report.gene_blocks import gene_blocks
+from evohydra.report.held_out_blocks import held_out_blocks
 from evohydra.report.lineage import called, lineage_blocks
 from evohydra.report.origin import origin_blocks
 from evohydra.report.picture_captions import caption
 from evohydra.report.recipe_figures import recipe_figures
-from evohydra.report.score_figures import finished, held_out, held_out_figure, optimism_figure, too_few
+from evohydra.report.score_figures import finished, held_out, optimism_figure, too_few
 from evohydra.report.search_figures import examples_each, fitness_figure, seconds_by_part, time_figure
 from evohydra.report.style import Look, looking
 from evohydra.report.sweeps import broken_limits, sweep_sentences
 from evohydra.report.tables import (
     gain_sentence,
     masks_sentences,
-    p_value,
     score_sentence,
     search_sentences,
     unsearched_sentence,
 )
-from evohydra.report.tables import rows as models_tested
 from evohydra.report.worker_figures import worker_blocks
 
 FITNESS = {
@@ -55,7 +53,7 @@ def contents(jobs: Sequence[Job], target: Path, look: Look = "screen") -> list[S
             Section("In short", list(verdict(jobs))),
             Section("What was run", list(origin_blocks(jobs[0])) if len(jobs) == 1 else []),
             Section("The search", list(_search(jobs))),
-            Section("Held-out scores", list(_held_out(jobs))),
+            Section("Held-out scores", list(held_out_blocks(jobs))),
             Section(f"The audit of the winner{whose}", list(audit_blocks(best))),
             Section("From the search to the test split", list(_optimism(jobs))),
             Section("The winning recipes", list(_winners(jobs, target))),
@@ -164,58 +162,6 @@ def _search(jobs: Sequence[Job]) -> Iterator[Block]:
                 caption += f" A genome costs some {each:.0f} examples; against examples the picture is nearly the same."
             name = "fitness" if by == "evaluations" else "fitness_by_examples"
             yield FigureBlock(name + suffix, fitness_figure(members, by), caption)
-
-
-def _held_out(jobs: Sequence[Job]) -> Iterator[Block]:
-    figure = held_out_figure(jobs)
-    if figure is None:
-        return
-    done = finished(jobs)
-    seeds = (
-        " Of strategies: the mean over runs (small dots), in an interval for which seeds and examples are samples."
-        if len(done) > 1
-        else ""
-    )
-    if any(score.get("masks") for _, score, _ in held_out(jobs)):
-        seeds += " Of merges that drop entries at random: the mean over mask seeds (small dots)."
-    benchmarks = ", ".join(done[0].benchmarks)
-    yield FigureBlock("scores", figure, f"Scores on the test split of {benchmarks} with 95 % intervals.{seeds}")
-    few = dict(too_few(jobs))
-    rows = [
-        (
-            name,
-            f"failed: {score.get('error')}" if score["score"] is None else f"{score['score']:.3f}",
-            "" if score["score"] is None else "too few runs" if name in few and each else interval(score),
-            str(len(each) or 1),
-        )
-        for name, score, each in held_out(jobs)
-    ]
-    examples = (done[0].summary or {})["test"]["winner"]["n"]
-    told = f"The same in numbers, on {examples} examples. They chose nothing: not the genomes, not the winner."
-    yield Table(("", "score", "95 % interval", "models"), rows, told)
-    tested = dict(models_tested((done[0].summary or {})["test"])) if len(done) == 1 else {}
-    if names := several(tested.values()):
-        each_told = [(name, *cells(score, names)) for name, score in tested.items()]
-        yield Table(("", *names), each_told, "Mean scores of each benchmark on the test split.")
-    if len(done) == 1:
-        pairs, sides = paired_tests.winner_against_others(done[0]), ("model", "against")
-        test = "Paired over the test examples: bootstrap intervals, p of a sign-flip test."
-    else:
-        pairs, sides = paired_tests.strategies_against_each_other(jobs), ("higher", "lower")
-        test = (
-            "Runs of the same seed are paired, and examples in them; seeds and examples both count as samples (two-way "
-            "random effects, Hillis 2007). With one common seed two winners are compared, not strategies (sign flips)."
-        )
-    if pairs:
-        yield Table(
-            (*sides, "difference", "95 % interval", "pairs", "p", "p, Holm"),
-            [
-                (p.better, p.other, f"{p.gain.difference:+.3f}", f"{p.gain.low:+.3f} to {p.gain.high:+.3f}",
-                 str(p.pairs), p_value(p.gain.p), p_value(p.holm))
-                for p in pairs
-            ],
-            f"{test} The last column is corrected for the number of rows (Holm 1979).",
-        )  # fmt: skip
 
 
 def _optimism(jobs: Sequence[Job]) -> Iterator[Block]:
