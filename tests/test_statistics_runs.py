@@ -79,7 +79,7 @@ def test_a_merge_is_another_one_than_the_average(merge: str, root: Path) -> None
     first, second = group["parameters"]["weight"]
     average = (first * one[name] + second * two[name]) / (first + second)
     if first * second:
-        assert float((winner[name] - average).abs().max()) > 1e-3
+        assert float((winner[name] - average).abs().max()) > 1e-5  # an average has roundings of 1e-8
     norm = "model.layers.1.input_layernorm.weight"
     if merge != "fisher" and first * second:
         torch.testing.assert_close(winner[norm], (first * one[norm] + second * two[norm]) / (first + second))
