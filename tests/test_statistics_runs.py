@@ -246,6 +246,23 @@ def test_a_file_under_the_name_of_another(arguments: list[str], tmp_path: Path) 
         built([*arguments, "merge=activation"], tmp_path / "run")
 
 
+def test_a_shared_file_whose_numbers_have_changed(arguments: list[str], tmp_path: Path) -> None:
+    """A run that never saw it before notices, too."""
+    given = [*arguments, "merge=activation", f"merge.parameter.statistics.directory={tmp_path / 'kept'}"]
+    built(given, tmp_path / "run")
+    file = min((tmp_path / "kept").glob("*.safetensors"))
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(StatisticsError, match=rf"{file.name} is not as it was written: expected its SHA-256"):
+        built(given, tmp_path / "other")
+    file.with_name(f"{file.name}.sha256").unlink()
+    with pytest.raises(StatisticsError, match=r"without both files, the run makes them again"):
+        built(given, tmp_path / "other")
+    file.unlink()
+    built(given, tmp_path / "other")
+
+
 @pytest.mark.parametrize("merge", ["activation", "regmean_plus_plus"])
 def test_sources_that_overflow_are_named_before_the_search(
     merge: str, arguments: list[str], root: Path, tmp_path: Path

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from evohydra.checks import shown
 from evohydra.checks.libraries import versions
-from evohydra.files import on_disk, tidy
+from evohydra.files import on_disk, tidy, write_whole
 from evohydra.files.tensors import write_tensors
 from evohydra.hub.hashes import sha256_of
 from evohydra.merging.statistics import METADATA, StatisticsError, StatisticsFile, opened
@@ -32,7 +32,7 @@ class Wanted:
         return self.directory / f"{digest[:16]}.safetensors"
 
     def found(self) -> StatisticsFile | None:
-        """The file, where it is there; StatisticsError for another one in its place."""
+        """The file, where it is there; StatisticsError for another one in its place, and for changed bytes."""
         if not self.path.exists():
             return None
         _, how = opened(self.path)
@@ -42,7 +42,18 @@ class Wanted:
                 f"statistics of the source {self.source!r}: {self.path} was made of something else than its name says "
                 f"({', '.join(map(shown, other))} differ); without it, the run makes it again"
             )
-        return StatisticsFile(self.path, sha256_of(self.path))
+        hashed, noted = sha256_of(self.path), self._noted
+        if not noted.is_file() or noted.read_text().split()[:1] != [hashed]:
+            raise StatisticsError(
+                f"statistics of the source {self.source!r}: {self.path} is not as it was written: expected its "
+                f"SHA-256, {hashed}, in {noted.name}; without both files, the run makes them again"
+            )
+        return StatisticsFile(self.path, hashed)
+
+    @property
+    def _noted(self) -> Path:
+        """Where the SHA-256 of the file is, as `sha256sum` writes it."""
+        return self.path.with_name(f"{self.path.name}.sha256")
 
     def write(self, sums: Sums, tokens: int, texts: str) -> StatisticsFile:
         """Write `sums`, whose `texts` (a digest) had so many tokens; OSError where the disk is full."""
@@ -63,6 +74,7 @@ class Wanted:
             write_tensors(temporary, sums.described, sums.tensors, {METADATA: json.dumps(how, sort_keys=True)})
             on_disk(temporary)
             hashed = sha256_of(temporary)
+            write_whole(self._noted, f"{hashed}  {self.path.name}\n".encode())
             temporary.replace(self.path)
             on_disk(self.path.parent)
         finally:
