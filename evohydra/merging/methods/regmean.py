@@ -9,7 +9,7 @@ from evohydra.merging.methods import reads
 from evohydra.merging.methods.input_weights import average, check_shares, only_one
 from evohydra.merging.methods.task_vectors import total
 
-RIDGE = 1e-6  # of the mean square of an input: what draws to the average where sources say nothing
+RIDGE = 2.0**-23  # of the trace: twice what rounding sums to float32 can take from an eigenvalue
 
 
 @reads("inputs")
@@ -26,8 +26,9 @@ def regmean(
     `statistics` are G_k = X_k^T X_k of the inputs X_k of source k's layer, (n, n), divided by their number (equation 2
     of arXiv 2212.09849), or None. Off the diagonal they are multiplied by `alpha` (section 4.2): 1 is the minimum of
     sum_k w_k |X_k (W - W_k)^T|^2, 0 weighs each input channel by its mean square. The paper has alpha 0.9 (0.1 for T5)
-    and no weights. Added is the penalty r |W - A|^2, with A the weighted average and r RIDGE times the mean of the
-    diagonal: of inputs that never occur, and in directions that no text has, the average stays. Computed in float64.
+    and no weights. Added is the penalty r |W - A|^2, with A the weighted average and r RIDGE times the
+    trace: of inputs that never occur, and in directions that no text has, the average stays, and the matrix stays
+    positive definite although G_k are float32. Computed in float64.
     ValueError for weights below 0 and for weights that sum to 0.
     """
     return _regression(models, statistics, weight, alpha)
@@ -68,7 +69,7 @@ def _regression(
         return middle
     scaled = [_off_diagonal(gram, alpha) * value for gram, value in zip(grams, weight, strict=True)]
     whole = total(scaled)
-    ridge = RIDGE * float(whole.diagonal().mean())
+    ridge = RIDGE * float(whole.trace())
     if not ridge:  # no text has any input here
         return middle
     exact = total([value * model.double() for value, model in zip(weight, models, strict=True)]) / sum(weight)
