@@ -133,7 +133,7 @@ def inside(key: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (changed("dtype", "int4"), "dtype: expected"),
         (changed("files_from", "three"), "three"),
         (inside("node", "salad"), "expected node checkpoint, merge, stack, got 'salad'"),
-        (inside("method", "tise"), "method: expected one of arcee_fusion"),
+        (inside("method", "tise"), "method: expected one of activation, arcee_fusion"),
         (
             inside("models", [{"node": "checkpoint", "name": "one", "way": "x"}]),
             "recipe.models[0]: expected a value for path",

@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
 from evohydra.families import LiveModel
+from evohydra.merging.private_torch import writes
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,8 @@ def shared_inputs(layers: Collection[Linear], read: Callable[[], object]) -> dic
     def see(layer: Linear, inputs: Tensor) -> None:
         nonlocal before
         order.append(layer)
-        if before is None or before[2] != inputs._version or not _same_memory(before[1], inputs):
-            before = (layer, inputs, inputs._version)
+        if before is None or before[2] != writes(inputs) or not _same_memory(before[1], inputs):
+            before = (layer, inputs, writes(inputs))
         same[layer.names[0]] = before[0].names[0]
 
     with inputs_seen(layers, see):

@@ -173,9 +173,13 @@ def main() -> None:
     parser.add_argument("--shape", choices=SHAPES, default="135M")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--together", type=int, nargs="+", default=[4])
-    usual = {"adapters": 4, "rank": 16, "genomes": 8, "texts": 64, "prompt": 16, "tokens": 16, "threads": 1}
-    for name, value in usual.items():
-        parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--adapters", type=int, default=4)
+    parser.add_argument("--rank", type=int, default=16)
+    parser.add_argument("--genomes", type=int, default=8)
+    parser.add_argument("--texts", type=int, default=64)
+    parser.add_argument("--prompt", type=int, default=16)
+    parser.add_argument("--tokens", type=int, default=16)
+    parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     dtype = getattr(torch, given.dtype)

@@ -148,8 +148,10 @@ def main() -> None:
     parser.add_argument("models")
     parser.add_argument("out", type=Path)
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    for name, default in (("genomes", 10), ("answered", 64), ("others", 100), ("seed", 1)):
-        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--genomes", type=int, default=10)
+    parser.add_argument("--answered", type=int, default=64)
+    parser.add_argument("--others", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--start", action="store_true", help="also start an engine in a new process (in float32)")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)

@@ -152,11 +152,14 @@ def test_learns_where_genes_bear_on_nothing(name: str) -> None:
     (probe := make(name, MIXED)).close()
     if isinstance(probe, RandomSearch):
         pytest.skip("random search does not learn")
+    gains = []
     for seed in (1,) if name in (*DEAR, "optuna") else (1, 2, 3):
         asked = trace(name, MIXED, (200 if name == "bo" else 800) // probe.population, seed=seed)
         best = np.max if name == "map_elites" else np.mean  # an archive is there to be diverse
         first, last = (best(score(generation, MIXED)) for generation in (asked[0], np.vstack(asked[-3:])))
-        assert last > first + 0.15  # of some 0.5 between the worst and the best
+        gains.append(last - first)
+    assert np.mean(gains) > 0.15  # of some 0.5 between the worst and the best
+    assert min(gains) > 0.1
 
 
 @pytest.mark.parametrize("name", ["catcma", "cmawm", *THRESHOLDS])

@@ -147,16 +147,19 @@ def latin_hypercube(population: int, dimension: int, generator: np.random.Genera
 def favoured(points: Points, axes: Sequence[Axis]) -> Points:
     """`points`, (n, dimension), uniform in the unit cube, drawn to where the axes say that a search may begin.
 
-    As standard normal numbers they move by what is favoured, so that a coordinate is above 1/2 with the probability of
-    a normal number below that. Coordinates of which nothing is favoured stay as they are.
+    A coordinate is then above 1/2 with the probability of a standard normal number below what is favoured, and on each
+    side in one of n points at least, so that nothing is given up at the start. On either side of 1/2 it stays uniform,
+    so that small steps still cross it. Coordinates of which nothing is favoured stay.
     """
     shift = np.array([axis.favoured for axis in axes])
     if not shift.any():
         return points
-    from scipy.special import ndtr, ndtri  # takes long to import
+    from scipy.special import ndtr  # takes long to import
 
-    moved: Points = np.where(shift != 0, ndtr(ndtri(points) + shift), points)
-    return moved
+    least = min(0.5, 1 / max(1, len(points)))
+    below = ndtr(-shift).clip(least, 1 - least)
+    moved: Points = np.where(points < below, points / below, 1 + (points - below) / (1 - below)) / 2
+    return np.where(shift != 0, moved, points)
 
 
 def shortened(point: Points, mean: Points, sigma: float) -> Points:

@@ -51,8 +51,7 @@ class Pymoo:
 
     `settings` are the algorithm's own. A setting with the key `of` is an object: of that class of pymoo, made with the
     other keys. The first generation is a Latin hypercube, drawn to what the space favours, whose first points are
-    `start`. pymoo draws from a generator
-    of its own, seeded once.
+    `start`. pymoo draws from a generator of its own, seeded once.
 
     GA, NSGA2 and PSO can be asked for one genome at a time, other algorithms cannot; nor can a PSO that perturbs its
     best genome, or a GA with another number of children than parents.
