@@ -121,7 +121,7 @@ def test_a_merge_with_random_masks_has_a_row_for_each_of_them() -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"difference": 0.1, "low": 0.05, "high": 0.15}, "holds at twice the length (+0.100 (95 % +0.050 to +0.150)"),
+        ({"difference": 0.1, "low": 0.05, "high": 0.15}, "holds at twice the length (+0.100, 95 % +0.050 to +0.150"),
         ({"difference": -0.01, "low": -0.1, "high": 0.1}, "vanishes at twice the length"),
         ({"difference": 0.05, "low": -0.01, "high": 0.1}, "is not settled at twice the length"),
         ({"unchanged": True, "difference": 0.1, "low": 0.05, "high": 0.15}, "(no answer reached the limit)"),

@@ -60,7 +60,8 @@ def _found(each: Plain) -> str:
     if each["unchanged"]:
         return "no answer reached the limit"
     before = "" if each.get("before") is None else f"; without the change {each['before']:+.3f} on these"
-    return f"{_interval(each)}, {each['n']} examples{before}"
+    interval = f"95 % {each['low']:+.3f} to {each['high']:+.3f}"
+    return f"{each['difference']:+.3f}, {interval}, {each['n']} examples{before}"
 
 
 def _rest(audit: Plain, gain: Plain) -> Iterator[str]:
