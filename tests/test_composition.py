@@ -185,7 +185,14 @@ def test_what_is_right_needs_no_hint(tmp_path: Path) -> None:
     assert composition.explain(["model=mine+shisa", f"hydra.searchpath=[file://{tmp_path}]"]) == []
     assert composition.explain(["not ( an = override"]) == []
     assert composition.explain(["executor=processes", "executor.workers=2"]) == []  # which executor=local has not
-    assert composition.explain(["-m", "optimizer=grid,line", "optimizer.points=3"]) == []
+    assert composition.explain(["-m", "optimizer=grid,line", "++optimizer.points=3"]) == []
+
+
+def test_options_that_only_choices_of_a_sweep_have() -> None:
+    """Hydra wants them among the defaults, and says nothing of the sign that helps."""
+    composition.register()
+    (hint,) = composition.explain(["-m", "optimizer=grid,line", "optimizer.points=3", "seed=1,2"])
+    assert "write ++optimizer.points=3, with ++" in hint
 
 
 def test_every_wrong_override_has_its_own_hint() -> None:

@@ -196,7 +196,12 @@ def explain(arguments: list[str]) -> list[str]:
             _group(each) for each in known if not each.is_sweep_override()
         }
         asked = [each for each in overrides if not _is_group(each) and _group(each) not in open_groups]
-        return [*unknown, *(hint for override in asked if (hint := _unknown_option(override, config)))]
+        swept = [each for each in overrides if not _is_group(each) and _group(each) in open_groups]
+        return [
+            *unknown,
+            *(hint for override in asked if (hint := _unknown_option(override, config))),
+            *(hint for override in swept if (hint := _unknown_before_jobs(override, config))),
+        ]
 
 
 def _group(override: Override) -> str:
@@ -207,6 +212,16 @@ def _group(override: Override) -> str:
 
 def _is_group(override: Override) -> bool:
     return (Path(conf_dir()) / override.key_or_group.split("@")[0]).is_dir()
+
+
+def _unknown_before_jobs(override: Override, config: DictConfig) -> str | None:
+    """How to give an option that only what a sweep chooses has: Hydra looks for it before it chooses."""
+    if override.is_force_add() or _unknown_option(override, config) is None:
+        return None
+    return (
+        f"{override.key_or_group}: in a sweep over {_group(override)}, Hydra looks for this option before any choice "
+        f"is made. If the choices have it, write ++{override.input_line}, with ++: it then holds for each job"
+    )
 
 
 def _unknown_choice(override: Override, options: Callable[[str], list[str]]) -> str | None:
