@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from evohydra import rebuild, replay
+from evohydra.hub.hashes import sha256_of
 from evohydra.merging.statistics import StatisticsError, StatisticsFile, StatisticsFiles, digest_of, opened
 from evohydra.scoring.gathering import course
 from evohydra.searching.ledger import LedgerError
@@ -174,6 +175,7 @@ def test_other_statistics_are_another_run(arguments: list[str], tmp_path: Path) 
     tensors, (_, how) = load_file(file), opened(file)
     first = next(iter(tensors))
     save_file({**tensors, first: tensors[first] * 2}, file, metadata={"evohydra": json.dumps(dict(how))})
+    file.with_name(f"{file.name}.sha256").write_text(f"{sha256_of(file)}  {file.name}\n")
     with pytest.raises(LedgerError, match=r"another configuration or other data .*statistics"):
         carried_out([*arguments, "merge=activation", "budget=12"], run)
     file.write_bytes(b"{}")
