@@ -11,6 +11,7 @@ from evohydra.files import Plain
 from evohydra.merging.adapter_merges import AdapterMerges, changed, given_parameters
 from evohydra.merging.cache import Cache
 from evohydra.merging.checkpoints import TensorSource
+from evohydra.merging.factor_merges import of_factors
 from evohydra.merging.group_methods import method_of
 from evohydra.merging.kernels.compilation import compiling
 from evohydra.merging.kernels.fused import NotFinite, is_finite, largest_entry
@@ -58,7 +59,7 @@ class Engine:
         self.dtype = dtype
         self.compile_kernels = compile_kernels
         self._cache = Cache(cache_bytes)
-        self.adapters = AdapterMerges(sources, device, self._cache, by_factors)
+        self.adapters = AdapterMerges(sources, device, self._cache, by_factors, self._apply)
         self._stored = SourceTensors(sources, device, self._cache)
 
     def uncached(self, device: torch.device | None = None) -> "Engine":
@@ -138,6 +139,7 @@ class Engine:
         for child in children(node):
             self.probe(child)
         if isinstance(node, Merge):
+            self.adapters.check(node)
             shapes = self.shapes(node)
             groups = _group_by_tensor(node)
             for group in node.groups:
@@ -151,7 +153,8 @@ class Engine:
             return []
         if self.adapters.checkpoints(node):
             return []
-        whole = [group for group in node.groups if resolve(method_of(node, group)).elementwise]
+        elementwise = [group for group in node.groups if resolve(method_of(node, group)).elementwise]
+        whole = [group for group in elementwise if not of_factors(node, group)]
         bundles = [(group, tuple(name for name in group.tensors if name in parameters)) for group in whole]
         return [
             (node, group, names) for group, names in bundles if 0 < sum(parameters[n].numel() for n in names) <= BUNDLE

@@ -1,5 +1,6 @@
 """Low-rank changes of tensors: scale * B A, as LoRA adapters hold them (arXiv 2106.09685, eq. 3), and sums of them."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
@@ -86,6 +87,7 @@ class Beside:
 
     change: LowRank | None
     ranks: tuple[int, ...]
+    scales: tuple[float, ...]
 
     @property
     def nbytes(self) -> int:
@@ -99,6 +101,17 @@ class Beside:
         columns = [c for c, rank in zip(coefficients, self.ranks, strict=True) for _ in range(rank)]
         return replace(self.change, up=self.change.up * self.change.up.new_tensor(columns))
 
+    def apart(self) -> list[tuple[Tensor, Tensor]]:
+        """Up (out, r) and down (r, in) of each adapter, both with the root of its scale, a sign in `down`.
+
+        Of one that leaves the tensor as it is they have the rank 0.
+        """
+        if self.change is None:
+            return []
+        roots = [math.copysign(math.sqrt(abs(scale)) or 1.0, scale) for scale in self.scales]
+        ups, downs = torch.split(self.change.up, [*self.ranks], 1), torch.split(self.change.down, [*self.ranks])
+        return [(up / root, down * root) for up, down, root in zip(ups, downs, roots, strict=True)]
+
 
 def beside(base: Adaptation | None, models: Sequence[Adaptation | None], device: torch.device) -> Beside | None:
     """The changes of `models` on `device`; None unless all, and the base, are of the same stored tensor."""
@@ -111,11 +124,12 @@ def beside(base: Adaptation | None, models: Sequence[Adaptation | None], device:
     if len({(change.transposed, change.embedding) for change in changes}) > 1:
         return None
     ranks = tuple(each.change.rank if each.change else 0 for each in known)
+    scales = tuple(each.change.scale if each.change else 1.0 for each in known)
     if not changes:
-        return Beside(None, ranks)
+        return Beside(None, ranks, scales)
     up = torch.cat([change.up * change.scale for change in changes], dim=1)
     down = torch.cat([change.down for change in changes])
-    return Beside(replace(changes[0], up=up.to(device), down=down.to(device), scale=1.0), ranks)
+    return Beside(replace(changes[0], up=up.to(device), down=down.to(device), scale=1.0), ranks, scales)
 
 
 def nearest(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor, float]:

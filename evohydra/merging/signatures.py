@@ -11,6 +11,7 @@ from typing import Protocol
 
 METHODS = Path(__file__).parent / "methods"
 OUT, STREAMS, STATISTICS = "out", "streams", "statistics"
+OF, FACTORS, PRODUCTS = "of", "factors", "products"  # an option of merges of adapters by any method
 KINDS = {float: "a finite number", int: "a whole number", bool: "true or false", str: "a word"}
 BY_NAME = {kind.__name__: kind for kind in KINDS}
 BOOSTED = re.compile(r"^(\w+) = boosted\((\w+)\)$", re.MULTILINE)  # a method on top of another one: methods/boosting.py
@@ -59,6 +60,12 @@ def check_kind(kind: type, value: object, where: str, *, several: bool) -> None:
         fits = {float: number, int: whole, bool: each in (True, False)}.get(kind, isinstance(each, kind))
         if not fits:
             raise ValueError(f"{where}: expected {KINDS.get(kind, kind.__name__)}, got {each!r}")
+
+
+def check_of(value: object) -> None:
+    """ValueError for a value of the option `of` that there is not."""
+    if value not in (FACTORS, PRODUCTS):
+        raise ValueError(f"of: expected {PRODUCTS} or {FACTORS} (of adapters), got {value!r}")
 
 
 @functools.cache

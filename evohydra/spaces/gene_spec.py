@@ -10,7 +10,7 @@ from pydantic import AllowInfNan
 
 from evohydra.checks import Words, check_settings
 from evohydra.files import Plain
-from evohydra.merging.signatures import Takes, signature_of
+from evohydra.merging.signatures import OF, Takes, check_of, signature_of
 from evohydra.spaces.genes import Choice, Gene, Real, Value, integer, whole
 
 Pair = Annotated[tuple[float, float], Words("two numbers")]
@@ -116,13 +116,15 @@ def parse_spec(name: str, fields: Plain) -> GeneSpec:
 
 def check_parameters(name: str, method: Takes, constants: Plain, specs: Mapping[str, GeneSpec]) -> None:
     """ValueError for values and genes that the merge method called `name` does not take, or lacks."""
-    given = {*specs, *constants} - {"mask_seed"}
+    given = {*specs, *constants} - {"mask_seed"} - ({OF} & constants.keys())
     if unknown := sorted(given - method.parameters):
         raise ValueError(f"{name} has no parameter {unknown}; its parameters are {sorted(method.parameters)}")
     if lacking := sorted(method.required - given):
         raise ValueError(f"{name} needs a gene or option for {lacking}")
     for parameter, value in constants.items():
         method.check(parameter, value, parameter)
+    if OF in constants:
+        check_of(constants[OF])
     if not isinstance(constants.get("mask_seed", 0), int):
         raise ValueError(f"mask_seed: expected a whole number, got {constants['mask_seed']!r}")
     for parameter, spec in specs.items():

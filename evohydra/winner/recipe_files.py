@@ -18,7 +18,7 @@ from evohydra.families.token_rows import parse_rows
 from evohydra.files import Plain, read_json
 from evohydra.merging.group_methods import METHOD, method_of, methods_of
 from evohydra.merging.methods import check_method, resolve
-from evohydra.merging.signatures import STATISTICS
+from evohydra.merging.signatures import OF, STATISTICS, check_of
 from evohydra.merging.statistics import Files, parse_told
 from evohydra.recipe import FORMAT, MOST_LEVELS, Checkpoint, Merge, Node, Parameter, checkpoints, children, from_dict
 from evohydra.winner.formats import FORMATS, Format
@@ -189,10 +189,12 @@ def _check_given(where: str, name: str, given: Mapping[str, Parameter], models: 
     method = resolve(name)
     if STATISTICS in given and method.reads is None:
         raise ValueError(f"{where}: {name} reads no statistics, got {given[STATISTICS]!r}")
-    if unknown := sorted(set(given) - method.parameters - {"mask_seed", STATISTICS}):
+    if unknown := sorted(set(given) - method.parameters - {"mask_seed", STATISTICS, OF}):
         raise ValueError(f"{where}: {name} has no parameter {unknown}; its parameters are {sorted(method.parameters)}")
     if not isinstance(named := given.get(STATISTICS, ""), str):
         raise ValueError(f"{where}: {STATISTICS}: expected a digest, got {named!r}")
+    if OF in given:
+        check_of(given[OF])
     for key, value in given.items():
         method.check(key, value, f"{where}: {key}")
         if key in method.per_model and (not isinstance(value, tuple) or len(value) != models):

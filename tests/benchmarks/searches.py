@@ -29,11 +29,12 @@ ALWAYS = ("tracker=none", "report=false", "baselines=null", "threads=1")
 LAYERS_AND_MODULES = "merge.parameter.granularity.modules=true"
 METHODS = (
     "wudi", "pcb", "boosted_task_arithmetic", "boosted_ties", "any", "regmean", "regmean_plus_plus", "activation",
-    "fisher",
+    "fisher", "boosted_consensus",
 )  # fmt: skip
 FOR_LORAS = (
     "task_arithmetic", "ties", "dare_ties", "knots", "knots_dare_ties", "core_space", "core_space_dare_ties",
 )  # fmt: skip
+OF_FACTORS = ("task_arithmetic", "ties", "dare_ties")
 EXAMPLES: dict[str, tuple[str, ...]] = {
     "embedded": (),
     "ties": ("merge=ties",),
@@ -47,6 +48,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     **{name: (f"merge={name}",) for name in METHODS},
     # A weight, and a density, for each adapter. Most of these methods make no adapter of small rank.
     **{f"loras-{name}": ("experiment=tiny_loras", f"merge={name}", "format=plain") for name in FOR_LORAS},
+    **{
+        f"loras-{name}-of-factors": ("experiment=tiny_loras", f"merge={name}", "+merge.parameter.options.of=factors")
+        for name in OF_FACTORS
+    },
     "any-whole": ("merge=any", "merge.parameter.granularity.layers=whole"),
 }
 LIKELIHOOD = ("fitness=likelihood",)

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from evohydra.checks.registry import check_allowed
 from evohydra.merging.group_methods import METHOD
-from evohydra.merging.signatures import KINDS, OUT, STATISTICS, STREAMS, check_kind, no_such_method
+from evohydra.merging.signatures import KINDS, OF, OUT, STATISTICS, STREAMS, check_kind, no_such_method
 
 Provider = Callable[..., object]
 Coefficients = Callable[..., tuple[float, list[float]]]
@@ -159,8 +159,10 @@ def resolve(name: str) -> Method:
     keywords = {name: p for name, p in signature.parameters.items() if p.kind is p.KEYWORD_ONLY}
     supplied = frozenset(keywords).intersection({OUT, STREAMS, STATISTICS, *declared.providers})
     own = {name: p for name, p in keywords.items() if name not in supplied}
-    if METHOD in own:
-        raise ValueError(f"merge method {path!r}: a parameter called {METHOD} is taken: in recipes it names the method")
+    if taken := sorted({METHOD, OF}.intersection(own)):
+        raise ValueError(
+            f"merge method {path!r}: a parameter called {taken[0]} is taken: it means something else in recipes"
+        )
     return Method(
         function=function,
         parameters=frozenset(own),

@@ -16,9 +16,7 @@ from evohydra.families.sources import OpenSources
 from evohydra.families.tensor_sets import HEADS
 from evohydra.families.written import with_adapter
 from evohydra.files import read_json
-from evohydra.merging.adapter_merges import AdapterMerges
 from evohydra.merging.adapters import AdapterFiles
-from evohydra.merging.cache import Cache
 from evohydra.merging.checkpoints import fingerprint, first_few
 from evohydra.merging.engine import Engine
 from evohydra.merging.low_rank import Adaptation, beside, factors_of
@@ -57,7 +55,7 @@ class Lora:
                 "format=lora: expected merges with the base's vocabulary and tokenizer, got "
                 f"{', '.join(sorted(changed)) or 'another tokenizer'} that the merge changes; format=plain writes all"
             )
-        merges = AdapterMerges(sources.tensors, CPU, Cache(0))
+        merges = Engine(sources.tensors, device=CPU, cache_bytes=0).adapters
         modules, exact, strange = _modules(sources), True, []
         for group, name in _merged(node):
             if (found := merges.change(node, name, _doubled(group))) is not None and found[0] == 1:
