@@ -15,7 +15,7 @@ import numpy as np
 
 from evohydra.assembly.automatic import AUTO, with_benchmark, with_search
 from evohydra.assembly.backends import backend_of
-from evohydra.assembly.begun import as_begun, check_before_texts, commits_of
+from evohydra.assembly.begun import COLLAPSED, as_begun, check_before_texts, collapses, commits_of
 from evohydra.assembly.continuing import Nested, continued, over
 from evohydra.assembly.foresight import beginning
 from evohydra.assembly.generations import generation
@@ -155,6 +155,7 @@ def assembled(
     nodes = (*opened.models, *filter(None, [opened.base]))
     merged_in = str(parts.engine.dtype).removeprefix("torch.")
     nested = over(earlier, nodes, found.rules, merged_in, parts.engine.adapters.used)
+    nested = replace(nested, collapsed=collapses(directory / IDENTITY))
     located = located_in(found, parts.sources, nested)
     parts.engine.statistics = NothingFound()  # what is wrong with genes is told before texts are read
     for usual in defaults_of(space_of(unread(merge), located, found)):
@@ -304,5 +305,6 @@ def _identity(
         code=own_code(settings.optimizer, settings.fitness, settings.objective),
         own=own_keys(settings.all),
         statistics=dict(statistics) or None,
+        linear_merges=COLLAPSED if nested.recipes and nested.collapsed else None,
     )
     return Identity(scores_depend_on(parts), search, kept, commits_of(opened))
