@@ -93,14 +93,12 @@ def test_linear_merges_of_linear_merges_are_one_merge(begun: tuple[Path, list[st
     """The first source is by another method, and stays one of the models; the second one's models take its place."""
     root, arguments = begun
     command = [*following(root, arguments), "merge=linear"]
-    before = [
-        from_dict(json.loads((root / name / "recipe.json").read_text())["recipe"]) for name in ("first", "second")
-    ]
     with_hydras_files(command, tmp_path / "third")
-    recipe = from_dict(json.loads((tmp_path / "third" / "recipe.json").read_text())["recipe"])
+    files = [directory / "recipe.json" for directory in (root / "first", root / "second", tmp_path / "third")]
+    first, second, recipe = [from_dict(json.loads(file.read_text())["recipe"]) for file in files]
     assert isinstance(recipe, Merge)
-    assert isinstance(before[1], Merge)
-    assert recipe.models == (before[0], *before[1].models)
+    assert isinstance(second, Merge)
+    assert recipe.models == (first, *second.models)
     assert "linear_merges" in json.loads((tmp_path / "third" / "run.json").read_text())["search"]
     assert make(tmp_path / "third" / "recipe.json", tmp_path / "again", {}).identical is True
 
