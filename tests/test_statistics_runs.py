@@ -234,9 +234,15 @@ def test_weights_that_no_genome_can_have_are_told_before_texts_are_read(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("evohydra.assembly.runs.gathered", None)  # is not called
-    frozen = ["merge=regmean", "merge.parameter.frozen={*/weight/*: 0.0}"]
-    with pytest.raises(ValueError, match="weights that sum to 0"):
-        built([*arguments, *frozen], tmp_path / "run")
+    zero = "merge.parameter.frozen={*/weight/*: 0.0}"
+    plain = "++merge.parameter.genes.weight={per: source, simplex: false, low: 0.0, high: 1.0, default: 1.0}"
+    for given, message in (
+        ([zero], "frozen: expected weights of 0 or more that sum to 1"),
+        ([zero, plain], "weights that sum to 0"),
+        (["~merge.parameter.genes.weight", "+merge.parameter.options.weight=[-1.0,3.0]"], "weight of model 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            built([*arguments, "merge=regmean", *given], tmp_path / "run")
 
 
 def test_jobs_of_a_sweep_share_files(arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,6 +267,7 @@ def test_jobs_of_a_sweep_share_files(arguments: list[str], tmp_path: Path, monke
     make_run({**plain, "seed": 1}, tmp_path / "sweep" / "1", alone, reading=AS_RECORDED)
     assert passes == [2, 0]
     # A job that has files of its own, as earlier versions left them, goes on with these.
+    (tmp_path / "sweep" / "2").mkdir()
     (tmp_path / "sweep" / "statistics").rename(tmp_path / "sweep" / "2" / "statistics")
     make_run({**plain, "seed": 2}, tmp_path / "sweep" / "2", place)
     assert passes == [2, 0, 0]
