@@ -104,7 +104,7 @@ def uncounted(merge: Spec) -> list[str]:
             often = " once for each layer" if statistic == "merged_inputs" else ""
             found.append(
                 f"merge={spec['method']}: before the search each source reads the first {_settings(spec)['prompts']} "
-                f"examples of each benchmark{often}. The seconds, memory and disk that this takes are not counted (calibrate=true carries it out); its "
+                f"examples of each benchmark{often}. The seconds, memory and disk that this takes are not counted; its "
                 f"files have {FILE_SIZES[statistic]} for each source"
             )
     return found
