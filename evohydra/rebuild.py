@@ -53,6 +53,8 @@ def make(
         )
     of_mergekit = file.suffix in (".yaml", ".yml")
     content = read_text(file, MOST_YAML_BYTES) if of_mergekit else read_json(file)
+    if not isinstance(content, str):
+        _check_sources(content, paths)
     import torch
 
     from evohydra.winner.remaking import rebuild, rebuild_yaml  # takes seconds
@@ -61,11 +63,29 @@ def make(
         on = torch.device(device)
         if isinstance(content, str) and of_mergekit:
             return Made(out, *rebuild_yaml(content, out, paths, on, overwrite))
-        beside = [folder / "statistics" for folder in (file.absolute().parent, file.absolute().parent.parent)]
+        beside = [folder / "statistics" for folder in file.absolute().parents[:3]]  # of a run, or of a sweep
         places = beside if statistics is None else [statistics.expanduser()]
         return Made(out, *rebuild(content, out, paths, on, allowed, overwrite, places))
     except MissingSourceError as error:
         raise MissingSourceError(f"{error}; --source NAME=PATH says where it is now") from error
+
+
+def _check_sources(content: object, paths: Mapping[str, str]) -> None:
+    """ValueError for paths of sources that a recipe file does not have, nor the recipes that it is made from.
+
+    What else is wrong with the file is said by who reads all of it.
+    """
+    known, left = set(), [content]
+    while left:
+        part = left.pop()
+        if isinstance(part, Mapping):
+            if part.get("node") == "checkpoint" and isinstance(part.get("name"), str):
+                known.add(part["name"])
+            left += part.values()
+        elif isinstance(part, list):
+            left += part
+    if known and (unknown := sorted(set(paths) - known)):
+        raise ValueError(f"--source: the recipe has no source {unknown}; its sources are {sorted(known)}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

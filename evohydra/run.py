@@ -8,12 +8,13 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 
 from evohydra.audit.course import ANSWERS, Audit
 from evohydra.audit.plan import AuditPlan
 from evohydra.files import finish, read_json, tidy, together, write_json
-from evohydra.recipe import Node, digest
+from evohydra.recipe import Checkpoint, Node, digest
 from evohydra.report import say
 from evohydra.report.answers import answers_pages
 from evohydra.report.ending import show_end, show_job
@@ -34,6 +35,7 @@ from evohydra.searching.ends import at_the_ends
 from evohydra.searching.fitness import Fitness, WantsReferences
 from evohydra.searching.guard import Guard
 from evohydra.searching.identity import SCORES, Identity
+from evohydra.searching.keeping import parents
 from evohydra.searching.ledger import Ledger
 from evohydra.searching.limits_told import told_of_limits
 from evohydra.searching.masks import with_masks
@@ -46,6 +48,7 @@ from evohydra.searching.scheduler import Scheduler
 from evohydra.searching.scores import ScoreStore, conditions
 from evohydra.searching.summary import Summary, summarise
 from evohydra.searching.worker_times import WORKERS, WorkerTimes
+from evohydra.spaces.nested import tree
 from evohydra.trackers import Guarded, Tracker
 from evohydra.winner.publishing import push
 from evohydra.winner.writer import REASON, RESULT, UNVERIFIED, WinnerError, WinnerForm, write_winner
@@ -146,6 +149,9 @@ class Run:
             check_any_scored(store, "test", {name: evaluation.error for name, evaluation in tested.items()})
             summary = self._summarise(scheduler, ledger, candidates, tested, done.references)
             summary["budget"] = plan.budget
+            if not all(isinstance(source, Checkpoint) for source in self.models.sources.values()):
+                genome = np.array(candidates[0].record.genome)
+                summary["parents"] = parents(tree(plan.space, genome), self.models.sources)
             if self.guard is not None:
                 summary["guard"] = told_of_limits(self.guard, scheduler, candidates, ledger.records)
             if isinstance(optimizer, TakesEarlier) and optimizer.transferred is not None:

@@ -89,6 +89,43 @@ def test_a_source_alone_is_the_earlier_winner(begun: tuple[Path, list[str]], tmp
         assert summary["test"]["sources"][name]["score"] == earlier["score"]
 
 
+def test_linear_merges_of_linear_merges_are_one_merge(begun: tuple[Path, list[str]], tmp_path: Path) -> None:
+    """The first source is by another method, and stays one of the models; the second one's models take its place."""
+    root, arguments = begun
+    command = [*following(root, arguments), "merge=linear"]
+    with_hydras_files(command, tmp_path / "third")
+    files = [directory / "recipe.json" for directory in (root / "first", root / "second", tmp_path / "third")]
+    first, second, recipe = [from_dict(json.loads(file.read_text())["recipe"]) for file in files]
+    assert isinstance(recipe, Merge)
+    assert isinstance(second, Merge)
+    assert recipe.models == (first, *second.models)
+    assert "linear_merges" in json.loads((tmp_path / "third" / "run.json").read_text())["search"]
+    assert make(tmp_path / "third" / "recipe.json", tmp_path / "again", {}).identical is True
+
+
+def test_runs_of_earlier_versions_go_on_with_trees(
+    begun: tuple[Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, arguments = begun
+    command, run = [*following(root, arguments), "merge=linear"], tmp_path / "third"
+    with monkeypatch.context() as earlier:
+        earlier.setattr("evohydra.assembly.runs.collapses", lambda _: False)
+        summary = with_hydras_files(command, run)
+    known = json.loads((run / "run.json").read_text())
+    assert known["search"].pop("linear_merges") is None  # earlier versions do not have it at all
+    (run / "run.json").write_text(json.dumps(known))
+    recipe = from_dict(json.loads((run / "recipe.json").read_text())["recipe"])
+    assert isinstance(recipe, Merge)
+    before = [json.loads((root / name / "recipe.json").read_text())["recipe"] for name in ("first", "second")]
+    assert [model.to_dict() for model in recipe.models] == before
+    ledger, scores = (json_lines(run / name) for name in ("ledger.jsonl", "scores.jsonl"))
+    again = with_hydras_files(command, run)
+    assert again["recipe_digest"] == summary["recipe_digest"]
+    assert (json_lines(run / "ledger.jsonl"), json_lines(run / "scores.jsonl")) == (ledger, scores)
+    made = make(run / "recipe.json", tmp_path / "again", {})
+    assert made.identical is True
+
+
 def changed_run(root: Path, name: str, recipe: dict[str, object] | None = None, **config: object) -> str:
     """A copy of the first run called `name`, whose recipe and configuration say something else."""
     copy = root / "copies" / name

@@ -74,6 +74,17 @@ def test_sources_that_have_moved(copied: Path, tmp_path: Path, command: Command)
     assert "identical, bit for bit" in command(recipe, tmp_path / "out", *moved)
 
 
+def test_an_unknown_source_is_told_before_torch_is_loaded(finished: Path, tmp_path: Path) -> None:
+    program = (
+        "import sys; from evohydra.rebuild import main\n"
+        f"try: main([{str(finished / 'recipe.json')!r}, {str(tmp_path / 'out')!r}, '--source=three=/x'])\n"
+        "except SystemExit as end: print(end, 'torch' in sys.modules)"
+    )
+    said = python("-c", program, cwd=tmp_path).stdout
+    assert "the recipe has no source ['three']; its sources are ['base', 'one', 'two']" in said
+    assert said.strip().endswith("False")
+
+
 def test_an_unknown_source(finished: Path, tmp_path: Path, command: Command):
     said = command(finished / "recipe.json", tmp_path / "out", "--source=three=/x")
     assert "the recipe has no source ['three']; its sources are ['base', 'one', 'two']" in said

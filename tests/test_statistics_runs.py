@@ -11,6 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from evohydra import rebuild, replay
+from evohydra.assembly import composition
+from evohydra.assembly.reading import AS_RECORDED
+from evohydra.assembly.runs import make_run
 from evohydra.hub.hashes import sha256_of
 from evohydra.merging.statistics import StatisticsError, StatisticsFile, StatisticsFiles, digest_of, opened
 from evohydra.scoring.gathering import course
@@ -225,6 +228,49 @@ def scaled(source: Path, target: Path, by: float) -> Path:
     changed = {name: tensor * by if ".mlp." in name else tensor for name, tensor in weights.items()}
     save_file(changed, target / "model.safetensors", metadata={"format": "pt"})
     return target
+
+
+def test_weights_that_no_genome_can_have_are_told_before_texts_are_read(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evohydra.assembly.runs.gathered", None)  # is not called
+    zero = "merge.parameter.frozen={*/weight/*: 0.0}"
+    plain = "++merge.parameter.genes.weight={per: source, simplex: false, low: 0.0, high: 1.0, default: 1.0}"
+    for given, message in (
+        ([zero], "frozen: expected weights of 0 or more that sum to 1"),
+        ([zero, plain], "weights that sum to 0"),
+        (["~merge.parameter.genes.weight", "+merge.parameter.options.weight=[-1.0,3.0]"], "weight of model 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            built([*arguments, "merge=regmean", *given], tmp_path / "run")
+
+
+def test_jobs_of_a_sweep_share_files(arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    passes: list[object] = []
+    before = course.gathered
+
+    def counting(of: course.Course) -> object:
+        found, count = before(of)
+        passes.append(count)
+        return found, count
+
+    monkeypatch.setattr("evohydra.assembly.statistics.gathered_by", counting)
+    plain = composition.composed([*arguments, "merge=activation", "tracker=none"])
+    place = {"name": "job", "group": "sweep", "strategy": "cmaes"}
+    for seed in (1, 2):
+        make_run({**plain, "seed": seed}, tmp_path / "sweep" / str(seed), place)
+    assert passes == [2, 0]
+    assert len(files_of(tmp_path / "sweep")) == 2
+    assert not (tmp_path / "sweep" / "1" / "statistics").exists()
+    # A proof of one job, which knows of no sweep, finds them, and makes none.
+    alone = {**place, "group": None}
+    make_run({**plain, "seed": 1}, tmp_path / "sweep" / "1", alone, reading=AS_RECORDED)
+    assert passes == [2, 0]
+    # A job that has files of its own, as earlier versions left them, goes on with these.
+    (tmp_path / "sweep" / "2").mkdir()
+    (tmp_path / "sweep" / "statistics").rename(tmp_path / "sweep" / "2" / "statistics")
+    make_run({**plain, "seed": 2}, tmp_path / "sweep" / "2", place)
+    assert passes == [2, 0, 0]
 
 
 def test_files_behind_merges_belong_to_all_sources(arguments: list[str], root: Path, tmp_path: Path) -> None:

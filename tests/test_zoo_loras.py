@@ -19,7 +19,9 @@ from evohydra.zoo.problems import benchmark, carries
 from evohydra.zoo.train import Examples, build_tokenizer
 from evohydra.zoo.train_loras import STAGES
 from tests.commands import carried_out, python
+from tests.commands import evohydra as evohydra_command
 
+LORAS = ("tiny_lora_plus", "tiny_lora_carry", "tiny_lora_minus", "tiny_lora_ja")
 ZOO = Path(evohydra.__file__).parent / "zoo"
 SPLITS = {"search": {"start": 0, "stop": 60}, "validation": None, "test": {"start": 60, "stop": 70}}
 
@@ -103,3 +105,39 @@ def test_a_search_ends_with_an_adapter(tmp_path: Path) -> None:
     assert (tmp_path / "again" / name).read_bytes() == (winner / name).read_bytes()
     model = peft.AutoPeftModelForCausalLM.from_pretrained(winner)  # which has found the base, too
     assert model.peft_config["default"].r == 7
+
+
+def test_generations_end_with_an_adapter_too_and_can_be_continued(tmp_path: Path) -> None:
+    """Sums of averages of sums of adapters, by the real command: one merge of the four, which PEFT reads."""
+    short = ["budget=6", "top=1", "baselines=null", "tracker=none", "report=false", "audit=none", "threads=1",
+             "benchmark.tiny_gsm_ja.splits.search.stop=8", "benchmark.tiny_gsm_ja.splits.test.stop=508",
+             "benchmark.tiny_gsm_ja.splits.validation=null", "format=lora", "fitness=full"]  # fmt: skip
+    search = ["optimizer=random", "optimizer.population=2", "start=[]"]
+    coarse = ["merge.parameter.granularity.layers=whole", "merge.parameter.granularity.edges=false"]
+    # The second generation has a group for each half of the layers.
+    then = 'generations_then=["merge=linear merge.parameter.granularity.layers=2","merge=task_arithmetic"]'
+    began = [
+        f"model={'+'.join(LORAS)}",
+        "merge=task_arithmetic",
+        *coarse,
+        "generations=3",
+        "generations_sources=2",
+        then,
+        "run=one",
+    ]
+    for arguments in (began, ["continue=outputs/one", "merge=task_arithmetic", *coarse, "run=two"]):
+        made = evohydra_command(*arguments, *search, *short, cwd=tmp_path)
+        assert made.returncode == 0, made.stdout + made.stderr
+    recipes = {name: json.loads((tmp_path / "outputs" / name / "recipe.json").read_text()) for name in ("one", "two")}
+    for name, content in recipes.items():
+        assert (content["written_as"], content["by_factors"]) == ("lora", True)
+        node, winner = content["recipe"], tmp_path / "outputs" / name / "winner"
+        assert [(model["node"], model["name"]) for model in node["models"]] == [("checkpoint", each) for each in LORAS]
+        rebuilt = python("-m", "evohydra.rebuild", winner / "recipe.json", tmp_path / f"{name} again", cwd=tmp_path)
+        assert "identical, bit for bit" in rebuilt.stdout, rebuilt.stderr
+        model = peft.AutoPeftModelForCausalLM.from_pretrained(winner)
+        assert model.peft_config["default"].r <= 8  # the sum of the four ranks
+    summary = json.loads((tmp_path / "outputs" / "one" / "summary.json").read_text())
+    assert sum(summary["parents"].values()) == pytest.approx(1)
+    kept = json.loads((tmp_path / "outputs" / "one" / "generation_2" / "kept.json").read_text())
+    assert set(summary["parents"]) <= {each["name"] for each in kept["recipes"]}

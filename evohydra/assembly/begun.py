@@ -13,6 +13,7 @@ from evohydra.searching.identity import Identity, differences, listed, of_versio
 from evohydra.searching.json_lines import LedgerError
 
 LATER = (("search", "statistics"), ("search", "warm_start"))  # what is known only once sources have read texts
+COLLAPSED = "of linear merges: one merge of their sources"
 PLACES = ("path", "revision", "adapter", "convert")  # say where a source is, not what it holds
 
 
@@ -38,6 +39,15 @@ def as_begun(opened: OpenSources, file: Path) -> OpenSources:
 
     base = placed(opened.base) if opened.base else None
     return replace(opened, models=tuple(map(placed, opened.models)), base=base)
+
+
+def collapses(file: Path) -> bool:
+    """Whether linear merges of linear merges are one merge: not where `file` is run.json of a run that merged them."""
+    try:
+        known = read_json(file)
+        return bool(known["search"].get("linear_merges"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return True
 
 
 def check_before_texts(file: Path, identity: Identity) -> None:

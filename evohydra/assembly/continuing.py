@@ -48,10 +48,14 @@ class Earlier:
 
 @dataclass(frozen=True)
 class Nested:
-    """Recipes that are sources, by name, and the names of the sources that are so beside them."""
+    """Recipes that are sources, by name, and the names of the sources that are so beside them.
+
+    collapsed: linear merges of linear ones are one merge.
+    """
 
     recipes: Mapping[str, Node] = field(default_factory=dict)
     beside: tuple[str, ...] = ()
+    collapsed: bool = True
 
 
 @dataclass(frozen=True)

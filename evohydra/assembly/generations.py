@@ -9,7 +9,6 @@ from evohydra.assembly.composition import composed
 from evohydra.files import Plain
 
 MOST_COPIES = 1000  # of recipes in the recipe of the last generation
-LORA = "evohydra.winner.formats.lora.Lora"
 MAY_CHANGE = ("merge", "optimizer")
 
 
@@ -48,11 +47,6 @@ def generation(plain: Plain, number: int, directory: Path, given: Sequence[str])
         # Sources, and what they are matched by, are those of the generation before.
         theirs = ("model=", "model.", "continue=")
         overrides = [text for text in overrides if not text.lstrip("+~").startswith(theirs)]
-    if count > 1 and str((made["format"] or {}).get("_target_", "")) == LORA:
-        raise ValueError(
-            "format=lora: expected merges of adapters, which recipes of later generations are not: they merge merges; "
-            "choose generations=1, or format=plain and then `python -m evohydra extract_lora`"
-        )
     if ((made["merge"] or {}).get("parameter") or {}).get("statistics"):
         raise ValueError(
             "generations: expected a merge method that goes by weights alone, for the sources of later generations are "

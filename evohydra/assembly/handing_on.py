@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 
 from evohydra.assembly.continuing import ALIKE, DECIDED, continued
@@ -22,17 +23,19 @@ from evohydra.run import Run
 from evohydra.searching.handed_on import KEPT
 from evohydra.searching.keeping import check_rule, kept, parents
 from evohydra.searching.ledger import Record
+from evohydra.spaces.nested import tree
 
 Configuration = tuple[Plain, list[str]]  # of a generation: its settings, and the overrides that made them
 
 
 @dataclass(frozen=True)
 class _Kept:
-    """A recipe that is handed on: the number of its genome, its fitness, and what it is."""
+    """A recipe that is handed on: the number of its genome, its fitness, what it is, and as a tree of its parents."""
 
     genome: int
     fitness: float
     recipe: Node
+    tree: Node
 
 
 def hand_on(plain: Plain, directory: Path, place: Plain, given: Sequence[str], console: Console) -> None:
@@ -80,7 +83,7 @@ def _check_all(every: Sequence[Configuration], room: Path, place: Plain) -> None
         except ValueError as error:
             raise ValueError(f"generation {number} of {len(every)}: {error}") from error
         genomes = np.random.default_rng(0).random((plain["generations_sources"], len(run.plan.space.names)))
-        stand_ins = [_Kept(index, 0.0, run.plan.space.decode(genome)) for index, genome in enumerate(genomes)]
+        stand_ins = [_made(run, index, 0.0, genome) for index, genome in enumerate(genomes)]
         own.mkdir()
         write_json(own / KEPT, _handed_on(made, run, number, stand_ins, continued(plain, overrides)[0]))
 
@@ -110,7 +113,12 @@ def _assembled(
 
 def _kept(run: Run, record: Record) -> _Kept:
     assert record.fitness is not None
-    return _Kept(record.index, record.fitness, run.plan.space.decode(np.array(record.genome)))
+    return _made(run, record.index, record.fitness, np.array(record.genome))
+
+
+def _made(run: Run, index: int, fitness: float, genome: NDArray[np.float64]) -> _Kept:
+    space = run.plan.space
+    return _Kept(index, fitness, space.decode(genome), tree(space, genome))
 
 
 def _handed_on(made: Assembled, run: Run, number: int, found: Sequence[_Kept], plain: Plain) -> dict[str, object]:
@@ -123,7 +131,7 @@ def _handed_on(made: Assembled, run: Run, number: int, found: Sequence[_Kept], p
                 "name": f"g{number}_{each.genome}",
                 "genome": each.genome,
                 "fitness": each.fitness,
-                "parents": parents(each.recipe, sources),
+                "parents": parents(each.tree, sources),
                 "recipe": each.recipe.to_dict(),
             }
             for each in found

@@ -20,26 +20,31 @@ from evohydra.spaces.parameter import uniform_merge
 class Located:
     """What spaces of merges are made of: models, base, and where tensors sit.
 
-    recipes: those that stand-ins among the models are for, by name.
+    nested: the recipes that stand-ins among the models are for.
     """
 
     models: tuple[Checkpoint, ...]
     base: Checkpoint | None
     locations: Mapping[str, Location | None]
-    recipes: Mapping[str, Node]
+    nested: Nested
+
+    @property
+    def recipes(self) -> Mapping[str, Node]:
+        """Those that stand-ins among the models are for, by name."""
+        return self.nested.recipes
 
     def merges(self, spec: Spec) -> Space:
-        """The space of merges of the models that a configuration describes; ValueError for settings of it."""
-        made = instantiate(spec)(models=self.models, base=self.base, locations=self.locations)
-        return self.nested(cast("Space", made))
+        """The space of merges of the models, or stand-ins, that a configuration describes; ValueError for settings."""
+        return cast("Space", instantiate(spec)(models=self.models, base=self.base, locations=self.locations))
 
-    def nested(self, space: Space) -> Space:
+    def with_recipes(self, space: Space) -> Space:
         """A space over the models with recipes in the places of stand-ins."""
-        return NestedSpace(space, self.recipes) if self.recipes else space
+        return NestedSpace(space, self.recipes, self.nested.collapsed) if self.recipes else space
 
     def average(self) -> Node:
         """The uniform merge of the models."""
-        return with_recipes(uniform_merge(self.models, self.base, self.locations), self.recipes)
+        average = uniform_merge(self.models, self.base, self.locations)
+        return with_recipes(average, self.recipes, self.nested.collapsed)
 
 
 def located_in(found: FoundSources, opened: OpenSources | None = None, nested: Nested = NOTHING) -> Located:
@@ -47,12 +52,12 @@ def located_in(found: FoundSources, opened: OpenSources | None = None, nested: N
     known = opened or found
     copied = opened.copied if opened else frozenset()
     chosen = [model for model in known.models if not nested.recipes or model.name in nested.beside]
-    return Located((*map(stand_in, nested.recipes), *chosen), known.base, found.locations(copied), nested.recipes)
+    return Located((*map(stand_in, nested.recipes), *chosen), known.base, found.locations(copied), nested)
 
 
 def space_of(merge: Spec, located: Located, found: FoundSources) -> Space:
     """The space of merges, of paths, or of both, as far as they are configured."""
-    return located.nested(_over_models(merge, located, found))
+    return located.with_recipes(_over_models(merge, located, found))
 
 
 def _over_models(merge: Spec, located: Located, found: FoundSources) -> Space:
@@ -78,7 +83,7 @@ def baselines_of(settings: Settings, located: Located) -> dict[str, Space]:
     made: dict[str, Space] = {}
     for name, spec in (settings.baselines or {}).items():
         try:
-            made[name] = located.nested(located.merges(spec))
+            made[name] = located.with_recipes(located.merges(spec))
         except ValueError as error:
             raise ValueError(f"baselines.{name}: {error}") from error
     return made

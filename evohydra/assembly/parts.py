@@ -14,7 +14,7 @@ from hydra.errors import InstantiationException
 from evohydra.assembly.guarding import texts_of
 from evohydra.assembly.settings import Settings, Spec
 from evohydra.checks import check_given
-from evohydra.families import AddedAdapter, Family, Rules, declared, sources
+from evohydra.families import AddedAdapter, Family, LiveModel, Rules, declared, sources
 from evohydra.families.kinds import family_at
 from evohydra.families.sources import FoundSources, OpenSources
 from evohydra.merging.checkpoints import SourceError
@@ -39,6 +39,12 @@ class Parts:
     out_dtype: torch.dtype
     benchmarks: Mapping[str, Benchmark]
     rules: Rules
+
+    def live_model(self, **more: object) -> LiveModel:
+        """A live model of the merge; `more` are arguments of the family's `live_model`."""
+        opened = self.sources
+        place, device = opened.directories[opened.files_from], self.engine.device
+        return self.family.live_model(place, device, self.out_dtype, opened.overlay, **more)  # type: ignore[arg-type]
 
 
 def instantiate(spec: Mapping[str, object]) -> Any:

@@ -12,6 +12,7 @@ from evohydra.assembly.inspection import fit_of
 from evohydra.assembly.reading import BY_HEADERS, WHOLE
 from evohydra.assembly.runs import Assembled, assembled
 from evohydra.assembly.sizes import fitting_batch
+from evohydra.assembly.statistics import reads_texts
 from evohydra.assembly.workers import WorkerMaker
 from evohydra.families.vllm_engine import is_installed
 from evohydra.files import Plain
@@ -79,7 +80,8 @@ def _planned(config: Plain, given: Sequence[str], options: Options, headers: Hea
         )
     small = whole and model_of(parts).of_sources <= SMALL
     elsewhere = serving_of(parts) is not None and not is_installed()  # vLLM is where the workers are
-    if options.calibrate == "true" or (options.calibrate == "auto" and small and not elsewhere):
+    passes = reads_texts(parts.settings.merge)  # which a plan carries out only where it is told to measure
+    if options.calibrate == "true" or (options.calibrate == "auto" and small and not elsewhere and not passes):
         if options.calibrate == "auto":  # by headers so far: what a run refuses for its numbers is refused here too
             start = since()
             made = assembled(config, directory, place, given, WHOLE)

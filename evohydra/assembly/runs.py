@@ -15,7 +15,7 @@ import numpy as np
 
 from evohydra.assembly.automatic import AUTO, with_benchmark, with_search
 from evohydra.assembly.backends import backend_of
-from evohydra.assembly.begun import as_begun, check_before_texts, commits_of
+from evohydra.assembly.begun import COLLAPSED, as_begun, check_before_texts, collapses, commits_of
 from evohydra.assembly.continuing import Nested, continued, over
 from evohydra.assembly.foresight import beginning
 from evohydra.assembly.generations import generation
@@ -49,7 +49,14 @@ from evohydra.assembly.settings import Settings, check_several
 from evohydra.assembly.sizes import fitted
 from evohydra.assembly.stack_starts import by_content as by_content_of
 from evohydra.assembly.stack_starts import known_starts, stack_points
-from evohydra.assembly.statistics import check_statistics, gathered, reads_texts, unread, without_places
+from evohydra.assembly.statistics import (
+    check_any_merges,
+    check_statistics,
+    gathered,
+    reads_texts,
+    unread,
+    without_places,
+)
 from evohydra.assembly.warming import optimizer_of, warm_genomes, warmed
 from evohydra.assembly.workers import WorkerMaker, scores_depend_on
 from evohydra.audit.plan import audit_plan
@@ -70,7 +77,8 @@ from evohydra.searching.models import Models
 from evohydra.searching.plan import SearchPlan, check_budget, known_points
 from evohydra.spaces import Space
 from evohydra.spaces.choice import defaults_of
-from evohydra.winner.publishing import check_push
+from evohydra.winner.formats.lora import Lora
+from evohydra.winner.publishing import check_base, check_push
 from evohydra.winner.recipe_files import made_from
 from evohydra.winner.unsearched import UnsearchedRecipe
 from evohydra.winner.writer import WinnerForm
@@ -138,6 +146,8 @@ def assembled(
     baselines_of(settings, located)
     check_statistics(merge, benchmarks, nested=bool(earlier.earlier) or settings.generations > 1)
     form = _form(settings, found.rules, every)
+    if settings.push is not None and isinstance(form.format, Lora) and found.base is not None:
+        check_base(settings.push, found.base.path)
     instantiate(settings.executor)(make=_unmade, worker_bytes=0).close()  # its options are checked
     plan = replace(_plan(settings, benchmarks, space), validated=has_validation(every))
     if benchmarks:
@@ -155,6 +165,7 @@ def assembled(
     nodes = (*opened.models, *filter(None, [opened.base]))
     merged_in = str(parts.engine.dtype).removeprefix("torch.")
     nested = over(earlier, nodes, found.rules, merged_in, parts.engine.adapters.used)
+    nested = replace(nested, collapsed=collapses(directory / IDENTITY))
     located = located_in(found, parts.sources, nested)
     parts.engine.statistics = NothingFound()  # what is wrong with genes is told before texts are read
     for usual in defaults_of(space_of(unread(merge), located, found)):
@@ -162,7 +173,10 @@ def assembled(
         reading.probe(parts.engine.uncached(), usual)  # where workers are elsewhere, no tensor stays here
     if reading.gathers and reads_texts(merge):
         check_before_texts(directory / IDENTITY, _identity(settings, parts, kept, nested, {}))
-    statistics = gathered(merge, settings.baselines, parts, located, directory, gathers=reading.gathers)
+        trying = functools.partial(reading.probe, parts.engine.uncached())
+        check_any_merges(space_of(unread(merge), located, found), trying)
+    several, gathers = bool(place["group"]), reading.gathers
+    statistics = gathered(merge, settings.baselines, parts, located, directory, gathers=gathers, swept=several)
     parts.engine.statistics = statistics.files
     space, settings = space_of(statistics.merge, located, found), replace(settings, baselines=statistics.baselines)
     made_from(space.default(), parts.sources.directories)  # warns now, not after the search
@@ -304,5 +318,6 @@ def _identity(
         code=own_code(settings.optimizer, settings.fitness, settings.objective),
         own=own_keys(settings.all),
         statistics=dict(statistics) or None,
+        linear_merges=COLLAPSED if nested.recipes and nested.collapsed else None,
     )
     return Identity(scores_depend_on(parts), search, kept, commits_of(opened))

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, cast
 
+import numpy as np
 from annotated_types import Gt
 from filelock import FileLock
 
@@ -23,13 +24,14 @@ from evohydra.files import Plain
 from evohydra.merging.methods import Statistic, resolve
 from evohydra.merging.signatures import STATISTICS
 from evohydra.merging.statistics import DIRECTORY, UNREAD, Files, StatisticsError, StatisticsFiles, digest_of
-from evohydra.recipe import Checkpoint, Merge, checkpoints
+from evohydra.recipe import Checkpoint, Merge, Node, checkpoints
 from evohydra.scoring.benchmarks import Benchmark, BenchmarkError
 from evohydra.scoring.benchmarks.token_texts import GivesTexts
 from evohydra.scoring.gathering.course import Course, on_file
 from evohydra.scoring.gathering.course import gathered as gathered_by
 from evohydra.scoring.gathering.files import Wanted
 from evohydra.searching.identity import OfScores
+from evohydra.spaces import Space
 
 logger = logging.getLogger(__name__)
 KEYS: Plain = {"prompts": Count, "directory": str | None, "memory_gb": Annotated[float, Gt(0)]}
@@ -108,6 +110,24 @@ def uncounted(merge: Spec) -> list[str]:
     return found
 
 
+def check_any_merges(space: Space, try_it: Callable[[Node], None]) -> None:
+    """ValueError, the method's, where it refuses whatever genes `space` gives it, as for weights frozen to 0.
+
+    So that no pass over texts is made for it. try_it: merges a little of a recipe.
+    """
+    reasons = []
+    for genome in np.random.default_rng(0).random((3, len(space.names))):
+        try:
+            try_it(space.decode(genome))
+        except ArithmeticError:  # of these numbers
+            return
+        except ValueError as reason:
+            reasons.append(reason)
+        else:
+            return
+    raise reasons[0]
+
+
 def without_places(merge: Spec) -> Spec:
     """`merge` without what changes no bit of its statistics: where they are, and how much memory their sums take."""
     return _each_spec(merge, lambda spec: {**spec, STATISTICS: _of_identity(spec)} if spec.get(STATISTICS) else spec)
@@ -130,22 +150,26 @@ def gathered(
     directory: Path,
     *,
     gathers: bool | None,
+    swept: bool = False,
 ) -> Gathered:
     """`merge` with the digests of the statistics that its methods read; they are gathered where they are not on file.
 
-    So for `baselines`, merges by name, which are no part of a run's identity. directory: of the run. gathers: see
-    `Reading`; where it is False StatisticsError for files that are missing.
+    So for `baselines`, merges by name, which are no part of a run's identity. directory: of the run. swept: it is a job
+    of a sweep, whose jobs share files. gathers: see `Reading`; where it is False StatisticsError for files that are
+    missing.
     """
     if gathers is None:
         return Gathered(unread(merge), baselines, StatisticsFiles(), {})
     files: dict[str, Files] = {}
     said: list[str] = []
+    own = directory / DIRECTORY  # which jobs of earlier versions have, too
+    room = directory.parent / DIRECTORY if (swept or not gathers) and not own.is_dir() else own
 
     def of(spec: Plain) -> Plain:
         method = resolve(str(spec["method"]))
         if method.reads is None:
             return spec
-        course = _course(spec, method.reads, parts, located, directory)
+        course = _course(spec, method.reads, parts, located, room)
         found = on_file(course) if not gathers else _made(course, str(spec["method"]), said)
         files[digest_of(found)] = found
         return {**spec, STATISTICS: digest_of(found)}
@@ -177,9 +201,9 @@ def _made(course: Course, method: str, said: list[str]) -> Files:
     return found
 
 
-def _course(spec: Plain, statistic: Statistic, parts: Parts, located: Located, directory: Path) -> Course:
+def _course(spec: Plain, statistic: Statistic, parts: Parts, located: Located, room: Path) -> Course:
     settings, opened = _settings(spec), parts.sources
-    place = Path(settings["directory"]) if settings["directory"] else directory / DIRECTORY
+    place = Path(settings["directory"]) if settings["directory"] else room
     usual = functools.partial(_usual, spec, located)
     behind = _behind(usual()) if statistic == "merged_inputs" else None
     scores = scores_depend_on(parts)
@@ -189,17 +213,10 @@ def _course(spec: Plain, statistic: Statistic, parts: Parts, located: Located, d
         key = {**of, "statistic": statistic, "prompts": settings["prompts"], "behind": behind}
         return Wanted(place, node.name, statistic, key)
 
-    make_live = functools.partial(
-        parts.family.live_model,
-        opened.directories[opened.files_from],
-        parts.engine.device,
-        parts.out_dtype,
-        opened.overlay,
-    )
     return Course(
         statistic=statistic,
         sources={node: wanted(node) for node in opened.models},
-        make_live=make_live,
+        make_live=parts.live_model,
         engine=parts.engine,
         benchmarks=cast(Mapping[str, GivesTexts], counted(parts.settings.guard, parts.benchmarks)),
         prompts=settings["prompts"],

@@ -68,11 +68,7 @@ class WorkerMaker:
         settings, opened = parts.settings, parts.sources
         on_paths = opened.models if settings.merge.get("dataflow") else ()
         whole = functools.partial(
-            parts.family.live_model,
-            opened.directories[opened.files_from],
-            parts.engine.device,
-            parts.out_dtype,
-            opened.overlay,
+            parts.live_model,
             sources={model.name: opened.directories[model.name] for model in on_paths},
             prefix_bytes=int(settings.prefix_gb * 1024**3),
         )

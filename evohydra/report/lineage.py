@@ -51,7 +51,8 @@ def lineage(job: Job) -> list[Model]:
     ]
     sources = dict.fromkeys(name for each in found if each.generation == 1 for name in each.parents)
     fitness = job.summary["search"]["winner"]["score"]
-    last = Model(WINNER, len(handed_on) + 1, fitness, parents(job.recipe, recipes))
+    shares = job.summary.get("parents") or parents(job.recipe, recipes)  # those of earlier versions are trees
+    last = Model(WINNER, len(handed_on) + 1, fitness, shares)
     return [*(Model(name, 0, None, {}) for name in sources), *found, last]
 
 

@@ -84,7 +84,9 @@ class OfSearch:
     own settings, where such keys can only be referred to, so that scores do not depend on them by themselves; but a run
     with another value is another one until its user says so. search: None is "generations": runs that began before
     there was a choice go on. guard: the limits with the number of examples; None without any. statistics: SHA-256 of
-    files of what passes over texts have found of the sources; None without any.
+    files of what passes over texts have found of the sources; None without any. linear_merges: what becomes of linear
+    merges of sources that are linear merges themselves; None where no source is a recipe, and in runs that earlier
+    versions began, which merge such sources.
     """
 
     models: Sequence[Mapping[str, object]]
@@ -101,6 +103,7 @@ class OfSearch:
     code: Mapping[str, str]
     own: Plain
     statistics: Mapping[str, str] | None = None
+    linear_merges: str | None = None
 
 
 @dataclass(frozen=True)

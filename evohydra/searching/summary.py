@@ -115,6 +115,7 @@ class Summary(TypedDict):
     audit: NotRequired[dict[str, object]]  # see `evohydra.audit`
     winner_unverified: NotRequired[str]
     left_out: NotRequired[Mapping[str, object]]  # of a winner that is cut to an adapter of small rank
+    parents: NotRequired[Mapping[str, float]]  # of a winner whose sources are recipes: how much comes from each
 
 
 def summarise(

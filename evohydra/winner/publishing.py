@@ -5,6 +5,7 @@ from pathlib import Path
 
 from evohydra.files import Plain
 from evohydra.hub.messages import hub_errors, unreachable
+from evohydra.merging.finding import place
 from evohydra.winner.directories import LIST
 from evohydra.winner.snippets import PLACE
 
@@ -29,6 +30,17 @@ def check_push(name: str, *, swept: bool) -> None:
     role = _role(name)
     if role == "read":
         raise ValueError(f"push={name}: the token may only read; it takes {MAY_WRITE}")
+
+
+def check_base(name: str, base: str) -> None:
+    """ValueError where an adapter on `base` could not be used by who downloads it as `name`."""
+    if place(base) != base or not NAME.fullmatch(base):
+        raise ValueError(
+            f"push={name}: an adapter names its base, which others have to find: expected OWNER/NAME of the hub as the "
+            f"base of the sources (model.sources.NAME.base and path), got {base}; search without push, and put the "
+            "hub's name into base_model_name_or_path of winner/adapter_config.json before you upload it, or choose "
+            "format=plain"
+        )
 
 
 def _role(name: str) -> str | None:

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard, snapshot_download
 
-from evohydra.winner.publishing import PushError, check_push, push
+from evohydra.winner.publishing import PushError, check_base, check_push, push
 from evohydra.winner.snippets import loading
-from tests.commands import carried_out
+from tests.commands import built, carried_out
 from tests.hub.server import Fault, Hub
 
 MINE = "somebody/merge"
@@ -110,3 +110,19 @@ def test_an_upload_that_fails_loses_nothing(online: Hub, winner: Path) -> None:
         push(winner, MINE)
     assert (winner / "model.safetensors").read_bytes() == b"weights"
     assert push(winner, MINE)
+
+
+def test_an_adapter_names_a_base_of_the_hub(tmp_path: Path) -> None:
+    (tmp_path / "somebody" / "base").mkdir(parents=True)
+    check_base(MINE, "somebody/base")
+    for base in ("zoo://base", str(tmp_path / "somebody" / "base"), "/not/here"):
+        with pytest.raises(ValueError, match=f"expected OWNER/NAME of the hub as the base .* got {base}"):
+            check_base(MINE, base)
+
+
+def test_a_search_whose_adapter_would_name_a_directory_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evohydra.assembly.runs.check_push", lambda name, swept: None)
+    with pytest.raises(ValueError, match=f"push={MINE}: an adapter names its base, .* got zoo://base"):
+        built(["experiment=tiny_loras", "tracker=none", f"push={MINE}"], tmp_path / "run")

@@ -55,6 +55,11 @@ class Lora:
                 "format=lora: expected merges with the base's vocabulary and tokenizer, got "
                 f"{', '.join(sorted(changed)) or 'another tokenizer'} that the merge changes; format=plain writes all"
             )
+        if not all(isinstance(model, Checkpoint) for model in node.models):
+            raise ValueError(
+                "format=lora: expected merges of adapters, or linear merges of linear merges of adapters (linear, "
+                f"task_arithmetic), got {node.method} of recipes that are merges; format=plain writes all"
+            )
         merges = Engine(sources.tensors, device=CPU, cache_bytes=0).adapters
         modules, exact, strange = _modules(sources), True, []
         for group, name in _merged(node):
