@@ -34,7 +34,7 @@ from evohydra.spaces.dataflow import DataFlowSpace
 from evohydra.spaces.genes import Axis
 from evohydra.spaces.hybrid import HybridSpace
 from tests.commands import json_lines
-from tests.contracts.discovery import BASELINES, composed, names
+from tests.contracts.discovery import BASELINES, names, settings_of
 from tests.kill_repeatedly import lines
 from tests.scripted import scheduling
 from tests.test_dataflow_space import LAYOUT
@@ -48,7 +48,7 @@ SPACES: dict[str, Space] = {"parameter": space(), "dataflow": PATH, "hybrid": Hy
 @functools.cache
 def maker(optimizer: str) -> Callable[..., Optimizer]:
     """What makes it in generations of POPULATION; called before processes part, so that each need not import it."""
-    settings = composed(f"optimizer={optimizer}")["optimizer"]
+    settings = settings_of("optimizer", optimizer)
     if "population" in settings:
         settings = settings | {"population": POPULATION}
     make: Callable[..., Optimizer] = hydra.utils.instantiate(settings)

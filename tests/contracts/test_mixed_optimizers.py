@@ -19,7 +19,7 @@ from evohydra.searching.optimizers import Optimizer
 from evohydra.searching.optimizers.lean import LeanCatCMAwM, LeanCMA, LeanCMAwM
 from evohydra.searching.optimizers.random import RandomSearch
 from evohydra.spaces.genes import Axis
-from tests.contracts.discovery import SEARCHES, composed, names
+from tests.contracts.discovery import SEARCHES, names, settings_of
 
 OPTIMIZERS = names("optimizer")
 
@@ -55,7 +55,7 @@ def make(name: str, axes: tuple[Axis, ...], seed: int = 1, **settings: Any) -> O
     known = settings.pop("start", None)
     if known is None and name in ("line", "soup"):
         known = np.vstack([start(axes), np.full(len(axes), 0.3)])
-    spec = composed(f"optimizer={name}")["optimizer"] | settings
+    spec = settings_of("optimizer", name) | settings
     optimizer: Optimizer = hydra.utils.instantiate(spec)(axes=axes, seed=seed, start=known)
     return optimizer
 
