@@ -41,9 +41,15 @@ def environment(**changes: str) -> dict[str, str]:
 
 
 @functools.cache
+def at_first() -> dict[str, str]:
+    """`environment()` when it is asked for the first time: once tests are collected, as imports change it."""
+    return environment()
+
+
+@functools.cache
 def warm() -> Warm:
     """What starts this process's commands."""
-    made = Warm(environment())
+    made = Warm(at_first())
     atexit.register(made.close)
     return made
 
