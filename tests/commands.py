@@ -41,9 +41,15 @@ def environment(**changes: str) -> dict[str, str]:
 
 
 @functools.cache
+def at_first() -> dict[str, str]:
+    """`environment()` when it is asked for the first time: once tests are collected, as imports change it."""
+    return environment()
+
+
+@functools.cache
 def warm() -> Warm:
     """What starts this process's commands."""
-    made = Warm(environment())
+    made = Warm(at_first())
     atexit.register(made.close)
     return made
 
@@ -51,12 +57,12 @@ def warm() -> Warm:
 def python(*arguments: object, cwd: Path, fresh: bool = False, **changes: str) -> subprocess.CompletedProcess[str]:
     """`python ARGUMENTS` to its end, with nobody at the keyboard.
 
-    A module begins with everything imported (see tests/warm.py), unless a `fresh` process is asked for or the
-    environment changes.
+    A module begins with everything imported (see tests/warm.py), unless a `fresh` process is asked for or what imports
+    read of the environment changes.
     """
     flag, *others = map(str, arguments)
-    if flag == "-m" and not fresh and environment(**changes) == warm().environment:
-        return warm().run(others[0], others[1:], cwd)
+    if flag == "-m" and not fresh and warm().fits(environment(**changes)):
+        return warm().run(others[0], others[1:], cwd, environment(**changes))
     return subprocess.run(
         [sys.executable, flag, *others],
         cwd=cwd,

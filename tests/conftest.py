@@ -44,6 +44,24 @@ def pytest_unconfigure() -> None:
         shutil.rmtree(CACHE, ignore_errors=True)
 
 
+def pytest_collection_finish() -> None:
+    from tests.commands import at_first  # its own imports take a second: not for the process that only hands out tests
+
+    at_first()
+
+
+@pytest.fixture(autouse=True)
+def _same_environment() -> Iterator[None]:
+    """What a test, or evohydra in this process, sets of the environment changes no later command."""
+    before = dict(os.environ)
+    yield
+    for name in (os.environ.keys() | before.keys()) - {"PYTEST_CURRENT_TEST"}:
+        if name not in before:
+            del os.environ[name]
+        elif os.environ.get(name) != before[name]:
+            os.environ[name] = before[name]
+
+
 @pytest.fixture(autouse=True)
 def _fresh_hydra() -> Iterator[None]:
     """Hydra keeps the last configuration's loader in a global."""

@@ -266,14 +266,16 @@ def command_line(process: int) -> bytes:
         return b""
 
 
-def workers_killed(kills: int, seed: int, overrides: list[str], root: Path) -> tuple[int, list[str]]:
+def workers_killed(
+    kills: int, seed: int, overrides: list[str], root: Path, begin: Start = start
+) -> tuple[int, list[str]]:
     """A run of which `kills` workers are killed, one after the other: how many, and what then differs."""
     alone, killed = root / "alone" / "run", root / "killed" / "run"
     for directory in (alone, killed):
         directory.parent.mkdir(parents=True)
-    finish(overrides, alone)
+    finish(overrides, alone, begin)
     generator, done = random.Random(seed), 0
-    process = start([*overrides, f"executor.retries={kills}"], killed)
+    process = begin([*overrides, f"executor.retries={kills}"], killed)
     pace = 0.0
     while process.poll() is None and done < kills:
         before, began = steps(killed), time.monotonic()

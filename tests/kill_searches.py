@@ -1,6 +1,6 @@
 """Kill the search of each optimizer in each space again and again, and compare its ledger with that of one left alone.
 
-    python -m tests.kill_searches DIRECTORY
+    python -m tests.kill_searches DIRECTORY [SPACE ...]
 
 Models and benchmark are left out, so that a search takes no time: fitness is a hash of the recipe and grows with the
 generation. Each search is a process of its own, which kills itself (SIGKILL) in an evaluation, at a random genome after
@@ -34,7 +34,7 @@ from evohydra.spaces.dataflow import DataFlowSpace
 from evohydra.spaces.genes import Axis
 from evohydra.spaces.hybrid import HybridSpace
 from tests.commands import json_lines
-from tests.contracts.discovery import BASELINES, composed, names
+from tests.contracts.discovery import BASELINES, names, settings_of
 from tests.kill_repeatedly import lines
 from tests.scripted import scheduling
 from tests.test_dataflow_space import LAYOUT
@@ -48,7 +48,7 @@ SPACES: dict[str, Space] = {"parameter": space(), "dataflow": PATH, "hybrid": Hy
 @functools.cache
 def maker(optimizer: str) -> Callable[..., Optimizer]:
     """What makes it in generations of POPULATION; called before processes part, so that each need not import it."""
-    settings = composed(f"optimizer={optimizer}")["optimizer"]
+    settings = settings_of("optimizer", optimizer)
     if "population" in settings:
         settings = settings | {"population": POPULATION}
     make: Callable[..., Optimizer] = hydra.utils.instantiate(settings)
@@ -102,10 +102,10 @@ def in_a_process(directory: Path, optimizer: str, kind: str, last: int) -> int:
 
 
 def main() -> None:
-    """The command."""
-    root, generator = Path(sys.argv[1]), random.Random(0)
+    """The command, for all spaces unless some are named."""
+    root, generator, spaces = Path(sys.argv[1]), random.Random(0), sys.argv[2:] or [*SPACES]
     for optimizer in names("optimizer"):
-        for kind in SPACES if optimizer != "grid" else ():  # which has too many genes to vary here
+        for kind in spaces if optimizer != "grid" else ():  # which has too many genes to vary here
             alone, killed = root / "alone" / f"{optimizer}-{kind}", root / "killed" / f"{optimizer}-{kind}"
             assert in_a_process(alone, optimizer, kind, BUDGET) == 0
             genomes = json_lines(alone / "ledger.jsonl")

@@ -155,10 +155,12 @@ def test_killed_in_each_of_the_earlier_generations(tmp_path: Path):
         assert scored_twice(killed / name) == 0
 
 
-def test_the_search_of_each_optimizer_in_each_space(tmp_path: Path):
-    done = python("-m", "tests.kill_searches", tmp_path, cwd=REPOSITORY)
+@pytest.mark.parametrize("spaces", [["hybrid"], pytest.param(["parameter", "dataflow"], marks=pytest.mark.slow)])
+def test_the_search_of_each_optimizer_in_each_space(spaces: list[str], tmp_path: Path):
+    """A hybrid has the genes of both other spaces."""
+    done = python("-m", "tests.kill_searches", tmp_path, *spaces, cwd=REPOSITORY)
     assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == 3 * (len(names("optimizer")) - 1), done.stdout
+    assert len(done.stdout.splitlines()) == len(spaces) * (len(names("optimizer")) - 1), done.stdout
 
 
 def test_the_soak_comes_to_every_optimizer_with_every_fitness_at_every_place():

@@ -13,6 +13,7 @@ import hydra.utils
 import numpy as np
 import pytest
 import torch
+from lm_eval import utils
 from packaging.requirements import Requirement
 
 import evohydra
@@ -67,6 +68,18 @@ def owner(parts: PrivateParts) -> Any:
 @pytest.mark.parametrize("parts", PARTS, ids=lambda parts: parts.owner)
 def test_what_is_private_is_still_there(parts: PrivateParts) -> None:
     assert not (sentences := list(parts.missing(owner(parts)))), "\n".join(sentences)
+
+
+def test_a_template_is_compiled_once_and_not_for_each_example(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, compiled = task(), []
+    compile_now = utils.env.compile
+    utils.env.from_string.cache_clear()
+    monkeypatch.setattr(
+        utils.env, "compile", lambda *given, **more: compiled.append(given) or compile_now(*given, **more)
+    )
+    made.build_all_requests(limit=5, rank=0, world_size=1)
+    assert len(made.instances) == 5
+    assert len(compiled) == len(set(compiled)) > 0
 
 
 def test_the_sentence_when_something_has_gone() -> None:

@@ -23,13 +23,13 @@ from evohydra.searching.optimizers.map_elites import MapElites
 from evohydra.searching.optimizers.restarts import bipop, ipop
 from evohydra.searching.optimizers.soup import GreedySoup, ingredients
 from evohydra.spaces.genes import Axis
-from tests.contracts.discovery import SEARCHES, composed
+from tests.contracts.discovery import SEARCHES, settings_of
 
 Values = NDArray[np.float64]
 
 
 def make(name: str, dimension: int, seed: int = 1, **settings: Any) -> Any:
-    spec = composed(f"optimizer={name}")["optimizer"] | settings
+    spec = settings_of("optimizer", name) | settings
     return hydra.utils.instantiate(spec)(axes=(Axis(),) * dimension, seed=seed)
 
 
@@ -285,7 +285,7 @@ def test_a_missing_package_is_named(name: str, module: str, monkeypatch: pytest.
 ])  # fmt: skip
 def test_settings_that_make_no_sense(name: str, settings: dict[str, Any], expected: str) -> None:
     with pytest.raises(ValueError, match=expected):
-        check_below({**composed(f"optimizer={name}")["optimizer"], **settings}, "optimizer")
+        check_below({**settings_of("optimizer", name), **settings}, "optimizer")
 
 
 @pytest.mark.parametrize("name", [name for name in SEARCHES if name != "random"])
@@ -310,7 +310,7 @@ def test_what_fails_is_not_what_a_search_turns_to(name: str) -> None:
 def test_the_first_generation_lies_where_the_space_says_that_a_search_may_begin(name: str) -> None:
     """Of two levels the second one's share is that of a normal number below what is favoured: 0.841 and 0.067."""
     axes = (Axis("categorical", 2, 1.0), Axis("categorical", 2, -1.5), Axis("categorical", 2), Axis())
-    maker = hydra.utils.instantiate(composed(f"optimizer={name}")["optimizer"])
+    maker = hydra.utils.instantiate(settings_of("optimizer", name))
     strategy = maker(axes=axes, seed=1, start=np.full((1, 4), 0.25), population=400)
     plain = maker(axes=(Axis(),) * 4, seed=1, start=np.full((1, 4), 0.25), population=400)
     first, uniform = strategy.ask(), plain.ask()

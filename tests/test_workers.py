@@ -17,7 +17,7 @@ from evohydra.scoring.benchmarks import SPLITS
 from evohydra.scoring.job import Evaluation, Job
 from evohydra.scoring.worker import probe
 from evohydra.searching.scores import ScoreStore
-from tests.commands import built, carried_out, environment, json_lines, workspace
+from tests.commands import built, carried_out, environment, json_lines, warm_start, workspace
 from tests.kill_repeatedly import children, command_line, content, lines, start, workers_killed
 
 WORKERS = ["executor=processes", "executor.workers=2", "threads=1"]
@@ -53,7 +53,7 @@ def test_several_processes_give_what_one_gives(tmp_path: Path, workers: list[str
 @pytest.mark.parametrize("workers", [WORKERS, pytest.param(RAY, marks=pytest.mark.slow)], ids=["processes", "ray"])
 def test_killed_workers_change_nothing(tmp_path: Path, workers: list[str]):
     overrides = [*workspace(tmp_path), "budget=14", "top=2", "baselines=null", *workers]
-    hit, differing = workers_killed(2, 1, overrides, tmp_path / "runs")
+    hit, differing = workers_killed(2, 1, overrides, tmp_path / "runs", warm_start)
     assert differing == []
     assert hit == 2
     log = (tmp_path / "runs" / "killed" / "output.txt").read_text()
@@ -123,7 +123,7 @@ def test_an_interrupted_run_ends_in_one_sentence(tmp_path: Path, workers: list[s
     """Ctrl-C goes to the driver and to its workers; no process is left, and none shows a traceback."""
     run = tmp_path / "run"
     overrides = [*workspace(tmp_path), "budget=300", "baselines=null", *workers]
-    process = start(overrides, run)
+    process = warm_start(overrides, run)
     while process.poll() is None and (lines(run / "ledger.jsonl") < steps or not (run / "settings.json").is_file()):
         time.sleep(0.01)
     started = below(process.pid)

@@ -1,9 +1,12 @@
 """`python -m MODULE ARGUMENTS` in processes that part from one which has imported everything already.
 
 Each is a process of its own from `runpy` to the interpreter's end, as `python -m` is; it saves the 6 s of importing.
-What is told by imports themselves, and what the environment changes, is for processes that begin from nothing.
+At the end threads are waited for and what is registered for the end is done; only taking modules apart is left out,
+which takes as long as refusing a wrong option does. What is told by imports themselves, and what they read of the
+environment, is for processes that begin from nothing.
 """
 
+import atexit
 import gc
 import json
 import os
@@ -12,10 +15,19 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
+
+# Beginnings of variables that Python, libraries that are loaded already or their threads read when they start.
+AT_START = (
+    "ATEN_", "CUDA", "DIFFUSERS_", "GOMP_", "HF_", "HOME", "HUGGING", "HYDRA_", "KMP_", "LANG", "LC_", "LD_", "MALLOC_",
+    "MKL_", "MPL", "NUMEXPR_", "OMP_", "ONEDNN_", "OPENBLAS_", "PYTHON", "TOKENIZERS_", "TORCH", "TQDM_",
+    "TRANSFORMERS_", "XDG_",
+)  # fmt: skip
 
 
 class Warm:
@@ -36,14 +48,22 @@ class Warm:
         """End the process that commands part from."""
         self._server.communicate()
 
-    def run(self, module: str, arguments: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
-        """The command to its end, with nobody at the keyboard."""
+    def fits(self, environment: Mapping[str, str]) -> bool:
+        """Whether commands that begin here notice nothing of the environment of their own."""
+        mine, its = ({k: v for k, v in e.items() if k.startswith(AT_START)} for e in (self.environment, environment))
+        return mine == its
+
+    def run(
+        self, module: str, arguments: list[str], cwd: Path, environment: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """The command to its end, with nobody at the keyboard; in an environment that `fits`, if not in that here."""
         assert self._server.stdin is not None
         assert self._server.stdout is not None
         with tempfile.TemporaryDirectory() as directory:
             out, err = Path(directory) / "out", Path(directory) / "err"
             request = {"module": module, "arguments": arguments, "cwd": str(cwd), "out": str(out), "err": str(err)}
-            print(json.dumps(request), file=self._server.stdin, flush=True)
+            given = {"environment": {**(environment or self.environment)}}
+            print(json.dumps({**request, **given}), file=self._server.stdin, flush=True)
             answer = self._server.stdout.readline()
             assert answer, "the process that commands part from has ended"
             return subprocess.CompletedProcess([module, *arguments], int(answer), out.read_text(), err.read_text())
@@ -78,8 +98,8 @@ class Parted:
         return ended
 
 
-def become(request: Mapping[str, str]) -> None:
-    """Take on the files and the directory of a command."""
+def become(request: Mapping[str, str], environment: Mapping[str, str]) -> None:
+    """Take on the files, the directory and the environment of a command."""
     for number, (file, flags) in enumerate(
         [(os.devnull, os.O_RDONLY), *((request[key], os.O_WRONLY | os.O_CREAT | os.O_APPEND) for key in ("out", "err"))]
     ):
@@ -87,6 +107,9 @@ def become(request: Mapping[str, str]) -> None:
         os.dup2(opened, number)
         os.close(opened)
     sys.stdin = open(0, closefd=False)  # noqa: SIM115 - it stays open to the end
+    for name in set(os.environ) - set(environment):
+        del os.environ[name]
+    os.environ.update(environment)
     os.chdir(request["cwd"])
     sys.path[0] = request["cwd"]
 
@@ -113,14 +136,31 @@ def fork_watched(status: Path) -> int:
     return 0
 
 
+def end(code: object) -> NoReturn:
+    """What the interpreter does after `sys.exit(code)`, but for taking modules apart."""
+    status = code if isinstance(code, int) else int(code is not None)
+    if status and code is not status:
+        print(code, file=sys.stderr)
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status & 0xFF)
+
+
 def main() -> None:
     """Serve requests, a line of JSON each; return in the process that parted, not in this one."""
+    import matplotlib.backends.backend_agg
+    import matplotlib.pyplot  # noqa: F401
+    import sklearn.metrics  # noqa: F401
+
     import evohydra.assembly.runs
     import evohydra.families.causal_lm
     import evohydra.report.gathering
     import evohydra.scoring.benchmarks.lm_eval_benchmark
     import evohydra.winner.writer  # noqa: F401
 
+    own = dict(os.environ)
     gc.freeze()  # so that a collection does not copy every page that is shared
     for line in sys.stdin:
         request = json.loads(line)
@@ -129,10 +169,13 @@ def main() -> None:
                 pass
         child = os.fork() if "status" not in request else fork_watched(Path(request["status"]))
         if child == 0:
-            become(request)
+            become(request, request.get("environment", own))
             sys.argv = [request["module"], *request["arguments"]]
-            runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
-            sys.exit()
+            try:
+                runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
+            except SystemExit as ending:
+                end(ending.code)
+            end(None)
         if "status" in request:
             print(child, flush=True)
             continue

@@ -15,7 +15,7 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from evohydra.assembly import composition
 
@@ -35,10 +35,36 @@ SEARCHES = [name for name in names("optimizer") if name not in BASELINES]
 @functools.cache
 def composed(*overrides: str) -> dict[str, Any]:
     """The configuration of this command line, as plain data."""
+    return _plain(_of_hydra("config", *overrides))
+
+
+@functools.cache
+def settings_of(group: str, name: str) -> dict[str, Any]:
+    """`composed(f"{group}={name}")[group]`, in a third of the time: of all files, only the chosen one is read anew."""
+    config, found = _defaults().copy(), _of_hydra(f"{group}/{name}")
+    with open_dict(config):  # config.yaml says something of a group, too
+        config[group] = {**_config_yaml().get(group, {}), **found.get(group, found)}
+    return _plain(config[group])
+
+
+@functools.cache
+def _defaults() -> DictConfig:
+    return _of_hydra("config")
+
+
+@functools.cache
+def _config_yaml() -> DictConfig:
+    return OmegaConf.load(CONF / "config.yaml")  # type: ignore[return-value]
+
+
+def _of_hydra(name: str, *overrides: str) -> DictConfig:
     composition.register()
     GlobalHydra.instance().clear()
     searchpath = ",".join(f"file://{directory}" for directory in OWN)
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("config", [f"hydra.searchpath=[{searchpath}]", *overrides])
+        return compose(name, [f"hydra.searchpath=[{searchpath}]", *overrides])
+
+
+def _plain(config: DictConfig) -> dict[str, Any]:
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     return plain

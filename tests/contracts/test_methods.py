@@ -17,9 +17,9 @@ from evohydra.merging.statistics import Found
 from evohydra.recipe import Checkpoint, Group, Merge, Parameter
 from evohydra.spaces.grouping import Location
 from evohydra.spaces.parameter import ParameterSpace
-from tests.contracts.discovery import composed, names
+from tests.contracts.discovery import composed, names, settings_of
 
-METHODS = [name for name in names("merge") if "method" in composed(f"merge={name}")["merge"].get("parameter", {})]
+METHODS = [name for name in names("merge") if "method" in settings_of("merge", name).get("parameter", {})]
 NAMES = ("one", "two", "three")
 BASE = Checkpoint("base", "-")
 SHAPES = {
@@ -92,7 +92,7 @@ def space(
     count: int | None = None,
 ) -> ParameterSpace:
     """The yaml's own search space over as many models as the method takes."""
-    spec = {**composed(f"merge={name}")["merge"]["parameter"]}
+    spec = {**settings_of("merge", name)["parameter"]}
     if "statistics" in spec:
         spec["statistics"] = resolve(spec["method"]).reads
     models = tuple(Checkpoint(model, "-") for model in NAMES[: COUNT[name] if count is None else count])
@@ -139,7 +139,7 @@ def needs_base(name: str) -> bool:
 
 COUNT = {name: takes(name) for name in METHODS}
 WITH_BASE = [name for name in METHODS if needs_base(name)]
-GENES = {name: composed(f"merge={name}")["merge"]["parameter"]["genes"] for name in METHODS}
+GENES = {name: settings_of("merge", name)["parameter"]["genes"] for name in METHODS}
 PER_SOURCE = [
     name
     for name in METHODS
@@ -153,6 +153,12 @@ def test_the_suite_has_found_the_methods() -> None:
     assert {"linear", "ties", "dare_ties", "slerp"} <= set(METHODS)
     assert {"task_arithmetic", "ties"} <= set(WITH_BASE)
     assert not {"linear", "slerp"} & set(WITH_BASE)
+
+
+@pytest.mark.parametrize("choice", ["merge=dare_ties", "merge=regmean", "merge=dfs", "optimizer=cmaes", "optimizer=bo"])
+def test_settings_of_a_choice_are_those_of_the_whole_configuration(choice: str) -> None:
+    group, name = choice.split("=")
+    assert settings_of(group, name) == composed(choice)[group]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -270,7 +276,7 @@ def test_points_and_recipes_are_each_others_images(name: str, data: st.DataObjec
 def test_landmarks_lie_in_the_search_space(name: str) -> None:
     searched = space(name)
     known = {"sources": [*NAMES[: COUNT[name]]], "uniform": ["uniform"]}
-    told = composed(f"merge={name}")["merge"]["parameter"].get("known_merges", ["sources", "uniform"])
+    told = settings_of("merge", name)["parameter"].get("known_merges", ["sources", "uniform"])
     assert list(searched.known_merges()) == [mark for each in told for mark in known[each]]
     for node in searched.known_merges().values():
         point = searched.encode(node)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from evohydra.searching.optimizers import Optimizer, latin_hypercube
 from evohydra.searching.optimizers.random import RandomSearch
 from evohydra.spaces.genes import Axis
-from tests.contracts.discovery import BASELINES, SEARCHES, composed, names
+from tests.contracts.discovery import BASELINES, SEARCHES, names, settings_of
 
 OPTIMIZERS = names("optimizer")
 DIMENSION = 5
@@ -36,7 +36,7 @@ def sphere(genomes: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def make(name: str, seed: int = 1, dimension: int = DIMENSION, start: Any = None, **settings: Any) -> Optimizer:
-    spec = composed(f"optimizer={name}")["optimizer"] | settings
+    spec = settings_of("optimizer", name) | settings
     if start is None and name in ("line", "soup"):  # which know nothing else
         start = np.vstack([np.eye(dimension)[:2], np.full(dimension, 0.4)])
     optimizer: Optimizer = hydra.utils.instantiate(spec)(axes=(Axis(),) * dimension, seed=seed, start=start)

@@ -12,7 +12,7 @@ from evohydra.files import Plain
 from evohydra.scoring.benchmarks import BenchmarkError
 from evohydra.scoring.benchmarks.hub_data import as_they_are_now, check_commit, why_unread
 from evohydra.scoring.benchmarks.lm_eval_files import TASKS, check_data
-from evohydra.scoring.benchmarks.private_lm_eval import Kind
+from evohydra.scoring.benchmarks.private_lm_eval import Kind, compile_templates_once
 
 Member = Plain  # {task: a name, or the members of a group that is written out}, with settings of its own
 SPLIT_KEYS = ("training_split", "validation_split", "test_split", "fewshot_split")
@@ -38,6 +38,7 @@ def load_tasks(
 ) -> Loaded:
     """The leaf tasks of `task`; BenchmarkError where there is no such task, or its data cannot be had."""
     check_data(data_files, data_dir, include_path)
+    compile_templates_once()
     include = [TASKS, *([Path(include_path).resolve()] if include_path else [])]
     manager = TaskManager(include_path=include, include_defaults=False)
     if task not in manager.task_index:

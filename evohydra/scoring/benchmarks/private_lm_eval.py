@@ -1,9 +1,11 @@
 """Parts of lm-eval that are not in its documentation."""
 
+import functools
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from lm_eval import utils
 from lm_eval.api.instance import Instance
 from lm_eval.api.registry import METRIC_REGISTRY
 from lm_eval.api.task import ConfigurableTask, Task
@@ -14,6 +16,7 @@ from evohydra.checks.libraries import PrivateParts
 
 TESTED = "0.4.13"
 PARTS = (
+    PrivateParts("lm-eval", TESTED, "lm_eval.utils", ("env", "apply_template")),
     PrivateParts("lm-eval", TESTED, "lm_eval.tasks._index:Kind", ("GROUP", "TAG")),
     PrivateParts("lm-eval", TESTED, "lm_eval.tasks._yaml_loader", ("load_yaml",)),
     PrivateParts(
@@ -41,6 +44,7 @@ PARTS = (
 __all__ = [
     "PARTS",
     "Kind",
+    "compile_templates_once",
     "continuation_tokens",
     "filters_of",
     "functions_of",
@@ -51,6 +55,15 @@ __all__ = [
     "set_shots_of_class",
     "shots_of_class",
 ]
+
+
+@functools.cache
+def compile_templates_once() -> None:
+    """Let lm-eval compile a template of a prompt once in this process.
+
+    It compiles each template for each example. With short examples that is a large part of the time before a search.
+    """
+    utils.env.from_string = functools.lru_cache(maxsize=1000)(utils.env.from_string)
 
 
 def filters_of(task: Task) -> list[str]:
