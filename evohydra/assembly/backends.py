@@ -12,17 +12,22 @@ from typing import Annotated, Protocol
 import torch
 from annotated_types import Gt, Le
 
+from evohydra.assembly.adapter_genomes import Genomes, check_recipe, check_settings
 from evohydra.assembly.parts import Parts, instantiate
 from evohydra.assembly.settings import Settings
 from evohydra.checks import Count, CountOrAuto, Positive
+from evohydra.checks.libraries import optional
 from evohydra.families import LiveModel
+from evohydra.families.adapter_layers import INSTALL, LiveAdapters
 from evohydra.families.configurations import read_configuration
 from evohydra.families.generation_files import generation_of
+from evohydra.families.genome_adapters import WANTED
 from evohydra.families.proof import expected, prove, recipes
 from evohydra.families.serving import PATHS, Served
 from evohydra.families.sources import FoundSources
 from evohydra.families.vllm_engine import BITS, VLLMEngine, is_installed
 from evohydra.merging.checkpoints import SourceError
+from evohydra.recipe import Node
 from evohydra.scoring.benchmarks import Benchmark, BenchmarkError
 from evohydra.scoring.benchmarks.held_out import HeldOutText
 from evohydra.scoring.benchmarks.lm_eval_benchmark import LMEvalBenchmark
@@ -57,6 +62,10 @@ class Backend(Protocol):
         """
         ...
 
+    def check_recipe(self, usual: Node, parts: Parts) -> None:
+        """ValueError, before anything is scored, where it cannot run genomes like `usual`."""
+        ...
+
     def live(self, parts: Parts, whole: "functools.partial[LiveModel]") -> LiveModel:
         """The live model of a worker; `whole` makes the model in transformers."""
         ...
@@ -69,23 +78,41 @@ def backend_of(settings: Settings) -> Backend:
 
 
 class Transformers:
-    """The reference: the model of transformers, written in place."""
+    """The reference: the model of transformers, written in place; or, with genomes="adapters", left as the base is."""
 
-    libraries: tuple[str, ...] = ()
     more_bytes = 0
 
+    def __init__(self, *, genomes: Genomes = "merged") -> None:
+        self.genomes = genomes
+        self.libraries: tuple[str, ...] = ("peft",) if genomes == "adapters" else ()
+
     def identity(self) -> object:
-        """Nothing."""
-        return None
+        """How genomes are scored, where they are not merged."""
+        return None if self.genomes == "merged" else {"name": "transformers", "genomes": self.genomes}
 
     def check(
         self, settings: Settings, found: FoundSources, benchmarks: Mapping[str, Benchmark], device: torch.device
     ) -> None:
-        """It runs everything."""
+        """It runs everything by merging; as adapters what `check_settings` lets pass, where PEFT is installed."""
+        if self.genomes == "merged":
+            return
+        check_settings(settings, found)
+        if (python := settings.executor.get("python")) is None:
+            optional("peft", WANTED, INSTALL)
+        elif versions_in(str(python), self.libraries)["peft"] is None:
+            raise ValueError(f"{WANTED}: the Python of the workers, executor.python={python}, has no peft")
+
+    def check_recipe(self, usual: Node, parts: Parts) -> None:
+        """See `adapter_genomes.check_recipe`."""
+        if self.genomes == "adapters":
+            check_recipe(usual, parts)
 
     def live(self, parts: Parts, whole: "functools.partial[LiveModel]") -> LiveModel:
-        """The model itself."""
-        return whole()
+        """The model itself, or with PEFT's layers beside it."""
+        if self.genomes == "merged":
+            return whole()
+        assert parts.sources.base is not None
+        return LiveAdapters(whole(), parts.engine, parts.sources.base, parts.sources.models)
 
 
 class VLLM:
@@ -136,6 +163,9 @@ class VLLM:
                 "has it: executor=processes executor.python=/path/to/python (docs/backends.md says how to make one)"
             )
         self._check_files(settings, found, benchmarks, device)
+
+    def check_recipe(self, usual: Node, parts: Parts) -> None:
+        """It runs every merge."""
 
     def _check_files(
         self, settings: Settings, found: FoundSources, benchmarks: Mapping[str, Benchmark], device: torch.device

@@ -124,7 +124,8 @@ def assembled(
     space = space_of(merge, located, found)
     _check_budget(settings, space)
     every = benchmarks_of(settings, found.family)
-    backend_of(settings).check(settings, found, every, device)
+    backend = backend_of(settings)
+    backend.check(settings, found, every, device)
     benchmarks = counted(settings.guard, every)
     names = [*located.recipes, *(model.name for model in found.models)]
     if located.recipes:  # whose names are not known ahead
@@ -159,6 +160,7 @@ def assembled(
     parts.engine.statistics = NothingFound()  # what is wrong with genes is told before texts are read
     for usual in defaults_of(space_of(unread(merge), located, found)):
         form.format.check(usual, parts.family, parts.sources)
+        backend.check_recipe(usual, parts)
         reading.probe(parts.engine.uncached(), usual)  # where workers are elsewhere, no tensor stays here
     if reading.gathers and reads_texts(merge):
         check_before_texts(directory / IDENTITY, _identity(settings, parts, kept, nested, {}))

@@ -12,10 +12,11 @@ import torch
 from numpy.typing import NDArray
 
 from evohydra.families import Family, LiveModel
+from evohydra.families.genome_adapters import RunsAdapters
 from evohydra.families.serving import EngineError
 from evohydra.families.sources import OpenSources
 from evohydra.merging.engine import Engine
-from evohydra.recipe import Node
+from evohydra.recipe import Merge, Node
 from evohydra.scoring.benchmarks import (
     Answered,
     Asking,
@@ -32,7 +33,7 @@ from evohydra.scoring.benchmarks.room import out_of_memory
 from evohydra.scoring.benchmarks.sampling import own_randomness
 from evohydra.scoring.forward import clock_of, watch_of
 from evohydra.scoring.job import DeviceError, Evaluation, Examples, Job, MachineError, Written, broken_by, checked
-from evohydra.scoring.measures import Measures, is_measure
+from evohydra.scoring.measures import FROM_BASE, Measures, is_measure
 
 logger = logging.getLogger(__name__)
 # What torch says where the machine fails and not the model; it has types of its own only for some of these.
@@ -106,7 +107,7 @@ class Worker:
         if self._asking and shown and (self._expected or job.split not in self._referred):
             self._show(job.split, job.examples)
         try:
-            self.live.become(job.recipe, self.engine)
+            self._become(job)
             merged = time.perf_counter()
             self._measures.begin()
             for name, benchmark in self._asked_by(job):
@@ -141,6 +142,20 @@ class Worker:
             ends=ends,
         )
         return checked(evaluation)
+
+    def _become(self, job: Job) -> None:
+        """Make the live model that of a job. Which way it becomes it follows from the job alone.
+
+        Genomes of the search may be run as adapters. All that is scored for validation and test is merged, as it is
+        written; so are sources, and whatever is no sum of adapters. The distance from the base is one of weights.
+        """
+        live, recipe = self.live, job.recipe
+        fits = isinstance(recipe, Merge) and bool(self.engine.adapters.checkpoints(recipe))
+        fits = fits and job.split == "search" and FROM_BASE not in (job.examples or ())
+        if fits and isinstance(recipe, Merge) and isinstance(live, RunsAdapters) and live.runs_adapters:
+            live.become_adapter(recipe, self.engine)
+        else:
+            live.become(recipe, self.engine)
 
     def _asked_by(self, job: Job) -> list[tuple[str, Benchmark | Likelihood | Measured]]:
         """All benchmarks, and the log-likelihoods and measures that the job names."""
