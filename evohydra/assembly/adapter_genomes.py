@@ -14,6 +14,7 @@ from evohydra.merging.methods import resolve
 from evohydra.recipe import Checkpoint, Merge, Node
 
 Genomes = Literal["merged", "adapters"]
+NESTED = f"{WANTED}: with generations or continue sources are merges themselves, expected adapters; {INSTEAD}"
 LINEAR = "merge=linear or merge=task_arithmetic"
 
 
@@ -23,10 +24,8 @@ def check_settings(settings: Settings, found: FoundSources) -> None:
         raise ValueError(f"{WANTED} is for language models, the sources are of {found.family.name!r}; {INSTEAD}")
     if settings.merge.get("dataflow"):
         raise ValueError(f"{WANTED}: a path through layers is no adapter of the base; {INSTEAD}")
-    if settings.generations > 1 or settings.all.get("continue"):
-        raise ValueError(
-            f"{WANTED}: with generations or continue sources are merges themselves, expected adapters; {INSTEAD}"
-        )
+    if settings.all.get("continue"):
+        raise ValueError(NESTED)
     if own := found.aligned.overlay.own:
         raise SourceError(f"{WANTED} expects one configuration, {', '.join(own)} has its own; {INSTEAD}")
 

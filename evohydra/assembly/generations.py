@@ -4,6 +4,7 @@ import functools
 from collections.abc import Sequence
 from pathlib import Path
 
+from evohydra.assembly.adapter_genomes import NESTED
 from evohydra.assembly.automatic import AUTO, usual_budget
 from evohydra.assembly.composition import composed
 from evohydra.files import Plain
@@ -53,6 +54,8 @@ def generation(plain: Plain, number: int, directory: Path, given: Sequence[str])
             "format=lora: expected merges of adapters, which recipes of later generations are not: they merge merges; "
             "choose generations=1, or format=plain and then `python -m evohydra extract_lora`"
         )
+    if count > 1 and (made.get("backend") or {}).get("genomes") == "adapters":
+        raise ValueError(NESTED)
     if ((made["merge"] or {}).get("parameter") or {}).get("statistics"):
         raise ValueError(
             "generations: expected a merge method that goes by weights alone, for the sources of later generations are "
