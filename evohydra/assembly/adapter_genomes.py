@@ -6,8 +6,10 @@ from typing import Literal
 from evohydra.assembly.parts import Parts
 from evohydra.assembly.settings import Settings
 from evohydra.families.adaptable import adaptable
-from evohydra.families.genome_adapters import INSTEAD, WANTED, doubled, parted
+from evohydra.families.genome_adapters import INSTEAD, WANTED, doubled, parted, sum_of
 from evohydra.families.sources import FoundSources
+from evohydra.families.tensor_sets import HEADS
+from evohydra.families.vllm_adapters import RANKS, Adapters
 from evohydra.merging.checkpoints import SourceError, first_few
 from evohydra.merging.group_methods import methods_of
 from evohydra.merging.methods import resolve
@@ -57,6 +59,29 @@ def check_recipe(node: Node, parts: Parts) -> None:
             f"{WANTED}: adapters change {first_few(strange)}, which is no linear layer and no embedding of its own; "
             f"{INSTEAD}"
         )
+
+
+def requests_of(parts: Parts, together: int) -> Adapters:
+    """What vLLM is told of the sources' adapters; ValueError for what its LoRA requests cannot be."""
+    opened = parts.sources
+    assert opened.base is not None
+    names = tuple(opened.tensors[opened.files_from].shapes)
+    changes, whole = parted(sum_of(opened.base, opened.models, parts.engine), parts.engine)
+    layers = adaptable(opened.directories[opened.files_from], names)
+    edges = [name for name in changes if layers[name].embedding or HEADS.search(name)]
+    for tensors, what in ((whole, "which adapters have trained whole"), (edges, "an embedding or a head")):
+        if tensors:
+            raise ValueError(
+                f"{WANTED} with backend=vllm: LoRA requests change linear layers alone, and not {first_few(tensors)}, "
+                f"{what}; {INSTEAD}, and so does backend=transformers"
+            )
+    rank = max(change.rank for change in changes.values())
+    if rank > RANKS[-1]:
+        raise ValueError(
+            f"{WANTED} with backend=vllm: the ranks of the adapters add up to {rank}, vLLM takes {RANKS[-1]} at most; "
+            f"{INSTEAD}, and so does backend=transformers"
+        )
+    return Adapters({name: layers[name].name for name in changes}, rank, together)
 
 
 def doubled_merge(node: Merge) -> Merge:

@@ -12,7 +12,7 @@ from typing import Annotated, Protocol
 import torch
 from annotated_types import Gt, Le
 
-from evohydra.assembly.adapter_genomes import Genomes, check_recipe, check_settings
+from evohydra.assembly.adapter_genomes import Genomes, check_recipe, check_settings, requests_of
 from evohydra.assembly.parts import Parts, instantiate
 from evohydra.assembly.settings import Settings
 from evohydra.checks import Count, CountOrAuto, Positive
@@ -22,12 +22,13 @@ from evohydra.families.adapter_layers import INSTALL, LiveAdapters
 from evohydra.families.configurations import read_configuration
 from evohydra.families.generation_files import generation_of
 from evohydra.families.genome_adapters import WANTED
-from evohydra.families.proof import expected, prove, recipes
+from evohydra.families.proof import expected, of_adapters, prove, recipes
 from evohydra.families.serving import PATHS, Served
 from evohydra.families.sources import FoundSources
-from evohydra.families.vllm_engine import BITS, VLLMEngine, is_installed
+from evohydra.families.vllm_engine import BITS, BITS_TOGETHER, VLLMEngine, is_installed
 from evohydra.merging.checkpoints import SourceError
-from evohydra.recipe import Node
+from evohydra.merging.engine import Engine
+from evohydra.recipe import Merge, Node
 from evohydra.scoring.benchmarks import Benchmark, BenchmarkError
 from evohydra.scoring.benchmarks.held_out import HeldOutText
 from evohydra.scoring.benchmarks.lm_eval_benchmark import LMEvalBenchmark
@@ -43,11 +44,12 @@ logger = logging.getLogger(__name__)
 class Backend(Protocol):
     """How a worker runs the models of recipes. libraries: that it needs besides, whose versions scores depend on.
 
-    more_bytes: of memory that a worker takes besides.
+    more_bytes: of memory that a worker takes besides. together: on how many genomes at once a worker works.
     """
 
     libraries: tuple[str, ...]
     more_bytes: int
+    together: int
 
     def identity(self) -> object:
         """What scores depend on besides, as JSON data; None: nothing."""
@@ -81,6 +83,7 @@ class Transformers:
     """The reference: the model of transformers, written in place; or, with genomes="adapters", left as the base is."""
 
     more_bytes = 0
+    together = 1
 
     def __init__(self, *, genomes: Genomes = "merged") -> None:
         self.genomes = genomes
@@ -127,18 +130,26 @@ class VLLM:
         sequences: Count = 64,
         memory: Annotated[float, Gt(0), Le(1)] = 0.6,
         cache_gb: Positive = 1.0,
+        genomes: Genomes = "merged",
+        together: Count = 4,
     ) -> None:
         self.context, self.sequences, self.memory, self.cache_gb = context, sequences, memory, cache_gb
+        self.genomes, self.together = genomes, together if genomes == "adapters" else 1
         self.more_bytes = IMPORTS + int(cache_gb * 1024**3)
 
     def identity(self) -> object:
         """Its name, how many texts it works on at once (answers are rounded by that), and what is promised of bits."""
-        return {"name": "vllm", "sequences": self.sequences, "bits": BITS}
+        plain = {"name": "vllm", "sequences": self.sequences, "bits": BITS}
+        if self.genomes == "merged":
+            return plain
+        return {**plain, "bits": BITS_TOGETHER, "genomes": self.genomes, "together": self.together}
 
     def check(
         self, settings: Settings, found: FoundSources, benchmarks: Mapping[str, Benchmark], device: torch.device
     ) -> None:
         """For what it cannot run, see `Backend`."""
+        if self.genomes == "adapters":
+            check_settings(settings, found)
         if found.family.name != "causal_lm":
             raise ValueError(
                 f"backend=vllm runs language models, the sources are of the family {found.family.name!r}; choose "
@@ -165,7 +176,10 @@ class VLLM:
         self._check_files(settings, found, benchmarks, device)
 
     def check_recipe(self, usual: Node, parts: Parts) -> None:
-        """It runs every merge."""
+        """Every merge runs; as adapters what `requests_of` takes."""
+        if self.genomes == "adapters":
+            check_recipe(usual, parts)
+            requests_of(parts, self.together)
 
     def _check_files(
         self, settings: Settings, found: FoundSources, benchmarks: Mapping[str, Benchmark], device: torch.device
@@ -197,6 +211,11 @@ class VLLM:
         check_head(live.module.config, on_cpu=engine.device.type == "cpu")
         models = recipes(opened.models[0], names)
         known = {name: expected(live, engine, node) for name, node in models.items()}
+        adapters = requests_of(parts, self.together) if self.genomes == "adapters" else None
+        sums = None
+        if adapters:
+            assert opened.base is not None
+            sums = of_adapters(opened.base, opened.models, live, engine)
         vocabulary = int(live.module.get_input_embeddings().num_embeddings)  # type: ignore[operator]
         tokenizer, device, dtype = live.tokenizer, live.device, live.dtype
         outline = live.module.to("meta")
@@ -213,10 +232,19 @@ class VLLM:
                 sequences=self.sequences,
                 memory=self.memory,
                 cache_gb=self.cache_gb,
+                adapters=adapters,
             )
         difference = prove(serving, engine, models, known, dtype, vocabulary)
+        if sums:
+            together = [node for node in sums[0].values() if isinstance(node, Merge)]
+
+            def become(node: Node, engine: Engine) -> None:
+                assert isinstance(node, Merge)
+                serving.become_adapter(node, engine, together)
+
+            difference = max(difference, prove(serving, engine, *sums, dtype, vocabulary, become))
         logger.info("vLLM serves what was merged: log-likelihoods per token within %.2g of transformers'", difference)
-        return Served(outline, tokenizer, serving, device, dtype, whole)
+        return Served(outline, tokenizer, serving, device, dtype, whole, serving if adapters else None)
 
     def _context(self, outline: torch.nn.Module) -> int:
         if isinstance(self.context, int):

@@ -252,8 +252,10 @@ def _plan(settings: Settings, benchmarks: Mapping[str, Benchmark], space: Space)
 
 def _executor(settings: Settings, parts: Parts) -> Executor:
     """The executor with its workers; people are asked in one process only."""
-    needed = worker_bytes(parts) + backend_of(settings).more_bytes
-    made: Executor = instantiate(settings.executor)(make=WorkerMaker(parts), worker_bytes=needed)
+    backend = backend_of(settings)
+    needed = worker_bytes(parts) + backend.more_bytes
+    several = {"together": backend.together} if backend.together > 1 else {}
+    made: Executor = instantiate(settings.executor)(make=WorkerMaker(parts), worker_bytes=needed, **several)
     asking = [name for name, each in parts.benchmarks.items() if isinstance(each, Asking) and each.asks]
     if asking and made.workers > 1:
         made.close()

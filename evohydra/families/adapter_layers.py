@@ -60,8 +60,8 @@ class LiveAdapters:
         self._holds_base = False
         self._live.become(node, engine)
 
-    def become_adapter(self, node: Merge, engine: Engine) -> None:
-        """Make it the base with the factors of `node`; MergeError where they are not finite."""
+    def become_adapter(self, node: Merge, engine: Engine, ahead: Sequence[Merge] = ()) -> None:
+        """Make it the base with the factors of `node`, alone; MergeError where they are not finite."""
         if not self._holds_base:
             self.become(self._base, engine)
             self._holds_base = True

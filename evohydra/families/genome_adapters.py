@@ -1,6 +1,6 @@
 """Genomes that are run as adapters of the base and not merged: what of a merge is factors, and what is not."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
@@ -23,8 +23,11 @@ class RunsAdapters(Protocol):
 
     runs_adapters: bool
 
-    def become_adapter(self, node: Merge, engine: Engine) -> None:
-        """Make it the base with the adapter that `node` is; raises as `LiveModel.become` does."""
+    def become_adapter(self, node: Merge, engine: Engine, ahead: Sequence[Merge] = ()) -> None:
+        """Make it the base with the adapter that `node` is; raises as `LiveModel.become` does.
+
+        ahead: merges that come next, in this order, and are asked the same.
+        """
         ...
 
 

@@ -6,6 +6,8 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
+from typing import TypeGuard
 
 import numpy as np
 import torch
@@ -88,8 +90,8 @@ class Worker:
         self.live.expect(recipes)
         self._expected = tuple(recipes)
 
-    def evaluate(self, job: Job) -> Evaluation:
-        """The scores of a job.
+    def evaluate(self, job: Job, ahead: Sequence[Job] = ()) -> Evaluation:
+        """The scores of a job; of those in `ahead`, which come next, an engine may work on some at once.
 
         What a bad genome can cause (a merge that is not finite, a model that cannot answer, logits or scores that are
         not numbers) gives an evaluation with an error. Raises MachineError for what says nothing about the genome
@@ -107,7 +109,7 @@ class Worker:
         if self._asking and shown and (self._expected or job.split not in self._referred):
             self._show(job.split, job.examples)
         try:
-            self._become(job)
+            self._become(job, ahead)
             merged = time.perf_counter()
             self._measures.begin()
             for name, benchmark in self._asked_by(job):
@@ -143,19 +145,23 @@ class Worker:
         )
         return checked(evaluation)
 
-    def _become(self, job: Job) -> None:
+    def _become(self, job: Job, ahead: Sequence[Job]) -> None:
         """Make the live model that of a job. Which way it becomes it follows from the job alone.
 
         Genomes of the search may be run as adapters. All that is scored for validation and test is merged, as it is
         written; so are sources, and whatever is no sum of adapters. The distance from the base is one of weights.
         """
-        live, recipe = self.live, job.recipe
-        fits = isinstance(recipe, Merge) and bool(self.engine.adapters.checkpoints(recipe))
-        fits = fits and job.split == "search" and FROM_BASE not in (job.examples or ())
-        if fits and isinstance(recipe, Merge) and isinstance(live, RunsAdapters) and live.runs_adapters:
-            live.become_adapter(recipe, self.engine)
+        live = self.live
+        searched = job.split == "search" and FROM_BASE not in (job.examples or ())
+        if searched and isinstance(live, RunsAdapters) and live.runs_adapters and self._is_sum(job.recipe):
+            alike = (each.recipe for each in ahead if replace(each, recipe=job.recipe) == job)
+            live.become_adapter(job.recipe, self.engine, tuple(filter(self._is_sum, alike)))
         else:
-            live.become(recipe, self.engine)
+            live.become(job.recipe, self.engine)
+
+    def _is_sum(self, recipe: Node) -> TypeGuard[Merge]:
+        """Whether it is a sum of the base and adapters."""
+        return bool(self.engine.adapters.checkpoints(recipe))
 
     def _asked_by(self, job: Job) -> list[tuple[str, Benchmark | Likelihood | Measured]]:
         """All benchmarks, and the log-likelihoods and measures that the job names."""
