@@ -243,6 +243,7 @@ class VLLM:
                 serving.become_adapter(node, engine, together)
 
             difference = max(difference, prove(serving, engine, *sums, dtype, vocabulary, become))
+            prove(serving, engine, models, known, dtype, vocabulary)  # nothing of an adapter is left in what is merged
         logger.info("vLLM serves what was merged: log-likelihoods per token within %.2g of transformers'", difference)
         return Served(outline, tokenizer, serving, device, dtype, whole, serving if adapters else None)
 

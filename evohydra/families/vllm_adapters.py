@@ -35,6 +35,11 @@ class Adapters:
     together: int
 
     @property
+    def targets(self) -> list[str]:
+        """The last parts of the layers' names."""
+        return sorted({place.rpartition(".")[2] for place in self.modules.values()})
+
+    @property
     def options(self) -> dict[str, object]:
         """The arguments of `vllm.LLM`."""
         return {
@@ -42,6 +47,7 @@ class Adapters:
             "max_loras": self.together,
             "max_cpu_loras": self.together,
             "max_lora_rank": next(each for each in RANKS if each >= self.rank),
+            "lora_target_modules": self.targets,  # a head among them takes no log-likelihoods of prompts (0.32.0)
             "max_num_batched_tokens": BATCHED,
         }
 
@@ -109,7 +115,7 @@ class Genomes:
                 changes, _ = parted(node, engine)
                 check_finite(node, changes)
                 with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as room:
-                    write(Path(room), changes, self.adapters.modules, self._dtype)
+                    write(Path(room), changes, self.adapters, self._dtype)
                     carried = self._vllm.add(number, Path(room))
             except (ArithmeticError, ValueError) as reason:
                 failure = reason
@@ -151,15 +157,14 @@ class Genomes:
             self._vllm.remove(genome.number)
 
 
-def write(directory: Path, changes: Mapping[str, LowRank], modules: Mapping[str, str], dtype: torch.dtype) -> None:
+def write(directory: Path, changes: Mapping[str, LowRank], adapters: Adapters, dtype: torch.dtype) -> None:
     """An adapter in PEFT's format with one rank, to which smaller ones are filled up by zeros, and the scale 1."""
     rank = max(change.rank for change in changes.values())
     tensors: dict[str, Tensor] = {}
     for name, change in changes.items():
-        more, place = rank - change.rank, f"base_model.model.{modules[name]}"
+        more, place = rank - change.rank, f"base_model.model.{adapters.modules[name]}"
         tensors[f"{place}.lora_A.weight"] = pad(change.down, (0, 0, 0, more)).to(dtype).cpu().contiguous()
         tensors[f"{place}.lora_B.weight"] = pad(change.up, (0, more)).to(dtype).cpu().contiguous()
     save_file(tensors, directory / "adapter_model.safetensors", {"format": "pt"})
-    targets = sorted({place.rpartition(".")[2] for place in modules.values()})
     config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": rank, "lora_alpha": rank, "bias": "none"}
-    (directory / "adapter_config.json").write_text(json.dumps({**config, "target_modules": targets}))
+    (directory / "adapter_config.json").write_text(json.dumps({**config, "target_modules": adapters.targets}))
