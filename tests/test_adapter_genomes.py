@@ -273,6 +273,13 @@ def test_the_command_finds_the_winner_that_merging_finds(tmp_path: Path) -> None
         assert "backend" in ended.stderr
 
 
+def test_a_plan_says_what_it_takes_genomes_for(tmp_path: Path) -> None:
+    told = python("-m", "evohydra.plan", *LORAS, "budget=8", IN_PLACE, cwd=tmp_path)
+    assert "transformers (as if genomes were merged" in " ".join(told.stdout.split()), told.stderr
+    (said,) = [each for each in built([*LORAS, "budget=8", IN_PLACE], tmp_path / "run").said if "plan:" in each]
+    assert said.endswith("(as if genomes were merged: what backend.genomes=adapters takes is not planned)")
+
+
 def test_the_ways_have_identities_of_their_own(tmp_path: Path) -> None:
     runs = [built([*LORAS, "budget=8", *more], tmp_path / "run") for more in ([], [IN_PLACE])]
     one, other = (run.identity.to_dict() for run in runs)

@@ -44,11 +44,13 @@ logger = logging.getLogger(__name__)
 class Backend(Protocol):
     """How a worker runs the models of recipes. libraries: that it needs besides, whose versions scores depend on.
 
-    more_bytes: of memory that a worker takes besides. together: on how many genomes at once a worker works.
+    more_bytes: of memory that a worker takes besides. genomes: how they are scored in the search. together: on how many
+    genomes at once a worker works.
     """
 
     libraries: tuple[str, ...]
     more_bytes: int
+    genomes: Genomes
     together: int
 
     def identity(self) -> object:
@@ -86,7 +88,7 @@ class Transformers:
     together = 1
 
     def __init__(self, *, genomes: Genomes = "merged") -> None:
-        self.genomes = genomes
+        self.genomes: Genomes = genomes
         self.libraries: tuple[str, ...] = ("peft",) if genomes == "adapters" else ()
 
     def identity(self) -> object:
@@ -134,7 +136,8 @@ class VLLM:
         together: Count = 4,
     ) -> None:
         self.context, self.sequences, self.memory, self.cache_gb = context, sequences, memory, cache_gb
-        self.genomes, self.together = genomes, together if genomes == "adapters" else 1
+        self.genomes: Genomes = genomes
+        self.together = together if genomes == "adapters" else 1
         self.more_bytes = IMPORTS + int(cache_gb * 1024**3)
 
     def identity(self) -> object:
