@@ -1,7 +1,7 @@
 """Genomes of adapters that are scored as adapters: the numbers of merged ones, and refusals where that cannot be."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +17,7 @@ from evohydra.families.sources import OpenSources, open_sources
 from evohydra.merging.checkpoints import SourceError
 from evohydra.merging.engine import Engine, MergeError
 from evohydra.recipe import Checkpoint, Group, Merge
+from evohydra.scoring.benchmarks.scored_tokens import logits_at
 from evohydra.scoring.job import Job
 from evohydra.scoring.measures import FROM_BASE
 from evohydra.scoring.worker import Worker
@@ -96,6 +97,10 @@ def test_all_that_adapters_have(kinds: Mapping[str, Mapping[str, Any]], method: 
         plain.become(genome, engine)
         live.become_adapter(genome, engine)
         torch.testing.assert_close(logits(live), logits(plain), rtol=1e-3, atol=1e-3)
+        at, tokens = (torch.tensor([0, 0]), torch.tensor([3, 7])), torch.arange(12)[None]
+        with torch.inference_mode():  # of some places alone, which goes by the head's layer
+            (found, expected) = (next(logits_at(each.module, tokens, at))[1] for each in (live, plain))  # type: ignore[arg-type]
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
     live.become(sources.models[0], engine)
     plain.become(sources.models[0], engine)
     assert all(torch.equal(tensor, plain.parameters[name]) for name, tensor in live.parameters.items())
@@ -236,6 +241,17 @@ def test_without_peft(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     words = r"backend\.genomes=adapters: expected the package evohydra\[adapters\] to be installed"
     with pytest.raises(ValueError, match=words):
         built([*LORAS, "budget=8", IN_PLACE], tmp_path / "run")
+
+
+def test_workers_elsewhere_need_peft(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def seen(python: str, more: Sequence[str] = ()) -> dict[str, str | None]:
+        return dict.fromkeys(more)
+
+    monkeypatch.setattr("evohydra.assembly.backends.versions_in", seen)
+    monkeypatch.setattr("evohydra.assembly.runs.as_begun", None)  # what comes when weights are read
+    given = ["budget=8", IN_PLACE, "executor=processes", "executor.python=/other/python"]
+    with pytest.raises(ValueError, match=r"the Python of the workers, executor\.python=/other/python, has no peft"):
+        built([*LORAS, *given], tmp_path / "run")
 
 
 def test_the_command_finds_the_winner_that_merging_finds(tmp_path: Path) -> None:

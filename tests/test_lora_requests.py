@@ -193,7 +193,7 @@ class Scoring:
     def expect(self, recipes: Sequence[object]) -> None:
         """Nothing."""
 
-    def evaluate(self, job: Job, ahead: Sequence[Job] = ()) -> Evaluation:
+    def evaluate(self, job: Job, *ahead: Job) -> Evaluation:
         self.told.append((job.recipe, *(each.recipe for each in ahead)))
         return Evaluation({"a": [float(str(job.recipe))]})
 

@@ -90,7 +90,7 @@ class Worker:
         self.live.expect(recipes)
         self._expected = tuple(recipes)
 
-    def evaluate(self, job: Job, ahead: Sequence[Job] = ()) -> Evaluation:
+    def evaluate(self, job: Job, *ahead: Job) -> Evaluation:
         """The scores of a job; of those in `ahead`, which come next, an engine may work on some at once.
 
         What a bad genome can cause (a merge that is not finite, a model that cannot answer, logits or scores that are

@@ -46,7 +46,7 @@ class Local:
             ticket, job = taken
             self.watch.begins(0, f"process {os.getpid()}", ticket)
             try:
-                evaluation = self._worker.evaluate(job, self._attempts.upcoming(self._together - 1))
+                evaluation = self._worker.evaluate(job, *self._attempts.upcoming(self._together - 1))
             except DeviceError as error:
                 raise MachineError(
                     f"{error}: this process cannot use the device any more. All scores so far are kept: give the same "

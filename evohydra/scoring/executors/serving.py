@@ -60,7 +60,7 @@ def begin(threads: int) -> None:
 
 def evaluate(worker: "Worker", job: Job, *ahead: Job) -> Evaluation:
     """What the worker makes of a job; `ahead` are those that it gets next."""
-    return worker.evaluate(job, ahead)
+    return worker.evaluate(job, *ahead)
 
 
 def carried_out(worker: "Worker", task: Any, given: tuple[object, ...]) -> tuple[Kind, object]:
