@@ -83,7 +83,8 @@ def test_the_zoos_loras_give_the_logits_of_merged_ones() -> None:
         ties = merge(sources, "ties", density=(0.5,) * 4, weight=(1.0,) * 4)
         plain.become(ties, engine)
         live.become(ties, engine)
-        assert torch.equal(logits(live), logits(plain))
+        assert all(torch.equal(tensor, plain.parameters[name]) for name, tensor in live.parameters.items())
+        torch.testing.assert_close(logits(live), logits(plain), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("kinds", [OF_LLAMA, OF_GPT2, WHOLE], ids=["llama", "gpt2", "whole"])
@@ -104,7 +105,7 @@ def test_all_that_adapters_have(kinds: Mapping[str, Mapping[str, Any]], method: 
     live.become(sources.models[0], engine)
     plain.become(sources.models[0], engine)
     assert all(torch.equal(tensor, plain.parameters[name]) for name, tensor in live.parameters.items())
-    assert torch.equal(logits(live), logits(plain))
+    torch.testing.assert_close(logits(live), logits(plain), rtol=1e-5, atol=1e-5)
     assert live.module.state_dict().keys() == plain.module.state_dict().keys()
 
 
