@@ -151,6 +151,7 @@ def test_generations_share_the_budget_and_change_the_merge(tmp_path: Path) -> No
             ["model=tiny_lora_ja+tiny_lora_plus", "format=lora", "tracker=none", 'generations_then=["merge=ties"]'],
             "generation 2 of 2: format=lora: expected merges of adapters, or .* got ties of recipes that are merges",
         ),
+        (["backend.genomes=adapters"], r"backend\.genomes=adapters: with generations or continue sources are merges"),
         (["merge=dfs"], "a path through layers can only be searched in the last one"),
     ],
 )

@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,39 @@ def test_an_embedded_search_that_is_killed_goes_on_as_if_nothing_had_happened(tm
     assert (alone / "winner" / "model.safetensors").read_bytes() == (
         killed / "winner" / "model.safetensors"
     ).read_bytes()
+
+
+@pytest.mark.slow
+def test_genomes_as_lora_requests_score_as_merged_ones(tmp_path: Path) -> None:
+    """Three in a batch, one that is none, one more, and then what is merged: nothing of an adapter is left in it."""
+    if PYTHON is None:
+        pytest.skip("needs a Python with vLLM: EVOHYDRA_VLLM_PYTHON=/path/to/python")
+    loras = ["experiment=tiny_loras", "tracker=none", "baselines=null", "threads=1", "budget=8"]
+    plain = built(loras, tmp_path / "run")
+    worker = plain.make_executor().ask(itself)
+    genome, source = plain.plan.space.default(), next(iter(plain.models.sources.values()))
+    assert isinstance(genome, Merge)
+    (name,) = worker.benchmarks
+    asked = {name: list(range(8)), likelihood_name(name, "token"): list(range(8))}
+    (group,) = genome.groups[:1]
+    nodes = [
+        replace(genome, groups=(replace(group, parameters={**group.parameters, "weight": weight}), *genome.groups[1:]))
+        for weight in ((1.0, 0.5, 0.2, 0.1), (1e39,) * 4, (0.0, 0.0, 1.0, 0.0), (0.3, 1.0, 0.9, 0.8), (0.1,) * 4)
+    ]
+    jobs = [Job(node, "search", asked) for node in nodes]
+    jobs += [Job(nodes[0], "validation", {name: list(range(8))}), Job(source, "search", asked), jobs[0]]
+    more = ["backend.genomes=adapters", "backend.together=3"]
+    with closing(built([*loras, *VLLM, *more], tmp_path / "served").make_executor()) as executor:
+        tickets = executor.submit(jobs)
+        found = dict(executor.completed() for _ in tickets)
+    for ticket, job in zip(tickets, jobs, strict=True):
+        expect, got = worker.evaluate(job), found[ticket]
+        assert got.scores.keys() == expect.scores.keys(), got.error
+        for key, scores in expect.scores.items():
+            assert got.scores[key] == (scores if key == name else pytest.approx(scores, abs=1e-3))
+    assert "is not finite after task_arithmetic, as an adapter" in str(found[tickets[1]].error)
+    first = [found[tickets[place]].seconds["merge"] for place in (0, 2)]
+    assert first[1] < first[0]  # it was loaded with the first one
 
 
 @pytest.mark.slow

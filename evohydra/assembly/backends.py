@@ -12,17 +12,23 @@ from typing import Annotated, Protocol
 import torch
 from annotated_types import Gt, Le
 
+from evohydra.assembly.adapter_genomes import Genomes, check_recipe, check_settings, requests_of
 from evohydra.assembly.parts import Parts, instantiate
 from evohydra.assembly.settings import Settings
 from evohydra.checks import Count, CountOrAuto, Positive
+from evohydra.checks.libraries import optional
 from evohydra.families import LiveModel
+from evohydra.families.adapter_layers import INSTALL, LiveAdapters
 from evohydra.families.configurations import read_configuration
 from evohydra.families.generation_files import generation_of
-from evohydra.families.proof import expected, prove, recipes
+from evohydra.families.genome_adapters import WANTED
+from evohydra.families.proof import expected, of_adapters, prove, recipes
 from evohydra.families.serving import PATHS, Served
 from evohydra.families.sources import FoundSources
-from evohydra.families.vllm_engine import BITS, VLLMEngine, is_installed
+from evohydra.families.vllm_engine import BITS, BITS_TOGETHER, VLLMEngine, is_installed
 from evohydra.merging.checkpoints import SourceError
+from evohydra.merging.engine import Engine
+from evohydra.recipe import Merge, Node
 from evohydra.scoring.benchmarks import Benchmark, BenchmarkError
 from evohydra.scoring.benchmarks.held_out import HeldOutText
 from evohydra.scoring.benchmarks.lm_eval_benchmark import LMEvalBenchmark
@@ -38,11 +44,14 @@ logger = logging.getLogger(__name__)
 class Backend(Protocol):
     """How a worker runs the models of recipes. libraries: that it needs besides, whose versions scores depend on.
 
-    more_bytes: of memory that a worker takes besides.
+    more_bytes: of memory that a worker takes besides. genomes: how they are scored in the search. together: on how many
+    genomes at once a worker works.
     """
 
     libraries: tuple[str, ...]
     more_bytes: int
+    genomes: Genomes
+    together: int
 
     def identity(self) -> object:
         """What scores depend on besides, as JSON data; None: nothing."""
@@ -57,6 +66,10 @@ class Backend(Protocol):
         """
         ...
 
+    def check_recipe(self, usual: Node, parts: Parts) -> None:
+        """ValueError, before anything is scored, where it cannot run genomes like `usual`."""
+        ...
+
     def live(self, parts: Parts, whole: "functools.partial[LiveModel]") -> LiveModel:
         """The live model of a worker; `whole` makes the model in transformers."""
         ...
@@ -69,23 +82,42 @@ def backend_of(settings: Settings) -> Backend:
 
 
 class Transformers:
-    """The reference: the model of transformers, written in place."""
+    """The reference: the model of transformers, written in place; or, with genomes="adapters", left as the base is."""
 
-    libraries: tuple[str, ...] = ()
     more_bytes = 0
+    together = 1
+
+    def __init__(self, *, genomes: Genomes = "merged") -> None:
+        self.genomes: Genomes = genomes
+        self.libraries: tuple[str, ...] = ("peft",) if genomes == "adapters" else ()
 
     def identity(self) -> object:
-        """Nothing."""
-        return None
+        """How genomes are scored, where they are not merged."""
+        return None if self.genomes == "merged" else {"name": "transformers", "genomes": self.genomes}
 
     def check(
         self, settings: Settings, found: FoundSources, benchmarks: Mapping[str, Benchmark], device: torch.device
     ) -> None:
-        """It runs everything."""
+        """It runs everything by merging; as adapters what `check_settings` lets pass, where PEFT is installed."""
+        if self.genomes == "merged":
+            return
+        check_settings(settings, found)
+        if (python := settings.executor.get("python")) is None:
+            optional("peft", WANTED, INSTALL)
+        elif versions_in(str(python), self.libraries)["peft"] is None:
+            raise ValueError(f"{WANTED}: the Python of the workers, executor.python={python}, has no peft")
+
+    def check_recipe(self, usual: Node, parts: Parts) -> None:
+        """See `adapter_genomes.check_recipe`."""
+        if self.genomes == "adapters":
+            check_recipe(usual, parts)
 
     def live(self, parts: Parts, whole: "functools.partial[LiveModel]") -> LiveModel:
-        """The model itself."""
-        return whole()
+        """The model itself, or with PEFT's layers beside it."""
+        if self.genomes == "merged":
+            return whole()
+        assert parts.sources.base is not None
+        return LiveAdapters(whole(), parts.engine, parts.sources.base, parts.sources.models)
 
 
 class VLLM:
@@ -100,18 +132,27 @@ class VLLM:
         sequences: Count = 64,
         memory: Annotated[float, Gt(0), Le(1)] = 0.6,
         cache_gb: Positive = 1.0,
+        genomes: Genomes = "merged",
+        together: Count = 4,
     ) -> None:
         self.context, self.sequences, self.memory, self.cache_gb = context, sequences, memory, cache_gb
+        self.genomes: Genomes = genomes
+        self.together = together if genomes == "adapters" else 1
         self.more_bytes = IMPORTS + int(cache_gb * 1024**3)
 
     def identity(self) -> object:
         """Its name, how many texts it works on at once (answers are rounded by that), and what is promised of bits."""
-        return {"name": "vllm", "sequences": self.sequences, "bits": BITS}
+        plain = {"name": "vllm", "sequences": self.sequences, "bits": BITS}
+        if self.genomes == "merged":
+            return plain
+        return {**plain, "bits": BITS_TOGETHER, "genomes": self.genomes, "together": self.together}
 
     def check(
         self, settings: Settings, found: FoundSources, benchmarks: Mapping[str, Benchmark], device: torch.device
     ) -> None:
         """For what it cannot run, see `Backend`."""
+        if self.genomes == "adapters":
+            check_settings(settings, found)
         if found.family.name != "causal_lm":
             raise ValueError(
                 f"backend=vllm runs language models, the sources are of the family {found.family.name!r}; choose "
@@ -136,6 +177,12 @@ class VLLM:
                 "has it: executor=processes executor.python=/path/to/python (docs/backends.md says how to make one)"
             )
         self._check_files(settings, found, benchmarks, device)
+
+    def check_recipe(self, usual: Node, parts: Parts) -> None:
+        """Every merge runs; as adapters what `requests_of` takes."""
+        if self.genomes == "adapters":
+            check_recipe(usual, parts)
+            requests_of(parts, self.together)
 
     def _check_files(
         self, settings: Settings, found: FoundSources, benchmarks: Mapping[str, Benchmark], device: torch.device
@@ -167,6 +214,11 @@ class VLLM:
         check_head(live.module.config, on_cpu=engine.device.type == "cpu")
         models = recipes(opened.models[0], names)
         known = {name: expected(live, engine, node) for name, node in models.items()}
+        adapters = requests_of(parts, self.together) if self.genomes == "adapters" else None
+        sums = None
+        if adapters:
+            assert opened.base is not None
+            sums = of_adapters(opened.base, opened.models, live, engine)
         vocabulary = int(live.module.get_input_embeddings().num_embeddings)  # type: ignore[operator]
         tokenizer, device, dtype = live.tokenizer, live.device, live.dtype
         outline = live.module.to("meta")
@@ -183,10 +235,20 @@ class VLLM:
                 sequences=self.sequences,
                 memory=self.memory,
                 cache_gb=self.cache_gb,
+                adapters=adapters,
             )
         difference = prove(serving, engine, models, known, dtype, vocabulary)
+        if sums:
+            together = [node for node in sums[0].values() if isinstance(node, Merge)]
+
+            def become(node: Node, engine: Engine) -> None:
+                assert isinstance(node, Merge)
+                serving.become_adapter(node, engine, together)
+
+            difference = max(difference, prove(serving, engine, *sums, dtype, vocabulary, become))
+            prove(serving, engine, models, known, dtype, vocabulary)  # nothing of an adapter is left in what is merged
         logger.info("vLLM serves what was merged: log-likelihoods per token within %.2g of transformers'", difference)
-        return Served(outline, tokenizer, serving, device, dtype, whole)
+        return Served(outline, tokenizer, serving, device, dtype, whole, serving if adapters else None)
 
     def _context(self, outline: torch.nn.Module) -> int:
         if isinstance(self.context, int):

@@ -36,6 +36,7 @@ from evohydra.scoring.measures import measured_on
 from evohydra.spaces.grouping import Location
 
 logger = logging.getLogger(__name__)
+AS_MERGED = " (as if genomes were merged: what backend.genomes=adapters takes is not planned)"
 USUAL_TOKENS = 1024  # of a prompt and its answer, where nothing is known of them
 
 
@@ -47,10 +48,16 @@ def beginning(run: Run, parts: Parts, place: Plain) -> list[str]:
     if place["group"]:
         return []
     try:
-        return [words.beginning(foreseen(run, parts, device_here(parts.engine.device), run.directory))]
+        line = words.beginning(foreseen(run, parts, device_here(parts.engine.device), run.directory))
+        return [line + way_that_is_planned(parts)]
     except Exception as error:
         logger.warning("there is no plan of this run (%s: %s)", type(error).__name__, error)
         return []
+
+
+def way_that_is_planned(parts: Parts) -> str:
+    """What a plan says behind time or backend where genomes are not merged, as it takes them to be."""
+    return AS_MERGED if backend_of(parts.settings).genomes == "adapters" else ""
 
 
 def foreseen(

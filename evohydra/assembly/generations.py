@@ -4,6 +4,7 @@ import functools
 from collections.abc import Sequence
 from pathlib import Path
 
+from evohydra.assembly.adapter_genomes import NESTED
 from evohydra.assembly.automatic import AUTO, usual_budget
 from evohydra.assembly.composition import composed
 from evohydra.files import Plain
@@ -47,6 +48,8 @@ def generation(plain: Plain, number: int, directory: Path, given: Sequence[str])
         # Sources, and what they are matched by, are those of the generation before.
         theirs = ("model=", "model.", "continue=")
         overrides = [text for text in overrides if not text.lstrip("+~").startswith(theirs)]
+    if count > 1 and (made.get("backend") or {}).get("genomes") == "adapters":
+        raise ValueError(NESTED)
     if ((made["merge"] or {}).get("parameter") or {}).get("statistics"):
         raise ValueError(
             "generations: expected a merge method that goes by weights alone, for the sources of later generations are "

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import cast
 
 from evohydra.assembly.automatic import no_likelihood
-from evohydra.assembly.foresight import device_here, foreseen, model_of, serving_of, sizes_of
+from evohydra.assembly.foresight import device_here, foreseen, model_of, serving_of, sizes_of, way_that_is_planned
 from evohydra.assembly.inspection import fit_of
 from evohydra.assembly.reading import BY_HEADERS, WHOLE
 from evohydra.assembly.runs import Assembled, assembled
@@ -132,7 +132,8 @@ def _told(made: Assembled, run: Run, found: Outlook, headers: Headers) -> Planne
     )
     serving = serving_of(made.parts)
     used = {
-        "backend": f"vllm, {serving.sequences} texts at once" if serving else "transformers",
+        "backend": (f"vllm, {serving.sequences} texts at once" if serving else "transformers")
+        + way_that_is_planned(made.parts),
         "optimizer": optimizer,
         "fitness": kind,
         "budget": run.plan.budget,

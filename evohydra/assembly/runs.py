@@ -132,7 +132,8 @@ def assembled(
     space = space_of(merge, located, found)
     _check_budget(settings, space)
     every = benchmarks_of(settings, found.family)
-    backend_of(settings).check(settings, found, every, device)
+    backend = backend_of(settings)
+    backend.check(settings, found, every, device)
     benchmarks = counted(settings.guard, every)
     names = [*located.recipes, *(model.name for model in found.models)]
     if located.recipes:  # whose names are not known ahead
@@ -170,6 +171,7 @@ def assembled(
     parts.engine.statistics = NothingFound()  # what is wrong with genes is told before texts are read
     for usual in defaults_of(space_of(unread(merge), located, found)):
         form.format.check(usual, parts.family, parts.sources)
+        backend.check_recipe(usual, parts)
         reading.probe(parts.engine.uncached(), usual)  # where workers are elsewhere, no tensor stays here
     if reading.gathers and reads_texts(merge):
         check_before_texts(directory / IDENTITY, _identity(settings, parts, kept, nested, {}))
@@ -264,8 +266,10 @@ def _plan(settings: Settings, benchmarks: Mapping[str, Benchmark], space: Space)
 
 def _executor(settings: Settings, parts: Parts) -> Executor:
     """The executor with its workers; people are asked in one process only."""
-    needed = worker_bytes(parts) + backend_of(settings).more_bytes
-    made: Executor = instantiate(settings.executor)(make=WorkerMaker(parts), worker_bytes=needed)
+    backend = backend_of(settings)
+    needed = worker_bytes(parts) + backend.more_bytes
+    several = {"together": backend.together} if backend.together > 1 else {}
+    made: Executor = instantiate(settings.executor)(make=WorkerMaker(parts), worker_bytes=needed, **several)
     asking = [name for name, each in parts.benchmarks.items() if isinstance(each, Asking) and each.asks]
     if asking and made.workers > 1:
         made.close()

@@ -142,7 +142,9 @@ def scores_depend_on(parts: Parts) -> OfScores:
         code=own_code(settings.model, settings.merge, settings.benchmark),
         versions={**versions_of((*LIBRARIES, *backend.libraries)), **of_adapters(settings.merge, opened, parts.engine)},
         benchmarks={name: benchmark.identity() for name, benchmark in parts.benchmarks.items()},
-        workers=None if (python := settings.executor.get("python")) is None else versions_in(str(python)),
+        workers=None
+        if (python := settings.executor.get("python")) is None
+        else versions_in(str(python), backend.libraries),
     )
 
 

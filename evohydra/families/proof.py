@@ -1,6 +1,6 @@
 """Does an engine serve the model that was merged? Two recipes in turn, against the same models in transformers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +15,9 @@ SHRUNK = 0.75  # of every weight: another model in each tensor, whose numbers st
 # Of a token's log-probability, on average over a prompt: what rounding may make of it.
 TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.02, torch.bfloat16: 0.1}
 APART = 5  # tolerances, by which the two models have to differ, so that one cannot be taken for the other
+
+
+TIMES = (1.0, 4.0, 16.0, 64.0)  # by which adapters are multiplied until their sums can be told apart
 
 
 class ProofError(ValueError):
@@ -40,6 +43,31 @@ def recipes(source: Checkpoint, names: Sequence[str]) -> dict[str, Node]:
         source.name: source,
         f"{SHRUNK} times {source.name}": Merge("linear", None, (source,), (group,), {"normalize": False}),
     }
+
+
+def of_adapters(
+    base: Checkpoint, models: Sequence[Checkpoint], live: LiveModel, engine: Engine
+) -> tuple[dict[str, Node], dict[str, Expected]]:
+    """Two sums of all adapters, and what they make of the prompts when they are merged.
+
+    They are as near to the base as lets them be told apart: adapters that change little are multiplied.
+    """
+    names, nodes, known = tuple(engine.shapes(base)), dict[str, Node](), dict[str, Expected]()
+    for times in TIMES:
+        for size in (times, -times):
+            group = Group("all", names, {"weight": (size,) * len(models)})
+            nodes[f"{size:g} times the adapters"] = Merge("task_arithmetic", base, tuple(models), (group,))
+        nodes = dict(list(nodes.items())[-2:])
+        known = {name: expected(live, engine, node) for name, node in nodes.items()}
+        if _apart(known) > APART * TOLERANCE[live.dtype]:
+            break
+    return nodes, known
+
+
+def _apart(known: dict[str, Expected]) -> float:
+    """The largest difference of a prompt's mean log-probability between two models."""
+    one, other = known.values()
+    return max(abs(a - b) for a, b in zip(one.likely, other.likely, strict=True))
 
 
 def prompts(vocabulary: int) -> list[list[int]]:
@@ -75,14 +103,15 @@ def prove(
     known: dict[str, Expected],
     dtype: torch.dtype,
     vocabulary: int,
+    become: Callable[[Node, Engine], None] | None = None,
 ) -> float:
     """The largest difference of a prompt's mean log-probability; ProofError, with both numbers, where it is too large.
 
-    The first model comes once more at the end: the one before it must have left nothing.
+    The first model comes once more at the end: the one before it must have left nothing. become: how the engine becomes
+    a model; None: by merging.
     """
     allowed, worst = TOLERANCE[dtype], 0.0
-    one, other = known.values()
-    apart = max(abs(a - b) for a, b in zip(one.likely, other.likely, strict=True))
+    apart = _apart(known)
     if not apart > APART * allowed:
         raise ProofError(
             f"backend=vllm: the models that it is tried with, {' and '.join(models)}, differ by {apart:.3g} per token, "
@@ -90,7 +119,7 @@ def prove(
         )
     asked = prompts(vocabulary)
     for name in [*models, next(iter(models))]:
-        served.become(models[name], engine)
+        (become or served.become)(models[name], engine)
         told = served.log_probabilities(asked)
         for number, (each, wanted) in enumerate(zip(told, known[name].likely, strict=True)):
             got = sum(value for value, _ in each) / len(each)

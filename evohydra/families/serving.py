@@ -9,7 +9,7 @@ from torch import Tensor
 
 from evohydra.families import LiveModel
 from evohydra.merging.engine import Engine
-from evohydra.recipe import Node, Stack
+from evohydra.recipe import Merge, Node, Stack
 
 PATHS = "paths run on transformers: choose backend=transformers, or a merge without a path"
 
@@ -63,12 +63,21 @@ class TextEngine(Protocol):
         ...
 
 
+class AdapterEngine(TextEngine, Protocol):
+    """An engine that can run merges of adapters as adapters of the base."""
+
+    def become_adapter(self, node: Merge, engine: Engine, ahead: Sequence[Merge] = ()) -> None:
+        """Make it the base with the adapter that `node` is; `ahead` come next, and are asked the same."""
+        ...
+
+
 class Served:
     """The live model of a worker whose recipes an engine runs.
 
     outline: the model in transformers without its weights (on the device `meta`), for its configuration.
     whole: makes the model in transformers. It is made again where something asks for module or parameters: to hold the
-    winner against its files, for example. It has then the weights of the recipe that the engine serves.
+    winner against its files, for example. It has then the weights of the recipe that the engine serves. by_adapters:
+    the engine, where genomes are to be run as adapters.
     """
 
     def __init__(
@@ -79,7 +88,10 @@ class Served:
         device: torch.device,
         dtype: torch.dtype,
         whole: Callable[[], LiveModel],
+        by_adapters: AdapterEngine | None = None,
     ) -> None:
+        self._by_adapters = by_adapters
+        self.runs_adapters = by_adapters is not None
         self.outline, self.engine, self.device, self.dtype = outline, engine, device, dtype
         self._tokenizer, self._whole = tokenizer, whole
         self._twin: LiveModel | None = None
@@ -116,6 +128,13 @@ class Served:
             raise ValueError(PATHS)
         self._now = None
         self.engine.become(node, engine)
+        self._now = (node, engine)
+
+    def become_adapter(self, node: Merge, engine: Engine, ahead: Sequence[Merge] = ()) -> None:
+        """Let the engine serve a genome as an adapter, see `AdapterEngine.become_adapter`."""
+        assert self._by_adapters is not None
+        self._now = None
+        self._by_adapters.become_adapter(node, engine, ahead)
         self._now = (node, engine)
 
     def expect(self, recipes: Sequence[Node]) -> None:

@@ -6,16 +6,19 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
+from typing import TypeGuard
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from evohydra.families import Family, LiveModel
+from evohydra.families.genome_adapters import RunsAdapters
 from evohydra.families.serving import EngineError
 from evohydra.families.sources import OpenSources
 from evohydra.merging.engine import Engine
-from evohydra.recipe import Node
+from evohydra.recipe import Merge, Node
 from evohydra.scoring.benchmarks import (
     Answered,
     Asking,
@@ -32,7 +35,7 @@ from evohydra.scoring.benchmarks.room import out_of_memory
 from evohydra.scoring.benchmarks.sampling import own_randomness
 from evohydra.scoring.forward import clock_of, watch_of
 from evohydra.scoring.job import DeviceError, Evaluation, Examples, Job, MachineError, Written, broken_by, checked
-from evohydra.scoring.measures import Measures, is_measure
+from evohydra.scoring.measures import FROM_BASE, Measures, is_measure
 
 logger = logging.getLogger(__name__)
 # What torch says where the machine fails and not the model; it has types of its own only for some of these.
@@ -87,8 +90,8 @@ class Worker:
         self.live.expect(recipes)
         self._expected = tuple(recipes)
 
-    def evaluate(self, job: Job) -> Evaluation:
-        """The scores of a job.
+    def evaluate(self, job: Job, *ahead: Job) -> Evaluation:
+        """The scores of a job; of those in `ahead`, which come next, an engine may work on some at once.
 
         What a bad genome can cause (a merge that is not finite, a model that cannot answer, logits or scores that are
         not numbers) gives an evaluation with an error. Raises MachineError for what says nothing about the genome
@@ -106,7 +109,7 @@ class Worker:
         if self._asking and shown and (self._expected or job.split not in self._referred):
             self._show(job.split, job.examples)
         try:
-            self.live.become(job.recipe, self.engine)
+            self._become(job, ahead)
             merged = time.perf_counter()
             self._measures.begin()
             for name, benchmark in self._asked_by(job):
@@ -141,6 +144,24 @@ class Worker:
             ends=ends,
         )
         return checked(evaluation)
+
+    def _become(self, job: Job, ahead: Sequence[Job]) -> None:
+        """Make the live model that of a job. Which way it becomes it follows from the job alone.
+
+        Genomes of the search may be run as adapters. All that is scored for validation and test is merged, as it is
+        written; so are sources, and whatever is no sum of adapters. The distance from the base is one of weights.
+        """
+        live = self.live
+        searched = job.split == "search" and FROM_BASE not in (job.examples or ())
+        if searched and isinstance(live, RunsAdapters) and live.runs_adapters and self._is_sum(job.recipe):
+            alike = (each.recipe for each in ahead if replace(each, recipe=job.recipe) == job)
+            live.become_adapter(job.recipe, self.engine, tuple(filter(self._is_sum, alike)))
+        else:
+            live.become(job.recipe, self.engine)
+
+    def _is_sum(self, recipe: Node) -> TypeGuard[Merge]:
+        """Whether it is a sum of the base and adapters."""
+        return bool(self.engine.adapters.checkpoints(recipe))
 
     def _asked_by(self, job: Job) -> list[tuple[str, Benchmark | Likelihood | Measured]]:
         """All benchmarks, and the log-likelihoods and measures that the job names."""

@@ -3,13 +3,12 @@
     python -m tests.benchmarks.adapters_in_place [--hidden 768] [--layers 8] [--rank 16] [--adapters 4]
     python -m tests.benchmarks.adapters_in_place --zoo
 
-Three ways take turns in one process, genome by genome, over the same examples. `merged`: the live model becomes the
-merge, as in a search. `in place`: the base stays as it is, and each adapted linear layer adds the product of a
-genome's factors to its output. `PEFT`: the same by PEFT's own layers. A genome's time is that of making it and of
-scoring its examples, by log-likelihood (texts of `--text` tokens in batches of 16) or by generation (`--answer` tokens
-after prompts of `--prompt`). All is processor time of one thread, medians over `--genomes`. Below the table stands from
-how few examples on merging pays: seconds that merging costs over seconds that the factors cost an example. The base is
-a random Llama in float32, with `--zoo` the zoo's with its four LoRAs.
+Both ways of `backend.genomes` take turns in one process, genome by genome, over the same examples. `merged`: the live
+model becomes the merge. `adapters`: the base stays as it is, and PEFT's layers add the products of a genome's factors.
+A genome's time is that of making it and of scoring its examples, by log-likelihood (texts of `--text` tokens in batches
+of 16) or by generation (`--answer` tokens after prompts of `--prompt`). All is processor time of one thread, medians
+over `--genomes`. Below the table stands from how few examples on merging pays: seconds that merging costs over seconds
+that the factors cost an example. The base is a random Llama in float32, with `--zoo` the zoo's with its four LoRAs.
 """
 
 import argparse
@@ -19,37 +18,21 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import peft
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from evohydra.families import LiveModel, Rules
+from evohydra.families.adapter_layers import LiveAdapters
 from evohydra.families.causal_lm import CausalLM
 from evohydra.families.sources import OpenSources, open_sources
 from evohydra.merging.engine import Engine
-from evohydra.merging.low_rank import LowRank
 from evohydra.recipe import Checkpoint, Group, Merge
 from tests.benchmarks.adapter_merges import sources
 
 CPU = torch.device("cpu")
 BATCH = 16
-WAYS = ("merged", "in place", "PEFT")
+WAYS = ("merged", "adapters")
 ZOO = ("tiny_lora_plus", "tiny_lora_carry", "tiny_lora_minus", "tiny_lora_ja")
-
-
-class Added(nn.Module):
-    """A linear layer, and beside it a product of factors: x -> W x + up (down x)."""
-
-    def __init__(self, layer: nn.Module, change: LowRank) -> None:
-        super().__init__()
-        self.layer, self.up, self.down = layer, change.up.T.contiguous(), change.down.T.contiguous()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x (..., in) -> (..., out)."""
-        whole = self.layer(x)
-        low = x.flatten(0, -2) @ self.down
-        added: Tensor = torch.addmm(whole.flatten(0, -2), low, self.up).view_as(whole)
-        return added
 
 
 def zoo() -> OpenSources:
@@ -64,45 +47,6 @@ def live(opened: OpenSources) -> LiveModel:
     for parameter in model.parameters.values():
         parameter.mul_(1)
     return model
-
-
-def changes(genome: Merge, engine: Engine) -> Mapping[str, LowRank]:
-    """What a genome adds, by the names of modules."""
-    found = {}
-    for name in engine.shapes(genome):
-        change = engine.adapters.change(genome, name, genome.groups[0])
-        if change is not None and change[1] is not None:
-            found[name.removesuffix(".weight")] = change[1]
-    return found
-
-
-def in_place(module: Any, first: Mapping[str, LowRank]) -> Callable[[Mapping[str, LowRank]], None]:
-    """Put factors on the layers of `module`; returns what puts those of another genome in their place."""
-    for name, change in first.items():
-        module.set_submodule(name, Added(module.get_submodule(name), change))
-
-    def put(given: Mapping[str, LowRank]) -> None:
-        for name, change in given.items():
-            module.get_submodule(name).up.copy_(change.up.T)
-
-    return put
-
-
-def by_peft(module: Any, first: Mapping[str, LowRank]) -> tuple[Any, Callable[[Mapping[str, LowRank]], None]]:
-    """The same with PEFT's layers: the module that they are in, and what changes the genome."""
-    ranks = {name.replace(".", r"\."): change.rank for name, change in first.items()}
-    config = peft.LoraConfig(
-        task_type="CAUSAL_LM", r=1, lora_alpha=1, rank_pattern=ranks, alpha_pattern=ranks, target_modules=[*first]
-    )
-    model = peft.get_peft_model(module, config).eval().requires_grad_(False)
-
-    def put(given: Mapping[str, LowRank]) -> None:
-        for name, change in given.items():
-            layer = model.base_model.model.get_submodule(name)
-            layer.lora_A["default"].weight.copy_(change.down)
-            layer.lora_B["default"].weight.copy_(change.up)
-
-    return model, put
 
 
 @torch.inference_mode()
@@ -150,13 +94,11 @@ def compared(opened: OpenSources, given: argparse.Namespace) -> None:
         Merge("task_arithmetic", opened.base, opened.models, (Group("all", names, {"weight": each}),))
         for each in weights
     ]
-    merged, base, twin = live(opened), live(opened), live(opened)
-    put = in_place(base.module, changes(genomes[0], engine))
-    of_peft, put_peft = by_peft(twin.module, changes(genomes[0], engine))
+    assert opened.base is not None
+    merged, beside = live(opened), LiveAdapters(live(opened), engine, opened.base, opened.models)
     makes: dict[str, tuple[Any, Callable[[Merge], None]]] = {
         "merged": (merged.module, lambda genome: merged.become(genome, engine)),
-        "in place": (base.module, lambda genome: put(changes(genome, engine))),
-        "PEFT": (of_peft, lambda genome: put_peft(changes(genome, engine))),
+        "adapters": (beside.module, lambda genome: beside.become_adapter(genome, engine)),
     }
     generator = torch.Generator().manual_seed(0)
     vocabulary = merged.module.get_input_embeddings().num_embeddings  # type: ignore[operator]
@@ -172,8 +114,8 @@ def compared(opened: OpenSources, given: argparse.Namespace) -> None:
             shown = " | ".join(f"{seconds[way][0]:.4f} + {seconds[way][1]:.3f}" for way in WAYS)
             hours = " / ".join(f"{3600 / sum(seconds[way]):,.0f}" for way in WAYS)
             print(f"| {task} | {examples} | {shown} | {hours} |", flush=True)
-            saved = seconds["merged"][0] - seconds["in place"][0]
-            more = seconds["in place"][1] - seconds["merged"][1]
+            saved = seconds["merged"][0] - seconds["adapters"][0]
+            more = seconds["adapters"][1] - seconds["merged"][1]
             before = ends.get(task, (0.0, 0.0, 0))
             ends[task] = before[0] + saved / len(given.examples), before[1] + more, before[2] + examples
     print()

@@ -4,10 +4,10 @@
                                              [--together 4] [--prompt 16] [--tokens 16] [--dtype bfloat16]
 
 PYTHON has vLLM (docs/backends.md). A random Llama and random adapters of all its linear layers are made in a temporary
-directory; a genome is a weight for each adapter. In place, as backend=vllm does it: the merge inside vLLM's worker,
-then its texts. As requests: the genome's factors side by side, of the sum of the ranks, are an adapter on /dev/shm, and
-the texts of `--together` genomes are one batch. Both write the same number of tokens, at most 64 texts at once. Seconds
-are those of the processor, since the machine may be shared. Each way has a round before that does not count.
+directory; a genome is a weight for each adapter. Merged, as with backend.genomes=merged: the merge inside vLLM's
+worker, then its texts. As requests, as with backend.genomes=adapters: the texts of `--together` genomes are one batch.
+Both write the same number of tokens, at most 64 texts at once. Seconds are those of the processor, since the machine
+may be shared. Each way has a round before that does not count.
 """
 
 import argparse
@@ -19,16 +19,17 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from evohydra.families import Rules
 from evohydra.families.causal_lm import CausalLM
+from evohydra.families.genome_adapters import parted, sum_of
 from evohydra.families.sources import OpenSources, open_sources
+from evohydra.families.vllm_adapters import Adapters
 from evohydra.families.vllm_engine import VLLMEngine
 from evohydra.merging.engine import Engine
 from evohydra.recipe import Checkpoint, Group, Merge
@@ -36,9 +37,7 @@ from tests.benchmarks.throughput import SHAPES
 from tests.commands import REPOSITORY
 
 SEQUENCES, CACHE_GB, CONTEXT = 64, 1.0, 512
-RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM takes as max_lora_rank
 SIZE = 0.1  # of an adapter's change beside the weight, as Frobenius norms
-MEMORY = Path("/dev/shm")
 Genome = tuple[float, ...]
 
 
@@ -87,84 +86,53 @@ def write_adapter(directory: Path, tensors: dict[str, torch.Tensor], rank: int) 
     save_file(tensors, directory / "adapter_model.safetensors", {"format": "pt"})
 
 
-def side_by_side(factors: Sequence[dict[str, torch.Tensor]], genome: Genome) -> dict[str, torch.Tensor]:
-    """The adapter of a genome w: A is [A_1; ...; A_n], B is [w_1 B_1, ..., w_n B_n]."""
-    found = {}
-    for name in factors[0]:
-        if "lora_A" in name:
-            found[name] = torch.cat([each[name] for each in factors])
-        else:
-            parts = [weight * each[name] for weight, each in zip(genome, factors, strict=True)]
-            found[name] = torch.cat(parts, dim=1)
-    return found
-
-
-def in_place(
-    opened: OpenSources, genomes: Sequence[Genome], prompts: Sequence[list[int]], tokens: int, dtype: torch.dtype
+def measured(
+    opened: OpenSources,
+    genomes: Sequence[Genome],
+    prompts: Sequence[list[int]],
+    tokens: int,
+    dtype: torch.dtype,
+    together: int | None,
 ) -> Way:
-    """Each genome merged inside vLLM's worker, then its texts."""
+    """The texts of each genome: merged inside vLLM's worker, or as LoRA requests of `together` genomes at a time."""
     engine = Engine(opened.tensors, device=torch.device("cpu"), dtype=dtype)
     names = tuple(opened.tensors["base"].shapes)
+    assert opened.base is not None
+    changes, _ = parted(sum_of(opened.base, opened.models, engine), engine)
+    modules = {name: name.removesuffix(".weight") for name in changes}
+    rank = max(change.rank for change in changes.values())
     serving = VLLMEngine(
-        Path(opened.base.path if opened.base else ""), names, {}, dtype, on_cpu=True, context=CONTEXT,
-        sequences=SEQUENCES, memory=0.6, cache_gb=CACHE_GB,
-    )  # fmt: skip
+        Path(opened.base.path),
+        names,
+        {},
+        dtype,
+        on_cpu=True,
+        context=CONTEXT,
+        sequences=SEQUENCES,
+        memory=0.6,
+        cache_gb=CACHE_GB,
+        adapters=Adapters(modules, rank, together) if together else None,
+    )
+    nodes = [
+        Merge("task_arithmetic", opened.base, opened.models, (Group("all", names, {"weight": each}),))
+        for each in genomes
+    ]
     spent, answers = [], []
-    for genome in (genomes[0], *genomes):
+    warming = nodes[: together or 1]
+    for number, node in enumerate([*warming, *nodes]):
+        ahead = [*warming, *nodes][number + 1 :]
         moments = [time.process_time()]
-        group = Group("all", names, {"weight": genome})
-        serving.become(Merge("task_arithmetic", opened.base, opened.models, (group,)), engine)
+        if together:
+            serving.become_adapter(node, engine, ahead[: together - 1])
+        else:
+            serving.become(node, engine)
         moments.append(time.process_time())
         told = serving.answers(prompts, limit=tokens, stop=(), ends=(), penalty=1.0)
         moments.append(time.process_time())
         spent.append(np.diff(moments))
         answers.append([each.tokens for each in told])
-    becoming, answering = np.mean(spent[1:], axis=0)
-    return Way(float(becoming), float(answering), answers[1:])
-
-
-def as_requests(
-    opened: OpenSources, genomes: Sequence[Genome], prompts: Sequence[list[int]], tokens: int, dtype: torch.dtype,
-    together: int,
-) -> Way:  # fmt: skip
-    """The texts of `together` genomes at a time, each genome an adapter."""
-    from vllm import LLM, SamplingParams
-    from vllm.lora.request import LoRARequest
-
-    factors = [load_file(Path(str(each.adapter)) / "adapter_model.safetensors") for each in opened.models]
-    rank = sum(next(each for name, each in one.items() if "lora_A" in name).shape[0] for one in factors)
-    options: dict[str, Any] = {
-        "dtype": str(dtype).removeprefix("torch."), "max_model_len": CONTEXT, "max_num_seqs": SEQUENCES,
-        "enforce_eager": True, "kv_cache_memory_bytes": int(CACHE_GB * 1024**3), "disable_log_stats": True,
-        "generation_config": "vllm", "enable_lora": True, "max_loras": together, "max_cpu_loras": together,
-        "max_lora_rank": next(each for each in RANKS if each >= rank), "max_num_batched_tokens": 2048,
-    }  # fmt: skip
-    assert opened.base is not None
-    llm = LLM(opened.base.path, **options)
-    asked = SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=True, skip_special_tokens=False)
-    spent, answers, numbers = [], [], itertools.count(1)
-    batches = [genomes[at : at + together] for at in range(0, len(genomes), together)]
-    with tempfile.TemporaryDirectory(dir=MEMORY) as room:
-        for batch in (batches[0], *batches):
-            moments = [time.process_time()]
-            requests = []
-            for genome, number in zip(batch, numbers, strict=False):
-                folder = Path(room) / f"genome{number}"
-                write_adapter(folder, side_by_side(factors, genome), rank)
-                requests.append(LoRARequest(folder.name, number, str(folder)))
-            moments.append(time.process_time())
-            given = [{"prompt_token_ids": prompt} for _ in batch for prompt in prompts]
-            adapters = [request for request in requests for _ in prompts]
-            told = llm.generate(given, asked, lora_request=adapters, use_tqdm=False)
-            moments.append(time.process_time())
-            spent.append(np.diff(moments) / len(batch))
-            found = [tuple(each.outputs[0].token_ids) for each in told]
-            answers.append([found[at : at + len(prompts)] for at in range(0, len(found), len(prompts))])
-            for request in requests:
-                llm.llm_engine.remove_lora(request.lora_int_id)
-                shutil.rmtree(request.lora_path)
-    becoming, answering = np.mean(spent[1:], axis=0)
-    return Way(float(becoming), float(answering), [each for batch in answers[1:] for each in batch])
+    becoming, answering = np.mean(spent[len(warming) :], axis=0)
+    return Way(float(becoming), float(answering), answers[len(warming) :])
 
 
 def main() -> None:
@@ -188,9 +156,9 @@ def main() -> None:
     prompts = generator.integers(2, SHAPES[given.shape]["vocab_size"], (given.texts, given.prompt)).tolist()
     with tempfile.TemporaryDirectory() as room:
         opened = save_models(Path(room), given.shape, given.adapters, given.rank, dtype)
-        ways = {"one after the other, in place": in_place(opened, genomes, prompts, given.tokens, dtype)}
+        ways = {"one after the other, merged": measured(opened, genomes, prompts, given.tokens, dtype, None)}
         for together in given.together:
-            found = as_requests(opened, genomes, prompts, given.tokens, dtype, together)
+            found = measured(opened, genomes, prompts, given.tokens, dtype, together)
             ways[f"{together} at once, LoRA requests"] = found
     print(vars(given))
     print("| genomes | to become, s | answers, s | genomes an hour of the processor |\n|---|---|---|---|")
@@ -199,7 +167,7 @@ def main() -> None:
         print(way.row(label))
     for label, way in list(ways.items())[1:]:
         one, other = (list(itertools.chain.from_iterable(each.answers)) for each in (first, way))
-        print(f"{label}: {sum(map(tuple.__eq__, one, other))} of {len(one)} answers as in place")
+        print(f"{label}: {sum(map(tuple.__eq__, one, other))} of {len(one)} answers as merged")
 
 
 if __name__ == "__main__":

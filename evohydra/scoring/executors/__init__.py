@@ -20,7 +20,8 @@ class Executor(Protocol):
     watch: what the workers do, and which turns at jobs have ended since somebody asked.
 
     A yaml in conf/executor is `_partial_`: the run adds `make`, which makes a worker in the process that calls it, and
-    `worker_bytes`, the memory that a worker needs beside its imports.
+    `worker_bytes`, the memory that a worker needs beside its imports, and `together`, of how many jobs at once a worker
+    is told, where the backend works on several.
     """
 
     workers: int

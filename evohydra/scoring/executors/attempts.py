@@ -1,5 +1,6 @@
 """Which jobs are tried again after a failure of the machine, and when that is no use any more."""
 
+import itertools
 import logging
 from collections import deque
 
@@ -40,6 +41,19 @@ class Attempts:
             return None
         ticket = self._line.popleft()
         return ticket, self._jobs[ticket]
+
+    def put_back(self, ticket: int) -> None:
+        """A job that was taken and not begun is the next open one."""
+        self._line.appendleft(ticket)
+
+    def upcoming(self, count: int) -> list[Job]:
+        """The first `count` jobs that are open, which stay so."""
+        return [self._jobs[ticket] for ticket in itertools.islice(self._line, count)]
+
+    @property
+    def waiting(self) -> int:
+        """How many jobs are open that nobody has taken."""
+        return len(self._line)
 
     def job(self, ticket: int) -> Job:
         """The job of a ticket that has not ended."""

@@ -15,7 +15,7 @@ import pickle
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -36,6 +36,7 @@ PACKAGES = (
     "jinja2",
 )
 PACKAGE = Path(__file__).resolve().parents[2]
+OF_PARTS = ("peft",)  # that scores depend on in some runs
 NEEDED = ("torch", "transformers", "lm-eval", "hydra-core")
 RAY = "ray"
 OF_THIS_PYTHON = ("VIRTUAL_ENV", "PYTHONHOME", "__PYVENV_LAUNCHER__")
@@ -87,8 +88,8 @@ def begun(python: str, make: bytes, environment: Mapping[str, str], threads: int
     return OtherProcess(process), ours
 
 
-def versions_in(python: str) -> dict[str, str | None]:
-    """The versions of what scores depend on in another Python.
+def versions_in(python: str, more: Sequence[str] = ()) -> dict[str, str | None]:
+    """The versions of what scores depend on in another Python, and of `more` packages, some of OF_PARTS.
 
     ValueError, with executor.python, for one that is not there, does not run, or lacks what a worker needs.
     """
@@ -104,7 +105,7 @@ def versions_in(python: str) -> dict[str, str | None]:
         raise ValueError(
             f"executor.python: expected the same evohydra in {python} as here, got another one; install it again there"
         )
-    return {key: value for key, value in every.items() if key in ("python", *PACKAGES)}
+    return {key: value for key, value in every.items() if key in ("python", *PACKAGES, *more)}
 
 
 def check_ray(python: str) -> None:
@@ -126,7 +127,7 @@ def check_ray(python: str) -> None:
 
 @functools.cache
 def _seen(python: str, folder: str) -> tuple[dict[str, str | None], str | None]:
-    packages = dict.fromkeys((*PACKAGES, *NEEDED, RAY))
+    packages = dict.fromkeys((*PACKAGES, *OF_PARTS, *NEEDED, RAY))
     try:
         told = subprocess.run(
             [python, "-P", str(Path(probe.__file__)), folder, *packages],

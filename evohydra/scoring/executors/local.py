@@ -16,11 +16,15 @@ if TYPE_CHECKING:
 
 
 class Local:
-    """The executor of a single process with one live model, whatever memory it needs."""
+    """The executor of a single process with one live model, whatever memory it needs.
+
+    together: of how many jobs at once the worker is told.
+    """
 
     workers = 1
 
-    def __init__(self, *, make: MakeWorker, worker_bytes: int = 0, retries: Natural = 2) -> None:
+    def __init__(self, *, make: MakeWorker, worker_bytes: int = 0, retries: Natural = 2, together: int = 1) -> None:
+        self._together = together
         self._attempts = Attempts(retries)
         self._make = make
         self.watch = Watch()
@@ -42,7 +46,7 @@ class Local:
             ticket, job = taken
             self.watch.begins(0, f"process {os.getpid()}", ticket)
             try:
-                evaluation = self._worker.evaluate(job)
+                evaluation = self._worker.evaluate(job, *self._attempts.upcoming(self._together - 1))
             except DeviceError as error:
                 raise MachineError(
                     f"{error}: this process cannot use the device any more. All scores so far are kept: give the same "

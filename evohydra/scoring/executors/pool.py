@@ -4,6 +4,7 @@ import logging
 import signal
 import sys
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,7 +29,7 @@ class Seat:
     """The place of a worker, which another one takes when it dies.
 
     where: its process, in words. ready: it is made. asked: an answer of it is still to come. ticket: of the job that it
-    is at. layouts: of recipes, that it has kept (see `Packer`).
+    is at. line: tickets and jobs that it gets next. layouts: of recipes, that it has kept (see `Packer`).
     """
 
     number: int
@@ -36,6 +37,7 @@ class Seat:
     ready: bool = field(default=False, kw_only=True)
     asked: bool = field(default=True, kw_only=True)  # first of all whether it is made
     ticket: int | None = field(default=None, kw_only=True)
+    line: deque[tuple[int, Job]] = field(default_factory=deque, kw_only=True)
     layouts: dict[int, int] = field(default_factory=dict, kw_only=True)
 
     @property
@@ -53,10 +55,13 @@ class Pool(ABC, Generic[AnySeat]):
 
     straggler: a job that takes so many times the median of its kind is given to a second worker; None: none is.
     limit: the seconds that a job may take, after which its worker is ended like one that hangs; None: any.
+    together: how many jobs a worker takes at once, which it is told of; it is sent, and answers, one after the other.
     """
 
-    def __init__(self, retries: int, straggler: float | None = None, limit: float | None = None) -> None:
-        self._limit = limit
+    def __init__(
+        self, retries: int, straggler: float | None = None, limit: float | None = None, together: int = 1
+    ) -> None:
+        self._limit, self._together = limit, together
         self._attempts = Attempts(retries)
         self._packer = Packer()
         self.watch = Watch()
@@ -94,16 +99,27 @@ class Pool(ABC, Generic[AnySeat]):
 
     def _hand_out(self) -> None:
         for seat in self._seats:
-            if seat.free and (taken := self._attempts.take()) is not None:
+            if seat.free and (taken := self._next(seat)) is not None:
                 ticket, job = taken
                 self._stragglers.begins(ticket, job)
                 self._give(seat, ticket, job)
+
+    def _next(self, seat: AnySeat) -> tuple[int, Job] | None:
+        """What a worker does next: of what it has taken; of what is open, its share; of what another one has taken."""
+        if not seat.line:
+            share = min(self._together, -(-self._attempts.waiting // max(1, len(self._seats))))
+            seat.line.extend(taken for _ in range(share) if (taken := self._attempts.take()) is not None)
+        if seat.line:
+            return seat.line.popleft()
+        longest = max(self._seats, key=lambda each: len(each.line))
+        return longest.line.pop() if longest.line else None
 
     def _give(self, seat: AnySeat, ticket: int, job: Job) -> None:
         seat.ticket, seat.asked = ticket, True
         self._patience.begins(seat.number)
         self.watch.begins(seat.number, seat.where, ticket)
-        self._send(seat, evaluate, (self._packer.pack(job, seat.layouts),))
+        jobs = [job, *(each for _, each in seat.line)]
+        self._send(seat, evaluate, tuple(self._packer.pack(each, seat.layouts) for each in jobs))
 
     def _help_stragglers(self) -> None:
         """Give slow jobs to free workers, too, where no other job is open: the first answer counts."""
@@ -191,6 +207,8 @@ class Pool(ABC, Generic[AnySeat]):
                 raise MachineError(f"{reason}, before it was ready, {self._deaths} times in a row. {GO_ON}")
         if seat.ticket is None:
             logger.warning("%s; another one is started", reason)
+        while seat.line:
+            self._attempts.put_back(seat.line.pop()[0])
         seat.ready, seat.asked, seat.layouts = False, True, {}
         self._restart(seat)
 

@@ -40,8 +40,8 @@ class Processes(Pool[_Process]):
     """`workers` processes of this machine; "auto": one for each GPU, or what cores and memory allow.
 
     threads: CPU threads of each, "auto" shares the cores. A worker that dies (killed, out of memory) is replaced, and
-    its job is tried again up to `retries` times. straggler, limit: see `Pool`. python: of another environment, in which
-    workers run; None: this one.
+    its job is tried again up to `retries` times. straggler, limit, together: see `Pool`. python: of another
+    environment, in which workers run; None: this one.
     """
 
     def __init__(
@@ -55,8 +55,9 @@ class Processes(Pool[_Process]):
         limit: Positive | None = None,
         python: str | None = None,
         worker_bytes: int = 0,
+        together: int = 1,
     ) -> None:
-        super().__init__(retries, straggler, limit)
+        super().__init__(retries, straggler, limit, together)
         if python is not None:
             versions_in(python)  # which it is looked at for
         self._python = python

@@ -59,9 +59,9 @@ class RayActors(Pool[_Actor]):
     number is the most there will be: those that find no room wait for it. cpus_per_worker are a worker's threads, too;
     "auto" shares the cores of this machine, and is 1 on a cluster. gpus_per_worker may be fractions; "auto" is 1 where
     there are GPUs. resources: others of the cluster. placement: over as many nodes as can be, or one node after the
-    other. straggler, limit: see `Pool`. environment: variables of the workers. python: of another environment, in which
-    they run, on all nodes; None: this one. An actor that dies is replaced, and its job tried again up to `retries`
-    times.
+    other. straggler, limit, together: see `Pool`. environment: variables of the workers. python: of another
+    environment, in which they run, on all nodes; None: this one. An actor that dies is replaced, and its job tried
+    again up to `retries` times.
     """
 
     def __init__(
@@ -70,9 +70,9 @@ class RayActors(Pool[_Actor]):
         resources: Mapping[str, Positive] | None = None, placement: Literal["spread", "pack"] = "spread",
         retries: Natural = 2, straggler: Annotated[float, Gt(1)] | None = None,
         limit: Positive | None = None, environment: Mapping[str, str] | None = None, python: str | None = None,
-        worker_bytes: int = 0,
+        worker_bytes: int = 0, together: int = 1,
     ) -> None:  # fmt: skip
-        super().__init__(retries, straggler, limit)
+        super().__init__(retries, straggler, limit, together)
         check_names(resources or {}, environment or {})
         self._ray = ray_library()
         if python is not None:

@@ -58,9 +58,9 @@ def begin(threads: int) -> None:
     logging.basicConfig(stream=sys.stderr, level=logging.ERROR)
 
 
-def evaluate(worker: "Worker", job: Job) -> Evaluation:
-    """What the worker makes of a job."""
-    return worker.evaluate(job)
+def evaluate(worker: "Worker", job: Job, *ahead: Job) -> Evaluation:
+    """What the worker makes of a job; `ahead` are those that it gets next."""
+    return worker.evaluate(job, *ahead)
 
 
 def carried_out(worker: "Worker", task: Any, given: tuple[object, ...]) -> tuple[Kind, object]:

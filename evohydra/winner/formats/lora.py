@@ -11,6 +11,7 @@ from evohydra.families import Family, LiveModel, WritesCheckpoints
 from evohydra.families.adaptable import Module, adaptable
 from evohydra.families.causal_lm import CausalLM
 from evohydra.families.comparison import Comparison
+from evohydra.families.genome_adapters import doubled
 from evohydra.families.loading import compared
 from evohydra.families.sources import OpenSources
 from evohydra.families.tensor_sets import HEADS
@@ -63,7 +64,7 @@ class Lora:
         merges = Engine(sources.tensors, device=CPU, cache_bytes=0).adapters
         modules, exact, strange = _modules(sources), True, []
         for group, name in _merged(node):
-            if (found := merges.change(node, name, _doubled(group))) is not None and found[0] == 1:
+            if (found := merges.change(node, name, doubled(group))) is not None and found[0] == 1:
                 strange += [name] if found[1] is not None and name not in modules else []
                 continue
             known = beside(*_parts(node, sources, name), CPU)
@@ -170,13 +171,6 @@ def _roundings(tensor: torch.Tensor) -> float:
 
 def _merged(node: Merge) -> Iterator[tuple[Group, str]]:
     return ((group, name) for group in node.groups for name in group.tensors)
-
-
-def _doubled(group: Group) -> Group:
-    """With twice the weights: a base that is multiplied by 1 then as well is so whatever the weights are."""
-    weight = group.parameters.get("weight")
-    twice = tuple(2 * each for each in weight) if isinstance(weight, tuple) else weight
-    return group if twice is None else replace(group, parameters={**group.parameters, "weight": twice})
 
 
 def _modules(sources: OpenSources) -> dict[str, Module]:
