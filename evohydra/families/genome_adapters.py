@@ -69,7 +69,8 @@ def check_finite(node: Merge, changes: dict[str, LowRank]) -> None:
     """MergeError for the first tensor whose change is not finite; one look at the device for all."""
     if not changes:
         return
-    largest = torch.stack([change.up.abs().amax() for change in changes.values()]).isfinite().tolist()
+    ends = [torch.stack([change.up.abs().amax(), change.down.abs().amax()]) for change in changes.values()]
+    largest = torch.stack(ends).isfinite().all(dim=1).tolist()
     for name, finite in zip(changes, largest, strict=True):
         if not finite:
             raise MergeError(f"{name!r} is not finite after {node.method}, as an adapter")
