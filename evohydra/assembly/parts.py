@@ -101,6 +101,7 @@ def found_sources(settings: Settings, paths: Mapping[str, Path] = NOWHERE) -> Fo
         components=settings.components or {},
         adapters=added,
         texts=tuple(_texts([[source.prompt for source in chosen.values()], settings.benchmark])),
+        experts_per_token=(settings.merge.get("parameter") or {}).get("experts_per_token"),
     )
     path = settings.merge.get("dataflow")
     merging = settings.merge.get("parameter") or settings.all.get("continue")  # whose recipes are merges

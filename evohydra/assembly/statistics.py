@@ -5,10 +5,10 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, Literal, cast
 
 from annotated_types import Gt
 from filelock import FileLock
@@ -16,10 +16,12 @@ from filelock import FileLock
 from evohydra.assembly.guarding import counted
 from evohydra.assembly.merge_spaces import Located
 from evohydra.assembly.parts import Parts
+from evohydra.assembly.parts_of_spaces import specs, with_each
 from evohydra.assembly.settings import Spec
 from evohydra.assembly.workers import scores_depend_on
 from evohydra.checks import Count, check_entries
 from evohydra.files import Plain
+from evohydra.hub.hashes import sha256_of
 from evohydra.merging.methods import Statistic, resolve
 from evohydra.merging.signatures import STATISTICS
 from evohydra.merging.statistics import DIRECTORY, UNREAD, Files, StatisticsError, StatisticsFiles, digest_of
@@ -28,12 +30,17 @@ from evohydra.scoring.benchmarks import Benchmark, BenchmarkError
 from evohydra.scoring.benchmarks.token_texts import GivesTexts
 from evohydra.scoring.gathering.course import Course, on_file
 from evohydra.scoring.gathering.course import gathered as gathered_by
+from evohydra.scoring.gathering.expert_states import Asking
 from evohydra.scoring.gathering.files import Wanted
 from evohydra.searching.identity import OfScores
 
 logger = logging.getLogger(__name__)
 KEYS: Plain = {"prompts": Count, "directory": str | None, "memory_gb": Annotated[float, Gt(0)]}
-INCIDENTAL = ("directory", "memory_gb")  # what changes no bit
+OF_ROUTERS: Plain = {
+    "prompts": Count, "directory": str | None, "over": Literal["last", "all"], "less_others": bool,
+    "files": Mapping[str, str] | None,
+}  # fmt: skip
+INCIDENTAL = ("directory", "memory_gb", "files")  # what changes no bit, or (files) is known by content
 PASS = 1  # the version of what a pass does; another one makes other files
 LOCK = "gathering.lock"  # in the directory, while files are looked for and made
 FILE_SIZES: Mapping[Statistic, str] = {
@@ -41,7 +48,11 @@ FILE_SIZES: Mapping[Statistic, str] = {
     "merged_inputs": "4 n^2 bytes for the inputs, n numbers, of linear layers",
     "input_squares": "4 n bytes for the inputs, n numbers, of linear layers",
     "gradient_squares": "4 bytes for each parameter",
+    "expert_states": "4 n bytes for the states, n numbers, of each layer",
 }
+NO_BASE = (
+    "rows of routers are states of the base; expected sources with one (model.sources.NAME.base), got sources without"
+)
 BACKWARD = (
     "merge=%s: each source takes a forward and a backward pass over %d prompts with their references, for the "
     "gradients of its own log-likelihood; no weight is changed by it, and the merge takes none"
@@ -64,8 +75,8 @@ def check_statistics(merge: Spec, benchmarks: Mapping[str, Benchmark], *, nested
 
     nested: sources are recipes, or will be.
     """
-    for spec in _specs(merge.get("parameter")):
-        who = f"merge={spec['method']}"
+    for spec in specs(merge.get("parameter")):
+        who = _called(spec)
         if resolve(str(spec["method"])).reads is None:
             if spec.get(STATISTICS) is not None:
                 raise ValueError(f"{who}: it reads no statistics; expected none, got statistics={spec[STATISTICS]!r}")
@@ -91,17 +102,17 @@ def check_statistics(merge: Spec, benchmarks: Mapping[str, Benchmark], *, nested
 
 def reads_texts(merge: Spec) -> bool:
     """Whether a method of `merge` needs what sources find in texts."""
-    return any(resolve(str(spec["method"])).reads is not None for spec in _specs(merge.get("parameter")))
+    return any(resolve(str(spec["method"])).reads is not None for spec in specs(merge.get("parameter")))
 
 
 def uncounted(merge: Spec) -> list[str]:
     """What a plan by figures says of the passes over texts before the search of `merge`, which it does not count."""
     found = []
-    for spec in _specs(merge.get("parameter")):
+    for spec in specs(merge.get("parameter")):
         if (statistic := resolve(str(spec["method"])).reads) is not None:
             often = " once for each layer" if statistic == "merged_inputs" else ""
             found.append(
-                f"merge={spec['method']}: before the search each source reads the first {_settings(spec)['prompts']} "
+                f"{_called(spec)}: before the search each source reads the first {_settings(spec)['prompts']} "
                 f"examples of each benchmark{often}. The seconds, memory and disk that this takes are not counted; its "
                 f"files have {FILE_SIZES[statistic]} for each source"
             )
@@ -110,7 +121,7 @@ def uncounted(merge: Spec) -> list[str]:
 
 def without_places(merge: Spec) -> Spec:
     """`merge` without what changes no bit of its statistics: where they are, and how much memory their sums take."""
-    return _each_spec(merge, lambda spec: {**spec, STATISTICS: _of_identity(spec)} if spec.get(STATISTICS) else spec)
+    return with_each(merge, lambda spec: {**spec, STATISTICS: _of_identity(spec)} if spec.get(STATISTICS) else spec)
 
 
 def _of_identity(spec: Plain) -> Plain:
@@ -119,7 +130,7 @@ def _of_identity(spec: Plain) -> Plain:
 
 def unread(merge: Spec) -> Spec:
     """`merge` with a digest of statistics that nobody has, to look at it before texts are read."""
-    return _each_spec(merge, lambda spec: {**spec, STATISTICS: UNREAD} if spec.get(STATISTICS) else spec)
+    return with_each(merge, lambda spec: {**spec, STATISTICS: UNREAD} if spec.get(STATISTICS) else spec)
 
 
 def gathered(
@@ -146,32 +157,32 @@ def gathered(
         if method.reads is None:
             return spec
         course = _course(spec, method.reads, parts, located, directory)
-        found = on_file(course) if not gathers else _made(course, str(spec["method"]), said)
+        found = on_file(course) if not gathers else _made(course, spec, said)
         files[digest_of(found)] = found
         return {**spec, STATISTICS: digest_of(found)}
 
-    made = _each_spec(merge, of)
+    made = with_each(merge, of)
     identity = {f"{file.path.name} of {name}": file.sha256 for found in files.values() for name, file in found.items()}
-    compared = {name: _each_spec({"parameter": spec}, of)["parameter"] for name, spec in (baselines or {}).items()}
+    compared = {name: with_each({"parameter": spec}, of)["parameter"] for name, spec in (baselines or {}).items()}
     return Gathered(made, compared if baselines else baselines, StatisticsFiles(files), identity, tuple(said))
 
 
-def _made(course: Course, method: str, said: list[str]) -> Files:
+def _made(course: Course, spec: Plain, said: list[str]) -> Files:
     place = next(iter(course.sources.values())).directory
     try:
         place.mkdir(parents=True, exist_ok=True)
         (place / LOCK).touch()
     except OSError as error:
-        raise StatisticsError(f"merge={method}: statistics cannot be written to {place}: {error}") from error
+        raise StatisticsError(f"{_called(spec)}: statistics cannot be written to {place}: {error}") from error
     if course.statistic == "gradient_squares" and not all(each.path.exists() for each in course.sources.values()):
-        logger.warning(BACKWARD, method, course.prompts)
+        logger.warning(BACKWARD, spec["method"], course.prompts)
     start = time.perf_counter()
     with FileLock(place / LOCK):
         found, count = gathered_by(course)
     if count:
         size = sum(file.path.stat().st_size for file in found.values()) / 1e6
         said.append(
-            f"merge={method}: {len(found)} sources have read the first {course.prompts} examples of each benchmark's "
+            f"{_called(spec)}: {len(found)} sources have read the first {course.prompts} examples of each benchmark's "
             f"search split ({time.perf_counter() - start:.1f} s, {size:.1f} MB in {place})"
         )
     return found
@@ -184,9 +195,12 @@ def _course(spec: Plain, statistic: Statistic, parts: Parts, located: Located, d
     behind = _behind(usual()) if statistic == "merged_inputs" else None
     scores = scores_depend_on(parts)
 
+    asking = _asking(spec, settings, located) if statistic == "expert_states" else None
+    together = behind if asking is None else _by_content(asking)
+
     def wanted(node: Checkpoint) -> Wanted:
-        of = _key(scores, node, parts, behind=behind is not None)
-        key = {**of, "statistic": statistic, "prompts": settings["prompts"], "behind": behind}
+        of = _key(scores, node, parts, behind=together is not None)
+        key = {**of, "statistic": statistic, "prompts": settings["prompts"], "behind": together}
         return Wanted(place, node.name, statistic, key)
 
     make_live = functools.partial(
@@ -203,10 +217,30 @@ def _course(spec: Plain, statistic: Statistic, parts: Parts, located: Located, d
         engine=parts.engine,
         benchmarks=cast(Mapping[str, GivesTexts], counted(parts.settings.guard, parts.benchmarks)),
         prompts=settings["prompts"],
-        most_bytes=int(settings["memory_gb"] * 1e9),
+        most_bytes=int(settings.get("memory_gb", 0) * 1e9),
         locations=located.locations,
         usual=usual,
+        asking=asking,
     )
+
+
+def _asking(spec: Plain, settings: Plain, located: Located) -> Asking:
+    """How rows of routers are made; ValueError without a base, and for files of other sources."""
+    if located.base is None:
+        raise ValueError(f"{_called(spec)}: {NO_BASE}")
+    files = {name: Path(file) for name, file in (settings["files"] or {}).items()}
+    names = [model.name for model in located.models]
+    where = f"{_called(spec)}: merge.parameter.routers.statistics.files"
+    if files and sorted(files) != sorted(names):
+        raise ValueError(f"{where}: expected a file for each source ({', '.join(names)}), got {sorted(files)}")
+    if lost := [str(file) for file in files.values() if not file.is_file()]:
+        raise ValueError(f"{where}: expected files with a prompt on each line, got {lost[0]}, which is none")
+    return Asking(located.base, settings["over"], settings["less_others"], files)
+
+
+def _by_content(asking: Asking) -> Plain:
+    prompts = {name: sha256_of(file) for name, file in asking.files.items()}
+    return {"base": asking.base.fingerprint, "over": asking.over, "less_others": asking.less_others, "files": prompts}
 
 
 def _usual(spec: Plain, located: Located) -> Merge:
@@ -255,36 +289,19 @@ def _search(splits: object) -> object:
     return splits.get("search") if isinstance(splits, Mapping) else None
 
 
+def _called(spec: Plain) -> str:
+    """How the command line names the merge that `spec` is, or is the part of."""
+    return "merge=moe" if resolve(str(spec["method"])).reads == "expert_states" else f"merge={spec['method']}"
+
+
 def _settings(spec: Plain) -> Plain:
     """What `statistics` of a method says; ValueError for what makes no sense."""
-    where = f"merge={spec['method']}: statistics"
+    where = f"{_called(spec)}: statistics"
+    keys = OF_ROUTERS if resolve(str(spec["method"])).reads == "expert_states" else KEYS
     given = spec.get(STATISTICS)
     if not isinstance(given, Mapping):
-        raise ValueError(f"{where}: expected {', '.join(KEYS)}, got {given!r}")
-    found: Plain = check_entries(where, given, KEYS)
+        raise ValueError(f"{where}: expected {', '.join(keys)}, got {given!r}")
+    found: Plain = check_entries(where, given, keys)
     if (place := found["directory"]) is not None and Path(place).exists() and not Path(place).is_dir():
         raise ValueError(f"{where}.directory: expected a directory, or a place where one can be made, got {place}")
     return found
-
-
-def _specs(parameter: object) -> list[Plain]:
-    """The settings of a space that has a method, or of its candidates."""
-    if not isinstance(parameter, Mapping):
-        return []
-    candidates = parameter.get("candidates")
-    each = list(candidates.values()) if isinstance(candidates, Mapping) else [parameter]
-    return [spec for spec in each if isinstance(spec, Mapping) and "method" in spec]
-
-
-def _each_spec(merge: Spec, change: Callable[[Plain], Plain]) -> Spec:
-    """`merge` with each of `_specs` changed."""
-    parameter = merge.get("parameter")
-    if not isinstance(parameter, Mapping):
-        return merge
-    if isinstance(candidates := parameter.get("candidates"), Mapping):
-        made = {
-            name: change(spec) if isinstance(spec, Mapping) and "method" in spec else spec
-            for name, spec in candidates.items()
-        }
-        return {**merge, "parameter": {**parameter, "candidates": made}}
-    return {**merge, "parameter": change(parameter) if "method" in parameter else parameter}
