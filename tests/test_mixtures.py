@@ -18,6 +18,7 @@ from evohydra.merging.checkpoints import SourceError
 from evohydra.merging.engine import Engine
 from evohydra.recipe import Checkpoint, Node, from_dict
 from tests.commands import carried_out, python, workspace
+from tests.test_bad_settings import refused, without
 from tests.tiny_models import CHARACTERS, tokenizer
 
 CPU, FLOAT32 = torch.device("cpu"), torch.float32
@@ -183,3 +184,60 @@ def _by_hand(experts: list[dict[str, Tensor]], router: Tensor) -> Any:
         return sum(shares[..., [k]] * output for k, output in enumerate(outputs))  # type: ignore[return-value]
 
     return forward
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (["merge=moe+dfs"], "merge=moe: expected no path beside it"),
+        (["merge=moe", "generations=2", "budget=12"], r"merge=moe: expected models as sources.*generations"),
+        (["merge=moe", "continue=outputs/earlier"], r"merge=moe: expected models as sources.*continue"),
+        (
+            ["merge=moe", "merge.parameter.experts_per_token=3"],
+            "expected at least 1 and at most 2, the number of sources",
+        ),
+        (
+            ["merge=moe", "merge.parameter.routers.statistics.files={one: a.txt}"],
+            r"routers\.statistics\.files: expected a file for each source \(one, two\), got \['one'\]",
+        ),
+        (
+            ["merge=moe", "merge.parameter.routers.statistics.files={one: a.txt, two: b.txt}"],
+            r"routers\.statistics\.files: expected files with a prompt on each line, got a\.txt, which is none",
+        ),
+        (["merge=moe", "+merge.parameter.routers.statistics.memory_gb=1"], r"statistics: expected no other keys than"),
+        (["merge=moe", "format=lora"], "format=lora: expected merges with the base's vocabulary"),
+    ],
+)
+def test_what_mixtures_are_not_combined_with(settings: list[str], expected: str, root: Path, tmp_path: Path) -> None:
+    arguments = json.loads((root / "arguments.json").read_text())
+    refused([*arguments, *settings], tmp_path / "run", expected)
+
+
+def test_models_without_a_base_are_refused(root: Path, tmp_path: Path) -> None:
+    arguments = json.loads((root / "arguments.json").read_text())
+    refused([*without(arguments, ".base="), "merge=moe"], tmp_path / "run", "base")
+
+
+def test_sources_score_as_they_do_by_themselves(root: Path, tmp_path: Path) -> None:
+    """A mixture's run has the models that its winner is compared with in its own form; they are the same models."""
+    arguments = json.loads((root / "arguments.json").read_text())
+    plain = carried_out([*arguments, "merge=task_arithmetic"], tmp_path / "plain")["test"]
+    mixed = json.loads((root / "moe" / "summary.json").read_text())["test"]
+    assert {name: each["score"] for name, each in plain["sources"].items()} == {
+        name: pytest.approx(each["score"]) for name, each in mixed["sources"].items()
+    }
+    assert mixed["uniform"]["score"] == pytest.approx(plain["uniform"]["score"])
+
+
+def test_a_plan_tells_the_size_of_the_mixture(root: Path, tmp_path: Path) -> None:
+    arguments = json.loads((root / "arguments.json").read_text())
+    made = python("-m", "evohydra.plan", *arguments, "merge=moe", "calibrate=false", "json=plan.json", cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    written = load_file(root / "moe" / "winner" / "model.safetensors")
+    expected = sum(tensor.numel() for tensor in written.values())
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    assert plan["merge"]["parameters"] == expected
+    assert plan["memory"]["worker"]["parts"]["model"] == 4 * expected
+    stored = sum(tensor.numel() for tensor in load_file(root / "one" / "model.safetensors").values())
+    assert plan["memory"]["mapped_sources"] == 4 * 3 * stored
+    assert any("before the search each source reads" in each for each in plan["not_checked"])

@@ -29,6 +29,7 @@ from evohydra.assembly.guarding import (
     limits_of,
 )
 from evohydra.assembly.merge_spaces import Located, baselines_of, located_in, space_of
+from evohydra.assembly.mixtures import check_mixture
 from evohydra.assembly.own_code import own_code
 from evohydra.assembly.parts import (
     Parts,
@@ -108,6 +109,7 @@ def assembled(
     no benchmark, what writes that one recipe.
     """
     check_several(plain, given)
+    check_mixture(plain)
     if plain.get("generations", 1) > 1:  # the others have been before, in directories of their own
         plain, given = generation(plain, plain["generations"], directory, given)
     plain, earlier = continued(plain, given)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import Annotated, cast
 
 from annotated_types import Gt
 from filelock import FileLock
@@ -17,11 +17,11 @@ from evohydra.assembly.guarding import counted
 from evohydra.assembly.merge_spaces import Located
 from evohydra.assembly.parts import Parts
 from evohydra.assembly.parts_of_spaces import specs, with_each
+from evohydra.assembly.router_rows import OF_ROUTERS, asking_of, by_content
 from evohydra.assembly.settings import Spec
 from evohydra.assembly.workers import scores_depend_on
 from evohydra.checks import Count, check_entries
 from evohydra.files import Plain
-from evohydra.hub.hashes import sha256_of
 from evohydra.merging.methods import Statistic, resolve
 from evohydra.merging.signatures import STATISTICS
 from evohydra.merging.statistics import DIRECTORY, UNREAD, Files, StatisticsError, StatisticsFiles, digest_of
@@ -30,16 +30,11 @@ from evohydra.scoring.benchmarks import Benchmark, BenchmarkError
 from evohydra.scoring.benchmarks.token_texts import GivesTexts
 from evohydra.scoring.gathering.course import Course, on_file
 from evohydra.scoring.gathering.course import gathered as gathered_by
-from evohydra.scoring.gathering.expert_states import Asking
 from evohydra.scoring.gathering.files import Wanted
 from evohydra.searching.identity import OfScores
 
 logger = logging.getLogger(__name__)
 KEYS: Plain = {"prompts": Count, "directory": str | None, "memory_gb": Annotated[float, Gt(0)]}
-OF_ROUTERS: Plain = {
-    "prompts": Count, "directory": str | None, "over": Literal["last", "all"], "less_others": bool,
-    "files": Mapping[str, str] | None,
-}  # fmt: skip
 INCIDENTAL = ("directory", "memory_gb", "files")  # what changes no bit, or (files) is known by content
 PASS = 1  # the version of what a pass does; another one makes other files
 LOCK = "gathering.lock"  # in the directory, while files are looked for and made
@@ -50,9 +45,6 @@ FILE_SIZES: Mapping[Statistic, str] = {
     "gradient_squares": "4 bytes for each parameter",
     "expert_states": "4 n bytes for the states, n numbers, of each layer",
 }
-NO_BASE = (
-    "rows of routers are states of the base; expected sources with one (model.sources.NAME.base), got sources without"
-)
 BACKWARD = (
     "merge=%s: each source takes a forward and a backward pass over %d prompts with their references, for the "
     "gradients of its own log-likelihood; no weight is changed by it, and the merge takes none"
@@ -195,8 +187,8 @@ def _course(spec: Plain, statistic: Statistic, parts: Parts, located: Located, d
     behind = _behind(usual()) if statistic == "merged_inputs" else None
     scores = scores_depend_on(parts)
 
-    asking = _asking(spec, settings, located) if statistic == "expert_states" else None
-    together = behind if asking is None else _by_content(asking)
+    asking = asking_of(settings, located) if statistic == "expert_states" else None
+    together = behind if asking is None else by_content(asking)
 
     def wanted(node: Checkpoint) -> Wanted:
         of = _key(scores, node, parts, behind=together is not None)
@@ -222,25 +214,6 @@ def _course(spec: Plain, statistic: Statistic, parts: Parts, located: Located, d
         usual=usual,
         asking=asking,
     )
-
-
-def _asking(spec: Plain, settings: Plain, located: Located) -> Asking:
-    """How rows of routers are made; ValueError without a base, and for files of other sources."""
-    if located.base is None:
-        raise ValueError(f"{_called(spec)}: {NO_BASE}")
-    files = {name: Path(file) for name, file in (settings["files"] or {}).items()}
-    names = [model.name for model in located.models]
-    where = f"{_called(spec)}: merge.parameter.routers.statistics.files"
-    if files and sorted(files) != sorted(names):
-        raise ValueError(f"{where}: expected a file for each source ({', '.join(names)}), got {sorted(files)}")
-    if lost := [str(file) for file in files.values() if not file.is_file()]:
-        raise ValueError(f"{where}: expected files with a prompt on each line, got {lost[0]}, which is none")
-    return Asking(located.base, settings["over"], settings["less_others"], files)
-
-
-def _by_content(asking: Asking) -> Plain:
-    prompts = {name: sha256_of(file) for name, file in asking.files.items()}
-    return {"base": asking.base.fingerprint, "over": asking.over, "less_others": asking.less_others, "files": prompts}
 
 
 def _usual(spec: Plain, located: Located) -> Merge:

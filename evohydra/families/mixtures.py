@@ -69,10 +69,13 @@ FORMS: Mapping[str, Form] = MappingProxyType({"llama": MIXTRAL, "mistral": MIXTR
 
 
 class Upcycled:
-    """A dense source as a mixture of `count` experts that are all its own MLP, with routers of zeros."""
+    """A dense source as a mixture of `count` experts that are all its own MLP, with routers of zeros.
+
+    `dense` are the shapes of what is stored.
+    """
 
     def __init__(self, source: TensorSource, form: Form, count: int) -> None:
-        self._source = source
+        self._source, self.dense = source, source.shapes
         self._dense: dict[str, str] = {}
         self._routers: dict[str, str] = {}
         shapes: dict[str, tuple[int, ...]] = {}
