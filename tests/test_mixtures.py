@@ -205,6 +205,10 @@ def _by_hand(experts: list[dict[str, Tensor]], router: Tensor) -> Any:
             r"routers\.statistics\.files: expected files with a prompt on each line, got a\.txt, which is none",
         ),
         (["merge=moe", "+merge.parameter.routers.statistics.memory_gb=1"], r"statistics: expected no other keys than"),
+        (
+            ["merge=moe", "merge@merge.parameter.shared=activation"],
+            "merge=moe: shared: expected a method that goes by weights alone, got activation",
+        ),
         (["merge=moe", "format=lora"], "format=lora: expected merges with the base's vocabulary"),
     ],
 )
@@ -227,6 +231,17 @@ def test_sources_score_as_they_do_by_themselves(root: Path, tmp_path: Path) -> N
         name: pytest.approx(each["score"]) for name, each in mixed["sources"].items()
     }
     assert mixed["uniform"]["score"] == pytest.approx(plain["uniform"]["score"])
+
+
+def test_baselines_are_those_that_are_the_dense_merges(root: Path, tmp_path: Path) -> None:
+    """With random masks, or by activations, experts of one merge would differ: such a one is left out, with a word."""
+    arguments = without(json.loads((root / "arguments.json").read_text()), "baselines")
+    more = ["+merge@baselines.activation=activation"]
+    plain = carried_out([*arguments, "merge=task_arithmetic"], tmp_path / "plain")["test"]["baselines"]
+    mixed = carried_out([*arguments, *more, "merge=moe_random"], tmp_path / "mixed")["test"]["baselines"]
+    assert set(plain) == {"ties", "dare_ties"}
+    assert set(mixed) == {"ties"}
+    assert mixed["ties"]["score"] == pytest.approx(plain["ties"]["score"])
 
 
 def test_a_plan_tells_the_size_of_the_mixture(root: Path, tmp_path: Path) -> None:
