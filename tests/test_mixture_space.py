@@ -89,6 +89,18 @@ def test_another_merge_of_what_is_shared() -> None:
     assert {method_of(node, group) for group in node.groups} == {"ties", "task_arithmetic", "random_router"}
 
 
+def test_genes_of_parts_are_frozen_by_their_own_names() -> None:
+    """So are an expert's own, beside those of other sources, which always are."""
+    made = space("merge.parameter.routers.frozen={layers.0/*: 0.0}", "merge.parameter.experts.frozen={*/weight/*: 1.0}")
+    assert [name for name in made.names if "router" in name] == [
+        f"layers.1.router/weight/{each}" for each in ("one", "two")
+    ]
+    assert not [name for name in made.names if "experts" in name]
+    weights = {group.name: group.parameters["weight"] for group in made.decode(np.full(len(made.names), 0.5)).groups}
+    assert weights["layers.0.experts.two"] == (0.0, 1.0)
+    assert weights["layers.0.router"] == (0.0, 0.0)
+
+
 def test_what_the_space_does_not_hold() -> None:
     made = space()
     node = made.default()

@@ -115,6 +115,13 @@ def test_another_architecture_is_refused(tmp_path: Path) -> None:
         opened(tmp_path, "olmo2")
 
 
+def test_a_path_is_no_mixture(tmp_path: Path) -> None:
+    """So a recipe file may say, of which nothing else would tell."""
+    base = save(tmp_path / "base", "llama", 0)
+    with pytest.raises(SourceError, match="expected a merge, got a path through layers, or a source alone"):
+        open_sources((Checkpoint("one", str(base)),), None, CausalLM(), Rules(experts_per_token=1), layers_only="one")
+
+
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Models, task and conf/, the arguments of a run, and runs with random and with hidden routers."""

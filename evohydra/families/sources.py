@@ -136,6 +136,8 @@ def find_sources(
     if layers_only is None:
         aligned = family.align(directories, published, base.name if base else None, rules)
         aligned = _as_mixtures(aligned, directories, family, len(models), rules.experts_per_token)
+    elif rules.experts_per_token is not None:
+        raise SourceError("a mixture of experts: expected a merge, got a path through layers, or a source alone")
     else:
         aligned = family.align_layers(directories, published, layers_only, rules)
     rules = replace(rules, tokenizer=aligned.tokenizer if rules.tokenizer == AUTO else rules.tokenizer, texts=())
