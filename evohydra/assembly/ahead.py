@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from evohydra.assembly.guarding import check_limits
+from evohydra.assembly.mixtures import check_mixture
 from evohydra.assembly.ranges import check_ranges
 from evohydra.assembly.settings import AUTO, Settings, check_several
 from evohydra.checks import resolved
@@ -15,6 +16,7 @@ def check_ahead(plain: Plain, given: Sequence[str]) -> None:
     What needs sources, data or lm-eval itself is looked at later, see `runs.assembled`.
     """
     check_several(plain, given)
+    check_mixture(plain)
     Settings.check_types(plain, given)
     if (plain.get("merge") or {}).get("parameter"):
         check_ranges(plain["merge"], resolved(str(plain["optimizer"].get("_target_"))))

@@ -160,6 +160,11 @@ class VLLM:
             )
         if settings.merge.get("dataflow"):
             raise ValueError(f"backend=vllm: {PATHS}")
+        if found.rules.experts_per_token is not None:
+            raise ValueError(
+                "backend=vllm: merge=moe makes another architecture than that of the sources' files, which vLLM loads; "
+                "choose backend=transformers (the winner is an ordinary checkpoint, which vLLM can serve)"
+            )
         for name, benchmark in benchmarks.items():
             if not isinstance(benchmark, LMEvalBenchmark | HeldOutText):
                 raise BenchmarkError(

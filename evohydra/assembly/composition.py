@@ -32,6 +32,13 @@ OF_OTHERS = {
 }
 
 
+# What is called otherwise here, by group and name.
+MEANT = {
+    ("format", "moe"): "merge=moe makes a mixture of experts, which format=plain writes",
+    ("format", "mixtral"): "merge=moe makes a mixture of experts, which format=plain writes",
+}
+
+
 class JobError(CompactHydraException):
     """Why a job of a sweep ended; Hydra shows these without a traceback."""
 
@@ -239,7 +246,8 @@ def _unknown_choice(override: Override, options: Callable[[str], list[str]]) -> 
                 f"models of your own need two files like conf/{key}/{twice[0]}.yaml, with names of their own, in a "
                 "directory of yours: hydra.searchpath=[file:///my/conf]"
             )
-        return f"unknown {key} {', '.join(unknown)}. Known: {', '.join(known)}" if unknown else None
+        hint = f"; {MEANT[key, unknown[0]]}" if unknown and (key, unknown[0]) in MEANT else ""
+        return f"unknown {key} {', '.join(unknown)}. Known: {', '.join(known)}{hint}" if unknown else None
     if key in OF_OTHERS:
         known, plugin = options(key), override.get_value_string()
         return None if plugin in known else f"unknown {key} {plugin}. Known: {', '.join(known)}; {OF_OTHERS[key]}"

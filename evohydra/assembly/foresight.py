@@ -15,10 +15,11 @@ from evohydra.assembly.backends import IMPORTS, VLLM, backend_of
 from evohydra.assembly.parts import Parts, worker_bytes
 from evohydra.assembly.sizes import bytes_of_a_prompt, bytes_of_a_token
 from evohydra.families import tokenizers
+from evohydra.families.mixtures import Upcycled
 from evohydra.families.prefixes import most_kept
 from evohydra.families.vocabulary import embeddings_of
 from evohydra.files import Plain
-from evohydra.merging.checkpoints import SourceError
+from evohydra.merging.checkpoints import SourceError, TensorSource
 from evohydra.planning import words
 from evohydra.planning.calibration import Calibrated, peak_memory
 from evohydra.planning.cost import Shape
@@ -34,6 +35,7 @@ from evohydra.scoring.benchmarks.likelihood import benchmark_of
 from evohydra.scoring.executors.resources import total_memory, usable_cores
 from evohydra.scoring.measures import measured_on
 from evohydra.spaces.grouping import Location
+from evohydra.spaces.mixture import EXPERT
 
 logger = logging.getLogger(__name__)
 AS_MERGED = " (as if genomes were merged: what backend.genomes=adapters takes is not planned)"
@@ -146,12 +148,24 @@ def model_of(parts: Parts) -> Model:
     if embeddings and parts.family.name in ("causal_lm", "vision_language"):
         head = rows if not any("lm_head" in name for name in shapes) else 0  # a tied head is computed all the same
         cached = bytes_of_a_token(shapes, parts.out_dtype, 1) - bytes_of_a_token(shapes, parts.out_dtype, 0)
-        shape = Shape((numbers - rows + head) * on_paths, numbers * size, cached * on_paths, layers * on_paths)
+        asleep = _asleep(shapes, len(opened.models), parts.rules.experts_per_token)
+        shape = Shape((numbers - asleep - rows + head) * on_paths, numbers * size, cached * on_paths, layers * on_paths)
     sources = len(opened.models) + (opened.base is not None)
     kept = parts.settings.cache_gb * 1024**3
-    return Model(
-        shape, numbers * size, sources, sources * numbers * (parts.engine.dtype or parts.out_dtype).itemsize, kept
-    )
+    stored = sources * _stored(opened.tensors[opened.files_from])
+    return Model(shape, numbers * size, sources, stored * (parts.engine.dtype or parts.out_dtype).itemsize, kept)
+
+
+def _stored(source: TensorSource) -> int:
+    """The numbers in a source's files, which hold no experts where it is one."""
+    shapes = source.dense if isinstance(source, Upcycled) else source.shapes
+    return sum(math.prod(shape) for shape in shapes.values())
+
+
+def _asleep(shapes: Mapping[str, tuple[int, ...]], experts: int, per_token: int | None) -> int:
+    """The numbers of a mixture's experts that do not answer a token; 0 where it is none."""
+    inside = sum(math.prod(shape) for name, shape in shapes.items() if EXPERT.search(name)) if per_token else 0
+    return inside - inside * (per_token or 0) // experts
 
 
 def _places(parts: Parts) -> Mapping[str, Location | None]:

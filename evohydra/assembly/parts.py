@@ -12,6 +12,7 @@ import torch
 from hydra.errors import InstantiationException
 
 from evohydra.assembly.guarding import texts_of
+from evohydra.assembly.mixtures import per_token
 from evohydra.assembly.settings import Settings, Spec
 from evohydra.checks import check_given
 from evohydra.families import AddedAdapter, Family, LiveModel, Rules, declared, sources
@@ -107,6 +108,7 @@ def found_sources(settings: Settings, paths: Mapping[str, Path] = NOWHERE) -> Fo
         components=settings.components or {},
         adapters=added,
         texts=tuple(_texts([[source.prompt for source in chosen.values()], settings.benchmark])),
+        experts_per_token=per_token(settings.merge),
     )
     path = settings.merge.get("dataflow")
     merging = settings.merge.get("parameter") or settings.all.get("continue")  # whose recipes are merges

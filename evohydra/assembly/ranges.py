@@ -1,5 +1,6 @@
 """Ranges of genes that an optimizer may widen: those that search fixed ranges get none."""
 
+from evohydra.assembly.parts_of_spaces import with_each
 from evohydra.assembly.settings import Spec
 from evohydra.checks import check
 from evohydra.files import Plain
@@ -11,18 +12,14 @@ def with_ranges_for(merge: Spec, strategy: object) -> Spec:
     """`merge`, without `widest` of its genes where `strategy`, which makes the optimizer, does not widen ranges."""
     if isinstance(getattr(strategy, "func", strategy), WidensRanges):
         return merge
-    return {**merge, "parameter": _all_fixed(merge.get("parameter"))} if merge.get("parameter") else merge
+    return with_each(merge, _all_fixed)
 
 
-def _all_fixed(parameter: object) -> object:
-    """A space without `widest` of its genes, nor of those of its candidates."""
-    if not isinstance(parameter, dict):
-        return parameter
+def _all_fixed(parameter: Plain) -> Plain:
+    """A merge without `widest` of its genes."""
     fixed = dict(parameter)
     if isinstance(genes := parameter.get("genes"), dict):
         fixed["genes"] = {name: _fixed(name, gene) for name, gene in genes.items()}
-    if isinstance(candidates := parameter.get("candidates"), dict):
-        fixed["candidates"] = {name: _all_fixed(each) for name, each in candidates.items()}
     return fixed
 
 

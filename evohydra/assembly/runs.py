@@ -29,6 +29,8 @@ from evohydra.assembly.guarding import (
     limits_of,
 )
 from evohydra.assembly.merge_spaces import Located, baselines_of, located_in, space_of
+from evohydra.assembly.mixture_methods import check_parts, with_same_baselines
+from evohydra.assembly.mixtures import check_mixture
 from evohydra.assembly.own_code import own_code
 from evohydra.assembly.parts import (
     Parts,
@@ -116,11 +118,13 @@ def assembled(
     no benchmark, what writes that one recipe.
     """
     check_several(plain, given)
+    check_mixture(plain)
     if plain.get("generations", 1) > 1:  # the others have been before, in directories of their own
         plain, given = generation(plain, plain["generations"], directory, given)
     plain, earlier = continued(plain, given)
     plain, said = with_benchmark(plain, given)
-    settings = Settings.parse(plain)
+    settings = with_same_baselines(Settings.parse(plain))
+    check_parts(settings.merge)
     if settings.push is not None:
         check_push(settings.push, swept=bool(place["group"]))
     set_up_process(settings.threads)

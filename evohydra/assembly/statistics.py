@@ -17,6 +17,8 @@ from filelock import FileLock
 from evohydra.assembly.guarding import counted
 from evohydra.assembly.merge_spaces import Located
 from evohydra.assembly.parts import Parts
+from evohydra.assembly.parts_of_spaces import specs, with_each
+from evohydra.assembly.router_rows import OF_ROUTERS, asking_of, by_content
 from evohydra.assembly.settings import Spec
 from evohydra.assembly.workers import scores_depend_on
 from evohydra.checks import Count, check_entries
@@ -35,7 +37,7 @@ from evohydra.spaces import Space
 
 logger = logging.getLogger(__name__)
 KEYS: Plain = {"prompts": Count, "directory": str | None, "memory_gb": Annotated[float, Gt(0)]}
-INCIDENTAL = ("directory", "memory_gb")  # what changes no bit
+INCIDENTAL = ("directory", "memory_gb", "files")  # what changes no bit, or (files) is known by content
 PASS = 1  # the version of what a pass does; another one makes other files
 LOCK = "gathering.lock"  # in the directory, while files are looked for and made
 FILE_SIZES: Mapping[Statistic, str] = {
@@ -43,6 +45,7 @@ FILE_SIZES: Mapping[Statistic, str] = {
     "merged_inputs": "4 n^2 bytes for the inputs, n numbers, of linear layers",
     "input_squares": "4 n bytes for the inputs, n numbers, of linear layers",
     "gradient_squares": "4 bytes for each parameter",
+    "expert_states": "4 n bytes for the states, n numbers, of each layer",
 }
 BACKWARD = (
     "merge=%s: each source takes a forward and a backward pass over %d prompts with their references, for the "
@@ -66,8 +69,8 @@ def check_statistics(merge: Spec, benchmarks: Mapping[str, Benchmark], *, nested
 
     nested: sources are recipes, or will be.
     """
-    for spec in _specs(merge.get("parameter")):
-        who = f"merge={spec['method']}"
+    for spec in specs(merge.get("parameter")):
+        who = _called(spec)
         if resolve(str(spec["method"])).reads is None:
             if spec.get(STATISTICS) is not None:
                 raise ValueError(f"{who}: it reads no statistics; expected none, got statistics={spec[STATISTICS]!r}")
@@ -93,17 +96,17 @@ def check_statistics(merge: Spec, benchmarks: Mapping[str, Benchmark], *, nested
 
 def reads_texts(merge: Spec) -> bool:
     """Whether a method of `merge` needs what sources find in texts."""
-    return any(resolve(str(spec["method"])).reads is not None for spec in _specs(merge.get("parameter")))
+    return any(resolve(str(spec["method"])).reads is not None for spec in specs(merge.get("parameter")))
 
 
 def uncounted(merge: Spec) -> list[str]:
     """What a plan by figures says of the passes over texts before the search of `merge`, which it does not count."""
     found = []
-    for spec in _specs(merge.get("parameter")):
+    for spec in specs(merge.get("parameter")):
         if (statistic := resolve(str(spec["method"])).reads) is not None:
             often = " once for each layer" if statistic == "merged_inputs" else ""
             found.append(
-                f"merge={spec['method']}: before the search each source reads the first {_settings(spec)['prompts']} "
+                f"{_called(spec)}: before the search each source reads the first {_settings(spec)['prompts']} "
                 f"examples of each benchmark{often}. The seconds, memory and disk that this takes are not counted; its "
                 f"files have {FILE_SIZES[statistic]} for each source"
             )
@@ -130,7 +133,7 @@ def check_any_merges(space: Space, try_it: Callable[[Node], None]) -> None:
 
 def without_places(merge: Spec) -> Spec:
     """`merge` without what changes no bit of its statistics: where they are, and how much memory their sums take."""
-    return _each_spec(merge, lambda spec: {**spec, STATISTICS: _of_identity(spec)} if spec.get(STATISTICS) else spec)
+    return with_each(merge, lambda spec: {**spec, STATISTICS: _of_identity(spec)} if spec.get(STATISTICS) else spec)
 
 
 def _of_identity(spec: Plain) -> Plain:
@@ -139,7 +142,7 @@ def _of_identity(spec: Plain) -> Plain:
 
 def unread(merge: Spec) -> Spec:
     """`merge` with a digest of statistics that nobody has, to look at it before texts are read."""
-    return _each_spec(merge, lambda spec: {**spec, STATISTICS: UNREAD} if spec.get(STATISTICS) else spec)
+    return with_each(merge, lambda spec: {**spec, STATISTICS: UNREAD} if spec.get(STATISTICS) else spec)
 
 
 def gathered(
@@ -170,32 +173,32 @@ def gathered(
         if method.reads is None:
             return spec
         course = _course(spec, method.reads, parts, located, room)
-        found = on_file(course) if not gathers else _made(course, str(spec["method"]), said)
+        found = on_file(course) if not gathers else _made(course, spec, said)
         files[digest_of(found)] = found
         return {**spec, STATISTICS: digest_of(found)}
 
-    made = _each_spec(merge, of)
+    made = with_each(merge, of)
     identity = {f"{file.path.name} of {name}": file.sha256 for found in files.values() for name, file in found.items()}
-    compared = {name: _each_spec({"parameter": spec}, of)["parameter"] for name, spec in (baselines or {}).items()}
+    compared = {name: with_each({"parameter": spec}, of)["parameter"] for name, spec in (baselines or {}).items()}
     return Gathered(made, compared if baselines else baselines, StatisticsFiles(files), identity, tuple(said))
 
 
-def _made(course: Course, method: str, said: list[str]) -> Files:
+def _made(course: Course, spec: Plain, said: list[str]) -> Files:
     place = next(iter(course.sources.values())).directory
     try:
         place.mkdir(parents=True, exist_ok=True)
         (place / LOCK).touch()
     except OSError as error:
-        raise StatisticsError(f"merge={method}: statistics cannot be written to {place}: {error}") from error
+        raise StatisticsError(f"{_called(spec)}: statistics cannot be written to {place}: {error}") from error
     if course.statistic == "gradient_squares" and not all(each.path.exists() for each in course.sources.values()):
-        logger.warning(BACKWARD, method, course.prompts)
+        logger.warning(BACKWARD, spec["method"], course.prompts)
     start = time.perf_counter()
     with FileLock(place / LOCK):
         found, count = gathered_by(course)
     if count:
         size = sum(file.path.stat().st_size for file in found.values()) / 1e6
         said.append(
-            f"merge={method}: {len(found)} sources have read the first {course.prompts} examples of each benchmark's "
+            f"{_called(spec)}: {len(found)} sources have read the first {course.prompts} examples of each benchmark's "
             f"search split ({time.perf_counter() - start:.1f} s, {size:.1f} MB in {place})"
         )
     return found
@@ -208,9 +211,12 @@ def _course(spec: Plain, statistic: Statistic, parts: Parts, located: Located, r
     behind = _behind(usual()) if statistic == "merged_inputs" else None
     scores = scores_depend_on(parts)
 
+    asking = asking_of(settings, located) if statistic == "expert_states" else None
+    together = behind if asking is None else by_content(asking)
+
     def wanted(node: Checkpoint) -> Wanted:
-        of = _key(scores, node, parts, behind=behind is not None)
-        key = {**of, "statistic": statistic, "prompts": settings["prompts"], "behind": behind}
+        of = _key(scores, node, parts, behind=together is not None)
+        key = {**of, "statistic": statistic, "prompts": settings["prompts"], "behind": together}
         return Wanted(place, node.name, statistic, key)
 
     return Course(
@@ -220,9 +226,10 @@ def _course(spec: Plain, statistic: Statistic, parts: Parts, located: Located, r
         engine=parts.engine,
         benchmarks=cast(Mapping[str, GivesTexts], counted(parts.settings.guard, parts.benchmarks)),
         prompts=settings["prompts"],
-        most_bytes=int(settings["memory_gb"] * 1e9),
+        most_bytes=int(settings.get("memory_gb", 0) * 1e9),
         locations=located.locations,
         usual=usual,
+        asking=asking,
     )
 
 
@@ -272,36 +279,19 @@ def _search(splits: object) -> object:
     return splits.get("search") if isinstance(splits, Mapping) else None
 
 
+def _called(spec: Plain) -> str:
+    """How the command line names the merge that `spec` is, or is the part of."""
+    return "merge=moe" if resolve(str(spec["method"])).reads == "expert_states" else f"merge={spec['method']}"
+
+
 def _settings(spec: Plain) -> Plain:
     """What `statistics` of a method says; ValueError for what makes no sense."""
-    where = f"merge={spec['method']}: statistics"
+    where = f"{_called(spec)}: statistics"
+    keys = OF_ROUTERS if resolve(str(spec["method"])).reads == "expert_states" else KEYS
     given = spec.get(STATISTICS)
     if not isinstance(given, Mapping):
-        raise ValueError(f"{where}: expected {', '.join(KEYS)}, got {given!r}")
-    found: Plain = check_entries(where, given, KEYS)
+        raise ValueError(f"{where}: expected {', '.join(keys)}, got {given!r}")
+    found: Plain = check_entries(where, given, keys)
     if (place := found["directory"]) is not None and Path(place).exists() and not Path(place).is_dir():
         raise ValueError(f"{where}.directory: expected a directory, or a place where one can be made, got {place}")
     return found
-
-
-def _specs(parameter: object) -> list[Plain]:
-    """The settings of a space that has a method, or of its candidates."""
-    if not isinstance(parameter, Mapping):
-        return []
-    candidates = parameter.get("candidates")
-    each = list(candidates.values()) if isinstance(candidates, Mapping) else [parameter]
-    return [spec for spec in each if isinstance(spec, Mapping) and "method" in spec]
-
-
-def _each_spec(merge: Spec, change: Callable[[Plain], Plain]) -> Spec:
-    """`merge` with each of `_specs` changed."""
-    parameter = merge.get("parameter")
-    if not isinstance(parameter, Mapping):
-        return merge
-    if isinstance(candidates := parameter.get("candidates"), Mapping):
-        made = {
-            name: change(spec) if isinstance(spec, Mapping) and "method" in spec else spec
-            for name, spec in candidates.items()
-        }
-        return {**merge, "parameter": {**parameter, "candidates": made}}
-    return {**merge, "parameter": change(parameter) if "method" in parameter else parameter}

@@ -12,6 +12,7 @@ from evohydra.assembly.backends import backend_of
 from evohydra.assembly.guarding import counted
 from evohydra.assembly.own_code import own_code
 from evohydra.assembly.parts import Parts, benchmarks_of, found_sources, opened_parts, shapes_of
+from evohydra.assembly.parts_of_spaces import specs
 from evohydra.assembly.process import device_of, set_up_process, suit_threads
 from evohydra.assembly.settings import Settings
 from evohydra.families import sources
@@ -134,6 +135,7 @@ def scores_depend_on(parts: Parts) -> OfScores:
             adapters=[
                 {"sha256": each.sha256, "scale": each.scale, "fuse": each.fuse} for each in opened.overlay.adapters
             ],
+            experts_per_token=rules.experts_per_token,
         ),
         dtype=str(parts.engine.dtype),
         out_dtype=str(parts.out_dtype),
@@ -150,7 +152,6 @@ def scores_depend_on(parts: Parts) -> OfScores:
 
 def of_adapters(merge: Plain, opened: OpenSources, engine: Engine) -> dict[str, str]:
     """Beside versions, how adapters are merged, where `merge` has a linear method; earlier versions merged copies."""
-    spec = merge.get("parameter") or {}
-    methods = [each.get("method") for each in (spec, *(spec.get("candidates") or {}).values())]
+    methods = [each["method"] for each in specs(merge.get("parameter"))]
     groups = [Merge(each, opened.base, opened.models, ()) for each in methods if each and opened.base]
     return ADAPTERS if any(map(engine.adapters.used, groups)) else {}

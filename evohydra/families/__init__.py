@@ -244,6 +244,20 @@ class WritesCheckpoints(Protocol):
 
 
 @runtime_checkable
+class MakesMixtures(Protocol):
+    """A family whose models have a form as mixtures of experts."""
+
+    def upcycled(
+        self, directories: Mapping[str, Path], aligned: Aligned, experts: int, experts_per_token: int
+    ) -> Aligned:
+        """Aligned sources as mixtures of `experts`, of which each is the source's own and so many answer a token.
+
+        Raises SourceError for sources that have no such form.
+        """
+        ...
+
+
+@runtime_checkable
 class Family(OpensSources, RunsModels, WritesCheckpoints, Protocol):
     """A kind of model; all that differs between kinds is in its three protocols."""
 

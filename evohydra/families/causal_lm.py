@@ -45,6 +45,7 @@ from evohydra.families.loading import (
     tokenizer_of,
     write_config,
 )
+from evohydra.families.mixtures import mixture, upcycled
 from evohydra.families.own_settings import OwnSettings
 from evohydra.families.padding_tokens import settled
 from evohydra.families.private_transformers import no_init_weights
@@ -158,6 +159,13 @@ class CausalLM(OneDirectory):
         left_out = (*padding, *assumed(directories), *splitting, *doubts)
         return Aligned(sources, first, overlay, left_out, tokenizer=rules.tokenizer)
 
+    def upcycled(
+        self, directories: Mapping[str, Path], aligned: Aligned, experts: int, experts_per_token: int
+    ) -> Aligned:
+        """Aligned sources as mixtures of `experts`, see `mixtures.upcycled`."""
+        directory = directories[aligned.files_from]
+        return upcycled(aligned, _config(directory), directory, experts, experts_per_token)
+
     def locations(
         self, directory: Path, names: tuple[str, ...], copied: frozenset[str] = frozenset()
     ) -> dict[str, Location | None]:
@@ -243,6 +251,8 @@ class CausalLM(OneDirectory):
 def _model(directory: Path, device: torch.device, dtype: torch.dtype, changes: Mapping[str, object]) -> Any:
     """A model that is only read from, and written to in place."""
     check_generation_file(directory, _config(directory).vocab_size)
+    if "model_type" in changes:  # not that of the files, whose weights have no place in it
+        return mixture(directory, device, dtype, changes)
     with refused(f"{directory}: expected a causal language model that transformers loads"):
         config = transformers.AutoConfig.from_pretrained(directory, **changes, **LOCAL)
         module = transformers.AutoModelForCausalLM.from_pretrained(directory, config=config, dtype=dtype, **LOCAL)

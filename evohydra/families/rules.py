@@ -53,6 +53,8 @@ class Rules:
     components: of diffusion models, for each component "merge" or the name of the source that gives it; those that are
     not named are the family's to choose.
     adapters: of diffusion models, LoRAs for the merge, whatever it is a merge of.
+    experts_per_token: the merge is a mixture of experts, one for each source, of which so many answer a token; None:
+    it has the architecture of its sources.
     """
 
     tokenizer: str = "same"
@@ -67,6 +69,7 @@ class Rules:
     chat_template: str | None = None
     texts: tuple[str, ...] = ()
     allow_other_splitting: bool = False
+    experts_per_token: Annotated[int, Ge(1)] | None = None
 
     def __post_init__(self) -> None:
         check_fields("", self, but=("adapters", "tokens"))
@@ -77,7 +80,12 @@ class Rules:
 
     def to_dict(self) -> dict[str, object]:
         """As recipe files hold them: without what is looked at before a recipe is made."""
-        return {key: value for key, value in asdict(self).items() if key not in ("texts", "allow_other_splitting")}
+        left_out = [
+            "texts",
+            "allow_other_splitting",
+            *(["experts_per_token"] if self.experts_per_token is None else []),
+        ]
+        return {key: value for key, value in asdict(self).items() if key not in left_out}
 
     def check_unused(self, *keys: str, why: str) -> None:
         """ValueError where one of the `keys` is not at its default."""

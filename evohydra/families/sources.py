@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 import torch
 
-from evohydra.families import Aligned, Family, OpensSources, Overlay, Rules
+from evohydra.families import Aligned, Family, MakesMixtures, OpensSources, Overlay, Rules
 from evohydra.families.declared import BASE, STRICT
 from evohydra.families.places import adapter_places, places
 from evohydra.families.rules import AUTO
@@ -135,12 +135,29 @@ def find_sources(
     warnings = (*warnings, *filter(None, doubts))
     if layers_only is None:
         aligned = family.align(directories, published, base.name if base else None, rules)
+        aligned = _as_mixtures(aligned, directories, family, len(models), rules.experts_per_token)
+    elif rules.experts_per_token is not None:
+        raise SourceError("a mixture of experts: expected a merge, got a path through layers, or a source alone")
     else:
         aligned = family.align_layers(directories, published, layers_only, rules)
     rules = replace(rules, tokenizer=aligned.tokenizer if rules.tokenizer == AUTO else rules.tokenizer, texts=())
     return FoundSources(
         models, base, family, rules, paths, directories, published, aligned, weights, settings, adapters, warnings
     )
+
+
+def _as_mixtures(
+    aligned: Aligned, directories: Mapping[str, Path], family: Family, experts: int, per_token: int | None
+) -> Aligned:
+    """The sources as mixtures, where the merge is to be one."""
+    if per_token is None:
+        return aligned
+    if not isinstance(family, MakesMixtures):
+        raise SourceError(
+            f"merge=moe: expected causal language models, whose layers have a form as a mixture of experts, got the "
+            f"family {family.name!r}"
+        )
+    return family.upcycled(directories, aligned, experts, per_token)
 
 
 def read_sources(found: FoundSources, known: Mapping[str, Survey] | None = None) -> OpenSources:

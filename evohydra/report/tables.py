@@ -168,7 +168,8 @@ def search_sentences(searched: Plain) -> Iterator[str]:
     if agreed := searched.get("likelihood"):
         yield likelihood_sentence(agreed)
     if name := searched.get("known_as"):
-        which = "the uniform merge" if name == "uniform" else f"source {name} alone"
+        known = "the uniform merge" if name == "uniform" else f"source {name} alone"
+        which = f"the {name}" if " " in name else known  # names of sources have no spaces
         yield f"The winner is a merge that needs no search: {which}. The search found nothing better."
         return
     ends = searched.get("at_the_ends")

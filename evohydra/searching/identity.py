@@ -34,6 +34,7 @@ INCIDENTAL = (
 LEDGER, SCORES = "ledger.jsonl", "scores.jsonl"  # the files of a run that hold scores
 ALLOW = "allow_other_versions=true"
 EARLIER = "earlier_versions"
+MIXTURE = "experts_per_token"
 CHOSEN, COMMITS = "chosen", "commits"
 IDENTITY = "run.json"
 SHOWN = 12  # characters of a digest
@@ -50,6 +51,7 @@ class Alignment:
     components: Mapping[str, object]
     adapters: Sequence[Mapping[str, object]]
     config: str | None  # None is "same": runs that began before there was a choice go on
+    experts_per_token: int | None = None  # None: no mixture, as before there were any
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,9 @@ class Identity:
 
 def _plain(of: Identity | OfScores) -> dict[str, Any]:
     found: dict[str, Any] = with_digests(json.loads(json.dumps(asdict(of))))
+    alignment = found.get("scores", found)["alignment"]
+    if alignment[MIXTURE] is None:  # scores of earlier versions have no such key
+        del alignment[MIXTURE]
     return found
 
 

@@ -35,7 +35,7 @@ OPTIONAL: Plain = {
     "components": Mapping[str, str], "adapters": list[object], "warnings": list[str], "weights": str | None,
     "commits": Mapping[str, str], "written_with": Mapping[str, Count | None], "by_factors": bool,
     "left_out": OBJECT, "made_from": Mapping[str, object], "winner_unverified": str, "search": OBJECT,
-    "versions": OBJECT, "statistics": OBJECT,
+    "versions": OBJECT, "statistics": OBJECT, "experts_per_token": Count,
 }  # fmt: skip
 logger = logging.getLogger(__name__)
 
@@ -145,7 +145,7 @@ def _names(node: Node, where: str) -> list[str]:
 
 
 def _rules(entries: Plain) -> Rules:
-    keys = ("missing", "pad_vocabulary_to", "tokens_only", "components", "chat_template")
+    keys = ("missing", "pad_vocabulary_to", "tokens_only", "components", "chat_template", "experts_per_token")
     chosen = {key: entries[key] for key in keys if key in entries}
     chosen["tokens"] = parse_rows(entries.get("tokens", {}), "tokens")
     config = entries.get("config", "allow")  # there was no choice when the first ones were written

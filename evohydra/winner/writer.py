@@ -203,6 +203,10 @@ class WinnerWriter:
         try:
             if FORMATS.name_of(self.form.format) == "lora":
                 raise mergekit.NotExpressible("mergekit writes no adapters")
+            if self.form.rules.experts_per_token is not None:
+                raise mergekit.NotExpressible(
+                    "mergekit-moe has no words for experts that are merges, nor for routers whose rows have factors"
+                )
             of_recipe = replace(self.form.rules, allow_other_base=False, allow_other_splitting=False, config="same")
             if of_recipe != Rules():
                 raise mergekit.NotExpressible("its sources were matched by token or completed, see recipe.json")

@@ -131,7 +131,7 @@ def test_a_written_merge_loads_with_automodel_and_equals_the_average(
 
 @pytest.mark.parametrize("method", discovery.names("merge"))
 def test_every_method_merges_encoders(method: str, tmp_path: Path) -> None:
-    """At its defaults in every granularity; what is for paths is refused."""
+    """At its defaults in every granularity; what is for paths or for mixtures is refused."""
     directories = named(*(tiny_encoders.save(tmp_path / name, n) for n, name in enumerate(("one", "two", "base"))))
     found = aligned({"one": directories["one"], "two": directories["two"], "base": directories["three"]}, "base")
     spec = discovery.composed(f"merge={method}", "optimizer=cmaes")["merge"]
@@ -141,6 +141,10 @@ def test_every_method_merges_encoders(method: str, tmp_path: Path) -> None:
         return
     models = (Checkpoint("one", "-"), Checkpoint("two", "-"))[: COUNT.get(method, 2)]
     places = FAMILY.locations(directories["one"], tuple(found.tensors["one"].shapes))
+    if "experts_per_token" in spec["parameter"]:
+        with pytest.raises(ValueError, match="a mixture: expected tensors of experts"):
+            instantiate(spec["parameter"])(models=models, base=Checkpoint("base", "-"), locations=places)
+        return
     for layers, modules in (("whole", False), ("each", True), (2, False)):
         granularity = {**spec["parameter"]["granularity"], "layers": layers, "modules": modules}
         parameter = {**spec["parameter"], "granularity": granularity}

@@ -31,8 +31,9 @@ from evohydra.merging.signatures import KINDS, OF, OUT, STATISTICS, STREAMS, che
 Provider = Callable[..., object]
 Coefficients = Callable[..., tuple[float, list[float]]]
 # Means over the tokens that a source reads: of x x^T of the inputs of a linear layer, (n, n); of their squares, (n,);
-# of x x^T behind the layers of the merge at its usual values. Over examples: of the squared gradients of a tensor.
-Statistic = Literal["inputs", "input_squares", "merged_inputs", "gradient_squares"]
+# of x x^T behind the layers of the merge at its usual values. Over examples: of the squared gradients of a tensor; of
+# states of the base at what a source answers best, as a direction.
+Statistic = Literal["inputs", "input_squares", "merged_inputs", "gradient_squares", "expert_states"]
 
 
 @dataclass(frozen=True)

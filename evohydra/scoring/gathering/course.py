@@ -15,6 +15,7 @@ from evohydra.recipe import Checkpoint, Merge
 from evohydra.scoring.benchmarks import BenchmarkError
 from evohydra.scoring.benchmarks.token_texts import GivesTexts, TokenText
 from evohydra.scoring.gathering.behind_merges import sums_behind_merges
+from evohydra.scoring.gathering.expert_states import Asking, expert_states
 from evohydra.scoring.gathering.files import Wanted
 from evohydra.scoring.gathering.sums import finite, summing
 from evohydra.spaces.grouping import Location
@@ -28,7 +29,8 @@ class Course:
     """What is to be gathered, and from what.
 
     sources: with the file that each shall have. prompts: of the search split of each benchmark, the first ones.
-    most_bytes: for sums. usual: the merge at its usual values, behind whose layers `merged_inputs` are.
+    most_bytes: for sums. usual: the merge at its usual values, behind whose layers `merged_inputs` are. asking: how
+    rows of routers are made, of `expert_states`.
     """
 
     statistic: Statistic
@@ -40,12 +42,14 @@ class Course:
     most_bytes: int
     locations: Mapping[str, Location | None]
     usual: Callable[[], Merge]
+    asking: Asking | None = None
 
 
 def gathered(course: Course) -> tuple[Files, int]:
     """The files of all sources, and how many of them had to be made. A pass that was killed goes on with the next.
 
-    That is so where sources read by themselves; behind merged layers they read together, and are read again together.
+    That is so where sources read by themselves; behind merged layers, and for rows of routers, they read together, and
+    are read again together.
     """
     found = {node: wanted.found() for node, wanted in course.sources.items()}
     missing = [node for node, file in found.items() if file is None]
@@ -55,6 +59,8 @@ def gathered(course: Course) -> tuple[Files, int]:
         texts = texts_of(course, live)
         if course.statistic == "merged_inputs":
             made = _behind_merges(course, live, texts)
+        elif course.asking is not None:
+            made = _states(course, course.asking, live, texts)
         else:
             made |= {node: _by_itself(course, live, texts, node) for node in missing}
     return {node.name: made[node] for node in course.sources}, len(missing)
@@ -108,3 +114,11 @@ def _behind_merges(course: Course, live: LiveModel, texts: Sequence[TokenText]) 
         live, course.engine, texts, usual, list(course.sources), course.locations, first.directory, course.most_bytes
     ) as found:
         return {node: course.sources[node].write(found(node), tokens, digest) for node in course.sources}
+
+
+def _states(
+    course: Course, asking: Asking, live: LiveModel, texts: Sequence[TokenText]
+) -> dict[Checkpoint, StatisticsFile]:
+    tokens, digest = sum(len(text.tokens) for text in texts), digest_of_texts(texts)
+    found = expert_states(live, course.engine, texts, list(course.sources), asking, course.locations)
+    return {node: course.sources[node].write(rows, tokens, digest) for node, rows in found.items()}
