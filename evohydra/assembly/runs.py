@@ -15,12 +15,11 @@ import numpy as np
 
 from evohydra.assembly.automatic import AUTO, with_benchmark, with_search
 from evohydra.assembly.backends import backend_of
-from evohydra.assembly.begun import COLLAPSED, as_begun, check_before_texts, collapses, commits_of
-from evohydra.assembly.continuing import Nested, continued, over
+from evohydra.assembly.begun import as_begun, check_before_texts, collapses
+from evohydra.assembly.continuing import continued, over
 from evohydra.assembly.foresight import beginning
 from evohydra.assembly.generations import generation
 from evohydra.assembly.guarding import (
-    by_content,
     check_limits,
     counted,
     doubts_about_examples,
@@ -31,7 +30,6 @@ from evohydra.assembly.guarding import (
 from evohydra.assembly.merge_spaces import Located, baselines_of, located_in, space_of
 from evohydra.assembly.mixture_methods import check_parts, with_same_baselines
 from evohydra.assembly.mixtures import check_mixture
-from evohydra.assembly.own_code import own_code
 from evohydra.assembly.parts import (
     Parts,
     benchmarks_of,
@@ -47,9 +45,9 @@ from evohydra.assembly.prompts import doubts_about_prompts
 from evohydra.assembly.ranges import with_ranges_for
 from evohydra.assembly.reading import WHOLE, Reading
 from evohydra.assembly.recorded import recorded
+from evohydra.assembly.run_identities import run_identity
 from evohydra.assembly.settings import Settings, check_several
 from evohydra.assembly.sizes import fitted
-from evohydra.assembly.stack_starts import by_content as by_content_of
 from evohydra.assembly.stack_starts import known_starts, stack_points
 from evohydra.assembly.statistics import (
     check_any_merges,
@@ -57,10 +55,9 @@ from evohydra.assembly.statistics import (
     gathered,
     reads_texts,
     unread,
-    without_places,
 )
 from evohydra.assembly.warming import optimizer_of, warm_genomes, warmed
-from evohydra.assembly.workers import WorkerMaker, scores_depend_on
+from evohydra.assembly.workers import WorkerMaker
 from evohydra.audit.plan import audit_plan
 from evohydra.families import Rules
 from evohydra.families.sources import FoundSources
@@ -73,7 +70,7 @@ from evohydra.scoring.benchmarks.fingerprints import datasets
 from evohydra.scoring.executors import Executor
 from evohydra.scoring.worker import Worker
 from evohydra.searching.fitness import check_references
-from evohydra.searching.identity import IDENTITY, SCORES, Identity, OfSearch, own_keys
+from evohydra.searching.identity import IDENTITY, SCORES
 from evohydra.searching.masks import by_mask
 from evohydra.searching.models import Models
 from evohydra.searching.plan import SearchPlan, check_budget, known_points
@@ -178,7 +175,7 @@ def assembled(
         backend.check_recipe(usual, parts)
         reading.probe(parts.engine.uncached(), usual)  # where workers are elsewhere, no tensor stays here
     if reading.gathers and reads_texts(merge):
-        check_before_texts(directory / IDENTITY, _identity(settings, parts, kept, nested, {}))
+        check_before_texts(directory / IDENTITY, run_identity(settings, parts, kept, nested, {}))
         trying = functools.partial(reading.probe, parts.engine.uncached())
         check_any_merges(space_of(unread(merge), located, found), trying)
     several, gathers = bool(place["group"]), reading.gathers
@@ -192,7 +189,7 @@ def assembled(
             UnsearchedRecipe(directory, space.decode(np.empty(0)), form, make_executor, settings.push), found, parts
         )
     plan, identity = warmed(
-        settings, replace(plan, space=space), _identity(settings, parts, kept, nested, statistics.identity)
+        settings, replace(plan, space=space), run_identity(settings, parts, kept, nested, statistics.identity)
     )
     models = _models(settings, located, parts, reading)
     based = {"base": models.base} if models.base else {}
@@ -301,31 +298,3 @@ def _models(settings: Settings, located: Located, parts: Parts, reading: Reading
         files_from=opened.files_from,
         masks={name: masks for name, node in baselines.items() if (masks := by_mask(node))},
     )
-
-
-def _identity(
-    settings: Settings, parts: Parts, kept: Mapping[str, int], nested: Nested, statistics: Mapping[str, str]
-) -> Identity:
-    """What the results of a run depend on; `kept` are other choices of `auto`."""
-    opened = parts.sources
-    search = OfSearch(
-        models=[
-            *(node.to_dict() for node in opened.models),
-            *({"name": name, **node.to_dict()} for name, node in nested.recipes.items()),
-        ],
-        base=opened.base.to_dict() if opened.base else None,
-        merge={k: v for k, v in without_places(settings.merge).items() if k != "compile"},  # changes no bit
-        optimizer=settings.optimizer,
-        seed=settings.seed,
-        fitness=settings.fitness,
-        objective=settings.objective,
-        start=by_content_of(settings.start or []),
-        warm_start=None,
-        search=None if settings.search == "generations" else settings.search,
-        guard=[*by_content(settings.guard), {"examples": settings.guard_examples}] if settings.guard else None,
-        code=own_code(settings.optimizer, settings.fitness, settings.objective),
-        own=own_keys(settings.all),
-        statistics=dict(statistics) or None,
-        linear_merges=COLLAPSED if nested.recipes and nested.collapsed else None,
-    )
-    return Identity(scores_depend_on(parts), search, kept, commits_of(opened))
