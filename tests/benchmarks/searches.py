@@ -29,7 +29,7 @@ ALWAYS = ("tracker=none", "report=false", "baselines=null", "threads=1")
 LAYERS_AND_MODULES = "merge.parameter.granularity.modules=true"
 METHODS = (
     "wudi", "pcb", "boosted_task_arithmetic", "boosted_ties", "any", "regmean", "regmean_plus_plus", "activation",
-    "fisher", "boosted_consensus",
+    "fisher", "boosted_consensus", "moe",
 )  # fmt: skip
 FOR_LORAS = (
     "task_arithmetic", "ties", "dare_ties", "knots", "knots_dare_ties", "core_space", "core_space_dare_ties",
