@@ -41,7 +41,9 @@ class Finished:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     root = tmp_path_factory.mktemp("finished")
     arguments = [*workspace(root), "start=[]"]  # so that the winner is none of the known merges
-    process = evohydra(*arguments, f"budget={BUDGET}", "top=2", "run=first", "report=true", cwd=root, fresh=True)
+    process = evohydra(
+        *arguments, f"budget={BUDGET}", "top=2", "run=first", "report=true", "audit=all", cwd=root, fresh=True
+    )
     assert process.returncode == 0, process.stderr
     return Finished(root, arguments, process, root / "outputs" / "first")
 
@@ -195,7 +197,7 @@ def test_the_card_and_mergekits_configuration(finished: Finished):
 
 def test_the_same_command_again_evaluates_nothing_and_changes_nothing(finished: Finished, tmp_path: Path):
     copy = finished.copied(tmp_path / "outputs" / "first")
-    again = evohydra(*finished.arguments, f"budget={BUDGET}", "top=2", "run=first", cwd=tmp_path)
+    again = evohydra(*finished.arguments, f"budget={BUDGET}", "top=2", "run=first", "audit=all", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert "from the ledger" in again.stdout
     for name in ("ledger.jsonl", "scores.jsonl", "recipe.json", "run.json"):

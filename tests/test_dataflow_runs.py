@@ -13,7 +13,7 @@ from evohydra.report.recipe_figures import recipe_figures
 from tests.commands import built, carried_out, json_lines, python, workspace
 from tests.tiny_models import save_model
 
-SMALL = ["budget=12", "top=1", "merge.dataflow.repeats=2"]
+SMALL = ["budget=12", "top=1", "baselines=null", "merge.dataflow.repeats=2"]
 
 
 def path_of(run: Path) -> Stack:
@@ -82,7 +82,7 @@ def test_one_run_after_the_other(first: str, tmp_path: Path) -> None:
     root.mkdir()
     arguments = workspace(root)
     path_settings = ["merge.dataflow.repeats=1"] if "dfs" in first else []
-    carried_out([*arguments, "budget=6", "top=1", f"merge={first}", *path_settings], root / "first")
+    carried_out([*arguments, "budget=6", "top=1", "baselines=null", f"merge={first}", *path_settings], root / "first")
     winner = root / "first" / "winner"
     given = [
         "model=local+local_two" if each.startswith("model=") else each

@@ -17,7 +17,7 @@ from tests.test_simplex import ATTN, CONV
 
 NAMES = ("sdxl_base", "sdxl_dpo", "juggernaut_xl", "jsdxl")
 FUSSY = ["benchmark=[]", "+benchmark.x={_target_: tests.fakes.fussy, _partial_: true, families: [diffusion]}",
-         "tracker=none", "baselines=null", "report=false"]  # fmt: skip
+         "tracker=none", "baselines=null", "report=false", "audit=none"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

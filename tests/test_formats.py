@@ -205,7 +205,7 @@ def test_only_paths_of_mistrals_have_the_released_form(path: Stack, opened: Open
 
 def test_a_run_in_the_released_form(directories: dict[str, Path], tmp_path: Path) -> None:
     arguments = [
-        "merge=dfs_slot", "format=shared", "budget=6", "top=1", "merge.dataflow.repeats=1",
+        "merge=dfs_slot", "format=shared", "budget=6", "top=1", "baselines=null", "merge.dataflow.repeats=1",
         f"model.sources.one.path={directories['one']}", f"model.sources.two.path={directories['two']}",
     ]  # fmt: skip
     left_out = ("path=", "base=")

@@ -16,7 +16,7 @@ from tests.commands import carried_out, python, workspace
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("finished")
-    carried_out([*workspace(root), "budget=6", "top=1", "baselines=null", "report=false"], root / "run")
+    carried_out([*workspace(root), "budget=6", "top=1", "baselines=null", "audit=all"], root / "run")
     return root / "run"
 
 

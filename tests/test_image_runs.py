@@ -47,7 +47,7 @@ def arguments(root: Path) -> list[str]:
         f"hydra.searchpath=[file://{root}/conf]", "model=one+two", "merge=linear", "benchmark=[ja_prompts]",
         *(f"benchmark.ja_prompts.{key}={value}" for key, value in settings.items()),
         "baselines=null", "budget=6", "optimizer.population=6", "top=1", "tracker=none", "threads=1",
-        "merge.compile=false", "report=false",
+        "merge.compile=false", "report=false", "audit=none",
     ]  # fmt: skip
 
 

@@ -247,7 +247,7 @@ def test_a_probability_is_the_exponential_and_has_a_name_of_its_own(tasks: Path,
 def test_the_mean_of_probabilities_is_what_genomes_are_told(tmp_path: Path) -> None:
     arguments = [
         *workspace(tmp_path), "optimizer=bo", "optimizer.population=6", "fitness=likelihood",
-        "fitness.scale=probability", "fitness.examples=8", "fitness.check_every=0", "budget=10", "report=false",
+        "fitness.scale=probability", "fitness.examples=8", "fitness.check_every=0", "budget=10", "baselines=null",
     ]  # fmt: skip
     summary = carried_out(arguments, tmp_path / "run")
     for each in json_lines(tmp_path / "run" / "ledger.jsonl"):
@@ -322,7 +322,7 @@ def test_a_search_by_likelihood(tmp_path: Path) -> None:
     """
     arguments = [
         *workspace(tmp_path), "optimizer=bo", "optimizer.population=6", "fitness=likelihood", "fitness.examples=8",
-        "fitness.check_every=2", "budget=14", "report=false",
+        "fitness.check_every=2", "budget=14", "baselines=null",
     ]  # fmt: skip
     summary = carried_out(arguments, tmp_path / "runs" / "one")
     carried_out([*arguments, "executor=processes", "executor.workers=2"], tmp_path / "runs" / "two")
@@ -389,7 +389,7 @@ def test_a_genome_that_is_a_known_merge_is_called_by_its_name(tmp_path: Path) ->
 
 def test_a_report_shows_no_log_likelihood_as_a_score(tmp_path: Path) -> None:
     """Beside a search by the metric: a figure of its own, no number in the columns of scores, and the correlation."""
-    common = [*workspace(tmp_path), "tracker=none", "report=false", "budget=14"]
+    common = [*workspace(tmp_path), "baselines=null", "budget=14"]
     likely = ["optimizer=bo", "optimizer.population=6", "fitness=likelihood", "fitness.check_every=1"]
     for name, more in (("full", []), ("likely", likely)):
         carried_out([*common, *more], tmp_path / "runs" / name)
@@ -441,7 +441,7 @@ def test_a_search_by_likelihood_with_a_last_stage(tmp_path: Path) -> None:
     """From genome 14 on the metric alone; a run that goes on, and two workers, find the same numbers."""
     arguments = [
         *workspace(tmp_path), "optimizer=bo", "optimizer.population=6", "fitness=likelihood", "fitness.examples=8",
-        "fitness.check_every=2", "fitness.metric_from=14", "fitness.metric_examples=12", "report=false", "tracker=none",
+        "fitness.check_every=2", "fitness.metric_from=14", "fitness.metric_examples=12", "baselines=null",
     ]  # fmt: skip
     summary = carried_out([*arguments, "budget=22"], tmp_path / "runs" / "one")
     ledger = json_lines(tmp_path / "runs" / "one" / "ledger.jsonl")

@@ -247,7 +247,7 @@ def arguments(root: Path) -> list[str]:
     return [
         *given, f"benchmark.{NAME}.task=lucky", f"benchmark.{NAME}.metric=lucky", "optimizer=bo",
         "optimizer.population=6", "fitness=likelihood", "fitness.references=verified", "fitness.examples=8",
-        "fitness.check_every=2", "budget=14",
+        "fitness.check_every=2", "budget=14", "baselines=null",
     ]  # fmt: skip
 
 

@@ -18,9 +18,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -57,10 +58,11 @@ class Shape:
     layers: int = 28
     heads: int = 24
     kv_heads: int = 8
+    vocabulary: int = VOCABULARY
 
     def config(self) -> MistralConfig:
         return MistralConfig(
-            vocab_size=VOCABULARY,
+            vocab_size=self.vocabulary,
             hidden_size=self.hidden,
             intermediate_size=self.inner,
             num_hidden_layers=self.layers,
@@ -80,8 +82,8 @@ class Shape:
         attention = {"q": (self.hidden, self.hidden), "k": (narrow, self.hidden), "v": (narrow, self.hidden)}
         mlp = {"gate": (self.inner, self.hidden), "up": (self.inner, self.hidden), "down": (self.hidden, self.inner)}
         found: dict[str, tuple[int, ...]] = {
-            "model.embed_tokens.weight": (VOCABULARY, self.hidden),
-            "lm_head.weight": (VOCABULARY, self.hidden),
+            "model.embed_tokens.weight": (self.vocabulary, self.hidden),
+            "lm_head.weight": (self.vocabulary, self.hidden),
             "model.norm.weight": (self.hidden,),
         }
         for layer in range(self.layers):
@@ -152,20 +154,36 @@ class Watched:
         return max(self.peaks.values()) - self.imports
 
 
-def watch(recipe: Path, target: Path) -> Watched:
+class Begun(Protocol):
+    """What `watch` needs of a process, as Popen has it."""
+
+    pid: int
+
+    def poll(self) -> int | None: ...
+
+
+Begin = Callable[[str, list[str], Path], Begun]
+
+
+def begin(module: str, arguments: list[str], output: Path) -> Begun:
+    """`python -m MODULE ARGUMENTS` from nothing; its output goes to a file."""
+    with output.open("w") as log:
+        return subprocess.Popen([sys.executable, "-m", module, *arguments], cwd=REPOSITORY, stdout=log, stderr=log)
+
+
+def watch(recipe: Path, target: Path, begin: Begin = begin) -> Watched:
     """Run the merge of a recipe file in a process of its own; RuntimeError with what it said where it fails."""
     notes, said = recipe.with_suffix(".notes"), recipe.with_suffix(".log")
-    command = [sys.executable, "-m", "tests.benchmarks.rebuild_worker", str(notes), str(recipe), str(target)]
+    process = begin("tests.benchmarks.rebuild_worker", [str(notes), str(recipe), str(target)], said)
     samples = []
     resident = 0
-    with said.open("w") as log, subprocess.Popen(command, cwd=REPOSITORY, stdout=log, stderr=log) as process:
-        while process.poll() is None:
-            now = status(process.pid)
-            if "RssAnon" in now:
-                samples.append((time.time(), now["RssAnon"]))
-                resident = max(resident, now["VmHWM"])
-            time.sleep(INTERVAL)
-    if process.returncode:
+    while (ended := process.poll()) is None:
+        now = status(process.pid)
+        if "RssAnon" in now:
+            samples.append((time.time(), now["RssAnon"]))
+            resident = max(resident, now["VmHWM"])
+        time.sleep(INTERVAL)
+    if ended:
         raise RuntimeError(said.read_text())
     noted = [json.loads(line) for line in notes.read_text().splitlines()]
     begun = {each["stage"]: each for each in noted}
@@ -208,7 +226,9 @@ def bound(directory: Path) -> tuple[int, int]:
     return shard, max(2 * torch.Size(shape).numel() for shape in CheckpointReader(directory).shapes.values())
 
 
-def measure(method: str, paths: Sequence[Path], root: Path, shard_bytes: int, *, yaml: bool = False) -> Watched:
+def measure(
+    method: str, paths: Sequence[Path], root: Path, shard_bytes: int, *, yaml: bool = False, begin: Begin = begin
+) -> Watched:
     """Merge by `method`, from its recipe or its mergekit file, and remove the merge again.
 
     Raises NotExpressible where mergekit has no such method.
@@ -225,7 +245,7 @@ def measure(method: str, paths: Sequence[Path], root: Path, shard_bytes: int, *,
         else:
             recipe = Path(own, "recipe.json")
             recipe.write_text(json.dumps(as_file(merge, shard_bytes)))
-        return watch(recipe, Path(own, "merge"))
+        return watch(recipe, Path(own, "merge"), begin)
 
 
 def main() -> None:

@@ -22,6 +22,7 @@ from evohydra.scoring.benchmarks.scorers.similarity import similarity
 from evohydra.scoring.benchmarks.visual_qa import visual_qa
 from tests import tiny_models, tiny_scorers, tiny_studio, tiny_visual
 from tests.commands import REPOSITORY, python
+from tests.elsewhere import elsewhere
 
 BOUNDS = {
     "search": {"start": 0, "stop": 5}, "validation": {"start": 5, "stop": 7}, "test": {"start": 7, "stop": 10},
@@ -189,26 +190,23 @@ def test_it_is_plain_data_about_every_split_wherever_the_files_are(kind: Kind, r
     assert str(root.parent) not in json.dumps(found)
 
 
+def identities(directory: str) -> dict[str, object]:
+    """The identity of each kind, whose files are in `directory`."""
+    return {name: kind.make(Path(directory) / name).identity() for name, kind in KINDS.items()}
+
+
 @pytest.fixture(scope="module")
-def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
-    """The identity of each kind in another process with another hash seed."""
+def there(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """`identities` in another process with other hashes of strings."""
     directory = tmp_path_factory.mktemp("elsewhere")
     for name, kind in KINDS.items():
         kind.save(directory / name)
-    code = (
-        "import json, sys\nfrom pathlib import Path\nfrom tests.contracts.test_identities import KINDS\n"
-        "made = {name: kind.make(Path(sys.argv[1]) / name) for name, kind in KINDS.items()}\n"
-        "print(json.dumps({name: each.identity() for name, each in made.items()}))"
-    )
-    done = python("-c", code, directory, cwd=REPOSITORY, PYTHONHASHSEED="7")
-    assert done.returncode == 0, done.stderr
-    found: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    return elsewhere(__name__, "identities", directory)
 
 
-def test_it_is_the_same_in_another_process(kind: Kind, root: Path, elsewhere: dict[str, object]) -> None:
+def test_it_is_the_same_in_another_process(kind: Kind, root: Path, there: dict[str, object]) -> None:
     (name,) = (name for name, each in KINDS.items() if each is kind)
-    assert elsewhere[name] == kind.make(root).identity()
+    assert there[name] == kind.make(root).identity()
 
 
 def test_another_example_changes_its_split_alone(kind: Kind, root: Path) -> None:

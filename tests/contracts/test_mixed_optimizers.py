@@ -1,11 +1,6 @@
 """What every optimizer of conf/optimizer keeps to on genomes of all kinds, where some genes bear on nothing."""
 
 import hashlib
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import cmaes
@@ -20,6 +15,7 @@ from evohydra.searching.optimizers.lean import LeanCatCMAwM, LeanCMA, LeanCMAwM
 from evohydra.searching.optimizers.random import RandomSearch
 from evohydra.spaces.genes import Axis
 from tests.contracts.discovery import SEARCHES, names, settings_of
+from tests.elsewhere import elsewhere
 
 OPTIMIZERS = names("optimizer")
 
@@ -100,13 +96,7 @@ def fingerprints() -> dict[str, str]:
 
 
 def test_repeats_in_another_process() -> None:
-    code = "import json; from tests.contracts.test_mixed_optimizers import fingerprints as f; print(json.dumps(f()))"
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=Path(__file__).parents[2], env={**os.environ, "PYTHONHASHSEED": "77"},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1]) == fingerprints()
+    assert elsewhere(__name__, "fingerprints") == fingerprints()
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -1,14 +1,9 @@
 """What every optimizer of conf/optimizer keeps to; discovery.py says how to run it on one of your own."""
 
 import hashlib
-import json
-import os
 import random
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import hydra.utils
@@ -22,6 +17,7 @@ from evohydra.searching.optimizers import Optimizer, latin_hypercube
 from evohydra.searching.optimizers.random import RandomSearch
 from evohydra.spaces.genes import Axis
 from tests.contracts.discovery import BASELINES, SEARCHES, names, settings_of
+from tests.elsewhere import elsewhere
 
 OPTIMIZERS = names("optimizer")
 DIMENSION = 5
@@ -74,16 +70,9 @@ def fingerprints() -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def elsewhere() -> dict[str, str]:
-    """`fingerprints()` in another process with another hash seed."""
-    code = "import json; from tests.contracts.test_optimizers import fingerprints; print(json.dumps(fingerprints()))"
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=Path(__file__).parents[2], env={**os.environ, "PYTHONHASHSEED": "77"},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    found: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
-    return found
+def there() -> Any:
+    """`fingerprints()` in another process with other hashes of strings."""
+    return elsewhere(__name__, "fingerprints")
 
 
 def test_the_suite_has_found_the_optimizers() -> None:
@@ -141,8 +130,8 @@ def test_starting_points_of_another_dimension_are_an_error(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_repeats_in_another_process(name: str, elsewhere: dict[str, str]) -> None:
-    assert elsewhere[name] == hashlib.sha256(everything(name, seed=11).tobytes()).hexdigest()
+def test_repeats_in_another_process(name: str, there: dict[str, str]) -> None:
+    assert there[name] == hashlib.sha256(everything(name, seed=11).tobytes()).hexdigest()
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

@@ -1,12 +1,7 @@
 """DARE: how much is kept, what is expected of it, how it is rescaled; and where its random masks come from."""
 
 import hashlib
-import json
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +15,7 @@ from evohydra.merging.kernels.randomness import STEPS, keys, positions_of, rando
 from evohydra.merging.methods.dare import dare_linear, dare_ties
 from evohydra.recipe import Checkpoint, Group, Merge
 from tests.contracts.test_methods import Memory
+from tests.elsewhere import elsewhere
 
 CPU = torch.device("cpu")
 MANY = 400_000
@@ -200,9 +196,4 @@ def test_masks_depend_on_seed_tensor_and_source_alone() -> None:
 
 
 def test_masks_are_the_same_in_another_process() -> None:
-    code = "import json; from tests.reference.test_dare import mask_digest; print(json.dumps(mask_digest()))"
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=Path(__file__).parents[2], env={**os.environ, "PYTHONHASHSEED": "123"},
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert json.loads(done.stdout.splitlines()[-1]) == mask_digest()
+    assert elsewhere(__name__, "mask_digest") == mask_digest()
