@@ -66,7 +66,7 @@ def unsearched_sentence(test: Plain) -> str | None:
         "Better": [f"{name} ({score:.3f})" for name, score in scored.items() if score > winner],
         "As good": [f"{name} ({score:.3f})" for name, score in scored.items() if score == winner],
     }
-    return " ".join(f"{how} without a search: {', '.join(names)}." for how, names in found.items() if names) or None
+    return " ".join(f"{how} without this search: {', '.join(names)}." for how, names in found.items() if names) or None
 
 
 def masks_sentences(test: Plain) -> Iterator[str]:
