@@ -264,6 +264,7 @@ def test_the_command_finds_the_winner_that_merging_finds(tmp_path: Path) -> None
     for name, more in (("merged", []), ("adapters", [IN_PLACE])):
         ended = evohydra(*command, *more, f"run={name}", cwd=tmp_path)
         assert ended.returncode == 0, ended.stderr
+        assert "winner: the merged model, as a PEFT adapter" in " ".join(ended.stdout.split())
         run = tmp_path / "outputs" / name
         ledgers.append(json_lines(run / "ledger.jsonl"))
         winners.append((run / "winner" / "adapter_model.safetensors").read_bytes())

@@ -455,6 +455,12 @@ def test_the_command_ends_with_the_message_alone(arguments: list[str], tmp_path:
     assert "Traceback" not in process.stderr
 
 
+def test_an_option_of_what_auto_chooses_is_met_with_its_whole_name(arguments: list[str], tmp_path: Path):
+    process = evohydra(*arguments, "fitness=auto", "fitness.examples=3", cwd=tmp_path)
+    assert process.returncode != 0
+    assert "unknown option 'fitness.examples'; did you mean 'fitness.likelihood.examples'?" in process.stderr
+
+
 def test_an_unknown_option_is_met_with_the_nearest(arguments: list[str], tmp_path: Path):
     process = evohydra(*arguments, "budgte=3", cwd=tmp_path)
     assert process.returncode != 0

@@ -163,6 +163,7 @@ def test_runs_that_cannot_be_continued_are_told(begun: tuple[Path, list[str]]) -
         (changed_run(root, "one"), [], "got 'one' twice, or as the name of a source"),
         (changed_run(root, "cut", {"out_dtype": "bfloat16"}), [], "merged in float32 and wrote bfloat16"),
         (changed_run(root, "path", {"recipe": path, "files_from": "one"}), [], "found a path through layers"),
+        (changed_run(root, "moe", {"experts_per_token": 2}), [], "moe found a mixture of experts"),
         (f"{first}+{changed_run(root, 'b', tokenizer='union')}", [], "with the same tokenizer, got 'auto' .* 'union'"),
         (f"{first}+{changed_run(root, 'c', **other_model)}", [], "source 'one' is another one than in an earlier run"),
         (first, ["model.sources.one.path=here"], "model.sources.one.path: the sources of continue are as the"),

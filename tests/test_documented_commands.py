@@ -50,12 +50,14 @@ def few_examples(arguments: list[str]) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with the runs that commands name."""
+    """A directory with the runs and prompts that commands name."""
     root = tmp_path_factory.mktemp("commands")
     for arguments in (("run=NAME",), ("run=first", "merge=dare_ties"), ("run=second", "merge=linear")):
         done = evohydra(*small(arguments), cwd=root)
         assert done.returncode == 0, done.stderr
     shutil.copytree(root / "outputs" / "NAME", root / "outputs" / "EARLIER")
+    for name in ("ja.txt", "math.txt"):  # prompts of the reader's own
+        (root / name).write_text("3 + 4 =\n7 - 2 =\n")
     return root
 
 

@@ -375,9 +375,7 @@ def test_numbers_at_the_ends_of_their_ranges_are_told(tmp_path: Path) -> None:
     (sentence,) = search_sentences({"at_the_ends": ends})
     assert f"1 is at the lower end (such as {space.names[3]}) and 3 are at the upper end" in sentence
     (sentence,) = search_sentences({"at_the_ends": ends, "known_as": "uniform"})
-    assert sentence.startswith(
-        "The winner is a merge that needs no search: the uniform merge"
-    )  # wider ranges are no matter then
+    assert sentence.startswith("The winner was known before this search: it is the uniform merge")  # and no more
 
 
 def test_a_genome_that_is_a_known_merge_is_called_by_its_name(tmp_path: Path) -> None:

@@ -415,11 +415,11 @@ def test_models_that_all_score_the_same_are_said_to_tell_nothing() -> None:
     assert "All models score 0.000 on the test split, which tells nothing" in (unsearched_sentence(test) or "")
     assert unsearched_sentence({**test, "winner": something}) is None
     assert unsearched_sentence({**test, "uniform": something, "winner": something}) == (
-        "As good without a search: the uniform merge (0.200)."
+        "As good without this search: the uniform merge (0.200)."
     )
     better = {**test, "base": {"score": 0.3}, "uniform": something, "winner": something}
     assert unsearched_sentence(better) == (
-        "Better without a search: the base (0.300). As good without a search: the uniform merge (0.200)."
+        "Better without this search: the base (0.300). As good without this search: the uniform merge (0.200)."
     )
     right = {"score": 1.0}
     perfect = unsearched_sentence({**test, "sources": {"a": right}, "uniform": right, "winner": right})

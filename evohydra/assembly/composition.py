@@ -275,6 +275,8 @@ def _unknown_option(override: Override, config: DictConfig) -> str | None:
     known = sorted(map(str, node))  # also those without a value, which are not "in" the node
     if leaf in known:
         return None
-    close = difflib.get_close_matches(leaf, known, n=1)
+    parts = {name: OmegaConf.select(node, name, throw_on_resolution_failure=False) for name in known}
+    below = [f"{parent}.{name}.{leaf}" for name, part in parts.items() if isinstance(part, DictConfig) and leaf in part]
+    close = [" or ".join(below)] if parent and below else difflib.get_close_matches(leaf, known, n=1)
     meant = f"; did you mean {close[0]!r}?" if close else "."
     return f"unknown option {key!r}{meant} Known {f'keys of {parent!r}' if parent else 'options'}: {', '.join(known)}"

@@ -199,6 +199,11 @@ def _earlier(name: str, node: Node, where: Path, file: Plain) -> Earlier:
             f"continue: {where} found a path through layers, whose layers cannot be merged or visited again without "
             f"writing it; its checkpoint can: model=local model.sources.local.path={where}/winner"
         )
+    if file.get("experts_per_token") is not None:
+        raise ValueError(
+            f"continue: {where} found a mixture of experts, whose tensors are not those of its sources; expected runs "
+            "that merged dense models"
+        )
     dtype, out_dtype = file.get("dtype"), str(file.get("out_dtype"))
     if dtype != out_dtype:
         raise ValueError(

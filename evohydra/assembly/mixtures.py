@@ -1,5 +1,7 @@
 """What searches of mixtures of experts (merge=moe) cannot be combined with."""
 
+from collections.abc import Mapping
+
 from evohydra.files import Plain
 
 
@@ -21,5 +23,6 @@ def check_mixture(plain: Plain) -> None:
 
 def per_token(merge: Plain) -> int | None:
     """How many experts answer a token, as `merge` says; None where it is no mixture."""
-    found: int | None = (merge.get("parameter") or {}).get("experts_per_token")
+    parameter = merge.get("parameter")
+    found: int | None = parameter.get("experts_per_token") if isinstance(parameter, Mapping) else None
     return found

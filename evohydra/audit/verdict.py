@@ -86,11 +86,11 @@ def _rest(audit: Plain, gain: Plain) -> Iterator[str]:
             yield f"Without them its gain is {_interval(without)}."
     rows = audit.get("difficulty") or ()
     if hard := [row for row in rows if row["solved_by"] == 0]:
-        yield f"Of the {hard[0]['examples']} examples that no source solves the winner solves {hard[0]['winner']:.0%}."
+        yield f"The winner solves {hard[0]['winner']:.0%} of the {hard[0]['examples']} examples that no source solves."
     if easy := [row for row in rows if row["solved_by"]]:
         count = sum(row["examples"] for row in easy)
         solved = sum(row["examples"] * row["winner"] for row in easy) / count
-        yield f"Of the {count} that a source solves the winner fails on {1 - solved:.0%}."
+        yield f"The winner fails on {1 - solved:.0%} of the {count} that a source solves."
 
 
 def _forms(audit: Plain) -> Iterator[str]:
@@ -100,9 +100,9 @@ def _forms(audit: Plain) -> Iterator[str]:
         if len(told) == 2 and any(told.values()):
             winner, source = told["winner"], told[audit["best_source"]]
             yield (
-                f"Wrong in form (cut, empty, in another language, no number, or the right number in other words) are "
                 f"{winner} of the winner's {models['winner']['of']} answers to {name}, and {source} of "
-                f"{audit['best_source']}'s."
+                f"{audit['best_source']}'s, are wrong in form (cut, empty, in another language, no number, or the "
+                "right number in other words)."
             )
 
 

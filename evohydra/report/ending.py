@@ -17,7 +17,7 @@ FILES = (
     ("summary.json", "all scores"),
     ("ledger.jsonl", "every genome"),
     ("answers.jsonl", "what each model answers"),
-    ("report.html", "all of it in figures, which are in figures/ too"),
+    ("report.html", "figures and tables; the figures are in figures/ too"),
 )
 PICTURES = (
     ("answers-*.html", "answers about held-out pictures"),
@@ -60,7 +60,8 @@ def show_end(console: Console, directory: Path, titles: Sequence[str], summary: 
     )
     for name, what in FILES:
         if (directory / name).exists():
-            say(console, f"  {near(directory / name)}: {what}")
+            form = ", as a PEFT adapter" if (directory / name / "adapter_config.json").exists() else ""
+            say(console, f"  {near(directory / name)}: {what}{form}")
     for files, what in PICTURES:
         for page in sorted(directory.glob(files)):
             say(console, f"  {near(page)}: {what}")

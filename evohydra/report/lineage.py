@@ -65,7 +65,7 @@ def lineage_blocks(job: Job | None) -> Iterator[Block]:
         "lineage",
         lineage_figure(models),
         "Which recipes each generation handed on, and what they are made of: the thicker a line, the larger the share "
-        "of that parent (by the magnitude of weights; of paths by hops). Numbers are scores on the search split.",
+        "of that parent (by the magnitude of weights; of paths by hops). Numbers are the fitness on the search split.",
     )
     rows = [
         (each.name, str(each.generation), _score(each), ", ".join(f"{n} {s:.2f}" for n, s in each.parents.items()))

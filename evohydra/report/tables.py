@@ -66,7 +66,7 @@ def unsearched_sentence(test: Plain) -> str | None:
         "Better": [f"{name} ({score:.3f})" for name, score in scored.items() if score > winner],
         "As good": [f"{name} ({score:.3f})" for name, score in scored.items() if score == winner],
     }
-    return " ".join(f"{how} without a search: {', '.join(names)}." for how, names in found.items() if names) or None
+    return " ".join(f"{how} without this search: {', '.join(names)}." for how, names in found.items() if names) or None
 
 
 def masks_sentences(test: Plain) -> Iterator[str]:
@@ -170,7 +170,7 @@ def search_sentences(searched: Plain) -> Iterator[str]:
     if name := searched.get("known_as"):
         known = "the uniform merge" if name == "uniform" else f"source {name} alone"
         which = f"the {name}" if " " in name else known  # names of sources have no spaces
-        yield f"The winner is a merge that needs no search: {which}. The search found nothing better."
+        yield f"The winner was known before this search: it is {which}. The search found nothing better."
         return
     ends = searched.get("at_the_ends")
     if ends and len(ends["lowest"]) + len(ends["highest"]) >= BINDING * ends["numbers"]:
