@@ -232,6 +232,14 @@ def test_what_mixtures_are_not_combined_with(settings: list[str], expected: str,
     refused([*arguments, *settings], tmp_path / "run", expected)
 
 
+def test_a_mixture_is_no_source_of_another_search(root: Path, tmp_path: Path) -> None:
+    """Its recipe names tensors that the dense sources have not."""
+    arguments = json.loads((root / "arguments.json").read_text())
+    mine = [each for each in arguments if not each.startswith("model")]
+    settings = [f"continue={root / 'moe_random'}", "merge=task_arithmetic"]
+    refused([*mine, *settings], tmp_path / "run", "moe_random found a mixture of experts")
+
+
 def test_models_without_a_base_are_refused(root: Path, tmp_path: Path) -> None:
     arguments = json.loads((root / "arguments.json").read_text())
     refused([*without(arguments, ".base="), "merge=moe"], tmp_path / "run", "base")
