@@ -74,12 +74,20 @@ def live_in(sources: OpenSources) -> Any:
     return CausalLM().live_model(sources.directories[sources.files_from], CPU, FLOAT32, sources.overlay)
 
 
-@pytest.mark.parametrize("per_token", [1, 2])
-@pytest.mark.parametrize("kind", DENSE)
+@pytest.mark.parametrize(
+    ("kind", "per_token", "changes"),
+    [
+        *((kind, per_token, {}) for kind in DENSE for per_token in (1, 2)),
+        # A window that no layer has, as its first one would be behind the last layer.
+        ("qwen3", 2, {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 3}),
+    ],
+)
 @torch.inference_mode()
-def test_a_source_as_a_mixture_gives_the_same_answers(kind: str, per_token: int, tmp_path: Path) -> None:
+def test_a_source_as_a_mixture_gives_the_same_answers(
+    kind: str, per_token: int, changes: Mapping[str, object], tmp_path: Path
+) -> None:
     """All experts are its MLP, and the weights of those that answer sum to 1: what upcycling promises."""
-    sources = opened(tmp_path, kind, per_token)
+    sources = opened(tmp_path, kind, per_token, **changes)
     live, engine = live_in(sources), Engine(sources.tensors, device=CPU, dtype=FLOAT32)
     assert live.module.config.model_type == MIXTURES[kind]
     for node in (*sources.models, sources.base):
@@ -222,6 +230,14 @@ def _by_hand(experts: list[dict[str, Tensor]], router: Tensor) -> Any:
 def test_what_mixtures_are_not_combined_with(settings: list[str], expected: str, root: Path, tmp_path: Path) -> None:
     arguments = json.loads((root / "arguments.json").read_text())
     refused([*arguments, *settings], tmp_path / "run", expected)
+
+
+def test_a_mixture_is_no_source_of_another_search(root: Path, tmp_path: Path) -> None:
+    """Its recipe names tensors that the dense sources have not."""
+    arguments = json.loads((root / "arguments.json").read_text())
+    mine = [each for each in arguments if not each.startswith("model")]
+    settings = [f"continue={root / 'moe_random'}", "merge=task_arithmetic"]
+    refused([*mine, *settings], tmp_path / "run", "moe_random found a mixture of experts")
 
 
 def test_models_without_a_base_are_refused(root: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from evohydra.files import Plain, current, read_json
 from evohydra.merging.checkpoints import SourceError
 from evohydra.recipe import Checkpoint, Node, Stack, checkpoints, children, from_dict, with_checkpoints
 from evohydra.searching.handed_on import KEPT
+from evohydra.searching.identity import MIXTURE
 from evohydra.winner.recipe_files import RecipeFile
 
 CONTINUE = "continue"
@@ -169,11 +170,12 @@ def _read(directory: Path) -> tuple[list[Earlier], Plain]:
             "recipe.json"
         )
     parsed = RecipeFile.parse(read_json(recipe), str(recipe))
+    found = _earlier(directory.resolve().name, parsed.node, directory, parsed.content)
     composed, where = composed_before(directory)
     plain: Plain = composed
     if plain.get(CONTINUE):  # then its own sources are those of the runs before
         plain = continued(plain, given_before(directory))[0]
-    return [_earlier(directory.resolve().name, parsed.node, directory, parsed.content)], _placed(plain, where)
+    return [found], _placed(plain, where)
 
 
 def _placed(plain: Plain, where: Path) -> Plain:
@@ -199,9 +201,9 @@ def _earlier(name: str, node: Node, where: Path, file: Plain) -> Earlier:
             f"continue: {where} found a path through layers, whose layers cannot be merged or visited again without "
             f"writing it; its checkpoint can: model=local model.sources.local.path={where}/winner"
         )
-    if file.get("experts_per_token") is not None:
+    if file.get(MIXTURE) is not None:
         raise ValueError(
-            f"continue: {where} found a mixture of experts, whose tensors are not those of its sources; expected runs "
+            f"continue: {where} found a mixture of experts, whose tensors its dense sources do not have; expected runs "
             "that merged dense models"
         )
     dtype, out_dtype = file.get("dtype"), str(file.get("out_dtype"))

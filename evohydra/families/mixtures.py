@@ -61,7 +61,16 @@ QWEN3 = Form(
     router="mlp.gate.weight",
     projections=MappingProxyType({name: name for name in ("gate_proj", "down_proj", "up_proj")}),
     count="num_experts",
-    chosen=MappingProxyType({"decoder_sparse_step": 1, "norm_topk_prob": True, "mlp_only_layers": []}),
+    # The mixture's window is that of all layers; dense models with one in some of them are refused.
+    chosen=MappingProxyType(
+        {
+            "decoder_sparse_step": 1,
+            "norm_topk_prob": True,
+            "mlp_only_layers": [],
+            "use_sliding_window": False,
+            "sliding_window": None,
+        }
+    ),
     sized="moe_intermediate_size",
     biases=r"self_attn\.\w+\.bias$",
 )

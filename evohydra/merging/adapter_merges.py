@@ -50,7 +50,10 @@ class AdapterMerges:
                 continue
             if not names:
                 others = ", ".join(each.name if isinstance(each, Checkpoint) else "a recipe" for each in node.models)
-                raise ValueError(f"of=factors: expected adapters of the base as sources and nothing else, got {others}")
+                raise ValueError(
+                    "of=factors: expected adapters of the base as sources and nothing else, and no mixture of experts "
+                    f"(whose sources have no factors), got {others}"
+                )
             if resolve(method := method_of(node, group)).reads:
                 raise ValueError(f"of=factors: {method} weighs inputs of layers, which factors are not")
             for tensor in group.tensors:
