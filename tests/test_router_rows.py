@@ -106,6 +106,9 @@ def test_prompts_of_ones_own(live: LiveModel, sources: OpenSources, tmp_path: Pa
     expected = plain_states(sources, prompts, "last")
     found = rows(live, sources, files=files, less_others=False)["one"]
     torch.testing.assert_close(found, expected / expected.norm(dim=-1, keepdim=True), rtol=1e-4, atol=1e-5)
+    (tmp_path / "two.txt").write_bytes(b"\xff\xfe\n")
+    with pytest.raises(ValueError, match=r"two\.txt is damaged \(expected text in UTF-8"):
+        rows(live, sources, files=files)
     (tmp_path / "two.txt").write_text("\n")
     with pytest.raises(ValueError, match=r"two\.txt: expected a prompt on each line"):
         rows(live, sources, files=files)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from evohydra.families import LiveModel
+from evohydra.files import read_text
 from evohydra.merging.engine import Engine
 from evohydra.merging.statistics import StatisticsError
 from evohydra.recipe import Checkpoint
@@ -106,7 +107,7 @@ def best_answered(
 
 def own_prompts(live: LiveModel, file: Path) -> list[tuple[int, ...]]:
     """The lines of a file as tokens; ValueError for a file without any."""
-    lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = [line for line in read_text(file).removeprefix("\ufeff").splitlines() if line.strip()]
     found = [tuple(live.tokenizer(line)["input_ids"]) for line in lines]
     if not found or not all(found):
         raise ValueError(f"{file}: expected a prompt on each line, of a token or more, got {len(lines)} such lines")
