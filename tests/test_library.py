@@ -213,6 +213,16 @@ def test_evaluate_names_what_it_cannot_do(model: str, given: list[str], message:
         evohydra.evaluate(model, *given)
 
 
+def test_evaluate_says_how_an_adapter_is_given(tmp_path: Path):
+    """Such as the winner of a search with format=lora."""
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "/models/base"}')
+    with pytest.raises(ValueError, match=rf"an adapter of /models/base.*evaluate /models/base adapter={tmp_path}"):
+        evohydra.evaluate(str(tmp_path))
+    (tmp_path / "adapter_config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"an adapter that cannot be read: .*adapter_config\.json is damaged"):
+        evohydra.evaluate(str(tmp_path))
+
+
 def test_evaluate_wants_a_split_that_there_is():
     with pytest.raises(ValueError, match="split: expected one of search, validation, test, got 'dev'"):
         evohydra.evaluate("tiny_ja", split="dev")

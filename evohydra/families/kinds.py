@@ -10,9 +10,11 @@ from evohydra.families.encoder_parts import is_encoder
 from evohydra.families.names import FAMILIES
 from evohydra.families.pipeline_files import pipeline_class
 from evohydra.families.sentences import MODULES, backbone_of
+from evohydra.files import read_json
 from evohydra.merging.checkpoints import SourceError
 from evohydra.merging.finding import locate
 
+ADAPTER = "adapter_config.json"
 FILES = ("config.json", "model_index.json", MODULES, "0_*/config.json")
 PIPELINES = {
     "StableDiffusionXLPipeline": "sdxl",
@@ -40,6 +42,7 @@ def _name(directory: Path) -> str:
         if kind not in PIPELINES:
             raise SourceError(f"{directory}: expected a pipeline of the class {' or '.join(PIPELINES)}, got {kind}")
         return PIPELINES[kind]
+    _check_no_adapter(directory)
     read = read_configuration(backbone_of(directory), "model")
     config = type(read)
     if config in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
@@ -50,4 +53,20 @@ def _name(directory: Path) -> str:
         return "causal_lm"
     raise SourceError(
         f"{directory}: expected a language model, with or without images, or an encoder, got {read.model_type!r}"
+    )
+
+
+def _check_no_adapter(directory: Path) -> None:
+    """SourceError, which says how it is given, for an adapter in the place of the model that it is for."""
+    if (backbone_of(directory) / "config.json").exists() or not (directory / ADAPTER).is_file():
+        return
+    try:
+        config = read_json(directory / ADAPTER)
+    except (OSError, ValueError) as reason:
+        raise SourceError(f"{directory}: expected a model, got an adapter that cannot be read: {reason}") from reason
+    base = config.get("base_model_name_or_path")
+    raise SourceError(
+        f"{directory}: expected a model, got an adapter of {base or 'another model'}: give that model, and the adapter "
+        f"beside it, as in `python -m evohydra evaluate {base or 'MODEL'} adapter={directory} benchmark=NAME`, or "
+        "model.sources.NAME.path and model.sources.NAME.adapter in a search"
     )
