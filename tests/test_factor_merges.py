@@ -11,6 +11,7 @@ import transformers
 from safetensors.torch import load_file
 
 from evohydra.families.sources import OpenSources
+from evohydra.mergekit.writer import NotExpressible, to_yaml
 from evohydra.merging.engine import Engine
 from evohydra.merging.methods import resolve
 from evohydra.recipe import Group, Merge, with_checkpoints
@@ -119,6 +120,14 @@ def test_groups_may_differ(alike: OpenSources) -> None:
     assert torch.equal(live[one], engine.tensor(of_factors(alike, "ties", given), one))
     assert torch.equal(live[two], engine.tensor(with_options(of_factors(alike, "ties", given), of="products"), two))
     assert not torch.allclose(live[one], engine.tensor(with_options(mixed, of="products"), two))
+
+
+def test_mergekit_has_no_words_for_it(alike: OpenSources) -> None:
+    """Its configuration of the same method would merge products."""
+    node = of_factors(alike, "ties", {"weight": (1.0,) * 3, "density": (0.5,) * 3})
+    with pytest.raises(NotExpressible, match="this recipe their factors"):
+        to_yaml(node, "float32")
+    assert "ties" in to_yaml(with_options(node, of="products"), "float32")
 
 
 def test_what_has_no_factors_of_one_rank_is_refused(tmp_path: Path, alike: OpenSources) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import yaml
 
+from evohydra.merging.factor_merges import of_factors
 from evohydra.merging.finding import locate
 from evohydra.merging.group_methods import methods_of
 from evohydra.merging.methods import Method, resolve
@@ -85,6 +86,8 @@ def to_yaml(recipe: Node, dtype: str | None, out_dtype: str | None = None, donor
     for model in (*models, *([recipe.base] if recipe.base else [])):
         if model.dtype not in (None, dtype):
             raise NotExpressible(f"mergekit cannot convert a source before the merge ({model.name} to {model.dtype})")
+    if any(of_factors(recipe, group) for group in recipe.groups):
+        raise NotExpressible("mergekit merges the products of adapters, this recipe their factors (of=factors)")
     if len(methods_of(recipe)) > 1:
         raise NotExpressible(f"mergekit has one method for all groups, this recipe {', '.join(methods_of(recipe))}")
     name = next((name for name, each in METHODS.items() if each.method == recipe.method), None)
